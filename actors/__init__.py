@@ -1,0 +1,1 @@
+"""Actors that fold, decide, append and perform."""

@@ -1,0 +1,1 @@
+"""Puts the pieces together: settings, servers, processes, HTTP bridge, CLI."""

@@ -1,0 +1,1 @@
+"""The public Python API, whole: what an agent author imports."""

@@ -1,0 +1,1 @@
+"""The shapes of everything that crosses a border: events, commands, plans, messages."""

@@ -1,0 +1,127 @@
+"""All encoding: bytes to shapes and back. Old shapes are upcast here on reading; stored bytes are never rewritten."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from schemas.commands import CloudCommand, Command, CommandData, Generate, RunAgent
+from schemas.envelope import FORMAT, Envelope, Fact
+from schemas.errors import BadShape, UnknownEvent, UnknownFormat
+from schemas.messages import Message
+from schemas.runs import Event
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+_envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
+_events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+EVENT_TYPES: dict[str, type[Any]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
+"""Tag to class of every event."""
+
+_VERBS: dict[tuple[str, str], type[Any]] = {("agent", "run"): RunAgent, ("generation", "generate"): Generate}
+
+
+def encode(value: object) -> bytes:
+    """Encode any wire shape as JSON."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes, shape: type[T] | Any) -> T:
+    """Decode JSON into `shape`.
+
+    Raises:
+        BadShape: the bytes do not fit; the message names the field.
+    """
+    decoder = _decoders.get(shape)
+    if decoder is None:
+        decoder = _decoders.setdefault(shape, msgspec.json.Decoder(shape))
+    try:
+        value: T = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadShape(str(error)) from error
+    return value
+
+
+def tag(event: Event) -> str:
+    """Return an event's type as the log names it."""
+    return str(event.__struct_config__.tag)
+
+
+def payload(event: Event) -> msgspec.Raw:
+    """Encode an event for a `Fact`."""
+    return msgspec.Raw(_encoder.encode(event))
+
+
+def event_of(fact: Fact) -> Event:
+    """Decode a fact's payload.
+
+    Raises:
+        UnknownEvent: this code knows no event of that type.
+        BadShape: the payload does not fit its type.
+    """
+    if fact.type not in EVENT_TYPES:
+        raise UnknownEvent(fact.type)
+    try:
+        return _events.decode(fact.payload)
+    except msgspec.DecodeError as error:
+        raise BadShape(f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}: {error}") from error
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Decode a commit envelope; payloads stay raw.
+
+    Raises:
+        UnknownFormat: written by newer code.
+        BadShape: not an envelope.
+    """
+    try:
+        envelope = _envelopes.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadShape(f"commit envelope: {error}") from error
+    if envelope.format != FORMAT:
+        raise UnknownFormat(envelope.format)
+    return envelope
+
+
+def digest(data: bytes) -> str:
+    """Hash bytes for the envelope chain: BLAKE2b, 128 bits, hexadecimal."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def chained(previous: str, message: Message) -> str:
+    """Extend a conversation's prefix hash by one message."""
+    return blake2b(previous.encode() + _encoder.encode(message), digest_size=16).hexdigest()
+
+
+def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) -> Command:
+    """Decode what a client published on `in.<tenant>.<kind>.<thread>.<verb>`.
+
+    Raises:
+        BadShape: the message names the field and what was expected.
+    """
+    shape = _VERBS.get((kind, verb))
+    if shape is None:
+        known = ", ".join(f"{k}/{v}" for k, v in sorted(_VERBS))
+        raise BadShape(f"no command {verb!r} for {kind!r}: known are {known}")
+    cloud: CloudCommand = decode(body, CloudCommand)
+    try:
+        fields = msgspec.json.decode(cloud.data, type=dict[str, Any])
+        data: CommandData = msgspec.convert({**fields, "type": verb}, shape)
+    except msgspec.ValidationError as error:
+        raise BadShape(f"command {cloud.id!r}: {error} (in `data`)") from error
+    return Command(
+        id=cloud.id,
+        tenant=tenant,
+        kind=kind,
+        thread=thread,
+        verb=verb,
+        data=data,
+        source=cloud.source,
+        time=cloud.time,
+        traceparent=cloud.traceparent,
+    )

@@ -1,0 +1,72 @@
+"""Requests to change something: published by anyone on `in.<tenant>.<kind>.<thread>.<verb>`, as CloudEvents 1.0 JSON.
+
+Only `id` and `data` are needed; the tenant, kind, thread and verb of the subject are the truth, and the other
+CloudEvents attributes are kept as given.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from schemas.messages import Message
+from schemas.wire import Wire
+
+
+class RunAgent(Wire, frozen=True, tag="run"):
+    """Run an agent in a thread. `in.<tenant>.agent.<thread>.run`."""
+
+    agent: str
+    text: str | None = None
+    """The user's message; or give `messages`."""
+    messages: tuple[Message, ...] = ()
+    """History and the user's message, as a chat client brings them."""
+    thread: Literal["any", "existing"] = "any"
+    """`existing` refuses a thread that has no events yet."""
+    temperature: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+
+
+class Generate(Wire, frozen=True, tag="generate"):
+    """One answer from a model, outside any thread. `in.<tenant>.generation.<id>.generate`."""
+
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+CommandData = RunAgent | Generate
+
+
+class Command(Wire, frozen=True):
+    """A command as the log keeps it: the envelope's attributes, and where it was sent."""
+
+    id: str
+    tenant: str
+    kind: str
+    thread: str
+    verb: str
+    data: CommandData
+    source: str = ""
+    time: str = ""
+    traceparent: str = ""
+
+
+class CloudCommand(Wire, frozen=True):
+    """The JSON a client publishes. Its `data` gets the verb as its tag before it is decoded."""
+
+    id: str
+    data: msgspec.Raw
+    specversion: str = "1.0"
+    source: str = ""
+    type: str = ""
+    subject: str = ""
+    time: str = ""
+    traceparent: str = ""

@@ -1,0 +1,37 @@
+"""Time, identity and chance, as the protocols through which all code must ask for them (law 3)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Clock(Protocol):
+    """Tells the time. Durations for measurement may use `time.monotonic` directly."""
+
+    def now(self) -> int:
+        """Return the wall-clock time in microseconds since the Unix epoch."""
+
+
+class Ids(Protocol):
+    """Makes identifiers that no other process will make."""
+
+    def new(self, prefix: str) -> str:
+        """Return a fresh id: `prefix`, then lower-case letters and digits, sortable by time of making."""
+
+
+class Chance(Protocol):
+    """Draws random numbers."""
+
+    def bits(self, count: int) -> int:
+        """Return an unpredictable integer in `[0, 2**count)`."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a pure `decide` may know of the world. Built from the log again when a decision is verified."""
+
+    now: int
+    """Microseconds since the Unix epoch."""
+    seed: int
+    """A random 48-bit integer, drawn once per decision and recorded by the events that use it."""

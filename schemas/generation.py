@@ -1,0 +1,102 @@
+"""What frontends and schedulers say to each other: token ids once at submit, sampled tokens back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.wire import Record, Wire
+
+FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
+
+
+class Sampling(Wire, frozen=True):
+    """How tokens are chosen. Validated where a request enters; the engine trusts it."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 considers the whole vocabulary."""
+    seed: int = 0
+    """Randomness is a pure function of (seed, position), so that a resumed request draws the same tokens."""
+    max_tokens: int = 512
+    stop_tokens: tuple[int, ...] = ()
+    """Token ids that end the generation; the last one is part of the output ids, never of the text."""
+
+
+class Submit(Wire, frozen=True):
+    """Ask a scheduler for a generation. `gen.<engine>.submit`, answered with `Accepted` or `Refused`."""
+
+    request: str
+    """The effect id of the model call: submitting it twice attaches to the one generation."""
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    frontend: str
+    """Where tokens go: `gen.<engine>.out.<frontend>`."""
+    tenant: str
+    """Salts the prefix cache."""
+    output: tuple[int, ...] = ()
+    """Tokens already generated before the scheduler was lost; generation goes on after them."""
+    traceparent: str = ""
+
+
+class Attach(Wire, frozen=True):
+    """Send a generation's tokens to this frontend from `start` on. `gen.<engine>.attach`."""
+
+    request: str
+    frontend: str
+    start: int = 0
+
+
+class Abort(Wire, frozen=True):
+    """Stop a generation. `gen.<engine>.abort`; unknown requests are ignored."""
+
+    request: str
+
+
+class Accepted(Wire, frozen=True, tag="accepted"):
+    """The scheduler has the request; its tokens follow."""
+
+    request: str
+
+
+class Refused(Wire, frozen=True, tag="refused"):
+    """The scheduler does not take (or does not know) the request."""
+
+    request: str
+    reason: Literal["unknown", "too_long", "overloaded", "invalid", "draining"]
+    message: str
+    retry_after_ms: int = 0
+
+
+Answer = Accepted | Refused
+
+
+class Output(Record, frozen=True):
+    """Newly sampled tokens of one request."""
+
+    request: str
+    start: int
+    """How many output tokens came before these: a gap tells the frontend to attach again."""
+    tokens: tuple[int, ...]
+    finish: FinishReason | None = None
+    cached: int = 0
+    """Prompt tokens found in the prefix cache when the request was first scheduled."""
+
+
+class Outputs(Record, frozen=True):
+    """Everything one engine step produced for one frontend."""
+
+    epoch: str
+    """The scheduler process (`producer_run`) that speaks."""
+    step: int
+    outputs: tuple[Output, ...]
+
+
+class Announce(Wire, frozen=True):
+    """`gen.<engine>.up`: a scheduler has started (again); frontends submit what they still wait for."""
+
+    engine: str
+    epoch: str
+    model: str
+    context_length: int

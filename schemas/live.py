@@ -1,0 +1,58 @@
+"""What watchers hear on `live.<tenant>.<kind>.<id>`: committed events, delta frames, outcomes of commands.
+
+JSON with CloudEvents attribute names. A watcher's position is (entity version, offset): events it has seen up to
+`version`, and of the call under way, characters up to `offset`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from schemas.runs import Problem
+from schemas.wire import Wire
+
+
+class Committed(Wire, frozen=True, tag="committed", tag_field="frame"):
+    """An event, after its append was acknowledged."""
+
+    id: str
+    """`<shard>-<sequence>-<index>`: the place in the log."""
+    type: str
+    subject: str
+    """The entity."""
+    time: str
+    tenant: str
+    cause: str
+    version: int
+    data: msgspec.Raw
+    specversion: str = "1.0"
+    source: str = "ostinato"
+    traceparent: str = ""
+
+
+class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
+    """A piece of the model's text, cut once by the frontend."""
+
+    subject: str
+    """The entity (run or generation)."""
+    effect: str
+    version: int
+    """The entity's version at the `model.called` this belongs to."""
+    offset: int
+    """Characters of this call's text that came before: a reader that has more of them drops the overlap."""
+    text: str
+
+
+class Outcome(Wire, frozen=True, tag="outcome", tag_field="frame"):
+    """What became of a command. `live.<tenant>.command.<command id>`."""
+
+    command: str
+    result: Literal["accepted", "refused", "dead"]
+    thread: str
+    problem: Problem | None = None
+    retry_after_ms: int = 0
+
+
+Frame = Committed | Delta | Outcome

@@ -1,0 +1,53 @@
+"""Conversation messages, in the shape every chat template and chat API shares."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from schemas.wire import Wire
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class ToolCall(Wire, frozen=True):
+    """A model's wish to call a tool. `arguments` is the JSON text exactly as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(Wire, frozen=True):
+    """One entry of a conversation."""
+
+    role: Role
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    """For role `tool`: the call that this answers."""
+
+
+class ToolSpec(Wire, frozen=True):
+    """What a model is told about a tool."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """A JSON Schema of type `object`."""
+
+
+class Usage(Wire, frozen=True):
+    """Tokens of one model call, or the sum over several."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens whose KV entries came from the prefix cache."""
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum two usages field by field."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )

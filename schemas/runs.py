@@ -1,0 +1,209 @@
+"""What happens in a thread: events of the thread and of its runs, tool calls and memory.
+
+Events are past tense, carry values, and never change meaning: a changed shape gets a new class and tag, the old
+one stays readable in `schemas.codec`. Every event here has a golden file in `tests/golden/events`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from schemas.commands import Command
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, Usage
+from schemas.wire import Wire
+
+ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
+ErrorKind = Literal[
+    "unknown_agent",
+    "unknown_model",
+    "unknown_thread",
+    "invalid",
+    "too_long",
+    "overloaded",
+    "engine",
+    "max_steps",
+    "tool",
+]
+
+
+class Problem(Wire, frozen=True):
+    """Why something did not happen, for people and programs."""
+
+    kind: ErrorKind
+    message: str
+    """Names the field or thing, and the mend."""
+    field: str | None = None
+    retry_after_ms: int = 0
+
+
+class CommandAccepted(Wire, frozen=True, tag="command.accepted"):
+    """A command was taken on; with it the log alone tells the story."""
+
+    command: Command
+
+
+class CommandRefused(Wire, frozen=True, tag="command.refused"):
+    """A command was understood and turned down; nothing else came of it."""
+
+    command: Command
+    problem: Problem
+
+
+class MessageAdded(Wire, frozen=True, tag="message.added"):
+    """A message from outside (the user's, or history that a client brought) entered the thread."""
+
+    message: Message
+
+
+class RunQueued(Wire, frozen=True, tag="run.queued"):
+    """The run waits until the thread's active run is over."""
+
+    behind: str
+
+
+class RunStarted(Wire, frozen=True, tag="run.started"):
+    """A run of an agent began."""
+
+    agent: str
+    model: str
+    instructions: str
+    tools: tuple[str, ...]
+    sampling: Sampling
+    max_steps: int
+
+
+class ModelCalled(Wire, frozen=True, tag="model.called"):
+    """The intention to ask the model. Logged before the request leaves."""
+
+    effect: str
+    """Structural: `<run>-<step>-m`."""
+    model: str
+    step: int
+    seen: int
+    """How many messages of the thread the model sees: a reference, not a copy."""
+    prefix: str
+    """Hash over those messages, chained, so that replay notices a history that differs."""
+    sampling: Sampling
+    traceparent: str = ""
+
+
+class ModelReturned(Wire, frozen=True, tag="model.returned"):
+    """The model's answer to the call with the same effect id."""
+
+    effect: str
+    text: str
+    finish_reason: Literal["stop", "length", "tool_calls", "abort", "error", "timeout"]
+    usage: Usage
+    tool_calls: tuple[ToolCall, ...] = ()
+    engine: str = ""
+
+
+class ModelFailed(Wire, frozen=True, tag="model.failed"):
+    """The model call came to nothing."""
+
+    effect: str
+    problem: Problem
+
+
+class ToolCalled(Wire, frozen=True, tag="tool.called"):
+    """The intention to run a tool. Logged before the tool runs."""
+
+    effect: str
+    """Structural: `<run>-<step>-t<index>`; also the tool's idempotency key."""
+    call: ToolCall
+    effect_class: ToolEffect
+
+
+class MemoryWrite(Wire, frozen=True):
+    """A change a tool wants made to the thread's memory."""
+
+    topic: str
+    text: str
+
+
+class ToolReturned(Wire, frozen=True, tag="tool.returned"):
+    """The tool ran; `content` is what the model reads."""
+
+    effect: str
+    call_id: str
+    content: str
+    writes: tuple[MemoryWrite, ...] = ()
+
+
+class ToolFailed(Wire, frozen=True, tag="tool.failed"):
+    """The tool refused its arguments or raised; `content` is the error as the model reads it."""
+
+    effect: str
+    call_id: str
+    content: str
+
+
+class ToolIndeterminate(Wire, frozen=True, tag="tool.indeterminate"):
+    """A `once` tool was begun by a process that died: nobody knows whether it took effect, and it is not run again."""
+
+    effect: str
+    call_id: str
+    content: str
+
+
+class MemoryWritten(Wire, frozen=True, tag="memory.written"):
+    """The thread's memory holds `text` under `topic` from here on."""
+
+    topic: str
+    text: str
+
+
+class RunFinished(Wire, frozen=True, tag="run.finished"):
+    """The run's last word."""
+
+    text: str
+    steps: int
+    usage: Usage
+    finish_reason: Literal["stop", "length"] = "stop"
+
+
+class RunFailed(Wire, frozen=True, tag="run.failed"):
+    """The run ended without an answer."""
+
+    problem: Problem
+    steps: int
+
+
+class GenerationRequested(Wire, frozen=True, tag="generation.requested"):
+    """A bare generation, outside any thread: its messages are in the accepted command."""
+
+    model: str
+
+
+class OwnershipTaken(Wire, frozen=True, tag="ownership.taken"):
+    """A process became the owner of a shard; every older owner is fenced from here on."""
+
+    owner: str
+    process: str
+
+
+Event = (
+    CommandAccepted
+    | CommandRefused
+    | MessageAdded
+    | RunQueued
+    | RunStarted
+    | ModelCalled
+    | ModelReturned
+    | ModelFailed
+    | ToolCalled
+    | ToolReturned
+    | ToolFailed
+    | ToolIndeterminate
+    | MemoryWritten
+    | RunFinished
+    | RunFailed
+    | GenerationRequested
+    | OwnershipTaken
+)
+"""Every event a log may hold."""
+
+ToolResult = ToolReturned | ToolFailed | ToolIndeterminate
+
+JsonObject = dict[str, Any]

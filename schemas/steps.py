@@ -1,0 +1,96 @@
+"""One scheduler step as a plan and a result: the record that replay follows down to the KV block.
+
+A plan is a diff: the worker keeps each request's tokens and block table, so a decode step names a request and
+little else. Steps of one scheduler run are numbered without gaps from 1. A worker that misses a number runs
+nothing and asks for a full plan, which lists every running request as new.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from schemas.generation import FinishReason, Sampling
+from schemas.wire import Record, Wire
+
+
+class Arrival(Record, frozen=True):
+    """A request the worker has not seen (or must see afresh, in a full plan or after a preemption)."""
+
+    request: str
+    tokens: tuple[int, ...]
+    """Prompt and, when resumed or after a preemption, the output so far."""
+    prompt_tokens: int
+    """How many of `tokens` are the prompt: the index of an output token is its position minus this."""
+    sampling: Sampling
+    blocks: tuple[int, ...]
+    """Ids of the KV blocks held so far, in order; those of the cached prefix first."""
+    computed: int
+    """Tokens whose KV entries are already in those blocks."""
+
+
+class Slice(Record, frozen=True):
+    """The tokens of one request that this step computes: positions `[start, start + count)`."""
+
+    request: str
+    start: int
+    count: int
+    blocks: tuple[int, ...] = ()
+    """Blocks newly held since the last step, appended to the request's table before computing."""
+    sample: bool = True
+    """Whether a token is sampled after the last position (false for all but the last prompt chunk)."""
+
+
+class StepPlan(Record, frozen=True):
+    """What the workers do in step `n`."""
+
+    n: int
+    epoch: str
+    """The scheduler process that made the plan; a worker follows one epoch at a time."""
+    time: int
+    """Microseconds since the Unix epoch, as told to `Scheduler.plan`."""
+    full: bool
+    """Forget every request before applying: `arrivals` lists all that run."""
+    arrivals: tuple[Arrival, ...]
+    slices: tuple[Slice, ...]
+    """Order is the batch order."""
+    gone: tuple[str, ...]
+    """Requests that left (finished, aborted, preempted): the worker forgets them before the arrivals."""
+    preempted: tuple[str, ...] = ()
+    """Those of `gone` that will come back."""
+
+
+class StepResult(Record, frozen=True):
+    """What came of step `n`."""
+
+    n: int
+    epoch: str
+    worker: str
+    """The worker process (`producer_run`)."""
+    tokens: tuple[tuple[str, int], ...]
+    """(request, sampled token) for every slice that sampled, in batch order."""
+    errors: tuple[tuple[str, str], ...] = ()
+    """(request, message) for requests that the worker could not compute."""
+    compute_us: int = 0
+    """Duration of the forward pass and sampling, microseconds."""
+
+
+class Resync(Wire, frozen=True):
+    """`step.<engine>.resync`: a worker asks for a full plan."""
+
+    worker: str
+    """The worker's `producer_run`: a new one means that its KV cache is empty."""
+    expected: int
+    """The step number it waited for; 0 when it has just started."""
+    reason: Literal["started", "gap", "epoch"]
+    blocks: int
+    """How many KV blocks it holds memory for."""
+
+
+class RequestEvent(Record, frozen=True):
+    """What `Scheduler.apply` tells about one request."""
+
+    request: str
+    tokens: tuple[int, ...]
+    start: int
+    finish: FinishReason | None
+    cached: int
