@@ -56,21 +56,38 @@ class MessageAdded(Wire, frozen=True, tag="message.added"):
     message: Message
 
 
+class ToolBinding(Wire, frozen=True):
+    """A tool as a run may call it."""
+
+    name: str
+    effect: ToolEffect
+    digest: str
+    """Hash of its description and schema as the model sees them."""
+
+
+class Profile(Wire, frozen=True):
+    """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
+
+    agent: str
+    model: str
+    instructions: str
+    tools: tuple[ToolBinding, ...]
+    sampling: Sampling
+    max_steps: int
+    """Model calls allowed."""
+
+
 class RunQueued(Wire, frozen=True, tag="run.queued"):
     """The run waits until the thread's active run is over."""
 
     behind: str
+    profile: Profile
 
 
 class RunStarted(Wire, frozen=True, tag="run.started"):
     """A run of an agent began."""
 
-    agent: str
-    model: str
-    instructions: str
-    tools: tuple[str, ...]
-    sampling: Sampling
-    max_steps: int
+    profile: Profile
 
 
 class ModelCalled(Wire, frozen=True, tag="model.called"):
@@ -170,12 +187,6 @@ class RunFailed(Wire, frozen=True, tag="run.failed"):
     steps: int
 
 
-class GenerationRequested(Wire, frozen=True, tag="generation.requested"):
-    """A bare generation, outside any thread: its messages are in the accepted command."""
-
-    model: str
-
-
 class OwnershipTaken(Wire, frozen=True, tag="ownership.taken"):
     """A process became the owner of a shard; every older owner is fenced from here on."""
 
@@ -199,7 +210,6 @@ Event = (
     | MemoryWritten
     | RunFinished
     | RunFailed
-    | GenerationRequested
     | OwnershipTaken
 )
 """Every event a log may hold."""

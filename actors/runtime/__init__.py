@@ -1,0 +1,1 @@
+"""What every actor runs on: context, shards, supervision, replay."""

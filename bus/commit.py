@@ -1,0 +1,219 @@
+"""Fenced, group-committed, hash-chained appends to a shard: where correctness lives.
+
+A synced server pays one fsync per message, whatever the concurrency, so the group commit is ours: while one
+envelope is in flight everything else queues, and the next envelope carries it all. Safety comes from the expected
+sequence: an owner knows its shard's last sequence only from its own takeover and its own acknowledged appends, so
+whoever has been overtaken cannot write. After a lost acknowledgement a retry of the same bytes is answered in two
+ways: a single server checks the sequence first and says "wrong last sequence", a replicated one checks the message
+id first and says "duplicate". Both mean success if the last envelope of the shard is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from bus import subjects
+from bus.connection import Connection
+from bus.errors import BusError, Fenced, OutcomeUnknown, Refused, Unavailable
+from bus.log import START, Position, last_commit
+from schemas import codec
+from schemas.context import Clock, Ids
+from schemas.envelope import FORMAT, Envelope, Fact
+from schemas.runs import OwnershipTaken
+
+log = logging.getLogger(__name__)
+
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+MAX_FACTS = 512
+MAX_BYTES = 256 * 1024
+_ATTEMPT_S = 1.0
+
+
+class Place(NamedTuple):
+    """Where a group of facts begins in the log."""
+
+    sequence: int
+    first: int
+    """Index of the group's first fact in its envelope."""
+    time: int
+    """The envelope's, microseconds since the Unix epoch."""
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """Who signs the envelopes."""
+
+    process: str
+    """The `producer_run`: changes with every start of the process."""
+    code: str
+    """Version of the deciding code."""
+
+
+class _Waiting(NamedTuple):
+    facts: Sequence[Fact]
+    size: int
+    done: asyncio.Future[Place]
+
+
+class ShardWriter:
+    """The one owner's pen for `ev.<shard>`. Made by `take`; useless once fenced."""
+
+    def __init__(
+        self, connection: Connection, shard: int, writer: Writer, clock: Clock, ids: Ids, position: Position
+    ) -> None:
+        self._connection = connection
+        self._shard = shard
+        self._writer = writer
+        self._clock = clock
+        self._ids = ids
+        self._position = position
+        self._queue: list[_Waiting] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._failed: BusError | None = None
+        self.deadline_s = 10.0
+        """How long an append may take before its outcome is called unknown, seconds."""
+        self.on_commit: Callable[[int, Envelope], Awaitable[None]] | None = None
+        """Called after each acknowledged envelope with its sequence, before its waiters go on."""
+
+    @classmethod
+    async def take(
+        cls, connection: Connection, shard: int, writer: Writer, clock: Clock, ids: Ids, owner: str
+    ) -> ShardWriter:
+        """Become the shard's owner: append a marker that fences every older owner for good.
+
+        The caller folds the log up to `position.sequence` before it appends anything.
+
+        Raises:
+            Fenced: another process took the shard at the same moment.
+            OutcomeUnknown: no acknowledgement in time.
+        """
+        last = await last_commit(connection, shard)
+        position = START if last is None else Position(last.sequence, last.hash, last.envelope.term)
+        pen = cls(connection, shard, writer, clock, ids, position._replace(term=position.term + 1))
+        marker = OwnershipTaken(owner=owner, process=writer.process)
+        await pen.append(
+            [
+                Fact(
+                    tenant="",
+                    thread="",
+                    kind="shard",
+                    entity=str(shard),
+                    version=pen._position.term,
+                    type=codec.tag(marker),
+                    cause="",
+                    payload=codec.payload(marker),
+                )
+            ]
+        )
+        return pen
+
+    @property
+    def position(self) -> Position:
+        """The last acknowledged envelope: its sequence and hash, and this owner's term."""
+        return self._position
+
+    async def append(self, facts: Sequence[Fact]) -> Place:
+        """Commit `facts` together and in order.
+
+        Raises:
+            Fenced: somebody else owns the shard; nothing of this was written.
+            OutcomeUnknown: the deadline passed; only a new takeover tells.
+            Refused: JetStream said no, for good (full, too large, not permitted).
+        """
+        if self._failed is not None:
+            raise self._failed
+        size = sum(len(bytes(fact.payload)) + 200 for fact in facts)
+        waiting = _Waiting(facts, size, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush(), name=f"commit-{self._shard}")
+        return await waiting.done
+
+    async def _flush(self) -> None:
+        """Send what has queued until nothing has."""
+        while self._queue:
+            group = self._next_group()
+            try:
+                await self._commit(group)
+            except BusError as error:
+                self._fail(error, group)
+                break
+        self._flushing = None
+
+    def _next_group(self) -> list[_Waiting]:
+        facts = size = count = 0
+        for waiting in self._queue:
+            facts += len(waiting.facts)
+            size += waiting.size
+            if count and (facts > MAX_FACTS or size > MAX_BYTES):
+                break
+            count += 1
+        group, self._queue = self._queue[:count], self._queue[count:]
+        return group
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        envelope = Envelope(
+            format=FORMAT,
+            shard=self._shard,
+            term=self._position.term,
+            writer=self._writer.process,
+            commit=self._ids.new("c"),
+            code=self._writer.code,
+            time=self._clock.now(),
+            previous=self._position.hash,
+            facts=tuple(fact for waiting in group for fact in waiting.facts),
+        )
+        data = codec.encode(envelope)
+        sequence = await self._send(envelope.commit, data)
+        self._position = Position(sequence, codec.digest(data), self._position.term)
+        if self.on_commit is not None:
+            await self.on_commit(sequence, envelope)
+        index = 0
+        for waiting in group:
+            if not waiting.done.done():
+                waiting.done.set_result(Place(sequence, index, envelope.time))
+            index += len(waiting.facts)
+
+    async def _send(self, commit: str, data: bytes) -> int:
+        """Publish until acknowledged, with the same bytes; return the sequence."""
+        headers = {
+            "Nats-Msg-Id": commit,
+            "Nats-Expected-Last-Subject-Sequence": str(self._position.sequence),
+        }
+        deadline = time.monotonic() + self.deadline_s
+        while True:
+            try:
+                reply = await self._connection.request(subjects.events(self._shard), data, _ATTEMPT_S, headers)
+            except (TimeoutError, Unavailable) as error:
+                if time.monotonic() >= deadline:
+                    raise OutcomeUnknown(self._shard, commit) from error
+                log.warning("shard %s: no acknowledgement of %s yet: %s", self._shard, commit, error)
+                await asyncio.sleep(0.05)
+                continue
+            answer = msgspec.json.decode(reply.data)
+            problem = answer.get("error")
+            if problem is None:
+                return int(answer["seq"])
+            if int(problem.get("err_code", 0)) not in WRONG_LAST_SEQUENCE:
+                raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+            last = await last_commit(self._connection, self._shard)
+            if last is not None and last.envelope.commit == commit:
+                return last.sequence
+            raise Fenced(self._shard, self._position.sequence)
+
+    def _fail(self, error: BusError, group: list[_Waiting]) -> None:
+        """Tell everyone who waits; a fenced or uncertain pen never writes again."""
+        if isinstance(error, Fenced | OutcomeUnknown):
+            self._failed = error
+            group = [*group, *self._queue]
+            self._queue = []
+        for waiting in group:
+            if not waiting.done.done():
+                waiting.done.set_exception(error)
+        if self._queue:
+            self._flushing = asyncio.create_task(self._flush(), name=f"commit-{self._shard}")

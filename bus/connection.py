@@ -1,0 +1,174 @@
+"""One connection to NATS: what the rest of the system may do with it, in our own types and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, NoRespondersError
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
+
+from bus.errors import Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+_PING_INTERVAL_S = 2
+_RECONNECT_WAIT_S = 0.1
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message as heard."""
+
+    subject: str
+    data: bytes
+    reply: str = ""
+    headers: Mapping[str, str] = {}
+
+
+Handler = Callable[[Message], Awaitable[None]]
+
+
+class Connection:
+    """Reconnects by itself, for ever; what is published meanwhile is sent afterwards."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._reconnected: list[Callable[[], Awaitable[None]]] = []
+
+    @classmethod
+    async def open(cls, url: str, name: str, wait_s: float = 5.0) -> Self:
+        """Connect.
+
+        Args:
+            url: `nats://host:port`; may carry credentials.
+            name: shown in the server's connection list.
+            wait_s: how long to try before giving up, seconds.
+
+        Raises:
+            Unavailable: no server answered in time.
+        """
+        client = Client()
+        connection = cls(client)
+        try:
+            async with asyncio.timeout(wait_s):
+                await client.connect(
+                    url,
+                    name=name,
+                    ping_interval=_PING_INTERVAL_S,
+                    max_outstanding_pings=2,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=_RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds; fractions work
+                    connect_timeout=1,
+                    error_cb=_log_error,
+                    reconnected_cb=connection._on_reconnect,
+                )
+        except (TimeoutError, OSError, NatsError) as error:
+            raise Unavailable(
+                f"cannot connect to NATS at {url}: {error or 'timed out'} (is the server running?)"
+            ) from error
+        return connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Send what is queued and close; bounded, whatever the server does."""
+        if self.client.is_closed:
+            return
+        try:
+            async with asyncio.timeout(2):
+                if self.client.is_connected:
+                    await self.client.flush(1)
+                await self.client.close()
+        except (TimeoutError, NatsError) as error:
+            log.debug("closing the NATS connection: %s", error)
+
+    @property
+    def server_version(self) -> str:
+        """The connected server's version: `major.minor.patch`."""
+        version = self.client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call back after each reconnection: what was core-published meanwhile was not heard."""
+        self._reconnected.append(callback)
+
+    async def _on_reconnect(self) -> None:
+        log.info("reconnected to NATS")
+        for callback in self._reconnected:
+            await callback()
+
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send without waiting for anyone.
+
+        Raises:
+            Unavailable: the connection is closed.
+        """
+        try:
+            await self.client.publish(subject, data, headers=headers)
+        except NatsError as error:
+            raise Unavailable(f"cannot publish to {subject!r}: {error}") from error
+
+    async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
+        """Call `handler` for each message, one after the other."""
+
+        async def heard(message: Msg) -> None:
+            await handler(Message(message.subject, message.data, message.reply, message.headers or {}))
+
+        return await self.client.subscribe(subject, queue=queue, cb=heard)
+
+    async def request(
+        self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
+    ) -> Message:
+        """Ask and wait for the answer.
+
+        Raises:
+            Unavailable: nobody listens on the subject, or the connection is closed.
+            TimeoutError: no answer in time.
+        """
+        try:
+            reply = await self.client.request(subject, data, timeout=timeout_s, headers=headers)
+        except NoRespondersError as error:
+            raise Unavailable(f"nobody answers on {subject!r}") from error
+        except NatsTimeout as error:
+            raise TimeoutError(f"no answer on {subject!r} within {timeout_s} s") from error
+        except ConnectionClosedError as error:
+            raise Unavailable("the NATS connection is closed") from error
+        return Message(reply.subject, reply.data, reply.reply, reply.headers or {})
+
+    async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Call the JetStream API.
+
+        Args:
+            verb: what follows `$JS.API.`.
+            body: the JSON request.
+            timeout_s: seconds to wait.
+
+        Raises:
+            Refused: with JetStream's error code.
+            Unavailable: JetStream is off or unreachable.
+            TimeoutError: no answer in time.
+        """
+        reply = await self.request(f"$JS.API.{verb}", msgspec.json.encode(body or {}), timeout_s)
+        answer: dict[str, Any] = msgspec.json.decode(reply.data)
+        problem = answer.get("error")
+        if problem:
+            raise Refused(int(problem.get("err_code", 0)), str(problem.get("description", "")))
+        return answer
+
+
+async def _log_error(error: Exception) -> None:
+    log.warning("NATS: %s", error or type(error).__name__)

@@ -1,0 +1,79 @@
+"""What can go wrong between us, NATS and Postgres.
+
+BusError
+├── BadSubject        a subject or id that does not follow the grammar
+├── Unavailable       the server cannot be reached, or nobody answers
+├── ServerTooOld      nats-server lacks what we rely on
+├── IncompatibleStream  a stream exists with settings that cannot be changed in place
+├── Refused           JetStream said no: stream full, permission, oversize (`code` is its error code)
+├── Fenced            another process owns the shard now; drop all state
+├── OutcomeUnknown    no acknowledgement within the deadline: the append may or may not have happened
+└── LogDamaged        sequences or hashes do not follow one another
+"""
+
+from __future__ import annotations
+
+
+class BusError(Exception):
+    """The root of what this package raises."""
+
+
+class BadSubject(BusError):
+    """A subject that is not ours, or an id that cannot be part of one."""
+
+
+class Unavailable(BusError):
+    """The server cannot be reached, or no service answers on the subject."""
+
+
+class ServerTooOld(BusError):
+    """The nats-server lacks a feature we rely on."""
+
+    def __init__(self, found: str, needed: str) -> None:
+        super().__init__(f"nats-server {found} is too old: need {needed} or newer (upgrade the server)")
+        self.found = found
+        self.needed = needed
+
+
+class IncompatibleStream(BusError):
+    """A stream of that name exists, made with settings that cannot be changed in place."""
+
+    def __init__(self, stream: str, problem: str) -> None:
+        super().__init__(f"stream {stream!r}: {problem} (use a fresh data directory, or change the setting back)")
+        self.stream = stream
+
+
+class Refused(BusError):
+    """JetStream answered with an error."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"JetStream refused: {description} (error {code})")
+        self.code = code
+        self.description = description
+
+
+class Fenced(BusError):
+    """Somebody else has appended to the shard since we last did: we are not its owner any more."""
+
+    def __init__(self, shard: int, expected: int) -> None:
+        super().__init__(f"shard {shard} was taken over: its log has gone past sequence {expected}")
+        self.shard = shard
+        self.expected = expected
+
+
+class OutcomeUnknown(BusError):
+    """An append was sent and never acknowledged within its deadline."""
+
+    def __init__(self, shard: int, commit: str) -> None:
+        super().__init__(f"shard {shard}: no acknowledgement of commit {commit!r}; it may or may not be in the log")
+        self.shard = shard
+        self.commit = commit
+
+
+class LogDamaged(BusError):
+    """The log has a gap, or bytes that are not those that were written."""
+
+    def __init__(self, stream: str, sequence: int, problem: str) -> None:
+        super().__init__(f"stream {stream!r} is damaged at sequence {sequence}: {problem}")
+        self.stream = stream
+        self.sequence = sequence

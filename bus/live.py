@@ -1,0 +1,90 @@
+"""The live fan-out of commits, deltas and outcomes over core NATS: heard now or never, the log is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bus import subjects
+from bus.connection import Connection, Message
+from schemas import codec
+from schemas.envelope import Envelope
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.times import rfc3339
+
+QUEUE = 4096
+"""Frames a watcher may be behind before the oldest are dropped and it must read the log again."""
+
+
+class Live:
+    """Publishes frames."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def committed(self, sequence: int, envelope: Envelope) -> None:
+        """Tell the watchers of each entity what an acknowledged envelope said."""
+        time = rfc3339(envelope.time)
+        for index, fact in enumerate(envelope.facts):
+            if fact.kind == "shard":
+                continue
+            frame = Committed(
+                id=f"{envelope.shard}-{sequence}-{index}",
+                type=fact.type,
+                subject=fact.entity,
+                time=time,
+                tenant=fact.tenant,
+                cause=fact.cause,
+                version=fact.version,
+                data=fact.payload,
+                traceparent=fact.traceparent,
+            )
+            await self._connection.publish(subjects.live(fact.tenant, fact.kind, fact.entity), codec.encode(frame))
+
+    async def delta(self, tenant: str, kind: str, frame: Delta) -> None:
+        """Send a piece of text to the watchers, and the same bytes to the trace."""
+        data = codec.encode(frame)
+        await self._connection.publish(subjects.live(tenant, kind, frame.subject), data)
+        await self._connection.publish(subjects.frames(tenant, kind, frame.subject), data)
+
+    async def outcome(self, tenant: str, outcome: Outcome) -> None:
+        """Tell whoever sent a command what became of it."""
+        await self._connection.publish(subjects.live(tenant, "command", outcome.command), codec.encode(outcome))
+
+
+class Watcher:
+    """A bounded queue of frames from any number of live subjects, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue(QUEUE)
+        self.dropped = 0
+        """Frames lost because the reader was too slow."""
+
+    async def hear(self, message: Message) -> None:
+        """Queue one message; the oldest goes when the queue is full."""
+        if self._frames.full():
+            self._frames.get_nowait()
+            self.dropped += 1
+        self._frames.put_nowait(codec.decode(message.data, Frame))
+
+    async def next(self, timeout_s: float) -> Frame | None:
+        """Return the next frame, or None when nothing comes in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._frames.get()
+        except TimeoutError:
+            return None
+
+
+@asynccontextmanager
+async def watching(connection: Connection, *live_subjects: str) -> AsyncIterator[Watcher]:
+    """Listen to `live.` subjects from now on; the server has the subscriptions when the body runs."""
+    watcher = Watcher()
+    subscriptions = [await connection.subscribe(subject, watcher.hear) for subject in live_subjects]
+    await connection.client.flush()
+    try:
+        yield watcher
+    finally:
+        for subscription in subscriptions:
+            await subscription.unsubscribe()

@@ -1,0 +1,99 @@
+"""Reads a shard's log from JetStream and checks, as it reads, that nothing is missing or altered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import msgspec
+
+from bus import subjects
+from bus.connection import Connection, Message
+from bus.errors import LogDamaged, Refused
+from bus.streams import EV
+from schemas import codec
+from schemas.envelope import GENESIS, Envelope
+
+_NO_MESSAGE = 10037
+_BATCH = 256
+_STALLED_S = 5.0
+
+
+class Stored(NamedTuple):
+    """One envelope as the log holds it."""
+
+    sequence: int
+    envelope: Envelope
+    hash: str
+    """Digest of its bytes: what the shard's next envelope names as `previous`."""
+
+
+class Position(NamedTuple):
+    """Where a shard's log ends for whoever has read it."""
+
+    sequence: int
+    hash: str
+    term: int
+
+
+START = Position(0, GENESIS, 0)
+
+
+async def last_commit(connection: Connection, shard: int) -> Stored | None:
+    """Read the shard's newest envelope from the stream's leader; None when it has none."""
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{EV}", {"last_by_subj": subjects.events(shard)})
+    except Refused as refusal:
+        if refusal.code == _NO_MESSAGE:
+            return None
+        raise
+    message = answer["message"]
+    data = msgspec.convert(message["data"], bytes, strict=False)
+    return Stored(int(message["seq"]), codec.decode_envelope(data), codec.digest(data))
+
+
+async def read_shard(connection: Connection, shard: int, after: Position, until: int) -> AsyncIterator[Stored]:
+    """Yield the shard's envelopes after `after`, up to and including sequence `until`.
+
+    Raises:
+        LogDamaged: an envelope does not name the hash of the one before it, or `until` is never reached.
+        TimeoutError: the server stopped answering.
+    """
+    position = after
+    while position.sequence < until:
+        batch = await _batch(connection, shard, position.sequence + 1)
+        if not batch:
+            raise LogDamaged(EV, position.sequence, f"shard {shard} ends before sequence {until}")
+        for sequence, data in batch:
+            envelope = codec.decode_envelope(data)
+            if envelope.previous != position.hash:
+                raise LogDamaged(EV, sequence, f"shard {shard}: previous is {envelope.previous}, not {position.hash}")
+            position = Position(sequence, codec.digest(data), envelope.term)
+            yield Stored(sequence, envelope, position.hash)
+            if sequence >= until:
+                return
+
+
+async def _batch(connection: Connection, shard: int, first: int) -> list[tuple[int, bytes]]:
+    """Get up to `_BATCH` messages of the shard from sequence `first` on, in one request."""
+    got: list[tuple[int, bytes]] = []
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def heard(message: Message) -> None:
+        if message.headers.get("Status") or "Nats-Sequence" not in message.headers:
+            if not done.done():
+                done.set_result(None)
+            return
+        got.append((int(message.headers["Nats-Sequence"]), message.data))
+
+    inbox = connection.client.new_inbox()
+    subscription = await connection.subscribe(inbox, heard)
+    try:
+        body = {"seq": first, "batch": _BATCH, "next_by_subj": subjects.events(shard)}
+        await connection.client.publish(f"$JS.API.DIRECT.GET.{EV}", msgspec.json.encode(body), reply=inbox)
+        async with asyncio.timeout(_STALLED_S):
+            await done
+    finally:
+        await subscription.unsubscribe()
+    return got

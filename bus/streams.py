@@ -1,0 +1,120 @@
+"""The streams, as data: what each keeps, how it persists, and how to make or update it at start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus import subjects
+from bus.connection import Connection
+from bus.errors import IncompatibleStream, Refused, ServerTooOld
+
+OLDEST_SERVER = (2, 14)
+"""Schedules, per-message TTL, async persistence and fast ingest are all there from here."""
+
+_NOT_FOUND = 10059
+_SECOND = 1_000_000_000
+
+EV = "EV"
+CMD = "CMD"
+TRACE = "TRACE"
+DEAD = "DEAD"
+LEASE = "KV_LEASE"
+
+
+def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
+    """Every stream's configuration, as the JetStream API takes it."""
+    source, destination = subjects.command_transform(shards)
+    return [
+        {
+            "name": EV,
+            "subjects": [subjects.EVENTS],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "allow_direct": True,
+            "num_replicas": replicas,
+            "duplicate_window": 120 * _SECOND,
+            "metadata": {"ostinato_shards": str(shards)},
+        },
+        {
+            "name": CMD,
+            "subjects": [subjects.COMMANDS_IN],
+            "retention": "workqueue",
+            "storage": "file",
+            "discard": "new",
+            "max_msgs": 100_000,
+            "num_replicas": replicas,
+            "duplicate_window": 600 * _SECOND,
+            "subject_transform": {"src": source, "dest": destination},
+        },
+        {
+            "name": TRACE,
+            "subjects": [subjects.STEP_PLANS, subjects.STEP_RESULTS, subjects.FRAMES],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "persist_mode": "async",
+            "max_age": 7 * 86_400 * _SECOND,
+            "max_bytes": 2 << 30,
+            "allow_direct": True,
+            "num_replicas": 1,
+            "duplicate_window": 100_000_000,
+        },
+        {
+            "name": DEAD,
+            "subjects": [subjects.DEAD],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "num_replicas": replicas,
+        },
+        {
+            "name": LEASE,
+            "subjects": [subjects.LEASES],
+            "retention": "limits",
+            "storage": "memory",
+            "discard": "new",
+            "max_msgs_per_subject": 1,
+            "max_age": 2 * _SECOND,
+            "duplicate_window": 2 * _SECOND,
+            "allow_direct": True,
+            "num_replicas": replicas,
+        },
+    ]
+
+
+async def ensure_streams(connection: Connection, shards: int, replicas: int = 1) -> None:
+    """Make what is missing, update what differs; safe to run at every start and by several processes at once.
+
+    Raises:
+        ServerTooOld: the server lacks what we rely on.
+        IncompatibleStream: an existing stream was made with another number of shards, or a setting that is fixed.
+    """
+    found = connection.server_version
+    numbers = tuple(int(part) for part in found.split(".")[:2])
+    if numbers < OLDEST_SERVER:
+        raise ServerTooOld(found, ".".join(map(str, OLDEST_SERVER)))
+    for config in stream_configs(shards, replicas):
+        await _ensure(connection, config)
+
+
+async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
+    name = config["name"]
+    try:
+        info = await connection.api(f"STREAM.INFO.{name}")
+    except Refused as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+        await connection.api(f"STREAM.CREATE.{name}", config)
+        return
+    present = info["config"]
+    made_for = present.get("metadata", {}).get("ostinato_shards")
+    wanted = config.get("metadata", {}).get("ostinato_shards")
+    if wanted is not None and made_for != wanted:
+        raise IncompatibleStream(name, f"made for {made_for} shards, settings say {wanted}")
+    if all(present.get(key) == value for key, value in config.items() if key != "metadata"):
+        return
+    try:
+        await connection.api(f"STREAM.UPDATE.{name}", {**present, **config})
+    except Refused as refusal:
+        raise IncompatibleStream(name, refusal.description) from refusal

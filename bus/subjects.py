@@ -1,0 +1,160 @@
+"""The grammar of subjects: the only place where one is built or taken apart.
+
+Ids are lower-case letters, digits, `-` and `_`, so that they can be subject tokens as they are; names given by
+people (models, engines) are encoded first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from bus.errors import BadSubject
+
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SAFE = re.compile(r"[a-z0-9_]")
+
+COMMANDS_IN = "in.*.*.*.*"
+EVENTS = "ev.*"
+STEP_PLANS = "step.*.plan"
+STEP_RESULTS = "step.*.result"
+FRAMES = "trace.*.*.*"
+DEAD = "dead.*.*"
+LEASES = "$KV.LEASE.*"
+
+
+class CommandSubject(NamedTuple):
+    """The parts of `cmd.<shard>.<tenant>.<kind>.<thread>.<verb>`."""
+
+    shard: int
+    tenant: str
+    kind: str
+    thread: str
+    verb: str
+
+
+def checked(value: str, what: str) -> str:
+    """Return `value` if it can be a subject token.
+
+    Raises:
+        BadSubject: names `what` and the rule.
+    """
+    if not _ID.fullmatch(value):
+        raise BadSubject(
+            f"{what} {value!r} cannot be used: 1 to 63 lower-case letters, digits, '-' or '_', "
+            "beginning with a letter or digit"
+        )
+    return value
+
+
+def encoded(name: str) -> str:
+    """Make any name a subject token: what is not `[a-z0-9_]` becomes `-` and two hex digits per UTF-8 byte.
+
+    Raises:
+        BadSubject: the name is empty or its encoding longer than 200 characters.
+    """
+    token = "".join(c if _SAFE.fullmatch(c) else "".join(f"-{b:02x}" for b in c.encode()) for c in name)
+    if not token or len(token) > 200:
+        raise BadSubject(f"name {name[:80]!r} cannot be used: 1 to 200 characters once encoded")
+    return token
+
+
+def command(tenant: str, kind: str, thread: str, verb: str) -> str:
+    """Where a client asks for something."""
+    parts = (checked(tenant, "tenant"), checked(kind, "kind"), checked(thread, "thread"), checked(verb, "verb"))
+    return ".".join(("in", *parts))
+
+
+def command_transform(shards: int) -> tuple[str, str]:
+    """Source and destination of the stream's own transform, which puts the shard of the thread id in front."""
+    return (
+        COMMANDS_IN,
+        f"cmd.{{{{partition({shards},3)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}",
+    )
+
+
+def shard_commands(shard: int) -> str:
+    """All commands of a shard."""
+    return f"cmd.{shard}.>"
+
+
+def parse_command(subject: str) -> CommandSubject:
+    """Take a delivered command's subject apart.
+
+    Raises:
+        BadSubject: it is not a command's subject.
+    """
+    parts = subject.split(".")
+    if len(parts) != 6 or parts[0] != "cmd" or not parts[1].isdigit():
+        raise BadSubject(f"{subject!r} is not a command subject (cmd.<shard>.<tenant>.<kind>.<thread>.<verb>)")
+    return CommandSubject(int(parts[1]), *parts[2:])
+
+
+def events(shard: int) -> str:
+    """Where a shard's commits go."""
+    return f"ev.{shard}"
+
+
+def submit(engine: str) -> str:
+    """Where a scheduler takes generations."""
+    return f"gen.{encoded(engine)}.submit"
+
+
+def attach(engine: str) -> str:
+    """Where a scheduler sends a generation's tokens again."""
+    return f"gen.{encoded(engine)}.attach"
+
+
+def abort(engine: str) -> str:
+    """Where a scheduler is told to stop a generation."""
+    return f"gen.{encoded(engine)}.abort"
+
+
+def describe(engine: str) -> str:
+    """Where a scheduler says what it serves."""
+    return f"gen.{encoded(engine)}.describe"
+
+
+def outputs(engine: str, frontend: str) -> str:
+    """Where a scheduler sends a frontend's tokens."""
+    return f"gen.{encoded(engine)}.out.{checked(frontend, 'frontend')}"
+
+
+def announcements(engine: str) -> str:
+    """Where a scheduler says that it has started."""
+    return f"gen.{encoded(engine)}.up"
+
+
+def plan(engine: str) -> str:
+    """Where step plans go."""
+    return f"step.{encoded(engine)}.plan"
+
+
+def result(engine: str) -> str:
+    """Where step results go."""
+    return f"step.{encoded(engine)}.result"
+
+
+def resync(engine: str) -> str:
+    """Where a worker asks for a full plan."""
+    return f"step.{encoded(engine)}.resync"
+
+
+def live(tenant: str, kind: str, entity: str) -> str:
+    """Where watchers of an entity listen."""
+    return f"live.{tenant}.{kind}.{entity}"
+
+
+def frames(tenant: str, kind: str, entity: str) -> str:
+    """Where the delta frames of an entity are kept."""
+    return f"trace.{tenant}.{kind}.{entity}"
+
+
+def dead(shard: int, kind: str) -> str:
+    """Where commands go that nobody could handle."""
+    return f"dead.{shard}.{kind}"
+
+
+def lease(process: str) -> str:
+    """A process's sign of life."""
+    return f"$KV.LEASE.{checked(process, 'process')}"
