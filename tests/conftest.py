@@ -1,0 +1,139 @@
+"""What every test may ask for: real servers, a database and a NATS of its own, and bounds on time and blocking.
+
+Async tests carry `pytest.mark.anyio` and fail after 5 seconds, or `pytest.mark.deadline(seconds)`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import asyncpg
+import nats
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from infra.services.data_directory import DataDirectory
+from infra.services.embedded import Servers, embedded
+from infra.services.nats_server import NatsServer
+from infra.services.postgres import Postgres
+
+DEADLINE_S = 5.0
+OURS = ["schemas", "bus", "engine", "actors", "infra"]
+_numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make our own markers known."""
+    config.addinivalue_line("markers", "deadline(seconds): how long an async test may take; 5 unless said")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Bound every async test."""
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+        marker = pyfuncitem.get_closest_marker("deadline")
+        seconds = marker.args[0] if marker else DEADLINE_S
+
+        @functools.wraps(test)
+        async def bounded(*args: Any, **kwargs: Any) -> None:
+            with anyio.fail_after(seconds):
+                await test(*args, **kwargs)
+
+        pyfuncitem.obj = bounded
+    return (yield)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One asyncio loop for the whole session: the servers' processes belong to it."""
+    return "asyncio", {"use_uvloop": False}
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Fail when our code blocks the event loop."""
+    with blockbuster_ctx(scanned_modules=OURS) as blockbuster:
+        for name, file, functions in (
+            # starting a process reads one pipe until the child has called exec: there is no other way
+            ("os.read", "subprocess.py", {"_execute_child"}),
+            # an import on demand (the registry's) reads a file, once
+            ("io.BufferedReader.read", "<frozen importlib._bootstrap_external>", {"get_data"}),
+            # asyncpg looks for its password and certificate files when it connects
+            ("os.stat", "asyncpg/connect_utils.py", {"_parse_connect_dsn_and_args", "_read_password_file"}),
+        ):
+            if name in blockbuster.functions:
+                blockbuster.functions[name].can_block_in(file, functions)
+        yield blockbuster
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A folder that `nobody` can enter, unlike pytest's own; the servers of the session live in it."""
+    folder = Path(tempfile.mkdtemp(prefix="ostinato-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+async def servers(open_folder: Path) -> AsyncIterator[Servers]:
+    """The servers of the session, started when first asked for."""
+    async with embedded(DataDirectory(open_folder / "data"), system=open_folder / "system") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def nats_server(servers: Servers) -> NatsServer:
+    """The session's nats-server; a test that breaks it starts it again."""
+    return servers.nats
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers: Servers) -> Postgres:
+    """The session's Postgres; a test that breaks it starts it again."""
+    return servers.postgres
+
+
+@pytest.fixture
+async def nats_url(nats_server: NatsServer) -> AsyncIterator[str]:
+    """The URL of a NATS without streams; those a test makes are deleted after it."""
+    yield nats_server.url
+    client = await nats.connect(nats_server.url)
+    try:
+        jetstream = client.jetstream()
+        for stream in await jetstream.streams_info():
+            assert stream.config.name is not None
+            await jetstream.delete_stream(stream.config.name)
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def empty_database(postgres_server: Postgres) -> AsyncIterator[str]:
+    """The URL of a database without tables, for this test alone."""
+    async for url in _database(postgres_server, "template1"):
+        yield url
+
+
+async def _database(server: Postgres, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url_of(name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _execute(server: Postgres, sql: str) -> None:
+    connection = await asyncpg.connect(server.url_of("postgres"))
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
