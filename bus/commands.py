@@ -45,16 +45,16 @@ class Delivery:
     """One command in hand."""
 
     def __init__(self, message: Msg, command: Command) -> None:
-        self._message = message
+        self.message = message
         self.command = command
 
     async def ack(self) -> None:
         """Its events are committed: do not deliver it again."""
-        await self._message.ack()
+        await self.message.ack()
 
     async def in_progress(self) -> None:
         """Still at it: start the acknowledgement wait anew."""
-        await self._message.in_progress()
+        await self.message.in_progress()
 
 
 class CommandQueue:

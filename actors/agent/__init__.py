@@ -1,0 +1,1 @@
+"""One agent run: its definition, its pure loop, and the actor that performs its effects."""

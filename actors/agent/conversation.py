@@ -1,0 +1,165 @@
+"""The state of a thread and its runs, as a fold over their events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from actors.runtime.machine import Emitted
+from schemas import codec
+from schemas.commands import Command, RunAgent
+from schemas.messages import Message, ToolCall, Usage
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    MemoryWritten,
+    MessageAdded,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    OwnershipTaken,
+    Profile,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolResult,
+    ToolReturned,
+)
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A tool call of the step under way."""
+
+    effect: str
+    call: ToolCall
+    result: str | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run of an agent in the thread."""
+
+    id: str
+    profile: Profile
+    step: int = 0
+    """Model calls made."""
+    asking: ModelCalled | None = None
+    """The model call under way."""
+    answer: ModelReturned | None = None
+    """The last answer, until what follows from it is done."""
+    pending: tuple[Pending, ...] = ()
+    usage: Usage = Usage()
+    over: bool = False
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """A thread: what was said, what is remembered, which runs there are."""
+
+    tenant: str
+    thread: str
+    messages: tuple[Message, ...] = ()
+    prefix: str = ""
+    """Chained hash over `messages`."""
+    notes: Mapping[str, str] = {}
+    commands: Mapping[str, Command] = {}
+    refused: frozenset[str] = frozenset()
+    runs: Mapping[str, Run] = {}
+    active: str | None = None
+    queue: tuple[str, ...] = ()
+
+
+def incoming(command: Command) -> tuple[Message, ...]:
+    """Give the messages a command brings along."""
+    assert isinstance(command.data, RunAgent)
+    text = command.data.text
+    return (*command.data.messages, *(() if text is None else (Message(role="user", content=text),)))
+
+
+def evolve(state: Conversation, emitted: Emitted) -> Conversation:
+    """Fold one fact into the conversation. Never fails: the event has already happened."""
+    event = emitted.event
+    match event:
+        case CommandAccepted(command=command):
+            after = replace(state, commands={**state.commands, command.id: command})
+        case CommandRefused(command=command):
+            after = replace(state, refused=state.refused | {command.id})
+        case MessageAdded(message=message):
+            after = _said(state, message)
+        case MemoryWritten(topic=topic, text=text):
+            after = replace(state, notes={**state.notes, topic: text})
+        case OwnershipTaken():
+            after = state
+        case _:
+            after = _evolve_run(state, emitted)
+    return after
+
+
+def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
+    event, name = emitted.event, emitted.entity
+    match event:
+        case RunQueued(profile=profile):
+            after = replace(_with(state, Run(name, profile)), queue=(*state.queue, name))
+        case RunStarted(profile=profile):
+            queue = tuple(waiting for waiting in state.queue if waiting != name)
+            after = replace(_with(state, Run(name, profile)), active=name, queue=queue)
+        case ModelCalled():
+            run = state.runs[name]
+            after = _with(state, replace(run, step=event.step, asking=event, answer=None, pending=()))
+        case ModelReturned():
+            after = _answered(state, state.runs[name], event)
+        case ModelFailed():
+            after = _with(state, replace(state.runs[name], asking=None))
+        case ToolCalled(effect=effect, call=call):
+            run = state.runs[name]
+            after = _with(state, replace(run, pending=(*run.pending, Pending(effect, call))))
+        case ToolReturned() | ToolFailed() | ToolIndeterminate():
+            after = _resolved(state, state.runs[name], event)
+        case RunFinished() | RunFailed():
+            after = replace(_with(state, replace(state.runs[name], over=True, asking=None, answer=None)), active=None)
+        case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten() | OwnershipTaken():
+            after = state
+        case _:
+            assert_never(event)
+    return after
+
+
+def _with(state: Conversation, run: Run) -> Conversation:
+    return replace(state, runs={**state.runs, run.id: run})
+
+
+def _said(state: Conversation, message: Message) -> Conversation:
+    return replace(state, messages=(*state.messages, message), prefix=codec.chained(state.prefix, message))
+
+
+def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
+    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage))
+    if event.tool_calls:
+        return state
+    return _said(state, Message(role="assistant", content=event.text))
+
+
+def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
+    """Note a tool's result; once all of the step are in, the thread gets them in the order they were called."""
+    if event.effect in {item.effect for item in run.pending}:
+        pending = tuple(
+            replace(item, result=event.content) if item.effect == event.effect else item for item in run.pending
+        )
+    else:
+        # refused before it was called (no such tool): it has its place among the others all the same
+        call = next(call for call in run.answer.tool_calls if call.id == event.call_id) if run.answer else None
+        assert call is not None
+        pending = (*run.pending, Pending(event.effect, call, event.content))
+    run = replace(run, pending=pending)
+    state = _with(state, run)
+    if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
+        return state
+    state = _said(state, Message(role="assistant", content=run.answer.text, tool_calls=run.answer.tool_calls))
+    for item in sorted(pending, key=lambda item: run.answer.tool_calls.index(item.call) if run.answer else 0):
+        state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))
+    return state

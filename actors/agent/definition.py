@@ -1,0 +1,60 @@
+"""What an agent is: frozen data that its author writes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from actors.errors import DefinitionError
+from actors.tools import Tool
+from schemas.commands import RunAgent
+from schemas.generation import Sampling
+from schemas.runs import Profile
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A model with instructions and tools, by name.
+
+    Raises:
+        DefinitionError: the name cannot be part of a subject, or two tools share a name.
+    """
+
+    name: str
+    instructions: str
+    model: str | None = None
+    """The served model's name; None takes the default one."""
+    tools: tuple[Tool, ...] = ()
+    temperature: float = 0.0
+    max_tokens: int = 512
+    """Tokens one model call may generate."""
+    max_steps: int = 8
+    """Model calls one run may make."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise DefinitionError(f"agent name {self.name!r}: use lower-case letters, digits, '-' and '_' (at most 63)")
+        object.__setattr__(self, "tools", tuple(self.tools))
+        if len({tool.name for tool in self.tools}) < len(self.tools):
+            raise DefinitionError(f"agent {self.name!r} has two tools of one name")
+
+    def tool(self, name: str) -> Tool | None:
+        """Return the tool of that name, or None."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+    def profile(self, command: RunAgent, default_model: str) -> Profile:
+        """Fix what a run of this agent is, with the command's overrides. The seed is drawn when it is decided."""
+        return Profile(
+            agent=self.name,
+            model=self.model or default_model,
+            instructions=self.instructions,
+            tools=tuple(tool.binding for tool in self.tools),
+            sampling=Sampling(
+                temperature=self.temperature if command.temperature is None else command.temperature,
+                seed=0 if command.seed is None else command.seed,
+                max_tokens=self.max_tokens if command.max_tokens is None else command.max_tokens,
+            ),
+            max_steps=self.max_steps,
+        )

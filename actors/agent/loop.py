@@ -1,0 +1,218 @@
+"""The agent loop, pure: what a command or an effect's result leads to.
+
+Model call, tool calls, model call, answer. Effect ids are structural (`<run>-<step>-m`, `<run>-<step>-t<index>`),
+so that a re-run of the decision names the same effects whatever finished first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from actors.agent.conversation import Conversation, Run, evolve, incoming
+from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
+from schemas.commands import Command, RunAgent
+from schemas.context import Context
+from schemas.messages import Message, ToolCall
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    MemoryWritten,
+    MessageAdded,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    Problem,
+    Profile,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolCalled,
+    ToolFailed,
+    ToolReturned,
+)
+
+
+class CallModel(Effect, frozen=True):
+    """Ask the model to continue the conversation."""
+
+    called: ModelCalled
+    profile: Profile
+    messages: tuple[Message, ...]
+
+
+class CallTool(Effect, frozen=True):
+    """Run a tool."""
+
+    called: ToolCalled
+    agent: str
+    notes: dict[str, str]
+
+
+class ConversationMachine:
+    """The `Machine` of agent threads."""
+
+    def initial(self, tenant: str, thread: str) -> Conversation:
+        """Return an empty thread."""
+        return Conversation(tenant, thread)
+
+    def evolve(self, state: Conversation, emitted: Emitted) -> Conversation:
+        """Fold one fact."""
+        return evolve(state, emitted)
+
+    def answered(self, state: Conversation, command: str) -> Answer | None:
+        """Say whether the command has been decided before."""
+        if command in state.commands:
+            return "accepted"
+        return "refused" if command in state.refused else None
+
+    def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
+        """Take a run on, queue it behind the active one, or refuse it."""
+        command = asked.command
+        problem = asked.missing or _unfit(state, command)
+        if problem is not None or asked.profile is None:
+            problem = problem or Problem(kind="unknown_agent", message="no such agent", field="agent")
+            return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
+        folding = _Folding(state)
+        folding.emit("thread", state.thread, CommandAccepted(command=command))
+        profile = asked.profile
+        if isinstance(command.data, RunAgent) and command.data.seed is None:
+            profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
+        if state.active is not None:
+            folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
+            return folding.decision()
+        _start(folding, command, profile)
+        return folding.decision()
+
+    def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
+        """Go on with the run after a result."""
+        run = state.runs[result.entity]
+        folding = _Folding(state)
+        match result.event:
+            case ModelReturned() as answer:
+                _after_model(folding, run, answer)
+            case ModelFailed(problem=problem):
+                _end(folding, run, RunFailed(problem=problem, steps=run.step))
+            case ToolReturned(writes=writes):
+                for write in writes:
+                    folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
+                _after_tool(folding, run)
+            case _:
+                _after_tool(folding, run)
+        return folding.decision()
+
+    def open_effects(self, state: Conversation) -> Sequence[Effect]:
+        """List the active run's intentions without a result."""
+        run = state.runs.get(state.active or "")
+        if run is None:
+            return []
+        if run.asking is not None:
+            return [_call_model(state, run, run.asking)]
+        return [_call_tool(state, run, item.effect, item.call) for item in run.pending if item.result is None]
+
+
+class _Folding:
+    """Collects events, folding each at once so that the next sees it."""
+
+    def __init__(self, state: Conversation) -> None:
+        self.state = state
+        self.events: list[Emitted] = []
+        self.effects: list[Effect] = []
+
+    def emit(self, kind: str, entity: str, event: object) -> None:
+        emitted = Emitted(kind, entity, event)  # type: ignore[arg-type]  # every caller passes an Event
+        self.events.append(emitted)
+        self.state = evolve(self.state, emitted)
+
+    def decision(self) -> Decision:
+        return Decision(self.events, self.effects)
+
+
+def _unfit(state: Conversation, command: Command) -> Problem | None:
+    data = command.data
+    if not isinstance(data, RunAgent):
+        return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
+    messages = incoming(command)
+    if not messages or messages[-1].role not in {"user", "tool"}:
+        return Problem(kind="invalid", message="give `text`, or `messages` that end with the user's", field="messages")
+    if data.thread == "existing" and not state.commands:
+        message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
+        return Problem(kind="unknown_thread", message=message, field="thread")
+    return None
+
+
+def _start(folding: _Folding, command: Command, profile: Profile) -> None:
+    for message in incoming(command):
+        folding.emit("thread", folding.state.thread, MessageAdded(message=message))
+    folding.emit("run", command.id, RunStarted(profile=profile))
+    _ask_model(folding, command.id)
+
+
+def _ask_model(folding: _Folding, name: str) -> None:
+    state = folding.state
+    run = state.runs[name]
+    step = run.step + 1
+    called = ModelCalled(
+        effect=f"{name}-{step}-m",
+        model=run.profile.model,
+        step=step,
+        seen=len(state.messages),
+        prefix=state.prefix,
+        sampling=run.profile.sampling,
+        traceparent=state.commands[name].traceparent,
+    )
+    folding.emit("run", name, called)
+    folding.effects.append(_call_model(folding.state, run, called))
+
+
+def _call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
+    return CallModel(called.effect, "run", run.id, called, run.profile, state.messages[: called.seen])
+
+
+def _call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> CallTool:
+    binding = next(tool for tool in run.profile.tools if tool.name == call.name)
+    called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
+    return CallTool(effect, "run", run.id, called, run.profile.agent, dict(state.notes))
+
+
+def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:
+    if not answer.tool_calls:
+        reason: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
+        finished = RunFinished(text=answer.text, steps=run.step, usage=run.usage, finish_reason=reason)
+        _end(folding, run, finished)
+        return
+    if run.step >= run.profile.max_steps:
+        message = f"the agent still wanted tools after {run.step} model calls (max_steps)"
+        _end(folding, run, RunFailed(problem=Problem(kind="max_steps", message=message), steps=run.step))
+        return
+    tools = {tool.name: tool for tool in run.profile.tools}
+    for index, call in enumerate(answer.tool_calls):
+        effect = f"{run.id}-{run.step}-t{index}"
+        if call.name in tools:
+            called = ToolCalled(effect=effect, call=call, effect_class=tools[call.name].effect)
+            folding.emit("run", run.id, called)
+            folding.effects.append(_call_tool(folding.state, run, effect, call))
+        else:
+            known = ", ".join(tools) or "none"
+            content = f"error: no tool named {call.name!r} (tools: {known})"
+            folding.emit("run", run.id, ToolFailed(effect=effect, call_id=call.id, content=content))
+    _after_tool(folding, folding.state.runs[run.id])
+
+
+def _after_tool(folding: _Folding, run: Run) -> None:
+    """Ask the model again once every result of the step is in."""
+    run = folding.state.runs[run.id]
+    done = run.answer is not None and len(run.pending) == len(run.answer.tool_calls)
+    if done and all(item.result is not None for item in run.pending):
+        _ask_model(folding, run.id)
+
+
+def _end(folding: _Folding, run: Run, event: RunFinished | RunFailed) -> None:
+    """End the run and start the next in the queue."""
+    folding.emit("run", run.id, event)
+    if folding.state.queue:
+        name = folding.state.queue[0]
+        _start(folding, folding.state.commands[name], folding.state.runs[name].profile)

@@ -1,0 +1,43 @@
+"""What goes wrong in actors.
+
+ActorError
+├── DefinitionError    an agent or tool is written wrongly; raised where it is defined
+├── BadArguments       the model's arguments do not fit a tool; the model reads the message
+├── CallFailed         a model call came to nothing; carries the `Problem`
+└── Divergence         today's code decides otherwise than the record says
+"""
+
+from __future__ import annotations
+
+from schemas.runs import Problem
+
+
+class ActorError(Exception):
+    """The root of what actors raise."""
+
+
+class DefinitionError(ActorError):
+    """An agent or tool cannot be made as written."""
+
+
+class BadArguments(ActorError):
+    """A tool call's arguments do not fit its parameters."""
+
+
+class CallFailed(ActorError):
+    """A model call came to nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Divergence(ActorError):
+    """The record and a re-run of its decisions differ."""
+
+    def __init__(self, place: str, event: str, expected: str, actual: str) -> None:
+        super().__init__(f"{place}: {event}: the record says {actual}, the code decides {expected}")
+        self.place = place
+        self.event = event
+        self.expected = expected
+        self.actual = actual

@@ -1,0 +1,77 @@
+"""The form of every state machine of the system: pure `decide` and `evolve`, and the effects they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from schemas.commands import Command
+from schemas.context import Context
+from schemas.runs import Event, Problem, Profile
+
+S = TypeVar("S")
+
+Answer = Literal["accepted", "refused"]
+
+
+class Emitted(NamedTuple):
+    """An event and the entity it happened to."""
+
+    kind: str
+    entity: str
+    event: Event
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Something to be done in the world; its intention is already an event."""
+
+    id: str
+    """The effect id: the same for every attempt."""
+    kind: str
+    entity: str
+
+
+class Decision(NamedTuple):
+    """What follows from an input: facts first, then what to do."""
+
+    events: Sequence[Emitted]
+    effects: Sequence[Effect]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A command, and what was looked up for it: an input of the decision, so the log keeps that too."""
+
+    command: Command
+    profile: Profile | None = None
+    """What the named agent is."""
+    missing: Problem | None = None
+    """Why the look-up found nothing."""
+
+
+class Machine(Protocol, Generic[S]):
+    """A pure state machine over one thread's events."""
+
+    def initial(self, tenant: str, thread: str) -> S:
+        """Return the state before any event."""
+
+    def evolve(self, state: S, emitted: Emitted) -> S:
+        """Fold one fact into the state. Never fails: the event has already happened."""
+
+    def ask(self, state: S, asked: Asked, context: Context) -> Decision:
+        """Decide on a command. The first event is `command.accepted` or `command.refused`."""
+
+    def follow(self, state: S, result: Emitted, context: Context) -> Decision:
+        """Decide what follows from an effect's result, which `state` already contains."""
+
+    def answered(self, state: S, command: str) -> Answer | None:
+        """Return `accepted` or `refused` if the command has been decided before."""
+
+    def open_effects(self, state: S) -> Sequence[Effect]:
+        """List the intentions without a result, in order."""
+
+
+def is_result(event: Any) -> bool:
+    """Say whether an event came from an effect (an input) rather than from a decision."""
+    return getattr(event, "effect", None) is not None and type(event).__name__ not in {"ModelCalled", "ToolCalled"}

@@ -1,0 +1,247 @@
+"""The owner of one shard: takes it, folds its log, decides on commands, commits, and performs effects.
+
+A thread's inputs are handled one at a time and in order; threads go on beside one another, and what they commit
+at the same moment shares an envelope. Whatever fails for good here (another owner, an append without an answer)
+ends in dropping all state and taking the shard again: the log is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from actors.runtime.machine import Asked, Decision, Effect, Emitted, Machine, is_result
+from bus.commands import CommandQueue, Delivery
+from bus.commit import ShardWriter, Writer
+from bus.connection import Connection
+from bus.errors import BusError, Fenced, OutcomeUnknown
+from bus.live import Live
+from bus.log import START, read_shard
+from schemas import codec
+from schemas.commands import Command
+from schemas.context import Chance, Clock, Context, Ids
+from schemas.envelope import Fact
+from schemas.live import Outcome
+from schemas.runs import CommandRefused, Event
+
+log = logging.getLogger(__name__)
+
+FAMILY = {"thread": "agent", "run": "agent", "generation": "generation"}
+"""Entity kind to the kind of the commands that lead to it: one machine each."""
+
+
+class Performer(Protocol):
+    """Does effects in the world, and looks up what commands name."""
+
+    def look_up(self, command: Command) -> Asked:
+        """Find the agent or model a command names."""
+
+    async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
+        """Do it and return its result event; never raises but for a lost bus.
+
+        Args:
+            effect: what to do.
+            site: where it happens.
+            again: whether an earlier owner may have begun it already.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an effect happens."""
+
+    tenant: str
+    thread: str
+    version: int
+    """The entity's version at the effect's intention."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """One thread in memory."""
+
+    family: str
+    tenant: str
+    thread: str
+    state: Any
+    versions: dict[tuple[str, str], int] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What every shard owner of a process shares."""
+
+    connection: Connection
+    clock: Clock
+    ids: Ids
+    chance: Chance
+    writer: Writer
+    slot: str
+    machines: Mapping[str, Machine[Any]]
+    performers: Mapping[str, Performer]
+
+
+class ShardOwner:
+    """Owns one shard for as long as `run` runs."""
+
+    def __init__(self, runtime: Runtime, shard: int) -> None:
+        self._runtime = runtime
+        self._shard = shard
+        self._cells: dict[tuple[str, str, str], Cell] = {}
+        self._live = Live(runtime.connection)
+        self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process)
+        self._pen: ShardWriter | None = None
+        self.ready = asyncio.Event()
+        """Set while the shard is taken and folded."""
+
+    async def run(self) -> None:
+        """Own the shard until cancelled; after being fenced or a lost append, take it again."""
+        while True:
+            try:
+                await self._own()
+            except* (Fenced, OutcomeUnknown) as errors:
+                log.warning("shard %s: taking it again: %s", self._shard, errors.exceptions[0])
+            except* (BusError, TimeoutError) as errors:
+                log.warning("shard %s: %s", self._shard, errors.exceptions[0])
+            self.ready.clear()
+            await asyncio.sleep(0.2)
+
+    async def _own(self) -> None:
+        runtime = self._runtime
+        pen = await ShardWriter.take(
+            runtime.connection, self._shard, runtime.writer, runtime.clock, runtime.ids, runtime.slot
+        )
+        self._pen = pen
+        self._cells = {}
+        async for stored in read_shard(runtime.connection, self._shard, START, pen.position.sequence):
+            for fact in stored.envelope.facts:
+                self._fold(fact)
+        pen.on_commit = self._live.committed
+        log.info("shard %s: taken in term %s, %s threads", self._shard, pen.position.term, len(self._cells))
+        async with asyncio.TaskGroup() as tasks:
+            for cell in self._cells.values():
+                for effect in runtime.machines[cell.family].open_effects(cell.state):
+                    self._begin(tasks, cell, effect, again=True)
+            self.ready.set()
+            async for delivery in self._queue.deliveries():
+                tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
+
+    def _fold(self, fact: Fact) -> None:
+        if fact.kind not in FAMILY:
+            return
+        cell = self._cell(FAMILY[fact.kind], fact.tenant, fact.thread)
+        emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
+        cell.state = self._runtime.machines[cell.family].evolve(cell.state, emitted)
+        cell.versions[fact.kind, fact.entity] = fact.version
+
+    def _cell(self, family: str, tenant: str, thread: str) -> Cell:
+        key = (family, tenant, thread)
+        if key not in self._cells:
+            initial = self._runtime.machines[family].initial(tenant, thread)
+            self._cells[key] = Cell(family, tenant, thread, initial)
+        return self._cells[key]
+
+    async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
+        """Decide on a command, commit, tell its sender, then acknowledge it."""
+        command = delivery.command
+        cell = self._cell(command.kind, command.tenant, command.thread)
+        machine = self._runtime.machines[command.kind]
+        async with cell.lock:
+            answer = machine.answered(cell.state, command.id)
+            refusal = None
+            if answer is None:
+                context = Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
+                asked = self._runtime.performers[command.kind].look_up(command)
+                try:
+                    decision = machine.ask(cell.state, asked, context)
+                except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
+                    await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
+                    return
+                first = decision.events[0].event
+                refusal = first if isinstance(first, CommandRefused) else None
+                await self._commit(cell, decision.events, command.id, command.traceparent)
+                self._begin_all(tasks, cell, decision)
+        problem = None if refusal is None else refusal.problem
+        result = answer or ("accepted" if refusal is None else "refused")
+        outcome = Outcome(command=command.id, result=result, thread=command.thread, problem=problem)
+        await self._live.outcome(command.tenant, outcome)
+        await delivery.ack()
+
+    async def _commit(self, cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> None:
+        """Append, and fold what was acknowledged. The caller holds the cell's lock."""
+        assert self._pen is not None
+        versions = dict(cell.versions)
+        facts = []
+        for emitted in events:
+            key = (emitted.kind, emitted.entity)
+            versions[key] = versions.get(key, 0) + 1
+            facts.append(
+                Fact(
+                    tenant=cell.tenant,
+                    thread=cell.thread,
+                    kind=emitted.kind,
+                    entity=emitted.entity,
+                    version=versions[key],
+                    type=codec.tag(emitted.event),
+                    cause=cause,
+                    payload=codec.payload(emitted.event),
+                    traceparent=traceparent,
+                )
+            )
+        await self._pen.append(facts)
+        machine = self._runtime.machines[cell.family]
+        for emitted in events:
+            cell.state = machine.evolve(cell.state, emitted)
+        cell.versions = versions
+
+    def _begin_all(self, tasks: asyncio.TaskGroup, cell: Cell, decision: Decision) -> None:
+        for effect in decision.effects:
+            self._begin(tasks, cell, effect, again=False)
+
+    def _begin(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
+        tasks.create_task(self._perform(tasks, cell, effect, again), name=f"effect-{effect.id}")
+
+    async def _perform(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
+        """Do an effect, commit its result with what follows from it, and go on."""
+        version = cell.versions[effect.kind, effect.entity]
+        performer = self._runtime.performers[cell.family]
+        event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+        assert is_result(event), f"{event!r} is not a result"
+        machine = self._runtime.machines[cell.family]
+        async with cell.lock:
+            result = Emitted(effect.kind, effect.entity, event)
+            after = machine.evolve(cell.state, result)
+            context = Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
+            decision = machine.follow(after, result, context)
+            await self._commit(cell, [result, *decision.events], effect.id, getattr(event, "traceparent", ""))
+            self._begin_all(tasks, cell, decision)
+
+
+async def own_shards(
+    runtime: Runtime,
+    ownership: AsyncIterator[frozenset[int]],
+    on_ready: Callable[[frozenset[int]], Awaitable[None]],
+) -> None:
+    """Run an owner for each shard this process should own, following `ownership`, until cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        owners: dict[int, asyncio.Task[None]] = {}
+        async for shards in ownership:
+            for shard in sorted(owners.keys() - shards):
+                owners.pop(shard).cancel()
+            fresh = {shard: ShardOwner(runtime, shard) for shard in sorted(shards - owners.keys())}
+            for shard, owner in fresh.items():
+                owners[shard] = tasks.create_task(owner.run(), name=f"shard-{shard}")
+            tasks.create_task(_when_ready(list(fresh.values()), shards, on_ready))
+
+
+async def _when_ready(
+    owners: Sequence[ShardOwner], shards: frozenset[int], on_ready: Callable[[frozenset[int]], Awaitable[None]]
+) -> None:
+    for owner in owners:
+        await owner.ready.wait()
+    await on_ready(shards)

@@ -1,0 +1,124 @@
+"""A bare generation, outside any thread: asked once, answered once, logged like everything else. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
+from schemas import codec
+from schemas.commands import Command, Generate
+from schemas.context import Context
+from schemas.generation import Sampling
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    Problem,
+)
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One generation's state."""
+
+    tenant: str
+    id: str
+    command: Command | None = None
+    refused: frozenset[str] = frozenset()
+    asking: ModelCalled | None = None
+
+
+class AnswerPrompt(Effect, frozen=True):
+    """Ask the model for the one answer."""
+
+    called: ModelCalled
+    command: Command
+
+
+class GenerationMachine:
+    """The `Machine` of bare generations."""
+
+    def initial(self, tenant: str, thread: str) -> Generation:
+        """Return a generation nobody has asked for yet."""
+        return Generation(tenant, thread)
+
+    def evolve(self, state: Generation, emitted: Emitted) -> Generation:
+        """Fold one fact."""
+        match emitted.event:
+            case CommandAccepted(command=command):
+                return replace(state, command=command)
+            case CommandRefused(command=command):
+                return replace(state, refused=state.refused | {command.id})
+            case ModelCalled() as called:
+                return replace(state, asking=called)
+            case ModelReturned() | ModelFailed():
+                return replace(state, asking=None)
+            case _:
+                return state
+
+    def answered(self, state: Generation, command: str) -> Answer | None:
+        """Say whether the command has been decided before."""
+        if state.command is not None and state.command.id == command:
+            return "accepted"
+        return "refused" if command in state.refused else None
+
+    def ask(self, state: Generation, asked: Asked, context: Context) -> Decision:
+        """Take the request on, or refuse it."""
+        command = asked.command
+        problem = asked.missing or _unfit(state, command)
+        data = command.data
+        if problem is not None or asked.profile is None or not isinstance(data, Generate):
+            problem = problem or Problem(kind="unknown_model", message="no such model", field="model")
+            return Decision([Emitted("generation", state.id, CommandRefused(command=command, problem=problem))], [])
+        prefix = ""
+        for message in data.messages:
+            prefix = codec.chained(prefix, message)
+        called = ModelCalled(
+            effect=f"{state.id}-1-m",
+            model=data.model,
+            step=1,
+            seen=len(data.messages),
+            prefix=prefix,
+            sampling=_sampling(data, asked.profile.sampling, context),
+            traceparent=command.traceparent,
+        )
+        events = [
+            Emitted("generation", state.id, CommandAccepted(command=command)),
+            Emitted("generation", state.id, called),
+        ]
+        return Decision(events, [AnswerPrompt(called.effect, "generation", state.id, called, command)])
+
+    def follow(self, state: Generation, result: Emitted, context: Context) -> Decision:
+        """Nothing follows: the result is the end."""
+        return Decision([], [])
+
+    def open_effects(self, state: Generation) -> Sequence[Effect]:
+        """List the call without an answer, if there is one."""
+        if state.asking is None or state.command is None:
+            return []
+        return [AnswerPrompt(state.asking.effect, "generation", state.id, state.asking, state.command)]
+
+
+def _unfit(state: Generation, command: Command) -> Problem | None:
+    data = command.data
+    if not isinstance(data, Generate):
+        return Problem(kind="invalid", message=f"a generation cannot {command.verb!r}", field="verb")
+    if not data.messages:
+        return Problem(kind="invalid", message="`messages` is empty: give at least one", field="messages")
+    if state.command is not None:
+        return Problem(kind="invalid", message=f"generation {state.id!r} exists: use a fresh id", field="id")
+    return None
+
+
+def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
+    return replace(
+        defaults,
+        temperature=defaults.temperature if data.temperature is None else data.temperature,
+        top_p=defaults.top_p if data.top_p is None else data.top_p,
+        seed=context.seed if data.seed is None else data.seed,
+        max_tokens=defaults.max_tokens if data.max_tokens is None else data.max_tokens,
+    )

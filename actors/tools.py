@@ -1,0 +1,148 @@
+"""Tools: typed Python functions that a model may call.
+
+The signature becomes the JSON Schema, the docstring the description. A parameter annotated `ToolContext` is filled
+in by the system and hidden from the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, get_type_hints, overload
+
+import msgspec
+
+from actors.errors import BadArguments, DefinitionError
+from schemas import codec
+from schemas.messages import ToolSpec
+from schemas.runs import MemoryWrite, ToolBinding, ToolEffect
+
+
+@dataclass(slots=True)
+class ToolContext:
+    """What a tool may know of the call it serves, and the memory it may write."""
+
+    tenant: str
+    thread: str
+    key: str
+    """The effect id: the same for every attempt at this call, so it serves as an idempotency key."""
+    now: int
+    """Microseconds since the Unix epoch."""
+    notes: Mapping[str, str]
+    """The thread's memory: topic to text."""
+    writes: list[MemoryWrite] = field(default_factory=list)
+
+    def write_note(self, topic: str, text: str) -> None:
+        """Remember `text` under `topic`: written in the same commit as the tool's result."""
+        self.writes.append(MemoryWrite(topic=topic, text=text))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function a model may call. Made by the `tool` decorator."""
+
+    name: str
+    description: str
+    function: Callable[..., Any]
+    effect: ToolEffect
+    parameters: dict[str, Any]
+    arguments: type[msgspec.Struct]
+    context: str | None
+    """Name of the parameter that takes the `ToolContext`."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What the model is told."""
+        return ToolSpec(name=self.name, description=self.description, parameters=self.parameters)
+
+    @property
+    def binding(self) -> ToolBinding:
+        """What a run records of the tool."""
+        digest = blake2b(codec.encode(self.spec), digest_size=8).hexdigest()
+        return ToolBinding(name=self.name, effect=self.effect, digest=digest)
+
+    async def call(self, arguments: str, context: ToolContext) -> str:
+        """Run the function on the model's JSON arguments and return what the model reads.
+
+        Raises:
+            BadArguments: they do not fit; the message names the field.
+        """
+        values = self._decoded(arguments)
+        if self.context is not None:
+            values[self.context] = context
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**values)
+        else:
+            result = await asyncio.to_thread(self.function, **values)
+        return result if isinstance(result, str) else codec.encode(result).decode()
+
+    def _decoded(self, arguments: str) -> dict[str, Any]:
+        try:
+            parsed = msgspec.json.decode(arguments or "{}", type=self.arguments)
+        except msgspec.DecodeError as error:
+            wanted = ", ".join(self.parameters.get("properties", {})) or "none"
+            raise BadArguments(f"arguments of {self.name!r} do not fit: {error} (parameters: {wanted})") from error
+        return {name: getattr(parsed, name) for name in self.arguments.__struct_fields__}
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool(*, name: str | None = None, effect: ToolEffect = "once") -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, effect: ToolEffect = "once"
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a function a tool.
+
+    Args:
+        function: typed, with a docstring.
+        name: what the model calls it; the function's name by default.
+        effect: what a second execution would do. `pure` and `idempotent` tools run again after a crash, `once`
+            tools (the default) never do.
+
+    Raises:
+        DefinitionError: a parameter has no type, or there is no docstring.
+    """
+    if function is not None:
+        return _made(function, function.__name__, effect)
+    return lambda decorated: _made(decorated, name or decorated.__name__, effect)
+
+
+def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
+    description = inspect.cleandoc(function.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")
+    if not description:
+        raise DefinitionError(f"tool {name!r} has no docstring: the model needs a description")
+    hints = get_type_hints(function, include_extras=True)
+    context: str | None = None
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in hints:
+            raise DefinitionError(f"tool {name!r}: parameter {parameter.name!r} has no type")
+        kind = hints[parameter.name]
+        if kind is ToolContext:
+            context = parameter.name
+        elif parameter.default is inspect.Parameter.empty:
+            fields.append((parameter.name, kind))
+        else:
+            fields.append((parameter.name, kind, parameter.default))
+    arguments = msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
+    return Tool(name, description, function, effect, _schema(arguments), arguments, context)
+
+
+def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
+    """Give the JSON Schema of the arguments: an object, nested definitions kept, noise dropped."""
+    (reference,), components = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
+    own = components.pop(reference["$ref"].rsplit("/", 1)[1])
+    schema: dict[str, Any] = {"type": "object", "properties": own["properties"]}
+    if own.get("required"):
+        schema["required"] = own["required"]
+    if components:
+        schema["$defs"] = components
+    return schema
