@@ -6,11 +6,11 @@ CloudEvents attributes are kept as given.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from schemas.messages import Message
+from schemas.messages import Message, ToolSpec
 from schemas.wire import Wire
 
 
@@ -34,7 +34,7 @@ class Generate(Wire, frozen=True, tag="generate"):
 
     model: str
     messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None

@@ -31,8 +31,8 @@ class ToolSpec(Wire, frozen=True):
     """What a model is told about a tool."""
 
     name: str
-    description: str
-    parameters: dict[str, Any]
+    description: str = ""
+    parameters: dict[str, Any] = {}
     """A JSON Schema of type `object`."""
 
 

@@ -1,0 +1,114 @@
+"""Performs what the agent loop asks for: model calls through a provider, tool calls in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from actors.agent.definition import Agent
+from actors.agent.loop import CallModel, CallTool
+from actors.errors import BadArguments
+from actors.models.asking import ask_model, unknown_model
+from actors.models.provider import ModelCall, ModelProvider
+from actors.runtime.machine import Asked, Effect
+from actors.runtime.shard import Site
+from actors.tools import Tool, ToolContext
+from bus.live import Live
+from schemas.commands import Command, RunAgent
+from schemas.context import Clock
+from schemas.messages import Message, ToolSpec
+from schemas.runs import (
+    Event,
+    Problem,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
+
+log = logging.getLogger(__name__)
+
+
+class AgentPerformer:
+    """The `Performer` of agent runs."""
+
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        models: Mapping[str, ModelProvider],
+        default_model: str,
+        live: Live,
+        clock: Clock,
+    ) -> None:
+        self._agents = {agent.name: agent for agent in agents}
+        self._models = models
+        self._default_model = default_model
+        self._live = live
+        self._clock = clock
+
+    def look_up(self, command: Command) -> Asked:
+        """Find the agent a command names, and fix its profile."""
+        assert isinstance(command.data, RunAgent)
+        agent = self._agents.get(command.data.agent)
+        if agent is None:
+            known = ", ".join(sorted(self._agents))
+            message = f"no agent {command.data.agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
+            return Asked(command, missing=Problem(kind="unknown_agent", message=message, field="agent"))
+        profile = agent.profile(command.data, self._default_model)
+        if profile.model not in self._models:
+            return Asked(command, missing=unknown_model(profile.model, self._models))
+        return Asked(command, profile)
+
+    async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
+        """Do one effect; its outcome, good or bad, is an event."""
+        match effect:
+            case CallModel():
+                return await self._call_model(effect, site)
+            case CallTool():
+                return await self._call_tool(effect, site, again)
+            case _:
+                raise AssertionError(f"not an effect of an agent: {effect!r}")
+
+    async def _call_model(self, effect: CallModel, site: Site) -> Event:
+        agent = self._agents.get(effect.profile.agent)
+        tools = () if agent is None else tuple(_spec(agent, binding.name) for binding in effect.profile.tools)
+        system = Message(role="system", content=effect.profile.instructions)
+        call = ModelCall(
+            effect=effect.id,
+            model=effect.called.model,
+            messages=(system, *effect.messages) if effect.profile.instructions else effect.messages,
+            tools=tuple(tool for tool in tools if tool is not None),
+            sampling=effect.called.sampling,
+            tenant=site.tenant,
+            traceparent=effect.called.traceparent,
+        )
+        return await ask_model(self._models, call, self._live, effect, site)
+
+    async def _call_tool(self, effect: CallTool, site: Site, again: bool) -> Event:
+        called = effect.called
+        if again and called.effect_class in {"once", "checkable"}:
+            content = f"error: it is not known whether {called.call.name!r} took effect; it was not run again"
+            return ToolIndeterminate(effect=effect.id, call_id=called.call.id, content=content)
+        agent = self._agents.get(effect.agent)
+        tool = None if agent is None else agent.tool(called.call.name)
+        if tool is None:
+            content = f"error: tool {called.call.name!r} is not here any more"
+            return ToolFailed(effect=effect.id, call_id=called.call.id, content=content)
+        context = ToolContext(site.tenant, site.thread, effect.id, self._clock.now(), effect.notes)
+        return await _run_tool(tool, effect, context)
+
+
+async def _run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
+    call = effect.called.call
+    try:
+        content = await tool.call(call.arguments, context)
+    except BadArguments as error:
+        return ToolFailed(effect=effect.id, call_id=call.id, content=f"error: {error}")
+    except Exception as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours to die of
+        log.info("tool %s failed: %s", tool.name, error)
+        return ToolFailed(effect=effect.id, call_id=call.id, content=f"error: {error or type(error).__name__}")
+    return ToolReturned(effect=effect.id, call_id=call.id, content=content, writes=tuple(context.writes))
+
+
+def _spec(agent: Agent, name: str) -> ToolSpec | None:
+    tool = agent.tool(name)
+    return None if tool is None else tool.spec

@@ -1,0 +1,1 @@
+"""Where answers come from: the port that agents call models through."""

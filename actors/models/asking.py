@@ -1,0 +1,45 @@
+"""Asks a model on behalf of an entity: its text goes to the entity's watchers, its outcome is an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actors.errors import CallFailed
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
+from actors.runtime.machine import Effect
+from actors.runtime.shard import Site
+from bus.live import Live
+from schemas.live import Delta
+from schemas.runs import ModelFailed, ModelReturned, Problem
+
+
+def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
+    """Say that no such model is served, and which are."""
+    message = f"no model {name!r}: this server has {', '.join(sorted(models))}"
+    return Problem(kind="unknown_model", message=message, field="model")
+
+
+async def ask_model(
+    models: Mapping[str, ModelProvider], call: ModelCall, live: Live, effect: Effect, site: Site
+) -> ModelReturned | ModelFailed:
+    """Call a model, sending its text to the watchers of the effect's entity as it comes."""
+
+    async def on_text(offset: int, text: str) -> None:
+        frame = Delta(subject=effect.entity, effect=effect.id, version=site.version, offset=offset, text=text)
+        await live.delta(site.tenant, effect.kind, frame)
+
+    provider = models.get(call.model)
+    if provider is None:
+        return ModelFailed(effect=effect.id, problem=unknown_model(call.model, models))
+    try:
+        answer: ModelAnswer = await provider.call(call, on_text)
+    except CallFailed as failure:
+        return ModelFailed(effect=effect.id, problem=failure.problem)
+    return ModelReturned(
+        effect=effect.id,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        tool_calls=answer.tool_calls,
+        engine=answer.engine,
+    )

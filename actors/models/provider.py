@@ -1,0 +1,49 @@
+"""The port to a model: one call, its text as it comes, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol
+
+import msgspec
+
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, ToolSpec, Usage
+
+OnText = Callable[[int, str], Awaitable[None]]
+"""Called with (characters of this call's text that came before, new text)."""
+
+
+class ModelCall(msgspec.Struct, frozen=True):
+    """What is asked of a model."""
+
+    effect: str
+    """The effect id. Calling again with the same id attaches to the generation under way."""
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+    sampling: Sampling
+    tenant: str
+    stop: tuple[str, ...] = ()
+    traceparent: str = ""
+
+
+class ModelAnswer(msgspec.Struct, frozen=True):
+    """What the model said."""
+
+    text: str
+    finish_reason: Literal["stop", "length", "tool_calls", "abort", "error", "timeout"]
+    usage: Usage
+    tool_calls: tuple[ToolCall, ...] = ()
+    engine: str = ""
+
+
+class ModelProvider(Protocol):
+    """Answers model calls."""
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Generate, reporting text as it comes; what `on_text` heard joined up is the answer's text.
+
+        Raises:
+            CallFailed: with the problem, as a client may see it.
+        """

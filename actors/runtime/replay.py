@@ -1,0 +1,168 @@
+"""Verify: re-run the decisions behind a thread's events and compare them with the record. Pure.
+
+Inputs (commands, results of models and tools) are taken from the log; everything the log says was decided is
+decided again by today's code. Configuration is an input too: a run's profile is what its record says it was, so
+that a later change of an agent's instructions is not a divergence, while a change of the loop is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from actors.errors import Divergence
+from actors.runtime.machine import Asked, Emitted, Machine, is_result
+from schemas import codec
+from schemas.context import Context
+from schemas.errors import SchemaError
+from schemas.generation import Sampling
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    Event,
+    ModelCalled,
+    Profile,
+    RunQueued,
+    RunStarted,
+)
+
+
+class Recorded(NamedTuple):
+    """One event of a thread, as the log holds it."""
+
+    place: str
+    """`<sequence>/<index>`."""
+    time: int
+    kind: str
+    entity: str
+    version: int
+    type: str
+    payload: bytes
+    cause: str
+    sequence: int
+    """The envelope's: what one decision produced was committed together."""
+
+    def event(self) -> Event:
+        """Decode the payload.
+
+        Raises:
+            Divergence: the bytes are not an event of the recorded type.
+        """
+        try:
+            event: Event = codec.decode(self.payload, Event)
+        except SchemaError as error:
+            raise Divergence(self.place, self.type, "a readable event", str(error)) from error
+        if codec.tag(event) != self.type:
+            raise Divergence(self.place, self.type, self.type, f"a payload of type {codec.tag(event)!r}")
+        return event
+
+
+class Verdict(NamedTuple):
+    """What a verification counted."""
+
+    events: int
+    decisions: int
+
+
+def verify(machine: Machine[Any], tenant: str, thread: str, log: Sequence[Recorded]) -> Verdict:
+    """Decide again everything `log` (one thread's events of one family, in log order) says was decided.
+
+    Raises:
+        Divergence: the first difference, with the event's name and place, the code's version and the record's.
+    """
+    state = machine.initial(tenant, thread)
+    versions: dict[tuple[str, str], int] = {}
+    decisions = position = 0
+    while position < len(log):
+        first = log[position]
+        expected = _decided(machine, state, log, position)
+        for offset, emitted in enumerate(expected):
+            if position + offset >= len(log):
+                raise Divergence(first.place, codec.tag(emitted.event), _shown(emitted.event), "nothing more")
+            recorded = log[position + offset]
+            _compare(recorded, emitted, first)
+            key = (recorded.kind, recorded.entity)
+            versions[key] = versions.get(key, 0) + 1
+            if recorded.version != versions[key]:
+                raise Divergence(
+                    recorded.place, recorded.type, f"version {versions[key]}", f"version {recorded.version}"
+                )
+            state = machine.evolve(state, emitted)
+        position += len(expected)
+        decisions += 1
+    return Verdict(len(log), decisions)
+
+
+def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], position: int) -> Sequence[Emitted]:
+    """Give the events that today's code says belong at `position`: an input, then what follows from it."""
+    first = log[position]
+    event = first.event()
+    context = Context(now=first.time, seed=_seed(log, position))
+    if isinstance(event, CommandAccepted):
+        return machine.ask(state, Asked(event.command, _profile(log, position)), context).events
+    if isinstance(event, CommandRefused):
+        missing = event.problem if event.problem.kind in {"unknown_agent", "unknown_model"} else None
+        return machine.ask(state, Asked(event.command, None, missing), context).events
+    if not is_result(event):
+        raise Divergence(first.place, first.type, "a command or an effect's result", f"{_shown(event)} without a cause")
+    result = Emitted(first.kind, first.entity, event)
+    known = {effect.id for effect in machine.open_effects(state)}
+    if event.effect not in known:  # type: ignore[union-attr]  # results have one
+        raise Divergence(
+            first.place,
+            first.type,
+            f"a result of {sorted(known)}",
+            f"one of {event.effect!r}",  # type: ignore[union-attr]
+        )
+    return [result, *machine.follow(machine.evolve(state, result), result, context).events]
+
+
+def _siblings(log: Sequence[Recorded], position: int) -> list[Event]:
+    """Decode what was committed together with the event at `position`, for the same cause."""
+    first = log[position]
+    return [
+        item.event()
+        for item in log[position : position + 64]
+        if item.sequence == first.sequence and item.cause == first.cause
+    ]
+
+
+def _profile(log: Sequence[Recorded], position: int) -> Profile | None:
+    for event in _siblings(log, position):
+        if isinstance(event, RunStarted | RunQueued):
+            return event.profile
+        if isinstance(event, ModelCalled):
+            return Profile(agent="", model=event.model, instructions="", tools=(), sampling=event.sampling, max_steps=1)
+    return None
+
+
+def _seed(log: Sequence[Recorded], position: int) -> int:
+    profile = _profile(log, position)
+    return Sampling().seed if profile is None else profile.sampling.seed
+
+
+def _compare(recorded: Recorded, emitted: Emitted, first: Recorded) -> None:
+    if (recorded.kind, recorded.entity, recorded.type) != (emitted.kind, emitted.entity, codec.tag(emitted.event)):
+        expected = (
+            f"{codec.tag(emitted.event)} of {emitted.kind} {emitted.entity!r} after {first.type} at {first.place}"
+        )
+        actual = f"{recorded.type} of {recorded.kind} {recorded.entity!r}"
+        raise Divergence(recorded.place, recorded.type, expected, actual)
+    found = recorded.event()
+    if found != emitted.event:
+        expected, actual = _difference(emitted.event, found)
+        raise Divergence(recorded.place, recorded.type, expected, actual)
+
+
+def _difference(expected: Event, actual: Event) -> tuple[str, str]:
+    """Name the first field that differs, with both values."""
+    for name in expected.__struct_fields__:
+        mine, theirs = getattr(expected, name), getattr(actual, name)
+        if mine != theirs:
+            return f"{name}={_shown(mine)}", f"{name}={_shown(theirs)}"
+    return _shown(expected), _shown(actual)
+
+
+def _shown(value: object) -> str:
+    text = codec.encode(value).decode()
+    return text if len(text) <= 300 else text[:300] + "…"

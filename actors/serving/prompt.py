@@ -1,0 +1,52 @@
+"""Performs bare generations: one model call each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actors.models.asking import ask_model, unknown_model
+from actors.models.provider import ModelCall, ModelProvider
+from actors.runtime.machine import Asked, Effect
+from actors.runtime.shard import Site
+from actors.serving.generation import AnswerPrompt
+from bus.live import Live
+from schemas.commands import Command, Generate
+from schemas.generation import Sampling
+from schemas.runs import Event, Profile
+
+
+class GenerationPerformer:
+    """The `Performer` of bare generations."""
+
+    def __init__(self, models: Mapping[str, ModelProvider], defaults: Sampling, live: Live) -> None:
+        self._models = models
+        self._defaults = defaults
+        self._live = live
+
+    def look_up(self, command: Command) -> Asked:
+        """Find the model a command names; its defaults are the profile."""
+        assert isinstance(command.data, Generate)
+        name = command.data.model
+        if name not in self._models:
+            return Asked(command, missing=unknown_model(name, self._models))
+        return Asked(
+            command,
+            Profile(agent="", model=name, instructions="", tools=(), sampling=self._defaults, max_steps=1),
+        )
+
+    async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
+        """Ask the model once; asking again attaches to the same generation."""
+        assert isinstance(effect, AnswerPrompt)
+        data = effect.command.data
+        assert isinstance(data, Generate)
+        call = ModelCall(
+            effect=effect.id,
+            model=data.model,
+            messages=data.messages,
+            tools=data.tools,
+            sampling=effect.called.sampling,
+            tenant=site.tenant,
+            stop=data.stop,
+            traceparent=effect.called.traceparent,
+        )
+        return await ask_model(self._models, call, self._live, effect, site)

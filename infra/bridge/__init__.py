@@ -1,0 +1,1 @@
+"""The HTTP bridge: foreign protocols in front, the bus behind."""

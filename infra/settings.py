@@ -1,0 +1,68 @@
+"""What can be set, as frozen structs: one per component, none inheriting from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from schemas.wire import Wire
+
+EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded" / "checkpoint"
+EMBEDDED_NAME = "ostinato-mini"
+
+
+class EngineSettings(Wire, frozen=True):
+    """One engine: a model, its scheduler and its worker."""
+
+    name: str = EMBEDDED_NAME
+    """The name clients ask for."""
+    model: str = str(EMBEDDED_CHECKPOINT)
+    """A folder in Hugging Face layout, or a hub id."""
+    dtype: str = "auto"
+    block_size: int = 16
+    """Tokens per KV block."""
+    kv_blocks: int = 2048
+    context_length: int = 0
+    """Tokens; 0 takes the model's own."""
+    threads: int = 0
+    """Torch threads of the worker; 0 takes half of the cores, at least one."""
+    temperature: float = 0.0
+    """What a request without a temperature gets."""
+
+
+class Settings(Wire, frozen=True):
+    """The whole stack."""
+
+    data: str = ".ostinato"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """Of the HTTP bridge; 0 takes a free one."""
+    agents: tuple[str, ...] = ()
+    """Python files or modules whose `Agent` objects are served, beside the demo agent."""
+    agent_processes: int = 1
+    shards: int = 4
+    engine: EngineSettings = EngineSettings()
+    tenant: str = "default"
+
+
+class Place(Wire, frozen=True):
+    """Which process of the process table a child is, and where its servers are."""
+
+    role: str
+    """`agents`, `scheduler`, `worker` or `recorder`."""
+    slot: str
+    """Unique in the table and the same after a restart."""
+    nats_url: str
+    postgres_url: str
+    settings: Settings
+
+
+def encode_place(place: Place) -> str:
+    """Write a place as one command-line argument."""
+    return msgspec.json.encode(place).decode()
+
+
+def decode_place(text: str) -> Place:
+    """Read it back."""
+    return msgspec.json.decode(text, type=Place)
