@@ -1,0 +1,88 @@
+"""What can go wrong in the engine.
+
+EngineError
+├── BadRequest           a caller's value the engine cannot take: names the field
+├── CheckpointError      a file of the checkpoint is missing, damaged, or not what the model needs
+├── UnsupportedModel     the checkpoint's architecture is not one of ours
+├── TemplateError        the chat template is broken, or refused these messages
+├── PlatformUnavailable  the device or kernel asked for cannot be used here
+├── NotEnoughMemory      the model or its KV cache does not fit
+└── IllegalTransition    a request was moved to a state it cannot reach from its own: our bug
+
+Requests that cannot be served now (too long, overloaded) are values, `schemas.generation.Refused`, not errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class EngineError(Exception):
+    """The root of what the engine raises."""
+
+
+class BadRequest(EngineError):
+    """A caller's value that the engine cannot take."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class CheckpointError(EngineError):
+    """Something is wrong with a checkpoint's file or folder."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        super().__init__(f"checkpoint {str(path)!r}: {problem}")
+        self.path = Path(path)
+        self.problem = problem
+
+
+class UnsupportedModel(EngineError):
+    """No model class of ours serves this architecture."""
+
+    def __init__(self, architecture: str, supported: Iterable[str]) -> None:
+        self.architecture = architecture
+        self.supported = tuple(sorted(supported))
+        super().__init__(f"architecture {architecture!r} is not supported: supported are {', '.join(self.supported)}")
+
+
+class TemplateError(EngineError):
+    """The chat template does not compile, or refused the messages it was given."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(f"chat template{f', line {line}' if line is not None else ''}: {problem}")
+        self.problem = problem
+        self.line = line
+
+
+class PlatformUnavailable(EngineError):
+    """The device or kernel asked for cannot be used on this machine."""
+
+    def __init__(self, platform: str, problem: str) -> None:
+        super().__init__(f"platform {platform!r} cannot be used: {problem}")
+        self.platform = platform
+        self.problem = problem
+
+
+class NotEnoughMemory(EngineError):
+    """The device lacks the memory; `mend` says which setting would make it fit."""
+
+    def __init__(self, needed: int, available: int, mend: str) -> None:
+        mib = 1 << 20
+        super().__init__(f"needs {needed / mib:.0f} MiB but {available / mib:.0f} MiB are available: {mend}")
+        self.needed = needed
+        self.available = available
+        self.mend = mend
+
+
+class IllegalTransition(EngineError):
+    """A request was asked to change to a state that does not follow its own."""
+
+    def __init__(self, request: str, state: str, wanted: str) -> None:
+        super().__init__(f"request {request!r} is {state} and cannot become {wanted}")
+        self.request = request
+        self.state = state
+        self.wanted = wanted
