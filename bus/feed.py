@@ -1,0 +1,167 @@
+"""A stream's messages in order, pulled without acknowledgements from a given sequence on.
+
+Whoever reads keeps the position; the consumer on the server is thrown away at the first doubt (`FeedLost`) and made
+again. It lives in the server's memory, so that a restarted server cannot go on with one that remembers a stream
+longer than the disk gave back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import NamedTuple
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from bus.connection import Connection
+from bus.errors import BusError, Refused, Unavailable
+
+BATCH = 2000
+BATCH_BYTES = 16 * 2**20
+_EXPIRES_S = 20
+_HEARTBEAT_S = 1
+_SILENCE_S = 2.5
+_INACTIVE_S = 300
+_ENDED = {"404", "408", "409"}
+"""Statuses with which the server ends a pull; more can be asked for."""
+
+
+class FeedLost(BusError):
+    """The consumer is gone, or the server is silent: open the feed again."""
+
+
+class Item(NamedTuple):
+    """One message of a stream."""
+
+    sequence: int
+    subject: str
+    time: int
+    """When the server stored it, microseconds since the Unix epoch."""
+    data: bytes
+
+
+class Feed:
+    """One reader's pull consumer. Made by `open`, closed by its reader."""
+
+    def __init__(self, connection: Connection, stream: str, consumer: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._consumer = consumer
+        self._inbox = connection.client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._items: list[Item] = []
+        self._wanted = 0
+        """How many messages the pull under way may still bring."""
+        self._bytes = 0
+        self._lost: str | None = None
+        self._news = asyncio.Event()
+        self._reconnects = connection.client.stats["reconnects"]
+
+    @classmethod
+    async def open(cls, connection: Connection, stream: str, first: int) -> Feed:
+        """Begin at sequence `first`, or at the stream's first later one.
+
+        Raises:
+            FeedLost: the server or the stream is not there now.
+        """
+        config = {
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": first,
+            "inactive_threshold": _INACTIVE_S * 1_000_000_000,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        try:
+            answer = await connection.api(
+                f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config}, timeout_s=2
+            )
+            feed = cls(connection, stream, answer["name"])
+            feed._subscription = await connection.client.subscribe(feed._inbox, cb=feed._heard)
+        except (Refused, Unavailable, TimeoutError, NatsError) as error:
+            raise FeedLost(f"cannot read stream {stream!r}: {error}") from error
+        return feed
+
+    async def close(self) -> None:
+        """Stop reading; the server forgets the consumer by itself if it cannot be told."""
+        self._lost = self._lost or "closed"
+        with contextlib.suppress(BusError, TimeoutError, NatsError):
+            if self._subscription is not None:
+                await self._subscription.unsubscribe()
+            await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}", timeout_s=0.5)
+
+    async def batch(self, linger_s: float) -> list[Item]:
+        """Wait for a message and return it with those that follow within `linger_s`, up to a batch.
+
+        Raises:
+            FeedLost: the server is silent or has lost the consumer.
+        """
+        while not self._items:
+            await self._more()
+        end = asyncio.get_running_loop().time() + linger_s
+        while len(self._items) < BATCH and self._bytes < BATCH_BYTES:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0 or not await self._heard_within(left):
+                break
+        items, self._items, self._bytes = self._items, [], 0
+        await self._pull()
+        return items
+
+    async def _more(self) -> None:
+        await self._pull()
+        if not await self._heard_within(_SILENCE_S):
+            raise FeedLost(f"stream {self._stream!r}: nothing heard for {_SILENCE_S} s")
+
+    async def _heard_within(self, seconds: float) -> bool:
+        self._news.clear()
+        self._check()
+        try:
+            await asyncio.wait_for(self._news.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._check()
+        return True
+
+    def _check(self) -> None:
+        if self._connection.client.stats["reconnects"] != self._reconnects:
+            self._lost = "the connection was broken"
+        if self._lost is not None and not self._items:
+            raise FeedLost(f"stream {self._stream!r}: {self._lost}")
+
+    async def _pull(self) -> None:
+        """Ask for a batch unless one is still on its way."""
+        if self._wanted > 0:
+            return
+        self._check()
+        self._wanted = BATCH
+        body = {
+            "batch": BATCH,
+            "max_bytes": BATCH_BYTES,
+            "expires": _EXPIRES_S * 1_000_000_000,
+            "idle_heartbeat": _HEARTBEAT_S * 1_000_000_000,
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        try:
+            await self._connection.client.publish(subject, msgspec.json.encode(body), reply=self._inbox)
+        except NatsError as error:
+            raise FeedLost(f"stream {self._stream!r}: {error}") from error
+
+    async def _heard(self, message: Msg) -> None:
+        parts = message.reply.split(".")
+        if len(parts) >= 9 and parts[1] == "ACK":
+            # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<nanoseconds>.<pending>,
+            # with a domain and an account before the stream, and more after, where there are domains
+            at = 5 if len(parts) == 9 else 7
+            self._items.append(Item(int(parts[at]), message.subject, int(parts[at + 2]) // 1000, message.data))
+            self._bytes += len(message.data)
+            self._wanted -= 1
+        else:
+            status = (message.headers or {}).get("Status", "")
+            if status in _ENDED and "Deleted" not in (message.headers or {}).get("Description", ""):
+                self._wanted = 0
+            elif status != "100":
+                self._lost = f"the server says {status} {(message.headers or {}).get('Description', '')}"
+        self._news.set()

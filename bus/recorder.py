@@ -1,0 +1,246 @@
+"""Copies the log into Postgres: every event exactly once, and every gap seen.
+
+Each stream has a cursor in Postgres, and a batch of rows and the cursor's move are one transaction. So nothing that
+may happen to this process, to NATS or to Postgres can lose or double a row: whoever comes next reads the cursor and
+goes on from there. The newest recorder owns the cursors; an older one finds out at its next batch and stops.
+
+EV must be whole: a gap or a broken chain stops the recorder with `LogDamaged`. TRACE may lose its tail when the
+machine fails; what is missing is written to table `gap`, and when the stream comes back shorter than what is
+recorded, the sequences used anew belong to a new incarnation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from bus.connection import Connection
+from bus.errors import LogDamaged, Refused, Unavailable
+from bus.feed import Feed, FeedLost, Item
+from bus.rows import EventRows, TraceRows
+from bus.store import Batch, Cursor, Store
+from bus.streams import EV, TRACE
+from schemas import codec
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05
+"""How long the first message of a batch waits for others."""
+_RETRY_S = (0.05, 2.0)
+"""The first and the longest pause between two tries."""
+_NO_MESSAGE = 10037
+
+T = TypeVar("T")
+
+
+class Lag(NamedTuple):
+    """How far the copy of a stream is behind."""
+
+    stream: str
+    recorded: int
+    last: int
+
+    @property
+    def messages(self) -> int:
+        """How many messages are yet to be copied."""
+        return max(0, self.last - self.recorded)
+
+
+class Rows(Protocol):
+    """Makes a stream's messages into rows."""
+
+    def batch(self, cursor: Cursor, items: list[Item]) -> Batch:
+        """Return the rows of the messages after `cursor`, checked."""
+
+    def keep(self, batch: Batch) -> None:
+        """Remember that the batch is recorded."""
+
+
+class Recorder:
+    """Copies EV and TRACE; one at a time per database.
+
+    `process` is this process's id (`producer_run`), unlike that of every other recorder that ever was.
+    """
+
+    def __init__(
+        self, connection: Connection, store: Store, process: str, streams: tuple[str, ...] = (EV, TRACE)
+    ) -> None:
+        self._connection = connection
+        self._copies = {stream: Copy(connection, store, stream, process) for stream in streams}
+
+    async def run(self) -> None:
+        """Copy until cancelled. NATS or Postgres being away is waited for.
+
+        Raises:
+            RecorderFenced: another recorder took over.
+            LogDamaged: EV has a gap, or bytes that are not those that were written.
+        """
+        tasks = [asyncio.create_task(copy.run(), name=f"record-{name}") for name, copy in self._copies.items()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def drain(self, targets: Mapping[str, int] | None = None, deadline_s: float = 5.0) -> None:
+        """Wait, while `run` runs, until the streams are recorded up to these sequences.
+
+        Args:
+            targets: stream to sequence; what the streams hold now, unless said.
+            deadline_s: how long to wait, seconds.
+
+        Raises:
+            TimeoutError: it took longer.
+        """
+        async with asyncio.timeout(deadline_s):
+            if targets is None:
+                targets = {lag.stream: lag.last for lag in await self.lag()}
+            for stream, sequence in targets.items():
+                await self._copies[stream].reached(sequence)
+
+    async def lag(self) -> list[Lag]:
+        """Return how far each copy is behind.
+
+        Raises:
+            BusError: NATS cannot say.
+        """
+        return [
+            Lag(name, copy.recorded, (await _bounds(self._connection, name))[1]) for name, copy in self._copies.items()
+        ]
+
+
+class Copy:
+    """The copy of one stream."""
+
+    def __init__(self, connection: Connection, store: Store, stream: str, process: str) -> None:
+        self._connection = connection
+        self._store = store
+        self._stream = stream
+        self._process = process
+        self._cursor = Cursor(stream, 1, 0, "")
+        self._moved = asyncio.Condition()
+
+    @property
+    def recorded(self) -> int:
+        """The last sequence that is in Postgres, as far as this process knows."""
+        return self._cursor.sequence
+
+    async def reached(self, sequence: int) -> None:
+        """Wait until `sequence` is recorded."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._cursor.sequence >= sequence)
+
+    async def run(self) -> None:
+        """Copy until cancelled."""
+        cursor = await self._persist(lambda: self._store.claim(self._stream, self._process))
+        await self._move(cursor)
+        rows: Rows = TraceRows(self._stream)
+        if self._stream == EV:
+            rows = EventRows(self._stream, await self._persist(self._store.heads))
+        pause = _RETRY_S[0]
+        while True:
+            began = time.monotonic()
+            try:
+                await self._follow(rows)
+            except FeedLost as lost:
+                pause = _RETRY_S[0] if time.monotonic() - began > _RETRY_S[1] else min(pause * 2, _RETRY_S[1])
+                log.info("recorder: %s; trying again in %.2f s", lost, pause)
+                await asyncio.sleep(pause)
+
+    async def _follow(self, rows: Rows) -> None:
+        """Copy for as long as the feed lasts."""
+        try:
+            await self._check_life()
+        except (Refused, Unavailable, TimeoutError) as error:
+            raise FeedLost(f"stream {self._stream!r}: {error}") from error
+        feed = await Feed.open(self._connection, self._stream, self._cursor.sequence + 1)
+        try:
+            while True:
+                items = await feed.batch(LINGER_S)
+                if items[0].sequence <= self._cursor.sequence:
+                    raise FeedLost(f"stream {self._stream!r} begins again at {items[0].sequence}")
+                batch = rows.batch(self._cursor, items)
+                await self._advance(batch)
+                rows.keep(batch)
+        finally:
+            await feed.close()
+
+    async def _check_life(self) -> None:
+        """See that the stream still holds what we recorded last; a trace that does not begins a new incarnation."""
+        if self._cursor.sequence == 0:
+            return
+        first, last = await _bounds(self._connection, self._stream)
+        if first <= self._cursor.sequence <= last:
+            data = await _message(self._connection, self._stream, self._cursor.sequence)
+            if data is None or codec.digest(data) == self._cursor.hash:
+                return
+        elif self._cursor.sequence <= last:
+            return  # trimmed: nothing is left to compare with
+        if self._stream == EV:
+            raise LogDamaged(
+                EV,
+                self._cursor.sequence,
+                f"the stream ends at {last} or holds other bytes there: restore its tail from Postgres",
+            )
+        common = await self._last_common(first, min(last, self._cursor.sequence))
+        log.warning("stream %s lost its messages after %s: a new incarnation begins", self._stream, common)
+        data = await _message(self._connection, self._stream, common) if common >= first else None
+        digest = codec.digest(data) if data is not None else ""
+        await self._advance(Batch(Cursor(self._stream, self._cursor.incarnation + 1, common, digest), {}, {}))
+
+    async def _last_common(self, first: int, last: int) -> int:
+        """Return the last sequence at which the stream holds what we recorded; its messages after it are others."""
+        low, high = first - 1, last
+        while low < high:
+            middle = (low + high + 1) // 2
+            there = await _message(self._connection, self._stream, middle)
+            ours = await self._store.trace_message(middle)
+            if there == ours:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def _advance(self, batch: Batch) -> None:
+        """Record a batch; done when it is in Postgres."""
+        await self._persist(lambda: self._store.advance(self._cursor, batch, self._process))
+        await self._move(batch.cursor)
+
+    async def _move(self, cursor: Cursor) -> None:
+        async with self._moved:
+            self._cursor = cursor
+            self._moved.notify_all()
+
+    async def _persist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do something with Postgres, again and again while it is away."""
+        pause, longest = _RETRY_S
+        while True:
+            try:
+                return await action()
+            except Unavailable as error:
+                log.warning("recorder: %s; trying again in %.2f s", error, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+
+
+async def _bounds(connection: Connection, stream: str) -> tuple[int, int]:
+    state = (await connection.api(f"STREAM.INFO.{stream}", timeout_s=2))["state"]
+    return int(state["first_seq"]), int(state["last_seq"])
+
+
+async def _message(connection: Connection, stream: str, sequence: int) -> bytes | None:
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}, timeout_s=2)
+    except Refused as refusal:
+        if refusal.code == _NO_MESSAGE:
+            return None
+        raise
+    return msgspec.convert(answer["message"].get("data", ""), bytes, strict=False)

@@ -1,0 +1,173 @@
+"""What the recorder writes: stream messages made into rows, and the checks on the way. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bus.errors import LogDamaged
+from bus.feed import Item
+from bus.store import Batch, Cursor
+from schemas import codec
+from schemas.envelope import GENESIS, Envelope
+from schemas.errors import BadShape
+from schemas.live import Delta
+from schemas.steps import StepPlan, StepResult
+
+Row = tuple[Any, ...]
+
+
+class EventRows:
+    """Rows of stream EV. A gap, or an envelope that does not continue its shard's chain, is damage."""
+
+    def __init__(self, stream: str, heads: dict[int, tuple[int, str]]) -> None:
+        self._stream = stream
+        self._heads = heads
+
+    def batch(self, cursor: Cursor, items: Iterable[Item]) -> Batch:
+        """Return what follows `cursor`; nothing is kept until `keep`.
+
+        Raises:
+            LogDamaged: a message is missing, altered or not an envelope.
+            UnknownFormat: newer code wrote it.
+        """
+        commits: list[Row] = []
+        events: list[Row] = []
+        heads: dict[int, tuple[int, str]] = {}
+        expected = cursor.sequence + 1
+        digest = cursor.hash
+        for item in items:
+            if item.sequence != expected:
+                raise LogDamaged(self._stream, expected, f"messages {expected} to {item.sequence - 1} are missing")
+            expected += 1
+            envelope = self._envelope(item)
+            digest = codec.digest(item.data)
+            _, previous = heads.get(envelope.shard) or self._heads.get(envelope.shard, (0, GENESIS))
+            if envelope.previous != previous:
+                raise LogDamaged(
+                    self._stream,
+                    item.sequence,
+                    f"shard {envelope.shard}: previous is {envelope.previous!r}, not {previous!r}",
+                )
+            heads[envelope.shard] = (item.sequence, digest)
+            commits.append(_commit_row(cursor.incarnation, item.sequence, envelope, digest))
+            _add_event_rows(events, cursor.incarnation, item.sequence, envelope)
+            if rb"\u0000" in item.data:
+                _without_nul(commits, -1)
+                for index in range(len(events) - len(envelope.facts), len(events)):
+                    _without_nul(events, index)
+        after = cursor._replace(sequence=expected - 1, hash=digest)
+        return Batch(after, {"commit": commits, "event": events}, heads)
+
+    def keep(self, batch: Batch) -> None:
+        """The batch is in Postgres: go on from its heads."""
+        self._heads.update(batch.heads)
+
+    def _envelope(self, item: Item) -> Envelope:
+        try:
+            envelope = codec.decode_envelope(item.data)
+        except BadShape as error:
+            raise LogDamaged(self._stream, item.sequence, str(error)) from error
+        if item.subject != f"ev.{envelope.shard}":
+            raise LogDamaged(self._stream, item.sequence, f"shard {envelope.shard} on subject {item.subject!r}")
+        return envelope
+
+
+class TraceRows:
+    """Rows of stream TRACE. A gap is written down and passed over; what cannot be decoded is kept as it is."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+
+    def batch(self, cursor: Cursor, items: Iterable[Item]) -> Batch:
+        """Return what follows `cursor`."""
+        records: list[Row] = []
+        gaps: list[Row] = []
+        ranges: dict[tuple[str, str, str], tuple[int, int]] = {}
+        expected = cursor.sequence + 1
+        data = b""
+        for item in items:
+            if item.sequence != expected:
+                gaps.append((self._stream, cursor.incarnation, expected, item.sequence - 1))
+            expected = item.sequence + 1
+            data = item.data
+            parts = item.subject.split(".")
+            tenant = parts[1] if parts[0] == "trace" else ""
+            producer, n = _origin(parts, data, ranges)
+            records.append((cursor.incarnation, item.sequence, tenant, item.subject, producer, n, item.time, data))
+        digest = codec.digest(data) if records else cursor.hash
+        steps = [(request, engine, epoch, *bounds) for (request, engine, epoch), bounds in ranges.items()]
+        after = cursor._replace(sequence=expected - 1, hash=digest)
+        return Batch(after, {"record": records, "step_request": steps, "gap": gaps}, {})
+
+    def keep(self, batch: Batch) -> None:
+        """Nothing is carried from batch to batch."""
+
+
+def _origin(
+    parts: list[str], data: bytes, ranges: dict[tuple[str, str, str], tuple[int, int]]
+) -> tuple[str, int | None]:
+    """Return a trace message's (producer, n), and note which requests a plan serves."""
+    try:
+        if parts[0] == "trace":
+            frame: Delta = codec.decode(data, Delta)
+            return _text(frame.effect), frame.offset
+        if parts[-1] == "result":
+            result: StepResult = codec.decode(data, StepResult)
+            return _text(result.epoch), result.n
+        plan: StepPlan = codec.decode(data, StepPlan)
+    except BadShape:
+        return "", None
+    epoch = _text(plan.epoch)
+    for part in plan.slices:
+        key = (_text(part.request), parts[1], epoch)
+        first, _ = ranges.get(key, (plan.n, plan.n))
+        ranges[key] = (first, plan.n)
+    return epoch, plan.n
+
+
+def _commit_row(incarnation: int, sequence: int, envelope: Envelope, digest: str) -> Row:
+    return (
+        incarnation,
+        sequence,
+        envelope.shard,
+        envelope.term,
+        envelope.writer,
+        envelope.commit,
+        envelope.code,
+        envelope.time,
+        envelope.previous,
+        digest,
+    )
+
+
+def _add_event_rows(rows: list[Row], incarnation: int, sequence: int, envelope: Envelope) -> None:
+    time = envelope.time
+    for index, fact in enumerate(envelope.facts):
+        rows.append(
+            (
+                incarnation,
+                sequence,
+                index,
+                fact.tenant,
+                fact.thread,
+                fact.kind,
+                fact.entity,
+                fact.version,
+                fact.type,
+                fact.cause,
+                time,
+                fact.traceparent,
+                fact.key,
+                bytes(fact.payload),
+            )
+        )
+
+
+def _without_nul(rows: list[Row], index: int) -> None:
+    """Postgres text cannot hold NUL, which only a client's free text could have brought."""
+    rows[index] = tuple(_text(value) if isinstance(value, str) else value for value in rows[index])
+
+
+def _text(value: str) -> str:
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,0 +1,342 @@
+"""The log in Postgres: reading it back, and the one transaction by which a copy of a stream moves forward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import asyncpg
+import msgspec
+
+from bus.errors import BusError, LogDamaged, Unavailable
+from bus.migrate import migrate, migrations
+from schemas import codec
+from schemas.envelope import Fact
+from schemas.steps import StepPlan
+
+_OUT_OF_REACH = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What a server that stops, restarts or is full makes asyncpg raise; all of it may pass."""
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class RecorderFenced(BusError):
+    """Another recorder has taken the cursor."""
+
+    def __init__(self, name: str, writer: str) -> None:
+        super().__init__(f"the recorder of {name!r} was replaced by {writer!r}: this one must stop")
+        self.name = name
+        self.writer = writer
+
+
+class Cursor(NamedTuple):
+    """How far a stream has been copied."""
+
+    name: str
+    incarnation: int
+    sequence: int
+    hash: str
+    """Digest of the message at `sequence`; empty at 0."""
+
+
+class StoredEvent(NamedTuple):
+    """A fact and its place in the log."""
+
+    incarnation: int
+    sequence: int
+    idx: int
+    """Place within the envelope, from 0."""
+    time: int
+    """The envelope's, microseconds since the Unix epoch."""
+    fact: Fact
+
+
+class ThreadSummary(NamedTuple):
+    """A line in a list of threads."""
+
+    tenant: str
+    thread: str
+    events: int
+    first: int
+    """Time of the first event, microseconds since the Unix epoch."""
+    last: int
+    """Time of the last event."""
+
+
+class StoredStep(NamedTuple):
+    """One scheduler step as recorded."""
+
+    engine: str
+    """As the subject names it."""
+    epoch: str
+    n: int
+    plan: bytes
+    results: tuple[bytes, ...]
+
+
+class Batch(NamedTuple):
+    """What one transaction adds: the rows, and where the cursor and the chains then stand."""
+
+    cursor: Cursor
+    tables: Mapping[str, Rows]
+    """Whole rows, in the order of `COLUMNS`."""
+    heads: Mapping[int, tuple[int, str]]
+    """Shard to (sequence, hash)."""
+
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "commit": (
+        "incarnation", "seq", "shard", "term", "writer", "commit_id", "code", "time", "previous", "hash",
+    ),
+    "event": (
+        "incarnation", "seq", "idx", "tenant", "thread", "kind", "entity", "version", "type", "cause", "time",
+        "traceparent", "key_id", "payload",
+    ),
+    "record": ("incarnation", "seq", "tenant", "subject", "producer", "n", "time", "payload"),
+    "step_request": ("request", "engine", "epoch", "first", "last"),
+    "gap": ("stream", "incarnation", "first", "last"),
+}  # fmt: skip
+
+
+class Store:
+    """A pool of connections to a migrated database."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connect, and migrate the database if need be.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            DatabaseMismatch: other code migrated the database.
+        """
+        known = await asyncio.to_thread(lambda: list(migrations()))
+        try:
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=8,
+                timeout=5,
+                command_timeout=60,
+                server_settings={"application_name": "ostinato"},
+            )
+            async with pool.acquire() as connection:
+                await migrate(connection, known)
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
+        return cls(pool)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give every connection back; bounded, whatever the server does."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 2)
+        except _OUT_OF_REACH:
+            self._pool.terminate()
+
+    async def events_of_thread(self, tenant: str, thread: str) -> list[StoredEvent]:
+        """Return a thread's events in the order of the log."""
+        rows = await self._fetch(
+            "SELECT * FROM event WHERE tenant = $1 AND thread = $2 ORDER BY incarnation, seq, idx", tenant, thread
+        )
+        return [_event(row) for row in rows]
+
+    async def events_of_entity(self, tenant: str, kind: str, entity: str, after: int = 0) -> list[StoredEvent]:
+        """Return an entity's events of versions above `after`, in order."""
+        rows = await self._fetch(
+            "SELECT * FROM event WHERE tenant = $1 AND kind = $2 AND entity = $3 AND version > $4 ORDER BY version",
+            tenant,
+            kind,
+            entity,
+            after,
+        )
+        return [_event(row) for row in rows]
+
+    async def threads(self, limit: int) -> list[ThreadSummary]:
+        """Return the threads with the latest events, the latest first."""
+        rows = await self._fetch(_THREADS, limit)
+        return [ThreadSummary(*row) for row in rows]
+
+    async def steps_between(self, engine: str, epoch: str, first: int, last: int) -> list[StoredStep]:
+        """Return the recorded steps `first` to `last` of a scheduler's run; those that were lost are not there."""
+        return [_step(row) for row in await self._fetch(_STEPS, engine, epoch, first, last)]
+
+    async def steps_of_request(self, request: str) -> list[StoredStep]:
+        """Return the recorded steps that computed something for the request, in order."""
+        ranges = await self._fetch(
+            "SELECT engine, epoch, first, last FROM step_request WHERE request = $1 ORDER BY engine, epoch, first",
+            request,
+        )
+        steps = [step for bounds in ranges for step in await self.steps_between(*bounds)]
+        return [step for step in steps if _serves(step, request)]
+
+    async def cursor(self, name: str) -> Cursor | None:
+        """Return how far a stream has been copied; None if it never was."""
+        rows = await self._fetch("SELECT name, incarnation, seq, hash FROM cursor WHERE name = $1", name)
+        return Cursor(*rows[0]) if rows else None
+
+    async def heads(self) -> dict[int, tuple[int, str]]:
+        """Return where each shard's chain has got: (sequence, hash)."""
+        rows = await self._fetch("SELECT shard, seq, hash FROM shard_head")
+        return {row["shard"]: (row["seq"], row["hash"]) for row in rows}
+
+    async def trace_message(self, sequence: int) -> bytes | None:
+        """Return a recorded trace message, of the latest incarnation that used the sequence."""
+        rows = await self._fetch(
+            "SELECT payload FROM record WHERE seq = $1 ORDER BY incarnation DESC LIMIT 1", sequence
+        )
+        return rows[0]["payload"] if rows else None
+
+    async def claim(self, name: str, writer: str) -> Cursor:
+        """Become the only writer of a cursor, made at 0 if it is new; whoever wrote before is fenced."""
+        rows = await self._fetch(
+            "INSERT INTO cursor (name, incarnation, seq, hash, writer) VALUES ($1, 1, 0, '', $2) "
+            "ON CONFLICT (name) DO UPDATE SET writer = $2 RETURNING name, incarnation, seq, hash",
+            name,
+            writer,
+        )
+        return Cursor(*rows[0])
+
+    async def advance(self, before: Cursor, batch: Batch, writer: str) -> None:
+        """Add the rows and move the cursor from `before`, both or neither.
+
+        After `Unavailable` it may have happened; calling again finds out, and changes nothing if it had.
+
+        Raises:
+            RecorderFenced: the cursor is another writer's.
+            LogDamaged: the log holds an entity's version or a commit twice.
+            Unavailable: Postgres cannot be reached.
+        """
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                if await _moved(connection, before, batch.cursor, writer):
+                    await _add(connection, batch)
+        except asyncpg.UniqueViolationError as error:
+            raise LogDamaged(batch.cursor.name, batch.cursor.sequence, f"{error} ({error.detail})") from error
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
+
+    async def _fetch(self, sql: str, *values: object) -> list[asyncpg.Record]:
+        try:
+            rows: list[asyncpg.Record] = await self._pool.fetch(sql, *values)
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
+        return rows
+
+
+async def _moved(connection: Any, before: Cursor, after: Cursor, writer: str) -> bool:
+    """Move the cursor; False if an earlier call has. The row's lock makes a rival wait until we are done."""
+    row = await connection.fetchrow(
+        "SELECT incarnation, seq, writer FROM cursor WHERE name = $1 FOR UPDATE", before.name
+    )
+    if row is None or row["writer"] != writer:
+        raise RecorderFenced(before.name, row["writer"] if row else "a new database")
+    found = (row["incarnation"], row["seq"])
+    if found == (after.incarnation, after.sequence) and found != (before.incarnation, before.sequence):
+        return False
+    assert found == (before.incarnation, before.sequence), f"cursor {before.name!r} is at {found}, not {before}"
+    await connection.execute(
+        "UPDATE cursor SET incarnation = $2, seq = $3, hash = $4 WHERE name = $1",
+        *after,
+    )
+    return True
+
+
+async def _add(connection: Any, batch: Batch) -> None:
+    for table, rows in batch.tables.items():
+        if rows:
+            await connection.copy_records_to_table(table, records=rows, columns=COLUMNS[table])
+    if batch.heads:
+        await connection.executemany(
+            "INSERT INTO shard_head (shard, incarnation, seq, hash) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (shard) DO UPDATE SET incarnation = $2, seq = $3, hash = $4",
+            [(shard, batch.cursor.incarnation, *head) for shard, head in batch.heads.items()],
+        )
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(f"Postgres cannot be used: {error or type(error).__name__} (is the server running?)")
+
+
+def _event(row: asyncpg.Record) -> StoredEvent:
+    return StoredEvent(
+        row["incarnation"],
+        row["seq"],
+        row["idx"],
+        row["time"],
+        Fact(
+            tenant=row["tenant"],
+            thread=row["thread"],
+            kind=row["kind"],
+            entity=row["entity"],
+            version=row["version"],
+            type=row["type"],
+            cause=row["cause"],
+            payload=msgspec.Raw(row["payload"]),
+            traceparent=row["traceparent"],
+            key=row["key_id"],
+        ),
+    )
+
+
+def _step(row: asyncpg.Record) -> StoredStep:
+    return StoredStep(row["engine"], row["epoch"], row["n"], row["plan"], tuple(row["results"]))
+
+
+def _serves(step: StoredStep, request: str) -> bool:
+    plan: StepPlan = codec.decode(step.plan, StepPlan)
+    return any(part.request == request for part in plan.slices)
+
+
+# hops from thread to thread along the index, so that it costs by the thread and not by the event
+_THREADS = """
+WITH RECURSIVE each AS (
+    (SELECT tenant, thread FROM event WHERE thread <> '' ORDER BY tenant, thread LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM each, LATERAL (
+        SELECT tenant, thread FROM event
+        WHERE (tenant, thread) > (each.tenant, each.thread) AND thread <> ''
+        ORDER BY tenant, thread LIMIT 1
+    ) AS following
+), latest AS (
+    SELECT each.*, final.time FROM each, LATERAL (
+        SELECT incarnation, seq, idx, time FROM event
+        WHERE event.tenant = each.tenant AND event.thread = each.thread
+        ORDER BY incarnation DESC, seq DESC, idx DESC LIMIT 1
+    ) AS final ORDER BY incarnation DESC, seq DESC, idx DESC LIMIT $1
+)
+SELECT latest.tenant, latest.thread, totals.events, totals.first, latest.time
+FROM latest, LATERAL (
+    SELECT count(*) AS events, min(time) AS first FROM event
+    WHERE event.tenant = latest.tenant AND event.thread = latest.thread
+) AS totals ORDER BY latest.time DESC, latest.thread
+"""
+
+_STEPS = """
+SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan, ARRAY(
+    SELECT result.payload FROM record AS result
+    WHERE result.subject = 'step.' || $1 || '.result' AND result.producer = plan.producer AND result.n = plan.n
+    ORDER BY result.seq
+) AS results
+FROM record AS plan
+WHERE plan.subject = 'step.' || $1 || '.plan' AND plan.producer = $2 AND plan.n BETWEEN $3 AND $4
+ORDER BY plan.n, plan.seq
+"""
