@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from schemas.wire import Wire
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -32,7 +34,7 @@ class ToolSpec(Wire, frozen=True):
 
     name: str
     description: str = ""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     """A JSON Schema of type `object`."""
 
 

@@ -1,0 +1,246 @@
+"""OpenAI chat completions: requests to commands, run frames to chunks. Pure; ids are assigned once.
+
+A streamed answer and a whole one come from the same chunks, so they cannot differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from schemas import codec
+from schemas.commands import CommandData, Generate, RunAgent
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.messages import Message, ToolCall, Usage
+from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
+from schemas.runs import ModelReturned, Problem, RunFinished
+
+AGENT_PREFIX = "agent/"
+
+_STATUS = {
+    "unknown_agent": (404, "model_not_found"),
+    "unknown_model": (404, "model_not_found"),
+    "unknown_thread": (404, "thread_not_found"),
+    "too_long": (400, "context_length_exceeded"),
+    "invalid": (400, "invalid_value"),
+    "overloaded": (503, "overloaded"),
+    "engine": (500, "engine_error"),
+    "max_steps": (500, "max_steps"),
+    "tool": (500, "tool_error"),
+}
+_PATH = re.compile(r"at `\$\.?([^`]*)`")
+
+
+class BadRequest(Exception):
+    """A request that cannot be served: an HTTP status and an OpenAI error."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(status, message, param, code)
+
+
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorResponse:
+    """Shape an error as OpenAI does."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
+
+
+def refusal(problem: Problem) -> BadRequest:
+    """Turn a problem from the bus into what an OpenAI client understands."""
+    status, code = _STATUS[problem.kind]
+    return BadRequest(status, problem.message, problem.field, code)
+
+
+def read_request(body: bytes) -> ChatRequest:
+    """Decode and check a request.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    try:
+        request = msgspec.json.decode(body, type=ChatRequest)
+    except msgspec.ValidationError as error:
+        path = _PATH.search(str(error))
+        raise BadRequest(400, f"{error}", path.group(1) if path else None, "invalid_value") from error
+    except msgspec.DecodeError as error:
+        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
+    for param, fits, wanted in _checks(request):
+        if not fits:
+            raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
+    return request
+
+
+def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
+    limit = _limit(request)
+    yield "messages", bool(request.messages), "give at least one message"
+    yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
+    yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
+    yield "max_tokens", limit is None or limit >= 1, "at least 1"
+    yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
+    yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
+    yield "logprobs", not request.logprobs, "not served yet: leave it out"
+    yield (
+        "response_format",
+        request.response_format is None or request.response_format.get("type") == "text",
+        "only {'type': 'text'} is served",
+    )
+    yield "tool_choice", request.tool_choice in {None, "auto"} or not request.tools, "only 'auto' is served"
+    agent = request.model.startswith(AGENT_PREFIX)
+    yield "tools", not (agent and request.tools), "an agent has its own tools: leave them out"
+
+
+def command_data(request: ChatRequest, thread: str | None) -> CommandData:
+    """Give the command a request stands for.
+
+    In a thread that exists only what comes after the last assistant message is new: clients of this API send the
+    whole history each time, and the thread has it.
+    """
+    messages = tuple(message.message() for message in request.messages)
+    limit = _limit(request)
+    if request.model.startswith(AGENT_PREFIX):
+        fresh = _fresh(messages) if thread is not None else messages
+        return RunAgent(
+            agent=request.model.removeprefix(AGENT_PREFIX),
+            messages=tuple(message for message in fresh if message.role != "system"),
+            thread="any" if thread is None else "existing",
+            temperature=request.temperature,
+            seed=request.seed,
+            max_tokens=limit,
+        )
+    stop = request.stop or ()
+    return Generate(
+        model=request.model,
+        messages=messages,
+        tools=tuple(tool.function for tool in request.tools or ()),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        max_tokens=limit,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+    )
+
+
+def _limit(request: ChatRequest) -> int | None:
+    return request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+
+
+def _fresh(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    return messages[last + 1 :]
+
+
+class ChatEncoder:
+    """Turns a run's frames into `chat.completion.chunk` objects."""
+
+    def __init__(
+        self, identity: str, model: str, created: int, last: Literal["run.finished", "model.returned"]
+    ) -> None:
+        head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head: dict[str, Any] = head
+        self._last = last
+        self._spoken = False
+        self._effect = ""
+        self._length = 0
+        self.problem: Problem | None = None
+        """Why there is no (whole) answer."""
+        self.usage = Usage()
+        self.finish_reason: str | None = None
+
+    def feed(self, frame: Frame) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame."""
+        match frame:
+            case Outcome(problem=problem) if problem is not None:
+                self.problem = problem
+                return []
+            case Delta():
+                return self._text(frame.effect, frame.text)
+            case Committed(type="model.returned", data=data):
+                return self._returned(codec.decode(data, ModelReturned))
+            case Committed(type="run.finished", data=data):
+                finished: RunFinished = codec.decode(data, RunFinished)
+                self.usage = finished.usage
+                return self._finish(finished.finish_reason)
+            case Committed(type="run.failed" | "model.failed", data=data):
+                self.problem = codec.decode(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["problem"], Problem)
+                return []
+            case _:
+                return []
+
+    def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
+        """Send what of the answer's text no delta brought; a bare generation ends here."""
+        seen = self._length if answer.effect == self._effect else 0
+        chunks = self._text(answer.effect, answer.text[seen:])
+        if self._last == "model.returned":
+            self.usage = answer.usage
+            chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
+            chunks += self._finish(answer.finish_reason)
+        return chunks
+
+    def _text(self, effect: str, text: str) -> list[dict[str, Any]]:
+        if not text:
+            return []
+        separator = ""
+        if effect != self._effect:
+            # what an earlier step said, before its tool calls, stands as a paragraph of its own
+            separator = "\n\n" if self._effect else ""
+            self._effect, self._length = effect, 0
+        self._length += len(text)
+        return self._delta({"content": separator + text})
+
+    def _tool_call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
+        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        rest = {"index": index, "function": {"arguments": call.arguments}}
+        return self._delta({"tool_calls": [first]}) + self._delta({"tool_calls": [rest]})
+
+    def _finish(self, reason: str) -> list[dict[str, Any]]:
+        self.finish_reason = reason
+        return [*self._opening(), self._chunk({}, reason)]
+
+    def _delta(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
+        return [*self._opening(), self._chunk(delta, None)]
+
+    def _opening(self) -> list[dict[str, Any]]:
+        if self._spoken:
+            return []
+        self._spoken = True
+        return [self._chunk({"role": "assistant", "content": ""}, None)]
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {**self._head, "choices": [choice]}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """Give the last chunk of a stream with `include_usage`."""
+        return {**self._head, "choices": [], "usage": usage(self.usage)}
+
+    def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Join all chunks into the `chat.completion` object."""
+        text = ""
+        calls: list[dict[str, Any]] = []
+        for chunk in chunks:
+            delta = chunk["choices"][0]["delta"]
+            text += delta.get("content") or ""
+            for call in delta.get("tool_calls", ()):
+                if "id" in call:
+                    calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
+                else:
+                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+        if calls:
+            message["tool_calls"] = calls
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self.usage)}
+
+
+def usage(counted: Usage) -> CompletionUsage:
+    """Shape token counts as OpenAI does."""
+    return CompletionUsage(
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        total_tokens=counted.prompt_tokens + counted.completion_tokens,
+        prompt_tokens_details={"cached_tokens": counted.cached_tokens},
+    )

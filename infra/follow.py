@@ -1,0 +1,96 @@
+"""Sends a command and follows the entity it leads to, until its end: what the bridge and `ostinato run` stand on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from bus import subjects
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.live import watching
+from schemas.commands import Command
+from schemas.live import Committed, Delta, Frame, Outcome
+
+_ENTITY = {"agent": "run", "generation": "generation"}
+_LAST = {
+    "run": frozenset({"run.finished", "run.failed"}),
+    "generation": frozenset({"model.returned", "model.failed"}),
+}
+_SILENCE_S = 2.0
+
+ReadBack = Callable[[str, str, str, int], Awaitable[list[Committed]]]
+"""(tenant, kind, entity, after version) to the events recorded since: what a watcher missed."""
+
+
+def entity_of(command: Command) -> tuple[str, str]:
+    """Name the entity a command is about: a run is named after its command."""
+    kind = _ENTITY[command.kind]
+    return kind, command.id if kind == "run" else command.thread
+
+
+async def follow(
+    connection: Connection, read_back: ReadBack, command: Command, timeout_s: float = 600.0
+) -> AsyncIterator[Frame]:
+    """Send `command`; yield its outcome, then events and deltas in order, each once, until the last event.
+
+    Live frames may be lost with a connection; what is missing is read back from the recorded log, so that the
+    sequence of events has no gap. A delta that overlaps text already yielded is cut.
+
+    Raises:
+        TimeoutError: the end did not come within `timeout_s` seconds.
+        Refused: the command stream does not take the command.
+        Unavailable: no NATS.
+    """
+    kind, entity = entity_of(command)
+    outcome_subject = subjects.live(command.tenant, "command", command.id)
+    order = _Order(kind)
+    deadline = time.monotonic() + timeout_s
+    async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
+        await send_command(connection, command)
+        while time.monotonic() < deadline:
+            frame = await watcher.next(_SILENCE_S)
+            frames: list[Frame] = [] if frame is None else [frame]
+            if frame is None or (isinstance(frame, Committed) and frame.version > order.version + 1):
+                frames = [*await read_back(command.tenant, kind, entity, order.version), *frames]
+            for ordered in (passed for candidate in frames for passed in order.take(candidate)):
+                yield ordered
+            if order.over:
+                return
+    raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
+
+
+class _Order:
+    """Lets each frame pass once and in order."""
+
+    def __init__(self, kind: str) -> None:
+        self._last = _LAST[kind]
+        self.version = 0
+        self.over = False
+        self._effect = ""
+        self._length = 0
+
+    def take(self, frame: Frame) -> list[Frame]:
+        match frame:
+            case Outcome(result=result):
+                self.over = self.over or result != "accepted"
+                return [frame]
+            case Committed(version=version) if version <= self.version:
+                return []
+            case Committed(version=version, type=type_):
+                self.version = version
+                self.over = type_ in self._last
+                return [frame]
+            case Delta():
+                return self._cut(frame)
+
+    def _cut(self, delta: Delta) -> list[Frame]:
+        if delta.effect != self._effect:
+            self._effect, self._length = delta.effect, 0
+        seen = self._length - delta.offset
+        if seen < 0 or seen >= len(delta.text):
+            return []
+        self._length += len(delta.text) - seen
+        return [msgspec.structs.replace(delta, offset=delta.offset + seen, text=delta.text[seen:])]

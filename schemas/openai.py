@@ -1,0 +1,107 @@
+"""OpenAI chat completions, the part of it that is served, as its clients write it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from schemas.messages import Message, Role, ToolCall, ToolSpec
+from schemas.wire import Wire
+
+
+class TextPart(Wire, frozen=True, tag="text"):
+    """A piece of text in a message."""
+
+    text: str
+
+
+class FunctionCall(Wire, frozen=True):
+    """The function of a tool call."""
+
+    name: str
+    arguments: str = ""
+
+
+class ChatToolCall(Wire, frozen=True):
+    """A tool call, as the assistant's message carries it."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
+class ChatMessage(Wire, frozen=True):
+    """One message of a request."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+    tool_calls: list[ChatToolCall] | None = None
+    tool_call_id: str | None = None
+
+    def message(self) -> Message:
+        """Give it as one of ours."""
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        calls = tuple(
+            ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in self.tool_calls or ()
+        )
+        role: Role = "system" if self.role == "developer" else self.role
+        return Message(role=role, content=text, tool_calls=calls, tool_call_id=self.tool_call_id)
+
+
+class ChatTool(Wire, frozen=True):
+    """A tool the client offers."""
+
+    function: ToolSpec
+    type: Literal["function"] = "function"
+
+
+class StreamOptions(Wire, frozen=True):
+    """Options of a streamed answer."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(Wire, frozen=True):
+    """`POST /v1/chat/completions`. Unknown fields are ignored; known ones with a value not served are refused."""
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: Any = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+
+
+class ErrorBody(Wire, frozen=True):
+    """The inside of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Wire, frozen=True):
+    """An error, as every client of the API expects it."""
+
+    error: ErrorBody
+
+
+class CompletionUsage(msgspec.Struct, frozen=True):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
