@@ -20,6 +20,8 @@ import nats
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from bus.connection import Connection
+from bus.store import Store
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
@@ -84,6 +86,14 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def folder(open_folder: Path) -> Path:
+    """A folder for this test alone that `nobody` can enter."""
+    made = Path(tempfile.mkdtemp(dir=open_folder))
+    made.chmod(0o755)
+    return made
+
+
 @pytest.fixture(scope="session")
 async def servers(open_folder: Path) -> AsyncIterator[Servers]:
     """The servers of the session, started when first asked for."""
@@ -117,23 +127,49 @@ async def nats_url(nats_server: NatsServer) -> AsyncIterator[str]:
         await client.close()
 
 
+@pytest.fixture(scope="session")
+async def migrated_template(postgres_server: Postgres) -> str:
+    """A migrated database to copy; nobody stays connected to it."""
+    await _execute(postgres_server, "CREATE DATABASE migrated")
+    await (await Store.open(postgres_server.url_of("migrated"))).close()
+    return "migrated"
+
+
+@pytest.fixture
+async def database(postgres_server: Postgres, migrated_template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database, for this test alone."""
+    name = f"test_{next(_numbers)}"
+    await _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield postgres_server.url_of(name)
+    await _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 async def empty_database(postgres_server: Postgres) -> AsyncIterator[str]:
     """The URL of a database without tables, for this test alone."""
-    async for url in _database(postgres_server, "template1"):
-        yield url
-
-
-async def _database(server: Postgres, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
-    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server.url_of(name)
-    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+    await _execute(postgres_server, f"CREATE DATABASE {name}")
+    yield postgres_server.url_of(name)
+    await _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    """A store on a database of its own."""
+    async with await Store.open(database) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Connection]:
+    """A connection to a NATS without streams."""
+    async with await Connection.open(nats_url, "test") as opened:
+        yield opened
 
 
 async def _execute(server: Postgres, sql: str) -> None:
-    connection = await asyncpg.connect(server.url_of("postgres"))
+    client = await asyncpg.connect(server.url_of("postgres"))
     try:
-        await connection.execute(sql)
+        await client.execute(sql)
     finally:
-        await connection.close()
+        await client.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.services.data_directory import DataDirectory, Runtime
 from infra.services.nats_server import NatsServer
 from infra.services.postgres import Postgres
-from infra.services.unprivileged import SYSTEM_FOLDER, server_account
+from infra.services.unprivileged import SYSTEM_FOLDER, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,9 @@ async def embedded(
     """
     await asyncio.to_thread(directory.open)
     try:
-        account = server_account()
+        placement = await asyncio.to_thread(place, directory, system)
         servers = Servers(
-            directory,
-            NatsServer(directory, account, binary=nats_binary, system=system),
-            Postgres(directory, account, binaries=postgres_binaries, system=system),
+            directory, NatsServer(directory, placement, nats_binary), Postgres(directory, placement, postgres_binaries)
         )
         try:
             await _start(servers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import sysconfig
@@ -14,10 +13,11 @@ import msgspec
 from infra.errors import BinaryMissing
 from infra.services.data_directory import DataDirectory
 from infra.services.process import Program, ServerProcess, is_free, stop_stale, until
-from infra.services.unprivileged import SYSTEM_FOLDER, Account, make_folder, reachable_program, server_data
+from infra.services.unprivileged import Placement, make_folder, reachable_program
 
 READY_S = 10.0
 MAX_PAYLOAD = 8 * 2**20
+MAX_MEMORY = 256 * 2**20
 
 # `sync_interval: always` makes an acknowledged message survive a power cut; the default loses up to two minutes
 _CONFIG = """\
@@ -52,16 +52,14 @@ def find_nats_server(setting: Path | None = None) -> Path:
 class NatsServer:
     """One nats-server, which can be restarted on the same port."""
 
-    def __init__(
-        self, directory: DataDirectory, account: Account | None, *, binary: Path | None = None,
-        system: Path = SYSTEM_FOLDER,
-    ) -> None:  # fmt: skip
+    def __init__(self, directory: DataDirectory, placement: Placement, binary: Path | None = None) -> None:
         self._directory = directory
+        self._placement = placement
+        self._folder = placement.data / "nats"
         self._binary = binary
-        self._system = system
         self._program = Program(
             name="nats-server",
-            account=account,
+            account=placement.account,
             log=directory.logs / "nats.log",
             stop_signals=(signal.SIGTERM,),
         )
@@ -105,13 +103,13 @@ class NatsServer:
             ServerFailed: it ended, or was not ready within 10 seconds.
         """
         await self._stop_stale()
-        binary, folder = await asyncio.to_thread(self._prepare, port)
-        process = await ServerProcess.start(self._program, [str(binary), "-c", str(folder / "nats.conf")])
+        binary = await asyncio.to_thread(self._prepare, port)
+        process = await ServerProcess.start(self._program, [str(binary), "-c", self._config])
         self._process = process
         async for _ in until(READY_S):
             if process.poll() is not None:
                 raise await process.failed(f"ended with status {process.poll()}")
-            bound = await asyncio.to_thread(_bound_port, folder, process.pid)
+            bound = await asyncio.to_thread(_bound_port, self._folder, process.pid)
             if bound is not None:
                 self._port = bound
                 await asyncio.to_thread(self._directory.remember_port, "nats", bound)
@@ -134,11 +132,15 @@ class NatsServer:
         await self.stop()
         await self.start(self.port)
 
-    def _prepare(self, port: int | None) -> tuple[Path, Path]:
+    @property
+    def _config(self) -> str:
+        return str(self._folder / "nats.conf")
+
+    def _prepare(self, port: int | None) -> Path:
+        """Write the configuration and return the program."""
         found = find_nats_server(self._binary)
-        account = self._program.account
-        binary = reachable_program(found, account, parts=[(found, "nats-server")], system=self._system)
-        folder = make_folder(server_data(self._directory, account, self._system) / "nats", account)
+        binary = reachable_program(found, self._placement, [(found, "nats-server")])
+        folder = make_folder(self._folder, self._placement.account)
         for stale in folder.glob("*.ports"):
             stale.unlink()
         if port is None:
@@ -149,18 +151,17 @@ class NatsServer:
             port=port,
             payload=MAX_PAYLOAD,
             folder=folder,
-            memory=256 * 2**20,
+            memory=MAX_MEMORY,
             file=used + self._directory.free() * 4 // 5,
         )
-        (folder / "nats.conf").write_text(config, encoding="utf-8")
-        (folder / "nats.conf").chmod(0o644)
-        return binary, folder
+        Path(self._config).write_text(config, encoding="utf-8")
+        Path(self._config).chmod(0o644)
+        return binary
 
     async def _stop_stale(self) -> None:
-        folder = (await asyncio.to_thread(server_data, self._directory, self._program.account, self._system)) / "nats"
-        pid = await asyncio.to_thread(_recorded_pid, folder / "nats.pid")
-        if pid is not None and pid != os.getpid():
-            await stop_stale(self._program, pid, str(folder / "nats.conf"))
+        pid = await asyncio.to_thread(_recorded_pid, self._folder / "nats.pid")
+        if pid is not None:
+            await stop_stale(self._program, pid, self._config)
 
 
 def _recorded_pid(file: Path) -> int | None:

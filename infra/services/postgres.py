@@ -13,7 +13,7 @@ from pathlib import Path
 from infra.errors import BinaryMissing, PostgresVersion
 from infra.services.data_directory import DataDirectory
 from infra.services.process import Program, ServerProcess, free_port, is_free, stop_stale, until
-from infra.services.unprivileged import SYSTEM_FOLDER, Account, make_folder, reachable_program, server_data
+from infra.services.unprivileged import Placement, make_folder, reachable_program
 
 READY_S = 60.0
 """Long, because a server that was killed replays its log first."""
@@ -60,16 +60,14 @@ def _known_binaries() -> Iterator[Path]:
 class Postgres:
     """One Postgres server, which can be restarted on the same port."""
 
-    def __init__(
-        self, directory: DataDirectory, account: Account | None, *, binaries: Path | None = None,
-        system: Path = SYSTEM_FOLDER,
-    ) -> None:  # fmt: skip
+    def __init__(self, directory: DataDirectory, placement: Placement, binaries: Path | None = None) -> None:
         self._directory = directory
+        self._placement = placement
+        self._data = placement.data / "postgres"
         self._binaries = binaries
-        self._system = system
         self._program = Program(
             name="postgres",
-            account=account,
+            account=placement.account,
             log=directory.logs / "postgres.log",
             stop_signals=(signal.SIGINT, signal.SIGQUIT),
         )
@@ -117,18 +115,17 @@ class Postgres:
             PostgresVersion: the data belongs to another major version.
             ServerFailed: it ended, or was not ready within a minute.
         """
-        binaries, data = await asyncio.to_thread(self._prepare)
-        await self._clear_stale(data)
+        binaries = await asyncio.to_thread(self._prepare)
+        await self._clear_stale()
         chosen = port if port is not None else await asyncio.to_thread(self._choose_port)
         settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        process = await ServerProcess.start(
-            self._program, [str(binaries / "postgres"), "-D", str(data), f"--port={chosen}", *settings]
-        )
+        argv = [str(binaries / "postgres"), "-D", str(self._data), f"--port={chosen}", *settings]
+        process = await ServerProcess.start(self._program, argv)
         self._process = process
         async for _ in until(READY_S):
             if process.poll() is not None:
                 raise await process.failed(f"ended with status {process.poll()}")
-            if await asyncio.to_thread(_is_ready, data, process.pid):
+            if await asyncio.to_thread(_is_ready, self._data, process.pid):
                 self._port = chosen
                 await asyncio.to_thread(self._directory.remember_port, "postgres", chosen)
                 return
@@ -154,24 +151,22 @@ class Postgres:
         before = self._directory.port("postgres")
         return before if before is not None and is_free(before) else free_port()
 
-    def _prepare(self) -> tuple[Path, Path]:
-        account = self._program.account
+    def _prepare(self) -> Path:
+        """Make the data if there is none, and return the folder of the programs."""
         found = find_postgres(self._binaries) / "postgres"
         install = found.parent.parent
         parts = [(install, f"{install.parent.name}/{install.name}")]
         libraries = install.parent.with_name(install.parent.name + ".libs")
         if libraries.is_dir():
             parts.append((libraries, libraries.name))
-        binaries = reachable_program(found, account, parts=parts, system=self._system).parent
-        folder = server_data(self._directory, account, self._system)
-        data = folder / "postgres"
+        binaries = reachable_program(found, self._placement, parts).parent
         major = self._major(binaries)
-        if not data.exists():
-            self._initialise(binaries, folder)
-        made_by = (data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        if not self._data.exists():
+            self._initialise(binaries)
+        made_by = (self._data / "PG_VERSION").read_text(encoding="utf-8").strip()
         if made_by != major:
-            raise PostgresVersion(data, made_by, major)
-        return binaries, data
+            raise PostgresVersion(self._data, made_by, major)
+        return binaries
 
     def _major(self, binaries: Path) -> str:
         version = self._program.complete([str(binaries / "postgres"), "--version"])
@@ -179,11 +174,11 @@ class Postgres:
         assert found is not None, f"no version in {version!r}"
         return found.group()
 
-    def _initialise(self, binaries: Path, folder: Path) -> None:
+    def _initialise(self, binaries: Path) -> None:
         """Make the data and our database under another name first, so that a crash leaves nothing half made."""
-        fresh = folder / "postgres.new"
+        fresh = self._data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        make_folder(fresh, self._program.account)
+        make_folder(fresh, self._placement.account)
         initdb = [str(binaries / "initdb"), "-D", str(fresh), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
         self._program.complete([*initdb, "--no-sync", "--no-instructions"])
         self._program.complete(
@@ -191,15 +186,15 @@ class Postgres:
         )
         # one syncfs instead of an fsync per file
         self._program.complete([*initdb, "--sync-only", "--sync-method=syncfs"])
-        fresh.rename(folder / "postgres")
+        fresh.rename(self._data)
 
-    async def _clear_stale(self, data: Path) -> None:
+    async def _clear_stale(self) -> None:
         """Stop a server left from an earlier life, and forget one whose process id now belongs to something else."""
-        file = data / "postmaster.pid"
+        file = self._data / "postmaster.pid"
         lines = await asyncio.to_thread(_lines, file)
         if not lines or not lines[0].isdigit():
             return
-        await stop_stale(self._program, int(lines[0]), f"-D {data} ")
+        await stop_stale(self._program, int(lines[0]), f"-D {self._data} ")
         await asyncio.to_thread(file.unlink, missing_ok=True)
 
 

@@ -10,6 +10,7 @@ child: start servers from the event loop of the main thread, never from a pool's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -101,10 +102,11 @@ class ServerProcess:
     @classmethod
     async def start(cls, program: Program, argv: Sequence[str]) -> ServerProcess:
         """Start the server; it may not be ready yet."""
+        prefix = await asyncio.to_thread(_dying_with_parent, program.stop_signals[0])
         log = await asyncio.to_thread(_open_log, program.log)
         try:
             process = await asyncio.create_subprocess_exec(
-                *_dying_with_parent(program.stop_signals[0]),
+                *prefix,
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -134,19 +136,20 @@ class ServerProcess:
         for sign in (*self._program.stop_signals, signal.SIGKILL):
             if self._process.returncode is not None:
                 return
-            try:
-                self._process.send_signal(sign)
+            self._signal(sign)
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self._program.stop_s)
-            except ProcessLookupError:
-                await self._process.wait()
-            except TimeoutError:
-                continue
 
     async def kill(self) -> None:
         """End the server the way a crash does, and wait until it is gone."""
         if self._process.returncode is None:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             await self._process.wait()
+
+    def _signal(self, sign: signal.Signals) -> None:
+        # not the process's own `send_signal`: that may reap the child before asyncio does, and its status is lost
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, sign)
 
     async def failed(self, what: str) -> ServerFailed:
         """Return the error that says what happened, with the end of the log."""

@@ -56,8 +56,24 @@ def server_account() -> Account | None:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def server_data(directory: DataDirectory, account: Account | None, system: Path = SYSTEM_FOLDER) -> Path:
-    """Return the folder that holds the servers' data: the data directory, or one that `account` can reach."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """As whom the servers of one data directory run, and where their data is."""
+
+    account: Account | None
+    data: Path
+    system: Path
+    """Where copies of programs go that the account cannot reach."""
+
+
+def place(directory: DataDirectory, system: Path = SYSTEM_FOLDER) -> Placement:
+    """Decide for a held data directory; the same every time. Blocks."""
+    account = server_account()
+    return Placement(account, _server_data(directory, account, system), system)
+
+
+def _server_data(directory: DataDirectory, account: Account | None, system: Path) -> Path:
+    """Return the data directory, or a folder that `account` can reach."""
     pointer = directory.path / "elsewhere"
     if pointer.exists():
         return Path(pointer.read_text(encoding="utf-8"))
@@ -86,17 +102,15 @@ def make_folder(path: Path, account: Account | None) -> Path:
     return path
 
 
-def reachable_program(
-    program: Path, account: Account | None, *, parts: Sequence[tuple[Path, str]], system: Path = SYSTEM_FOLDER
-) -> Path:
-    """Return `program`, or its place in a copy that `account` can run.
+def reachable_program(program: Path, placement: Placement, parts: Sequence[tuple[Path, str]]) -> Path:
+    """Return `program`, or its place in a copy that the account can run.
 
     `parts` is what must be copied together, (file or folder, its place in the copy); one of them holds `program`.
     """
-    if account is None or account.executes(program):
+    if placement.account is None or placement.account.executes(program):
         return program
     digest = blake2b(program.read_bytes(), digest_size=8).hexdigest()
-    home = system / "bin" / f"{program.name}-{digest}"
+    home = placement.system / "bin" / f"{program.name}-{digest}"
     if not home.exists():
         _copy(parts, home)
     for source, place in parts:
