@@ -1,0 +1,38 @@
+"""How a flat batch of tokens from many requests lies in the paged KV cache.
+
+The cache of one layer is a tensor [blocks, block_size, 2, kv_heads, head_dim]: for each token its key, then its
+value. A slot is the index of a token's entry when blocks and block_size are seen as one dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PagedBatch:
+    """Tokens of several requests, one request after the other; those with a single token first, the short ones ahead.
+
+    `counts` and `lengths` are on the host, since implementations shape their calls by them; tensors are on the device.
+    """
+
+    slots: Tensor
+    """int64 [tokens]: where each token's key and value go."""
+    tables: Tensor
+    """int64 [requests, widest]: the blocks of each request in order, padded with block 0."""
+    counts: Integers
+    """[requests]: tokens of each request in this batch."""
+    lengths: Integers
+    """[requests]: tokens of each request up to and with its last one here; it attends to all of them."""
+    block_size: int
+
+    @property
+    def singles(self) -> int:
+        """How many requests bring one token; they are the first."""
+        return int(np.count_nonzero(self.counts == 1))

@@ -1,0 +1,31 @@
+"""The processor's path: weights are packed once into oneDNN's blocked layout, which is 1.2 to 2.5 times as fast.
+
+Reduction order: measured on AVX-512, a packed product gives each row the same bits for any number of rows but one,
+and one row is therefore computed as two. Together with attention that is grouped by a request's own length, a
+request's tokens do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.kernels.gathered import GatheredOps
+
+
+class CpuOps(GatheredOps):
+    """Gathered attention and packed products. Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        # what torch.compile calls on a CPU, and the only way to oneDNN's packed weights from Python
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
+        product = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
+
+        def apply(x: Tensor) -> Tensor:
+            if x.shape[0] == 1:
+                return product(x.expand(2, -1).contiguous(), packed, bias, "none", [], "")[:1]  # type: ignore[no-any-return]
+            return product(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+
+        return apply

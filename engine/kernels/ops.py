@@ -1,0 +1,73 @@
+"""The instruction set that layers are written in, and which implementation a platform gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from torch import Tensor
+
+from engine.kernels.batch import PagedBatch
+from engine.kernels.cpu import CpuOps
+from engine.kernels.gathered import GatheredOps
+from engine.kernels.reference import ReferenceOps
+
+
+class Ops(Protocol):
+    """Operations on flat batches: the first dimension is always tokens. Inputs are left as they were.
+
+    What is the same for many calls is given first and yields a function: a weight for all steps, a batch's layout
+    for all layers of a step.
+    """
+
+    def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
+        """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Prepare `x @ weight.T + bias`: weight [out, in], bias [out]; the function maps [tokens, in] to [tokens, out].
+
+        The weight may be repacked: the function holds what it needs, the caller need not keep the tensor.
+        """
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Divide by the root mean square over the last dimension, then scale.
+
+        `weight` is [n] or [heads, n] and matches the last dimensions of `x`. Zhang and Sennrich 2019, "Root Mean
+        Square Layer Normalization", arXiv 1910.07467.
+        """
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Return the norm of `x + residual`, and the sum itself: the next residual."""
+
+    def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate pairs (i, i + n/2) of the last dimension: x [tokens, heads, n]; cos and sin [tokens, 1, n].
+
+        `sin` is negative in its first half. Su et al. 2021, "RoFormer", arXiv 2104.09864, in the half-split layout
+        of the published Llama and Qwen weights.
+        """
+
+    def silu_and_mul(self, x: Tensor) -> Tensor:
+        """Gate the second half by the first: [tokens, 2n] -> [tokens, n]. Shazeer 2020, arXiv 2002.05202."""
+
+    def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
+        """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
+
+    def attention(self, batch: PagedBatch, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """Prepare causal attention over the paged cache, grouped-query where query heads outnumber key heads.
+
+        The function maps (query [tokens, heads, head_dim], cache) to [tokens, heads, head_dim]; the batch's own
+        keys must already be in the cache. Entries outside a request's length may be anything finite. Kwon et al.
+        2023, "PagedAttention", arXiv 2309.06180; Ainslie et al. 2023, "GQA", arXiv 2305.13245.
+        """
+
+
+_IMPLEMENTATIONS: Final[dict[str, type[ReferenceOps]]] = {
+    "reference": ReferenceOps,
+    "gathered": GatheredOps,
+    "cpu": CpuOps,
+}
+
+
+def load_ops(name: str) -> Ops:
+    """Return the implementation that a `Platform` names in its `ops`."""
+    return _IMPLEMENTATIONS[name]()

@@ -1,0 +1,72 @@
+"""Every operation in plain PyTorch: the truth that other implementations are tested against.
+
+Reductions run in float32, whatever the format of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.kernels.batch import PagedBatch
+
+
+class ReferenceOps:
+    """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
+        return functional.embedding(tokens, weight)
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        def apply(x: Tensor) -> Tensor:
+            return functional.linear(x, weight, bias)
+
+        return apply
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return (normal * weight.float()).to(x.dtype)
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        total = x + residual
+        return self.rms_norm(total, weight, eps), total
+
+    def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
+
+    def silu_and_mul(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return functional.silu(gate) * up
+
+    def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
+        entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
+        entries[slots] = torch.stack((key, value), dim=1)
+
+    def attention(self, batch: PagedBatch, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def attend(query: Tensor, cache: Tensor) -> Tensor:
+            out = torch.empty_like(query)
+            first = 0
+            for table, count, length in zip(batch.tables, batch.counts.tolist(), batch.lengths.tolist(), strict=True):
+                held = cache[table].flatten(0, 1)[:length]  # [length, 2, kv_heads, head_dim]
+                rows = slice(first, first + count)
+                out[rows] = _attend_one(query[rows], held[:, 0], held[:, 1], scale)
+                first += count
+            return out
+
+        return attend
+
+
+def _attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attend with the last queries of one sequence to all of it. [count, heads, head_dim] as `query`."""
+    count, heads, _ = query.shape
+    length, kv_heads, _ = key.shape
+    key = key.float().repeat_interleave(heads // kv_heads, dim=1)  # [length, heads, head_dim]
+    value = value.float().repeat_interleave(heads // kv_heads, dim=1)
+    scores = torch.einsum("qhd,khd->hqk", query.float(), key) * scale
+    seen = torch.ones(count, length, dtype=torch.bool, device=query.device).tril(length - count)
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
+    return torch.einsum("hqk,khd->qhd", weights, value).to(query.dtype)
