@@ -1,0 +1,112 @@
+"""A checkpoint folder's tensors, mapped into memory and handed out one by one.
+
+A tensor that already has the model's number format and lives on the CPU is the file's own pages: no second copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import CheckpointError
+
+_WANTED_FILES: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
+_NAMED: Final = 5
+"""How many tensors an error message names before it only counts."""
+
+
+def find_checkpoint(path_or_id: str) -> Path:
+    """Return the folder of a checkpoint; what is not a folder is taken for a hub id and fetched, with progress shown.
+
+    Raises:
+        CheckpointError: It is neither, or the hub cannot be reached and has not been before.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(path, "is a file; give the folder that holds config.json")
+    try:
+        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED_FILES)))
+    except HFValidationError as error:
+        raise CheckpointError(path_or_id, "neither a folder nor possible as the id of a hub model") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(path_or_id, f"there is no such folder, and the hub did not give it: {error}") from error
+
+
+class Checkpoint:
+    """The tensors of a folder's single or sharded safetensors files."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+        """Open the files and read their tables of contents, not their tensors.
+
+        Raises:
+            CheckpointError: There are none, the index does not fit them, or one is damaged.
+        """
+        self._folder = folder
+        self._dtype = dtype
+        self._device = device
+        self._files = {name: _open(folder / name) for name in _file_names(folder)}
+        self._where = {tensor: name for name, file in self._files.items() for tensor in file.keys()}  # noqa: SIM118
+        self._taken: set[str] = set()
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return a tensor in the model's number format, on its device.
+
+        Raises:
+            CheckpointError: It is missing or has another shape.
+        """
+        where = self._where.get(name)
+        if where is None:
+            raise CheckpointError(self._folder, f"the tensor {name!r} is missing")
+        tensor: Tensor = self._files[where].get_tensor(name)
+        if tensor.shape != shape:
+            problem = f"the tensor {name!r} is {list(tensor.shape)} but config.json makes it {list(shape)}"
+            raise CheckpointError(self._folder / where, problem)
+        self._taken.add(name)
+        return tensor.to(device=self._device, dtype=self._dtype)
+
+    def refuse_leftovers(self, harmless: Iterable[str] = ()) -> None:
+        """Make sure that the model took every tensor, except those whose names end like one of `harmless`.
+
+        Raises:
+            CheckpointError: Some were not: the model would compute something else than was trained.
+        """
+        endings = tuple(harmless)
+        left = sorted(name for name in self._where.keys() - self._taken if not name.endswith(endings))
+        if left:
+            more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+            names = ", ".join(repr(name) for name in left[:_NAMED])
+            raise CheckpointError(self._folder, f"has tensors that the architecture does not know: {names}{more}")
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Return the names of the files that make up the checkpoint."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            shards = json.loads(index.read_bytes())["weight_map"].values()
+        except (ValueError, KeyError, AttributeError, OSError) as error:
+            raise CheckpointError(index, f"cannot be read: {error!r}") from error
+        return sorted(set(shards))
+    if (folder / "model.safetensors").exists():
+        return ["model.safetensors"]
+    raise CheckpointError(folder, "has neither model.safetensors nor model.safetensors.index.json")
+
+
+def _open(path: Path) -> Any:
+    """Map a file into memory; its tensors stay valid for as long as they are held."""
+    if not path.exists():
+        raise CheckpointError(path, "missing, though the index names it")
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(path, f"damaged or cut short: {error}") from error
