@@ -1,0 +1,1 @@
+"""Executes step plans: the worker's side of the engine."""

@@ -1,0 +1,235 @@
+"""The worker's memory of its requests: plans are diffs to it, and a step's flat batch is gathered from it.
+
+Everything lies in arrays with a row per request, so that a step costs one dictionary look-up per request and a few
+array operations in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.kernels.batch import Integers, PagedBatch
+from engine.sampling import Choices
+from schemas.steps import Arrival, Slice
+
+_SEED_BITS: Final = (1 << 64) - 1
+
+_STATE: Final = np.dtype(
+    [
+        ("known", np.int64),  # tokens known
+        ("computed", np.int64),  # of these, with keys and values in the cache
+        ("held", np.int64),  # KV blocks
+        ("prompt", np.int64),  # tokens of the prompt
+        ("temperature", np.float32),
+        ("top_k", np.int64),
+        ("top_p", np.float32),
+        ("seed", np.int64),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBatch:
+    """One step, ready for the device. Arrays over slices are in the plan's order."""
+
+    slices: tuple[Slice, ...]
+    """Those that can be computed."""
+    rows: Integers
+    """[slices]: each request's row in the table."""
+    ends: Integers
+    """[slices]: position after the last one computed: where a sampled token goes."""
+    last: Integers
+    """[slices]: index of each slice's last token in the flat batch."""
+    sampled: npt.NDArray[np.bool_]
+    """[slices]: whether a token is sampled."""
+    tokens: Tensor
+    positions: Tensor
+    """int64 [tokens]."""
+    heads: Tensor
+    """int64 [sampled slices]: indices into the flat batch of the tokens whose logits are wanted."""
+    paged: PagedBatch
+    choices: Choices
+    """Over the sampled slices."""
+
+
+class RequestTable:
+    """Tokens, block tables and sampling parameters of every request that the worker knows.
+
+    A request with which something is wrong stays known as failed until it is forgotten, and has no row.
+    """
+
+    def __init__(self, blocks: int, block_size: int, device: torch.device) -> None:
+        self._blocks = blocks
+        self._block_size = block_size
+        self._device = device
+        self._failed: dict[str, str] = {}
+        self._tainted: set[int] = set()
+        """Blocks whose content a failed request left unwritten."""
+        self._rows: dict[str, int] = {}
+        self._free: list[int] = []
+        self._state = np.zeros(0, _STATE)
+        self._tokens: Integers = np.zeros((0, 0), np.int64)
+        self._tables: Integers = np.zeros((0, 0), np.int64)
+
+    def clear(self) -> None:
+        """Forget every request."""
+        self.forget(tuple(self._rows))
+        self._failed.clear()
+
+    def forget(self, requests: Iterable[str]) -> None:
+        """Forget some requests; unknown ones are ignored."""
+        for request in requests:
+            self._failed.pop(request, None)
+            row = self._rows.pop(request, None)
+            if row is not None:
+                self._free.append(row)
+
+    def admit(self, arrival: Arrival) -> None:
+        """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
+        self.forget((arrival.request,))
+        problem = self._problem(arrival)
+        if problem is not None:
+            self._failed[arrival.request] = problem
+            return
+        row = self._take_row(len(arrival.tokens))
+        self._rows[arrival.request] = row
+        sampling = arrival.sampling
+        seed = np.uint64(sampling.seed & _SEED_BITS).astype(np.int64)
+        self._state[row] = (
+            *(len(arrival.tokens), arrival.computed, 0, arrival.prompt_tokens),
+            *(sampling.temperature, sampling.top_k, sampling.top_p, seed),
+        )
+        self._tokens[row, : len(arrival.tokens)] = arrival.tokens
+        self._hold(row, arrival.blocks, fresh=arrival.blocks[-(-arrival.computed // self._block_size) :])
+
+    def fail(self, flat: FlatBatch, index: int, message: str) -> None:
+        """Remember that slice `index` of a batch could not be computed: its request has failed."""
+        piece, row = flat.slices[index], flat.rows[index]
+        first, last = piece.start // self._block_size, -(-(piece.start + piece.count) // self._block_size)
+        self._tainted.update(self._tables[row, first:last].tolist())
+        self.forget((piece.request,))
+        self._failed[piece.request] = message
+
+    def record(self, flat: FlatBatch, tokens: Integers) -> None:
+        """Note that a batch was computed, and the tokens [sampled slices] that came of it."""
+        self._state["computed"][flat.rows] = flat.ends
+        rows, ends = flat.rows[flat.sampled], flat.ends[flat.sampled]
+        new = self._state["known"][rows] == ends
+        rows, ends = rows[new], ends[new]
+        if rows.size:
+            self._widen(int(ends.max()) + 1)
+            self._tokens[rows, ends] = tokens[new]
+            self._state["known"][rows] = ends + 1
+
+    def gather(self, slices: Sequence[Slice]) -> tuple[FlatBatch | None, list[tuple[str, str]]]:
+        """Return the batch of those slices that can be computed, if any, and (request, message) for the others."""
+        good, errors = self._check(slices)
+        return (self._flatten(good) if good else None), errors
+
+    def _check(self, slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[str, str]]]:
+        """Hand newly held blocks to their requests, and part the slices that can be computed from the others."""
+        good, errors = [], []
+        for piece in slices:
+            row = self._rows.get(piece.request)
+            if row is None:
+                errors.append((piece.request, self._failed.get(piece.request, "the worker does not know this request")))
+                continue
+            if piece.blocks and all(0 <= block < self._blocks for block in piece.blocks):
+                self._hold(row, piece.blocks, fresh=piece.blocks)
+            end = piece.start + piece.count
+            known, computed, held = self._state[row].item()[:3]
+            if piece.count > 0 and piece.start == computed and end <= known and end <= held * self._block_size:
+                good.append(piece)
+                continue
+            have = f"{computed} are computed and {known} known, with {held} blocks of {self._block_size}"
+            errors.append((piece.request, f"the plan wants tokens {piece.start} to {end}, but {have}"))
+        return good, errors
+
+    def _flatten(self, slices: list[Slice]) -> FlatBatch:
+        """Lay the tokens of all slices one after the other, as `PagedBatch` wants them."""
+        size = self._block_size
+        rows = np.array([self._rows[piece.request] for piece in slices])
+        starts = np.array([piece.start for piece in slices])
+        counts = np.array([piece.count for piece in slices])
+        sampled = np.array([piece.sample for piece in slices])
+        ends = starts + counts
+        order = np.lexsort((ends, counts != 1))
+        edges = np.cumsum(counts[order])
+        last = np.empty_like(edges)
+        last[order] = edges - 1
+        flat_rows = np.repeat(rows[order], counts[order])
+        positions = np.arange(edges[-1]) + np.repeat(ends[order] - edges, counts[order])
+        slots = self._tables[flat_rows, positions // size] * size + positions % size
+        widest = -(-int(ends.max()) // size)
+        # one transfer for all that is as long as the batch
+        parts = (self._tokens[flat_rows, positions], positions, slots, last[sampled])
+        moved = torch.from_numpy(np.concatenate(parts)).to(self._device, non_blocking=True)
+        tokens, where, targets, heads = moved.split_with_sizes([part.size for part in parts])
+        tables = torch.from_numpy(self._tables[rows[order], :widest]).to(self._device)
+        paged = PagedBatch(targets, tables, counts[order], ends[order], size)
+        choices = self._choices(rows[sampled], ends[sampled])
+        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices)
+
+    def _choices(self, rows: Integers, ends: Integers) -> Choices:
+        """Collect the sampling parameters of some rows."""
+        state = self._state[rows]
+        return Choices(
+            temperature=state["temperature"],
+            top_k=state["top_k"],
+            top_p=state["top_p"],
+            seed=state["seed"],
+            index=ends - state["prompt"],
+        )
+
+    def _problem(self, arrival: Arrival) -> str | None:
+        """Say why an arrival cannot be computed."""
+        if not all(0 <= block < self._blocks for block in arrival.blocks):
+            return f"the plan names KV blocks that are not among the worker's {self._blocks}"
+        cached = arrival.blocks[: -(-arrival.computed // self._block_size)]
+        if arrival.computed > len(cached) * self._block_size:
+            return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"
+        if not self._tainted.isdisjoint(cached):
+            return "its cached prefix belongs to a request that failed"
+        return None
+
+    def _hold(self, row: int, blocks: Sequence[int], fresh: Iterable[int]) -> None:
+        """Append to a request's block table; the `fresh` ones will be written before they are read."""
+        held = int(self._state["held"][row])
+        wanted = held + len(blocks)
+        if wanted > self._tables.shape[1]:
+            self._tables = _grown(self._tables, (self._tables.shape[0], 2 * wanted))
+        self._tables[row, held:wanted] = blocks
+        self._state["held"][row] = wanted
+        if self._tainted:
+            self._tainted.difference_update(fresh)
+
+    def _take_row(self, tokens: int) -> int:
+        """Return a free row with room for a request's tokens."""
+        if not self._free:
+            old = len(self._state)
+            new = max(8, 2 * old)
+            self._state = _grown(self._state, (new,))
+            self._tokens = _grown(self._tokens, (new, self._tokens.shape[1]))
+            self._tables = _grown(self._tables, (new, self._tables.shape[1]))
+            self._free.extend(range(new - 1, old - 1, -1))
+        self._widen(tokens + 1)
+        return self._free.pop()
+
+    def _widen(self, tokens: int) -> None:
+        """Make room for so many tokens in every row."""
+        if tokens > self._tokens.shape[1]:
+            self._tokens = _grown(self._tokens, (self._tokens.shape[0], 2 * tokens))
+
+
+def _grown(old: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return a larger array with the old one in its first corner and zeros elsewhere."""
+    new = np.zeros(shape, old.dtype)
+    new[tuple(slice(0, length) for length in old.shape)] = old
+    return new

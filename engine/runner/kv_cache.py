@@ -1,0 +1,68 @@
+"""The memory of keys and values: how much a block takes, how many fit, and the tensors themselves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.errors import NotEnoughMemory
+from engine.models.config import ModelConfig
+from engine.models.decoder import Decoder
+from engine.platforms import Platform
+
+_SHARE_OF_ACCELERATOR: Final = 0.85
+_SHARE_OF_HOST: Final = 0.25
+"""Other processes live here too."""
+
+
+def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    """Return the bytes of one KV block over all layers."""
+    return config.layers * block_size * 2 * config.kv_heads * config.head_dim * dtype.itemsize
+
+
+def blocks_that_fit(platform: Platform, one: int, share: float | None = None) -> int:
+    """Return how many blocks of `one` bytes fit into a share of the memory that is free now.
+
+    Args:
+        platform: Whose memory.
+        one: What `block_bytes` says.
+        share: Between 0 and 1; 0.85 of an accelerator or 0.25 of a host's memory where it is `None`.
+
+    Raises:
+        NotEnoughMemory: Not even one does.
+    """
+    if share is None:
+        share = _SHARE_OF_HOST if platform.kind == "cpu" else _SHARE_OF_ACCELERATOR
+    available = int(platform.free_memory() * share)
+    if available < one:
+        raise NotEnoughMemory(one, available, "free memory on the device, or raise memory_share")
+    return available // one
+
+
+class KvCache:
+    """Keys and values of every layer, in blocks. Entries are always finite: they start as zeros."""
+
+    def __init__(self, model: Decoder, blocks: int, block_size: int) -> None:
+        """Allocate `blocks` of `block_size` tokens, in the number format and on the device of the model.
+
+        Raises:
+            NotEnoughMemory: The device refuses.
+        """
+        config = model.config
+        self.blocks = blocks
+        self.block_size = block_size
+        shape = (config.layers, blocks, block_size, 2, config.kv_heads, config.head_dim)
+        try:
+            memory = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        except RuntimeError as error:  # torch's own OutOfMemoryError is one; the host's allocator raises it plain
+            needed = blocks * block_bytes(config, block_size, model.dtype)
+            raise NotEnoughMemory(needed, 0, "lower `blocks` or memory_share") from error
+        self._memory = memory
+        self.layers = tuple(memory)
+        """Per layer [blocks, block_size, 2, kv_heads, head_dim]."""
+
+    def clear(self, slots: Tensor) -> None:
+        """Write zeros over the entries of int64 `slots` [tokens] in every layer."""
+        self._memory.flatten(1, 2)[:, slots] = 0

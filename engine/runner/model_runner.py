@@ -1,0 +1,157 @@
+"""Executes the plans of one scheduler on one device.
+
+The tokens sampled in a step are kept here, so a plan may name the position after a token that the scheduler has not
+seen yet: plans can be sent one ahead. A request that has come to its end meanwhile is computed all the same, and the
+scheduler drops what it did not need.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.kernels.batch import Integers
+from engine.models.config import ModelConfig
+from engine.models.decoder import Decoder
+from engine.models.registry import load_model
+from engine.models.weights import find_checkpoint
+from engine.platforms import Dtype, Platform
+from engine.runner.inputs import FlatBatch, RequestTable
+from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
+from engine.sampling import sample
+from schemas.steps import StepPlan, StepResult
+
+_NOT_FINITE: Final = "the model computed a number that is not finite"
+
+
+class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told when it is made."""
+
+    model: str
+    """A checkpoint folder, or the id of a hub model."""
+    dtype: Dtype = "auto"
+    block_size: int = 16
+    """Tokens per KV block: the scheduler's."""
+    blocks: int | None = None
+    """KV blocks to hold; as many as `memory_share` gives if `None`."""
+    memory_share: float | None = None
+    """Part of the memory free after loading that KV blocks may fill; by kind of device if `None`."""
+
+
+class ModelRunner:
+    """A model, its KV cache, and what is known of each request."""
+
+    def __init__(self, model: Decoder, cache: KvCache, worker: str) -> None:
+        """Make a runner without requests; `worker` is the id that its results carry."""
+        self._model = model
+        self._cache = cache
+        self._worker = worker
+        self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's."""
+        return self._model.config
+
+    @property
+    def blocks(self) -> int:
+        """KV blocks there is memory for."""
+        return self._cache.blocks
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per block."""
+        return self._cache.block_size
+
+    def reset(self) -> None:
+        """Forget every request. The content of KV blocks stays: a full plan may name them as a cached prefix."""
+        self._requests.clear()
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Apply a plan's changes, compute its slices, sample where it asks.
+
+        What cannot be computed for one request (not finite, or a plan that does not fit what is known here) becomes
+        an entry of `errors`, now and for every later slice of that request, and leaves the others as they are.
+        """
+        began = time.perf_counter()
+        if plan.full:
+            self.reset()
+        self._requests.forget(plan.gone)
+        for arrival in plan.arrivals:
+            self._requests.admit(arrival)
+        batch, errors = self._requests.gather(plan.slices)
+        tokens: list[tuple[str, int]] = []
+        if batch is not None:
+            tokens = self._compute(batch, errors)
+        spent = time.perf_counter() - began
+        return StepResult(
+            n=plan.n,
+            epoch=plan.epoch,
+            worker=self._worker,
+            tokens=tuple(tokens),
+            errors=tuple(errors),
+            compute_us=round(spent * 1e6),
+        )
+
+    @torch.inference_mode()
+    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> list[tuple[str, int]]:
+        """Run the model over a batch; return (request, token) in the plan's order, append to `errors`."""
+        hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
+        sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
+        if not batch.sampled.any():
+            tokens = np.empty(0, np.int64)
+            broken = self._broken(batch, sound.cpu(), None)
+        else:
+            logits = self._model.logits(hidden.index_select(0, batch.heads))
+            sampled = sample(logits, batch.choices)
+            tokens = sampled.cpu().numpy()
+            broken = self._broken(batch, sound.cpu(), logits.sum(dim=-1).isfinite().cpu())
+        self._requests.record(batch, tokens)
+        for index in broken:
+            self._fail(batch, index)
+            errors.append((batch.slices[index].request, _NOT_FINITE))
+        names = [piece.request for piece in batch.slices if piece.sample]
+        failed = {batch.slices[index].request for index in broken}
+        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed]
+
+    def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
+        """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""
+        if sound.all() and (logits_sound is None or logits_sound.all()):
+            return []
+        bad: Integers = np.flatnonzero(~sound.numpy())
+        heads = np.zeros(len(batch.slices), np.bool_)
+        if logits_sound is not None:
+            heads[batch.sampled] = ~logits_sound.numpy()
+        counts = [piece.count for piece in batch.slices]
+        return [
+            index
+            for index, (last, count) in enumerate(zip(batch.last.tolist(), counts, strict=True))
+            if heads[index] or ((bad > last - count) & (bad <= last)).any()
+        ]
+
+    def _fail(self, batch: FlatBatch, index: int) -> None:
+        """Drop a request that went wrong, and what it wrote: nobody may read numbers that are not finite."""
+        last, count = int(batch.last[index]), batch.slices[index].count
+        self._cache.clear(batch.paged.slots[last - count + 1 : last + 1])
+        self._requests.fail(batch, index, _NOT_FINITE)
+
+
+def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:
+    """Load a checkpoint and allocate its KV cache.
+
+    Raises:
+        CheckpointError: The checkpoint is not there or not whole.
+        UnsupportedModel: Its architecture is not one of ours.
+        NotEnoughMemory: The KV cache does not fit.
+    """
+    model = load_model(find_checkpoint(config.model), platform, config.dtype)
+    blocks = config.blocks
+    if blocks is None:
+        one = block_bytes(model.config, config.block_size, model.dtype)
+        blocks = blocks_that_fit(platform, one, config.memory_share)
+    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker)
