@@ -30,7 +30,7 @@ class Live:
             if fact.kind == "shard":
                 continue
             frame = Committed(
-                id=f"{envelope.shard}-{sequence}-{index}",
+                id=f"{sequence}-{index}",
                 type=fact.type,
                 subject=fact.entity,
                 time=time,

@@ -158,3 +158,8 @@ def dead(shard: int, kind: str) -> str:
 def lease(process: str) -> str:
     """A process's sign of life."""
     return f"$KV.LEASE.{checked(process, 'process')}"
+
+
+def status(slot: str) -> str:
+    """Where a process says how it does."""
+    return f"rpc.{checked(slot, 'slot')}.status"

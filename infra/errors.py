@@ -7,6 +7,10 @@ InfraError
 │   ├── ForeignDirectory       a folder with files that are not ours
 │   ├── ShardsDiffer           made with another number of shards
 │   └── DiskTooFull            not enough free space to begin
+├── AgentsNotFound             a place named with `--agents` gives no agents
+├── CheckpointNotFound         the model that was named cannot be had
+├── PortBusy                   the port of the HTTP bridge is taken
+├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
     ├── PostgresVersion        the data belongs to another major version of Postgres
@@ -129,3 +133,36 @@ class ServerFailed(ServerError):
         super().__init__(f"{name} {what}; see {str(log)!r}{lines}")
         self.name = name
         self.log = log
+
+
+class AgentsNotFound(InfraError):
+    """A place named with `--agents` gives no agents."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"--agents {place}: {problem} (name a Python file or module that defines an Agent)")
+        self.place = place
+
+
+class PortBusy(InfraError):
+    """Somebody else listens on the port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"port {port} on {host} is in use: stop what uses it, or choose another with --port")
+        self.port = port
+
+
+class StackFailed(InfraError):
+    """A process of the stack did not come up, or kept ending."""
+
+    def __init__(self, process: str, problem: str, log: Path, tail: str) -> None:
+        lines = f"; its last lines:\n{tail}" if tail else ""
+        super().__init__(f"{process} {problem}; see {str(log)!r}{lines}")
+        self.process = process
+
+
+class CheckpointNotFound(InfraError):
+    """The model that was named cannot be had."""
+
+    def __init__(self, model: str, problem: str) -> None:
+        super().__init__(f"model {model!r}: {problem} (give --model a folder in Hugging Face layout, or a hub id)")
+        self.model = model

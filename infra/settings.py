@@ -22,7 +22,9 @@ class EngineSettings(Wire, frozen=True):
     dtype: str = "auto"
     block_size: int = 16
     """Tokens per KV block."""
-    kv_blocks: int = 2048
+    kv_blocks: int = 0
+    """KV blocks to hold memory for; 0 takes what fits `kv_memory_mb`."""
+    kv_memory_mb: int = 256
     context_length: int = 0
     """Tokens; 0 takes the model's own."""
     threads: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Protocol
 
 import msgspec
@@ -35,3 +36,7 @@ class Context(msgspec.Struct, frozen=True):
     """Microseconds since the Unix epoch."""
     seed: int
     """A random 48-bit integer, drawn once per decision and recorded by the events that use it."""
+
+
+TRACE: ContextVar[str] = ContextVar("traceparent", default="")
+"""The W3C trace context of what this task works on: read by the log formatter alone, never by a decision."""

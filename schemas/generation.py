@@ -89,7 +89,6 @@ class Outputs(Record, frozen=True):
 
     epoch: str
     """The scheduler process (`producer_run`) that speaks."""
-    step: int
     outputs: tuple[Output, ...]
 
 
@@ -100,3 +99,5 @@ class Announce(Wire, frozen=True):
     epoch: str
     model: str
     context_length: int
+    ready: bool = False
+    """Whether a worker has its model loaded."""

@@ -18,7 +18,7 @@ class Committed(Wire, frozen=True, tag="committed", tag_field="frame"):
     """An event, after its append was acknowledged."""
 
     id: str
-    """`<shard>-<sequence>-<index>`: the place in the log."""
+    """`<sequence>-<index>`: the place in the log."""
     type: str
     subject: str
     """The entity."""

@@ -169,13 +169,16 @@ def _ask_model(folding: _Folding, name: str) -> None:
 
 
 def _call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
-    return CallModel(called.effect, "run", run.id, called, run.profile, state.messages[: called.seen])
+    return CallModel(
+        called.effect, "run", run.id, called.traceparent, called, run.profile, state.messages[: called.seen]
+    )
 
 
 def _call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> CallTool:
     binding = next(tool for tool in run.profile.tools if tool.name == call.name)
     called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
-    return CallTool(effect, "run", run.id, called, run.profile.agent, dict(state.notes))
+    trace = state.commands[run.id].traceparent
+    return CallTool(effect, "run", run.id, trace, called, run.profile.agent, dict(state.notes))
 
 
 def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:

@@ -31,6 +31,7 @@ class Effect(msgspec.Struct, frozen=True):
     """The effect id: the same for every attempt."""
     kind: str
     entity: str
+    traceparent: str
 
 
 class Decision(NamedTuple):

@@ -23,7 +23,7 @@ from bus.live import Live
 from bus.log import START, read_shard
 from schemas import codec
 from schemas.commands import Command
-from schemas.context import Chance, Clock, Context, Ids
+from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.live import Outcome
 from schemas.runs import CommandRefused, Event
@@ -149,6 +149,7 @@ class ShardOwner:
     async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Decide on a command, commit, tell its sender, then acknowledge it."""
         command = delivery.command
+        TRACE.set(command.traceparent)
         cell = self._cell(command.kind, command.tenant, command.thread)
         machine = self._runtime.machines[command.kind]
         async with cell.lock:
@@ -208,6 +209,7 @@ class ShardOwner:
 
     async def _perform(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
         """Do an effect, commit its result with what follows from it, and go on."""
+        TRACE.set(effect.traceparent)
         version = cell.versions[effect.kind, effect.entity]
         performer = self._runtime.performers[cell.family]
         event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
@@ -218,7 +220,7 @@ class ShardOwner:
             after = machine.evolve(cell.state, result)
             context = Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
             decision = machine.follow(after, result, context)
-            await self._commit(cell, [result, *decision.events], effect.id, getattr(event, "traceparent", ""))
+            await self._commit(cell, [result, *decision.events], effect.id, effect.traceparent)
             self._begin_all(tasks, cell, decision)
 
 

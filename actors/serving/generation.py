@@ -90,7 +90,7 @@ class GenerationMachine:
             Emitted("generation", state.id, CommandAccepted(command=command)),
             Emitted("generation", state.id, called),
         ]
-        return Decision(events, [AnswerPrompt(called.effect, "generation", state.id, called, command)])
+        return Decision(events, [_answer_prompt(state.id, called, command)])
 
     def follow(self, state: Generation, result: Emitted, context: Context) -> Decision:
         """Nothing follows: the result is the end."""
@@ -100,7 +100,7 @@ class GenerationMachine:
         """List the call without an answer, if there is one."""
         if state.asking is None or state.command is None:
             return []
-        return [AnswerPrompt(state.asking.effect, "generation", state.id, state.asking, state.command)]
+        return [_answer_prompt(state.id, state.asking, state.command)]
 
 
 def _unfit(state: Generation, command: Command) -> Problem | None:
@@ -122,3 +122,7 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         seed=context.seed if data.seed is None else data.seed,
         max_tokens=defaults.max_tokens if data.max_tokens is None else data.max_tokens,
     )
+
+
+def _answer_prompt(identity: str, called: ModelCalled, command: Command) -> AnswerPrompt:
+    return AnswerPrompt(called.effect, "generation", identity, command.traceparent, called, command)

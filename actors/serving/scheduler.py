@@ -1,0 +1,146 @@
+"""The scheduler actor: takes generations from frontends, publishes step plans, applies results, sends tokens back.
+
+All state is the `Scheduler`'s, a pure machine; this actor only moves messages. Nothing is acknowledged between two
+steps: a plan is one publish that every worker hears and the trace keeps. A lost message shows as a missing number,
+and whoever notices asks for a full plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+
+import msgspec
+
+from bus import subjects
+from bus.connection import Connection, Message
+from engine.core.scheduler import Scheduler
+from schemas import codec
+from schemas.context import Clock
+from schemas.errors import BadShape
+from schemas.generation import (
+    Abort,
+    Accepted,
+    Announce,
+    Answer,
+    Attach,
+    Output,
+    Outputs,
+    Refused,
+    Submit,
+)
+from schemas.steps import RequestEvent, Resync, StepResult
+
+log = logging.getLogger(__name__)
+
+
+class SchedulerActor:
+    """Serves one engine."""
+
+    def __init__(self, connection: Connection, scheduler: Scheduler, announce: Announce, clock: Clock) -> None:
+        self._connection = connection
+        self._scheduler = scheduler
+        self._announce = announce
+        self._clock = clock
+        self._engine = announce.engine
+        self._frontends: dict[str, str] = {}
+        self._planning = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        engine, connection = self._engine, self._connection
+        await connection.subscribe(subjects.submit(engine), self._submit)
+        await connection.subscribe(subjects.attach(engine), self._attach)
+        await connection.subscribe(subjects.abort(engine), self._abort)
+        await connection.subscribe(subjects.describe(engine), self._describe)
+        await connection.subscribe(subjects.result(engine), self._result)
+        await connection.subscribe(subjects.resync(engine), self._resync)
+        # results and requests may have been lost with the connection: everyone says again where he stands
+        connection.on_reconnect(self._say_up)
+        await self._say_up()
+        await asyncio.Event().wait()
+
+    async def _say_up(self) -> None:
+        await self._connection.publish(subjects.announcements(self._engine), codec.encode(self._announce))
+
+    async def _describe(self, message: Message) -> None:
+        await self._connection.publish(message.reply, codec.encode(self._announce))
+
+    async def _submit(self, message: Message) -> None:
+        try:
+            submit: Submit = codec.decode(message.data, Submit)
+        except BadShape as error:
+            await self._answer(message, Refused(request="", reason="invalid", message=str(error)))
+            return
+        answer = self._scheduler.submit(submit)
+        if isinstance(answer, Accepted):
+            self._frontends[submit.request] = submit.frontend
+        await self._answer(message, answer)
+        if isinstance(answer, Accepted):
+            # a request known before has tokens already; its new frontend counts from those it submitted
+            await self._send_from(submit.request, len(submit.output))
+            await self._plan()
+
+    async def _attach(self, message: Message) -> None:
+        attach: Attach = codec.decode(message.data, Attach)
+        known = self._scheduler.attach(attach.request, attach.start) is not None
+        if not known:
+            text = f"no generation {attach.request!r} here: submit it again"
+            await self._answer(message, Refused(request=attach.request, reason="unknown", message=text))
+            return
+        self._frontends[attach.request] = attach.frontend
+        await self._answer(message, Accepted(request=attach.request))
+        await self._send_from(attach.request, attach.start)
+
+    async def _send_from(self, request: str, start: int) -> None:
+        event = self._scheduler.attach(request, start)
+        if event is not None and (event.tokens or event.finish is not None):
+            await self._send([event])
+
+    async def _abort(self, message: Message) -> None:
+        abort: Abort = codec.decode(message.data, Abort)
+        self._scheduler.abort(abort.request)
+        await self._plan()
+
+    async def _result(self, message: Message) -> None:
+        result: StepResult = codec.decode(message.data, StepResult)
+        if result.epoch != self._announce.epoch:
+            return
+        events = self._scheduler.apply(result)
+        await self._plan()
+        await self._send(events)
+
+    async def _resync(self, message: Message) -> None:
+        resync: Resync = codec.decode(message.data, Resync)
+        log.info("worker %s asks for a full plan (%s, step %s)", resync.worker, resync.reason, resync.expected)
+        self._scheduler.resync(resync)
+        if message.reply:
+            await self._connection.publish(message.reply, b"{}")
+        if not self._announce.ready:
+            self._announce = msgspec.structs.replace(self._announce, ready=True)
+            await self._say_up()
+        await self._plan()
+
+    async def _plan(self) -> None:
+        """Publish plans until the scheduler has nothing more to plan."""
+        async with self._planning:
+            while (plan := self._scheduler.plan(self._clock.now())) is not None:
+                await self._connection.publish(subjects.plan(self._engine), codec.encode(plan))
+
+    async def _send(self, events: list[RequestEvent]) -> None:
+        by_frontend: dict[str, list[Output]] = defaultdict(list)
+        for event in events:
+            frontend = self._frontends.get(event.request)
+            if frontend is not None:
+                output = Output(event.request, event.start, event.tokens, event.finish, event.cached)
+                by_frontend[frontend].append(output)
+            if event.finish is not None:
+                self._frontends.pop(event.request, None)
+        for frontend, outputs in by_frontend.items():
+            message = Outputs(self._announce.epoch, tuple(outputs))
+            await self._connection.publish(subjects.outputs(self._engine, frontend), codec.encode(message))
+
+    async def _answer(self, message: Message, answer: Answer) -> None:
+        if message.reply:
+            await self._connection.publish(message.reply, codec.encode(answer))

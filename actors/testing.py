@@ -1,0 +1,81 @@
+"""Doubles for agent authors and tests: a scripted model, a fixed clock, counted ids, known chance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from actors.errors import CallFailed
+from actors.models.provider import ModelAnswer, ModelCall, OnText
+from schemas.messages import ToolCall, Usage
+from schemas.runs import Problem
+
+Say = str | ToolCall | Sequence[ToolCall] | Problem
+"""A line of a script: text, tool calls, or a failure."""
+
+
+@dataclass
+class ScriptedModel:
+    """A `ModelProvider` that answers from a function of the call, a word at a time.
+
+    Keeps every call it got; an effect id that comes again gets the same answer, as an engine would give it.
+    """
+
+    script: Callable[[ModelCall], Say]
+    calls: list[ModelCall] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    """When given, an answer waits for it after its first word."""
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Answer as scripted."""
+        self.calls.append(call)
+        said = self.script(call)
+        usage = Usage(prompt_tokens=len(call.messages), completion_tokens=1)
+        if isinstance(said, Problem):
+            raise CallFailed(said)
+        if not isinstance(said, str):
+            calls = (said,) if isinstance(said, ToolCall) else tuple(said)
+            return ModelAnswer(text="", finish_reason="tool_calls", usage=usage, tool_calls=calls)
+        offset = 0
+        for word in said.split(" "):
+            piece = word if offset == 0 else " " + word
+            await on_text(offset, piece)
+            offset += len(piece)
+            if self.hold is not None:
+                await self.hold.wait()
+        return ModelAnswer(text=said, finish_reason="stop", usage=usage)
+
+
+@dataclass
+class FixedClock:
+    """A clock that stands still until it is set."""
+
+    microseconds: int = 1_767_225_600_000_000
+
+    def now(self) -> int:
+        """Return the time it was set to."""
+        return self.microseconds
+
+
+@dataclass
+class CountedIds:
+    """Ids that count: `c1`, `c2`, …"""
+
+    made: int = 0
+
+    def new(self, prefix: str) -> str:
+        """Return the next id."""
+        self.made += 1
+        return f"{prefix}{self.made}"
+
+
+@dataclass
+class KnownChance:
+    """Draws the same number for ever."""
+
+    number: int = 7
+
+    def bits(self, count: int) -> int:
+        """Return the number, cut to `count` bits."""
+        return self.number & ((1 << count) - 1)

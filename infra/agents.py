@@ -1,0 +1,53 @@
+"""Finds the agents that a user's files and modules define."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from actors.agent.definition import Agent
+from infra.demo import DEMO
+from infra.errors import AgentsNotFound
+
+
+def load_agents(places: Sequence[str]) -> list[Agent]:
+    """Return the demo agent and every `Agent` at the top level of the files or modules named.
+
+    Raises:
+        AgentsNotFound: a place cannot be imported or defines no agent, or two agents share a name.
+    """
+    agents: dict[str, Agent] = {DEMO.name: DEMO}
+    for place in places:
+        found = [value for value in vars(_module(place)).values() if isinstance(value, Agent)]
+        if not found:
+            raise AgentsNotFound(place, "it defines no Agent at its top level")
+        for agent in found:
+            if agents.get(agent.name, agent) is not agent:
+                raise AgentsNotFound(place, f"there is another agent named {agent.name!r}")
+            agents[agent.name] = agent
+    return list(agents.values())
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return _imported(place, lambda: importlib.import_module(place))
+    path = Path(place)
+    name = f"ostinato_agents_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise AgentsNotFound(place, "there is no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    loader = spec.loader
+    return _imported(place, lambda: loader.exec_module(module) or module)
+
+
+def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
+    try:
+        return load()
+    except Exception as error:
+        raise AgentsNotFound(place, f"importing it failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,67 @@
+"""Finds the checkpoint a setting names, and settles what its configuration decides. Without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from infra.errors import CheckpointNotFound
+from infra.settings import EngineSettings
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+_LONGEST = 32_768
+"""Context taken when the model allows more and nothing is asked for, tokens."""
+
+
+def resolve_engine(settings: EngineSettings) -> EngineSettings:
+    """Return the settings with a local model folder, a context length and a number of KV blocks.
+
+    Raises:
+        CheckpointNotFound: no such folder, no such hub id, or no `config.json`.
+    """
+    folder = _folder(settings.model)
+    config = _config(folder, settings.model)
+    own = int(config.get("max_position_embeddings", 2048))
+    length = settings.context_length or min(own, _LONGEST)
+    if length > own:
+        raise CheckpointNotFound(settings.model, f"context_length {length} is more than the model's {own}")
+    blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
+    least = -(-length // settings.block_size) + 1
+    return msgspec.structs.replace(settings, model=str(folder), context_length=length, kv_blocks=max(blocks, least))
+
+
+def _block_bytes(config: dict[str, Any], settings: EngineSettings) -> int:
+    heads = int(config["num_attention_heads"])
+    width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
+    per_token = 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads", heads)) * width
+    return per_token * settings.block_size * _BYTES[settings.dtype]
+
+
+def _folder(model: str) -> Path:
+    path = Path(model)
+    if path.is_dir():
+        return path.absolute()
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise CheckpointNotFound(model, "there is no such folder")
+    return _downloaded(model)
+
+
+def _downloaded(model: str) -> Path:
+    # imported on demand: only those who name a hub id wait for it
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointNotFound(model, f"no such folder, and the hub says: {error}") from error
+
+
+def _config(folder: Path, model: str) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = msgspec.json.decode((folder / "config.json").read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointNotFound(model, f"its config.json cannot be read: {error}") from error
+    return config
