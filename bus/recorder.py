@@ -126,6 +126,8 @@ class Copy:
         self._stream = stream
         self._process = process
         self._cursor = Cursor(stream, 1, 0, "")
+        self._checked = False
+        """Whether the stream is known to be the one the cursor speaks of."""
         self._moved = asyncio.Condition()
 
     @property
@@ -136,7 +138,7 @@ class Copy:
     async def reached(self, sequence: int) -> None:
         """Wait until `sequence` is recorded."""
         async with self._moved:
-            await self._moved.wait_for(lambda: self._cursor.sequence >= sequence)
+            await self._moved.wait_for(lambda: self._checked and self._cursor.sequence >= sequence)
 
     async def run(self) -> None:
         """Copy until cancelled."""
@@ -157,10 +159,13 @@ class Copy:
 
     async def _follow(self, rows: Rows) -> None:
         """Copy for as long as the feed lasts."""
+        self._checked = False
         try:
             await self._check_life()
         except (Refused, Unavailable, TimeoutError) as error:
             raise FeedLost(f"stream {self._stream!r}: {error}") from error
+        self._checked = True
+        await self._move(self._cursor)
         feed = await Feed.open(self._connection, self._stream, self._cursor.sequence + 1)
         try:
             while True:
