@@ -43,7 +43,12 @@ def _module(place: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     loader = spec.loader
-    return _imported(place, lambda: loader.exec_module(module) or module)
+
+    def load() -> ModuleType:
+        loader.exec_module(module)
+        return module
+
+    return _imported(place, load)
 
 
 def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,10 @@ def _folder(model: str) -> Path:
 
 
 def _downloaded(model: str) -> Path:
-    # imported on demand: only those who name a hub id wait for it
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
+    hub = importlib.import_module("huggingface_hub")  # on demand: only those who name a hub id wait for it
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        return Path(hub.snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+    except (OSError, ValueError) as error:
         raise CheckpointNotFound(model, f"no such folder, and the hub says: {error}") from error
 
 

@@ -6,9 +6,12 @@ InfraError
 │   ├── DataDirectoryVersion   made by another version of Ostinato
 │   ├── ForeignDirectory       a folder with files that are not ours
 │   ├── ShardsDiffer           made with another number of shards
-│   └── DiskTooFull            not enough free space to begin
+│   ├── DiskTooFull            not enough free space to begin
+│   ├── NoDataDirectory        there is none at the path
+│   └── NotRunning             no stack runs on it
 ├── AgentsNotFound             a place named with `--agents` gives no agents
 ├── CheckpointNotFound         the model that was named cannot be had
+├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
@@ -166,3 +169,25 @@ class CheckpointNotFound(InfraError):
     def __init__(self, model: str, problem: str) -> None:
         super().__init__(f"model {model!r}: {problem} (give --model a folder in Hugging Face layout, or a hub id)")
         self.model = model
+
+
+class NoDataDirectory(DataDirectoryError):
+    """There is no data directory at the path."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, f"no data directory at {str(path)!r}: name the one of your stack with --data")
+
+
+class NotRunning(DataDirectoryError):
+    """No stack runs on the data directory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, f"no stack runs on {str(path)!r}: start one with `ostinato up`, or name it with --data")
+
+
+class NothingRecorded(InfraError):
+    """The log knows nothing of an id."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(f"nothing recorded of {identity!r}: `ostinato replay ls` lists the threads")
+        self.identity = identity

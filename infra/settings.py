@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -19,7 +20,7 @@ class EngineSettings(Wire, frozen=True):
     """The name clients ask for."""
     model: str = str(EMBEDDED_CHECKPOINT)
     """A folder in Hugging Face layout, or a hub id."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     block_size: int = 16
     """Tokens per KV block."""
     kv_blocks: int = 0

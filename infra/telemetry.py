@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -40,3 +41,13 @@ def log_to_stderr(process: str, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def log_to_file(process: str, path: Path, level: int = logging.INFO) -> None:
+    """Send this process's log to a file, and its errors to standard error as plain lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = logging.FileHandler(path, encoding="utf-8")
+    lines.setFormatter(JsonLines(process))
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setLevel(logging.ERROR)
+    logging.basicConfig(level=level, handlers=[lines, errors], force=True)

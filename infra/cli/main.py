@@ -1,0 +1,93 @@
+"""The `ostinato` command: parses, then imports what the one command needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+_DATA = ".ostinato"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; errors that we know become one line on standard error and exit code 1 (2 for usage)."""
+    options = _parser().parse_args(argv)
+    if "module" not in options:
+        _parser().print_help()
+        raise SystemExit(2)
+    command = importlib.import_module(options.module)
+    try:
+        code: int = command.main(options)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in {"infra", "bus", "actors", "engine", "schemas"}:
+            raise
+        sys.stderr.write(f"ostinato: {error}\n")
+        code = 1
+    raise SystemExit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ostinato", description="Agents and models on one replayable event log.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _stack(commands.add_parser("up", help="start the stack and keep it running"), "infra.cli.up")
+    _stack(
+        commands.add_parser("demo", help="hold a short conversation with the demo agent, then stop"), "infra.cli.demo"
+    )
+    _run(commands.add_parser("run", help="send a message to an agent of the running stack"))
+    _replay(commands.add_parser("replay", help="read, show and verify what happened"))
+    return parser
+
+
+def _stack(parser: argparse.ArgumentParser, module: str) -> None:
+    parser.set_defaults(module=module)
+    _data(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address of the HTTP bridge (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
+    parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
+    parser.add_argument("--model-name", default=None, help="the name clients ask for (default: after the model)")
+    parser.add_argument("--agents", action="append", default=[], metavar="FILE", help="Python file with Agent objects")
+    parser.add_argument("--context-length", type=int, default=0, help="tokens (default: the model's own)")
+    parser.add_argument("--kv-memory-mb", type=int, default=256, help="memory for KV blocks (default: %(default)s)")
+    parser.add_argument("--agent-processes", type=int, default=1, help="how many processes run agents")
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.run")
+    _data(parser)
+    parser.add_argument("agent", metavar="AGENT", help="an agent's name, such as demo")
+    parser.add_argument("text", metavar="TEXT", help="what to say to it; - reads standard input")
+    parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
+    parser.add_argument("--json", action="store_true", help="print every frame as a JSON line")
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    ls = verbs.add_parser("ls", help="list threads, latest first")
+    ls.set_defaults(module="infra.cli.replay", verb="ls")
+    ls.add_argument("--limit", type=int, default=20)
+    ls.add_argument("--json", action="store_true", help="one JSON object a line")
+    show = verbs.add_parser("show", help="show what happened in a thread, run or generation")
+    show.set_defaults(module="infra.cli.replay", verb="show")
+    show.add_argument("id", metavar="ID")
+    show.add_argument("--steps", action="store_true", help="with the scheduler steps behind each model call")
+    show.add_argument("--json", action="store_true", help="one JSON object a line")
+    verify = verbs.add_parser("verify", help="decide again what was decided, and compare")
+    verify.set_defaults(module="infra.cli.replay", verb="verify")
+    verify.add_argument("ids", metavar="ID", nargs="*")
+    verify.add_argument("--all", action="store_true", help="every thread and generation")
+    verify.add_argument("--json", action="store_true", help="one JSON object a line")
+    for verb in (ls, show, verify):
+        _data(verb)
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default=_DATA, metavar="DIR", help="data directory (default: %(default)s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""`ostinato replay`: list threads, show what happened, verify what was decided."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from actors.agent.loop import ConversationMachine
+from actors.errors import Divergence
+from actors.runtime.machine import Machine
+from actors.runtime.replay import Recorded, Verdict, verify
+from actors.serving.generation import GenerationMachine
+from bus.store import Store, StoredEvent
+from infra.access import recorded
+from infra.cli.timeline import Line, lines, step_lines
+from infra.errors import NothingRecorded
+from schemas.times import rfc3339
+
+_TENANT = "default"
+_EVERY = 1_000_000
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run one verb."""
+    return asyncio.run(_VERBS[options.verb](options))
+
+
+async def _ls(options: argparse.Namespace) -> int:
+    async with recorded(options.data) as store:
+        threads = await store.threads(options.limit)
+    for thread in threads:
+        if options.json:
+            _print_json(thread._asdict())
+        else:
+            _print(f"{thread.thread:<26} {rfc3339(thread.last)[:19]}Z  {thread.events:>5} events")
+    if not threads and not options.json:
+        _print('nothing recorded yet: say something to an agent first (`ostinato run demo "Hello"`)')
+    return 0
+
+
+async def _show(options: argparse.Namespace) -> int:
+    async with recorded(options.data) as store:
+        events = await _find(store, options.id)
+        for line in lines(events):
+            await _show_line(store, line, options)
+    return 0
+
+
+async def _show_line(store: Store, line: Line, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json(line)
+    else:
+        _print(line.text())
+    if not options.steps or line.kind != "model.returned" or line.effect is None:
+        return
+    for step in step_lines(line.effect, await store.steps_of_request(line.effect)):
+        if options.json:
+            _print_json(step)
+        else:
+            _print(step.text())
+
+
+async def _find(store: Store, identity: str) -> list[StoredEvent]:
+    """Return the events of a thread, or of one run in its thread.
+
+    Raises:
+        NothingRecorded: the log knows no such id.
+    """
+    events = await store.events_of_thread(_TENANT, identity)
+    if events:
+        return events
+    own = await store.events_of_entity(_TENANT, "run", identity)
+    if not own:
+        raise NothingRecorded(identity)
+    whole = await store.events_of_thread(_TENANT, own[0].fact.thread)
+    mine = {event.fact.cause for event in own} | {identity}
+    return [event for event in whole if event.fact.entity == identity or event.fact.cause in mine]
+
+
+async def _verify(options: argparse.Namespace) -> int:
+    async with recorded(options.data) as store:
+        identities = options.ids or [thread.thread for thread in await store.threads(_EVERY)]
+        if not options.ids and not options.all:
+            raise NothingRecorded("(none given: name threads, or use --all)")
+        differing = 0
+        for identity in identities:
+            differing += not await _verify_one(store, identity, options)
+    if not options.json:
+        _print(f"{len(identities)} verified, {differing} differ")
+    return 1 if differing else 0
+
+
+async def _verify_one(store: Store, identity: str, options: argparse.Namespace) -> bool:
+    events = await store.events_of_thread(_TENANT, identity)
+    if not events:
+        raise NothingRecorded(identity)
+    machine: Machine[object] = GenerationMachine() if events[0].fact.kind == "generation" else ConversationMachine()  # type: ignore[assignment]
+    try:
+        verdict: Verdict = verify(machine, _TENANT, identity, _recorded(events))
+    except Divergence as difference:
+        if options.json:
+            _print_json(
+                {
+                    "thread": identity,
+                    "ok": False,
+                    "place": difference.place,
+                    "event": difference.event,
+                    "expected": difference.expected,
+                    "actual": difference.actual,
+                }
+            )
+        else:
+            _print(f"{identity}: DIFFERS at {difference.place}, event {difference.event}")
+            _print(f"    the code decides  {difference.expected}")
+            _print(f"    the record says   {difference.actual}")
+        return False
+    if options.json:
+        _print_json({"thread": identity, "ok": True, **verdict._asdict()})
+    else:
+        _print(f"{identity}: same ({verdict.events} events, {verdict.decisions} decisions)")
+    return True
+
+
+def _recorded(events: Sequence[StoredEvent]) -> list[Recorded]:
+    return [
+        Recorded(
+            place=f"{event.sequence}/{event.idx}",
+            time=event.time,
+            kind=event.fact.kind,
+            entity=event.fact.entity,
+            version=event.fact.version,
+            type=event.fact.type,
+            payload=bytes(event.fact.payload),
+            cause=event.fact.cause,
+            sequence=event.sequence,
+        )
+        for event in events
+    ]
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+_VERBS = {"ls": _ls, "show": _show, "verify": _verify}

@@ -1,0 +1,60 @@
+"""What `up` and `demo` share: options to settings, progress, and running a stack until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from infra.launcher import Progress
+from infra.settings import EngineSettings, Settings
+
+_PORT = 8000
+
+
+def settings_from(options: argparse.Namespace, default_port: int = _PORT) -> Settings:
+    """Give the settings that the command line asks for."""
+    engine = EngineSettings(context_length=options.context_length, kv_memory_mb=options.kv_memory_mb)
+    if options.model is not None:
+        name = options.model_name or Path(options.model).name
+        engine = msgspec.structs.replace(engine, model=options.model, name=name)
+    elif options.model_name is not None:
+        engine = msgspec.structs.replace(engine, name=options.model_name)
+    return Settings(
+        data=options.data,
+        host=options.host,
+        port=default_port if options.port is None else options.port,
+        agents=tuple(options.agents),
+        agent_processes=options.agent_processes,
+        engine=engine,
+    )
+
+
+def progress_line() -> Progress:
+    """Show the stages on one line of a terminal; one line each where the output is no terminal."""
+    terminal = sys.stderr.isatty()
+    done: list[str] = []
+
+    def show(stage: str, seconds: float) -> None:
+        done.append(f"{stage} {seconds:.1f}s")
+        if terminal:
+            end = "\n" if stage == "ready" else ""
+            sys.stderr.write("\r\033[Kstarting: " + "  ".join(done) + end)
+        elif stage == "ready":
+            sys.stderr.write("started: " + "  ".join(done) + "\n")
+        sys.stderr.flush()
+
+    return show
+
+
+def stopped_by_signal() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping

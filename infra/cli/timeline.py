@@ -1,0 +1,213 @@
+"""A thread's events as lines a person can follow: when, who, what, how many tokens, how long. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bus.store import StoredEvent, StoredStep
+from schemas import codec
+from schemas.commands import RunAgent
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    Event,
+    MemoryWritten,
+    MessageAdded,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
+from schemas.steps import StepPlan, StepResult
+from schemas.times import rfc3339
+
+_WIDTH = 100
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One event, told."""
+
+    place: str
+    """`<sequence>/<index>` in the log."""
+    time: str
+    at_s: float
+    """Seconds since the first event shown."""
+    actor: str
+    kind: str
+    """The event's type."""
+    entity: str
+    version: int
+    summary: str
+    tokens: str
+    """`<prompt>+<completion>`, with the cached ones in brackets."""
+    latency_s: float | None
+    """Since the intention this is the result of."""
+    effect: str | None
+    data: msgspec.Raw
+
+    def text(self) -> str:
+        """Write it for a terminal."""
+        latency = "" if self.latency_s is None else f"{self.latency_s * 1000:.0f} ms"
+        summary = self.summary if len(self.summary) <= _WIDTH else self.summary[: _WIDTH - 1] + "…"
+        return (
+            f"{self.at_s:>9.3f}s  {self.actor:<14} {self.kind:<18} {latency:>9} {self.tokens:>12}  {summary}".rstrip()
+        )
+
+
+def lines(events: Sequence[StoredEvent]) -> list[Line]:
+    """Tell a thread's events, in order."""
+    began: dict[str, int] = {}
+    told = []
+    for stored in events:
+        event = codec.event_of(stored.fact)
+        effect = getattr(event, "effect", None)
+        key = effect or stored.fact.entity
+        latency = None
+        if isinstance(event, ModelCalled | ToolCalled | RunStarted):
+            began[key] = stored.time
+        elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
+            latency = (stored.time - began[key]) / 1e6
+        actor, summary = _told(event)
+        told.append(
+            Line(
+                place=f"{stored.sequence}/{stored.idx}",
+                time=rfc3339(stored.time),
+                at_s=(stored.time - events[0].time) / 1e6,
+                actor=actor,
+                kind=stored.fact.type,
+                entity=stored.fact.entity,
+                version=stored.fact.version,
+                summary=summary,
+                tokens=_tokens(event),
+                latency_s=latency,
+                effect=effect,
+                data=stored.fact.payload,
+            )
+        )
+    return told
+
+
+def _tokens(event: Event) -> str:
+    if not isinstance(event, ModelReturned | RunFinished):
+        return ""
+    used = event.usage
+    cached = f"({used.cached_tokens})" if used.cached_tokens else ""
+    return f"{used.prompt_tokens}{cached}+{used.completion_tokens}"
+
+
+def _told(event: Event) -> tuple[str, str]:
+    """Say who did it, and what in one line."""
+    match event:
+        case CommandAccepted(command=command):
+            what = f"run {command.data.agent}" if isinstance(command.data, RunAgent) else f"ask {command.data.model}"
+            return command.source or "client", f"{what} (command {command.id})"
+        case CommandRefused(command=command, problem=problem):
+            return command.source or "client", f"refused: {problem.message}"
+        case MessageAdded(message=message):
+            return message.role, repr(message.content)
+        case MemoryWritten(topic=topic, text=text):
+            return "memory", f"{topic!r} = {text!r}"
+        case _:
+            return _told_of_run(event)
+
+
+def _told_of_run(event: Event) -> tuple[str, str]:
+    match event:
+        case RunQueued(behind=behind):
+            told = ("agent", f"waits for run {behind}")
+        case RunStarted(profile=profile):
+            told = ("agent", f"{profile.agent} on {profile.model}, tools: {', '.join(t.name for t in profile.tools)}")
+        case RunFinished(text=text, steps=steps):
+            told = ("agent", f"after {steps} model calls: {text!r}")
+        case RunFailed(problem=problem):
+            told = ("agent", f"{problem.kind}: {problem.message}")
+        case ModelCalled(step=step, seen=seen, model=model):
+            told = ("agent", f"step {step}: {model} sees {seen} messages")
+        case _:
+            told = _told_of_effect(event)
+    return told
+
+
+def _told_of_effect(event: Event) -> tuple[str, str]:
+    match event:
+        case ModelReturned(text=text, tool_calls=calls):
+            wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
+            told = ("model", f"wants {wants}" if calls else repr(text))
+        case ModelFailed(problem=problem):
+            told = ("model", f"{problem.kind}: {problem.message}")
+        case ToolCalled(call=call):
+            told = ("agent", f"{call.name} {call.arguments}")
+        case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):
+            told = ("tool", repr(content))
+        case _:
+            told = ("", "")
+    return told
+
+
+class StepLine(msgspec.Struct, frozen=True):
+    """One scheduler step, as it served one request."""
+
+    step: int
+    epoch: str
+    batch: int
+    """Requests computed in the step."""
+    others: tuple[str, ...]
+    """Those beside this one."""
+    start: int
+    """First position computed for this request."""
+    count: int
+    """Positions computed for it."""
+    blocks: tuple[int, ...]
+    """KV blocks it got in this step."""
+    cached: int
+    """Positions that were in the prefix cache, when this is its first step."""
+    token: int | None
+    """What was sampled for it."""
+    compute_us: int | None
+
+    def text(self) -> str:
+        """Write it for a terminal."""
+        took = "no result" if self.compute_us is None else f"{self.compute_us / 1000:.1f} ms"
+        got = f"  blocks +{list(self.blocks)}" if self.blocks else ""
+        cached = f"  {self.cached} positions cached" if self.cached else ""
+        token = "" if self.token is None else f"  token {self.token}"
+        span = f"{self.start}..{self.start + self.count - 1}"
+        return f"             step {self.step:<6} batch {self.batch:<3} positions {span:<10} {took}{token}{cached}{got}"
+
+
+def step_lines(request: str, steps: Sequence[StoredStep]) -> list[StepLine]:
+    """Tell the steps that served a request."""
+    told = []
+    for stored in steps:
+        plan: StepPlan = codec.decode(stored.plan, StepPlan)
+        results: list[StepResult] = [codec.decode(result, StepResult) for result in stored.results]
+        tokens: dict[str, Any] = dict(results[0].tokens) if results else {}
+        arrival = next((arrival for arrival in plan.arrivals if arrival.request == request), None)
+        for part in plan.slices:
+            if part.request != request:
+                continue
+            told.append(
+                StepLine(
+                    step=plan.n,
+                    epoch=plan.epoch,
+                    batch=len(plan.slices),
+                    others=tuple(other.request for other in plan.slices if other.request != request),
+                    start=part.start,
+                    count=part.count,
+                    blocks=(arrival.blocks if arrival is not None else ()) + part.blocks,
+                    cached=arrival.computed if arrival is not None else 0,
+                    token=tokens.get(request),
+                    compute_us=results[0].compute_us if results else None,
+                )
+            )
+    return told

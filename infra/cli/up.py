@@ -1,0 +1,49 @@
+"""`ostinato up`: the stack, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import uvloop
+
+from infra.cli.stack import progress_line, settings_from, stopped_by_signal
+from infra.errors import StackFailed
+from infra.launcher import Stack, running
+from infra.settings import Settings
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the stack in the foreground."""
+    return uvloop.run(_up(settings_from(options)))
+
+
+async def _up(settings: Settings) -> int:
+    async with running(settings, progress_line()) as stack:
+        sys.stdout.write(banner(stack))
+        sys.stdout.flush()
+        stopping = asyncio.create_task(stopped_by_signal().wait())
+        failing = asyncio.create_task(stack.supervisor.failed.wait())
+        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            given_up = next(child.name for child in stack.supervisor.statistics() if child.given_up)
+            raise StackFailed(given_up, "keeps ending", stack.directory.logs / f"{given_up}.log", "")
+        stopping.cancel()
+        failing.cancel()
+        sys.stderr.write("stopping\n")
+    return 0
+
+
+def banner(stack: Stack) -> str:
+    """Say where everything is and what to try first, in eight lines."""
+    body = '{"model": "agent/demo", "messages": [{"role": "user", "content": "What is 12 * 34?"}]}'
+    return (
+        f"Ostinato is up at {stack.url} (Ctrl-C stops it)\n"
+        f"  export OPENAI_BASE_URL={stack.url}/v1 OPENAI_API_KEY=none\n"
+        f"  NATS   {stack.servers.nats_url}\n"
+        f"  data   {stack.directory.path}\n"
+        f"  model  {stack.settings.engine.name}\n"
+        f"  try    curl {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n"
+        f"  then   ostinato replay ls --data {stack.settings.data}\n"
+    )

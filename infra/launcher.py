@@ -1,0 +1,236 @@
+"""Starts the whole stack from settings, keeps it up, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from actors.runtime.context import SystemChance, SystemClock, SystemIds
+from actors.runtime.supervisor import Child, Supervisor
+from bus import subjects
+from bus.connection import Connection
+from bus.errors import BusError
+from bus.store import Store
+from bus.streams import ensure_streams
+from infra.agents import load_agents
+from infra.bridge.app import Bridge
+from infra.checkpoint import resolve_engine
+from infra.errors import PortBusy, StackFailed
+from infra.readback import read_back_from
+from infra.services.data_directory import DataDirectory
+from infra.services.embedded import Servers, embedded
+from infra.services.nats_server import NatsServer
+from infra.services.postgres import Postgres
+from infra.settings import Place, Settings, encode_place
+from infra.telemetry import log_to_file
+
+log = logging.getLogger(__name__)
+
+READY_S = 120.0
+"""How long the model may take to load."""
+
+Progress = Callable[[str, float], None]
+"""Told of each stage that is done: its name, and seconds since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The running stack."""
+
+    settings: Settings
+    directory: DataDirectory
+    servers: Servers
+    connection: Connection
+    store: Store
+    supervisor: Supervisor
+    url: str
+    """Of the HTTP bridge."""
+
+
+def table(settings: Settings, servers: Servers) -> list[Place]:
+    """Give the process table: what runs beside this process. Stopped in this order."""
+    slots = [(f"agents-{n}", "agents") for n in range(settings.agent_processes)]
+    slots += [("scheduler-0", "scheduler"), ("worker-0", "worker"), ("recorder-0", "recorder")]
+    return [
+        Place(role=role, slot=slot, nats_url=servers.nats_url, postgres_url=servers.postgres_url, settings=settings)
+        for slot, role in slots
+    ]
+
+
+@asynccontextmanager
+async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack]:
+    """Run the stack for as long as the block runs.
+
+    Raises:
+        InfraError: something is wrong with the machine or the settings; says what and how to mend it.
+        BusError: the servers refuse what we need.
+    """
+    began = time.monotonic()
+
+    def stage(name: str) -> None:
+        progress(name, time.monotonic() - began)
+
+    load_agents(settings.agents)
+    settings = msgspec.structs.replace(settings, engine=await asyncio.to_thread(resolve_engine, settings.engine))
+    listening = _listen(settings)
+    directory = DataDirectory(Path(settings.data), shards=settings.shards)
+    with contextlib.closing(listening):
+        async with contextlib.AsyncExitStack() as exits:
+            servers = await exits.enter_async_context(embedded(directory))
+            connection = await exits.enter_async_context(await Connection.open(servers.nats_url, "host"))
+            await ensure_streams(connection, settings.shards)
+            store = await exits.enter_async_context(await Store.open(servers.postgres_url))
+            stage("servers")
+            log_to_file("host", directory.logs / "host.log")
+            supervisor = Supervisor([_child(place, directory) for place in table(settings, servers)])
+            supervisor.start()
+            exits.push_async_callback(supervisor.stop)
+            watching = asyncio.create_task(_keep_servers(servers), name="servers")
+            exits.callback(watching.cancel)
+            url = f"http://{settings.host}:{listening.getsockname()[1]}"
+            stack = Stack(settings, directory, servers, connection, store, supervisor, url)
+            await _wait_ready(stack, stage)
+            await exits.enter_async_context(_bridge(stack, listening))
+            await servers.record(http=url)
+            stage("ready")
+            yield stack
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the bridge's port before anything is started."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise PortBusy(settings.host, settings.port) from error
+    return listening
+
+
+def _child(place: Place, directory: DataDirectory) -> Child:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    argv = (sys.executable, "-m", "infra.process", encode_place(place))
+    return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
+
+
+async def _keep_servers(servers: Servers) -> None:
+    """Start a server again that ended, on the port it had."""
+
+    async def keep(server: NatsServer | Postgres, name: str) -> None:
+        while True:
+            code = await server.wait()
+            log.warning("%s ended with code %s: starting it again", name, code)
+            await server.restart()
+            await servers.record()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keep(servers.nats, "nats-server"))
+        tasks.create_task(keep(servers.postgres, "postgres"))
+
+
+async def _wait_ready(stack: Stack, stage: Callable[[str], None]) -> None:
+    """Wait until every process says so, and a worker has its model.
+
+    Raises:
+        StackFailed: a process keeps ending, or is not ready in time.
+    """
+    waiting = {child.name for child in stack.supervisor.statistics()}
+    deadline = time.monotonic() + READY_S
+    while waiting:
+        for slot in sorted(waiting):
+            status = await status_of(stack.connection, slot)
+            if status is not None and status["ready"]:
+                waiting.discard(slot)
+                stage(slot)
+        given_up = [child.name for child in stack.supervisor.statistics() if child.given_up]
+        if given_up or time.monotonic() > deadline:
+            slot = (given_up or sorted(waiting))[0]
+            problem = "keeps ending" if given_up else f"was not ready within {READY_S:.0f} s"
+            path = stack.directory.logs / f"{slot}.log"
+            raise StackFailed(slot, problem, path, await asyncio.to_thread(_tail, path))
+        await asyncio.sleep(0.05)
+
+
+def _tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-8:])
+
+
+async def status_of(connection: Connection, slot: str) -> dict[str, Any] | None:
+    """Ask a process how it does; None when it does not answer."""
+    try:
+        reply = await connection.request(subjects.status(slot), b"", 1.0)
+    except (BusError, TimeoutError):
+        return None
+    status: dict[str, Any] = msgspec.json.decode(reply.data)
+    return status
+
+
+@asynccontextmanager
+async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]:
+    settings = stack.settings
+
+    async def state() -> dict[str, Any]:
+        children = stack.supervisor.statistics()
+        answers = await asyncio.gather(*(status_of(stack.connection, child.name) for child in children))
+        parts = {
+            child.name: {"pid": child.pid, "restarts": child.restarts, "ready": bool(answer and answer["ready"])}
+            for child, answer in zip(children, answers, strict=True)
+        }
+        fine = all(part["ready"] for part in parts.values())
+        return {"status": "ok" if fine else "degraded", "processes": parts}
+
+    bridge = Bridge(
+        connection=stack.connection,
+        read_back=read_back_from(stack.store),
+        ids=SystemIds(),
+        clock=SystemClock(),
+        chance=SystemChance(),
+        models=(settings.engine.name,),
+        agents=tuple(agent.name for agent in load_agents(settings.agents)),
+        tenant=settings.tenant,
+        state=state,
+    )
+    config = uvicorn.Config(
+        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=3
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listening]), name="bridge")
+    await server.up.wait()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the launcher's own process decides when to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield

@@ -1,0 +1,77 @@
+"""A child of the process table: `python -m infra.process '<place as JSON>'`, started by the launcher.
+
+The role's module is imported on demand, so that torch is loaded by workers alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+import sys
+from typing import Any, Protocol, cast
+
+import msgspec
+import uvloop
+
+from actors.runtime.context import SystemIds
+from bus import subjects
+from bus.connection import Connection, Message
+from infra.settings import Place, decode_place
+from infra.telemetry import log_to_stderr
+
+
+class Status(msgspec.Struct):
+    """What a process answers on `rpc.<slot>.status`."""
+
+    slot: str
+    run: str
+    """The `producer_run`: changes with every start."""
+    ready: bool = False
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Role(Protocol):
+    """A module of `infra.roles`."""
+
+    async def run(self, place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
+        """Do the role's work until `stopping` is set; return when all is put away."""
+
+
+async def until(stopping: asyncio.Event, work: asyncio.Task[None]) -> None:
+    """Wait for the stop, then cancel the work; raise what the work raised if it ended first."""
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if work.done():
+        work.result()
+        return
+    work.cancel()
+    await asyncio.wait({work})
+
+
+async def run_place(place: Place) -> None:
+    """Run one place of the process table until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    status = Status(place.slot, SystemIds().new("p"))
+    role = cast("Role", importlib.import_module(f"infra.roles.{place.role}"))
+    async with await Connection.open(place.nats_url, place.slot, wait_s=10) as connection:
+
+        async def answer(message: Message) -> None:
+            await connection.publish(message.reply, msgspec.json.encode(status))
+
+        await connection.subscribe(subjects.status(place.slot), answer)
+        await role.run(place, connection, status, stopping)
+
+
+def main() -> None:
+    """Run the place given as the only argument."""
+    place = decode_place(sys.argv[1])
+    log_to_stderr(place.slot)
+    uvloop.run(run_place(place))
+
+
+if __name__ == "__main__":
+    main()

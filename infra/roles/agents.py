@@ -1,0 +1,53 @@
+"""The `agents` role: owns shards of threads, runs agents and generations, cuts text in its frontend."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from pathlib import Path
+
+from actors.serving.frontend import Frontend
+
+from actors.agent.actor import AgentPerformer
+from actors.agent.loop import ConversationMachine
+from actors.runtime.context import SystemChance, SystemClock, SystemIds
+from actors.runtime.shard import Runtime, own_shards
+from actors.serving.generation import GenerationMachine
+from actors.serving.prompt import GenerationPerformer
+from bus.commit import Writer
+from bus.connection import Connection
+from bus.lease import Leases
+from bus.live import Live
+from infra.agents import load_agents
+from infra.process import Status, until
+from infra.settings import Place
+from schemas.generation import Sampling
+
+
+async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
+    """Own shards until told to stop, then give the lease back."""
+    settings, engine, clock = place.settings, place.settings.engine, SystemClock()
+    agents = load_agents(settings.agents)
+    frontend = await asyncio.to_thread(Frontend, connection, engine.name, Path(engine.model), status.run)
+    await frontend.start()
+    live, models = Live(connection), {engine.name: frontend}
+    runtime = Runtime(
+        connection=connection,
+        clock=clock,
+        ids=SystemIds(),
+        chance=SystemChance(),
+        writer=Writer(status.run, importlib.metadata.version("ostinato")),
+        slot=place.slot,
+        machines={"agent": ConversationMachine(), "generation": GenerationMachine()},
+        performers={
+            "agent": AgentPerformer(agents, models, engine.name, live, clock),
+            "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
+        },
+    )
+    leases = Leases(connection, place.slot, status.run)
+
+    async def ready(shards: frozenset[int]) -> None:
+        status.ready, status.detail = True, {"shards": sorted(shards)}
+
+    await until(stopping, asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready)))
+    await leases.release()

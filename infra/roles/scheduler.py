@@ -1,0 +1,27 @@
+"""The `scheduler` role: one per engine, without torch."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engine.core.scheduler import Scheduler
+
+from actors.runtime.context import SystemClock
+from actors.serving.scheduler import SchedulerActor
+from bus.connection import Connection
+from engine.config import SchedulerConfig
+from infra.process import Status, until
+from infra.settings import Place
+from schemas.generation import Announce
+
+
+async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
+    """Schedule until told to stop."""
+    engine = place.settings.engine
+    config = SchedulerConfig(
+        blocks=engine.kv_blocks, context_length=engine.context_length, block_size=engine.block_size
+    )
+    announce = Announce(engine=engine.name, epoch=status.run, model=engine.name, context_length=engine.context_length)
+    actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock())
+    status.ready = True
+    await until(stopping, asyncio.create_task(actor.run()))

@@ -1,0 +1,35 @@
+"""The `worker` role: one per device; the only process that loads torch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+import torch
+
+from actors.serving.worker import WorkerActor
+from bus.connection import Connection
+from engine.platforms import detect
+from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from infra.process import Status, until
+from infra.settings import EngineSettings, Place
+
+log = logging.getLogger(__name__)
+
+
+async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
+    """Load the model, then run plans until told to stop."""
+    engine = place.settings.engine
+    runner = await asyncio.to_thread(_load, engine, status.run)
+    actor = WorkerActor(connection, engine.name, runner, status.run)
+    status.ready = True
+    await until(stopping, asyncio.create_task(actor.run()))
+
+
+def _load(engine: EngineSettings, worker: str) -> ModelRunner:
+    torch.set_num_threads(engine.threads or max(1, (os.cpu_count() or 2) // 2))
+    platform = detect()
+    log.info("%s", platform.describe())
+    config = RunnerConfig(model=engine.model, dtype=engine.dtype, block_size=engine.block_size, blocks=engine.kv_blocks)
+    return load_runner(config, platform, worker)
