@@ -41,6 +41,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """KV blocks to hold; as many as `memory_share` gives if `None`."""
     memory_share: float | None = None
     """Part of the memory free after loading that KV blocks may fill; by kind of device if `None`."""
+    threads: int | None = None
+    """Processor threads for one operation, in the whole process; torch's choice if `None`. Small models want 1."""
 
 
 class ModelRunner:
@@ -149,6 +151,8 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
         UnsupportedModel: Its architecture is not one of ours.
         NotEnoughMemory: The KV cache does not fit.
     """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     model = load_model(find_checkpoint(config.model), platform, config.dtype)
     blocks = config.blocks
     if blocks is None:
