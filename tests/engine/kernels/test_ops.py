@@ -1,0 +1,171 @@
+"""Every implementation of the ops against dense definitions written out here, on odd shapes.
+
+`torch.empty` and its kin give NaN while a test runs, so that an output left unwritten is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.kernels.batch import PagedBatch
+from engine.kernels.ops import Ops, load_ops
+
+BLOCKS = 40
+SCALE = 0.3
+
+
+@pytest.fixture(params=["reference", "gathered", "cpu"])
+def ops(request: pytest.FixtureRequest) -> Ops:
+    return load_ops(request.param)
+
+
+@pytest.fixture(autouse=True)
+def empty_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def empty(*args: Any, **kwargs: Any) -> Tensor:
+            made = make(*args, **kwargs)
+            return made.fill_(torch.nan) if made.is_floating_point() else made.fill_(2**40)
+
+        return empty
+
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def lay_out(requests: list[tuple[int, int]], block_size: int) -> PagedBatch:
+    """Scatter requests of (count, length) over random blocks."""
+    free = torch.randperm(BLOCKS, generator=torch.Generator().manual_seed(1)).tolist()
+    tables = [[free.pop() for _ in range(-(-length // block_size))] for _, length in requests]
+    widest = max(len(table) for table in tables)
+    slots = [
+        tables[i][position // block_size] * block_size + position % block_size
+        for i, (count, length) in enumerate(requests)
+        for position in range(length - count, length)
+    ]
+    return PagedBatch(
+        slots=torch.tensor(slots),
+        tables=torch.tensor([[*table, *[0] * (widest - len(table))] for table in tables]),
+        counts=np.array([count for count, _ in requests]),
+        lengths=np.array([length for _, length in requests]),
+        block_size=block_size,
+    )
+
+
+def dense_attention(query: Tensor, cache: Tensor, batch: PagedBatch) -> Tensor:
+    """Attend one query of one head at a time, over keys picked slot by slot."""
+    out = torch.zeros_like(query)
+    row = 0
+    for table, count, length in zip(batch.tables, batch.counts.tolist(), batch.lengths.tolist(), strict=True):
+        entries = [cache[table[at // batch.block_size], at % batch.block_size] for at in range(length)]
+        for position in range(length - count, length):
+            seen = torch.stack(entries[: position + 1])  # [seen, 2, kv_heads, head_dim]
+            for head in range(query.shape[1]):
+                shared = head // (query.shape[1] // cache.shape[3])
+                weights = ((seen[:, 0, shared] @ query[row, head]) * SCALE).softmax(0)
+                out[row, head] = weights @ seen[:, 1, shared]
+            row += 1
+    return out
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param([(1, 1)], id="one first token"),
+        pytest.param([(1, 1), (1, 4), (1, 5), (1, 33)], id="single tokens of unlike lengths"),
+        pytest.param([(7, 7)], id="a whole prompt"),
+        pytest.param([(5, 12)], id="a later chunk"),
+        pytest.param([(1, 3), (1, 17), (2, 2), (9, 31), (3, 16)], id="all mixed"),
+    ],
+)
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(1, 1, 4), (6, 2, 10), (3, 3, 8), (5, 1, 6)])
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+def test_paged_attention_equals_dense_attention(
+    ops: Ops, requests: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, block_size: int
+) -> None:
+    if sum(-(-length // block_size) for _, length in requests) > BLOCKS:
+        requests = requests[:2]
+    batch = lay_out(requests, block_size)
+    query = random(int(batch.counts.sum()), heads, head_dim)
+    cache = random(BLOCKS, block_size, 2, kv_heads, head_dim)
+    out = ops.attention(batch, SCALE)(query, cache)
+    torch.testing.assert_close(out, dense_attention(query, cache, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+def test_keys_and_values_are_written_to_their_slots_and_nowhere_else(ops: Ops, block_size: int) -> None:
+    batch = lay_out([(1, 6), (5, 9)], block_size)
+    key, value = random(6, 3, 5), random(6, 3, 5) + 1
+    cache = torch.full((BLOCKS, block_size, 2, 3, 5), 7.0)
+    ops.write_kv(key, value, cache, batch.slots)
+    expected = torch.full((BLOCKS * block_size, 2, 3, 5), 7.0)
+    for row, slot in enumerate(batch.slots.tolist()):
+        expected[slot, 0], expected[slot, 1] = key[row], value[row]
+    assert torch.equal(cache.flatten(0, 1), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (5, 96), (3, 4, 10)])
+def test_rms_norm_gives_rows_of_unit_root_mean_square_times_the_weight(ops: Ops, shape: tuple[int, ...]) -> None:
+    x, weight = random(*shape) * 9, random(*shape[-2:] if len(shape) > 2 else shape[-1:])
+    normal = ops.rms_norm(x, weight, 1e-6)
+    expected = x / x.pow(2).mean(-1, keepdim=True).add(1e-6).sqrt() * weight
+    torch.testing.assert_close(normal, expected)
+
+
+def test_add_rms_norm_normalises_the_sum_and_returns_it(ops: Ops) -> None:
+    x, residual, weight = random(4, 11), random(4, 11) + 2, random(11)
+    normal, total = ops.add_rms_norm(x, residual, weight, 1e-5)
+    torch.testing.assert_close(total, x + residual)
+    torch.testing.assert_close(normal, ops.rms_norm(x + residual, weight, 1e-5))
+
+
+def test_rotary_turns_each_pair_by_its_angle(ops: Ops) -> None:
+    x, angle = random(3, 2, 6), random(3, 3)
+    cos, sin = angle.cos(), angle.sin()
+    turned = ops.rotary(x, torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None])
+    pairs = torch.complex(x[..., :3], x[..., 3:]) * torch.polar(torch.ones(3, 3), angle)[:, None]
+    torch.testing.assert_close(turned, torch.cat((pairs.real, pairs.imag), -1))
+
+
+def test_silu_and_mul_gates_the_second_half_by_the_first(ops: Ops) -> None:
+    x = random(5, 14)
+    torch.testing.assert_close(ops.silu_and_mul(x), x[:, :7] * x[:, :7].sigmoid() * x[:, 7:])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear_multiplies_by_the_transposed_weight(ops: Ops, rows: int, with_bias: bool) -> None:
+    x, weight, bias = random(rows, 13), random(5, 13), random(5) if with_bias else None
+    expected = x @ weight.T + (bias if bias is not None else 0)
+    torch.testing.assert_close(ops.linear(weight, bias)(x), expected)
+
+
+def test_embedding_looks_rows_up(ops: Ops) -> None:
+    weight = random(6, 3)
+    assert torch.equal(ops.embedding(torch.tensor([5, 0, 5]), weight), weight[[5, 0, 5]])
+
+
+def test_inputs_are_left_as_they_were(ops: Ops) -> None:
+    x, weight = random(4, 2, 6), random(2, 6)
+    kept = x.clone()
+    ops.rms_norm(x, weight, 1e-6)
+    ops.rotary(x, torch.ones(4, 1, 6), torch.ones(4, 1, 6))
+    ops.silu_and_mul(x.flatten(1))
+    ops.add_rms_norm(x, x, weight, 1e-6)
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_a_packed_product_gives_a_row_the_same_bits_in_any_batch(rows: int) -> None:
+    product = load_ops("cpu").linear(random(48, 32), None)
+    x = random(64, 32)
+    assert torch.equal(product(x[:rows]), product(x)[:rows])

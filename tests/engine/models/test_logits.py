@@ -1,0 +1,119 @@
+"""Our models compute what `transformers` computes, however the tokens are cut into steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from engine.models.decoder import Decoder
+from engine.models.registry import load_model
+from engine.platforms import Platform
+from engine.runner.inputs import RequestTable
+from engine.runner.kv_cache import KvCache
+from schemas.generation import Sampling
+from schemas.steps import Arrival, Slice
+from tests.engine.conftest import KINDS, VOCABULARY, Tiny
+
+BLOCKS = 64
+
+
+def platform(ops: str) -> Platform:
+    return Platform(kind="cpu", device=torch.device("cpu"), name="test", ops=ops)
+
+
+def random_steps(rng: np.random.Generator, lengths: list[int]) -> list[list[tuple[int, int, int]]]:
+    """Cut sequences into steps of (sequence, start, count): long chunks and single tokens mixed, some left out."""
+    done = [0] * len(lengths)
+    steps = []
+    while done != lengths:
+        step = []
+        for i in rng.permutation(len(lengths)).tolist():
+            left = lengths[i] - done[i]
+            if left and rng.random() < 0.8:
+                count = 1 if rng.random() < 0.5 else int(rng.integers(1, min(left, 17) + 1))
+                step.append((i, done[i], count))
+                done[i] += count
+        steps.append(step)
+    return steps
+
+
+def logits_by_steps(
+    model: Decoder, sequences: list[list[int]], block_size: int, rng: np.random.Generator
+) -> list[torch.Tensor]:
+    """Compute all logits through the paged cache, with every request's blocks scattered at random."""
+    cache = KvCache(model, BLOCKS, block_size)
+    table = RequestTable(BLOCKS, block_size, model.device)
+    blocks = rng.permutation(BLOCKS).tolist()
+    for i, tokens in enumerate(sequences):
+        held = [blocks.pop() for _ in range(-(-len(tokens) // block_size))]
+        table.admit(Arrival(str(i), tuple(tokens), len(tokens), Sampling(), tuple(held), 0))
+    found = [torch.full((len(tokens), VOCABULARY), torch.nan) for tokens in sequences]
+    for step in random_steps(rng, [len(tokens) for tokens in sequences]):
+        flat, errors = table.gather([Slice(str(i), start, count, (), False) for i, start, count in step])
+        assert not errors
+        if flat is None:
+            continue
+        with torch.inference_mode():
+            hidden = model.forward(flat.tokens, flat.positions, flat.paged, cache.layers)
+            logits = model.logits(hidden)
+        table.record(flat, np.empty(0, np.int64))
+        for (i, start, count), last in zip(step, flat.last.tolist(), strict=True):
+            found[i][start : start + count] = logits[last - count + 1 : last + 1]
+    return found
+
+
+@pytest.mark.parametrize("ops", ["reference", "gathered", "cpu"])
+@pytest.mark.parametrize("block_size", [4, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_tokens(
+    tiny: Callable[[str], Tiny], kind: str, block_size: int, ops: str
+) -> None:
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (1, 33, 5, 64, 17)]
+    model = load_model(tiny(kind).folder, platform(ops))
+    for tokens, found in zip(sequences, logits_by_steps(model, sequences, block_size, rng), strict=True):
+        assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
+
+
+def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny]) -> None:
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(0, VOCABULARY, 40).tolist()
+    model = load_model(tiny("qwen3-tied").folder, platform("cpu"), "bfloat16")
+    (found,) = logits_by_steps(model, [tokens], 4, rng)
+    expected = tiny("qwen3-tied").logits(tokens)
+    assert model.dtype == torch.bfloat16
+    assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.98
+
+
+def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny]) -> None:
+    rng = np.random.default_rng(11)
+    model = load_model(tiny("qwen3-tied").folder, platform("cpu"))
+    table = RequestTable(BLOCKS, 4, model.device)
+    cache = KvCache(model, BLOCKS, 4)
+    sizes = {"a": 19, "b": 3, "c": 50, "d": 18}
+    blocks = list(range(BLOCKS))
+    for name, size in sizes.items():
+        held = tuple(blocks.pop() for _ in range(-(-size // 4)))
+        table.admit(Arrival(name, tuple(rng.integers(0, VOCABULARY, size).tolist()), size, Sampling(), held, 0))
+    everyone = [Slice(name, 0, size - 1) for name, size in sizes.items()]
+
+    def hidden_after(slices: list[Slice], name: str) -> torch.Tensor:
+        flat, errors = table.gather(slices)
+        assert flat is not None
+        assert not errors
+        with torch.inference_mode():
+            hidden = model.forward(flat.tokens, flat.positions, flat.paged, cache.layers)
+        index = [piece.request for piece in slices].index(name)
+        return model.logits(hidden)[flat.last[index]]
+
+    flat, _ = table.gather(everyone)
+    assert flat is not None
+    hidden_after(everyone, "a")
+    table.record(flat, np.zeros(0, np.int64) if not flat.sampled.any() else np.zeros(len(everyone), np.int64))
+    singles = [Slice(name, size - 1, 1) for name, size in sizes.items()]
+    for name in sizes:
+        alone = hidden_after([piece for piece in singles if piece.request == name], name)
+        assert torch.equal(alone, hidden_after(singles, name))
