@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 import torch
@@ -18,6 +19,12 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_MEMINFO: Final = Path("/proc/meminfo")
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+_SERVED: Final = ("cuda", "xpu")
+"""Kinds of accelerator that torch may report and we serve; ROCm calls itself cuda."""
 
 _SMALL_MODEL: Final = 100_000_000
 """Parameters below which a CPU runs a half-precision checkpoint in float32: caches hold it, and rounding is spared."""
@@ -36,9 +43,9 @@ class Platform:
     def free_memory(self) -> int:
         """Return the bytes that could be allocated now, other processes considered."""
         if self.kind == "cpu":
-            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        free, _total = torch.accelerator.get_memory_info(self.device)
-        return free
+            return _free_host_memory()
+        free, _total = torch.get_device_module(self.device).mem_get_info(self.device)
+        return int(free)
 
     def describe(self) -> str:
         """Return one line for the log: what was chosen and how much memory is free."""
@@ -54,7 +61,7 @@ def detect(device: str = "auto") -> Platform:
     """
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return _accelerator(accelerator) if accelerator is not None else _cpu()
+        return _accelerator(accelerator) if accelerator is not None and accelerator.type in _SERVED else _cpu()
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -96,3 +103,15 @@ def _accelerator(device: torch.device) -> Platform:
         kind: Kind = "rocm" if torch.version.hip else "cuda"
         return Platform(kind=kind, device=device, name=torch.cuda.get_device_name(index), ops="gathered")
     raise PlatformUnavailable(str(device), "only CUDA, ROCm, XPU and CPU are supported")
+
+
+def _free_host_memory() -> int:
+    """Return the bytes that the kernel would give without swapping, within the limit of our control group."""
+    if not _MEMINFO.exists():
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    free = int(fields["MemAvailable"].split()[0]) << 10
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.exists() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return max(0, free)

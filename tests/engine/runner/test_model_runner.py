@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from engine.errors import NotEnoughMemory
+from engine.errors import NotEnoughMemory, PlatformUnavailable
 from engine.models.registry import load_model
 from engine.platforms import Platform, detect
 from engine.runner.executor import InlineExecutor
@@ -251,3 +251,9 @@ def test_a_platform_says_in_one_line_what_was_chosen() -> None:
     assert "cpu" in line
     assert "GiB free" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("device", ["xpu:7", "toaster"])
+def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
+    with pytest.raises(PlatformUnavailable, match=device):
+        detect(device)
