@@ -44,7 +44,11 @@ class Item(NamedTuple):
 
 
 class Feed:
-    """One reader's pull consumer. Made by `open`, closed by its reader."""
+    """One reader's pull consumer. Made by `open`, closed by its reader.
+
+    What it brings has no gaps, because messages under way in a connection that breaks are not sent again: at a gap
+    the feed is lost. Only where one begins may messages be missing, and those are missing in the stream.
+    """
 
     def __init__(self, connection: Connection, stream: str, consumer: str) -> None:
         self._connection = connection
@@ -56,6 +60,7 @@ class Feed:
         self._wanted = 0
         """How many messages the pull under way may still bring."""
         self._bytes = 0
+        self._last: int | None = None
         self._lost: str | None = None
         self._news = asyncio.Event()
         self._reconnects = connection.client.stats["reconnects"]
@@ -92,6 +97,10 @@ class Feed:
             if self._subscription is not None:
                 await self._subscription.unsubscribe()
             await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}", timeout_s=0.5)
+
+    def wake(self) -> None:
+        """Look around: the connection may be another one."""
+        self._news.set()
 
     async def batch(self, linger_s: float) -> list[Item]:
         """Wait for a message and return it with those that follow within `linger_s`, up to a batch.
@@ -150,18 +159,33 @@ class Feed:
             raise FeedLost(f"stream {self._stream!r}: {error}") from error
 
     async def _heard(self, message: Msg) -> None:
+        if self._lost is None:
+            self._take(message)
+        self._news.set()
+
+    def _take(self, message: Msg) -> None:
         parts = message.reply.split(".")
-        if len(parts) >= 9 and parts[1] == "ACK":
+        if self._connection.client.stats["reconnects"] != self._reconnects:
+            # what was on its way in the old connection is lost, and this may be what came after it
+            self._lost = "the connection was broken"
+        elif len(parts) >= 9 and parts[1] == "ACK":
             # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<nanoseconds>.<pending>,
             # with a domain and an account before the stream, and more after, where there are domains
             at = 5 if len(parts) == 9 else 7
-            self._items.append(Item(int(parts[at]), message.subject, int(parts[at + 2]) // 1000, message.data))
-            self._bytes += len(message.data)
-            self._wanted -= 1
+            self._add(Item(int(parts[at]), message.subject, int(parts[at + 2]) // 1000, message.data))
         else:
-            status = (message.headers or {}).get("Status", "")
-            if status in _ENDED and "Deleted" not in (message.headers or {}).get("Description", ""):
+            headers = message.headers or {}
+            status, description = headers.get("Status", ""), headers.get("Description", "")
+            if status in _ENDED and "Deleted" not in description:
                 self._wanted = 0
             elif status != "100":
-                self._lost = f"the server says {status} {(message.headers or {}).get('Description', '')}"
-        self._news.set()
+                self._lost = f"the server says {status} {description}"
+
+    def _add(self, item: Item) -> None:
+        if self._last is not None and item.sequence != self._last + 1:
+            self._lost = f"after {self._last} came {item.sequence}"
+            return
+        self._last = item.sequence
+        self._items.append(item)
+        self._bytes += len(item.data)
+        self._wanted -= 1

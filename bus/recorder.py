@@ -71,6 +71,7 @@ class Recorder:
         self, connection: Connection, store: Store, process: str, streams: tuple[str, ...] = (EV, TRACE)
     ) -> None:
         self._connection = connection
+        connection.on_reconnect(self._reconnected)
         self._copies = {stream: Copy(connection, store, stream, process) for stream in streams}
 
     async def run(self) -> None:
@@ -84,7 +85,7 @@ class Recorder:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()
+                task.result()  # a copy ends by raising
         finally:
             for task in tasks:
                 task.cancel()
@@ -99,6 +100,7 @@ class Recorder:
 
         Raises:
             TimeoutError: it took longer.
+            BusError: what `run` stopped with, or NATS cannot say what the streams hold.
         """
         async with asyncio.timeout(deadline_s):
             if targets is None:
@@ -116,6 +118,10 @@ class Recorder:
             Lag(name, copy.recorded, (await _bounds(self._connection, name))[1]) for name, copy in self._copies.items()
         ]
 
+    async def _reconnected(self) -> None:
+        for copy in self._copies.values():
+            copy.wake()
+
 
 class Copy:
     """The copy of one stream."""
@@ -126,8 +132,10 @@ class Copy:
         self._stream = stream
         self._process = process
         self._cursor = Cursor(stream, 1, 0, "")
+        self._feed: Feed | None = None
         self._checked = False
         """Whether the stream is known to be the one the cursor speaks of."""
+        self._failure: Exception | None = None
         self._moved = asyncio.Condition()
 
     @property
@@ -135,13 +143,31 @@ class Copy:
         """The last sequence that is in Postgres, as far as this process knows."""
         return self._cursor.sequence
 
+    def wake(self) -> None:
+        """Notice at once that the connection is another one."""
+        if self._feed is not None:
+            self._feed.wake()
+
     async def reached(self, sequence: int) -> None:
-        """Wait until `sequence` is recorded."""
+        """Wait until `sequence` is recorded; raise what stopped the copy if it has stopped."""
         async with self._moved:
-            await self._moved.wait_for(lambda: self._checked and self._cursor.sequence >= sequence)
+            await self._moved.wait_for(
+                lambda: self._failure is not None or (self._checked and self._cursor.sequence >= sequence)
+            )
+        if self._failure is not None:
+            raise self._failure
 
     async def run(self) -> None:
         """Copy until cancelled."""
+        self._failure = None
+        try:
+            await self._copy()
+        except Exception as error:
+            self._failure = error
+            await self._move(self._cursor)
+            raise
+
+    async def _copy(self) -> None:
         cursor = await self._persist(lambda: self._store.claim(self._stream, self._process))
         await self._move(cursor)
         rows: Rows = TraceRows(self._stream)
@@ -166,7 +192,7 @@ class Copy:
             raise FeedLost(f"stream {self._stream!r}: {error}") from error
         self._checked = True
         await self._move(self._cursor)
-        feed = await Feed.open(self._connection, self._stream, self._cursor.sequence + 1)
+        feed = self._feed = await Feed.open(self._connection, self._stream, self._cursor.sequence + 1)
         try:
             while True:
                 items = await feed.batch(LINGER_S)
@@ -176,6 +202,7 @@ class Copy:
                 await self._advance(batch)
                 rows.keep(batch)
         finally:
+            self._feed = None
             await feed.close()
 
     async def _check_life(self) -> None:

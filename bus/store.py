@@ -21,10 +21,14 @@ _OUT_OF_REACH = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
 )
-"""What a server that stops, restarts or is full makes asyncpg raise; all of it may pass."""
+"""What a server that stops, restarts or is full makes asyncpg raise; all of it may pass.
+
+`InternalClientError` is how asyncpg tells of a connection that was cut between two messages of one statement.
+"""
 
 Rows = Sequence[tuple[Any, ...]]
 

@@ -127,6 +127,9 @@ async def test_a_message_missing_from_the_log_is_damage(history: Any, connection
     damage = await failure(connection, store)
     assert isinstance(damage, LogDamaged)
     assert "messages 3 to 3 are missing" in str(damage)
+    async with running(connection, store) as recorder:
+        with pytest.raises(LogDamaged):
+            await recorder.drain()
 
 
 async def test_a_log_that_came_back_shorter_is_damage(history: Any, connection: Connection, store: Store) -> None:
