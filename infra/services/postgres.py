@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,7 +163,7 @@ class Postgres:
         binaries = reachable_program(found, self._placement, parts).parent
         major = self._major(binaries)
         if not self._data.exists():
-            self._initialise(binaries)
+            self._initialise(binaries, int(major))
         made_by = (self._data / "PG_VERSION").read_text(encoding="utf-8").strip()
         if made_by != major:
             raise PostgresVersion(self._data, made_by, major)
@@ -174,7 +175,7 @@ class Postgres:
         assert found is not None, f"no version in {version!r}"
         return found.group()
 
-    def _initialise(self, binaries: Path) -> None:
+    def _initialise(self, binaries: Path, major: int) -> None:
         """Make the data and our database under another name first, so that a crash leaves nothing half made."""
         fresh = self._data.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
@@ -184,8 +185,9 @@ class Postgres:
         self._program.complete(
             [str(binaries / "postgres"), "--single", "-D", str(fresh), "postgres"], f"CREATE DATABASE {DATABASE};\n"
         )
-        # one syncfs instead of an fsync per file
-        self._program.complete([*initdb, "--sync-only", "--sync-method=syncfs"])
+        # one syncfs, where there is that, instead of an fsync per file
+        method = ["--sync-method=syncfs"] if sys.platform == "linux" and major >= 17 else []
+        self._program.complete([*initdb, "--sync-only", *method])
         fresh.rename(self._data)
 
     async def _clear_stale(self) -> None:
