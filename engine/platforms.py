@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -101,8 +102,13 @@ def _accelerator(device: torch.device) -> Platform:
         return Platform(kind="xpu", device=device, name=torch.xpu.get_device_name(index), ops="gathered")
     if device.type == "cuda":
         kind: Kind = "rocm" if torch.version.hip else "cuda"
-        return Platform(kind=kind, device=device, name=torch.cuda.get_device_name(index), ops="gathered")
+        return Platform(kind=kind, device=device, name=torch.cuda.get_device_name(index), ops=_cuda_ops())
     raise PlatformUnavailable(str(device), "only CUDA, ROCm, XPU and CPU are supported")
+
+
+def _cuda_ops() -> str:
+    """Prefer our kernels; without Triton, which is an extra, PyTorch's own calls do the same."""
+    return "triton" if find_spec("triton") is not None else "gathered"
 
 
 def _free_host_memory() -> int:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from importlib import import_module
+from typing import Final, Protocol, cast
 
 from torch import Tensor
 
 from engine.kernels.batch import PagedBatch
-from engine.kernels.cpu import CpuOps
-from engine.kernels.gathered import GatheredOps
-from engine.kernels.reference import ReferenceOps
 
 
 class Ops(Protocol):
@@ -61,13 +59,19 @@ class Ops(Protocol):
         """
 
 
-_IMPLEMENTATIONS: Final[dict[str, type[ReferenceOps]]] = {
-    "reference": ReferenceOps,
-    "gathered": GatheredOps,
-    "cpu": CpuOps,
+_IMPLEMENTATIONS: Final = {
+    "reference": ("engine.kernels.reference", "ReferenceOps"),
+    "gathered": ("engine.kernels.gathered", "GatheredOps"),
+    "cpu": ("engine.kernels.cpu", "CpuOps"),
+    "triton": ("engine.kernels.accelerator", "TritonOps"),
 }
 
 
 def load_ops(name: str) -> Ops:
-    """Return the implementation that a `Platform` names in its `ops`."""
-    return _IMPLEMENTATIONS[name]()
+    """Import and return the implementation that a `Platform` names in its `ops`.
+
+    Raises:
+        ImportError: `triton` is asked for and not installed.
+    """
+    module, kind = _IMPLEMENTATIONS[name]
+    return cast(Ops, getattr(import_module(module), kind)())

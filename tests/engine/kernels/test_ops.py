@@ -20,8 +20,12 @@ BLOCKS = 40
 SCALE = 0.3
 
 
-@pytest.fixture(params=["reference", "gathered", "cpu"])
-def ops(request: pytest.FixtureRequest) -> Ops:
+@pytest.fixture(params=["reference", "gathered", "cpu", "triton"])
+def ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ops:
+    if request.param == "triton":
+        # must be set before the kernels are defined; then they run on the processor
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     return load_ops(request.param)
 
 
