@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.errors import DefinitionError
@@ -26,7 +27,7 @@ class Agent:
     instructions: str
     model: str | None = None
     """The served model's name; None takes the default one."""
-    tools: tuple[Tool, ...] = ()
+    tools: Sequence[Tool] = ()
     temperature: float = 0.0
     max_tokens: int = 512
     """Tokens one model call may generate."""

@@ -1,0 +1,53 @@
+# make demo   sets up, starts everything, holds a short conversation, stops
+# make test   installs what the tests need and runs them
+#
+# TORCH_INDEX chooses where the torch wheel comes from. Unless told otherwise a machine without an NVIDIA driver
+# gets the CPU wheel (200 MB), one with it the CUDA wheel of the default index (several GB).
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    the CPU wheel, whatever the machine
+#   make demo TORCH_INDEX=                                        the default index
+
+PYTHON ?= python3
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
+TORCH := 'torch>=2.11,<2.14'
+PIP := .venv/bin/pip --quiet --disable-pip-version-check
+
+.PHONY: demo test up lint clean
+
+demo: .venv/.installed
+	.venv/bin/ostinato demo
+
+up: .venv/.installed
+	.venv/bin/ostinato up
+
+test: .venv/.tested
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest
+
+lint: .venv/.tested
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ostinato needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+# torch first and without its dependencies, so that the index serves torch alone; pip goes on without an index it cannot reach
+.venv/.torch: .venv/bin/python
+	$(PIP) install --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 0 --timeout 10,) $(TORCH)
+	@touch $@
+
+.venv/.installed: .venv/.torch pyproject.toml
+	$(PIP) install -e '.[local]'
+	@touch $@
+
+.venv/.tested: .venv/.torch pyproject.toml
+	$(PIP) install -e '.[dev]'
+	@touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv .ostinato

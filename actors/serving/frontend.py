@@ -1,0 +1,240 @@
+"""The frontend: chat template and tokens in, tokens to text and tool calls out. Stateless but for calls under way.
+
+Tokens come back over core NATS, so some may be lost: every output says how many came before it, and a gap, a new
+scheduler, a reconnection or a long silence makes the frontend ask again from where it stands. A scheduler that
+knows the request sends what is missing; one that does not gets the request anew with the tokens so far, and draws
+the same further tokens, because chance is a function of seed and position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from actors.errors import CallFailed
+from actors.models.provider import ModelAnswer, ModelCall, OnText
+from bus import subjects
+from bus.connection import Connection, Message
+from bus.errors import BusError
+from engine.errors import TemplateError
+from engine.text.parsers import OutputParser
+from engine.text.templates import ChatTemplate
+from engine.text.tokenizer import Tokenizer
+from schemas import codec
+from schemas.generation import (
+    Abort,
+    Accepted,
+    Announce,
+    Answer,
+    Attach,
+    FinishReason,
+    Output,
+    Outputs,
+    Refused,
+    Submit,
+)
+from schemas.messages import ToolCall, Usage
+from schemas.runs import ErrorKind, Problem
+
+log = logging.getLogger(__name__)
+
+_SILENCE_S = 3.0
+"""After this long without a token the scheduler is asked whether it still knows the request, seconds."""
+_SCHEDULER_S = 60.0
+"""How long a call waits for a scheduler to be there, seconds."""
+_RETRY_S = 0.2
+
+_PROBLEMS: dict[str, ErrorKind] = {
+    "too_long": "too_long",
+    "overloaded": "overloaded",
+    "draining": "overloaded",
+    "invalid": "invalid",
+    "unknown": "engine",
+}
+
+
+@dataclass
+class _Open:
+    """A call under way."""
+
+    submit: Submit
+    tokens: list[int] = field(default_factory=list)
+    cached: int = 0
+    outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
+
+
+class Frontend:
+    """The `ModelProvider` of one engine on the bus."""
+
+    def __init__(self, connection: Connection, engine: str, checkpoint: Path, name: str) -> None:
+        """Read the checkpoint's tokenizer and chat template.
+
+        Raises:
+            CheckpointError: they are not there or cannot be read.
+        """
+        self._connection = connection
+        self._engine = engine
+        self._name = name
+        self._tokenizer = Tokenizer.load(checkpoint)
+        self._template = ChatTemplate.load(checkpoint)
+        self._open: dict[str, _Open] = {}
+
+    async def start(self) -> None:
+        """Listen for tokens and for schedulers that start."""
+        await self._connection.subscribe(subjects.outputs(self._engine, self._name), self._hear)
+        await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
+        self._connection.on_reconnect(self._ask_for_all)
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Generate, reporting text as it comes.
+
+        Raises:
+            CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
+        """
+        submit = self._submission(call)
+        opened = self._open[call.effect] = _Open(submit)
+        try:
+            await self._submit(submit)
+            return await self._read(call, opened, on_text)
+        finally:
+            self._open.pop(call.effect, None)
+
+    def _submission(self, call: ModelCall) -> Submit:
+        try:
+            prompt = self._tokenizer.encode(self._template.render(call.messages, call.tools))
+        except TemplateError as error:
+            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
+        stops = tuple(sorted({*call.sampling.stop_tokens, *self._tokenizer.stop_tokens}))
+        return Submit(
+            request=call.effect,
+            prompt=tuple(prompt),
+            sampling=msgspec.structs.replace(call.sampling, stop_tokens=stops),
+            frontend=self._name,
+            tenant=call.tenant,
+            traceparent=call.traceparent,
+        )
+
+    async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
+        decoder = self._tokenizer.decoder()
+        parser = OutputParser(stop=call.stop)
+        text = ""
+        while True:
+            tokens, finish = await self._next(opened)
+            piece = parser.feed("".join(decoder.push(token) for token in tokens))
+            if finish is not None or parser.stopped:
+                piece += parser.finish()
+            if piece:
+                await on_text(len(text), piece)
+                text += piece
+            if parser.stopped and finish is None:
+                await self._connection.publish(
+                    subjects.abort(self._engine), codec.encode(Abort(request=call.effect))
+                )
+                finish = "stop"
+            if finish is not None:
+                return self._answer(call, opened, text, parser, finish)
+
+    def _answer(
+        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser, finish: FinishReason
+    ) -> ModelAnswer:
+        if finish == "error":
+            message = "the model could not compute this request: see the worker's log"
+            raise CallFailed(Problem(kind="engine", message=message))
+        calls = tuple(
+            ToolCall(id=f"call_{call.effect}-{index}", name=wanted.name, arguments=wanted.arguments)
+            for index, wanted in enumerate(parser.calls)
+        )
+        return ModelAnswer(
+            text=text,
+            finish_reason="tool_calls" if calls and finish == "stop" else finish,
+            usage=Usage(
+                prompt_tokens=len(opened.submit.prompt),
+                completion_tokens=len(opened.tokens),
+                cached_tokens=opened.cached,
+            ),
+            tool_calls=calls if finish == "stop" else (),
+            engine=self._engine,
+        )
+
+    async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
+        """Wait for tokens; ask after the request whenever it is quiet for long."""
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    return await opened.outputs.get()
+            except TimeoutError:
+                await self._ask(opened)
+
+    async def _hear(self, message: Message) -> None:
+        outputs: Outputs = codec.decode(message.data, Outputs)
+        for output in outputs.outputs:
+            opened = self._open.get(output.request)
+            if opened is not None:
+                await self._take(opened, output)
+
+    async def _take(self, opened: _Open, output: Output) -> None:
+        have = len(opened.tokens)
+        if output.start > have:
+            log.info("request %s: tokens %s to %s are missing", output.request, have, output.start)
+            await self._ask(opened)
+            return
+        fresh = output.tokens[have - output.start :]
+        opened.tokens.extend(fresh)
+        opened.cached = max(opened.cached, output.cached)
+        if fresh or output.finish is not None:
+            opened.outputs.put_nowait((fresh, output.finish))
+
+    async def _heed(self, message: Message) -> None:
+        announce: Announce = codec.decode(message.data, Announce)
+        if announce.ready:
+            await self._ask_for_all()
+
+    async def _ask_for_all(self) -> None:
+        for opened in list(self._open.values()):
+            await self._ask(opened)
+
+    async def _ask(self, opened: _Open) -> None:
+        """Ask for what is missing; a scheduler that does not know the request gets it anew, with what there is."""
+        request = opened.submit.request
+        attach = Attach(request=request, frontend=self._name, start=len(opened.tokens))
+        try:
+            reply = await self._connection.request(subjects.attach(self._engine), codec.encode(attach), 1.0)
+            answer: Answer = codec.decode(reply.data, Answer)
+            if isinstance(answer, Refused):
+                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens))
+                await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
+        except (BusError, TimeoutError) as error:
+            log.info("request %s: the scheduler does not answer: %s", request, error)
+
+    async def _submit(self, submit: Submit) -> None:
+        """Hand the request in, waiting for a scheduler if there is none.
+
+        Raises:
+            CallFailed: it is refused, or no scheduler came.
+        """
+        deadline = asyncio.get_running_loop().time() + _SCHEDULER_S
+        data = codec.encode(submit)
+        while True:
+            try:
+                reply = await self._connection.request(subjects.submit(self._engine), data, 2.0)
+                break
+            except (BusError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    message = f"no scheduler of {self._engine!r} answers: {error}"
+                    raise CallFailed(Problem(kind="engine", message=message, retry_after_ms=1000)) from error
+                await asyncio.sleep(_RETRY_S)
+        answer: Answer = codec.decode(reply.data, Answer)
+        if not isinstance(answer, Accepted):
+            field_name = "messages" if answer.reason == "too_long" else None
+            raise CallFailed(
+                Problem(
+                    kind=_PROBLEMS[answer.reason],
+                    message=answer.message,
+                    field=field_name,
+                    retry_after_ms=answer.retry_after_ms,
+                )
+            )

@@ -1,0 +1,90 @@
+"""The worker actor: hears plans, runs them in order, publishes results. It owns the device and nothing else.
+
+The model runs in a thread of its own, so that plans are heard (and the connection kept alive) meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Literal
+
+from bus import subjects
+from bus.connection import Connection, Message
+from bus.errors import BusError
+from engine.runner.executor import Ask, Follower, Ignore, Run, follow
+from engine.runner.model_runner import ModelRunner
+from schemas import codec
+from schemas.generation import Announce
+from schemas.steps import Resync, StepPlan
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.2
+_PATIENCE_S = 1.0
+"""How long a full plan may be on its way before it is asked for again, seconds."""
+
+
+class WorkerActor:
+    """Runs one engine's plans on one device."""
+
+    def __init__(self, connection: Connection, engine: str, runner: ModelRunner, worker: str) -> None:
+        self._connection = connection
+        self._engine = engine
+        self._runner = runner
+        self._worker = worker
+        self._plans: asyncio.Queue[StepPlan] = asyncio.Queue()
+        self._follower = Follower()
+        self._asked_at = float("-inf")
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._connection.subscribe(subjects.plan(self._engine), self._hear)
+        await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
+        self._connection.on_reconnect(self._catch_up)
+        await self._connection.client.flush()
+        await self._ask(self._follower.expected, "started")
+        while True:
+            plan = await self._plans.get()
+            self._follower, verdict = follow(self._follower, plan)
+            match verdict:
+                case Run():
+                    await self._execute(plan)
+                case Ask(expected=expected, reason=reason):
+                    await self._ask(expected, reason)
+                case Ignore(why=why):
+                    log.debug("step %s of %s ignored: %s", plan.n, plan.epoch, why)
+
+    async def _hear(self, message: Message) -> None:
+        self._plans.put_nowait(codec.decode(message.data, StepPlan))
+
+    async def _heed(self, message: Message) -> None:
+        """A scheduler has started, or lost its connection for a while: it needs to know where we stand."""
+        announce: Announce = codec.decode(message.data, Announce)
+        if not announce.ready or announce.epoch != self._follower.epoch:
+            await self._ask(self._follower.expected, "epoch")
+
+    async def _catch_up(self) -> None:
+        """Plans or results may have been lost with the connection."""
+        self._asked_at = float("-inf")
+        await self._ask(self._follower.expected, "gap")
+
+    async def _execute(self, plan: StepPlan) -> None:
+        result = await asyncio.to_thread(self._runner.execute, plan)
+        await self._connection.publish(subjects.result(self._engine), codec.encode(result))
+
+    async def _ask(self, expected: int, reason: Literal["started", "gap", "epoch"]) -> None:
+        """Ask for a full plan until a scheduler has heard it; not again while one is on its way."""
+        if time.monotonic() - self._asked_at < _PATIENCE_S:
+            return
+        self._asked_at = time.monotonic()
+        resync = Resync(worker=self._worker, expected=expected, reason=reason, blocks=self._runner.blocks)
+        while True:
+            try:
+                await self._connection.request(subjects.resync(self._engine), codec.encode(resync), 1.0)
+            except (BusError, TimeoutError) as error:
+                log.debug("no scheduler yet: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            return

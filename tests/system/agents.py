@@ -1,0 +1,23 @@
+"""Agents for the system tests; their tools leave a witness outside the system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infra.demo import DEMO
+from ostinato import Agent, ToolContext, tool
+
+WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
+
+
+@tool(effect="once")
+def calculator(expression: str, context: ToolContext) -> str:
+    """Work out an arithmetic expression."""
+    with WITNESS.open("a", encoding="utf-8") as witness:
+        witness.write(f"{context.key}\n")
+    return str(eval(expression, {"__builtins__": {}}))
+
+
+counted = Agent("counted", DEMO.instructions, tools=(calculator, *DEMO.tools[1:]))
+rambler = Agent("rambler", "Say something long.", max_tokens=160)

@@ -1,0 +1,119 @@
+"""kill -9 in mid-answer: the conversation completes by itself, nothing is said or done twice.
+
+"Mid-answer" is made certain by stopping (SIGSTOP) the process that the answer waits for, never by timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from tests.system.conftest import UpProcess, start
+
+pytestmark = pytest.mark.servers
+
+RECOVERY_S = 60.0
+
+
+@pytest.fixture
+def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the counting tool writes, outside the system."""
+    path = tmp_path / "witness"
+    path.touch()
+    monkeypatch.setenv("OSTINATO_TEST_WITNESS", str(path))
+    return path
+
+
+@pytest.fixture
+def own_stack(witness: Path, system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
+    """A stack to break."""
+    up = start(system_folder / tmp_path.name)
+    yield up
+    assert up.stop() == 0
+
+
+class Ear:
+    """Hears one run's frames, in order."""
+
+    def __init__(self, client: Client, subscription: Any) -> None:
+        self._client = client
+        self._subscription = subscription
+        self.types: list[str] = []
+        self.text = ""
+
+    async def until(self, wanted: str) -> dict[str, Any]:
+        """Listen until a frame of that type (`delta` for a piece of text)."""
+        while True:
+            frame: dict[str, Any] = json.loads((await self._subscription.next_msg(RECOVERY_S)).data)
+            kind = frame.get("type", frame["frame"])
+            self.types.append(kind)
+            if kind == "delta":
+                self.text = self.text[: frame["offset"]] + frame["text"]
+            if kind == wanted:
+                return frame
+
+
+async def command(client: Client, thread: str, identity: str, **data: object) -> Ear:
+    subscription = await client.subscribe(f"live.default.run.{identity}")
+    await client.flush()
+    body = {"specversion": "1.0", "id": identity, "source": "test", "type": "agent.run", "data": data}
+    await client.jetstream().publish(f"in.default.agent.{thread}.run", json.dumps(body).encode())
+    return Ear(client, subscription)
+
+
+def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack: UpProcess, witness: Path) -> None:
+    async def scenario() -> Ear:
+        client = await nats.connect(own_stack.nats_url)
+        worker = own_stack.pid("worker-0")
+        ear = await command(client, "crash-a", "crash-a1", agent="counted", text="What is 12 times 34?")
+        await ear.until("tool.returned")
+        os.kill(worker, signal.SIGSTOP)  # the answer cannot end before the kill
+        os.kill(own_stack.pid("agents-0"), signal.SIGKILL)
+        os.kill(worker, signal.SIGCONT)
+        await ear.until("run.finished")
+        await client.close()
+        return ear
+
+    async def bounded() -> Ear:
+        async with asyncio.timeout(RECOVERY_S):
+            return await scenario()
+
+    ear = asyncio.run(bounded())
+    assert witness.read_text(encoding="utf-8").splitlines() == ["crash-a1-1-t0"]
+    assert ear.types.count("tool.called") == 1
+    assert "408" in ear.text
+    shown = own_stack.cli("replay", "show", "crash-a", "--json").stdout
+    messages = [json.loads(line) for line in shown.splitlines() if json.loads(line)["kind"] == "message.added"]
+    assert [line["data"]["message"]["content"] for line in messages] == ["What is 12 times 34?"]
+    assert own_stack.cli("replay", "verify", "crash-a").returncode == 0
+
+
+def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack: UpProcess, witness: Path) -> None:
+    async def scenario() -> Ear:
+        client = await nats.connect(own_stack.nats_url)
+        ear = await command(client, "crash-w", "crash-w1", agent="counted", text="What is 12 times 34?")
+        await ear.until("tool.returned")
+        await ear.until("delta")
+        worker = own_stack.pid("worker-0")
+        os.kill(worker, signal.SIGKILL)
+        await ear.until("run.finished")
+        await client.close()
+        return ear
+
+    async def bounded() -> Ear:
+        async with asyncio.timeout(RECOVERY_S):
+            return await scenario()
+
+    ear = asyncio.run(bounded())
+    assert witness.read_text(encoding="utf-8").splitlines() == ["crash-w1-1-t0"]
+    assert "408" in ear.text
+    assert own_stack.cli("replay", "verify", "crash-w").returncode == 0

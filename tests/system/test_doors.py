@@ -1,0 +1,174 @@
+"""A request arrives by three doors, and bad ones are told why."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import openai
+import pytest
+
+from tests.system.conftest import UpProcess, ask, chat
+
+pytestmark = pytest.mark.servers
+
+
+def client(up: UpProcess) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{up.url}/v1", api_key="none", timeout=60, max_retries=0)
+
+
+def test_an_agent_answers_the_official_client_through_its_tools(stack: UpProcess) -> None:
+    answer = client(stack).chat.completions.with_raw_response.create(
+        model="agent/demo", messages=[{"role": "user", "content": "What is 12 times 34?"}]
+    )
+    completion = answer.parse()
+    assert completion.choices[0].finish_reason == "stop"
+    assert "408" in (completion.choices[0].message.content or "")
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    assert re.fullmatch(r"t[0-9a-z]+", answer.headers["X-Ostinato-Thread"])
+    assert answer.headers["x-request-id"]
+
+
+def test_a_stream_says_what_the_whole_answer_says_and_comes_in_pieces(stack: UpProcess) -> None:
+    question: Any = {"model": "agent/demo", "messages": [{"role": "user", "content": "What is 300 minus 45?"}]}
+    whole = client(stack).chat.completions.create(**question)
+    chunks = list(
+        client(stack).chat.completions.create(**question, stream=True, stream_options={"include_usage": True})
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert len([piece for piece in pieces if piece]) > 3
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].usage is not None
+    assert not chunks[-1].choices
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+
+
+def test_the_stream_helper_of_the_official_client_accepts_our_stream(stack: UpProcess) -> None:
+    with client(stack).chat.completions.stream(
+        model="agent/demo", messages=[{"role": "user", "content": "Hello!"}]
+    ) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content
+
+
+def test_a_thread_remembers_what_was_said_in_it(stack: UpProcess) -> None:
+    first = chat(stack, ask("Please remember that my cat is called Biscuit."))
+    thread = first.headers["X-Ostinato-Thread"]
+    second = chat(stack, ask("What is my cat called?"), thread)
+    assert second.headers["X-Ostinato-Thread"] == thread
+    assert "Biscuit" in second.json()["choices"][0]["message"]["content"]
+
+
+def test_any_other_model_name_is_a_bare_generation(stack: UpProcess) -> None:
+    answer = chat(stack, ask("Hello!", model="ostinato-mini"))
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"]
+    assert "X-Ostinato-Thread" not in answer.headers
+
+
+def test_a_bare_generation_is_logged(stack: UpProcess) -> None:
+    identity = chat(stack, ask("Hello!", model="ostinato-mini")).json()["id"].removeprefix("chatcmpl-")
+    shown = stack.cli("replay", "show", identity)
+    assert shown.returncode == 0, shown.stderr
+    assert "model.returned" in shown.stdout
+
+
+def test_a_seed_makes_a_warm_answer_repeatable(stack: UpProcess) -> None:
+    answers = {
+        chat(stack, ask("Tell me something.", model="ostinato-mini", temperature=1.5, seed=11, max_tokens=20)).json()[
+            "choices"
+        ][0]["message"]["content"]
+        for _ in range(3)
+    }
+    assert len(answers) == 1
+
+
+def test_the_python_block_of_the_readme_for_nats_works_as_pasted(stack: UpProcess) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import asyncio, json" in b)
+
+    async def run() -> list[str]:
+        heard: list[str] = []
+        connection = await nats.connect(stack.nats_url)
+        frames = await connection.subscribe("live.default.run.hello-1")
+        namespace: dict[str, Any] = {"__name__": "readme"}
+        source = block.replace('os.environ["NATS_URL"]', repr(stack.nats_url)).replace("asyncio.run(main())", "")
+        exec(compile(source, "README.md", "exec"), namespace)
+        async with asyncio.timeout(30):
+            await namespace["main"]()
+            while not heard or heard[-1] != "run.finished":
+                heard.append(json.loads((await frames.next_msg(5)).data).get("type", "delta"))
+        await connection.close()
+        return heard
+
+    heard = asyncio.run(run())
+    assert "tool.returned" in heard
+    assert "delta" in heard
+
+
+def test_ostinato_run_prints_the_answer_and_the_thread(stack: UpProcess) -> None:
+    done = stack.cli("run", "demo", "What is 7 plus 8?")
+    assert done.returncode == 0, done.stderr
+    assert "15" in done.stdout
+    assert "[calculator" in done.stdout
+    assert re.search(r"--thread t\w+", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "word"),
+    [
+        (b"{not json", 400, None, "JSON"),
+        (b'{"messages": []}', 400, None, "model"),
+        (ask("x", temperature="warm"), 400, "temperature", "float"),
+        (ask("x", temperature=9), 400, "temperature", "0 to 2"),
+        (ask("x", max_tokens=0), 400, "max_tokens", "at least 1"),
+        (ask("x", n=3), 400, "n", "only 1"),
+        ({"model": "agent/demo", "messages": []}, 400, "messages", "at least one"),
+        (ask("x", model="no-such-model"), 404, "model", "ostinato-mini"),
+        (ask("x", model="agent/nobody"), 404, "agent", "demo"),
+        (ask("word " * 5000), 400, "messages", "context"),
+        (ask("word " * 5000, model="ostinato-mini"), 400, "messages", "context"),
+        (ask("word " * 5000, stream=True), 400, "messages", "context"),
+    ],
+    ids=str,
+)
+def test_a_bad_request_gets_an_error_that_names_the_field_and_the_mend(
+    stack: UpProcess, body: Any, status: int, param: str | None, word: str
+) -> None:
+    answer = chat(stack, body)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == param
+    assert word in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_an_unknown_thread_is_refused_and_a_malformed_one_too(stack: UpProcess) -> None:
+    unknown = chat(stack, ask("Hello!"), thread="t-nobody-began-this")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "thread_not_found")
+    malformed = chat(stack, ask("Hello!"), thread="Not An Id")
+    assert malformed.status_code == 400
+    assert malformed.json()["error"]["param"] == "X-Ostinato-Thread"
+
+
+def test_a_route_that_is_not_there_answers_in_the_same_shape(stack: UpProcess) -> None:
+    assert httpx.get(f"{stack.url}/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_models_and_agents_are_listed(stack: UpProcess) -> None:
+    names = {model.id for model in client(stack).models.list()}
+    assert {"ostinato-mini", "agent/demo", "agent/counted"} <= names
+
+
+def test_eight_lines_say_where_everything_is(stack: UpProcess) -> None:
+    assert len(stack.lines) <= 8
+    text = "\n".join(stack.lines)
+    for thing in (stack.url, "OPENAI_BASE_URL", stack.nats_url, str(stack.data), "curl", "replay"):
+        assert thing in text

@@ -1,0 +1,149 @@
+"""What happened is in Postgres exactly once, can be shown, and can be decided again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import asyncpg
+import nats
+import pytest
+
+from schemas import codec
+from schemas.steps import StepPlan
+from tests.system.conftest import UpProcess, ask, chat, records
+
+pytestmark = pytest.mark.servers
+
+
+def rows(stack: UpProcess, sql: str, *values: object) -> list[asyncpg.Record]:
+    async def fetch() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(stack.postgres_url)
+        try:
+            return await connection.fetch(sql, *values)
+        finally:
+            await connection.close()
+
+    return asyncio.run(fetch())
+
+
+async def _last_sequences(url: str) -> dict[str, int]:
+    client = await nats.connect(url)
+    try:
+        infos = await client.jetstream().streams_info()
+        return {str(info.config.name): info.state.last_seq for info in infos}
+    finally:
+        await client.close()
+
+
+def wait_until_recorded(stack: UpProcess) -> dict[str, int]:
+    """Wait until the recorder has what the streams hold now; return the streams' last sequences."""
+
+    async def wait() -> dict[str, int]:
+        last = await _last_sequences(stack.nats_url)
+        connection = await asyncpg.connect(stack.postgres_url)
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    done = {row["name"]: row["seq"] for row in await connection.fetch("SELECT name, seq FROM cursor")}
+                    if all(done.get(name, 0) >= last[name] for name in ("EV", "TRACE")):
+                        return last
+                    await asyncio.sleep(0.05)
+        finally:
+            await connection.close()
+
+    return asyncio.run(wait())
+
+
+def test_every_commit_and_every_step_is_in_postgres_exactly_once(stack: UpProcess) -> None:
+    assert chat(stack, ask("What is 5 plus 6?")).status_code == 200
+    last = wait_until_recorded(stack)
+    commits = [row["seq"] for row in rows(stack, "SELECT seq FROM commit ORDER BY seq")]
+    assert commits[: last["EV"]] == list(range(1, last["EV"] + 1))
+    versions = rows(
+        stack,
+        "SELECT tenant, kind, entity, count(*) AS n, max(version) AS top, count(DISTINCT version) AS distinct_n "
+        "FROM event WHERE kind <> 'shard' GROUP BY tenant, kind, entity",
+    )
+    assert versions
+    assert all(row["n"] == row["top"] == row["distinct_n"] for row in versions)
+    trace = [row["seq"] for row in rows(stack, "SELECT seq FROM record ORDER BY seq")]
+    assert trace[: last["TRACE"]] == list(range(1, last["TRACE"] + 1))
+
+
+def test_steps_are_numbered_without_gaps_and_each_plan_has_its_result(stack: UpProcess) -> None:
+    assert chat(stack, ask("What is 9 plus 6?")).status_code == 200
+    wait_until_recorded(stack)
+    plans = rows(stack, "SELECT producer, n FROM record WHERE subject LIKE 'step.%.plan' ORDER BY seq")
+    results = rows(stack, "SELECT producer, n FROM record WHERE subject LIKE 'step.%.result'")
+    numbers = [row["n"] for row in plans]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert Counter(row["n"] for row in results) == Counter(numbers)
+
+
+def test_eight_conversations_at_once_share_steps(stack: UpProcess) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: chat(stack, ask(f"What is {n} plus 10?")), range(8)))
+    assert all(answer.status_code == 200 for answer in answers)
+    wait_until_recorded(stack)
+    plans = [
+        codec.decode(bytes(row["payload"]), StepPlan)
+        for row in rows(stack, "SELECT payload FROM record WHERE subject LIKE 'step.%.plan' ORDER BY seq")
+    ]
+    most = max(len({part.request for part in plan.slices}) for plan in plans)
+    assert most >= 4, f"at most {most} requests ever shared a step"
+
+
+def test_show_tells_who_did_what_with_tokens_and_latency(stack: UpProcess) -> None:
+    thread = chat(stack, ask("What is 12 times 12?")).headers["X-Ostinato-Thread"]
+    wait_until_recorded(stack)
+    told = records(stack.cli("replay", "show", thread, "--json"))
+    kinds = [line["kind"] for line in told]
+    assert kinds == [
+        "command.accepted",
+        "message.added",
+        "run.started",
+        "model.called",
+        "model.returned",
+        "tool.called",
+        "tool.returned",
+        "model.called",
+        "model.returned",
+        "run.finished",
+    ]
+    assert told[6]["latency_s"] > 0
+    assert "+" in told[4]["tokens"]
+    listed = [line["thread"] for line in records(stack.cli("replay", "ls", "--json", "--limit", "50"))]
+    assert thread in listed
+    text = stack.cli("replay", "show", thread, "--steps").stdout
+    assert "step " in text
+    assert "blocks" in text
+
+
+def test_verify_decides_the_same_and_catches_one_edited_event_by_name(stack: UpProcess) -> None:
+    thread = chat(stack, ask("What is 21 times 2?")).headers["X-Ostinato-Thread"]
+    other = chat(stack, ask("Hello!", model="ostinato-mini")).json()["id"].removeprefix("chatcmpl-")
+    wait_until_recorded(stack)
+    for identity in (thread, other):
+        same = stack.cli("replay", "verify", identity)
+        assert (same.returncode, same.stderr) == (0, ""), same.stdout
+    (row,) = rows(stack, "SELECT seq, idx, payload FROM event WHERE thread = $1 AND type = 'tool.called'", thread)
+    edited = json.loads(bytes(row["payload"]))
+    edited["call"]["arguments"] = '{"expression": "1 + 1"}'
+    sql = "UPDATE event SET payload = $1 WHERE seq = $2 AND idx = $3"
+    rows(stack, sql, json.dumps(edited, separators=(",", ":")).encode(), row["seq"], row["idx"])
+    caught = stack.cli("replay", "verify", thread)
+    rows(stack, sql, row["payload"], row["seq"], row["idx"])
+    assert caught.returncode == 1
+    assert "tool.called" in caught.stdout
+    assert f"{row['seq']}/{row['idx']}" in caught.stdout
+    assert stack.cli("replay", "verify", thread).returncode == 0
+
+
+def test_an_unknown_id_is_a_clear_error(stack: UpProcess) -> None:
+    done = stack.cli("replay", "show", "nothing-like-it")
+    assert done.returncode == 1
+    assert "nothing-like-it" in done.stderr
+    assert "replay ls" in done.stderr

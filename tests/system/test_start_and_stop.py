@@ -1,0 +1,71 @@
+"""Starting twice, starting where somebody listens, stopping, and coming back."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
+
+pytestmark = pytest.mark.servers
+
+
+def up(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*OSTINATO, "up", *argv], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_second_up_on_the_same_data_directory_says_so(stack: UpProcess) -> None:
+    second = up("--port", "0", "--data", str(stack.data))
+    assert second.returncode == 1
+    assert str(stack.runtime["pid"]) in second.stderr
+    assert stack.url in second.stderr
+    assert len(second.stderr.splitlines()) <= 2
+
+
+def test_a_busy_port_is_named_before_anything_starts(system_folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = up("--port", str(port), "--data", str(system_folder / "busy"))
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "--port" in done.stderr
+    assert not (system_folder / "busy").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (("--model", "/no/such/folder"), "/no/such/folder"),
+        (("--agents", "no_such_file.py"), "no_such_file.py"),
+        (("--model", str(Path(__file__).parent)), "config.json"),
+    ],
+    ids=["model", "agents", "not a checkpoint"],
+)
+def test_a_wrong_setting_is_one_clear_line(system_folder: Path, argv: tuple[str, ...], word: str) -> None:
+    done = up("--port", "0", "--data", str(system_folder / "wrong"), *argv)
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_without_a_stack_says_how_to_start_one(system_folder: Path) -> None:
+    command = [*OSTINATO, "run", "demo", "Hello!", "--data", str(system_folder / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "ostinato up" in done.stderr
+
+
+def test_ctrl_c_stops_every_child_and_the_record_can_be_read_afterwards(system_folder: Path) -> None:
+    own = start(system_folder / "stopped")
+    thread = chat(own, ask("What is 2 plus 3?")).headers["X-Ostinato-Thread"]
+    children = own.children()
+    assert own.stop() == 0
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    told = records(own.cli("replay", "show", thread, "--json"))
+    assert told[-1]["kind"] == "run.finished"
+    assert own.cli("replay", "verify", "--all").returncode == 0
