@@ -104,8 +104,10 @@ class Frontend:
             self._open.pop(call.effect, None)
 
     def _submission(self, call: ModelCall) -> Submit:
+        quoted = self._tokenizer.quoted
+        messages = [msgspec.structs.replace(message, content=quoted(message.content)) for message in call.messages]
         try:
-            prompt = self._tokenizer.encode(self._template.render(call.messages, call.tools))
+            prompt = self._tokenizer.encode(self._template.render(messages, call.tools))
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         stops = tuple(sorted({*call.sampling.stop_tokens, *self._tokenizer.stop_tokens}))

@@ -1,0 +1,117 @@
+"""A checkpoint's tokenizer: text to token ids, and token ids back to text as they come.
+
+Special tokens in a rendered chat template are control; the same characters in what a user wrote are text. `quoted`
+marks the latter, and `encode` then spells them out instead of reading them as control tokens, so that nobody can
+close his own message and open the system's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from engine.errors import CheckpointError
+
+# two private-use characters around text that must not be read as control; they never leave this module's callers
+_OPEN, _CLOSE = "\uf8f0", "\uf8f1"
+_QUOTED = re.compile(f"{_OPEN}(.*?){_CLOSE}", re.DOTALL)
+
+
+class Decoder:
+    """Turns one generation's tokens into text, never in the middle of a character; special tokens are silent."""
+
+    def __init__(self, tokenizer: _Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """Return the text that this token completes; empty while a character is incomplete."""
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+class Tokenizer:
+    """What a checkpoint's `tokenizer.json` and its companions say."""
+
+    def __init__(self, tokenizer: _Tokenizer, stop_tokens: Iterable[int]) -> None:
+        self._tokenizer = tokenizer
+        self.stop_tokens = frozenset(stop_tokens)
+        """Ids that end an answer."""
+        added: Mapping[int, Any] = tokenizer.get_added_tokens_decoder()
+        special = [re.escape(token.content) for token in added.values() if token.special]
+        self._special = re.compile("|".join(special)) if special else None
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read a checkpoint folder.
+
+        Raises:
+            CheckpointError: `tokenizer.json` is missing or cannot be read.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise CheckpointError(folder, "it has no tokenizer.json")
+        try:
+            tokenizer = _Tokenizer.from_file(str(path))
+        except Exception as error:
+            # the library raises a bare Exception
+            raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
+        return cls(tokenizer, _stop_tokens(folder, tokenizer))
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, special ones included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def quoted(self, text: str) -> str:
+        """Mark special tokens in text from outside, so that `encode` spells them out."""
+        text = text.replace(_OPEN, "").replace(_CLOSE, "")
+        if self._special is None:
+            return text
+        return self._special.sub(lambda found: f"{_OPEN}{found.group()}{_CLOSE}", text)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of text; special tokens that are not `quoted` become their one id."""
+        ids: list[int] = []
+        for index, piece in enumerate(_QUOTED.split(text)):
+            if index % 2:
+                # a special token as text: half of it at a time is no token, whatever the vocabulary
+                for half in (piece[: len(piece) // 2], piece[len(piece) // 2 :]):
+                    ids += self._tokenizer.encode(half, add_special_tokens=False).ids
+            elif piece:
+                ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of whole token sequences, special tokens left out."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def decoder(self) -> Decoder:
+        """Begin to decode a generation."""
+        return Decoder(self._tokenizer)
+
+
+def _stop_tokens(folder: Path, tokenizer: _Tokenizer) -> set[int]:
+    """Collect what ends an answer: `eos_token_id` of the configurations, `eos_token` of the tokenizer's."""
+    stops: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        found = _read(folder / name).get("eos_token_id")
+        stops |= {found} if isinstance(found, int) else set(found or ())
+    eos = _read(folder / "tokenizer_config.json").get("eos_token")
+    text = eos.get("content") if isinstance(eos, dict) else eos
+    token = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    return stops if token is None else stops | {token}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError as error:
+        raise CheckpointError(path.parent, f"its {path.name} cannot be read: {error}") from error
