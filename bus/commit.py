@@ -20,8 +20,8 @@ import msgspec
 
 from bus import subjects
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, OutcomeUnknown, Refused, Unavailable
-from bus.log import START, Position, last_commit
+from bus.errors import Fenced, OutcomeUnknown, Refused, Unavailable
+from bus.log import START, Position, Stored, last_commit
 from schemas import codec
 from schemas.context import Clock, Ids
 from schemas.envelope import FORMAT, Envelope, Fact
@@ -33,6 +33,7 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 MAX_FACTS = 512
 MAX_BYTES = 256 * 1024
 _ATTEMPT_S = 1.0
+_RETRY_S = 0.05
 
 
 class Place(NamedTuple):
@@ -74,7 +75,7 @@ class ShardWriter:
         self._position = position
         self._queue: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
-        self._failed: BusError | None = None
+        self._failed: Exception | None = None
         self.deadline_s = 10.0
         """How long an append may take before its outcome is called unknown, seconds."""
         self.on_commit: Callable[[int, Envelope], Awaitable[None]] | None = None
@@ -122,11 +123,13 @@ class ShardWriter:
 
         Raises:
             Fenced: somebody else owns the shard; nothing of this was written.
-            OutcomeUnknown: the deadline passed; only a new takeover tells.
-            Refused: JetStream said no, for good (full, too large, not permitted).
+            OutcomeUnknown: an acknowledgement was lost, and the deadline passed or another owner came meanwhile;
+                only a new takeover tells.
+            Refused: JetStream said no, for good (full, too large, not permitted); nothing of this was written.
         """
         if self._failed is not None:
             raise self._failed
+        assert facts, "an append of nothing has no place"
         size = sum(len(bytes(fact.payload)) + 200 for fact in facts)
         waiting = _Waiting(facts, size, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
@@ -140,9 +143,13 @@ class ShardWriter:
             group = self._next_group()
             try:
                 await self._commit(group)
-            except BusError as error:
-                self._fail(error, group)
-                break
+            except Refused as refusal:
+                _tell(group, refusal)
+            except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
+                # fenced, uncertain or broken: this pen never writes again
+                self._failed = error
+                _tell([*group, *self._queue], error)
+                self._queue = []
         self._flushing = None
 
     def _next_group(self) -> list[_Waiting]:
@@ -171,49 +178,67 @@ class ShardWriter:
         data = codec.encode(envelope)
         sequence = await self._send(envelope.commit, data)
         self._position = Position(sequence, codec.digest(data), self._position.term)
-        if self.on_commit is not None:
-            await self.on_commit(sequence, envelope)
+        await self._announce(sequence, envelope)
         index = 0
         for waiting in group:
             if not waiting.done.done():
                 waiting.done.set_result(Place(sequence, index, envelope.time))
             index += len(waiting.facts)
 
+    async def _announce(self, sequence: int, envelope: Envelope) -> None:
+        if self.on_commit is None:
+            return
+        try:
+            await self.on_commit(sequence, envelope)
+        except Exception as error:  # noqa: BLE001  what is committed stays so, whether or not its hearers could be told
+            log.warning("shard %s: telling of commit %s: %s", self._shard, envelope.commit, error)
+
     async def _send(self, commit: str, data: bytes) -> int:
-        """Publish until acknowledged, with the same bytes; return the sequence."""
+        """Publish until answered, with the same bytes; return the sequence."""
         headers = {
             "Nats-Msg-Id": commit,
             "Nats-Expected-Last-Subject-Sequence": str(self._position.sequence),
         }
         deadline = time.monotonic() + self.deadline_s
+        lost = False
         while True:
             try:
                 reply = await self._connection.request(subjects.events(self._shard), data, _ATTEMPT_S, headers)
+                answer = msgspec.json.decode(reply.data)
+                problem = answer.get("error")
+                if problem is None:
+                    return int(answer["seq"])
+                refused = Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+                last = await self._last_if_asked(refused, lost)
             except (TimeoutError, Unavailable) as error:
+                lost = True
                 if time.monotonic() >= deadline:
                     raise OutcomeUnknown(self._shard, commit) from error
                 log.warning("shard %s: no acknowledgement of %s yet: %s", self._shard, commit, error)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(_RETRY_S)
                 continue
-            answer = msgspec.json.decode(reply.data)
-            problem = answer.get("error")
-            if problem is None:
-                return int(answer["seq"])
-            if int(problem.get("err_code", 0)) not in WRONG_LAST_SEQUENCE:
-                raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
-            last = await last_commit(self._connection, self._shard)
             if last is not None and last.envelope.commit == commit:
                 return last.sequence
-            raise Fenced(self._shard, self._position.sequence)
+            if lost:
+                raise OutcomeUnknown(self._shard, commit)
+            raise Fenced(self._shard, self._position.sequence) if refused.code in WRONG_LAST_SEQUENCE else refused
 
-    def _fail(self, error: BusError, group: list[_Waiting]) -> None:
-        """Tell everyone who waits; a fenced or uncertain pen never writes again."""
-        if isinstance(error, Fenced | OutcomeUnknown):
-            self._failed = error
-            group = [*group, *self._queue]
-            self._queue = []
-        for waiting in group:
-            if not waiting.done.done():
-                waiting.done.set_exception(error)
-        if self._queue:
-            self._flushing = asyncio.create_task(self._flush(), name=f"commit-{self._shard}")
+    async def _last_if_asked(self, refused: Refused, lost: bool) -> Stored | None:
+        """Read the shard's last envelope when a refusal may mean that an earlier attempt was stored.
+
+        Raises:
+            TimeoutError: it cannot be read.
+            Unavailable: it cannot be read.
+        """
+        if refused.code not in WRONG_LAST_SEQUENCE and not lost:
+            return None
+        try:
+            return await last_commit(self._connection, self._shard)
+        except Refused as error:
+            raise Unavailable(f"the end of shard {self._shard} cannot be read: {error}") from error
+
+
+def _tell(group: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

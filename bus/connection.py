@@ -12,8 +12,8 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, NoRespondersError
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from bus.errors import Refused, Unavailable
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _PING_INTERVAL_S = 2
 _RECONNECT_WAIT_S = 0.1
+_TOO_LARGE = 10054
+"""JetStream's own code for a message over the limit."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -72,7 +74,7 @@ class Connection:
                 )
         except (TimeoutError, OSError, NatsError) as error:
             raise Unavailable(
-                f"cannot connect to NATS at {url}: {error or 'timed out'} (is the server running?)"
+                f"cannot connect to NATS at {url}: {str(error) or 'timed out'} (is the server running?)"
             ) from error
         return connection
 
@@ -115,20 +117,30 @@ class Connection:
         """Send without waiting for anyone.
 
         Raises:
-            Unavailable: the connection is closed.
+            Unavailable: the connection is closed, or too much waits for a lost server.
+            Refused: the data is larger than the server takes.
         """
         try:
             await self.client.publish(subject, data, headers=headers)
+        except MaxPayloadError as error:
+            raise self._too_large(subject, data) from error
         except NatsError as error:
             raise Unavailable(f"cannot publish to {subject!r}: {error}") from error
 
     async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
-        """Call `handler` for each message, one after the other."""
+        """Call `handler` for each message, one after the other.
+
+        Raises:
+            Unavailable: the connection is closed.
+        """
 
         async def heard(message: Msg) -> None:
             await handler(Message(message.subject, message.data, message.reply, message.headers or {}))
 
-        return await self.client.subscribe(subject, queue=queue, cb=heard)
+        try:
+            return await self.client.subscribe(subject, queue=queue, cb=heard)
+        except NatsError as error:
+            raise Unavailable(f"cannot subscribe to {subject!r}: {error}") from error
 
     async def request(
         self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
@@ -136,7 +148,8 @@ class Connection:
         """Ask and wait for the answer.
 
         Raises:
-            Unavailable: nobody listens on the subject, or the connection is closed.
+            Unavailable: nobody listens on the subject, the connection is closed, or too much waits for a lost server.
+            Refused: the data is larger than the server takes; it was not sent.
             TimeoutError: no answer in time.
         """
         try:
@@ -145,9 +158,15 @@ class Connection:
             raise Unavailable(f"nobody answers on {subject!r}") from error
         except NatsTimeout as error:
             raise TimeoutError(f"no answer on {subject!r} within {timeout_s} s") from error
-        except ConnectionClosedError as error:
-            raise Unavailable("the NATS connection is closed") from error
+        except MaxPayloadError as error:
+            raise self._too_large(subject, data) from error
+        except NatsError as error:
+            raise Unavailable(f"cannot ask {subject!r}: {error}") from error
         return Message(reply.subject, reply.data, reply.reply, reply.headers or {})
+
+    def _too_large(self, subject: str, data: bytes) -> Refused:
+        limit = self.client.max_payload
+        return Refused(_TOO_LARGE, f"{len(data)} bytes for {subject!r} are over the server's limit of {limit}")
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
         """Call the JetStream API.
@@ -171,4 +190,4 @@ class Connection:
 
 
 async def _log_error(error: Exception) -> None:
-    log.warning("NATS: %s", error or type(error).__name__)
+    log.warning("NATS: %s", str(error) or type(error).__name__)
