@@ -63,8 +63,7 @@ class OutputParser:
             if call is None:
                 rest = self._emit(OPEN + self._buffer)
             else:
-                self.calls.append(call)
-                self._after_call = True
+                self._take(call)
         elif not self.stopped:
             at, pattern = self._complete_match()
             rest = self._emit(self._buffer if pattern is None else self._buffer[:at])
@@ -80,7 +79,7 @@ class OutputParser:
             if any(rest.startswith(pattern) for pattern in self._patterns):
                 passed = self._emit(self._buffer[:at])
                 if rest.startswith(OPEN):
-                    self._buffer, self._inside, self._space = rest[len(OPEN) :], True, ""
+                    self._buffer, self._inside = rest[len(OPEN) :], True
                     return passed, True
                 self._buffer, self.stopped = "", True
                 return passed, False
@@ -103,9 +102,12 @@ class OutputParser:
         call = _parsed(body)
         if call is None:
             return self._emit(OPEN + body + CLOSE), True
-        self.calls.append(call)
-        self._after_call = True
+        self._take(call)
         return "", True
+
+    def _take(self, call: ParsedCall) -> None:
+        self.calls.append(call)
+        self._space, self._after_call = "", True
 
     def _emit(self, text: str) -> str:
         """Let content pass but for white space beside tool calls, which belongs to their layout."""
