@@ -75,7 +75,7 @@ class RequestTable:
         self._rows: dict[str, int] = {}
         self._free: list[int] = []
         self._state = np.zeros(0, _STATE)
-        self._tokens: Integers = np.zeros((0, 0), np.int64)
+        self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: Integers = np.zeros((0, 0), np.int64)
 
     def clear(self) -> None:
@@ -225,7 +225,7 @@ class RequestTable:
     def _widen(self, tokens: int) -> None:
         """Make room for so many tokens in every row."""
         if tokens > self._tokens.shape[1]:
-            self._tokens = _grown(self._tokens, (self._tokens.shape[0], 2 * tokens))
+            self._tokens = _grown(self._tokens, (self._tokens.shape[0], tokens + tokens // 4 + 64))
 
 
 def _grown(old: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
