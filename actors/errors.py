@@ -3,6 +3,7 @@
 ActorError
 ├── DefinitionError    an agent or tool is written wrongly; raised where it is defined
 ├── BadArguments       the model's arguments do not fit a tool; the model reads the message
+├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── CallFailed         a model call came to nothing; carries the `Problem`
 └── Divergence         today's code decides otherwise than the record says
 """
@@ -22,6 +23,10 @@ class DefinitionError(ActorError):
 
 class BadArguments(ActorError):
     """A tool call's arguments do not fit its parameters."""
+
+
+class Undecidable(ActorError):
+    """A command cannot be decided here; the message tells its sender why."""
 
 
 class CallFailed(ActorError):

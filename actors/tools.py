@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -19,6 +20,9 @@ from actors.errors import BadArguments, DefinitionError
 from schemas import codec
 from schemas.messages import ToolSpec
 from schemas.runs import MemoryWrite, ToolBinding, ToolEffect
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_BY_NAME = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
 
 @dataclass(slots=True)
@@ -76,13 +80,13 @@ class Tool:
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**values)
         else:
-            result = await asyncio.to_thread(self.function, **values)
+            result = await asyncio.to_thread(_called, self.function, values)
         return result if isinstance(result, str) else codec.encode(result).decode()
 
     def _decoded(self, arguments: str) -> dict[str, Any]:
         try:
             parsed = msgspec.json.decode(arguments or "{}", type=self.arguments)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             wanted = ", ".join(self.parameters.get("properties", {})) or "none"
             raise BadArguments(f"arguments of {self.name!r} do not fit: {error} (parameters: {wanted})") from error
         return {name: getattr(parsed, name) for name in self.arguments.__struct_fields__}
@@ -108,7 +112,8 @@ def tool(
             tools (the default) never do.
 
     Raises:
-        DefinitionError: a parameter has no type, or there is no docstring.
+        DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
+            use, or there is no docstring.
     """
     if function is not None:
         return _made(function, function.__name__, effect)
@@ -119,10 +124,17 @@ def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
     description = inspect.cleandoc(function.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")
     if not description:
         raise DefinitionError(f"tool {name!r} has no docstring: the model needs a description")
-    hints = get_type_hints(function, include_extras=True)
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(f"tool name {name!r}: use letters, digits, '-' and '_' (at most 64)")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise DefinitionError(f"tool {name!r}: {error} (types must be known where the tool is defined)") from error
     context: str | None = None
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in _BY_NAME:
+            raise DefinitionError(f"tool {name!r}: parameter {parameter.name!r} cannot be given by name")
         if parameter.name not in hints:
             raise DefinitionError(f"tool {name!r}: parameter {parameter.name!r} has no type")
         kind = hints[parameter.name]
@@ -132,8 +144,19 @@ def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
             fields.append((parameter.name, kind))
         else:
             fields.append((parameter.name, kind, parameter.default))
-    arguments = msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
-    return Tool(name, description, function, effect, _schema(arguments), arguments, context)
+    try:
+        arguments = msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
+        return Tool(name, description, function, effect, _schema(arguments), arguments, context)
+    except TypeError as error:
+        raise DefinitionError(f"tool {name!r}: {error}") from error
+
+
+def _called(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Call a function in its thread; a `StopIteration` would never arrive, because a future cannot carry one."""
+    try:
+        return function(**values)
+    except StopIteration as error:
+        raise RuntimeError(f"StopIteration: {error}") from error
 
 
 def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,8 +15,8 @@ from nats.errors import TimeoutError as NatsTimeout
 from nats.js.client import JetStreamContext
 
 from bus import subjects
-from bus.connection import Connection
-from bus.errors import BadSubject, Refused
+from bus.connection import Connection, Message
+from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.streams import CMD
 from schemas import codec
 from schemas.commands import Command
@@ -26,9 +27,11 @@ from schemas.wire import Wire
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT_S = 30
-MAX_DELIVERIES = 5
-_FETCH_S = 5.0
+ACK_WAIT_S = 5
+"""How long a command that a dead owner had in hand waits for the next one; deciding and committing takes far less."""
+_FETCH_S = 1.0
+"""A server that restarts forgets who was pulling: so long may it take until we pull again."""
+_DEAD_BODY = 1 << 20
 
 
 class DeadCommand(Wire, frozen=True):
@@ -36,9 +39,16 @@ class DeadCommand(Wire, frozen=True):
 
     subject: str
     body: str
+    """As it was sent; what is not UTF-8 is replaced, what is over a million characters cut."""
     error: str
     deliveries: int
     process: str
+
+
+class _Identified(Wire, frozen=True):
+    """As much of a command as is needed to answer its sender."""
+
+    id: str
 
 
 class Delivery:
@@ -48,13 +58,18 @@ class Delivery:
         self.message = message
         self.command = command
 
+    @property
+    def attempt(self) -> int:
+        """1 for the first delivery: a command that comes again and again may be what ends its owners."""
+        return self.message.metadata.num_delivered
+
     async def ack(self) -> None:
         """Its events are committed: do not deliver it again."""
-        await self.message.ack()
-
-    async def in_progress(self) -> None:
-        """Still at it: start the acknowledgement wait anew."""
-        await self.message.in_progress()
+        try:
+            await self.message.ack()
+        except NatsError as error:
+            # it will come again, and be found answered
+            log.warning("acknowledging command %s: %s", self.command.id, error)
 
 
 class CommandQueue:
@@ -68,19 +83,26 @@ class CommandQueue:
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield commands for ever. What cannot be decoded goes to `dead.` and its sender is told."""
         subscription = await self._bind()
-        while True:
-            try:
-                messages = await subscription.fetch(64, timeout=_FETCH_S)
-            except (NatsTimeout, TimeoutError):
-                continue
-            except NatsError as error:
-                log.warning("pulling commands of shard %s: %s", self._shard, error)
-                await asyncio.sleep(0.2)
-                continue
-            for message in messages:
-                delivery = await self._read(message)
-                if delivery is not None:
-                    yield delivery
+        try:
+            while True:
+                for message in await self._pull(subscription):
+                    delivery = await self._read(message)
+                    if delivery is not None:
+                        yield delivery
+        finally:
+            # the server drops the pull under way with it: else the next commands would be sent to nobody
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    async def _pull(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        try:
+            return await subscription.fetch(64, timeout=_FETCH_S)
+        except (NatsTimeout, TimeoutError):
+            return []
+        except NatsError as error:
+            log.warning("pulling commands of shard %s: %s", self._shard, error)
+            await asyncio.sleep(0.2)
+            return []
 
     async def _bind(self) -> JetStreamContext.PullSubscription:
         name = f"shard-{self._shard}"
@@ -89,14 +111,17 @@ class CommandQueue:
             "filter_subject": subjects.shard_commands(self._shard),
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * 1_000_000_000,
-            "max_deliver": MAX_DELIVERIES,
+            "max_deliver": -1,  # at a limit JetStream falls silent: the owner counts, and buries
             "max_ack_pending": 1024,
         }
         await self._connection.api(
             f"CONSUMER.CREATE.{CMD}.{name}.{subjects.shard_commands(self._shard)}",
             {"stream_name": CMD, "config": {**config, "name": name}},
         )
-        return await self._connection.client.jetstream().pull_subscribe_bind(consumer=name, stream=CMD)
+        try:
+            return await self._connection.client.jetstream().pull_subscribe_bind(consumer=name, stream=CMD)
+        except NatsError as error:
+            raise Unavailable(f"cannot pull the commands of shard {self._shard}: {error}") from error
 
     async def _read(self, message: Msg) -> Delivery | None:
         try:
@@ -104,30 +129,46 @@ class CommandQueue:
             command = codec.decode_command(where.tenant, where.kind, where.thread, where.verb, message.data)
             subjects.checked(command.id, "command id")
             subjects.checked(where.thread, "thread")
+            subjects.checked(where.tenant, "tenant")
         except (BadSubject, BadShape) as error:
             await self.bury(message, str(error))
             return None
         return Delivery(message, command)
 
     async def bury(self, message: Msg, error: str) -> None:
-        """Keep a command nobody can handle, then stop its delivery; tell the sender if it gave an id."""
+        """Keep a command nobody can handle, then stop its delivery; tell the sender if it gave an id.
+
+        Never raises: a command that cannot even be buried is delivered again later, and its neighbours go on.
+        """
+        try:
+            await self._keep(message, error)
+            await message.term()
+            log.warning("command on %s is dead: %s", message.subject, error)
+            await self._tell(message, error)
+        except (BusError, TimeoutError, NatsError) as trouble:
+            log.warning("burying the command on %s: %s", message.subject, trouble)
+
+    async def _keep(self, message: Msg, error: str) -> None:
         parts = message.subject.split(".")
         kind = parts[3] if len(parts) > 3 else "unknown"
         dead = DeadCommand(
             subject=message.subject,
-            body=message.data.decode("utf-8", "replace"),
+            body=message.data.decode("utf-8", "replace")[:_DEAD_BODY],
             error=error,
             deliveries=message.metadata.num_delivered,
             process=self._process,
         )
-        await self._connection.request(subjects.dead(self._shard, kind), codec.encode(dead), 5.0)
-        await message.term()
-        log.warning("command on %s is dead: %s", message.subject, error)
+        headers = {"Nats-Msg-Id": f"dead-{message.metadata.sequence.stream}"}
+        reply = await self._connection.request(subjects.dead(self._shard, kind), codec.encode(dead), 5.0, headers)
+        _check(reply)
+
+    async def _tell(self, message: Msg, error: str) -> None:
+        parts = message.subject.split(".")
         try:
-            known = msgspec.json.decode(message.data)
-            command_id = subjects.checked(str(known["id"]), "command id")
+            known: _Identified = codec.decode(message.data, _Identified)
+            command_id = subjects.checked(known.id, "command id")
             tenant = subjects.checked(parts[2], "tenant")
-        except (msgspec.DecodeError, BadSubject, KeyError, TypeError, IndexError):
+        except (BadShape, BadSubject, IndexError):
             return
         outcome = Outcome(
             command=command_id, result="dead", thread=parts[4], problem=Problem(kind="invalid", message=error)
@@ -154,9 +195,17 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
         "data": command.data,
     }
     subject = subjects.command(command.tenant, command.kind, command.thread, command.verb)
-    headers = {"Nats-Msg-Id": f"{command.tenant}-{command.id}"}
+    headers = {"Nats-Msg-Id": f"{command.tenant}.{command.id}"}
     reply = await connection.request(subject, codec.encode(body), timeout_s, headers)
-    answer = msgspec.json.decode(reply.data)
-    problem = answer.get("error")
+    _check(reply)
+
+
+def _check(reply: Message) -> None:
+    """Read a publish acknowledgement.
+
+    Raises:
+        Refused: it is none.
+    """
+    problem = msgspec.json.decode(reply.data).get("error")
     if problem is not None:
         raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))

@@ -16,14 +16,12 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
-from bus.errors import Refused, Unavailable
+from bus.errors import TOO_LARGE, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
 _PING_INTERVAL_S = 2
 _RECONNECT_WAIT_S = 0.1
-_TOO_LARGE = 10054
-"""JetStream's own code for a message over the limit."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -166,7 +164,7 @@ class Connection:
 
     def _too_large(self, subject: str, data: bytes) -> Refused:
         limit = self.client.max_payload
-        return Refused(_TOO_LARGE, f"{len(data)} bytes for {subject!r} are over the server's limit of {limit}")
+        return Refused(TOO_LARGE, f"{len(data)} bytes for {subject!r} are over the server's limit of {limit}")
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
         """Call the JetStream API.

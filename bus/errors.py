@@ -13,6 +13,9 @@ BusError
 
 from __future__ import annotations
 
+TOO_LARGE = 10054
+"""JetStream's code for a message over a limit; `Connection` uses it for the server's own limit too."""
+
 
 class BusError(Exception):
     """The root of what this package raises."""
@@ -50,6 +53,11 @@ class Refused(BusError):
         super().__init__(f"JetStream refused: {description} (error {code})")
         self.code = code
         self.description = description
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it was the size: sending the same again can never succeed."""
+        return self.code == TOO_LARGE
 
 
 class Fenced(BusError):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bus.errors import BadSubject
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _SAFE = re.compile(r"[a-z0-9_]")
 
 COMMANDS_IN = "in.*.*.*.*"
@@ -51,9 +52,12 @@ def encoded(name: str) -> str:
     """Make any name a subject token: what is not `[a-z0-9_]` becomes `-` and two hex digits per UTF-8 byte.
 
     Raises:
-        BadSubject: the name is empty or its encoding longer than 200 characters.
+        BadSubject: the name is empty, not Unicode text, or its encoding longer than 200 characters.
     """
-    token = "".join(c if _SAFE.fullmatch(c) else "".join(f"-{b:02x}" for b in c.encode()) for c in name)
+    try:
+        token = "".join(c if _SAFE.fullmatch(c) else "".join(f"-{b:02x}" for b in c.encode()) for c in name)
+    except UnicodeEncodeError as error:
+        raise BadSubject(f"name {name[:80]!r} cannot be used: it is not Unicode text") from error
     if not token or len(token) > 200:
         raise BadSubject(f"name {name[:80]!r} cannot be used: 1 to 200 characters once encoded")
     return token
@@ -85,7 +89,7 @@ def parse_command(subject: str) -> CommandSubject:
         BadSubject: it is not a command's subject.
     """
     parts = subject.split(".")
-    if len(parts) != 6 or parts[0] != "cmd" or not parts[1].isdigit():
+    if len(parts) != 6 or parts[0] != "cmd" or not _NUMBER.fullmatch(parts[1]):
         raise BadSubject(f"{subject!r} is not a command subject (cmd.<shard>.<tenant>.<kind>.<thread>.<verb>)")
     return CommandSubject(int(parts[1]), *parts[2:])
 

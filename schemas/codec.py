@@ -15,6 +15,9 @@ from schemas.runs import Event
 
 T = TypeVar("T")
 
+_MISFITS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes from outside may raise: bad JSON or shape, bad UTF-8, nesting without end."""
+
 _encoder = msgspec.json.Encoder()
 _envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
 _events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
@@ -42,7 +45,7 @@ def decode(data: bytes, shape: type[T] | Any) -> T:
         decoder = _decoders.setdefault(shape, msgspec.json.Decoder(shape))
     try:
         value: T = decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _MISFITS as error:
         raise BadShape(str(error)) from error
     return value
 
@@ -66,10 +69,14 @@ def event_of(fact: Fact) -> Event:
     """
     if fact.type not in EVENT_TYPES:
         raise UnknownEvent(fact.type)
+    place = f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}"
     try:
-        return _events.decode(fact.payload)
-    except msgspec.DecodeError as error:
-        raise BadShape(f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}: {error}") from error
+        event = _events.decode(fact.payload)
+    except _MISFITS as error:
+        raise BadShape(f"{place}: {error}") from error
+    if tag(event) != fact.type:
+        raise BadShape(f"{place}: its payload is of type {tag(event)!r}")
+    return event
 
 
 def decode_envelope(data: bytes) -> Envelope:
@@ -81,11 +88,22 @@ def decode_envelope(data: bytes) -> Envelope:
     """
     try:
         envelope = _envelopes.decode(data)
-    except msgspec.DecodeError as error:
+    except _MISFITS as error:
+        # a newer format may have another shape: its number comes first, so say that rather than what does not fit
+        found = _format(data)
+        if found not in {None, FORMAT}:
+            raise UnknownFormat(found) from error
         raise BadShape(f"commit envelope: {error}") from error
     if envelope.format != FORMAT:
         raise UnknownFormat(envelope.format)
     return envelope
+
+
+def _format(data: bytes) -> int | None:
+    try:
+        return msgspec.convert(msgspec.json.decode(data, type=list[Any])[0], int)
+    except (*_MISFITS, IndexError):
+        return None
 
 
 def digest(data: bytes) -> str:
@@ -112,7 +130,7 @@ def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) 
     try:
         fields = msgspec.json.decode(cloud.data, type=dict[str, Any])
         data: CommandData = msgspec.convert({**fields, "type": verb}, shape)
-    except msgspec.ValidationError as error:
+    except _MISFITS as error:
         raise BadShape(f"command {cloud.id!r}: {error} (in `data`)") from error
     return Command(
         id=cloud.id,

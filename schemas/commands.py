@@ -6,12 +6,18 @@ CloudEvents attributes are kept as given.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from schemas.messages import Message, ToolSpec
 from schemas.wire import Wire
+
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+TopP = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Seed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+StopText = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -24,9 +30,9 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """History and the user's message, as a chat client brings them."""
     thread: Literal["any", "existing"] = "any"
     """`existing` refuses a thread that has no events yet."""
-    temperature: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
+    temperature: Temperature | None = None
+    seed: Seed | None = None
+    max_tokens: MaxTokens | None = None
 
 
 class Generate(Wire, frozen=True, tag="generate"):
@@ -35,11 +41,11 @@ class Generate(Wire, frozen=True, tag="generate"):
     model: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    max_tokens: MaxTokens | None = None
+    stop: tuple[StopText, ...] = ()
 
 
 CommandData = RunAgent | Generate

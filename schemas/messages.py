@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +28,25 @@ class Message(Wire, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     """For role `tool`: the call that this answers."""
+
+
+def misplaced_in(messages: Sequence[Message]) -> str | None:
+    """Name the first field that breaks a conversation: each tool call is answered once, before anything else is said.
+
+    Returns:
+        Its path, such as `messages[2].tool_call_id`; None when all is well.
+    """
+    waiting: list[str] = []
+    for index, message in enumerate(messages):
+        if message.role == "tool":
+            if message.tool_call_id not in waiting:
+                return f"messages[{index}].tool_call_id"
+            waiting.remove(message.tool_call_id)
+        elif waiting:
+            return f"messages[{index}].role"
+        else:
+            waiting = [call.id for call in message.tool_calls]
+    return "messages" if waiting else None
 
 
 class ToolSpec(Wire, frozen=True):

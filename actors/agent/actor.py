@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
 from actors.agent.definition import Agent
 from actors.agent.loop import CallModel, CallTool
-from actors.errors import BadArguments
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
@@ -19,6 +19,7 @@ from schemas.context import Clock
 from schemas.messages import Message, ToolSpec
 from schemas.runs import (
     Event,
+    MemoryWrite,
     Problem,
     ToolFailed,
     ToolIndeterminate,
@@ -26,6 +27,9 @@ from schemas.runs import (
 )
 
 log = logging.getLogger(__name__)
+
+LONGEST_RESULT = 100_000
+"""Characters of a tool's result that a run keeps: more fits no model, and no message of the log."""
 
 
 class AgentPerformer:
@@ -101,12 +105,27 @@ async def _run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event
     call = effect.called.call
     try:
         content = await tool.call(call.arguments, context)
-    except BadArguments as error:
-        return ToolFailed(effect=effect.id, call_id=call.id, content=f"error: {error}")
-    except Exception as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours to die of
-        log.info("tool %s failed: %s", tool.name, error)
-        return ToolFailed(effect=effect.id, call_id=call.id, content=f"error: {error or type(error).__name__}")
-    return ToolReturned(effect=effect.id, call_id=call.id, content=content, writes=tuple(context.writes))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
+        log.info("tool %s failed: %r", tool.name, error)
+        return _failed(effect, str(error) or type(error).__name__)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return _failed(effect, "the tool cancelled itself")
+    writes = tuple(MemoryWrite(topic=_kept(write.topic), text=_kept(write.text)) for write in context.writes)
+    return ToolReturned(effect=effect.id, call_id=call.id, content=_kept(content), writes=writes)
+
+
+def _failed(effect: CallTool, why: str) -> ToolFailed:
+    return ToolFailed(effect=effect.id, call_id=effect.called.call.id, content=_kept(f"error: {why}"))
+
+
+def _kept(text: str) -> str:
+    """Make any text one that the log can hold: Unicode, and not too long."""
+    whole = text.encode("utf-8", "replace").decode()
+    left = len(whole) - LONGEST_RESULT
+    return whole if left <= 0 else f"{whole[:LONGEST_RESULT]}\n[{left} more characters left out]"
 
 
 def _spec(agent: Agent, name: str) -> ToolSpec | None:

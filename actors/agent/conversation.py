@@ -21,6 +21,7 @@ from schemas.runs import (
     ModelFailed,
     ModelReturned,
     OwnershipTaken,
+    Problem,
     Profile,
     RunFailed,
     RunFinished,
@@ -32,6 +33,9 @@ from schemas.runs import (
     ToolResult,
     ToolReturned,
 )
+
+BROKEN_OFF = frozenset({"abort", "error", "timeout"})
+"""Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -68,7 +72,7 @@ class Conversation(msgspec.Struct, frozen=True):
     """Chained hash over `messages`."""
     notes: Mapping[str, str] = {}
     commands: Mapping[str, Command] = {}
-    refused: frozenset[str] = frozenset()
+    refused: Mapping[str, Problem] = {}
     runs: Mapping[str, Run] = {}
     active: str | None = None
     queue: tuple[str, ...] = ()
@@ -87,8 +91,8 @@ def evolve(state: Conversation, emitted: Emitted) -> Conversation:
     match event:
         case CommandAccepted(command=command):
             after = replace(state, commands={**state.commands, command.id: command})
-        case CommandRefused(command=command):
-            after = replace(state, refused=state.refused | {command.id})
+        case CommandRefused(command=command, problem=problem):
+            after = replace(state, refused={**state.refused, command.id: problem})
         case MessageAdded(message=message):
             after = _said(state, message)
         case MemoryWritten(topic=topic, text=text):
@@ -139,7 +143,7 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
     state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage))
-    if event.tool_calls:
+    if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
     return _said(state, Message(role="assistant", content=event.text))
 
@@ -152,14 +156,19 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
         )
     else:
         # refused before it was called (no such tool): it has its place among the others all the same
-        call = next(call for call in run.answer.tool_calls if call.id == event.call_id) if run.answer else None
-        assert call is not None
+        assert run.answer is not None
+        call = run.answer.tool_calls[_index(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
     run = replace(run, pending=pending)
     state = _with(state, run)
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state
     state = _said(state, Message(role="assistant", content=run.answer.text, tool_calls=run.answer.tool_calls))
-    for item in sorted(pending, key=lambda item: run.answer.tool_calls.index(item.call) if run.answer else 0):
+    for item in sorted(pending, key=lambda item: _index(item.effect)):
         state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))
     return state
+
+
+def _index(effect: str) -> int:
+    """Read a call's place in its answer from its effect id, `<run>-<step>-t<index>`; a model may repeat call ids."""
+    return int(effect.rpartition("-t")[2])

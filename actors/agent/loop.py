@@ -11,11 +11,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Run, evolve, incoming
+from actors.agent.conversation import BROKEN_OFF, Conversation, Run, evolve, incoming
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.context import Context
-from schemas.messages import Message, ToolCall
+from schemas.messages import Message, ToolCall, misplaced_in
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -67,7 +67,7 @@ class ConversationMachine:
         """Say whether the command has been decided before."""
         if command in state.commands:
             return "accepted"
-        return "refused" if command in state.refused else None
+        return state.refused.get(command)
 
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
         """Take a run on, queue it behind the active one, or refuse it."""
@@ -138,6 +138,10 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     messages = incoming(command)
     if not messages or messages[-1].role not in {"user", "tool"}:
         return Problem(kind="invalid", message="give `text`, or `messages` that end with the user's", field="messages")
+    misplaced = misplaced_in(messages)
+    if misplaced is not None:
+        message = f"{misplaced}: a `tool` message answers a call of the assistant's before it, each call once"
+        return Problem(kind="invalid", message=message, field=misplaced)
     if data.thread == "existing" and not state.commands:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")
@@ -182,6 +186,10 @@ def _call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> Ca
 
 
 def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:
+    if answer.finish_reason in BROKEN_OFF:
+        message = f"the model's answer was broken off ({answer.finish_reason})"
+        _end(folding, run, RunFailed(problem=Problem(kind="engine", message=message), steps=run.step))
+        return
     if not answer.tool_calls:
         reason: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
         finished = RunFinished(text=answer.text, steps=run.step, usage=run.usage, finish_reason=reason)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
 from actors.runtime.machine import Effect
 from actors.runtime.shard import Site
+from bus.errors import BusError
 from bus.live import Live
 from schemas.live import Delta
 from schemas.runs import ModelFailed, ModelReturned, Problem
+
+log = logging.getLogger(__name__)
 
 
 def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
@@ -35,6 +39,12 @@ async def ask_model(
         answer: ModelAnswer = await provider.call(call, on_text)
     except CallFailed as failure:
         return ModelFailed(effect=effect.id, problem=failure.problem)
+    except BusError:
+        raise
+    except Exception as error:
+        log.exception("the provider of model %r broke", call.model)
+        message = f"the provider of model {call.model!r} broke: {error!r} (see the log of this process)"
+        return ModelFailed(effect=effect.id, problem=Problem(kind="engine", message=message))
     return ModelReturned(
         effect=effect.id,
         text=answer.text,

@@ -13,7 +13,8 @@ from schemas.runs import Event, Problem, Profile
 
 S = TypeVar("S")
 
-Answer = Literal["accepted", "refused"]
+Answer = Literal["accepted"] | Problem
+"""What a command was told: taken on, or why not."""
 
 
 class Emitted(NamedTuple):
@@ -67,7 +68,7 @@ class Machine(Protocol, Generic[S]):
         """Decide what follows from an effect's result, which `state` already contains."""
 
     def answered(self, state: S, command: str) -> Answer | None:
-        """Return `accepted` or `refused` if the command has been decided before."""
+        """Return `accepted`, or why it was refused, if the command has been decided before."""
 
     def open_effects(self, state: S) -> Sequence[Effect]:
         """List the intentions without a result, in order."""

@@ -8,6 +8,7 @@ that a later change of an agent's instructions is not a divergence, while a chan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from actors.errors import Divergence
@@ -120,11 +121,10 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
 def _siblings(log: Sequence[Recorded], position: int) -> list[Event]:
     """Decode what was committed together with the event at `position`, for the same cause."""
     first = log[position]
-    return [
-        item.event()
-        for item in log[position : position + 64]
-        if item.sequence == first.sequence and item.cause == first.cause
-    ]
+    together = takewhile(
+        lambda item: (item.sequence, item.cause) == (first.sequence, first.cause), islice(log, position, None)
+    )
+    return [item.event() for item in together]
 
 
 def _profile(log: Sequence[Recorded], position: int) -> Profile | None:

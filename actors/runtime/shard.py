@@ -2,7 +2,8 @@
 
 A thread's inputs are handled one at a time and in order; threads go on beside one another, and what they commit
 at the same moment shares an envelope. Whatever fails for good here (another owner, an append without an answer)
-ends in dropping all state and taking the shard again: the log is the truth.
+ends in dropping all state and taking the shard again: the log is the truth. What this code cannot fold or follow
+stops its thread, and what it cannot decide goes to the dead letters: neighbours go on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from actors.runtime.machine import Asked, Decision, Effect, Emitted, Machine, is_result
+from actors.errors import Undecidable
+from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted, Machine, is_result
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, OutcomeUnknown
+from bus.errors import BusError, Fenced, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START, read_shard
 from schemas import codec
@@ -26,9 +28,12 @@ from schemas.commands import Command
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.live import Outcome
-from schemas.runs import CommandRefused, Event
+from schemas.runs import CommandRefused, Event, Problem
 
 log = logging.getLogger(__name__)
+
+MAX_DELIVERIES = 5
+"""A command that was delivered this often and never answered is taken to end its owners: it is buried."""
 
 FAMILY = {"thread": "agent", "run": "agent", "generation": "generation"}
 """Entity kind to the kind of the commands that lead to it: one machine each."""
@@ -70,6 +75,13 @@ class Cell:
     state: Any
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stopped: str | None = None
+    """Why this code cannot go on with the thread. The log has all of it: mended code takes it up again."""
+
+    def stop(self, reason: str) -> None:
+        """Go no further with the thread until the shard is taken again."""
+        log.error("thread %r of %r stopped: %s", self.thread, self.tenant, reason)
+        self.stopped = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +137,9 @@ class ShardOwner:
         log.info("shard %s: taken in term %s, %s threads", self._shard, pen.position.term, len(self._cells))
         async with asyncio.TaskGroup() as tasks:
             for cell in self._cells.values():
-                for effect in runtime.machines[cell.family].open_effects(cell.state):
-                    self._begin(tasks, cell, effect, again=True)
+                if cell.stopped is None:
+                    for effect in runtime.machines[cell.family].open_effects(cell.state):
+                        self._begin(tasks, cell, effect, again=True)
             self.ready.set()
             async for delivery in self._queue.deliveries():
                 tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
@@ -135,8 +148,13 @@ class ShardOwner:
         if fact.kind not in FAMILY:
             return
         cell = self._cell(FAMILY[fact.kind], fact.tenant, fact.thread)
-        emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
-        cell.state = self._runtime.machines[cell.family].evolve(cell.state, emitted)
+        if cell.stopped is not None:
+            return
+        try:
+            emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
+            cell.state = self._runtime.machines[cell.family].evolve(cell.state, emitted)
+        except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
+            cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
         cell.versions[fact.kind, fact.entity] = fact.version
 
     def _cell(self, family: str, tenant: str, thread: str) -> Cell:
@@ -151,54 +169,56 @@ class ShardOwner:
         command = delivery.command
         TRACE.set(command.traceparent)
         cell = self._cell(command.kind, command.tenant, command.thread)
-        machine = self._runtime.machines[command.kind]
         async with cell.lock:
-            answer = machine.answered(cell.state, command.id)
-            refusal = None
-            if answer is None:
-                context = Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
-                asked = self._runtime.performers[command.kind].look_up(command)
-                try:
-                    decision = machine.ask(cell.state, asked, context)
-                except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
-                    await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
-                    return
-                first = decision.events[0].event
-                refusal = first if isinstance(first, CommandRefused) else None
-                await self._commit(cell, decision.events, command.id, command.traceparent)
-                self._begin_all(tasks, cell, decision)
-        problem = None if refusal is None else refusal.problem
-        result = answer or ("accepted" if refusal is None else "refused")
+            try:
+                answer = self._runtime.machines[cell.family].answered(cell.state, command.id)
+                if answer is None:
+                    answer = await self._decide(tasks, cell, delivery)
+            except (BusError, TimeoutError):
+                raise
+            except Undecidable as error:
+                await self._queue.bury(delivery.message, str(error))
+                return
+            except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
+                await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
+                return
+        problem = answer if isinstance(answer, Problem) else None
+        result: Literal["accepted", "refused"] = "accepted" if problem is None else "refused"
         outcome = Outcome(command=command.id, result=result, thread=command.thread, problem=problem)
         await self._live.outcome(command.tenant, outcome)
         await delivery.ack()
 
-    async def _commit(self, cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> None:
+    async def _decide(self, tasks: asyncio.TaskGroup, cell: Cell, delivery: Delivery) -> Answer:
+        """Decide and commit; return what to tell the sender. The caller holds the cell's lock."""
+        command = delivery.command
+        if cell.stopped is not None:
+            raise Undecidable(f"thread {cell.thread!r} is stopped: {cell.stopped}")
+        if delivery.attempt > MAX_DELIVERIES:
+            raise Undecidable(f"delivered {MAX_DELIVERIES} times, and no owner lived to answer it")
+        asked = self._runtime.performers[cell.family].look_up(command)
+        decision = self._runtime.machines[cell.family].ask(cell.state, asked, self._context())
+        facts = _facts(cell, decision.events, command.id, command.traceparent)
+        try:
+            await self._commit(cell, decision.events, facts)
+        except Refused as refusal:
+            if refusal.too_large:
+                raise Undecidable(f"too large to be logged: {refusal.description}") from refusal
+            raise
+        self._begin_all(tasks, cell, decision)
+        first = decision.events[0].event
+        return first.problem if isinstance(first, CommandRefused) else "accepted"
+
+    def _context(self) -> Context:
+        return Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
+
+    async def _commit(self, cell: Cell, events: Sequence[Emitted], facts: Sequence[Fact]) -> None:
         """Append, and fold what was acknowledged. The caller holds the cell's lock."""
         assert self._pen is not None
-        versions = dict(cell.versions)
-        facts = []
-        for emitted in events:
-            key = (emitted.kind, emitted.entity)
-            versions[key] = versions.get(key, 0) + 1
-            facts.append(
-                Fact(
-                    tenant=cell.tenant,
-                    thread=cell.thread,
-                    kind=emitted.kind,
-                    entity=emitted.entity,
-                    version=versions[key],
-                    type=codec.tag(emitted.event),
-                    cause=cause,
-                    payload=codec.payload(emitted.event),
-                    traceparent=traceparent,
-                )
-            )
         await self._pen.append(facts)
         machine = self._runtime.machines[cell.family]
-        for emitted in events:
+        for emitted, fact in zip(events, facts, strict=True):
             cell.state = machine.evolve(cell.state, emitted)
-        cell.versions = versions
+            cell.versions[fact.kind, fact.entity] = fact.version
 
     def _begin_all(self, tasks: asyncio.TaskGroup, cell: Cell, decision: Decision) -> None:
         for effect in decision.effects:
@@ -212,16 +232,54 @@ class ShardOwner:
         TRACE.set(effect.traceparent)
         version = cell.versions[effect.kind, effect.entity]
         performer = self._runtime.performers[cell.family]
-        event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+        try:
+            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+            async with cell.lock:
+                if cell.stopped is None:
+                    await self._follow(tasks, cell, effect, event)
+        except (BusError, TimeoutError):
+            raise
+        except Exception:  # noqa: BLE001  what breaks one thread must not take its shard along
+            cell.stop(f"after {effect.id!r}: {traceback.format_exc(limit=3)}")
+
+    async def _follow(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, event: Event) -> None:
         assert is_result(event), f"{event!r} is not a result"
         machine = self._runtime.machines[cell.family]
-        async with cell.lock:
-            result = Emitted(effect.kind, effect.entity, event)
-            after = machine.evolve(cell.state, result)
-            context = Context(now=self._runtime.clock.now(), seed=self._runtime.chance.bits(48))
-            decision = machine.follow(after, result, context)
-            await self._commit(cell, [result, *decision.events], effect.id, effect.traceparent)
-            self._begin_all(tasks, cell, decision)
+        result = Emitted(effect.kind, effect.entity, event)
+        decision = machine.follow(machine.evolve(cell.state, result), result, self._context())
+        events = [result, *decision.events]
+        facts = _facts(cell, events, effect.id, effect.traceparent)
+        try:
+            await self._commit(cell, events, facts)
+        except Refused as refusal:
+            if not refusal.too_large:
+                raise
+            cell.stop(f"the result of {effect.id!r} is too large to be logged: {refusal.description}")
+            return
+        self._begin_all(tasks, cell, decision)
+
+
+def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> list[Fact]:
+    """Number and encode the events of one decision."""
+    versions = dict(cell.versions)
+    facts = []
+    for emitted in events:
+        key = (emitted.kind, emitted.entity)
+        versions[key] = versions.get(key, 0) + 1
+        facts.append(
+            Fact(
+                tenant=cell.tenant,
+                thread=cell.thread,
+                kind=emitted.kind,
+                entity=emitted.entity,
+                version=versions[key],
+                type=codec.tag(emitted.event),
+                cause=cause,
+                payload=codec.payload(emitted.event),
+                traceparent=traceparent,
+            )
+        )
+    return facts
 
 
 async def own_shards(
@@ -231,14 +289,19 @@ async def own_shards(
 ) -> None:
     """Run an owner for each shard this process should own, following `ownership`, until cancelled."""
     async with asyncio.TaskGroup() as tasks:
-        owners: dict[int, asyncio.Task[None]] = {}
+        owners: dict[int, ShardOwner] = {}
+        running: dict[int, asyncio.Task[None]] = {}
+        announcing: asyncio.Task[None] | None = None
         async for shards in ownership:
             for shard in sorted(owners.keys() - shards):
-                owners.pop(shard).cancel()
-            fresh = {shard: ShardOwner(runtime, shard) for shard in sorted(shards - owners.keys())}
-            for shard, owner in fresh.items():
-                owners[shard] = tasks.create_task(owner.run(), name=f"shard-{shard}")
-            tasks.create_task(_when_ready(list(fresh.values()), shards, on_ready))
+                del owners[shard]
+                running.pop(shard).cancel()
+            for shard in sorted(shards - owners.keys()):
+                owners[shard] = ShardOwner(runtime, shard)
+                running[shard] = tasks.create_task(owners[shard].run(), name=f"shard-{shard}")
+            if announcing is not None:
+                announcing.cancel()
+            announcing = tasks.create_task(_when_ready(list(owners.values()), shards, on_ready))
 
 
 async def _when_ready(

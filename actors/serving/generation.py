@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from schemas import codec
 from schemas.commands import Command, Generate
 from schemas.context import Context
 from schemas.generation import Sampling
+from schemas.messages import misplaced_in
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -28,7 +29,7 @@ class Generation(msgspec.Struct, frozen=True):
     tenant: str
     id: str
     command: Command | None = None
-    refused: frozenset[str] = frozenset()
+    refused: Mapping[str, Problem] = {}
     asking: ModelCalled | None = None
 
 
@@ -51,8 +52,8 @@ class GenerationMachine:
         match emitted.event:
             case CommandAccepted(command=command):
                 return replace(state, command=command)
-            case CommandRefused(command=command):
-                return replace(state, refused=state.refused | {command.id})
+            case CommandRefused(command=command, problem=problem):
+                return replace(state, refused={**state.refused, command.id: problem})
             case ModelCalled() as called:
                 return replace(state, asking=called)
             case ModelReturned() | ModelFailed():
@@ -64,7 +65,7 @@ class GenerationMachine:
         """Say whether the command has been decided before."""
         if state.command is not None and state.command.id == command:
             return "accepted"
-        return "refused" if command in state.refused else None
+        return state.refused.get(command)
 
     def ask(self, state: Generation, asked: Asked, context: Context) -> Decision:
         """Take the request on, or refuse it."""
@@ -109,6 +110,10 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
         return Problem(kind="invalid", message=f"a generation cannot {command.verb!r}", field="verb")
     if not data.messages:
         return Problem(kind="invalid", message="`messages` is empty: give at least one", field="messages")
+    misplaced = misplaced_in(data.messages)
+    if misplaced is not None:
+        message = f"{misplaced}: a `tool` message answers a call of the assistant's before it, each call once"
+        return Problem(kind="invalid", message=message, field=misplaced)
     if state.command is not None:
         return Problem(kind="invalid", message=f"generation {state.id!r} exists: use a fresh id", field="id")
     return None
