@@ -1,0 +1,104 @@
+"""One generation, as the scheduler sees it."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from engine.errors import IllegalTransition
+from schemas.generation import FinishReason, Submit
+from schemas.steps import RequestEvent
+
+State = Literal["waiting", "running", "finished"]
+
+_ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
+    {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
+)
+
+
+class Request:
+    """Token counts and blocks of one generation.
+
+    Positions go through four borders, each at or behind the next:
+    `settled` (KV computed, result seen) <= `computed` (planned) <= `known` + `pending` (sampled, some not yet seen).
+    """
+
+    __slots__ = (
+        "blocks",
+        "cached",
+        "computed",
+        "entered",
+        "finish",
+        "id",
+        "key",
+        "life",
+        "limit",
+        "pending",
+        "prompt_tokens",
+        "sampling",
+        "settled",
+        "state",
+        "stops",
+        "tenant",
+        "tokens",
+    )
+
+    def __init__(self, submit: Submit, context_length: int, root: bytes) -> None:
+        self.id = submit.request
+        self.tenant = submit.tenant
+        self.sampling = submit.sampling
+        self.stops = frozenset(submit.sampling.stop_tokens)
+        self.tokens = [*submit.prompt, *submit.output]
+        self.prompt_tokens = len(submit.prompt)
+        self.limit = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
+        """Tokens, prompt and output, at which it ends."""
+        self.state: State = "waiting"
+        self.finish: FinishReason | None = None
+        self.blocks: list[int] = []
+        self.computed = 0
+        self.settled = 0
+        self.pending = 0
+        """Tokens sampled in plans whose results are not in."""
+        self.life = 0
+        """Counts admissions: a result from before a preemption says nothing of the blocks held now."""
+        self.cached: int | None = None
+        """Prompt tokens found in the prefix cache at the first admission."""
+        self.entered = 0
+        """Blocks entered in the prefix cache, and the key of the last of them."""
+        self.key = root
+
+    @property
+    def length(self) -> int:
+        """Tokens known or under way."""
+        return len(self.tokens) + self.pending
+
+    @property
+    def plannable(self) -> bool:
+        """Whether computing more of it is not certainly in vain."""
+        return self.length < self.limit
+
+    @property
+    def outputs(self) -> int:
+        """Output tokens known."""
+        return len(self.tokens) - self.prompt_tokens
+
+    def move(self, state: State) -> None:
+        """Change state.
+
+        Raises:
+            IllegalTransition: there is no way from here to there.
+        """
+        if (self.state, state) not in _ALLOWED:
+            raise IllegalTransition(self.id, self.state, state)
+        self.state = state
+
+    def accept(self, token: int) -> FinishReason | None:
+        """Take a sampled token; say whether it was the last."""
+        self.tokens.append(token)
+        if token in self.stops:
+            return "stop"
+        return "length" if len(self.tokens) >= self.limit else None
+
+    def tell(self, start: int) -> RequestEvent:
+        """Describe the output from index `start` on."""
+        tokens = tuple(self.tokens[self.prompt_tokens + start :])
+        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0)

@@ -1,0 +1,389 @@
+"""Continuous batching over paged KV blocks, as a deterministic machine of plain integers.
+
+There is no prefill or decode phase: in every step each running request closes some of the gap between the tokens it
+has and those computed, within one token budget. Requests with one token to compute (decoding) come first, then
+prompts in chunks, then new requests; when blocks run out the youngest request gives way and is recomputed later
+(Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", 2023; chunked
+prefill after Agrawal et al., "Sarathi-Serve", 2024).
+
+Plans may run ahead of results: a request is planned one position further while its last token is still being
+sampled. A result that shows it had ended makes the extra token void.
+
+`plan` and `apply` depend on their arguments and the order of calls alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import NamedTuple
+
+import msgspec
+
+from engine.config import SchedulerConfig
+from engine.core.blocks import BlockPool
+from engine.core.prefix_cache import PrefixCache
+from engine.core.request import Request
+from engine.core.step import Draft
+from schemas.generation import Accepted, Answer, FinishReason, Refused, Submit
+from schemas.steps import Arrival, RequestEvent, Resync, Slice, StepPlan, StepResult
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """How the scheduler does."""
+
+    running: int
+    waiting: int
+    finished: int
+    """Finished requests still remembered."""
+    idle_blocks: int
+    cached_blocks: int
+    steps: int
+    in_flight: int
+    prompt_tokens: int
+    """Prompt tokens of all requests admitted for the first time."""
+    cached_tokens: int
+    """Those of them found in the prefix cache."""
+    preemptions: int
+
+
+class _Planned(NamedTuple):
+    request: Request
+    part: Slice
+    life: int
+
+
+class Scheduler:
+    """Plans one engine's steps."""
+
+    def __init__(self, config: SchedulerConfig, epoch: str) -> None:
+        self._config = config
+        self._epoch = epoch
+        self._pool = BlockPool(config.blocks)
+        self._cache = PrefixCache(config.block_size)
+        self._waiting: deque[Request] = deque()
+        self._running: dict[str, Request] = {}
+        self._requests: dict[str, Request] = {}
+        self._finished: OrderedDict[str, Request] = OrderedDict()
+        self._in_flight: OrderedDict[int, list[_Planned]] = OrderedDict()
+        self._gone: list[str] = []
+        self._preempted: list[str] = []
+        self._worker: str | None = None
+        self._full = True
+        self._n = 0
+        self._prompt_tokens = self._cached_tokens = self._preemptions = 0
+
+    # requests in
+
+    def submit(self, submit: Submit) -> Answer:
+        """Take a request on. One that is known already is accepted again and not begun twice."""
+        if submit.request in self._requests or submit.request in self._finished:
+            return Accepted(request=submit.request)
+        refused = self._unfit(submit)
+        if refused is not None:
+            return refused
+        request = Request(submit, self._config.context_length, self._cache.root(submit.tenant))
+        if submit.output and (submit.output[-1] in request.stops or request.length >= request.limit):
+            self._requests[request.id] = request
+            self._end(request, "stop" if submit.output[-1] in request.stops else "length")
+        else:
+            self._requests[request.id] = request
+            self._waiting.append(request)
+        return Accepted(request=submit.request)
+
+    def _unfit(self, submit: Submit) -> Refused | None:
+        config, prompt = self._config, len(submit.prompt)
+        if not prompt or submit.sampling.max_tokens < 1:
+            message = "give at least one prompt token and max_tokens of at least 1"
+            return Refused(request=submit.request, reason="invalid", message=message)
+        if prompt >= config.context_length:
+            message = (
+                f"the prompt has {prompt} tokens and this model's context is {config.context_length}, "
+                "answer included: shorten the messages or start a new thread"
+            )
+            return Refused(request=submit.request, reason="too_long", message=message)
+        needed = self._blocks_for(min(prompt + submit.sampling.max_tokens, config.context_length))
+        if needed > config.blocks:
+            message = f"prompt and answer may need {needed} KV blocks, there are {config.blocks}: lower max_tokens"
+            return Refused(request=submit.request, reason="too_long", message=message)
+        if len(self._waiting) >= config.max_waiting:
+            message = f"{len(self._waiting)} requests are waiting already: try again later"
+            return Refused(
+                request=submit.request, reason="overloaded", message=message, retry_after_ms=config.retry_after_ms
+            )
+        return None
+
+    def abort(self, request: str) -> RequestEvent | None:
+        """End a request now; None when it is unknown or over."""
+        found = self._requests.get(request)
+        if found is None:
+            return None
+        start = found.outputs
+        self._end(found, "abort")
+        return found.tell(start)
+
+    def attach(self, request: str, start: int) -> RequestEvent | None:
+        """Tell a request's output from index `start` on; None when it is unknown or was long ago."""
+        found = self._requests.get(request) or self._finished.get(request)
+        return None if found is None else found.tell(start)
+
+    # steps out
+
+    def plan(self, now: int) -> StepPlan | None:
+        """Plan the next step; None when there is nothing to do or enough plans are under way.
+
+        Args:
+            now: microseconds since the Unix epoch, recorded in the plan.
+        """
+        if len(self._in_flight) >= self._config.max_in_flight:
+            return None
+        draft = Draft(self._config.max_step_tokens)
+        ready = [request for request in self._running.values() if request.plannable]
+        for request in ready:
+            if request.length - request.computed == 1:
+                self._continue(draft, request)
+        for request in ready:
+            if request.length - request.computed > 1:
+                self._continue(draft, request)
+        self._admit(draft)
+        if not draft.slices:
+            return None
+        return self._publish(draft, now)
+
+    def _continue(self, draft: Draft, request: Request) -> None:
+        """Give a running request its slice, taking blocks from younger ones if need be."""
+        if request.state != "running" or request.id in draft.slices:
+            return
+        count = min(request.length - request.computed, draft.budget, self._config.prefill_chunk)
+        if count < 1:
+            return
+        needed = self._blocks_for(request.computed + count) - len(request.blocks)
+        while (blocks := self._take(max(needed, 0))) is None:
+            youngest = next(reversed(self._running.values()))
+            self._preempt(draft, youngest)
+            if youngest is request:
+                return
+        draft.add(request, count, blocks)
+
+    def _admit(self, draft: Draft) -> None:
+        """Begin waiting requests, first come first served, as long as budget, places and blocks last."""
+        if draft.preempted:
+            return
+        while self._waiting and draft.budget > 0 and len(self._running) < self._config.max_running:
+            request = self._waiting[0]
+            if request.pending:
+                return  # preempted with a token under way: it cannot say yet what it knows
+            matched, key = self._cache.match(request.tenant, request.tokens)
+            computed = len(matched) * self._config.block_size
+            count = min(len(request.tokens) - computed, draft.budget, self._config.prefill_chunk)
+            self._pool.hold(matched)
+            blocks = self._take(self._blocks_for(computed + count) - len(matched))
+            if blocks is None:
+                self._pool.release(matched)
+                return
+            self._waiting.popleft()
+            request.move("running")
+            request.life += 1
+            request.blocks, request.computed, request.settled = matched, computed, computed
+            request.entered, request.key = len(matched), key
+            if request.cached is None:
+                request.cached = min(computed, request.prompt_tokens)
+                self._prompt_tokens += request.prompt_tokens
+                self._cached_tokens += request.cached
+            self._running[request.id] = request
+            draft.admitted[request.id] = (computed, tuple(matched))
+            draft.add(request, count, blocks)
+
+    def _publish(self, draft: Draft, now: int) -> StepPlan:
+        self._n += 1
+        planned = [_Planned(request, part, request.life) for request, part in draft.slices.values()]
+        self._in_flight[self._n] = planned
+        plan = StepPlan(
+            n=self._n,
+            epoch=self._epoch,
+            time=now,
+            full=self._full,
+            arrivals=tuple(self._arrivals(draft)),
+            slices=tuple(part for _, part, _ in planned),
+            gone=() if self._full else tuple(self._gone),
+            preempted=tuple(self._preempted),
+        )
+        self._full = False
+        self._gone, self._preempted = [], []
+        return plan
+
+    def _arrivals(self, draft: Draft) -> list[Arrival]:
+        """Describe what the worker must learn: new requests, or all that run when the plan is a full one."""
+        if not self._full:
+            return [
+                _arrival(self._running[name], computed, blocks) for name, (computed, blocks) in draft.admitted.items()
+            ]
+        arrivals = []
+        for request in self._running.values():
+            found = draft.slices.get(request.id)
+            fresh, computed = (len(found[1].blocks), found[1].start) if found else (0, request.computed)
+            arrivals.append(_arrival(request, computed, tuple(request.blocks[: len(request.blocks) - fresh])))
+        return arrivals
+
+    # results in
+
+    def apply(self, result: StepResult) -> list[RequestEvent]:
+        """Take a step's result; tell what it means for each request.
+
+        A result of a forgotten plan is ignored. One that came before its predecessor's means that this was lost:
+        everything under way is forgotten and planned again.
+        """
+        if result.epoch != self._epoch or result.n not in self._in_flight:
+            return []
+        if next(iter(self._in_flight)) != result.n:
+            self._forget_in_flight()
+            return []
+        planned = self._in_flight.pop(result.n)
+        tokens, errors = dict(result.tokens), dict(result.errors)
+        events = []
+        for request, part, life in planned:
+            if request.state == "finished":
+                continue
+            if request.id in errors:
+                events.append(self._failed(request))
+                continue
+            if life == request.life and request.state == "running":
+                request.settled = max(request.settled, part.start + part.count)
+            if part.sample and request.id in tokens:
+                events.append(self._sampled(request, tokens[request.id]))
+            if request.state == "running":
+                self._enter(request)
+        return events
+
+    def _failed(self, request: Request) -> RequestEvent:
+        start = request.outputs
+        self._end(request, "error")
+        return request.tell(start)
+
+    def _sampled(self, request: Request, token: int) -> RequestEvent:
+        start = request.outputs
+        request.pending -= 1
+        finish = request.accept(token)
+        if finish is not None:
+            self._enter(request)
+            self._end(request, finish)
+        return request.tell(start)
+
+    def _enter(self, request: Request) -> None:
+        """Make full blocks whose tokens are known and computed available to other requests."""
+        size = self._config.block_size
+        full = min(request.settled, len(request.tokens)) // size
+        while request.entered < full:
+            start = request.entered * size
+            content = tuple(request.tokens[start : start + size])
+            request.key = self._cache.enter(request.blocks[request.entered], request.key, content)
+            request.entered += 1
+
+    def resync(self, resync: Resync) -> None:
+        """A worker needs a full plan.
+
+        One that missed a number still has its KV memory: what is under way is planned again. A new one has none:
+        every request is computed afresh, and the prefix cache is forgotten.
+        """
+        self._forget_in_flight()
+        if resync.worker != self._worker:
+            for request in reversed(list(self._running.values())):
+                self._suspend(request)
+            self._cache.reset()
+        self._worker = resync.worker
+        self._gone, self._preempted = [], []
+
+    def _forget_in_flight(self) -> None:
+        self._in_flight.clear()
+        self._full = True
+        for request in self._requests.values():
+            request.pending = 0
+            request.computed = request.settled
+
+    # blocks
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self._config.block_size)
+
+    def _take(self, count: int) -> list[int] | None:
+        blocks = self._pool.take(count)
+        for block in blocks or ():
+            self._cache.forget(block)
+        return blocks
+
+    def _preempt(self, draft: Draft, request: Request) -> None:
+        """Make a running request give its blocks up; it will be computed again from the tokens it has."""
+        draft.drop(request)
+        draft.preempted.append(request.id)
+        self._suspend(request)
+        self._gone.append(request.id)
+        self._preempted.append(request.id)
+        self._preemptions += 1
+
+    def _suspend(self, request: Request) -> None:
+        del self._running[request.id]
+        request.move("waiting")
+        self._waiting.appendleft(request)
+        self._put_away(request)
+
+    def _put_away(self, request: Request) -> None:
+        self._pool.release(request.blocks)
+        request.blocks = []
+        request.computed = request.settled = request.entered = 0
+        request.key = self._cache.root(request.tenant)
+
+    def _end(self, request: Request, finish: FinishReason) -> None:
+        if request.state == "running":
+            del self._running[request.id]
+            self._gone.append(request.id)
+        elif request in self._waiting:
+            self._waiting.remove(request)
+        request.move("finished")
+        request.finish = finish
+        request.pending = 0
+        self._put_away(request)
+        del self._requests[request.id]
+        self._finished[request.id] = request
+        if len(self._finished) > self._config.max_finished:
+            self._finished.popitem(last=False)
+
+    # looking in
+
+    def statistics(self) -> Statistics:
+        """Say how it does."""
+        return Statistics(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            finished=len(self._finished),
+            idle_blocks=self._pool.idle,
+            cached_blocks=len(self._cache),
+            steps=self._n,
+            in_flight=len(self._in_flight),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            preemptions=self._preemptions,
+        )
+
+    def check(self) -> None:
+        """Fail if the books do not balance. Cheap enough to call between steps in tests."""
+        self._pool.check(request.blocks for request in self._running.values())
+        self._cache.check()
+        assert set(self._requests) == {*self._running, *(request.id for request in self._waiting)}
+        assert not set(self._requests) & set(self._finished)
+        for request in self._running.values():
+            assert request.state == "running"
+            assert request.settled <= request.computed <= request.length <= request.limit, request.id
+            assert len(request.blocks) >= self._blocks_for(request.computed), request.id
+        for request in self._waiting:
+            assert request.state == "waiting"
+            assert not request.blocks
+
+
+def _arrival(request: Request, computed: int, blocks: tuple[int, ...]) -> Arrival:
+    return Arrival(
+        request=request.id,
+        tokens=tuple(request.tokens),
+        prompt_tokens=request.prompt_tokens,
+        sampling=request.sampling,
+        blocks=blocks,
+        computed=computed,
+    )

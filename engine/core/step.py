@@ -1,0 +1,37 @@
+"""One step while it is being planned: what is left of the budget, and the slices so far."""
+
+from __future__ import annotations
+
+from engine.core.request import Request
+from schemas.steps import Slice
+
+
+class Draft:
+    """A step under construction. Slices keep the order in which requests were given theirs."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        """Token positions that may still be computed in this step."""
+        self.slices: dict[str, tuple[Request, Slice]] = {}
+        self.admitted: dict[str, tuple[int, tuple[int, ...]]] = {}
+        """Requests that begin in this step: positions computed and blocks held before it."""
+        self.preempted: list[str] = []
+
+    def add(self, request: Request, count: int, blocks: list[int]) -> None:
+        """Give a request `count` positions and the blocks they need."""
+        sample = request.computed + count == request.length
+        part = Slice(request.id, request.computed, count, tuple(blocks), sample)
+        request.blocks.extend(blocks)
+        request.computed += count
+        request.pending += sample
+        self.budget -= count
+        self.slices[request.id] = (request, part)
+
+    def drop(self, request: Request) -> None:
+        """Take a slice back: its request gives way to an older one. Its blocks are released with the others."""
+        found = self.slices.pop(request.id, None)
+        if found is not None:
+            part = found[1]
+            request.computed -= part.count
+            request.pending -= part.sample
+            self.budget += part.count
