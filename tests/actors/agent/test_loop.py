@@ -1,0 +1,521 @@
+"""The agent loop: what follows from what, in scripted scenes and in whatever order chance finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from actors.agent.conversation import Conversation
+from actors.agent.loop import CallModel, CallTool, ConversationMachine
+from actors.errors import Divergence
+from actors.runtime.machine import Asked, Decision, Effect, Emitted
+from actors.runtime.replay import Recorded, verify
+from schemas import codec
+from schemas.commands import Command, RunAgent
+from schemas.context import Context
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, Usage, misplaced_in
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    Event,
+    MemoryWrite,
+    ModelFailed,
+    ModelReturned,
+    Problem,
+    Profile,
+    RunFailed,
+    RunFinished,
+    ToolBinding,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
+
+MACHINE = ConversationMachine()
+PROFILE = Profile(
+    agent="demo",
+    model="m",
+    instructions="",
+    tools=(ToolBinding("add", "pure", "d1"), ToolBinding("mail", "once", "d2")),
+    sampling=Sampling(),
+    max_steps=4,
+)
+
+
+class World:
+    """A thread's log and state, moved on by hand."""
+
+    def __init__(self) -> None:
+        self.log: list[Recorded] = []
+        self.state: Conversation = MACHINE.initial("acme", "t1")
+        self.open: dict[str, Effect] = {}
+        self.begun: Counter[str] = Counter()
+        self._versions: Counter[tuple[str, str]] = Counter()
+        self._sequence = 0
+
+    def ask(self, command: str, profile: Profile | None = PROFILE, **data: Any) -> list[Event]:
+        asked = Command(
+            id=command, tenant="acme", kind="agent", thread="t1", verb="run", data=RunAgent(agent="demo", **data)
+        )
+        if MACHINE.answered(self.state, command) is not None:
+            return []
+        missing = None if profile else Problem(kind="unknown_agent", message="no agent 'demo'", field="agent")
+        return self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+
+    def result(self, event: Any) -> list[Event]:
+        effect = self.open.pop(event.effect)
+        emitted = Emitted(effect.kind, effect.entity, event)
+        after = MACHINE.evolve(self.state, emitted)
+        return self._take(MACHINE.follow(after, emitted, self._context()), [emitted], effect.id)
+
+    def crash(self) -> None:
+        """Forget everything but the log, and go on from it."""
+        self.state = self.refolded()
+        self.open = {effect.id: effect for effect in MACHINE.open_effects(self.state)}
+
+    def refolded(self) -> Conversation:
+        state = MACHINE.initial("acme", "t1")
+        for item in self.log:
+            state = MACHINE.evolve(state, Emitted(item.kind, item.entity, item.event()))
+        return state
+
+    def verified(self) -> None:
+        assert verify(MACHINE, "acme", "t1", self.log).events == len(self.log)
+
+    def events(self, *kinds: type[Any]) -> list[Any]:
+        return [event for event in (item.event() for item in self.log) if isinstance(event, kinds)]
+
+    def _context(self) -> Context:
+        return Context(now=self._sequence, seed=1000 + self._sequence)
+
+    def _take(self, decision: Decision, before: Sequence[Emitted], cause: str) -> list[Event]:
+        self._sequence += 1
+        for index, emitted in enumerate([*before, *decision.events]):
+            key = (emitted.kind, emitted.entity)
+            self._versions[key] += 1
+            self.log.append(
+                Recorded(
+                    f"{self._sequence}/{index}",
+                    0,
+                    emitted.kind,
+                    emitted.entity,
+                    self._versions[key],
+                    codec.tag(emitted.event),
+                    bytes(codec.payload(emitted.event)),
+                    cause,
+                    self._sequence,
+                )
+            )
+            self.state = MACHINE.evolve(self.state, emitted)
+        for effect in decision.effects:
+            assert effect.id not in self.begun, f"{effect.id} was begun twice"
+            self.begun[effect.id] += 1
+            self.open[effect.id] = effect
+        return [emitted.event for emitted in decision.events]
+
+
+def said(effect: str, text: str = "", calls: Sequence[ToolCall] = (), finish: Any = None) -> ModelReturned:
+    reason = finish or ("tool_calls" if calls else "stop")
+    return ModelReturned(effect, text, reason, Usage(3, 2, 1), tuple(calls))
+
+
+def call(number: int, name: str = "add") -> ToolCall:
+    return ToolCall(f"call-{number}", name, "{}")
+
+
+def returned(world: World, effect: str, content: str = "ok") -> list[Event]:
+    called = world.open[effect]
+    assert isinstance(called, CallTool)
+    return world.result(ToolReturned(effect, called.called.call.id, content))
+
+
+def tags(events: Sequence[Event]) -> list[str]:
+    return [codec.tag(event) for event in events]
+
+
+def roles(world: World) -> list[str]:
+    return [message.role for message in world.state.messages]
+
+
+def test_a_question_is_logged_before_the_model_is_asked_and_its_answer_ends_the_run() -> None:
+    world = World()
+    assert tags(world.ask("c1", text="hi")) == ["command.accepted", "message.added", "run.started", "model.called"]
+    (effect,) = world.open.values()
+    assert isinstance(effect, CallModel)
+    assert effect.messages == (Message(role="user", content="hi"),)
+    (finished,) = world.result(said("c1-1-m", "hello"))
+    assert finished == RunFinished(text="hello", steps=1, usage=Usage(3, 2, 1))
+    assert roles(world) == ["user", "assistant"]
+    world.verified()
+
+
+def test_the_seed_is_drawn_when_it_is_not_given_and_recorded() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    assert world.state.runs["c1"].profile.sampling.seed == 1000
+    world.result(said("c1-1-m", "hello"))
+    world.verified()
+
+
+def test_results_enter_the_thread_in_the_order_of_the_calls_whatever_finished_first() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.result(said("c1-1-m", "", [call(1), call(2, "mail"), call(3)]))
+    assert list(world.open) == ["c1-1-t0", "c1-1-t1", "c1-1-t2"]
+    assert returned(world, "c1-1-t2", "three") == []
+    assert returned(world, "c1-1-t0", "one") == []
+    assert tags(returned(world, "c1-1-t1", "two")) == ["model.called"]
+    assert [m.content for m in world.state.messages if m.role == "tool"] == ["one", "two", "three"]
+    assert list(world.open) == ["c1-2-m"]
+    world.verified()
+
+
+def test_a_tool_that_does_not_exist_is_told_to_the_model_and_never_called() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    events = world.result(said("c1-1-m", "", [call(1, "nope")]))
+    assert tags(events) == ["tool.failed", "model.called"]
+    assert "add, mail" in world.state.messages[-1].content
+    world.verified()
+
+
+def test_calls_that_share_an_id_keep_their_places() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    same = [ToolCall("x", "add", '{"a":1}'), ToolCall("x", "nope", "{}"), ToolCall("x", "add", '{"a":1}')]
+    world.result(said("c1-1-m", "", same))
+    returned(world, "c1-1-t2", "third")
+    returned(world, "c1-1-t0", "first")
+    contents = [message.content for message in world.state.messages if message.role == "tool"]
+    assert contents[0] == "first"
+    assert contents[1].startswith("error: no tool named 'nope'")
+    assert contents[2] == "third"
+    world.verified()
+
+
+def test_a_run_that_will_not_stop_is_stopped_and_leaves_no_call_unanswered() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    for step in range(1, 4):
+        world.result(said(f"c1-{step}-m", "", [call(step)]))
+        returned(world, f"c1-{step}-t0")
+    (failed,) = world.result(said("c1-4-m", "", [call(4)]))
+    assert isinstance(failed, RunFailed)
+    assert failed.problem.kind == "max_steps"
+    assert misplaced_in(world.state.messages) is None
+    world.verified()
+
+
+def test_a_model_call_that_fails_fails_the_run_and_the_next_one_starts() -> None:
+    world = World()
+    world.ask("c1", text="one")
+    assert tags(world.ask("c2", text="two")) == ["command.accepted", "run.queued"]
+    problem = Problem(kind="engine", message="gone")
+    assert tags(world.result(ModelFailed("c1-1-m", problem))) == [
+        "run.failed",
+        "message.added",
+        "run.started",
+        "model.called",
+    ]
+    assert list(world.open) == ["c2-1-m"]
+    world.verified()
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "timeout"])
+def test_an_answer_that_was_broken_off_is_no_answer(reason: str) -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    (failed,) = world.result(said("c1-1-m", "half an ans", finish=reason))
+    assert isinstance(failed, RunFailed)
+    assert reason in failed.problem.message
+    assert roles(world) == ["user"]
+    world.verified()
+
+
+def test_an_answer_cut_at_its_limit_says_so() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    (finished,) = world.result(said("c1-1-m", "and then", finish="length"))
+    assert isinstance(finished, RunFinished)
+    assert finished.finish_reason == "length"
+
+
+def test_queued_runs_take_their_turns_in_the_order_they_came() -> None:
+    world = World()
+    for number in range(1, 5):
+        world.ask(f"c{number}", text=f"question {number}")
+    for number in range(1, 5):
+        assert list(world.open) == [f"c{number}-1-m"]
+        assert [m.content for m in world.state.messages if m.role == "user"][-1] == f"question {number}"
+        world.result(said(f"c{number}-1-m", f"answer {number}"))
+    assert roles(world) == ["user", "assistant"] * 4
+    assert not world.open
+    world.verified()
+
+
+def test_memory_is_written_in_the_same_commit_as_the_result() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.result(said("c1-1-m", "", [call(1)]))
+    events = world.result(ToolReturned("c1-1-t0", "call-1", "saved", (MemoryWrite("colour", "blue"),)))
+    assert tags(events) == ["memory.written", "model.called"]
+    assert world.state.notes == {"colour": "blue"}
+    world.verified()
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({}, "messages"),
+        ({"messages": (Message("user", "a"), Message("assistant", "b"))}, "messages"),
+        ({"text": "hi", "thread": "existing"}, "thread"),
+        ({"messages": (Message("tool", "4", (), "c9"),)}, "messages[0].tool_call_id"),
+        ({"messages": (Message("assistant", "", (call(1),)), Message("user", "well?"))}, "messages[1].role"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_names_the_field(data: dict[str, Any], field: str) -> None:
+    world = World()
+    (refused,) = world.ask("c1", **data)
+    assert isinstance(refused, CommandRefused)
+    assert refused.problem.field == field
+    assert not world.open
+    answer = MACHINE.answered(world.state, "c1")
+    assert isinstance(answer, Problem)
+    assert answer == refused.problem
+    world.verified()
+
+
+def test_an_agent_nobody_knows_is_refused() -> None:
+    world = World()
+    (refused,) = world.ask("c1", profile=None, text="hi")
+    assert isinstance(refused, CommandRefused)
+    world.verified()
+
+
+def test_a_long_history_brought_along_verifies() -> None:
+    world = World()
+    history = tuple(Message(role="user" if n % 2 == 0 else "assistant", content=str(n)) for n in range(201))
+    world.ask("c1", messages=history)
+    world.result(said("c1-1-m", "hello"))
+    world.verified()
+
+
+def test_after_a_crash_only_what_has_no_result_is_open() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.result(said("c1-1-m", "", [call(1), call(2), call(3, "nope")]))
+    returned(world, "c1-1-t0")
+    world.crash()
+    assert list(world.open) == ["c1-1-t1"]
+    assert tags(returned(world, "c1-1-t1")) == ["model.called"]
+    world.crash()
+    assert list(world.open) == ["c1-2-m"]
+    world.result(said("c1-2-m", "done"))
+    world.crash()
+    assert not world.open
+    world.verified()
+
+
+def scene() -> World:
+    """A history with every kind of event that a decision makes."""
+    world = World()
+    world.ask("c1", text="one")
+    world.ask("c2", text="two", seed=5)
+    world.ask("c3")
+    world.result(said("c1-1-m", "let me see", [call(1), call(2, "mail"), call(3, "nope")]))
+    world.result(ToolReturned("c1-1-t0", "call-1", "4", (MemoryWrite("a", "b"),)))
+    world.result(ToolIndeterminate("c1-1-t1", "call-2", "unknown"))
+    world.result(said("c1-2-m", "four"))
+    world.result(ModelFailed("c2-1-m", Problem(kind="engine", message="gone")))
+    return world
+
+
+def mutated(item: Recorded, change: Callable[[dict[str, Any]], None]) -> Recorded:
+    fields = msgspec.json.decode(item.payload)
+    change(fields)
+    return item._replace(payload=msgspec.json.encode(fields))
+
+
+def altered_strings(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of every string and number in a JSON value, but the type tags."""
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = [path] if isinstance(value, str | int) and not isinstance(value, bool) else []
+    return found + [deep for key, inner in items if key != "type" for deep in altered_strings(inner, (*path, key))]
+
+
+DECIDED = {"message.added", "model.called", "tool.called", "memory.written", "run.finished", "run.failed"}
+CHOICES = {"role", "effect_class", "kind", "finish_reason"}
+
+
+def decided_places() -> list[tuple[int, tuple[Any, ...]]]:
+    log = scene().log
+    places = []
+    for at, item in enumerate(log):
+        fields = msgspec.json.decode(item.payload)
+        if item.type in DECIDED or (item.type == "tool.failed" and "nope" in item.payload.decode()):
+            places += [(at, path) for path in altered_strings(fields) if path[-1] not in CHOICES]
+    return places
+
+
+def test_the_scene_that_is_mutated_verifies_as_it_is() -> None:
+    world = scene()
+    world.verified()
+    assert {item.type for item in world.log} >= DECIDED | {"run.queued", "run.started", "command.refused"}
+
+
+@pytest.mark.parametrize(("at", "path"), decided_places(), ids=lambda value: str(value).replace(" ", ""))
+def test_one_changed_value_in_a_decided_event_is_found_and_named(at: int, path: tuple[Any, ...]) -> None:
+    log = scene().log
+
+    def change(fields: dict[str, Any]) -> None:
+        inside: Any = fields
+        for key in path[:-1]:
+            inside = inside[key]
+        inside[path[-1]] = inside[path[-1]] + (1 if isinstance(inside[path[-1]], int) else "x")
+
+    log[at] = mutated(log[at], change)
+    with pytest.raises(Divergence) as divergence:
+        verify(MACHINE, "acme", "t1", log)
+    assert divergence.value.place == log[at].place
+    assert log[at].type in str(divergence.value)
+
+
+@pytest.mark.parametrize("at", range(len(scene().log)))
+def test_one_event_that_vanished_is_found(at: int) -> None:
+    log = scene().log
+    del log[at]
+    if at == len(log):
+        pytest.skip("a log may end anywhere that a decision ends")
+    with pytest.raises(Divergence):
+        verify(MACHINE, "acme", "t1", log)
+
+
+@pytest.mark.parametrize("at", range(len(scene().log) - 1))
+def test_two_events_that_changed_places_are_found(at: int) -> None:
+    log = scene().log
+    log[at], log[at + 1] = log[at + 1], log[at]
+    with pytest.raises(Divergence):
+        verify(MACHINE, "acme", "t1", log)
+
+
+@pytest.mark.parametrize("at", range(len(scene().log)))
+def test_an_event_written_twice_is_found(at: int) -> None:
+    log = scene().log
+    log.insert(at, log[at])
+    with pytest.raises(Divergence):
+        verify(MACHINE, "acme", "t1", log)
+
+
+@pytest.mark.parametrize("at", range(len(scene().log)))
+def test_an_event_of_another_type_than_its_label_is_found(at: int) -> None:
+    log = scene().log
+    log[at] = log[at]._replace(type="run.exploded")
+    with pytest.raises(Divergence, match=r"run\.exploded"):
+        verify(MACHINE, "acme", "t1", log)
+
+
+texts = st.text(max_size=8)
+names = st.sampled_from(["add", "mail", "nope"])
+
+
+class Threads(RuleBasedStateMachine):
+    """Commands, answers, results and crashes in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.asked = 0
+        self.results: Counter[str] = Counter()
+
+    @precondition(lambda self: self.asked < 6)
+    @rule(text=texts, seed=st.none() | st.integers(0, 9), known=st.sampled_from([True, True, True, False]))
+    def command(self, text: str, seed: int | None, known: bool) -> None:
+        self.asked += 1
+        self.world.ask(f"c{self.asked}", PROFILE if known else None, text=text, seed=seed)
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def command_again(self, data: st.DataObject) -> None:
+        before = len(self.world.log)
+        self.world.ask(f"c{data.draw(st.integers(1, self.asked))}", text="again")
+        assert len(self.world.log) == before
+
+    @rule()
+    def crash(self) -> None:
+        before = set(self.world.open)
+        self.world.crash()
+        assert set(self.world.open) == before
+
+    @precondition(lambda self: self.world.open)
+    @rule(data=st.data())
+    def outcome(self, data: st.DataObject) -> None:
+        effect = self.world.open[data.draw(st.sampled_from(sorted(self.world.open)))]
+        self.results[effect.id] += 1
+        if isinstance(effect, CallTool):
+            wanted = effect.called.call.id
+            kind = data.draw(st.sampled_from([ToolReturned, ToolFailed, ToolIndeterminate]))
+            self.world.result(kind(effect.id, wanted, data.draw(texts)))
+        elif data.draw(st.integers(0, 9)) == 0:
+            self.world.result(ModelFailed(effect.id, Problem(kind="engine", message="gone")))
+        else:
+            ids = st.sampled_from(["x", "y", "z"])
+            calls = data.draw(st.lists(st.builds(ToolCall, ids, names, st.just("{}")), max_size=4))
+            self.world.result(said(effect.id, data.draw(texts), calls))
+
+    @invariant()
+    def no_effect_has_two_results(self) -> None:
+        assert all(count == 1 for count in self.results.values())
+
+    @invariant()
+    def the_conversation_is_well_formed(self) -> None:
+        assert misplaced_in(self.world.state.messages) is None
+        messages = self.world.state.messages
+        for at, message in enumerate(messages):
+            results = messages[at + 1 : at + 1 + len(message.tool_calls)]
+            assert [m.tool_call_id for m in results] == [c.id for c in message.tool_calls]
+
+    @invariant()
+    def a_fold_from_nothing_gives_the_same_state(self) -> None:
+        assert self.world.refolded() == self.world.state
+
+    @invariant()
+    def an_accepted_run_is_over_or_under_way_or_queued(self) -> None:
+        state = self.world.state
+        over = {run.id for run in state.runs.values() if run.over}
+        accepted = {event.command.id for event in self.world.events(CommandAccepted)}
+        assert accepted == over | set(state.queue) | ({state.active} if state.active else set())
+        assert len(self.world.events(RunFinished, RunFailed)) == len(over)
+        assert bool(self.world.open) == (state.active is not None)
+        if state.queue:
+            assert state.active is not None
+
+    @invariant()
+    def the_record_verifies(self) -> None:
+        self.world.verified()
+
+    def teardown(self) -> None:
+        """Whatever happened, answering every open call ends every run."""
+        for _ in range(100):
+            if not self.world.open:
+                break
+            effect = next(iter(self.world.open.values()))
+            if isinstance(effect, CallTool):
+                self.world.result(ToolReturned(effect.id, effect.called.call.id, ""))
+            else:
+                self.world.result(said(effect.id, "end"))
+        assert all(run.over for run in self.world.state.runs.values())
+        self.the_record_verifies()
+
+
+TestThreads = Threads.TestCase
+TestThreads.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
