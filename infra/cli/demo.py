@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
-
-import uvloop
 
 from infra.cli.run import agent_command
 from infra.cli.speech import Speech
@@ -26,7 +25,7 @@ CONVERSATION = (
 
 def main(options: argparse.Namespace) -> int:
     """Run the demonstration; exit code 1 when an answer failed."""
-    return uvloop.run(_demo(settings_from(options, default_port=0)))
+    return asyncio.run(_demo(settings_from(options, default_port=0)))
 
 
 async def _demo(settings: Settings) -> int:

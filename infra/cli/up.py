@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import sys
 
-import uvloop
-
 from infra.cli.stack import progress_line, settings_from, stopped_by_signal
 from infra.errors import StackFailed
 from infra.launcher import Stack, running
@@ -16,7 +14,7 @@ from infra.settings import Settings
 
 def main(options: argparse.Namespace) -> int:
     """Run the stack in the foreground."""
-    return uvloop.run(_up(settings_from(options)))
+    return asyncio.run(_up(settings_from(options)))
 
 
 async def _up(settings: Settings) -> int:
