@@ -1,0 +1,183 @@
+"""Offline use: a checkpoint in this process, prompts in, completions out."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from engine.config import SchedulerConfig
+from engine.core.scheduler import Scheduler
+from engine.engine import Engine
+from engine.errors import BadRequest
+from engine.models.weights import find_checkpoint
+from engine.platforms import detect
+from engine.runner.executor import InlineExecutor
+from engine.runner.model_runner import RunnerConfig, load_runner
+from engine.text.parsers import OutputParser
+from engine.text.templates import ChatTemplate
+from engine.text.tokenizer import Decoder, Tokenizer
+from schemas.generation import FinishReason, Refused, Sampling, Submit
+from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.steps import RequestEvent
+
+_NAME = "inline"
+_GREEDY = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered to one prompt."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Every sampled token, the one that ended the generation included."""
+    finish: FinishReason
+    """`error` when the model could not compute the request; its tokens are those from before."""
+    usage: Usage
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Uptime:
+    """A `Clock` for work that nobody dates: it tells how long the machine has been up, and never goes back."""
+
+    def now(self) -> int:
+        """Return microseconds since the machine started."""
+        return time.monotonic_ns() // 1000
+
+
+@dataclass(slots=True)
+class _Run:
+    """A request on its way."""
+
+    submit: Submit
+    decoder: Decoder
+    parser: OutputParser
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    cached: int = 0
+    finish: FinishReason | None = None
+
+    def add(self, event: RequestEvent) -> None:
+        """Take in what a step brought."""
+        self.tokens.extend(event.tokens)
+        self.cached = event.cached
+        self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
+        self.finish = event.finish
+        if self.finish is not None or self.parser.stopped:
+            self.text += self.parser.finish()
+
+    def completion(self) -> Completion:
+        """Return what it came to."""
+        assert self.finish is not None
+        calls = tuple(
+            ToolCall(id=f"call_{self.submit.request}-{index}", name=call.name, arguments=call.arguments)
+            for index, call in enumerate(self.parser.calls)
+        )
+        usage = Usage(
+            prompt_tokens=len(self.submit.prompt), completion_tokens=len(self.tokens), cached_tokens=self.cached
+        )
+        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls)
+
+
+class LLM:
+    """A model with its scheduler, run in the calling thread."""
+
+    def __init__(self, path_or_id: str, *, device: str = "auto", runner: RunnerConfig | None = None) -> None:
+        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included.
+
+        Raises:
+            CheckpointError: The checkpoint is not there or not whole.
+            UnsupportedModel: Its architecture is not one of ours.
+            NotEnoughMemory: The KV cache does not fit.
+            PlatformUnavailable: The device is not there.
+        """
+        folder = find_checkpoint(path_or_id)
+        config = msgspec.structs.replace(runner or RunnerConfig(model=""), model=str(folder))
+        loaded = load_runner(config, detect(device), _NAME)
+        limits = SchedulerConfig(
+            blocks=loaded.blocks, context_length=loaded.config.context_length, block_size=loaded.block_size
+        )
+        self._folder = folder
+        self._tokenizer = Tokenizer.load(folder)
+        self._stops = tuple(sorted({*self._tokenizer.stop_tokens, *loaded.config.stop_tokens}))
+        self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
+        self._asked = 0
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling = _GREEDY, stop: tuple[str, ...] = ()
+    ) -> list[Completion]:
+        """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
+
+        Args:
+            prompts: Texts as the model is to see them, without a chat template.
+            sampling: How tokens are chosen; the model's own stop tokens are added.
+            stop: Texts that end a completion and are not part of it.
+
+        Raises:
+            BadRequest: A prompt is empty or longer than the model's context.
+        """
+        sampling = msgspec.structs.replace(sampling, stop_tokens=tuple(sorted({*sampling.stop_tokens, *self._stops})))
+        waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
+        asked = {run.submit.request: run for run in waiting}
+        open_ = set(asked)
+        try:
+            while open_:
+                self._admit(waiting)
+                for event in self._engine.step():
+                    if event.request in open_ and self._hear(asked[event.request], event):
+                        open_.remove(event.request)
+        finally:
+            for request in open_:
+                self._engine.abort(request)
+        return [run.completion() for run in asked.values()]
+
+    def chat(
+        self, messages: Sequence[Message], sampling: Sampling = _GREEDY, tools: Sequence[ToolSpec] = ()
+    ) -> Completion:
+        """Answer a conversation through the checkpoint's chat template.
+
+        Raises:
+            BadRequest: The conversation is longer than the model's context.
+            TemplateError: The template refuses these messages.
+            CheckpointError: The checkpoint has no chat template.
+        """
+        template = ChatTemplate.load(self._folder)
+        # a special token that someone types is text
+        safe = [
+            msgspec.structs.replace(message, content=self._tokenizer.quoted(message.content)) for message in messages
+        ]
+        return self.generate([template.render(safe, tools)], sampling)[0]
+
+    def _ask(self, prompt: str, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
+        """Make a request of a prompt."""
+        self._asked += 1
+        submit = Submit(
+            request=f"{_NAME}-{self._asked}",
+            prompt=tuple(self._tokenizer.encode(prompt)),
+            sampling=sampling,
+            frontend=_NAME,
+            tenant=_NAME,
+        )
+        return _Run(submit, self._tokenizer.decoder(), OutputParser(stop=stop))
+
+    def _admit(self, waiting: deque[_Run]) -> None:
+        """Hand requests to the engine until it has enough."""
+        while waiting:
+            answer = self._engine.add(waiting[0].submit)
+            if isinstance(answer, Refused):
+                if answer.reason == "overloaded":
+                    return
+                raise BadRequest("prompt", answer.message)
+            waiting.popleft()
+
+    def _hear(self, run: _Run, event: RequestEvent) -> bool:
+        """Add what a step brought to a request; return whether it is over."""
+        run.add(event)
+        if run.finish is None and run.parser.stopped:
+            self._engine.abort(event.request)
+            run.finish = "stop"
+        return run.finish is not None

@@ -1,0 +1,197 @@
+"""Scheduler and runner together in one process: many requests at once, each as if it were alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from engine.config import SchedulerConfig
+from engine.core.scheduler import Scheduler
+from engine.engine import Engine
+from engine.errors import BadRequest
+from engine.llm import LLM
+from engine.models.registry import load_model
+from engine.platforms import detect
+from engine.runner.executor import Executor, InlineExecutor
+from engine.runner.kv_cache import KvCache
+from engine.runner.model_runner import ModelRunner, RunnerConfig
+from schemas.generation import Accepted, Sampling, Submit
+from schemas.messages import Message
+from schemas.steps import StepPlan, StepResult
+from tests.engine.conftest import KINDS, VOCABULARY, Tiny
+
+LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?+-*/=<>()[]{}#$%&_~^|@'\"\\"
+
+
+class Ticks:
+    """A clock that moves by a millisecond whenever it is asked."""
+
+    def __init__(self) -> None:
+        self._times: Iterator[int] = itertools.count(0, 1000)
+
+    def now(self) -> int:
+        return next(self._times)
+
+
+@dataclass
+class Recorded:
+    """An executor that remembers the plans it was given."""
+
+    inner: Executor
+    plans: list[StepPlan]
+
+    def launch(self, plan: StepPlan) -> None:
+        self.plans.append(plan)
+        self.inner.launch(plan)
+
+    def collect(self) -> StepResult:
+        return self.inner.collect()
+
+
+def make_engine(tiny: Tiny, *, blocks: int = 200, block_size: int = 4, plans: list[StepPlan] | None = None) -> Engine:
+    model = load_model(tiny.folder, detect("cpu"))
+    config = SchedulerConfig(
+        blocks=blocks, context_length=256, block_size=block_size, prefill_chunk=16, max_step_tokens=40
+    )
+    runner = ModelRunner(model, KvCache(model, blocks, block_size), "worker-1")
+    executor = Recorded(InlineExecutor(runner), [] if plans is None else plans)
+    return Engine(Scheduler(config, "epoch-1"), executor, Ticks())
+
+
+def run(engine: Engine, submits: list[Submit]) -> dict[str, list[int]]:
+    """Submit a request before each of the first steps, and step until all are over."""
+    waiting, over = list(submits), set[str]()
+    tokens: dict[str, list[int]] = {submit.request: [] for submit in submits}
+    for _ in range(2000):
+        if waiting:
+            assert isinstance(engine.add(waiting.pop(0)), Accepted)
+        for event in engine.step():
+            tokens[event.request].extend(event.tokens)
+            if event.finish is not None:
+                assert event.finish in {"length", "stop"}
+                over.add(event.request)
+        if len(over) == len(submits):
+            return tokens
+    raise AssertionError(f"{sorted(tokens.keys() - over)} never finished")
+
+
+def submit(request: str, prompt: list[int], sampling: Sampling) -> Submit:
+    return Submit(request=request, prompt=tuple(prompt), sampling=sampling, frontend="test", tenant="t")
+
+
+def prompts(seed: int, *lengths: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCABULARY, length).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("block_size", [4, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_tokens_of_concurrent_requests_equal_those_of_transformers(
+    tiny: Callable[[str], Tiny], kind: str, block_size: int
+) -> None:
+    made = prompts(1, 1, 30, 7, 64, 16)
+    engine = make_engine(tiny(kind), block_size=block_size)
+    found = run(engine, [submit(str(i), prompt, Sampling(max_tokens=48)) for i, prompt in enumerate(made)])
+    for i, prompt in enumerate(made):
+        assert found[str(i)] == tiny(kind).greedy(prompt, 48)
+
+
+def test_the_same_seed_gives_the_same_tokens_alone_in_a_crowd_and_short_of_memory(
+    tiny: Callable[[str], Tiny],
+) -> None:
+    samplings = [
+        Sampling(temperature=1.0, seed=i, max_tokens=30, top_k=10 * (i % 3), top_p=(1.0, 0.9)[i % 2]) for i in range(6)
+    ]
+    submits = [
+        submit(str(i), prompt, sampling)
+        for i, (prompt, sampling) in enumerate(zip(prompts(2, 9, 20, 33, 4, 17, 26), samplings, strict=True))
+    ]
+    alone = {}
+    for one in submits:
+        alone |= run(make_engine(tiny("qwen3-tied")), [one])
+    assert run(make_engine(tiny("qwen3-tied")), submits) == alone
+    # room for about two requests: the others wait or are preempted and computed anew
+    plans: list[StepPlan] = []
+    assert run(make_engine(tiny("qwen3-tied"), blocks=32, plans=plans), submits) == alone
+    assert any(plan.preempted for plan in plans)
+
+
+def test_a_prefix_cache_hit_gives_the_same_tokens_as_a_cold_start(tiny: Callable[[str], Tiny]) -> None:
+    prompt = prompts(3, 50)[0]
+    engine = make_engine(tiny("llama-untied"))
+    sampling = Sampling(temperature=0.8, seed=4, max_tokens=20)
+    cold = run(engine, [submit("cold", prompt, sampling)])["cold"]
+    assert isinstance(engine.add(submit("warm", prompt, sampling)), Accepted)
+    events = [event for _ in range(40) for event in engine.step()]
+    assert max(event.cached for event in events) >= 48
+    assert [token for event in events for token in event.tokens] == cold
+
+
+def test_a_stop_token_ends_a_generation_although_the_next_step_was_planned(tiny: Callable[[str], Tiny]) -> None:
+    prompt = prompts(1, 30)[0]
+    greedy = tiny("qwen3-tied").greedy(prompt, 20)
+    stop = greedy[9]
+    sampling = Sampling(max_tokens=20, stop_tokens=(stop,))
+    found = run(make_engine(tiny("qwen3-tied")), [submit("a", prompt, sampling)])["a"]
+    assert found == greedy[: greedy.index(stop) + 1]
+
+
+@pytest.fixture
+def readable(tiny: Callable[[str], Tiny], tmp_path: Path) -> Path:
+    """A checkpoint that reads and writes single characters, and has a chat template."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("qwen3-tied").folder, folder)
+    vocabulary = {character: i for i, character in enumerate(LETTERS[: VOCABULARY - 1])} | {"<|end|>": VOCABULARY - 1}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=" "))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(["<|end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }};{% endfor %}assistant:"
+    config = {"eos_token": "<|end|>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def llm(readable: Path) -> LLM:
+    return LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100))
+
+
+def test_generate_answers_every_prompt_in_order(llm: LLM) -> None:
+    asked = ["one", "two, three", "and four."]
+    together = llm.generate(asked, Sampling(max_tokens=12))
+    assert [answer.text for answer in together] == [
+        llm.generate([one], Sampling(max_tokens=12))[0].text for one in asked
+    ]
+    for one, answer in zip(asked, together, strict=True):
+        assert answer.usage.prompt_tokens == len(one)
+        assert answer.usage.completion_tokens == len(answer.tokens) <= 12
+        assert answer.finish in {"length", "stop"}
+
+
+def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
+    (whole,) = llm.generate(["hello"], Sampling(max_tokens=30))
+    stop = whole.text[5:7]
+    (cut,) = llm.generate(["hello"], Sampling(max_tokens=30), stop=(stop,))
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.finish == "stop"
+
+
+def test_chat_puts_messages_through_the_checkpoints_template(llm: LLM) -> None:
+    answer = llm.chat([Message(role="user", content="hi")], Sampling(max_tokens=5))
+    assert answer.text == llm.generate(["user: hi;assistant:"], Sampling(max_tokens=5))[0].text
+
+
+def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(llm: LLM) -> None:
+    with pytest.raises(BadRequest, match="prompt"):
+        llm.generate(["short", "long" * 200], Sampling(max_tokens=5))
+    assert llm.generate(["short"], Sampling(max_tokens=5))[0].usage.completion_tokens > 0
