@@ -41,6 +41,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """KV blocks to hold; as many as `memory_share` gives if `None`."""
     memory_share: float | None = None
     """Part of the memory free after loading that KV blocks may fill; by kind of device if `None`."""
+    most_contexts: int = 256
+    """But no more blocks than so many requests of full context length could fill."""
     threads: int | None = None
     """Processor threads for one operation, in the whole process; torch's choice if `None`. Small models want 1."""
 
@@ -157,5 +159,6 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
     blocks = config.blocks
     if blocks is None:
         one = block_bytes(model.config, config.block_size, model.dtype)
-        blocks = blocks_that_fit(platform, one, config.memory_share)
+        useful = config.most_contexts * -(-model.config.context_length // config.block_size)
+        blocks = min(useful, blocks_that_fit(platform, one, config.memory_share))
     return ModelRunner(model, KvCache(model, blocks, config.block_size), worker)

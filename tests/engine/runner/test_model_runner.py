@@ -237,6 +237,7 @@ def test_a_runner_loads_from_its_settings_with_the_blocks_that_memory_allows(tin
     one = block_bytes(load_model(tiny("qwen3-tied").folder, CPU).config, 16, torch.float32)
     assert one == 2 * 16 * 2 * 2 * 8 * 4
     assert load_runner(RunnerConfig(model=folder, blocks=5), CPU, "w").blocks == 5
+    assert load_runner(RunnerConfig(model=folder, most_contexts=3), CPU, "w").blocks == 3 * 256 // 16
     share = 1.5 * one / CPU.free_memory()
     assert load_runner(RunnerConfig(model=folder, memory_share=share), CPU, "w").blocks in {1, 2}
 
