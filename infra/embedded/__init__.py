@@ -1,0 +1,1 @@
+"""The small model that ships with Ostinato: its dialogues, its training, its checkpoint."""
