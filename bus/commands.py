@@ -11,8 +11,6 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeout
-from nats.js.client import JetStreamContext
 
 from bus import subjects
 from bus.connection import Connection, Message
@@ -29,8 +27,12 @@ log = logging.getLogger(__name__)
 
 ACK_WAIT_S = 5
 """How long a command that a dead owner had in hand waits for the next one; deciding and committing takes far less."""
-_FETCH_S = 1.0
-"""A server that restarts forgets who was pulling: so long may it take until we pull again."""
+_BATCH = 64
+_PULL_S = 1.0
+"""A server that restarts forgets who was pulling: so long, and a little, may it take until we pull again."""
+_GRACE_S = 0.5
+_PAUSE_S = 0.2
+_NOTHING_CAME = frozenset({"404", "408"})
 _DEAD_BODY = 1 << 20
 
 
@@ -82,10 +84,22 @@ class CommandQueue:
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield commands for ever. What cannot be decoded goes to `dead.` and its sender is told."""
-        subscription = await self._bind()
+        await self._bind()
+        client = self._connection.client
+        heard: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = client.new_inbox()
+
+        async def hear(message: Msg) -> None:
+            heard.put_nowait(message)
+
+        try:
+            subscription = await client.subscribe(inbox, cb=hear)
+        except NatsError as error:
+            raise Unavailable(f"cannot pull the commands of shard {self._shard}: {error}") from error
         try:
             while True:
-                for message in await self._pull(subscription):
+                await self._ask_for_more(inbox)
+                async for message in _batch(heard):
                     delivery = await self._read(message)
                     if delivery is not None:
                         yield delivery
@@ -94,20 +108,23 @@ class CommandQueue:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
 
-    async def _pull(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+    async def _ask_for_more(self, inbox: str) -> None:
+        ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_PULL_S * 1_000_000_000)})
         try:
-            return await subscription.fetch(64, timeout=_FETCH_S)
-        except (NatsTimeout, TimeoutError):
-            return []
+            await self._connection.client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{CMD}.{self._consumer}", ask, inbox)
         except NatsError as error:
             log.warning("pulling commands of shard %s: %s", self._shard, error)
-            await asyncio.sleep(0.2)
-            return []
+            await asyncio.sleep(_PAUSE_S)
 
-    async def _bind(self) -> JetStreamContext.PullSubscription:
-        name = f"shard-{self._shard}"
+    @property
+    def _consumer(self) -> str:
+        return f"shard-{self._shard}"
+
+    async def _bind(self) -> None:
+        """Make the shard's consumer, or find it."""
         config: dict[str, Any] = {
-            "durable_name": name,
+            "durable_name": self._consumer,
+            "name": self._consumer,
             "filter_subject": subjects.shard_commands(self._shard),
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * 1_000_000_000,
@@ -115,13 +132,9 @@ class CommandQueue:
             "max_ack_pending": 1024,
         }
         await self._connection.api(
-            f"CONSUMER.CREATE.{CMD}.{name}.{subjects.shard_commands(self._shard)}",
-            {"stream_name": CMD, "config": {**config, "name": name}},
+            f"CONSUMER.CREATE.{CMD}.{self._consumer}.{subjects.shard_commands(self._shard)}",
+            {"stream_name": CMD, "config": config},
         )
-        try:
-            return await self._connection.client.jetstream().pull_subscribe_bind(consumer=name, stream=CMD)
-        except NatsError as error:
-            raise Unavailable(f"cannot pull the commands of shard {self._shard}: {error}") from error
 
     async def _read(self, message: Msg) -> Delivery | None:
         try:
@@ -174,6 +187,24 @@ class CommandQueue:
             command=command_id, result="dead", thread=parts[4], problem=Problem(kind="invalid", message=error)
         )
         await self._connection.publish(subjects.live(tenant, "command", command_id), codec.encode(outcome))
+
+
+async def _batch(heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
+    """Yield what one pull brings, until the server says that it is over, or says nothing for too long."""
+    for _ in range(_BATCH):
+        try:
+            async with asyncio.timeout(_PULL_S + _GRACE_S):
+                message = await heard.get()
+        except TimeoutError:
+            return
+        status = (message.headers or {}).get("Status")
+        if status is None:
+            yield message
+            continue
+        if status not in _NOTHING_CAME:
+            log.warning("pulling commands: %s %s", status, (message.headers or {}).get("Description", ""))
+            await asyncio.sleep(_PAUSE_S)
+        return
 
 
 async def send_command(connection: Connection, command: Command, timeout_s: float = 5.0) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 from nats.aio.client import Client
@@ -33,6 +33,7 @@ class Message(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+T = TypeVar("T")
 Handler = Callable[[Message], Awaitable[None]]
 
 
@@ -151,7 +152,7 @@ class Connection:
             TimeoutError: no answer in time.
         """
         try:
-            reply = await self.client.request(subject, data, timeout=timeout_s, headers=headers)
+            reply = await _heeding_cancellation(self.client.request(subject, data, timeout=timeout_s, headers=headers))
         except NoRespondersError as error:
             raise Unavailable(f"nobody answers on {subject!r}") from error
         except NatsTimeout as error:
@@ -185,6 +186,16 @@ class Connection:
         if problem:
             raise Refused(int(problem.get("err_code", 0)), str(problem.get("description", "")))
         return answer
+
+
+async def _heeding_cancellation(asked: Awaitable[T]) -> T:
+    """Await what stands on `asyncio.wait_for`, which up to Python 3.11 forgets a cancellation that meets its result."""
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    result = await asked
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 async def _log_error(error: Exception) -> None:

@@ -1,0 +1,549 @@
+"""A shard's owner on a real server: commands in, runs through, whatever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import nats
+import pytest
+
+from actors.agent.actor import AgentPerformer
+from actors.agent.definition import Agent
+from actors.agent.loop import ConversationMachine
+from actors.models.provider import ModelCall
+from actors.runtime.context import SystemIds
+from actors.runtime.machine import Asked, Decision
+from actors.runtime.replay import Recorded, verify
+from actors.runtime.shard import Runtime, ShardOwner, own_shards
+from actors.serving.generation import GenerationMachine
+from actors.serving.prompt import GenerationPerformer
+from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
+from actors.tools import ToolContext, tool
+from bus.commands import DeadCommand, send_command
+from bus.commit import ShardWriter, Writer
+from bus.connection import Connection
+from bus.errors import Fenced
+from bus.live import Live, Watcher, watching
+from bus.log import START, last_commit, read_shard
+from bus.streams import DEAD, ensure_streams
+from infra.services.nats_server import NatsServer
+from schemas import codec
+from schemas.commands import Command, Generate, RunAgent
+from schemas.context import Context
+from schemas.envelope import Fact
+from schemas.generation import Sampling
+from schemas.live import Committed, Frame, Outcome
+from schemas.messages import Message, ToolCall
+from schemas.runs import MessageAdded, RunFinished, ToolIndeterminate
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(15)]
+
+
+@tool(effect="pure")
+async def odd(what: str) -> str:
+    """Behave oddly."""
+    match what:
+        case "raise":
+            raise ValueError("so odd")
+        case "exit":
+            raise SystemExit(3)
+        case "cancel":
+            raise asyncio.CancelledError
+        case "surrogate":
+            return "a\ud800b"
+        case _:
+            return "x" * (20 << 20)
+
+
+@tool(effect="pure")
+def stop_iteration() -> str:
+    """Raise what a future cannot carry."""
+    return next(iter(()))
+
+
+@dataclass
+class Bench:
+    """One process's worth of agents, models and tools on a NATS of its own."""
+
+    connection: Connection
+    url: str
+    model: ScriptedModel
+    used: list[str] = field(default_factory=list)
+    """`<tool> <idempotency key>` of every tool call."""
+    hold: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Tools that wait."""
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def agent(self) -> Agent:
+        async def use(name: str, context: ToolContext) -> str:
+            self.used.append(f"{name} {context.key}")
+            self.began.set()
+            if name in self.hold:
+                await self.hold[name].wait()
+            return f"{name} done"
+
+        @tool(effect="idempotent")
+        async def look(context: ToolContext) -> str:
+            """Look."""
+            return await use("look", context)
+
+        @tool(effect="once")
+        async def mail(context: ToolContext) -> str:
+            """Mail."""
+            return await use("mail", context)
+
+        return Agent(name="demo", instructions="Help.", tools=(look, mail, odd, stop_iteration))
+
+    def runtime(self, process: str, connection: Connection | None = None, machine: Any = None) -> Runtime:
+        on = connection or self.connection
+        clock, live = FixedClock(), Live(on)
+        models = {"m": self.model}
+        return Runtime(
+            connection=on,
+            clock=clock,
+            ids=SystemIds(),
+            chance=KnownChance(),
+            writer=Writer(process, "test"),
+            slot=process,
+            machines={"agent": machine or ConversationMachine(), "generation": GenerationMachine()},
+            performers={
+                "agent": AgentPerformer([self.agent()], models, "m", live, clock),
+                "generation": GenerationPerformer(models, Sampling(), live),
+            },
+        )
+
+    async def facts(self) -> list[tuple[int, int, Fact]]:
+        last = await last_commit(self.connection, 0)
+        assert last is not None
+        return [
+            (stored.sequence, index, fact)
+            async for stored in read_shard(self.connection, 0, START, last.sequence)
+            for index, fact in enumerate(stored.envelope.facts)
+            if fact.kind != "shard"
+        ]
+
+    async def types(self, kind: str, entity: str) -> list[str]:
+        return [fact.type for _, _, fact in await self.facts() if (fact.kind, fact.entity) == (kind, entity)]
+
+    async def finished(self) -> set[str]:
+        return {fact.entity for _, _, fact in await self.facts() if fact.type == "run.finished"}
+
+    async def events(self, shape: type[Any]) -> list[Any]:
+        decoded = [codec.event_of(fact) for _, _, fact in await self.facts()]
+        return [event for event in decoded if isinstance(event, shape)]
+
+    async def verified(self, thread: str) -> None:
+        log = [
+            Recorded(
+                f"{sequence}/{index}",
+                0,
+                fact.kind,
+                fact.entity,
+                fact.version,
+                fact.type,
+                bytes(fact.payload),
+                fact.cause,
+                sequence,
+            )
+            for sequence, index, fact in await self.facts()
+            if fact.thread == thread
+        ]
+        assert log
+        verify(ConversationMachine(), "acme", thread, log)
+
+
+def answering(call: ModelCall) -> Say:
+    """Call the tools that the user's last message names, then answer."""
+    last = call.messages[-1]
+    if last.role == "user" and last.content.startswith("use "):
+        name, _, what = last.content.removeprefix("use ").partition(" ")
+        return ToolCall("k1", name, codec.encode({"what": what} if what else {}).decode())
+    return f"re: {last.content[:20]}"
+
+
+@pytest.fixture
+async def bench(connection: Connection, nats_url: str) -> Bench:
+    await ensure_streams(connection, 1)
+    return Bench(connection, nats_url, ScriptedModel(answering))
+
+
+@asynccontextmanager
+async def owning(runtime: Runtime) -> AsyncIterator[ShardOwner]:
+    owner = ShardOwner(runtime, 0)
+    task = asyncio.create_task(owner.run())
+    ready = asyncio.create_task(owner.ready.wait())
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        yield owner
+    finally:
+        task.cancel()
+        ready.cancel()
+        await asyncio.gather(task, ready, return_exceptions=True)
+
+
+def run(identity: str, text: str = "hi", thread: str = "t1", **data: Any) -> Command:
+    return Command(
+        id=identity, tenant="acme", kind="agent", thread=thread, verb="run", data=RunAgent("demo", text, **data)
+    )
+
+
+@asynccontextmanager
+async def hearing(bench: Bench, *entities: str) -> AsyncIterator[Watcher]:
+    async with watching(bench.connection, *(f"live.acme.{entity}" for entity in entities)) as watcher:
+        yield watcher
+
+
+async def until(watcher: Watcher, fits: Callable[[Frame], bool]) -> list[Frame]:
+    heard: list[Frame] = []
+    while True:
+        frame = await watcher.next(5)
+        assert frame is not None, f"heard only {heard}"
+        heard.append(frame)
+        if fits(frame):
+            return heard
+
+
+def ends(frame: Frame) -> bool:
+    return isinstance(frame, Committed) and frame.type in {"run.finished", "run.failed"}
+
+
+def is_outcome(frame: Frame) -> bool:
+    return isinstance(frame, Outcome)
+
+
+async def answer_of(bench: Bench, command: Command) -> str:
+    async with hearing(bench, f"run.{command.id}") as watcher:
+        await send_command(bench.connection, command)
+        await until(watcher, ends)
+    (finished,) = [
+        codec.event_of(fact)
+        for _, _, fact in await bench.facts()
+        if fact.entity == command.id and fact.type in {"run.finished", "run.failed"}
+    ]
+    return finished.text if isinstance(finished, RunFinished) else f"failed: {finished}"
+
+
+async def dead(bench: Bench, count: int) -> list[DeadCommand]:
+    """Read the dead letters."""
+    client = bench.connection
+    state = (await client.api(f"STREAM.INFO.{DEAD}"))["state"]  # a sender is told after its letter is kept
+    assert state["messages"] == count
+    found = []
+    for sequence in range(state["first_seq"], state["last_seq"] + 1):
+        message = (await client.api(f"STREAM.MSG.GET.{DEAD}", {"seq": sequence}))["message"]
+        data = msgspec.convert(message["data"], bytes, strict=False)
+        found.append(codec.decode(data, DeadCommand))
+    return found
+
+
+async def test_a_command_published_by_a_plain_client_leads_to_an_answer(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1", "command.c1") as watcher:
+        client = await nats.connect(bench.url)
+        body = b'{"specversion":"1.0","id":"c1","data":{"agent":"demo","text":"hello"}}'
+        await client.publish("in.acme.agent.t1.run", body)
+        heard = await until(watcher, ends)
+        await client.close()
+    assert isinstance(heard[-1], Committed)
+    assert [frame.result for frame in heard if isinstance(frame, Outcome)] == ["accepted"]
+    versions = [frame.version for frame in heard if isinstance(frame, Committed)]
+    assert versions == [1, 2, 3, 4]
+    assert await bench.types("run", "c1") == ["run.started", "model.called", "model.returned", "run.finished"]
+    await bench.verified("t1")
+
+
+async def test_a_command_that_is_sent_twice_runs_once(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "command.c1") as watcher:
+        await answer_of(bench, run("c1"))
+        await bench.connection.publish(
+            "in.acme.agent.t1.run", b'{"id":"c1","data":{"agent":"demo","text":"something else"}}'
+        )
+        for _ in range(2):
+            (outcome,) = await until(watcher, is_outcome)
+            assert isinstance(outcome, Outcome)
+            assert outcome.result == "accepted"
+    assert len(bench.model.calls) == 1
+    assert (await bench.types("thread", "t1")).count("command.accepted") == 1
+
+
+async def test_a_refused_command_is_told_why_each_time_it_asks(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "command.c1") as watcher:
+        for _ in range(2):
+            await bench.connection.publish("in.acme.agent.t1.run", b'{"id":"c1","data":{"agent":"nobody","text":"x"}}')
+            (outcome,) = await until(watcher, is_outcome)
+            assert isinstance(outcome, Outcome)
+            assert outcome.result == "refused"
+            assert outcome.problem is not None
+            assert "demo" in outcome.problem.message
+    assert await bench.types("thread", "t1") == ["command.refused"]
+
+
+async def test_thirty_threads_run_beside_one_another(bench: Bench) -> None:
+    release = bench.model.hold = asyncio.Event()
+    everyone = asyncio.Event()
+
+    def script(call: ModelCall) -> Say:
+        if len(bench.model.calls) == 30:
+            everyone.set()
+        return answering(call)
+
+    bench.model.script = script
+    async with owning(bench.runtime("p1")):
+        answers = [asyncio.create_task(answer_of(bench, run(f"c{n}", f"from {n}", thread=f"t{n}"))) for n in range(30)]
+        await everyone.wait()  # all thirty are being answered at the same time
+        release.set()
+        assert await asyncio.gather(*answers) == [f"re: from {n}" for n in range(30)]
+    for n in range(30):
+        await bench.verified(f"t{n}")
+
+
+async def test_commands_of_one_thread_are_answered_in_the_order_they_came(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c9") as watcher:
+        for n in range(10):
+            await send_command(bench.connection, run(f"c{n}", f"number {n}"))
+        await until(watcher, ends)
+    contents = [event.message.content for event in await bench.events(MessageAdded)]
+    assert contents == [f"number {n}" for n in range(10)]
+    await bench.verified("t1")
+
+
+async def test_a_run_uses_its_tools_and_reads_their_results(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "use look")) == "re: look done"
+    assert bench.used == ["look c1-1-t0"]
+    await bench.verified("t1")
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("raise", "re: error: so odd"),
+        ("exit", "re: error: 3"),
+        ("cancel", "re: error: the tool canc"),
+        ("surrogate", "re: a?b"),
+        ("large", "re: " + "x" * 20),
+    ],
+)
+async def test_whatever_a_tool_does_the_run_goes_on(bench: Bench, what: str, expected: str) -> None:
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", f"use odd {what}")) == expected[:24]
+        assert await answer_of(bench, run("c2", "still there?")) == "re: still there?"
+    await bench.verified("t1")
+
+
+async def test_a_function_that_raises_stop_iteration_does_not_hang_its_run(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "use stop_iteration")) == "re: error: StopIteration"[:24]
+
+
+async def test_a_model_provider_that_breaks_fails_its_run_alone(bench: Bench) -> None:
+    def script(call: ModelCall) -> Say:
+        if call.messages[-1].content == "break":
+            raise KeyError("a bug in the provider")
+        return answering(call)
+
+    bench.model.script = script
+    async with owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "break"))).startswith("failed: RunFailed")
+        assert await answer_of(bench, run("c2", "hi")) == "re: hi"
+
+
+async def test_an_owner_that_dies_in_mid_answer_is_followed_by_one_that_finishes(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "hello there"))
+            await until(watcher, lambda frame: not isinstance(frame, Committed))
+        bench.model.hold = None
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert [call.effect for call in bench.model.calls] == ["c1-1-m", "c1-1-m"]
+    assert await bench.types("run", "c1") == ["run.started", "model.called", "model.returned", "run.finished"]
+    await bench.verified("t1")
+
+
+async def test_a_tool_that_may_run_once_is_not_run_again_after_a_crash(bench: Bench) -> None:
+    bench.hold["mail"] = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "use mail"))
+            await bench.began.wait()
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert bench.used == ["mail c1-1-t0"]
+    assert len(await bench.events(ToolIndeterminate)) == 1
+    await bench.verified("t1")
+
+
+async def test_an_idempotent_tool_runs_again_after_a_crash_with_the_same_key(bench: Bench) -> None:
+    bench.hold["look"] = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "use look"))
+            await bench.began.wait()
+        bench.hold.clear()
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert bench.used == ["look c1-1-t0", "look c1-1-t0"]
+    assert await bench.events(ToolIndeterminate) == []
+    await bench.verified("t1")
+
+
+async def test_a_stale_owner_is_fenced_and_what_it_would_have_said_is_not_written(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "hello there"))
+        await until(watcher, lambda frame: not isinstance(frame, Committed))
+        rival = await ShardWriter.take(bench.connection, 0, Writer("p2", "test"), FixedClock(), SystemIds(), "agents-1")
+        bench.model.hold.set()  # the old owner's result meets the fence; it drops all and takes the shard again
+        await until(watcher, ends)
+        with pytest.raises(Fenced):
+            await rival.append([(await bench.facts())[0][2]])
+    assert (await bench.types("run", "c1")).count("model.returned") == 1
+    await bench.verified("t1")
+
+
+@pytest.mark.deadline(30)
+async def test_runs_survive_a_server_that_is_killed_under_them(bench: Bench, nats_server: NatsServer) -> None:
+    bench.model.hold = asyncio.Event()
+    async with owning(bench.runtime("p1")), hearing(bench, *(f"run.c{n}" for n in range(10))) as watcher:
+        for n in range(10):
+            await send_command(bench.connection, run(f"c{n}", "hello there", thread=f"t{n}"))
+        started: set[str] = set()
+        while len(started) < 10:
+            frame = await watcher.next(5)
+            assert frame is not None
+            if not isinstance(frame, Committed | Outcome):
+                started.add(frame.subject)
+        await nats_server.kill()
+        bench.model.hold.set()
+        await nats_server.start(nats_server.port)
+        await send_command(bench.connection, run("last", "hi", thread="t99"), 10)
+        over: set[str] = set()
+        while len(over) < 11:  # what was said live while the connection was down is lost: the log has it
+            await watcher.next(0.2)
+            over = await bench.finished()
+    for n in range(10):
+        assert (await bench.types("run", f"c{n}"))[-1] == "run.finished"
+        await bench.verified(f"t{n}")
+
+
+class Breaking(ConversationMachine):
+    """Today's code has a bug."""
+
+    def ask(self, state: Any, asked: Asked, context: Context) -> Decision:
+        if isinstance(asked.command.data, RunAgent) and asked.command.data.text == "poison":
+            raise ZeroDivisionError("a bug in the loop")
+        return super().ask(state, asked, context)
+
+    def follow(self, state: Any, result: Any, context: Context) -> Decision:
+        if "unfollowable" in codec.encode(result.event).decode():
+            raise ZeroDivisionError("a bug in the loop")
+        return super().follow(state, result, context)
+
+
+async def test_a_command_that_breaks_the_decider_is_buried_and_its_neighbours_go_on(bench: Bench) -> None:
+    runtime = bench.runtime("p1", machine=Breaking())
+    async with owning(runtime), hearing(bench, "command.c1") as watcher:
+        await send_command(bench.connection, run("c1", "poison"))
+        (outcome,) = await until(watcher, is_outcome)
+        assert isinstance(outcome, Outcome)
+        assert outcome.result == "dead"
+        assert await answer_of(bench, run("c2", "hi")) == "re: hi"
+    (letter,) = await dead(bench, 1)
+    assert "ZeroDivisionError" in letter.error
+    assert '"poison"' in letter.body
+    assert letter.subject == "cmd.0.acme.agent.t1.run"
+
+
+async def test_a_thread_that_cannot_go_on_stops_alone_and_mended_code_takes_it_up(bench: Bench) -> None:
+    async with owning(bench.runtime("p1", machine=Breaking())):
+        await send_command(bench.connection, run("c1", "unfollowable"))
+        assert await answer_of(bench, run("c2", "hi", thread="t2")) == "re: hi"
+    async with hearing(bench, "run.c1") as watcher, owning(bench.runtime("p2")):
+        await until(watcher, ends)
+    await bench.verified("t1")
+
+
+async def test_an_event_from_newer_code_stops_its_thread_and_no_other(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        await answer_of(bench, run("c1", thread="t1"))
+    pen = await ShardWriter.take(bench.connection, 0, Writer("p2", "v9"), FixedClock(), SystemIds(), "agents-1")
+    fact = Fact("acme", "t1", "run", "c1", 5, "run.ascended", "", msgspec.Raw(b'{"type":"run.ascended"}'))
+    await pen.append([fact])
+    async with owning(bench.runtime("p3")), hearing(bench, "command.c2") as watcher:
+        await send_command(bench.connection, run("c2", thread="t1"))
+        (outcome,) = await until(watcher, is_outcome)
+        assert isinstance(outcome, Outcome)
+        assert outcome.result == "dead"
+        assert outcome.problem is not None
+        assert "run.ascended" in outcome.problem.message
+        assert await answer_of(bench, run("c3", thread="t2")) == "re: hi"
+
+
+async def test_a_command_too_large_to_be_logged_is_buried(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "command.c1") as watcher:
+        text = "x" * (5 << 20)  # fits a message, but not twice into an envelope
+        await send_command(bench.connection, run("c1", text))
+        (outcome,) = await until(watcher, is_outcome)
+        assert isinstance(outcome, Outcome)
+        assert outcome.result == "dead"
+        assert outcome.problem is not None
+        assert "too large" in outcome.problem.message
+        assert await answer_of(bench, run("c2", "hi")) == "re: hi"
+
+
+async def test_a_command_that_no_owner_lived_to_answer_is_buried(bench: Bench) -> None:
+    client = bench.connection
+    name, filtered = "shard-0", "cmd.0.>"
+    config = {"durable_name": name, "name": name, "ack_policy": "explicit", "filter_subject": filtered}
+    await client.api(f"CONSUMER.CREATE.CMD.{name}.{filtered}", {"stream_name": "CMD", "config": config})
+    await send_command(client, run("c1"))
+    for _ in range(5):
+        delivered = await client.request(f"$JS.API.CONSUMER.MSG.NEXT.CMD.{name}", b"1")
+        await client.publish(delivered.reply, b"-NAK")
+    async with owning(bench.runtime("p1")), hearing(bench, "command.c1") as watcher:
+        (outcome,) = await until(watcher, is_outcome)
+        assert isinstance(outcome, Outcome)
+        assert outcome.result == "dead"
+    (letter,) = await dead(bench, 1)
+    assert letter.deliveries > 5
+
+
+async def test_a_bare_generation_is_logged_and_answered(bench: Bench) -> None:
+    data = Generate(model="m", messages=(Message(role="user", content="hi"),))
+    command = Command(id="g1", tenant="acme", kind="generation", thread="g1", verb="generate", data=data)
+    async with owning(bench.runtime("p1")), hearing(bench, "generation.g1") as watcher:
+        await send_command(bench.connection, command)
+        await until(watcher, lambda frame: isinstance(frame, Committed) and frame.type == "model.returned")
+    assert await bench.types("generation", "g1") == ["command.accepted", "model.called", "model.returned"]
+
+
+async def test_shards_follow_their_ownership_and_say_when_they_serve(bench: Bench) -> None:
+    ready: asyncio.Queue[frozenset[int]] = asyncio.Queue()
+    wanted: asyncio.Queue[frozenset[int]] = asyncio.Queue()
+
+    async def ownership() -> AsyncIterator[frozenset[int]]:
+        while True:
+            yield await wanted.get()
+
+    async def on_ready(shards: frozenset[int]) -> None:
+        ready.put_nowait(shards)
+
+    task = asyncio.create_task(own_shards(bench.runtime("p1"), ownership(), on_ready))
+    try:
+        wanted.put_nowait(frozenset({0}))
+        assert await ready.get() == {0}
+        assert await answer_of(bench, run("c1", "hi")) == "re: hi"
+        wanted.put_nowait(frozenset())
+        assert await ready.get() == frozenset()
+        wanted.put_nowait(frozenset({0}))
+        assert await ready.get() == {0}
+        assert await answer_of(bench, run("c2", "again")) == "re: again"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
