@@ -92,7 +92,7 @@ _REWORDED: Final = {
 }
 _TurnMaker = Callable[[World], Turn | None]
 _MAKERS: Final[tuple[tuple[float, tuple[str, ...], _TurnMaker], ...]] = (
-    (24, ("calculator",), sum_turn),
+    (19, ("calculator",), sum_turn),
     (9, ("calculator",), onward_turn),
     (7, ("calculator",), pair_turn),
     (4, ("calculator",), again_turn),
@@ -100,8 +100,8 @@ _MAKERS: Final[tuple[tuple[float, tuple[str, ...], _TurnMaker], ...]] = (
     (0.7, ("calculator",), large_turn),
     (9, ("clock",), clock_turn),
     (4, ("calculator", "clock"), clock_and_sum_turn),
-    (15, _NOTES, save_turn),
-    (4, _NOTES, save_two_turn),
+    (17, _NOTES, save_turn),
+    (6, _NOTES, save_two_turn),
     (17, _NOTES, find_turn),
     (0.7, _NOTES, forget_turn),
     (4, (), greeting_turn),

@@ -42,6 +42,8 @@ LIST: Final = _kind(_BOOK["list"])
 _ASKING: Final = phrasings(_BOOK["asking"])
 _TWO: Final = phrasings(_BOOK["two"])
 _FORGET: Final = phrasings(_BOOK["forget"])
+_SUFFIXES: Final = ("code", "number", "key", "box", "day", "plan", "colour", "class", "name", "list")
+_PREFIXES: Final = ("favourite", "spare", "old", "new", "second", "office", "garden", "next", "car", "kitchen")
 _SAVED: Final = ("I will remember that.", "Noted.", "Done, I will remember that.")
 
 
@@ -111,8 +113,16 @@ def _fact(world: World) -> tuple[Kind, str, str]:
 def _topic(world: World, kind: Kind) -> str:
     if not world.likely(kind.made_up):
         return world.pick(kind.topics.of(world.split))
-    made_up = world.own(lambda: values.word(world))
-    return made_up if world.likely(0.6) else f"{made_up} {world.pick(('code', 'number', 'key', 'box', 'day', 'plan'))}"
+    made_up = values.thing(world)
+    match world.chance.randrange(5):
+        case 0:
+            return f"{made_up} {world.pick(_SUFFIXES)}"
+        case 1:
+            return f"{world.pick(_PREFIXES)} {made_up}"
+        case 2:
+            return f"{made_up} {values.thing(world)}"
+        case _:
+            return made_up
 
 
 def _save(world: World, kind: Kind, topic: str, value: str) -> Call:

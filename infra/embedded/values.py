@@ -23,6 +23,11 @@ def word(world: World) -> str:
     return "".join(parts) + end
 
 
+def thing(world: World) -> str:
+    """One of many plain nouns, or a made-up word."""
+    return world.own(lambda: world.pick(_WORDS["things"]) if world.likely(0.5) else word(world))
+
+
 def name(world: World) -> str:
     """A name, known or made up."""
     return world.own(lambda: world.pick(_WORDS["names"]) if world.likely(0.45) else word(world).capitalize())
@@ -116,13 +121,15 @@ def food(world: World) -> str:
     return world.own(lambda: world.pick(_WORDS["foods"]) if world.likely(0.6) else word(world))
 
 
+def _bought(world: World) -> str:
+    return world.pick(_WORDS["nouns"]) if world.likely(0.4) else thing(world)
+
+
 def phrase(world: World) -> str:
     """A few words of anything: things to buy, made-up words, or both."""
 
     def draw() -> str:
-        words = [
-            world.pick(_WORDS["nouns"]) if world.likely(0.6) else word(world) for _ in range(world.chance.randint(1, 3))
-        ]
+        words = [_bought(world) for _ in range(world.chance.randint(1, 3))]
         return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
     return world.own(draw)
@@ -130,7 +137,7 @@ def phrase(world: World) -> str:
 
 def secret(world: World) -> str:
     """A made-up word, plain or with digits behind it."""
-    return world.own(lambda: word(world) + (str(world.chance.randint(1, 99)) if world.likely(0.4) else ""))
+    return world.own(lambda: thing(world) + (str(world.chance.randint(1, 99)) if world.likely(0.4) else ""))
 
 
 KINDS: Final[dict[str, Callable[[World], str]]] = {
