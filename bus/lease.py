@@ -14,8 +14,8 @@ import msgspec
 
 from bus import subjects
 from bus.connection import Connection
-from bus.errors import BusError, Refused
-from bus.streams import LEASE
+from bus.errors import BusError, Refused, Unavailable
+from bus.streams import LEASE, restore_leases
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,12 @@ class Leases:
             await asyncio.sleep(RENEW_S)
 
     async def _renew(self) -> None:
-        reply = await self._connection.request(subjects.lease(self._lease.slot), msgspec.json.encode(self._lease), 1.0)
+        subject, data = subjects.lease(self._lease.slot), msgspec.json.encode(self._lease)
+        try:
+            reply = await self._connection.request(subject, data, 1.0)
+        except Unavailable:
+            await restore_leases(self._connection)
+            reply = await self._connection.request(subject, data, 1.0)
         problem = msgspec.json.decode(reply.data).get("error")
         if problem is not None:
             raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))

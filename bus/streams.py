@@ -68,19 +68,39 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "discard": "new",
             "num_replicas": replicas,
         },
-        {
-            "name": LEASE,
-            "subjects": [subjects.LEASES],
-            "retention": "limits",
-            "storage": "memory",
-            "discard": "new",
-            "max_msgs_per_subject": 1,
-            "max_age": 2 * _SECOND,
-            "duplicate_window": 2 * _SECOND,
-            "allow_direct": True,
-            "num_replicas": replicas,
-        },
+        _lease_config(replicas),
     ]
+
+
+def _lease_config(replicas: int) -> dict[str, Any]:
+    return {
+        "name": LEASE,
+        "subjects": [subjects.LEASES],
+        "retention": "limits",
+        "storage": "memory",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_age": 2 * _SECOND,
+        "duplicate_window": 2 * _SECOND,
+        "allow_direct": True,
+        "num_replicas": replicas,
+    }
+
+
+async def restore_leases(connection: Connection) -> None:
+    """Make the lease stream anew if it is gone: it lives in memory, and a single server that restarts forgets it.
+
+    Raises:
+        Refused: JetStream says no.
+        Unavailable: no JetStream.
+        TimeoutError: no answer.
+    """
+    try:
+        await connection.api(f"STREAM.INFO.{LEASE}")
+    except Refused as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+        await connection.api(f"STREAM.CREATE.{LEASE}", _lease_config(replicas=1))
 
 
 async def ensure_streams(connection: Connection, shards: int, replicas: int = 1) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
 from actors.tools import ToolContext, tool
-from bus.commands import DeadCommand, send_command
+from bus.commands import CommandQueue, DeadCommand, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.errors import Fenced
@@ -498,20 +498,18 @@ async def test_a_command_too_large_to_be_logged_is_buried(bench: Bench) -> None:
 
 
 async def test_a_command_that_no_owner_lived_to_answer_is_buried(bench: Bench) -> None:
-    client = bench.connection
-    name, filtered = "shard-0", "cmd.0.>"
-    config = {"durable_name": name, "name": name, "ack_policy": "explicit", "filter_subject": filtered}
-    await client.api(f"CONSUMER.CREATE.CMD.{name}.{filtered}", {"stream_name": "CMD", "config": config})
-    await send_command(client, run("c1"))
-    for _ in range(5):
-        delivered = await client.request(f"$JS.API.CONSUMER.MSG.NEXT.CMD.{name}", b"1")
-        await client.publish(delivered.reply, b"-NAK")
+    await send_command(bench.connection, run("c1"))
+    async with aclosing(CommandQueue(bench.connection, 0, "p0").deliveries()) as deliveries:
+        for attempt in range(1, 6):  # as if each of these owners had died of it
+            delivery = await anext(deliveries)
+            assert delivery.attempt == attempt
+            await delivery.message.nak()
     async with owning(bench.runtime("p1")), hearing(bench, "command.c1") as watcher:
         (outcome,) = await until(watcher, is_outcome)
         assert isinstance(outcome, Outcome)
         assert outcome.result == "dead"
     (letter,) = await dead(bench, 1)
-    assert letter.deliveries > 5
+    assert letter.deliveries == 6
 
 
 async def test_a_bare_generation_is_logged_and_answered(bench: Bench) -> None:
