@@ -1,0 +1,137 @@
+"""One full example of every event: the source of the golden files."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.commands import Command, Generate, RunAgent
+from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    Event,
+    MemoryWrite,
+    MemoryWritten,
+    MessageAdded,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    OwnershipTaken,
+    Problem,
+    Profile,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolBinding,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
+
+_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+_CALL = ToolCall(id="call_1", name="calculator", arguments='{"expression": "2+2"}')
+_SAMPLING = Sampling(temperature=0.7, top_p=0.9, top_k=40, seed=123, max_tokens=64, stop_tokens=(2, 3))
+_PROBLEM = Problem(kind="overloaded", message="too busy", field="model", retry_after_ms=500)
+_PROFILE = Profile(
+    agent="demo",
+    model="Qwen/Qwen3-0.6B",
+    instructions="Be kind. Ünïcödé ☂",
+    tools=(ToolBinding(name="calculator", effect="pure", digest="00ff"),),
+    sampling=_SAMPLING,
+    max_steps=8,
+)
+_RUN = Command(
+    id="run-1",
+    tenant="acme",
+    kind="agent",
+    thread="thread-1",
+    verb="run",
+    data=RunAgent(
+        agent="demo",
+        text="What is 2+2?",
+        messages=(
+            Message(role="assistant", content="", tool_calls=(_CALL,)),
+            Message(role="tool", content="4", tool_call_id="call_1"),
+        ),
+        thread="existing",
+        temperature=0.5,
+        seed=-7,
+        max_tokens=100,
+    ),
+    source="http",
+    time="2026-11-23T14:05:00.000000Z",
+    traceparent=_TRACE,
+)
+_GENERATE = Command(
+    id="gen-1",
+    tenant="acme",
+    kind="generation",
+    thread="gen-1",
+    verb="generate",
+    data=Generate(
+        model="m",
+        messages=(Message(role="user", content="hi"),),
+        tools=(ToolSpec(name="f", description="d", parameters={"type": "object", "properties": {}}),),
+        temperature=0.0,
+        top_p=1.0,
+        seed=1,
+        max_tokens=5,
+        stop=("END",),
+    ),
+)
+
+EXAMPLES: tuple[Event, ...] = (
+    CommandAccepted(command=_RUN),
+    CommandRefused(command=_GENERATE, problem=_PROBLEM),
+    MessageAdded(message=Message(role="user", content="What is 2+2?")),
+    RunQueued(behind="run-0", profile=_PROFILE),
+    RunStarted(profile=_PROFILE),
+    ModelCalled(effect="run-1-1-m", model="m", step=1, seen=3, prefix="abcd", sampling=_SAMPLING, traceparent=_TRACE),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="tool_calls",
+        usage=Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8),
+        tool_calls=(_CALL,),
+        engine="ostinato-mini",
+    ),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
+    ToolCalled(effect="run-1-1-t0", call=_CALL, effect_class="once"),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
+    ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
+    ToolIndeterminate(effect="run-1-1-t0", call_id="call_1", content="unknown"),
+    MemoryWritten(topic="colour", text="blue"),
+    RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20, completion_tokens=7), finish_reason="length"),
+    RunFailed(problem=_PROBLEM, steps=8),
+    OwnershipTaken(owner="agents-0", process="p123"),
+)
+
+ENVELOPE = Envelope(
+    format=FORMAT,
+    shard=3,
+    term=2,
+    writer="p123",
+    commit="c1",
+    code="0.1.0",
+    time=1_767_225_600_000_000,
+    previous=GENESIS,
+    facts=(
+        Fact(
+            tenant="acme",
+            thread="thread-1",
+            kind="thread",
+            entity="thread-1",
+            version=1,
+            type="memory.written",
+            cause="run-1",
+            payload=msgspec.Raw(b'{"type":"memory.written","topic":"colour","text":"blue"}'),
+            traceparent=_TRACE,
+            key=None,
+        ),
+        Fact("acme", "t2", "run", "r2", 4, "run.sealed", "r2", msgspec.Raw(b'"c2VhbGVk"'), "", "key-1"),
+    ),
+)

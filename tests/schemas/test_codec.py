@@ -1,0 +1,189 @@
+"""Bytes to shapes and back."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import codec
+from schemas.commands import Command, Generate, RunAgent
+from schemas.envelope import Envelope, Fact
+from schemas.errors import BadShape
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.messages import Message, ToolCall, Usage, misplaced_in
+from schemas.runs import Event, Problem
+from schemas.steps import StepPlan, StepResult
+from schemas.times import rfc3339, utc
+
+texts = st.text(max_size=12)
+small = st.integers(-(1 << 62), 1 << 62)
+
+
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False, width=32))
+st.register_type_strategy(int, small)
+
+
+@pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
+@given(data=st.data())
+def test_every_event_survives_being_written_and_read(kind: type, data: st.DataObject) -> None:
+    event = data.draw(events(kind))
+    assert codec.decode(codec.encode(event), Event) == event
+
+
+def events(kind: type) -> st.SearchStrategy[object]:
+    """Any value of an event class, whose commands carry data that fits."""
+    calls = st.builds(ToolCall, texts, texts, texts)
+    messages = st.builds(
+        Message,
+        role=st.sampled_from(["system", "user", "assistant", "tool"]),
+        content=texts,
+        tool_calls=st.lists(calls, max_size=2).map(tuple),
+        tool_call_id=st.none() | texts,
+    )
+    temperature = st.none() | st.floats(0, 2)
+    run = st.builds(
+        RunAgent,
+        agent=texts,
+        text=st.none() | texts,
+        messages=st.lists(messages, max_size=2).map(tuple),
+        thread=st.sampled_from(["any", "existing"]),
+        temperature=temperature,
+        seed=st.none() | st.integers(-(1 << 63), (1 << 63) - 1),
+        max_tokens=st.none() | st.integers(1, 1 << 31),
+    )
+    generate = st.builds(
+        Generate,
+        model=texts,
+        messages=st.lists(messages, max_size=2).map(tuple),
+        temperature=temperature,
+        top_p=st.none() | st.floats(0, 1, exclude_min=True),
+        stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
+    )
+    command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
+    with_types = {Command: command, Message: messages, ToolCall: calls}
+    for shape, strategy in with_types.items():
+        st.register_type_strategy(shape, strategy)
+    return st.from_type(kind)
+
+
+@given(st.lists(st.tuples(texts, texts, st.integers(1, 1 << 40), texts | st.none()), max_size=5), small)
+def test_an_envelope_survives_being_written_and_read(rows: list[tuple[str, str, int, str | None]], time: int) -> None:
+    facts = tuple(
+        Fact(tenant, "t", "run", entity, version, "x", "", msgspec.Raw(b'{"a":1}'), "", key)
+        for tenant, entity, version, key in rows
+    )
+    envelope = Envelope(1, 0, 1, "p", "c", "v", time, "", facts)
+    assert codec.decode_envelope(codec.encode(envelope)) == envelope
+
+
+@given(texts, texts, st.integers(0, 1 << 40), texts)
+def test_frames_are_told_apart_by_their_kind(subject: str, effect: str, number: int, text: str) -> None:
+    problem = Problem(kind="invalid", message=text)
+    for frame in (
+        Delta(subject, effect, number, number, text),
+        Outcome(effect, "refused", subject, problem),
+        Committed("1-0", "x", subject, "", "acme", "", number, msgspec.Raw(b"{}")),
+    ):
+        assert codec.decode(codec.encode(frame), Frame) == frame
+
+
+@given(st.data())
+def test_steps_survive_being_written_and_read(data: st.DataObject) -> None:
+    for shape in (StepPlan, StepResult):
+        value = data.draw(st.from_type(shape))
+        assert codec.decode(codec.encode(value), shape) == value
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_shape_or_a_clear_error(data: bytes) -> None:
+    for shape in (Event, Frame, Command):
+        with contextlib.suppress(BadShape):
+            codec.decode(data, shape)
+
+
+COMMANDS = {
+    "the id": (b'{"data":{"agent":"a"}}', "`id`"),
+    "the data": (b'{"id":"c1"}', "`data`"),
+    "a field of the data": (b'{"id":"c1","data":{"agent":5}}', "$.agent"),
+    "a missing field": (b'{"id":"c1","data":{}}', "`agent`"),
+    "an inner field": (b'{"id":"c1","data":{"agent":"a","messages":[{"role":"king"}]}}', "$.messages[0].role"),
+    "the limits": (b'{"id":"c1","data":{"agent":"a","max_tokens":-3}}', "$.max_tokens"),
+    "a choice": (b'{"id":"c1","data":{"agent":"a","thread":"new"}}', "$.thread"),
+    "the encoding": (b'{"id":"c1","data":{"agent":"\xff"}}', "utf-8"),
+    "the nesting": (b'{"id":"c1","data":{"agent":' + b"[" * 9999 + b"]" * 9999 + b"}}", "recursion"),
+}
+
+
+@pytest.mark.parametrize(("body", "names"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
+    with pytest.raises(BadShape) as error:
+        codec.decode_command("acme", "agent", "t1", "run", body)
+    assert names in str(error.value)
+
+
+def test_an_unknown_verb_says_which_there_are() -> None:
+    with pytest.raises(BadShape, match="agent/run, generation/generate"):
+        codec.decode_command("acme", "agent", "t1", "fly", b"{}")
+
+
+def test_a_command_is_what_its_subject_and_its_body_say() -> None:
+    body = (
+        b'{"specversion":"1.0","id":"c1","source":"s","type":"whatever","time":"now","extra":1,'
+        b'"data":{"agent":"a","text":"hi","type":"generate"}}'
+    )
+    assert codec.decode_command("acme", "agent", "t1", "run", body) == Command(
+        id="c1",
+        tenant="acme",
+        kind="agent",
+        thread="t1",
+        verb="run",
+        data=RunAgent(agent="a", text="hi"),
+        source="s",
+        time="now",
+    )
+
+
+@given(st.integers(0, 4_000_000_000_000_000))
+def test_a_time_as_text_is_the_same_time(microseconds: int) -> None:
+    text = rfc3339(microseconds)
+    assert len(text) == 27
+    assert text.endswith("Z")
+    moment = utc(microseconds)
+    assert (moment - utc(0)).total_seconds() == pytest.approx(microseconds / 1e6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99)), max_size=5))
+def test_usages_add_up(counts: list[tuple[int, int, int]]) -> None:
+    total = sum((Usage(*count) for count in counts), Usage())
+    assert (total.prompt_tokens, total.completion_tokens, total.cached_tokens) == tuple(
+        sum(count[at] for count in counts) for at in range(3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("roles", "misplaced"),
+    [
+        ("uaua", None),
+        ("", None),
+        ("uAt", None),
+        ("uAtAtu", None),
+        ("uAu", "messages[2].role"),
+        ("uA", "messages"),
+        ("ut", "messages[1].tool_call_id"),
+        ("uAtt", "messages[3].tool_call_id"),
+    ],
+)
+def test_a_conversation_in_which_calls_are_not_answered_is_named_at_the_place(
+    roles: str, misplaced: str | None
+) -> None:
+    shapes = {
+        "u": Message(role="user"),
+        "a": Message(role="assistant"),
+        "A": Message(role="assistant", tool_calls=(ToolCall("c1", "f", "{}"),)),
+        "t": Message(role="tool", tool_call_id="c1"),
+    }
+    assert misplaced_in([shapes[role] for role in roles]) == misplaced
