@@ -128,7 +128,9 @@ class Feed:
         self._news.clear()
         self._check()
         try:
-            await asyncio.wait_for(self._news.wait(), seconds)
+            # not `wait_for`: up to Python 3.11 it forgets a cancellation that meets its result
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
         except TimeoutError:
             return False
         self._check()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,5 +69,4 @@ async def _catch_up(nats_url: str, store: Store) -> None:
             await recorder.drain(deadline_s=60)
         finally:
             copying.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await copying
+            await asyncio.wait({copying})
