@@ -83,6 +83,9 @@ class _Order:
                 self.version = version
                 self.over = type_ in self._last
                 return [frame]
+            case Delta(version=version) if version < self.version:
+                # an owner that was overtaken still streams a call whose result is in
+                return []
             case Delta():
                 return self._cut(frame)
 

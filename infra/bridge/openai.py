@@ -14,7 +14,7 @@ import msgspec
 from schemas import codec
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
 from schemas.runs import ModelReturned, Problem, RunFinished
 
@@ -32,6 +32,7 @@ _STATUS = {
     "tool": (500, "tool_error"),
 }
 _PATH = re.compile(r"at `\$\.?([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 class BadRequest(Exception):
@@ -64,14 +65,19 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         request = msgspec.json.decode(body, type=ChatRequest)
     except msgspec.ValidationError as error:
-        path = _PATH.search(str(error))
-        raise BadRequest(400, f"{error}", path.group(1) if path else None, "invalid_value") from error
-    except msgspec.DecodeError as error:
+        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
     for param, fits, wanted in _checks(request):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
+
+
+def _param(problem: str) -> str | None:
+    """Find the field that a decoding error is about."""
+    found = [match.group(1) for match in (_PATH.search(problem), _MISSING.search(problem)) if match]
+    return ".".join(found) or None
 
 
 def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
@@ -88,8 +94,13 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
         request.response_format is None or request.response_format.get("type") == "text",
         "only {'type': 'text'} is served",
     )
-    yield "tool_choice", request.tool_choice in {None, "auto"} or not request.tools, "only 'auto' is served"
+    chosen = request.tool_choice is None or request.tool_choice == "auto"
+    yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    yield "stop", all(stops), "a text that is not empty, or a list of such"
     agent = request.model.startswith(AGENT_PREFIX)
+    misplaced = None if agent else misplaced_in(tuple(message.message() for message in request.messages))
+    yield misplaced or "messages", misplaced is None, "a tool message answers a call of the assistant's, each call once"
     yield "tools", not (agent and request.tools), "an agent has its own tools: leave them out"
 
 
@@ -176,6 +187,10 @@ class ChatEncoder:
         chunks = self._text(answer.effect, answer.text[seen:])
         if self._last == "model.returned":
             self.usage = answer.usage
+            if answer.finish_reason in {"abort", "error", "timeout"}:
+                message = f"the model's answer was broken off ({answer.finish_reason})"
+                self.problem = Problem(kind="engine", message=message)
+                return chunks
             chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
             chunks += self._finish(answer.finish_reason)
         return chunks

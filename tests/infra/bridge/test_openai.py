@@ -1,0 +1,328 @@
+"""OpenAI's dialect: what a request may say, and frames that every client understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.bridge.openai import BadRequest, ChatEncoder, command_data, read_request, refusal
+from schemas import codec
+from schemas.commands import Generate, RunAgent
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.messages import Message, ToolCall, Usage
+from schemas.runs import ErrorKind, Event, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+
+
+def committed(version: int, event: Event) -> Committed:
+    return Committed(
+        id=f"{version}-0",
+        type=codec.tag(event),
+        subject="r1",
+        time="",
+        tenant="acme",
+        cause="",
+        version=version,
+        data=codec.payload(event),
+    )
+
+
+def bare() -> ChatEncoder:
+    return ChatEncoder("g1", "m", 7, "model.returned")
+
+
+def agent() -> ChatEncoder:
+    return ChatEncoder("r1", "agent/demo", 7, "run.finished")
+
+
+def fed(encoder: ChatEncoder, *frames: Frame) -> list[dict[str, Any]]:
+    return [chunk for frame in frames for chunk in encoder.feed(frame)]
+
+
+def deltas(effect: str, *pieces: str) -> list[Frame]:
+    offsets = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    return [Delta("r1", effect, 2, at, text) for at, text in zip(offsets, pieces, strict=True)]
+
+
+def returned(text: str = "", *calls: ToolCall, finish: Any = None, effect: str = "g1-1-m") -> Committed:
+    reason = finish or ("tool_calls" if calls else "stop")
+    return committed(3, ModelReturned(effect, text, reason, Usage(10, 5, 8), calls))
+
+
+def text_of(chunks: list[dict[str, Any]]) -> str:
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+
+def test_a_stream_opens_with_the_role_and_ends_with_the_reason() -> None:
+    chunks = fed(bare(), *deltas("g1-1-m", "Hel", "lo"), returned("Hello"))
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
+
+
+def test_every_chunk_carries_the_same_head() -> None:
+    chunks = fed(bare(), *deltas("g1-1-m", "a", "b"), returned("ab"))
+    head = {"id": "chatcmpl-g1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+    assert all({key: chunk[key] for key in head} == head for chunk in chunks)
+    assert all(chunk["choices"][0]["index"] == 0 for chunk in chunks)
+
+
+def test_an_answer_without_text_still_has_a_role() -> None:
+    chunks = fed(bare(), returned(""))
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [{"role": "assistant", "content": ""}, {}]
+
+
+def test_tool_calls_come_with_id_and_name_once_and_indexes_from_zero() -> None:
+    calls = (ToolCall("c1", "add", '{"a":1}'), ToolCall("c2", "mul", ""))
+    chunks = fed(bare(), returned("", *calls))
+    tools = [chunk["choices"][0]["delta"].get("tool_calls") for chunk in chunks]
+    assert tools == [
+        None,
+        [{"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": ""}}],
+        [{"index": 0, "function": {"arguments": '{"a":1}'}}],
+        [{"index": 1, "id": "c2", "type": "function", "function": {"name": "mul", "arguments": ""}}],
+        [{"index": 1, "function": {"arguments": ""}}],
+        None,
+    ]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_usage_comes_last_with_no_choices() -> None:
+    encoder = bare()
+    fed(encoder, returned("hi"))
+    chunk = encoder.usage_chunk()
+    assert chunk["choices"] == []
+    assert msgspec.to_builtins(chunk["usage"]) == {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 8},
+    }
+
+
+def test_text_that_no_delta_brought_comes_with_the_result() -> None:
+    assert text_of(fed(bare(), *deltas("g1-1-m", "Hel"), returned("Hello"))) == "Hello"
+    assert text_of(fed(bare(), returned("Hello"))) == "Hello"
+
+
+def test_what_an_agent_says_in_several_steps_stands_in_paragraphs() -> None:
+    finished = committed(9, RunFinished("four", 2, Usage(20, 7, 1)))
+    encoder = agent()
+    chunks = fed(
+        encoder,
+        *deltas("r1-1-m", "let me", " see"),
+        returned("let me see", ToolCall("c1", "add", "{}"), effect="r1-1-m"),
+        *deltas("r1-2-m", "four"),
+        returned("four", effect="r1-2-m"),
+        finished,
+    )
+    assert text_of(chunks) == "let me see\n\nfour"
+    assert not any("tool_calls" in chunk["choices"][0]["delta"] for chunk in chunks)
+    assert sum(chunk["choices"][0]["finish_reason"] is not None for chunk in chunks) == 1
+    assert encoder.usage == Usage(20, 7, 1)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_a_run_says_why_it_ended(reason: Any) -> None:
+    chunks = fed(agent(), committed(9, RunFinished("x", 1, Usage(), reason)))
+    assert chunks[-1]["choices"][0]["finish_reason"] == reason
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "timeout"])
+def test_an_answer_broken_off_is_an_error_and_no_reason_that_clients_do_not_know(reason: str) -> None:
+    encoder = bare()
+    chunks = fed(encoder, returned("half", finish=reason))
+    assert encoder.problem is not None
+    assert encoder.problem.kind == "engine"
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        committed(9, RunFailed(Problem("tool", "no"), 1)),
+        committed(9, ModelFailed("e", Problem("tool", "no"))),
+        Outcome("r1", "refused", "t1", Problem("tool", "no")),
+        Outcome("r1", "dead", "t1", Problem("tool", "no")),
+    ],
+)
+def test_what_went_wrong_is_kept(frame: Frame) -> None:
+    encoder = agent()
+    assert encoder.feed(frame) == []
+    assert encoder.problem == Problem("tool", "no")
+
+
+def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
+    frames = [*deltas("g1-1-m", "a", "b"), returned("ab", ToolCall("c", "f", "{}"))]
+    assert codec.encode(fed(bare(), *frames)) == codec.encode(fed(bare(), *frames))
+
+
+pieces = st.lists(st.text(min_size=1, max_size=6), max_size=5)
+calls = st.lists(st.builds(ToolCall, st.text(min_size=1, max_size=3), st.just("f"), st.text(max_size=8)), max_size=3)
+
+
+@given(st.lists(st.tuples(pieces, st.integers(0, 5), calls), min_size=1, max_size=3), st.booleans())
+def test_a_stream_and_a_whole_answer_agree(steps: list[tuple[list[str], int, list[ToolCall]]], is_agent: bool) -> None:
+    """Whatever deltas were lost at the end of each step."""
+    encoder = agent() if is_agent else bare()
+    frames: list[Frame] = []
+    for number, (words, heard, wanted) in enumerate(steps if is_agent else steps[:1], 1):
+        effect = f"x-{number}-m"
+        frames += deltas(effect, *words)[:heard]
+        frames.append(returned("".join(words), *wanted, effect=effect))
+    if is_agent:
+        frames.append(committed(99, RunFinished("end", len(steps), Usage(1, 2, 0))))
+    chunks = fed(encoder, *frames)
+    whole = encoder.whole(chunks)
+    message = whole["choices"][0]["message"]
+    said = steps if is_agent else steps[:1]
+    expected = "\n\n".join(text for text in ("".join(words) for words, _, _ in said) if text)
+    assert (message["content"] or "") == expected == text_of(chunks)
+    assert whole["choices"][0]["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"]
+    assert whole["object"] == "chat.completion"
+    assert whole["id"] == chunks[0]["id"]
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks].count("assistant") == 1
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    if not is_agent:
+        given = [(call.id, call.name, call.arguments) for call in steps[0][2]]
+        got = [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls", [])]
+        assert got == given
+        assert (message["content"] is None) == (not expected and bool(given))
+
+
+def body(**fields: Any) -> bytes:
+    return msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields})
+
+
+def chat(*messages: dict[str, Any]) -> bytes:
+    return body(messages=list(messages))
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+BAD = {
+    "not JSON": (b"{nope", None),
+    "not UTF-8": (b'{"model":"\xff","messages":[]}', None),
+    "endless": (b'{"model":"m","messages":[],"tool_choice":' + b"[" * 9999, None),
+    "no model": (b'{"messages":[]}', "model"),
+    "no messages": (b'{"model":"m"}', "messages"),
+    "empty messages": (body(messages=[]), "messages"),
+    "no role": (chat({"content": "hi"}), "messages[0].role"),
+    "a bad role": (chat({"role": "king", "content": "hi"}), "messages[0].role"),
+    "an image": (
+        chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
+        "messages[0].content[0].type",
+    ),
+    "temperature": (body(temperature=3), "temperature"),
+    "temperature type": (body(temperature="hot"), "temperature"),
+    "top_p": (body(top_p=0), "top_p"),
+    "max_tokens": (body(max_tokens=0), "max_tokens"),
+    "seed": (body(seed=1 << 63), "seed"),
+    "n": (body(n=2), "n"),
+    "logprobs": (body(logprobs=True), "logprobs"),
+    "response_format": (body(response_format={"type": "json_object"}), "response_format"),
+    "tool_choice": (body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none"), "tool_choice"),
+    "tool_choice object": (
+        body(
+            tools=[{"type": "function", "function": {"name": "f"}}],
+            tool_choice={"type": "function", "function": {"name": "f"}},
+        ),
+        "tool_choice",
+    ),
+    "tools of an agent": (
+        body(model="agent/demo", tools=[{"type": "function", "function": {"name": "f"}}]),
+        "tools",
+    ),
+    "an empty stop": (body(stop=["a", ""]), "stop"),
+    "a result without a call": (
+        chat({"role": "tool", "content": "4", "tool_call_id": "c1"}),
+        "messages[0].tool_call_id",
+    ),
+    "a call without a result": (
+        chat({"role": "assistant", "tool_calls": [CALL]}, {"role": "user", "content": "?"}),
+        "messages[1].role",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "param"), BAD.values(), ids=BAD.keys())
+def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str | None) -> None:
+    with pytest.raises(BadRequest) as error:
+        read_request(data)
+    assert error.value.status == 400
+    assert error.value.body.error.param == param
+    assert error.value.body.error.type == "invalid_request_error"
+    assert error.value.body.error.message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_choice": "auto"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"stop": "x"},
+        {"stop": ["x", "y"]},
+        {"stop": None},
+        {"n": 1},
+        {"user": "someone", "frequency_penalty": 0.5},
+        {"response_format": {"type": "text"}},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {
+            "messages": [
+                {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+            ]
+        },
+    ],
+)
+def test_what_clients_usually_send_is_read(fields: dict[str, Any]) -> None:
+    assert read_request(body(**fields)).model == "m"
+
+
+def test_a_model_gets_the_request_as_it_is() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
+    messages = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": "2+2"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": [{"type": "text", "text": "4"}], "tool_call_id": "c1"},
+    ]
+    data = command_data(
+        read_request(body(messages=messages, tools=tools, stop="END", seed=3, max_completion_tokens=9, max_tokens=8)),
+        None,
+    )
+    assert isinstance(data, Generate)
+    assert [message.role for message in data.messages] == ["system", "user", "assistant", "tool"]
+    assert data.messages[2].tool_calls == (ToolCall("c1", "f", "{}"),)
+    assert data.messages[3] == Message("tool", "4", (), "c1")
+    assert (data.stop, data.seed, data.max_tokens, data.tools[0].name) == (("END",), 3, 9, "f")
+
+
+def test_an_agent_gets_the_history_in_a_new_thread_and_only_what_is_new_in_an_old_one() -> None:
+    messages = [
+        {"role": "system", "content": "ignored: the agent has its own"},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    request = read_request(body(model="agent/demo", messages=messages))
+    new, old = command_data(request, None), command_data(request, "t1")
+    assert isinstance(new, RunAgent)
+    assert isinstance(old, RunAgent)
+    assert [message.content for message in new.messages] == ["one", "two", "three"]
+    assert [message.content for message in old.messages] == ["three"]
+    assert (new.agent, new.thread, old.thread) == ("demo", "any", "existing")
+
+
+@pytest.mark.parametrize("kind", ErrorKind.__args__)  # type: ignore[attr-defined]
+def test_every_problem_has_a_status(kind: ErrorKind) -> None:
+    error = refusal(Problem(kind=kind, message="m", field="f"))
+    assert 400 <= error.status < 600
+    assert error.body.error.param == "f"
+    assert (error.body.error.type == "server_error") == (error.status >= 500)
