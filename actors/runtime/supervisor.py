@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -61,13 +62,16 @@ class Crashes(msgspec.Struct, frozen=True):
 class Supervisor:
     """Runs children until told to stop."""
 
-    def __init__(self, children: Sequence[Child], on_crash: Callable[[str, int], None] | None = None) -> None:
+    def __init__(
+        self, children: Sequence[Child], on_crash: Callable[[str, int], None] | None = None, stop_s: float = STOP_S
+    ) -> None:
         self._children = children
         self._on_crash = on_crash
+        self._stop_s = stop_s
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._restarts: dict[str, int] = {child.name: 0 for child in children}
         self._given_up: set[str] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failed = asyncio.Event()
         """Set when a child has been given up."""
@@ -90,41 +94,64 @@ class Supervisor:
         ]
 
     async def stop(self, names: Sequence[str] | None = None) -> None:
-        """Stop children one after the other, in the order given: SIGTERM, then SIGKILL after `STOP_S`."""
-        self._stopping = True
-        for name in names or [child.name for child in self._children]:
+        """Stop every child, one after the other: SIGTERM, then SIGKILL after `stop_s`.
+
+        Args:
+            names: who goes first, in this order.
+        """
+        self._stopping.set()
+        first = list(names or ())
+        for name in (*first, *(child.name for child in self._children if child.name not in first)):
             process = self._running.get(name)
-            if process is None or process.returncode is not None:
-                continue
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                log.warning("%s did not stop within %s s: killed", name, STOP_S)
-                process.kill()
-                await process.wait()
+            if process is not None:
+                await self._end(name, process)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _end(self, name: str, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self._stop_s):
+                await process.wait()
+        except TimeoutError:
+            log.warning("%s did not stop within %s s: killed", name, self._stop_s)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     async def _keep(self, child: Child) -> None:
         crashes = Crashes()
-        while not self._stopping:
-            process = await self._spawn(child)
+        while not self._stopping.is_set():
+            try:
+                process = await self._spawn(child)
+            except OSError as error:
+                self._give_up(child, f"cannot be started: {error}")
+                return
+            if self._stopping.is_set():
+                # it was on its way when `stop` looked around
+                await self._end(child.name, process)
             code = await process.wait()
             self._running.pop(child.name, None)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             crashes = crashes.after(time.monotonic())
             log.warning("%s (pid %s) ended with code %s", child.name, process.pid, code)
             if self._on_crash is not None:
                 self._on_crash(child.name, code)
             if crashes.looping:
-                log.error("%s ended %s times in %s s: given up, see %s", child.name, CRASHES, WINDOW_S, child.log)
-                self._given_up.add(child.name)
-                self.failed.set()
+                self._give_up(child, f"ended {CRASHES} times in {WINDOW_S} s")
                 return
             self._restarts[child.name] += 1
-            await asyncio.sleep(crashes.wait_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(crashes.wait_s):
+                    await self._stopping.wait()
+
+    def _give_up(self, child: Child, why: str) -> None:
+        log.error("%s %s: given up, see %s", child.name, why, child.log)
+        self._given_up.add(child.name)
+        self.failed.set()
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
         output = await asyncio.to_thread(child.log.open, "ab")
