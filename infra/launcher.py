@@ -122,7 +122,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _child(place: Place, directory: DataDirectory) -> Child:
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    # passive: spinning OpenMP threads starve the bus; strict: MKL rounds the same wherever a buffer lies
+    torch = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
+    environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1"}
     argv = (sys.executable, "-m", "infra.process", encode_place(place))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 

@@ -133,9 +133,7 @@ class Frontend:
                 await on_text(len(text), piece)
                 text += piece
             if parser.stopped and finish is None:
-                await self._connection.publish(
-                    subjects.abort(self._engine), codec.encode(Abort(request=call.effect))
-                )
+                await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=call.effect)))
                 finish = "stop"
             if finish is not None:
                 return self._answer(call, opened, text, parser, finish)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from bus import subjects
@@ -37,6 +38,8 @@ class WorkerActor:
         self._plans: asyncio.Queue[StepPlan] = asyncio.Queue()
         self._follower = Follower()
         self._asked_at = float("-inf")
+        # one thread for all steps: each new one would start a pool of OpenMP threads of its own
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -71,7 +74,9 @@ class WorkerActor:
         await self._ask(self._follower.expected, "gap")
 
     async def _execute(self, plan: StepPlan) -> None:
-        result = await asyncio.to_thread(self._runner.execute, plan)
+        result = await asyncio.get_running_loop().run_in_executor(self._device, self._runner.execute, plan)
+        for request, problem in result.errors:
+            log.error("step %s, request %s: %s", plan.n, request, problem)
         await self._connection.publish(subjects.result(self._engine), codec.encode(result))
 
     async def _ask(self, expected: int, reason: Literal["started", "gap", "epoch"]) -> None:

@@ -12,9 +12,9 @@ _DATA = ".ostinato"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors that we know become one line on standard error and exit code 1 (2 for usage)."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     if "module" not in options:
-        _parser().print_help()
+        parser().print_help()
         raise SystemExit(2)
     command = importlib.import_module(options.module)
     try:
@@ -31,16 +31,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ostinato", description="Agents and models on one replayable event log.")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Build the whole command line."""
+    whole = argparse.ArgumentParser(prog="ostinato", description="Agents and models on one replayable event log.")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     _stack(commands.add_parser("up", help="start the stack and keep it running"), "infra.cli.up")
     _stack(
         commands.add_parser("demo", help="hold a short conversation with the demo agent, then stop"), "infra.cli.demo"
     )
     _run(commands.add_parser("run", help="send a message to an agent of the running stack"))
     _replay(commands.add_parser("replay", help="read, show and verify what happened"))
-    return parser
+    return whole
 
 
 def _stack(parser: argparse.ArgumentParser, module: str) -> None:

@@ -69,7 +69,8 @@ class UpProcess:
         """Press Ctrl-C and wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(STOP_S)
+        self.process.communicate(timeout=STOP_S)
+        return self.process.returncode
 
 
 def start(data: Path, *argv: str) -> UpProcess:
@@ -93,8 +94,7 @@ def start(data: Path, *argv: str) -> UpProcess:
                 return up
     finally:
         timer.cancel()
-    assert process.stderr is not None
-    raise AssertionError(f"the stack did not come up: {process.stderr.read()}")
+    raise AssertionError(f"the stack did not come up: {process.communicate()[1]}")
 
 
 @pytest.fixture(scope="session")

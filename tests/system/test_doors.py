@@ -125,7 +125,7 @@ def test_ostinato_run_prints_the_answer_and_the_thread(stack: UpProcess) -> None
     ("body", "status", "param", "word"),
     [
         (b"{not json", 400, None, "JSON"),
-        (b'{"messages": []}', 400, None, "model"),
+        (b'{"messages": []}', 400, "model", "model"),
         (ask("x", temperature="warm"), 400, "temperature", "float"),
         (ask("x", temperature=9), 400, "temperature", "0 to 2"),
         (ask("x", max_tokens=0), 400, "max_tokens", "at least 1"),
