@@ -7,7 +7,7 @@ BusError
 ├── IncompatibleStream  a stream exists with settings that cannot be changed in place
 ├── Refused           JetStream said no: stream full, permission, oversize (`code` is its error code)
 ├── Fenced            another process owns the shard now; drop all state
-├── OutcomeUnknown    no acknowledgement within the deadline: the append may or may not have happened
+├── OutcomeUnknown    an acknowledgement was lost for good: the append may or may not have happened
 └── LogDamaged        sequences or hashes do not follow one another
 """
 
@@ -70,7 +70,7 @@ class Fenced(BusError):
 
 
 class OutcomeUnknown(BusError):
-    """An append was sent and never acknowledged within its deadline."""
+    """An append was sent, and no acknowledgement came before its deadline or before another owner took the shard."""
 
     def __init__(self, shard: int, commit: str) -> None:
         super().__init__(f"shard {shard}: no acknowledgement of commit {commit!r}; it may or may not be in the log")

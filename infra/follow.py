@@ -50,8 +50,8 @@ async def follow(
     deadline = time.monotonic() + timeout_s
     async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
-        while time.monotonic() < deadline:
-            frame = await watcher.next(_SILENCE_S)
+        while (left := deadline - time.monotonic()) > 0:
+            frame = await watcher.next(min(_SILENCE_S, left))
             frames: list[Frame] = [] if frame is None else [frame]
             if frame is None or (isinstance(frame, Committed) and frame.version > order.version + 1):
                 frames = [*await read_back(command.tenant, kind, entity, order.version), *frames]

@@ -1,0 +1,118 @@
+"""A bare generation: asked once, answered once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.errors import Divergence
+from actors.runtime.machine import Asked, Decision, Emitted
+from actors.runtime.replay import Recorded, verify
+from actors.serving.generation import AnswerPrompt, Generation, GenerationMachine
+from schemas import codec
+from schemas.commands import Command, Generate
+from schemas.context import Context
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, Usage
+from schemas.runs import CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
+
+MACHINE = GenerationMachine()
+DEFAULTS = Profile(agent="", model="m", instructions="", tools=(), sampling=Sampling(temperature=0.3), max_steps=1)
+CONTEXT = Context(now=1, seed=99)
+
+
+def command(identity: str = "g1", **data: Any) -> Command:
+    given: dict[str, Any] = {"model": "m", "messages": (Message(role="user", content="hi"),), **data}
+    return Command(id=identity, tenant="acme", kind="generation", thread="g1", verb="generate", data=Generate(**given))
+
+
+def ask(state: Generation, asked: Command, profile: Profile | None = DEFAULTS) -> Decision:
+    return MACHINE.ask(state, Asked(asked, profile), CONTEXT)
+
+
+def folded(decision: Decision, *more: Emitted) -> Generation:
+    state = MACHINE.initial("acme", "g1")
+    for emitted in (*decision.events, *more):
+        state = MACHINE.evolve(state, emitted)
+    return state
+
+
+def recorded(*commits: list[Emitted]) -> list[Recorded]:
+    log: list[Recorded] = []
+    for sequence, commit in enumerate(commits, 1):
+        for index, (kind, entity, event) in enumerate(commit):
+            payload = bytes(codec.payload(event))
+            place = f"{sequence}/{index}"
+            log.append(Recorded(place, 0, kind, entity, len(log) + 1, codec.tag(event), payload, "", sequence))
+    return log
+
+
+def result(event: Any) -> Emitted:
+    return Emitted("generation", "g1", event)
+
+
+ANSWER = result(ModelReturned("g1-1-m", "hello", "stop", Usage(1, 1, 0)))
+
+
+def test_a_request_is_accepted_and_the_model_asked_once() -> None:
+    decision = ask(MACHINE.initial("acme", "g1"), command(temperature=0.9, max_tokens=5, stop=("END",)))
+    assert [codec.tag(event.event) for event in decision.events] == ["command.accepted", "model.called"]
+    (effect,) = decision.effects
+    assert isinstance(effect, AnswerPrompt)
+    assert effect.called.sampling == Sampling(temperature=0.9, seed=99, max_tokens=5)
+    assert list(MACHINE.open_effects(folded(decision))) == [effect]
+    assert list(MACHINE.open_effects(folded(decision, ANSWER))) == []
+
+
+def test_a_seed_that_is_given_is_kept() -> None:
+    (effect,) = ask(MACHINE.initial("acme", "g1"), command(seed=4)).effects
+    assert isinstance(effect, AnswerPrompt)
+    assert effect.called.sampling.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (command(messages=()), "messages"),
+        (command(messages=(Message("tool", "4", (), "c1"),)), "messages[0].tool_call_id"),
+        (command(messages=(Message("assistant", "", (ToolCall("c", "f", ""),)),)), "messages"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_field(asked: Command, field: str) -> None:
+    decision = ask(MACHINE.initial("acme", "g1"), asked)
+    (refused,) = [emitted.event for emitted in decision.events]
+    assert isinstance(refused, CommandRefused)
+    assert refused.problem.field == field
+    assert MACHINE.answered(folded(decision), "g1") == refused.problem
+
+
+def test_an_id_that_is_taken_is_refused_and_the_same_command_is_not_decided_again() -> None:
+    state = folded(ask(MACHINE.initial("acme", "g1"), command()))
+    assert MACHINE.answered(state, "g1") == "accepted"
+    assert MACHINE.answered(state, "g2") is None
+    (refused,) = [emitted.event for emitted in ask(state, command("g2")).events]
+    assert isinstance(refused, CommandRefused)
+
+
+@pytest.mark.parametrize("outcome", [ANSWER, result(ModelFailed("g1-1-m", Problem("engine", "gone")))])
+def test_its_record_verifies(outcome: Emitted) -> None:
+    asked = list(ask(MACHINE.initial("acme", "g1"), command(seed=4)).events)
+    assert verify(MACHINE, "acme", "g1", recorded(asked, [outcome])).events == 3
+
+
+def test_a_record_that_was_changed_does_not() -> None:
+    asked = list(ask(MACHINE.initial("acme", "g1"), command()).events)
+    called = asked[1].event
+    assert isinstance(called, ModelCalled)
+    for change in ({"seen": 2}, {"prefix": "x"}, {"model": "n"}, {"effect": "g1-2-m"}, {"step": 2}):
+        fields = {name: getattr(called, name) for name in called.__struct_fields__}
+        mutated = result(ModelCalled(**{**fields, **change}))
+        with pytest.raises(Divergence, match=next(iter(change))):
+            verify(MACHINE, "acme", "g1", recorded([asked[0], mutated], [ANSWER]))
+
+
+def test_a_second_result_of_one_call_does_not_verify() -> None:
+    asked = list(ask(MACHINE.initial("acme", "g1"), command()).events)
+    with pytest.raises(Divergence):
+        verify(MACHINE, "acme", "g1", recorded(asked, [ANSWER], [ANSWER]))

@@ -1,0 +1,74 @@
+"""What watchers hear: committed facts and deltas, in order, and how much they missed."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from bus.connection import Connection, Message
+from bus.live import QUEUE, Live, Watcher, watching
+from bus.streams import TRACE, ensure_streams
+from schemas import codec
+from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
+from schemas.live import Committed, Delta, Outcome
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+
+
+def fact(kind: str, entity: str, version: int) -> Fact:
+    return Fact("acme", "t1", kind, entity, version, "x", "c1", msgspec.Raw(b'{"a":1}'), "trace")
+
+
+async def test_the_watchers_of_an_entity_hear_its_facts_and_no_others(connection: Connection) -> None:
+    facts = (fact("run", "r1", 1), fact("shard", "0", 1), fact("run", "r2", 1), fact("run", "r1", 2))
+    envelope = Envelope(FORMAT, 0, 1, "p", "c", "v", 0, GENESIS, facts)
+    async with watching(connection, "live.acme.run.r1") as watcher:
+        await Live(connection).committed(7, envelope)
+        heard = [await watcher.next(2), await watcher.next(2)]
+        assert await watcher.next(0.05) is None
+    assert [frame.id for frame in heard if isinstance(frame, Committed)] == ["7-0", "7-3"]
+    assert heard[1] == Committed(
+        id="7-3",
+        type="x",
+        subject="r1",
+        time="1970-01-01T00:00:00.000000Z",
+        tenant="acme",
+        cause="c1",
+        version=2,
+        data=msgspec.Raw(b'{"a":1}'),
+        traceparent="trace",
+    )
+
+
+async def test_a_delta_is_heard_and_the_same_bytes_are_kept_in_the_trace(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    delta = Delta("r1", "r1-1-m", 2, 0, "hello")
+    async with watching(connection, "live.acme.run.r1") as watcher:
+        await Live(connection).delta("acme", "run", delta)
+        assert await watcher.next(2) == delta
+    kept = (await connection.api(f"STREAM.MSG.GET.{TRACE}", {"last_by_subj": "trace.acme.run.r1"}))["message"]
+    assert msgspec.convert(kept["data"], bytes, strict=False) == codec.encode(delta)
+
+
+async def test_the_outcome_of_a_command_is_told_to_whoever_sent_it(connection: Connection) -> None:
+    outcome = Outcome(command="c1", result="accepted", thread="t1")
+    async with watching(connection, "live.acme.command.c1") as watcher:
+        await Live(connection).outcome("acme", outcome)
+        assert await watcher.next(2) == outcome
+
+
+async def test_a_watcher_that_is_too_slow_loses_the_oldest_and_knows_how_many() -> None:
+    watcher = Watcher()
+    for number in range(QUEUE + 10):
+        await watcher.hear(Message("s", codec.encode(Delta("r", "e", 1, number, "x"))))
+    assert watcher.dropped == 10
+    first = await watcher.next(1)
+    assert isinstance(first, Delta)
+    assert first.offset == 10
+
+
+async def test_a_frame_nobody_can_read_does_not_stop_the_next(connection: Connection) -> None:
+    async with watching(connection, "live.acme.run.r1") as watcher:
+        await connection.publish("live.acme.run.r1", b"\xffnope")
+        await connection.publish("live.acme.run.r1", codec.encode(Delta("r1", "e", 1, 0, "x")))
+        assert isinstance(await watcher.next(2), Delta)

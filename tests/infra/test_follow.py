@@ -1,0 +1,134 @@
+"""Following a run: every event once and in order, whatever was lost, repeated or late on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bus.connection import Connection
+from bus.errors import Refused
+from bus.streams import CMD, ensure_streams
+from infra.follow import _Order, follow
+from schemas import codec
+from schemas.commands import Command, RunAgent
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.runs import Problem
+
+COMMAND = Command(id="r1", tenant="acme", kind="agent", thread="t1", verb="run", data=RunAgent(agent="demo", text="hi"))
+
+
+def event(version: int, type_: str = "x") -> Committed:
+    return Committed(
+        id=f"{version}-0",
+        type=type_,
+        subject="r1",
+        time="",
+        tenant="acme",
+        cause="",
+        version=version,
+        data=msgspec.Raw(b"{}"),
+    )
+
+
+HISTORY = [event(1, "run.started"), event(2, "model.called"), event(3, "model.returned"), event(4, "run.finished")]
+ACCEPTED = Outcome(command="r1", result="accepted", thread="t1")
+
+
+async def recorded(tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
+    assert (tenant, kind, entity) == ("acme", "run", "r1")
+    return HISTORY[after:]
+
+
+async def nothing(tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
+    return []
+
+
+def passed(frames: Sequence[Frame]) -> list[Frame]:
+    order = _Order("run")
+    return [out for frame in frames for out in order.take(frame)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 6)), max_size=20))
+def test_text_is_passed_once_and_in_order_however_its_pieces_overlap(cuts: list[tuple[int, int]]) -> None:
+    text = "abcdefghijklmn"
+    frames = [Delta("r1", "e", 2, at, text[at : at + length]) for at, length in cuts]
+    out = [frame for frame in passed(frames) if isinstance(frame, Delta)]
+    joined = "".join(frame.text for frame in out)
+    assert text.startswith(joined)
+    assert [frame.offset for frame in out] == [sum(len(f.text) for f in out[:at]) for at in range(len(out))]
+
+
+def test_text_of_a_call_whose_result_is_in_is_not_passed() -> None:
+    late = Delta("r1", "r1-1-m", 2, 0, "from an owner that was overtaken")
+    assert passed([*HISTORY[:3], late]) == HISTORY[:3]
+
+
+def test_an_event_that_comes_again_is_passed_once() -> None:
+    assert passed([*HISTORY, *HISTORY]) == HISTORY
+
+
+pytestmark = pytest.mark.servers
+
+
+async def followed(connection: Connection, read_back: object, *frames: Frame) -> list[Frame]:
+    """Follow the command while a stand-in for its owner says `frames` once the command is there."""
+
+    async def owner() -> None:
+        while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
+            pass
+        for frame in frames:
+            subject = "live.acme.command.r1" if isinstance(frame, Outcome) else "live.acme.run.r1"
+            await connection.publish(subject, codec.encode(frame))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(owner())
+        return [frame async for frame in follow(connection, read_back, COMMAND, 4)]  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_a_run_is_followed_to_its_end(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    delta = Delta("r1", "r1-1-m", 2, 0, "hello")
+    frames = [ACCEPTED, *HISTORY[:2], delta, *HISTORY[2:]]
+    assert await followed(connection, nothing, *frames) == frames
+
+
+@pytest.mark.anyio
+async def test_events_that_were_not_heard_are_read_back(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    assert await followed(connection, recorded, ACCEPTED, HISTORY[0], HISTORY[2]) == [ACCEPTED, *HISTORY]
+
+
+@pytest.mark.anyio
+async def test_a_silence_is_looked_into(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    assert await followed(connection, recorded, ACCEPTED) == [ACCEPTED, *HISTORY]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("result", ["refused", "dead"])
+async def test_a_command_that_is_turned_down_ends_there(connection: Connection, result: str) -> None:
+    await ensure_streams(connection, 1)
+    outcome = Outcome("r1", result, "t1", Problem(kind="invalid", message="no"))  # type: ignore[arg-type]
+    assert await followed(connection, nothing, outcome) == [outcome]
+
+
+@pytest.mark.anyio
+async def test_a_run_that_never_ends_is_given_up_at_the_deadline(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    with pytest.raises(TimeoutError, match="r1"):
+        [frame async for frame in follow(connection, nothing, COMMAND, 0.1)]
+
+
+@pytest.mark.anyio
+async def test_a_command_that_is_not_taken_is_an_error_at_once(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    config = (await connection.api(f"STREAM.INFO.{CMD}"))["config"]
+    await connection.api(f"STREAM.UPDATE.{CMD}", {**config, "max_bytes": 1})
+    with pytest.raises(Refused):
+        [frame async for frame in follow(connection, nothing, COMMAND, 4)]
