@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,9 +11,12 @@ import msgspec
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
+from bus.errors import BusError
 from bus.live import watching
 from schemas.commands import Command
 from schemas.live import Committed, Delta, Frame, Outcome
+
+log = logging.getLogger(__name__)
 
 _ENTITY = {"agent": "run", "generation": "generation"}
 _LAST = {
@@ -54,12 +58,21 @@ async def follow(
             frame = await watcher.next(min(_SILENCE_S, left))
             frames: list[Frame] = [] if frame is None else [frame]
             if frame is None or (isinstance(frame, Committed) and frame.version > order.version + 1):
-                frames = [*await read_back(command.tenant, kind, entity, order.version), *frames]
+                frames = [*await _missed(read_back, command, order.version), *frames]
             for ordered in (passed for candidate in frames for passed in order.take(candidate)):
                 yield ordered
             if order.over:
                 return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
+
+
+async def _missed(read_back: ReadBack, command: Command, version: int) -> list[Committed]:
+    """Read back what was missed; nothing while the record cannot be reached: it is asked again soon."""
+    try:
+        return await read_back(command.tenant, *entity_of(command), version)
+    except (BusError, TimeoutError) as error:
+        log.warning("reading back: %s", error)
+        return []
 
 
 class _Order:

@@ -9,11 +9,10 @@ import sys
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from bus.connection import Connection
-from bus.store import Store
 from infra.access import runtime_of
 from infra.cli.speech import Speech
 from infra.follow import follow
-from infra.readback import read_back_from
+from infra.readback import LateStore
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.times import rfc3339
@@ -31,9 +30,9 @@ async def _run(options: argparse.Namespace) -> int:
     speech = Speech(sys.stdout)
     async with (
         await Connection.open(runtime.urls["nats"], "run") as connection,
-        await Store.open(runtime.urls["postgres"]) as store,
+        LateStore(runtime.urls["postgres"]) as store,
     ):
-        async for frame in follow(connection, read_back_from(store), command):
+        async for frame in follow(connection, store.read_back, command):
             if options.json:
                 sys.stdout.write(codec.encode(frame).decode() + "\n")
             else:
