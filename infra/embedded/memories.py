@@ -43,7 +43,7 @@ _ASKING: Final = phrasings(_BOOK["asking"])
 _TWO: Final = phrasings(_BOOK["two"])
 _FORGET: Final = phrasings(_BOOK["forget"])
 _SUFFIXES: Final = ("code", "number", "key", "box", "day", "plan", "colour", "class", "name", "list")
-_PREFIXES: Final = ("favourite", "spare", "old", "new", "second", "office", "garden", "next", "car", "kitchen")
+_PREFIXES: Final = ("favourite", "spare", "old", "second", "office", "garden", "next", "car", "kitchen")
 _SAVED: Final = ("I will remember that.", "Noted.", "Done, I will remember that.")
 
 
@@ -60,7 +60,7 @@ def save_two_turn(world: World) -> Turn:
     if facts[0][1] == facts[1][1]:
         return save_turn(world)
     calls = tuple(_save(world, *fact) for fact in facts)
-    one = _said(world, *facts[0]).rstrip(".") + "."
+    one = _said(world, *facts[0]).rstrip(".")
     two = world.fill(facts[1][0].said, t=facts[1][1], v=facts[1][2])
     user = world.fill(_TWO, one=one, two=two)
     return Turn("two notes", user, "I will remember both.", calls, world.call(*calls))
@@ -112,7 +112,7 @@ def _fact(world: World) -> tuple[Kind, str, str]:
 
 def _topic(world: World, kind: Kind) -> str:
     if not world.likely(kind.made_up):
-        return world.pick(kind.topics.of(world.split))
+        return world.pick(kind.topics.of(world.split)).format(name=values.name(world))
     made_up = values.thing(world)
     match world.chance.randrange(5):
         case 0:

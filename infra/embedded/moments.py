@@ -29,6 +29,7 @@ def _said(template: str, part: Callable[[datetime], str]) -> Callable[[datetime]
     return lambda now: (template.format(part(now)), part(now))
 
 
+_WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _BOOK: Final = read("moments")
 _ANSWERS: Final[dict[str, Callable[[datetime], tuple[str, str]]]] = {
     "time": _said("It is {} UTC.", lambda now: f"{now:%H:%M}"),
@@ -47,7 +48,7 @@ _WITH_SUM: Final = phrasings(_BOOK["with_sum"])
 def clock_turn(world: World) -> Turn:
     """Ask one thing of the clock."""
     question = world.chance.choices(_QUESTIONS, _WEIGHTS)[0]
-    spoken = world.say(question.phrasings)
+    spoken = world.say(question.phrasings, weekday=world.pick(_WEEKDAYS))
     if not world.has("clock"):
         return Turn("no such tool", spoken, "I have no clock here.", one_of=("no clock", "cannot"))
     call = Call("clock", {})

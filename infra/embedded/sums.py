@@ -111,7 +111,7 @@ def failing(world: World, asked: Sum) -> Turn:
 
 def without_calculator_turn(world: World) -> Turn:
     """Ask a sum where no calculator is on offer."""
-    spoken = world.say(_NO_CALCULATOR, sum=_plain(world).spoken)
+    spoken = _sum(world).spoken if world.likely(0.7) else world.say(_NO_CALCULATOR, sum=_plain(world).spoken)
     return Turn("no such tool", spoken, "I have no calculator here.", one_of=("no calculator", "cannot"))
 
 
@@ -162,19 +162,29 @@ def _fits(expression: str) -> bool:
 
 
 def _values(world: World, shape: str) -> dict[str, str]:
+    if shape == "{a} ** 0.5":
+        return {"a": _number(world).lstrip("-"), "b": "1", "c": "1"}
     if "**" in shape:
         power = world.chance.randint(2, 9)
         return {"a": str(world.chance.randint(2, 999 if power < 4 else 20)), "b": str(power), "c": "1"}
     if "100" in shape:
         share = world.pick((str(world.chance.randint(1, 99)), str(5 * world.chance.randint(1, 20))))
         return {"a": share, "b": _number(world).lstrip("-"), "c": "1"}
-    return {"a": _number(world), "b": _number(world), "c": _number(world)}
+    drawn = {"a": _number(world), "b": _number(world), "c": _number(world)}
+    if shape == "{a} / {b}" and world.likely(0.3):
+        # results such as 95.66666667 and 0.1257575758, whose digits are the hardest to copy
+        drawn["b"] = world.pick(("3", "6", "7", "9", "11", "12", "15", "33", "66", "90", "99", "37"))
+    return drawn
 
 
 def _number(world: World) -> str:
     chance = world.chance
     digits = chance.choices((1, 2, 3, 4, 5, 6), (20, 32, 22, 13, 7, 6))[0]
     number = chance.randint(10 ** (digits - 1), 10**digits - 1)
+    if chance.random() < 0.1:
+        # runs of one digit are the hardest to copy: 99999, 1000, 5500
+        lead = chance.randint(1, digits)
+        return (str(number)[:1] * lead).ljust(digits, chance.choice("0" + str(number)[-1]))
     kind = chance.random()
     if kind < 0.12 and digits < 5:
         places = chance.choice((1, 1, 2, 2, 3))
@@ -185,7 +195,7 @@ def _number(world: World) -> str:
 
 
 def _as_said(world: World, number: str) -> str:
-    if number.isdigit() and int(number) <= 20 and world.likely(0.15):
+    if number.isdigit() and int(number) <= 20 and world.likely(0.3):
         return _WORDS[int(number)]
     if number.isdigit() and int(number) >= 1000 and world.likely(0.06):
         return f"{int(number):,}"

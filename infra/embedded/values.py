@@ -12,8 +12,10 @@ _WORDS: Final[dict[str, list[str]]] = read("words")
 
 
 def word(world: World) -> str:
-    """Make up a word of one to three syllables, now and then of plain random letters."""
+    """Make up a word: syllables, pieces of other words, or plain random letters."""
     chance = world.chance
+    if chance.random() < 0.35:
+        return "".join(chance.choices(_WORDS["pieces"], k=chance.choice((1, 1, 2, 2, 3))))
     if chance.random() < 0.12:
         return "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(3, 7)))
     parts = [
@@ -57,6 +59,9 @@ def code(world: World) -> str:
         lambda: f"{digits(3)}-{digits(4)}",
         lambda: f"{word(world)}{digits(2)}",
         lambda: digits(4),
+        lambda: f"{word(world)}-{thing(world).capitalize()}-{digits(2)}",
+        lambda: digits(1) * chance.randint(3, 6),
+        lambda: f"{thing(world)}-{thing(world)}",
     )
 
     def draw() -> str:
