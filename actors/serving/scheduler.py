@@ -12,10 +12,10 @@ import logging
 from collections import defaultdict
 
 import msgspec
-from engine.core.scheduler import Scheduler
 
 from bus import subjects
 from bus.connection import Connection, Message
+from engine.core.scheduler import Scheduler
 from schemas import codec
 from schemas.context import Clock
 from schemas.errors import BadShape

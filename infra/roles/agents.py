@@ -6,12 +6,11 @@ import asyncio
 import importlib.metadata
 from pathlib import Path
 
-from actors.serving.frontend import Frontend
-
 from actors.agent.actor import AgentPerformer
 from actors.agent.loop import ConversationMachine
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.shard import Runtime, own_shards
+from actors.serving.frontend import Frontend
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from bus.commit import Writer

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.core.scheduler import Scheduler
-
 from actors.runtime.context import SystemClock
 from actors.serving.scheduler import SchedulerActor
 from bus.connection import Connection
 from engine.config import SchedulerConfig
+from engine.core.scheduler import Scheduler
 from infra.process import Status, until
 from infra.settings import Place
 from schemas.generation import Announce
