@@ -101,3 +101,5 @@ class Announce(Wire, frozen=True):
     context_length: int
     ready: bool = False
     """Whether a worker has its model loaded."""
+    planned: int = 0
+    """Number of the last plan published."""

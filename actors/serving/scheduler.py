@@ -34,6 +34,8 @@ from schemas.steps import RequestEvent, Resync, StepResult
 
 log = logging.getLogger(__name__)
 
+_QUIET_S = 2.0
+
 
 class SchedulerActor:
     """Serves one engine."""
@@ -46,6 +48,7 @@ class SchedulerActor:
         self._engine = announce.engine
         self._frontends: dict[str, str] = {}
         self._planning = asyncio.Lock()
+        self._results = 0
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -59,9 +62,20 @@ class SchedulerActor:
         # results and requests may have been lost with the connection: everyone says again where he stands
         connection.on_reconnect(self._say_up)
         await self._say_up()
-        await asyncio.Event().wait()
+        await self._watch()
+
+    async def _watch(self) -> None:
+        """When no result comes for a while, say how far plans have gone: a worker that missed one asks for it."""
+        before = -1
+        while True:
+            await asyncio.sleep(_QUIET_S)
+            now = self._scheduler.statistics()
+            if now.in_flight and self._results == before:
+                await self._say_up()
+            before = self._results
 
     async def _say_up(self) -> None:
+        self._announce = msgspec.structs.replace(self._announce, planned=self._scheduler.statistics().steps)
         await self._connection.publish(subjects.announcements(self._engine), codec.encode(self._announce))
 
     async def _describe(self, message: Message) -> None:
@@ -107,6 +121,7 @@ class SchedulerActor:
         result: StepResult = codec.decode(message.data, StepResult)
         if result.epoch != self._announce.epoch:
             return
+        self._results += 1
         events = self._scheduler.apply(result)
         await self._plan()
         await self._send(events)

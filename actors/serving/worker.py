@@ -22,6 +22,8 @@ from schemas.steps import Resync, StepPlan
 
 log = logging.getLogger(__name__)
 
+Reason = Literal["started", "gap", "epoch"]
+
 _RETRY_S = 0.2
 _PATIENCE_S = 1.0
 """How long a full plan may be on its way before it is asked for again, seconds."""
@@ -38,6 +40,9 @@ class WorkerActor:
         self._plans: asyncio.Queue[StepPlan] = asyncio.Queue()
         self._follower = Follower()
         self._asked_at = float("-inf")
+        self._wanted: Reason | None = None
+        """Why a full plan is wanted; None when none is."""
+        self._busy = False
         # one thread for all steps: each new one would start a pool of OpenMP threads of its own
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
 
@@ -47,45 +52,65 @@ class WorkerActor:
         await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
         self._connection.on_reconnect(self._catch_up)
         await self._connection.client.flush()
-        await self._ask(self._follower.expected, "started")
+        await self._ask("started")
         while True:
-            plan = await self._plans.get()
+            plan = await self._next_plan()
             self._follower, verdict = follow(self._follower, plan)
             match verdict:
                 case Run():
+                    self._wanted = None if plan.full else self._wanted
                     await self._execute(plan)
-                case Ask(expected=expected, reason=reason):
-                    await self._ask(expected, reason)
+                case Ask(reason=reason):
+                    self._wanted = reason
+                    await self._ask(reason)
                 case Ignore(why=why):
                     log.debug("step %s of %s ignored: %s", plan.n, plan.epoch, why)
+
+    async def _next_plan(self) -> StepPlan:
+        """Wait for a plan; while a full one is wanted and none comes, ask again."""
+        while True:
+            try:
+                async with asyncio.timeout(None if self._wanted is None else _PATIENCE_S):
+                    return await self._plans.get()
+            except TimeoutError:
+                await self._ask(self._wanted or "gap")
 
     async def _hear(self, message: Message) -> None:
         self._plans.put_nowait(codec.decode(message.data, StepPlan))
 
     async def _heed(self, message: Message) -> None:
-        """A scheduler has started, or lost its connection for a while: it needs to know where we stand."""
+        """A scheduler has started, or wonders where the result of a plan is."""
         announce: Announce = codec.decode(message.data, Announce)
         if not announce.ready or announce.epoch != self._follower.epoch:
-            await self._ask(self._follower.expected, "epoch")
+            await self._ask("epoch")
+        elif announce.planned >= self._follower.expected and self._idle:
+            await self._ask("gap")
 
     async def _catch_up(self) -> None:
         """Plans or results may have been lost with the connection."""
         self._asked_at = float("-inf")
-        await self._ask(self._follower.expected, "gap")
+        await self._ask("gap")
 
     async def _execute(self, plan: StepPlan) -> None:
+        self._busy = True
         result = await asyncio.get_running_loop().run_in_executor(self._device, self._runner.execute, plan)
+        self._busy = False
         for request, problem in result.errors:
             log.error("step %s, request %s: %s", plan.n, request, problem)
         await self._connection.publish(subjects.result(self._engine), codec.encode(result))
 
-    async def _ask(self, expected: int, reason: Literal["started", "gap", "epoch"]) -> None:
+    @property
+    def _idle(self) -> bool:
+        return not self._busy and self._plans.empty()
+
+    async def _ask(self, reason: Reason) -> None:
         """Ask for a full plan until a scheduler has heard it; not again while one is on its way."""
         if time.monotonic() - self._asked_at < _PATIENCE_S:
             return
         self._asked_at = time.monotonic()
-        resync = Resync(worker=self._worker, expected=expected, reason=reason, blocks=self._runner.blocks)
         while True:
+            expected = self._follower.expected
+            resync = Resync(worker=self._worker, expected=expected, reason=reason, blocks=self._runner.blocks)
             try:
                 await self._connection.request(subjects.resync(self._engine), codec.encode(resync), 1.0)
             except (BusError, TimeoutError) as error:
