@@ -21,6 +21,7 @@ import msgspec
 import nats
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 
 from bus.connection import Connection
 from bus.store import Store
@@ -36,6 +37,10 @@ from schemas.steps import Slice, StepPlan, StepResult
 DEADLINE_S = 5.0
 OURS = ["schemas", "bus", "engine", "actors", "infra"]
 _numbers = itertools.count(1)
+
+# a shared machine may be slow for a moment; time is bounded per test
+settings.register_profile("ostinato", deadline=None)
+settings.load_profile("ostinato")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
@@ -28,6 +28,7 @@ st.register_type_strategy(int, small)
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_event_survives_being_written_and_read(kind: type, data: st.DataObject) -> None:
     event = data.draw(events(kind))
