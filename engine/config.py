@@ -9,7 +9,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits a scheduler plans within."""
 
     blocks: int
-    """KV blocks that every worker has memory for."""
+    """KV blocks to plan with at most; a worker that says it holds memory for fewer makes it so many."""
     context_length: int
     """Positions the model can attend to: prompt and output together never exceed it."""
     block_size: int = 16

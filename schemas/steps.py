@@ -54,9 +54,10 @@ class StepPlan(Record, frozen=True):
     slices: tuple[Slice, ...]
     """Order is the batch order."""
     gone: tuple[str, ...]
-    """Requests that left (finished, aborted, preempted): the worker forgets them before the arrivals."""
+    """Requests that left since the last plan (finished, aborted, preempted), in full plans too: the worker forgets
+    them before the arrivals, unless it never heard of them."""
     preempted: tuple[str, ...] = ()
-    """Those of `gone` that will come back."""
+    """Those of `gone` whose blocks an older request needed: they will come back."""
 
 
 class StepResult(Record, frozen=True):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class BlockPool:
     """Hands out fixed-size KV blocks and takes them back.
 
-    A block is held (by one or more requests) or idle. Idle blocks keep their content until they are taken again,
-    longest idle first, so that a later request with the same prefix can revive them. Every operation is O(1) per
-    block: the order of use is a linked list.
+    A block is held (by one or more requests) or idle. Idle blocks marked `keep` hold on to their content until they
+    are taken again, longest idle first, so that a later request with the same prefix can revive them; blocks without
+    content worth keeping are taken before all of those. Every operation is O(1) per block: the order of use is a
+    linked list.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, evicted: Callable[[int], None]) -> None:
+        """Start with `size` idle blocks; `evicted` hears of every kept block whose content is given up."""
         self.size = size
+        self._evicted = evicted
         self._holders = [0] * size
+        self._kept = bytearray(size)
         self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(size))
 
     @property
@@ -24,13 +28,23 @@ class BlockPool:
         """How many blocks could be taken now."""
         return len(self._idle)
 
+    def idle_among(self, blocks: Iterable[int]) -> int:
+        """Count those of some blocks that nobody holds."""
+        holders = self._holders
+        return sum(1 for block in blocks if holders[block] == 0)
+
     def take(self, count: int) -> list[int] | None:
-        """Take `count` idle blocks, longest idle first; or none at all if there are fewer."""
+        """Take `count` idle blocks, or none at all if there are fewer."""
         if count > len(self._idle):
             return None
-        taken = [self._idle.popitem(last=False)[0] for _ in range(count)]
-        for block in taken:
+        taken = []
+        for _ in range(count):
+            block, _none = self._idle.popitem(last=False)
             self._holders[block] = 1
+            if self._kept[block]:
+                self._kept[block] = 0
+                self._evicted(block)
+            taken.append(block)
         return taken
 
     def hold(self, blocks: Iterable[int]) -> None:
@@ -39,6 +53,11 @@ class BlockPool:
             if self._holders[block] == 0:
                 del self._idle[block]
             self._holders[block] += 1
+
+    def keep(self, block: int) -> None:
+        """Mark a held block's content as worth keeping when it becomes idle."""
+        assert self._holders[block] > 0, f"block {block} is idle: its content may be gone"
+        self._kept[block] = 1
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up a request's blocks. The tail becomes idle first and so is used again before the head, which more
@@ -49,9 +68,11 @@ class BlockPool:
             self._holders[block] -= 1
             if self._holders[block] == 0:
                 self._idle[block] = None
+                if not self._kept[block]:
+                    self._idle.move_to_end(block, last=False)
 
-    def check(self, tables: Iterable[Sequence[int]]) -> None:
-        """Fail if the books do not balance against the requests' block tables. Cheap enough between steps."""
+    def check(self, tables: Iterable[Sequence[int]], kept: Iterable[int]) -> None:
+        """Fail if the books do not balance against the requests' block tables and the blocks worth keeping."""
         counted = [0] * self.size
         for table in tables:
             for block in table:
@@ -59,3 +80,7 @@ class BlockPool:
         assert counted == self._holders, "the holders counted are not those of the block tables"
         unheld = {block for block, holders in enumerate(self._holders) if holders == 0}
         assert unheld == set(self._idle), f"idle list and holders disagree on {sorted(unheld ^ set(self._idle))}"
+        marked = {block for block, mark in enumerate(self._kept) if mark}
+        assert marked == set(kept), f"pool and cache disagree on the content of {sorted(marked ^ set(kept))}"
+        order = [self._kept[block] for block in self._idle]
+        assert order == sorted(order), "an idle block with content would be used before one without"

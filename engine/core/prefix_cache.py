@@ -3,13 +3,20 @@
 Full blocks are keyed by a chained content hash (as in vLLM's automatic prefix caching): the hash of a block covers
 its tokens and the hash of the block before it, and the chain begins with the tenant's salt. A hit is believed only
 if the tokens and the predecessor are equal too, so that a collision is a miss and not somebody else's text.
+
+A request keeps the keys of its own tokens, `keys[i + 1]` for block `i` and the salt's first, so that each is computed
+once however often the request is looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple
+
+TOKEN_IDS: Final = range(1 << 32)
+"""What a key can tell apart."""
 
 
 class Entry(NamedTuple):
@@ -25,60 +32,58 @@ class PrefixCache:
 
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
+        self._pack = Struct(f"<{block_size}I").pack
         self._by_key: dict[bytes, int] = {}
         self._entries: dict[int, Entry] = {}
 
-    def __len__(self) -> int:
-        """How many blocks have known content."""
-        return len(self._entries)
+    @property
+    def entries(self) -> Mapping[int, Entry]:
+        """What is known of blocks."""
+        return self._entries
 
     @staticmethod
     def root(salt: str) -> bytes:
         """Return the beginning of a tenant's chains."""
         return blake2b(salt.encode(), digest_size=16).digest()
 
-    @staticmethod
-    def chain(previous: bytes, tokens: Sequence[int]) -> bytes:
-        """Return the key of a block from its predecessor's key and its tokens (ids below 2**32)."""
-        content = b"".join(token.to_bytes(4, "little") for token in tokens)
-        return blake2b(previous + content, digest_size=16).digest()
+    def extend(self, keys: list[bytes], tokens: Sequence[int], blocks: int) -> None:
+        """Append to `keys` until it has those of the first `blocks` blocks of `tokens`, which must be full."""
+        size = self._block_size
+        for start in range((len(keys) - 1) * size, blocks * size, size):
+            content = self._pack(*tokens[start : start + size])
+            keys.append(blake2b(keys[-1] + content, digest_size=16).digest())
 
-    def match(self, salt: str, tokens: Sequence[int]) -> tuple[list[int], bytes]:
-        """Return the blocks that hold the longest known beginning of `tokens`, and the key of the last of them.
+    def match(self, keys: list[bytes], tokens: Sequence[int]) -> list[int]:
+        """Return the blocks that hold the longest known beginning of `tokens`; extends `keys` as needed.
 
         The last token is never among them: something must be computed for there to be a next token.
         """
-        found: list[int] = []
-        previous = self.root(salt)
         size = self._block_size
-        for start in range(0, len(tokens) - size, size):
-            content = tuple(tokens[start : start + size])
-            key = self.chain(previous, content)
-            block = self._by_key.get(key)
-            if block is None or self._entries[block] != Entry(key, previous, content):
+        found: list[int] = []
+        for index in range((len(tokens) - 1) // size):
+            self.extend(keys, tokens, index + 1)
+            block = self._by_key.get(keys[index + 1])
+            if block is None or self._entries[block] != self._entry(keys, tokens, index):
                 break
             found.append(block)
-            previous = key
-        return found, previous
+        return found
 
-    def enter(self, block: int, previous: bytes, tokens: tuple[int, ...]) -> bytes:
-        """Note what a full block holds; return its key. Content that another block holds already is not noted twice."""
-        key = self.chain(previous, tokens)
-        if key not in self._by_key and block not in self._entries:
-            self._by_key[key] = block
-            self._entries[block] = Entry(key, previous, tokens)
-        return key
+    def enter(self, keys: list[bytes], tokens: Sequence[int], index: int, block: int) -> bool:
+        """Note that `block` holds block `index` of `tokens`; False if another one is known to, or to seem to."""
+        self.extend(keys, tokens, index + 1)
+        if keys[index + 1] in self._by_key or block in self._entries:
+            return False
+        self._by_key[keys[index + 1]] = block
+        self._entries[block] = self._entry(keys, tokens, index)
+        return True
+
+    def _entry(self, keys: list[bytes], tokens: Sequence[int], index: int) -> Entry:
+        size = self._block_size
+        return Entry(keys[index + 1], keys[index], tuple(tokens[index * size : (index + 1) * size]))
 
     def forget(self, block: int) -> None:
-        """The block is about to be overwritten."""
-        entry = self._entries.pop(block, None)
-        if entry is not None:
-            del self._by_key[entry.key]
-
-    def reset(self) -> None:
-        """Forget everything: the KV memory is gone."""
-        self._by_key.clear()
-        self._entries.clear()
+        """The known block is about to be overwritten."""
+        del self._by_key[self._entries.pop(block).key]
 
     def check(self) -> None:
         """Fail if keys and blocks do not point at each other."""

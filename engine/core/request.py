@@ -29,7 +29,7 @@ class Request:
         "entered",
         "finish",
         "id",
-        "key",
+        "keys",
         "life",
         "limit",
         "pending",
@@ -59,22 +59,18 @@ class Request:
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
-        """Counts admissions: a result from before a preemption says nothing of the blocks held now."""
+        """Counts preemptions: a result from before one says nothing of the blocks held now."""
         self.cached: int | None = None
         """Prompt tokens found in the prefix cache at the first admission."""
         self.entered = 0
-        """Blocks entered in the prefix cache, and the key of the last of them."""
-        self.key = root
+        """Leading blocks whose content the prefix cache knows."""
+        self.keys = [root]
+        """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
     @property
     def length(self) -> int:
         """Tokens known or under way."""
         return len(self.tokens) + self.pending
-
-    @property
-    def plannable(self) -> bool:
-        """Whether computing more of it is not certainly in vain."""
-        return self.length < self.limit
 
     @property
     def outputs(self) -> int:
@@ -92,7 +88,8 @@ class Request:
         self.state = state
 
     def accept(self, token: int) -> FinishReason | None:
-        """Take a sampled token; say whether it was the last."""
+        """Take a sampled token that was under way; say whether it was the last."""
+        self.pending -= 1
         self.tokens.append(token)
         if token in self.stops:
             return "stop"

@@ -15,17 +15,16 @@ sampled. A result that shows it had ended makes the extra token void.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import NamedTuple
 
 import msgspec
 
 from engine.config import SchedulerConfig
-from engine.core.blocks import BlockPool
-from engine.core.prefix_cache import PrefixCache
+from engine.core.memory import Memory
+from engine.core.prefix_cache import TOKEN_IDS, PrefixCache
 from engine.core.request import Request
-from engine.core.step import Draft
+from engine.core.step import Draft, Planned
 from schemas.generation import Accepted, Answer, FinishReason, Refused, Submit
-from schemas.steps import Arrival, RequestEvent, Resync, Slice, StepPlan, StepResult
+from schemas.steps import Arrival, RequestEvent, Resync, StepPlan, StepResult
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -46,25 +45,18 @@ class Statistics(msgspec.Struct, frozen=True):
     preemptions: int
 
 
-class _Planned(NamedTuple):
-    request: Request
-    part: Slice
-    life: int
-
-
 class Scheduler:
     """Plans one engine's steps."""
 
     def __init__(self, config: SchedulerConfig, epoch: str) -> None:
         self._config = config
         self._epoch = epoch
-        self._pool = BlockPool(config.blocks)
-        self._cache = PrefixCache(config.block_size)
+        self._memory = Memory(config.blocks, config.block_size)
         self._waiting: deque[Request] = deque()
         self._running: dict[str, Request] = {}
         self._requests: dict[str, Request] = {}
         self._finished: OrderedDict[str, Request] = OrderedDict()
-        self._in_flight: OrderedDict[int, list[_Planned]] = OrderedDict()
+        self._in_flight: OrderedDict[int, list[Planned]] = OrderedDict()
         self._gone: list[str] = []
         self._preempted: list[str] = []
         self._worker: str | None = None
@@ -81,13 +73,13 @@ class Scheduler:
         refused = self._unfit(submit)
         if refused is not None:
             return refused
-        request = Request(submit, self._config.context_length, self._cache.root(submit.tenant))
-        if submit.output and (submit.output[-1] in request.stops or request.length >= request.limit):
-            self._requests[request.id] = request
-            self._end(request, "stop" if submit.output[-1] in request.stops else "length")
-        else:
-            self._requests[request.id] = request
-            self._waiting.append(request)
+        request = Request(submit, self._config.context_length, PrefixCache.root(submit.tenant))
+        self._requests[request.id] = request
+        self._waiting.append(request)
+        if submit.output and submit.output[-1] in request.stops:
+            self._end(request, "stop")
+        elif request.length >= request.limit:
+            self._end(request, "length")
         return Accepted(request=submit.request)
 
     def _unfit(self, submit: Submit) -> Refused | None:
@@ -95,15 +87,19 @@ class Scheduler:
         if not prompt or submit.sampling.max_tokens < 1:
             message = "give at least one prompt token and max_tokens of at least 1"
             return Refused(request=submit.request, reason="invalid", message=message)
+        for name, tokens in (("prompt", submit.prompt), ("output", submit.output)):
+            if tokens and not (min(tokens) in TOKEN_IDS and max(tokens) in TOKEN_IDS):
+                message = f"{name}: token ids are from 0 to {TOKEN_IDS[-1]}"
+                return Refused(request=submit.request, reason="invalid", message=message)
         if prompt >= config.context_length:
             message = (
                 f"the prompt has {prompt} tokens and this model's context is {config.context_length}, "
                 "answer included: shorten the messages or start a new thread"
             )
             return Refused(request=submit.request, reason="too_long", message=message)
-        needed = self._blocks_for(min(prompt + submit.sampling.max_tokens, config.context_length))
-        if needed > config.blocks:
-            message = f"prompt and answer may need {needed} KV blocks, there are {config.blocks}: lower max_tokens"
+        needed = self._memory.blocks_for(min(prompt + submit.sampling.max_tokens, config.context_length))
+        if needed > self._memory.size:
+            message = f"prompt and answer may need {needed} KV blocks, there are {self._memory.size}: lower max_tokens"
             return Refused(request=submit.request, reason="too_long", message=message)
         if len(self._waiting) >= config.max_waiting:
             message = f"{len(self._waiting)} requests are waiting already: try again later"
@@ -124,7 +120,7 @@ class Scheduler:
     def attach(self, request: str, start: int) -> RequestEvent | None:
         """Tell a request's output from index `start` on; None when it is unknown or was long ago."""
         found = self._requests.get(request) or self._finished.get(request)
-        return None if found is None else found.tell(start)
+        return None if found is None else found.tell(max(start, 0))
 
     # steps out
 
@@ -137,65 +133,62 @@ class Scheduler:
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
         draft = Draft(self._config.max_step_tokens)
-        ready = [request for request in self._running.values() if request.plannable]
-        for request in ready:
-            if request.length - request.computed == 1:
-                self._continue(draft, request)
-        for request in ready:
-            if request.length - request.computed > 1:
-                self._continue(draft, request)
-        self._admit(draft)
+        behind = []
+        for request in tuple(self._running.values()):
+            length = len(request.tokens) + request.pending
+            if length >= request.limit:
+                continue  # computing more of it is in vain
+            if length - request.computed == 1:
+                self._continue(draft, request, 1)
+            else:
+                behind.append(request)
+        for request in behind:
+            self._continue(draft, request, min(request.length - request.computed, self._config.prefill_chunk))
+        if self._waiting and not draft.preempted:
+            self._admit(draft)
         if not draft.slices:
             return None
         return self._publish(draft, now)
 
-    def _continue(self, draft: Draft, request: Request) -> None:
+    def _continue(self, draft: Draft, request: Request, count: int) -> None:
         """Give a running request its slice, taking blocks from younger ones if need be."""
-        if request.state != "running" or request.id in draft.slices:
+        count = min(count, draft.budget)
+        if not count or request.state != "running":
             return
-        count = min(request.length - request.computed, draft.budget, self._config.prefill_chunk)
-        if count < 1:
-            return
-        needed = self._blocks_for(request.computed + count) - len(request.blocks)
-        while (blocks := self._take(max(needed, 0))) is None:
+        while (fresh := self._memory.grow(request, request.computed + count)) is None:
             youngest = next(reversed(self._running.values()))
             self._preempt(draft, youngest)
             if youngest is request:
                 return
-        draft.add(request, count, blocks)
+        draft.add(request, count, fresh)
 
     def _admit(self, draft: Draft) -> None:
-        """Begin waiting requests, first come first served, as long as budget, places and blocks last."""
-        if draft.preempted:
-            return
-        while self._waiting and draft.budget > 0 and len(self._running) < self._config.max_running:
+        """Begin waiting requests, first come first served, as long as budget, places and blocks last.
+
+        One begins only if its whole prompt fits beside what the running ones still lack of theirs: otherwise two
+        long prompts would take turns at throwing each other out.
+        """
+        config = self._config
+        spared = sum(self._memory.missing(request) for request in self._running.values())
+        while self._waiting and draft.budget > 0 and len(self._running) < config.max_running:
             request = self._waiting[0]
-            if request.pending:
-                return  # preempted with a token under way: it cannot say yet what it knows
-            matched, key = self._cache.match(request.tenant, request.tokens)
-            computed = len(matched) * self._config.block_size
-            count = min(len(request.tokens) - computed, draft.budget, self._config.prefill_chunk)
-            self._pool.hold(matched)
-            blocks = self._take(self._blocks_for(computed + count) - len(matched))
-            if blocks is None:
-                self._pool.release(matched)
+            # preempted with a token under way, it cannot say yet what it knows
+            if request.pending or not self._memory.open(request, spared):
                 return
             self._waiting.popleft()
             request.move("running")
-            request.life += 1
-            request.blocks, request.computed, request.settled = matched, computed, computed
-            request.entered, request.key = len(matched), key
+            self._running[request.id] = request
             if request.cached is None:
-                request.cached = min(computed, request.prompt_tokens)
+                request.cached = min(request.computed, request.prompt_tokens)
                 self._prompt_tokens += request.prompt_tokens
                 self._cached_tokens += request.cached
-            self._running[request.id] = request
-            draft.admitted[request.id] = (computed, tuple(matched))
-            draft.add(request, count, blocks)
+            draft.admitted[request.id] = (request.computed, tuple(request.blocks))
+            self._continue(draft, request, min(request.length - request.computed, config.prefill_chunk))
+            spared += self._memory.missing(request)
 
     def _publish(self, draft: Draft, now: int) -> StepPlan:
         self._n += 1
-        planned = [_Planned(request, part, request.life) for request, part in draft.slices.values()]
+        planned = list(draft.slices.values())
         self._in_flight[self._n] = planned
         plan = StepPlan(
             n=self._n,
@@ -203,8 +196,8 @@ class Scheduler:
             time=now,
             full=self._full,
             arrivals=tuple(self._arrivals(draft)),
-            slices=tuple(part for _, part, _ in planned),
-            gone=() if self._full else tuple(self._gone),
+            slices=tuple([part for _, part, _ in planned]),
+            gone=tuple(self._gone),
             preempted=tuple(self._preempted),
         )
         self._full = False
@@ -238,20 +231,22 @@ class Scheduler:
             self._forget_in_flight()
             return []
         planned = self._in_flight.pop(result.n)
-        tokens, errors = dict(result.tokens), dict(result.errors)
-        events = []
+        tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
+        size, events = self._config.block_size, []
         for request, part, life in planned:
             if request.state == "finished":
                 continue
-            if request.id in errors:
+            if request.id in failed:
                 events.append(self._failed(request))
                 continue
-            if life == request.life and request.state == "running":
-                request.settled = max(request.settled, part.start + part.count)
-            if part.sample and request.id in tokens:
-                events.append(self._sampled(request, tokens[request.id]))
-            if request.state == "running":
-                self._enter(request)
+            if life == request.life:
+                request.settled = part.start + part.count
+                if request.settled >= (request.entered + 1) * size:
+                    self._memory.enter(request)
+            if part.sample:
+                token = tokens.get(request.id)
+                # a worker that sampled nothing, and does not say why, has lost the request
+                events.append(self._failed(request) if token is None else self._sampled(request, token))
         return events
 
     def _failed(self, request: Request) -> RequestEvent:
@@ -260,37 +255,30 @@ class Scheduler:
         return request.tell(start)
 
     def _sampled(self, request: Request, token: int) -> RequestEvent:
-        start = request.outputs
-        request.pending -= 1
+        start = len(request.tokens) - request.prompt_tokens
         finish = request.accept(token)
         if finish is not None:
-            self._enter(request)
             self._end(request, finish)
-        return request.tell(start)
+        return RequestEvent(request.id, (token,), start, finish, request.cached or 0)
 
-    def _enter(self, request: Request) -> None:
-        """Make full blocks whose tokens are known and computed available to other requests."""
-        size = self._config.block_size
-        full = min(request.settled, len(request.tokens)) // size
-        while request.entered < full:
-            start = request.entered * size
-            content = tuple(request.tokens[start : start + size])
-            request.key = self._cache.enter(request.blocks[request.entered], request.key, content)
-            request.entered += 1
-
-    def resync(self, resync: Resync) -> None:
-        """A worker needs a full plan.
+    def resync(self, resync: Resync) -> list[RequestEvent]:
+        """A worker needs a full plan; tell which requests this ends.
 
         One that missed a number still has its KV memory: what is under way is planned again. A new one has none:
-        every request is computed afresh, and the prefix cache is forgotten.
+        every request is computed afresh, in as many blocks as the worker holds (but no more than configured), and
+        ends with an error if so many could never do.
         """
         self._forget_in_flight()
-        if resync.worker != self._worker:
-            for request in reversed(list(self._running.values())):
-                self._suspend(request)
-            self._cache.reset()
+        if resync.worker == self._worker:
+            return []
         self._worker = resync.worker
-        self._gone, self._preempted = [], []
+        for request in reversed(list(self._running.values())):
+            self._suspend(request)
+        self._memory = Memory(max(min(self._config.blocks, resync.blocks), 0), self._config.block_size)
+        room = self._memory.size
+        return [
+            self._failed(request) for request in list(self._waiting) if self._memory.blocks_for(request.limit) > room
+        ]
 
     def _forget_in_flight(self) -> None:
         self._in_flight.clear()
@@ -299,16 +287,7 @@ class Scheduler:
             request.pending = 0
             request.computed = request.settled
 
-    # blocks
-
-    def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self._config.block_size)
-
-    def _take(self, count: int) -> list[int] | None:
-        blocks = self._pool.take(count)
-        for block in blocks or ():
-            self._cache.forget(block)
-        return blocks
+    # requests out
 
     def _preempt(self, draft: Draft, request: Request) -> None:
         """Make a running request give its blocks up; it will be computed again from the tokens it has."""
@@ -323,24 +302,19 @@ class Scheduler:
         del self._running[request.id]
         request.move("waiting")
         self._waiting.appendleft(request)
-        self._put_away(request)
-
-    def _put_away(self, request: Request) -> None:
-        self._pool.release(request.blocks)
-        request.blocks = []
-        request.computed = request.settled = request.entered = 0
-        request.key = self._cache.root(request.tenant)
+        self._memory.close(request)
+        request.life += 1
 
     def _end(self, request: Request, finish: FinishReason) -> None:
         if request.state == "running":
             del self._running[request.id]
             self._gone.append(request.id)
-        elif request in self._waiting:
+            self._memory.close(request)
+        else:
             self._waiting.remove(request)
         request.move("finished")
         request.finish = finish
         request.pending = 0
-        self._put_away(request)
         del self._requests[request.id]
         self._finished[request.id] = request
         if len(self._finished) > self._config.max_finished:
@@ -354,8 +328,8 @@ class Scheduler:
             running=len(self._running),
             waiting=len(self._waiting),
             finished=len(self._finished),
-            idle_blocks=self._pool.idle,
-            cached_blocks=len(self._cache),
+            idle_blocks=self._memory.idle,
+            cached_blocks=self._memory.cached,
             steps=self._n,
             in_flight=len(self._in_flight),
             prompt_tokens=self._prompt_tokens,
@@ -365,14 +339,12 @@ class Scheduler:
 
     def check(self) -> None:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""
-        self._pool.check(request.blocks for request in self._running.values())
-        self._cache.check()
+        self._memory.check(self._running.values())
         assert set(self._requests) == {*self._running, *(request.id for request in self._waiting)}
         assert not set(self._requests) & set(self._finished)
         for request in self._running.values():
             assert request.state == "running"
             assert request.settled <= request.computed <= request.length <= request.limit, request.id
-            assert len(request.blocks) >= self._blocks_for(request.computed), request.id
         for request in self._waiting:
             assert request.state == "waiting"
             assert not request.blocks

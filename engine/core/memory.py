@@ -1,0 +1,100 @@
+"""The KV memory as requests see it: a table of blocks that begins with a cached prefix and grows step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.core.blocks import BlockPool
+from engine.core.prefix_cache import PrefixCache
+from engine.core.request import Request
+
+
+class Memory:
+    """Gives requests their blocks. A request alone writes its table, but for the cached prefix, which nobody does."""
+
+    def __init__(self, blocks: int, block_size: int) -> None:
+        self.block_size = block_size
+        self._cache = PrefixCache(block_size)
+        self._pool = BlockPool(blocks, self._cache.forget)
+
+    @property
+    def size(self) -> int:
+        """Blocks in all."""
+        return self._pool.size
+
+    @property
+    def idle(self) -> int:
+        """Blocks that could be taken now."""
+        return self._pool.idle
+
+    @property
+    def cached(self) -> int:
+        """Blocks whose content can be found."""
+        return len(self._cache.entries)
+
+    def blocks_for(self, tokens: int) -> int:
+        """How many blocks so many tokens fill."""
+        return -(-tokens // self.block_size)
+
+    def missing(self, request: Request) -> int:
+        """Count the blocks that a running request will soon want: those for its tokens, and one to grow into.
+
+        In crowds of growing answers the one saved a fifth to a half of what was computed twice, for at most 4 % more
+        steps.
+        """
+        return max(self.blocks_for(min(len(request.tokens) + self.block_size, request.limit)) - len(request.blocks), 0)
+
+    def open(self, request: Request, spared: int) -> bool:
+        """Give a waiting request the blocks of its cached prefix, if all its tokens would fit.
+
+        Blocks already promised to others, `spared`, do not count as room. False changes nothing.
+        """
+        found = self._cache.match(request.keys, request.tokens)
+        needed = self.blocks_for(len(request.tokens)) - len(found) + self._pool.idle_among(found)
+        if needed + spared > self._pool.idle:
+            return False
+        self._pool.hold(found)
+        request.blocks = found
+        request.entered = len(found)
+        request.computed = request.settled = len(found) * self.block_size
+        return True
+
+    def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
+        """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
+        needed = self.blocks_for(end) - len(request.blocks)
+        if needed <= 0:
+            return ()
+        taken = self._pool.take(needed)
+        if taken is None:
+            return None
+        request.blocks += taken
+        return tuple(taken)
+
+    def enter(self, request: Request) -> None:
+        """Let other requests find the full blocks whose content is settled."""
+        full = request.settled // self.block_size
+        for index in range(request.entered, full):
+            block = request.blocks[index]
+            if self._cache.enter(request.keys, request.tokens, index, block):
+                self._pool.keep(block)
+        request.entered = full
+
+    def close(self, request: Request) -> None:
+        """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
+        self._pool.release(request.blocks)
+        request.blocks = []
+        request.computed = request.settled = request.entered = 0
+
+    def check(self, running: Iterable[Request]) -> None:
+        """Fail if a block leaked, was freed early, or may be written by two requests."""
+        requests = list(running)
+        self._pool.check((request.blocks for request in requests), self._cache.entries)
+        self._cache.check()
+        writers: dict[int, str] = {}
+        for request in requests:
+            assert len(set(request.blocks)) == len(request.blocks), f"{request.id!r} holds a block twice"
+            assert len(request.blocks) >= self.blocks_for(request.computed), f"{request.id!r} writes past its blocks"
+            for block in request.blocks[request.settled // self.block_size :]:
+                other = writers.setdefault(block, request.id)
+                assert other == request.id, f"block {block} is written by {other!r} and {request.id!r}"
+                assert block not in self._cache.entries, f"{request.id!r} writes block {block} that others may read"

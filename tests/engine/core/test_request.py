@@ -1,0 +1,58 @@
+"""A request's states, and what ends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.core.request import Request, State
+from engine.errors import IllegalTransition
+from schemas.generation import Sampling, Submit
+
+WAYS: dict[State, tuple[State, ...]] = {"waiting": (), "running": ("running",), "finished": ("finished",)}
+LEGAL = {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
+
+
+def made(max_tokens: int = 3, stops: tuple[int, ...] = (9,), context: int = 100) -> Request:
+    sampling = Sampling(max_tokens=max_tokens, stop_tokens=stops)
+    return Request(Submit("a", (1, 2, 3), sampling, "front", "acme", output=(4,)), context, b"root")
+
+
+@pytest.mark.parametrize("wanted", ["waiting", "running", "finished"])
+@pytest.mark.parametrize("state", ["waiting", "running", "finished"])
+def test_only_the_drawn_transitions_are_legal(state: State, wanted: State) -> None:
+    request = made()
+    for step in WAYS[state]:
+        request.move(step)
+    if (state, wanted) in LEGAL:
+        request.move(wanted)
+        assert request.state == wanted
+        return
+    with pytest.raises(IllegalTransition) as refused:
+        request.move(wanted)
+    assert (refused.value.request, refused.value.state, refused.value.wanted) == ("a", state, wanted)
+    assert request.state == state
+
+
+@pytest.mark.parametrize(
+    ("request_", "tokens", "finish"),
+    [
+        (made(max_tokens=3), [5, 6], "length"),
+        (made(max_tokens=3), [9], "stop"),
+        (made(max_tokens=2), [9], "stop"),
+        (made(max_tokens=99, context=6), [5, 6], "length"),
+    ],
+)
+def test_it_ends_at_a_stop_token_at_max_tokens_or_at_the_end_of_the_context(
+    request_: Request, tokens: list[int], finish: str
+) -> None:
+    request_.pending = len(tokens)
+    assert [request_.accept(token) for token in tokens] == [None] * (len(tokens) - 1) + [finish]
+    assert request_.pending == 0
+    assert request_.outputs == 1 + len(tokens)
+
+
+def test_it_tells_output_from_any_index_on() -> None:
+    request = made()
+    assert request.tell(0).tokens == (4,)
+    assert request.tell(1).tokens == ()
+    assert request.tell(0).finish is None
