@@ -32,7 +32,7 @@ class ToolContext:
     tenant: str
     thread: str
     key: str
-    """The effect id: the same for every attempt at this call, so it serves as an idempotency key."""
+    """`<tenant>/<thread>/<effect id>`: the same for every attempt at this call, an idempotency key."""
     now: int
     """Microseconds since the Unix epoch."""
     notes: Mapping[str, str]

@@ -33,6 +33,7 @@ class Live:
                 id=f"{sequence}-{index}",
                 type=fact.type,
                 subject=fact.entity,
+                thread=fact.thread,
                 time=time,
                 tenant=fact.tenant,
                 cause=fact.cause,

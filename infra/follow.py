@@ -13,8 +13,10 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.live import watching
+from schemas import codec
 from schemas.commands import Command
 from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.runs import CommandRefused
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ _LAST = {
 }
 _SILENCE_S = 2.0
 
-ReadBack = Callable[[str, str, str, int], Awaitable[list[Committed]]]
-"""(tenant, kind, entity, after version) to the events recorded since: what a watcher missed."""
+ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
+"""(tenant, thread, kind, entity, after version) to the events recorded since: what a watcher missed."""
 
 
 def entity_of(command: Command) -> tuple[str, str]:
@@ -50,7 +52,7 @@ async def follow(
     """
     kind, entity = entity_of(command)
     outcome_subject = subjects.live(command.tenant, "command", command.id)
-    order = _Order(kind)
+    order = _Order(kind, command.thread)
     deadline = time.monotonic() + timeout_s
     async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
@@ -66,26 +68,45 @@ async def follow(
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
 
 
-async def _missed(read_back: ReadBack, command: Command, version: int) -> list[Committed]:
-    """Read back what was missed; nothing while the record cannot be reached: it is asked again soon."""
+async def _missed(read_back: ReadBack, command: Command, version: int) -> list[Frame]:
+    """Read back what was missed; nothing while the record cannot be reached: it is asked again soon.
+
+    As long as nothing was heard at all, that may be the command's refusal: an event of its thread.
+    """
+    tenant, thread = command.tenant, command.thread
     try:
-        return await read_back(command.tenant, *entity_of(command), version)
+        events = await read_back(tenant, thread, *entity_of(command), version)
+        if not events and not version:
+            events = await read_back(tenant, thread, "thread", thread, 0)
     except (BusError, TimeoutError) as error:
         log.warning("reading back: %s", error)
         return []
+    return [frame for event in events if (frame := _of_command(event, command)) is not None]
+
+
+def _of_command(event: Committed, command: Command) -> Frame | None:
+    """Pass an event of the command's entity; a refusal becomes the outcome that was not heard."""
+    if event.type == "command.refused" and event.cause == command.id:
+        refused: CommandRefused = codec.decode(event.data, CommandRefused)
+        return Outcome(command=command.id, result="refused", thread=command.thread, problem=refused.problem)
+    return event if event.subject == entity_of(command)[1] and event.thread == command.thread else None
 
 
 class _Order:
-    """Lets each frame pass once and in order."""
+    """Lets each frame of one thread's entity pass once and in order."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, thread: str) -> None:
         self._last = _LAST[kind]
+        self._thread = thread
         self.version = 0
         self.over = False
         self._effect = ""
         self._length = 0
 
     def take(self, frame: Frame) -> list[Frame]:
+        if frame.thread != self._thread:
+            # another thread's run of the same name: clients choose ids
+            return []
         match frame:
             case Outcome(result=result):
                 self.over = self.over or result != "accepted"

@@ -27,7 +27,7 @@ class LateStore:
         if self._store is not None:
             await self._store.close()
 
-    async def read_back(self, tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
+    async def read_back(self, tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
         """Read from the recorder's tables.
 
         Raises:
@@ -35,18 +35,19 @@ class LateStore:
         """
         if self._store is None:
             self._store = await Store.open(self._url)
-        return await read_back_from(self._store)(tenant, kind, entity, after)
+        return await read_back_from(self._store)(tenant, thread, kind, entity, after)
 
 
 def read_back_from(store: Store) -> ReadBack:
     """Read from the recorder's tables."""
 
-    async def read_back(tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
+    async def read_back(tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
         return [
             Committed(
                 id=f"{event.sequence}-{event.idx}",
                 type=event.fact.type,
                 subject=event.fact.entity,
+                thread=event.fact.thread,
                 time=rfc3339(event.time),
                 tenant=event.fact.tenant,
                 cause=event.fact.cause,
@@ -55,6 +56,7 @@ def read_back_from(store: Store) -> ReadBack:
                 traceparent=event.fact.traceparent,
             )
             for event in await store.events_of_entity(tenant, kind, entity, after)
+            if event.fact.thread == thread
         ]
 
     return read_back

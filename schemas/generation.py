@@ -9,6 +9,11 @@ from schemas.wire import Record, Wire
 FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
 
 
+def request_id(tenant: str, thread: str, effect: str) -> str:
+    """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only."""
+    return f"{tenant}/{thread}/{effect}"
+
+
 class Sampling(Wire, frozen=True):
     """How tokens are chosen. Validated where a request enters; the engine trusts it."""
 
@@ -28,7 +33,7 @@ class Submit(Wire, frozen=True):
     """Ask a scheduler for a generation. `gen.<engine>.submit`, answered with `Accepted` or `Refused`."""
 
     request: str
-    """The effect id of the model call: submitting it twice attaches to the one generation."""
+    """The `request_id` of the model call: submitting it twice attaches to the one generation."""
     prompt: tuple[int, ...]
     sampling: Sampling
     frontend: str

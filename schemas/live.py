@@ -22,6 +22,7 @@ class Committed(Wire, frozen=True, tag="committed", tag_field="frame"):
     type: str
     subject: str
     """The entity."""
+    thread: str
     time: str
     tenant: str
     cause: str
@@ -37,6 +38,7 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
 
     subject: str
     """The entity (run or generation)."""
+    thread: str
     effect: str
     version: int
     """The entity's version at the `model.called` this belongs to."""

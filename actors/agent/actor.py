@@ -16,6 +16,7 @@ from actors.tools import Tool, ToolContext
 from bus.live import Live
 from schemas.commands import Command, RunAgent
 from schemas.context import Clock
+from schemas.generation import request_id
 from schemas.messages import Message, ToolSpec
 from schemas.runs import (
     Event,
@@ -83,6 +84,7 @@ class AgentPerformer:
             tools=tuple(tool for tool in tools if tool is not None),
             sampling=effect.called.sampling,
             tenant=site.tenant,
+            thread=site.thread,
             traceparent=effect.called.traceparent,
         )
         return await ask_model(self._models, call, self._live, effect, site)
@@ -97,7 +99,8 @@ class AgentPerformer:
         if tool is None:
             content = f"error: tool {called.call.name!r} is not here any more"
             return ToolFailed(effect=effect.id, call_id=called.call.id, content=content)
-        context = ToolContext(site.tenant, site.thread, effect.id, self._clock.now(), effect.notes)
+        key = request_id(site.tenant, site.thread, effect.id)
+        context = ToolContext(site.tenant, site.thread, key, self._clock.now(), effect.notes)
         return await _run_tool(tool, effect, context)
 
 

@@ -29,7 +29,9 @@ async def ask_model(
     """Call a model, sending its text to the watchers of the effect's entity as it comes."""
 
     async def on_text(offset: int, text: str) -> None:
-        frame = Delta(subject=effect.entity, effect=effect.id, version=site.version, offset=offset, text=text)
+        frame = Delta(
+            subject=effect.entity, thread=site.thread, effect=effect.id, version=site.version, offset=offset, text=text
+        )
         await live.delta(site.tenant, effect.kind, frame)
 
     provider = models.get(call.model)

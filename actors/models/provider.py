@@ -18,12 +18,13 @@ class ModelCall(msgspec.Struct, frozen=True):
     """What is asked of a model."""
 
     effect: str
-    """The effect id. Calling again with the same id attaches to the generation under way."""
+    """The effect id, unique in its thread. Calling again with it attaches to the generation under way."""
     model: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...]
     sampling: Sampling
     tenant: str
+    thread: str
     stop: tuple[str, ...] = ()
     traceparent: str = ""
 

@@ -183,6 +183,7 @@ class ShardOwner:
                 await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
                 return
         problem = answer if isinstance(answer, Problem) else None
+        log.info("command %s: %s", command.id, problem.message if problem else "accepted")
         result: Literal["accepted", "refused"] = "accepted" if problem is None else "refused"
         outcome = Outcome(command=command.id, result=result, thread=command.thread, problem=problem)
         await self._live.outcome(command.tenant, outcome)

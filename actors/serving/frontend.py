@@ -36,6 +36,7 @@ from schemas.generation import (
     Outputs,
     Refused,
     Submit,
+    request_id,
 )
 from schemas.messages import ToolCall, Usage
 from schemas.runs import ErrorKind, Problem
@@ -96,12 +97,12 @@ class Frontend:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
         submit = self._submission(call)
-        opened = self._open[call.effect] = _Open(submit)
+        opened = self._open[submit.request] = _Open(submit)
         try:
             await self._submit(submit)
             return await self._read(call, opened, on_text)
         finally:
-            self._open.pop(call.effect, None)
+            self._open.pop(submit.request, None)
 
     def _submission(self, call: ModelCall) -> Submit:
         quoted = self._tokenizer.quoted
@@ -112,7 +113,7 @@ class Frontend:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         stops = tuple(sorted({*call.sampling.stop_tokens, *self._tokenizer.stop_tokens}))
         return Submit(
-            request=call.effect,
+            request=request_id(call.tenant, call.thread, call.effect),
             prompt=tuple(prompt),
             sampling=msgspec.structs.replace(call.sampling, stop_tokens=stops),
             frontend=self._name,
@@ -133,7 +134,9 @@ class Frontend:
                 await on_text(len(text), piece)
                 text += piece
             if parser.stopped and finish is None:
-                await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=call.effect)))
+                await self._connection.publish(
+                    subjects.abort(self._engine), codec.encode(Abort(request=opened.submit.request))
+                )
                 finish = "stop"
             if finish is not None:
                 return self._answer(call, opened, text, parser, finish)

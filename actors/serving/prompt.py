@@ -46,6 +46,7 @@ class GenerationPerformer:
             tools=data.tools,
             sampling=effect.called.sampling,
             tenant=site.tenant,
+            thread=site.thread,
             stop=data.stop,
             traceparent=effect.called.traceparent,
         )

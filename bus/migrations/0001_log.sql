@@ -62,7 +62,7 @@ CREATE TABLE event (
     key_id text,
     payload bytea NOT NULL,
     PRIMARY KEY (incarnation, seq, idx),
-    UNIQUE (tenant, kind, entity, version)
+    UNIQUE (tenant, kind, entity, thread, version)
 );
 CREATE INDEX event_thread ON event (tenant, thread, incarnation, seq, idx);
 

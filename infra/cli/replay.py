@@ -55,9 +55,9 @@ async def _show_line(store: Store, line: Line, options: argparse.Namespace) -> N
         _print_json(line)
     else:
         _print(line.text())
-    if not options.steps or line.kind != "model.returned" or line.effect is None:
+    if not options.steps or line.kind != "model.returned" or line.request is None:
         return
-    for step in step_lines(line.effect, await store.steps_of_request(line.effect)):
+    for step in step_lines(line.request, await store.steps_of_request(line.request)):
         if options.json:
             _print_json(step)
         else:

@@ -10,6 +10,7 @@ import msgspec
 from bus.store import StoredEvent, StoredStep
 from schemas import codec
 from schemas.commands import RunAgent
+from schemas.generation import request_id
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -53,6 +54,8 @@ class Line(msgspec.Struct, frozen=True):
     latency_s: float | None
     """Since the intention this is the result of."""
     effect: str | None
+    request: str | None
+    """What the engine called it, for an effect of a model."""
     data: msgspec.Raw
 
     def text(self) -> str:
@@ -91,6 +94,7 @@ def lines(events: Sequence[StoredEvent]) -> list[Line]:
                 tokens=_tokens(event),
                 latency_s=latency,
                 effect=effect,
+                request=request_id(stored.fact.tenant, stored.fact.thread, effect) if effect else None,
                 data=stored.fact.payload,
             )
         )

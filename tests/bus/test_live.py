@@ -31,6 +31,7 @@ async def test_the_watchers_of_an_entity_hear_its_facts_and_no_others(connection
         id="7-3",
         type="x",
         subject="r1",
+        thread="t1",
         time="1970-01-01T00:00:00.000000Z",
         tenant="acme",
         cause="c1",
@@ -42,7 +43,7 @@ async def test_the_watchers_of_an_entity_hear_its_facts_and_no_others(connection
 
 async def test_a_delta_is_heard_and_the_same_bytes_are_kept_in_the_trace(connection: Connection) -> None:
     await ensure_streams(connection, 1)
-    delta = Delta("r1", "r1-1-m", 2, 0, "hello")
+    delta = Delta("r1", "t1", "r1-1-m", 2, 0, "hello")
     async with watching(connection, "live.acme.run.r1") as watcher:
         await Live(connection).delta("acme", "run", delta)
         assert await watcher.next(2) == delta
@@ -60,7 +61,7 @@ async def test_the_outcome_of_a_command_is_told_to_whoever_sent_it(connection: C
 async def test_a_watcher_that_is_too_slow_loses_the_oldest_and_knows_how_many() -> None:
     watcher = Watcher()
     for number in range(QUEUE + 10):
-        await watcher.hear(Message("s", codec.encode(Delta("r", "e", 1, number, "x"))))
+        await watcher.hear(Message("s", codec.encode(Delta("r", "t1", "e", 1, number, "x"))))
     assert watcher.dropped == 10
     first = await watcher.next(1)
     assert isinstance(first, Delta)
@@ -70,5 +71,5 @@ async def test_a_watcher_that_is_too_slow_loses_the_oldest_and_knows_how_many() 
 async def test_a_frame_nobody_can_read_does_not_stop_the_next(connection: Connection) -> None:
     async with watching(connection, "live.acme.run.r1") as watcher:
         await connection.publish("live.acme.run.r1", b"\xffnope")
-        await connection.publish("live.acme.run.r1", codec.encode(Delta("r1", "e", 1, 0, "x")))
+        await connection.publish("live.acme.run.r1", codec.encode(Delta("r1", "t1", "e", 1, 0, "x")))
         assert isinstance(await watcher.next(2), Delta)

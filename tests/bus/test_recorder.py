@@ -223,7 +223,7 @@ async def test_the_steps_that_served_a_request_are_found(history: Any, connectio
 async def test_frames_and_what_cannot_be_read_are_kept_in_the_trace(
     history: Any, connection: Connection, store: Store, database: str
 ) -> None:
-    frame = codec.encode(Delta(subject="r1", effect="e1", version=2, offset=5, text="hi"))
+    frame = codec.encode(Delta(subject="r1", thread="t1", effect="e1", version=2, offset=5, text="hi"))
     await history.publish("trace.acme.run.r1", frame)
     await history.publish("step.tiny.plan", b"\xff")
     await record(connection, store)

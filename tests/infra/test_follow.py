@@ -17,7 +17,7 @@ from infra.follow import _Order, follow
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.runs import Problem
+from schemas.runs import CommandRefused, Problem
 
 COMMAND = Command(id="r1", tenant="acme", kind="agent", thread="t1", verb="run", data=RunAgent(agent="demo", text="hi"))
 
@@ -27,6 +27,7 @@ def event(version: int, type_: str = "x") -> Committed:
         id=f"{version}-0",
         type=type_,
         subject="r1",
+        thread="t1",
         time="",
         tenant="acme",
         cause="",
@@ -39,24 +40,24 @@ HISTORY = [event(1, "run.started"), event(2, "model.called"), event(3, "model.re
 ACCEPTED = Outcome(command="r1", result="accepted", thread="t1")
 
 
-async def recorded(tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
-    assert (tenant, kind, entity) == ("acme", "run", "r1")
+async def recorded(tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+    assert (tenant, thread, kind, entity) == ("acme", "t1", "run", "r1")
     return HISTORY[after:]
 
 
-async def nothing(tenant: str, kind: str, entity: str, after: int) -> list[Committed]:
+async def nothing(tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
     return []
 
 
 def passed(frames: Sequence[Frame]) -> list[Frame]:
-    order = _Order("run")
+    order = _Order("run", "t1")
     return [out for frame in frames for out in order.take(frame)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 6)), max_size=20))
 def test_text_is_passed_once_and_in_order_however_its_pieces_overlap(cuts: list[tuple[int, int]]) -> None:
     text = "abcdefghijklmn"
-    frames = [Delta("r1", "e", 2, at, text[at : at + length]) for at, length in cuts]
+    frames = [Delta("r1", "t1", "e", 2, at, text[at : at + length]) for at, length in cuts]
     out = [frame for frame in passed(frames) if isinstance(frame, Delta)]
     joined = "".join(frame.text for frame in out)
     assert text.startswith(joined)
@@ -64,7 +65,7 @@ def test_text_is_passed_once_and_in_order_however_its_pieces_overlap(cuts: list[
 
 
 def test_text_of_a_call_whose_result_is_in_is_not_passed() -> None:
-    late = Delta("r1", "r1-1-m", 2, 0, "from an owner that was overtaken")
+    late = Delta("r1", "t1", "r1-1-m", 2, 0, "from an owner that was overtaken")
     assert passed([*HISTORY[:3], late]) == HISTORY[:3]
 
 
@@ -93,7 +94,7 @@ async def followed(connection: Connection, read_back: object, *frames: Frame) ->
 @pytest.mark.anyio
 async def test_a_run_is_followed_to_its_end(connection: Connection) -> None:
     await ensure_streams(connection, 1)
-    delta = Delta("r1", "r1-1-m", 2, 0, "hello")
+    delta = Delta("r1", "t1", "r1-1-m", 2, 0, "hello")
     frames = [ACCEPTED, *HISTORY[:2], delta, *HISTORY[2:]]
     assert await followed(connection, nothing, *frames) == frames
 
@@ -132,3 +133,26 @@ async def test_a_command_that_is_not_taken_is_an_error_at_once(connection: Conne
     await connection.api(f"STREAM.UPDATE.{CMD}", {**config, "max_bytes": 1})
     with pytest.raises(Refused):
         [frame async for frame in follow(connection, nothing, COMMAND, 4)]
+
+
+@pytest.mark.anyio
+async def test_a_refusal_that_was_not_heard_is_read_back(connection: Connection) -> None:
+    await ensure_streams(connection, 4)
+    problem = Problem(kind="unknown_agent", message="no agent", field="agent")
+    refused = msgspec.structs.replace(
+        event(1, "command.refused"),
+        subject="t1",
+        cause="r1",
+        data=codec.payload(CommandRefused(command=COMMAND, problem=problem)),
+    )
+
+    async def read_back(tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+        return [refused] if kind == "thread" else []
+
+    frames = await followed(connection, read_back)
+    assert frames == [Outcome(command="r1", result="refused", thread="t1", problem=problem)]
+
+
+def test_frames_of_another_thread_that_uses_the_same_id_are_not_passed() -> None:
+    foreign = msgspec.structs.replace(HISTORY[0], thread="t2")
+    assert passed([foreign, *HISTORY]) == HISTORY

@@ -85,9 +85,9 @@ def test_an_envelope_survives_being_written_and_read(rows: list[tuple[str, str, 
 def test_frames_are_told_apart_by_their_kind(subject: str, effect: str, number: int, text: str) -> None:
     problem = Problem(kind="invalid", message=text)
     for frame in (
-        Delta(subject, effect, number, number, text),
+        Delta(subject, "t1", effect, number, number, text),
         Outcome(effect, "refused", subject, problem),
-        Committed("1-0", "x", subject, "", "acme", "", number, msgspec.Raw(b"{}")),
+        Committed("1-0", "x", subject, "t1", "", "acme", "", number, msgspec.Raw(b"{}")),
     ):
         assert codec.decode(codec.encode(frame), Frame) == frame
 

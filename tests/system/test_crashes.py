@@ -88,7 +88,7 @@ def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack:
             return await scenario()
 
     ear = asyncio.run(bounded())
-    assert witness.read_text(encoding="utf-8").splitlines() == ["crash-a1-1-t0"]
+    assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-a/crash-a1-1-t0"]
     assert ear.types.count("tool.called") == 1
     assert "408" in ear.text
     shown = own_stack.cli("replay", "show", "crash-a", "--json").stdout
@@ -114,6 +114,6 @@ def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack:
             return await scenario()
 
     ear = asyncio.run(bounded())
-    assert witness.read_text(encoding="utf-8").splitlines() == ["crash-w1-1-t0"]
+    assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-w/crash-w1-1-t0"]
     assert "408" in ear.text
     assert own_stack.cli("replay", "verify", "crash-w").returncode == 0

@@ -167,6 +167,35 @@ def test_models_and_agents_are_listed(stack: UpProcess) -> None:
     assert {"ostinato-mini", "agent/demo", "agent/counted"} <= names
 
 
+def test_two_threads_may_use_the_same_command_id(stack: UpProcess) -> None:
+    async def run() -> dict[str, str]:
+        connection = await nats.connect(stack.nats_url)
+        frames = await connection.subscribe("live.default.run.same-id")
+        for thread, text in (("same-a", "What is 1 plus 2?"), ("same-b", "What is 30 plus 4?")):
+            command = {"id": "same-id", "data": {"agent": "demo", "text": text}}
+            await connection.jetstream().publish(f"in.default.agent.{thread}.run", json.dumps(command).encode())
+        answers: dict[str, str] = {}
+        while len(answers) < 2:
+            frame = json.loads((await frames.next_msg(30)).data)
+            if frame.get("type") == "run.finished":
+                answers[frame["thread"]] = frame["data"]["text"]
+        await connection.close()
+        return answers
+
+    answers = asyncio.run(run())
+    assert "3" in answers["same-a"]
+    assert "34" in answers["same-b"]
+
+
+def test_logs_carry_the_trace_id_of_the_request(stack: UpProcess) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=ask("Hello!"), headers=headers, timeout=60)
+    assert answer.status_code == 200
+    lines = (stack.data / "logs" / "agents-0.log").read_text(encoding="utf-8").splitlines()
+    assert trace in {json.loads(line).get("trace_id") for line in lines}
+
+
 def test_eight_lines_say_where_everything_is(stack: UpProcess) -> None:
     assert len(stack.lines) <= 8
     text = "\n".join(stack.lines)

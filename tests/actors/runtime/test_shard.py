@@ -314,7 +314,7 @@ async def test_commands_of_one_thread_are_answered_in_the_order_they_came(bench:
 async def test_a_run_uses_its_tools_and_reads_their_results(bench: Bench) -> None:
     async with owning(bench.runtime("p1")):
         assert await answer_of(bench, run("c1", "use look")) == "re: look done"
-    assert bench.used == ["look c1-1-t0"]
+    assert bench.used == ["look acme/t1/c1-1-t0"]
     await bench.verified("t1")
 
 
@@ -374,7 +374,7 @@ async def test_a_tool_that_may_run_once_is_not_run_again_after_a_crash(bench: Be
             await bench.began.wait()
         async with owning(bench.runtime("p2")):
             await until(watcher, ends)
-    assert bench.used == ["mail c1-1-t0"]
+    assert bench.used == ["mail acme/t1/c1-1-t0"]
     assert len(await bench.events(ToolIndeterminate)) == 1
     await bench.verified("t1")
 
@@ -388,7 +388,7 @@ async def test_an_idempotent_tool_runs_again_after_a_crash_with_the_same_key(ben
         bench.hold.clear()
         async with owning(bench.runtime("p2")):
             await until(watcher, ends)
-    assert bench.used == ["look c1-1-t0", "look c1-1-t0"]
+    assert bench.used == ["look acme/t1/c1-1-t0", "look acme/t1/c1-1-t0"]
     assert await bench.events(ToolIndeterminate) == []
     await bench.verified("t1")
 

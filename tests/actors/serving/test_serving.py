@@ -59,7 +59,7 @@ class PlayedModel:
 
 def model_call(effect: str, *stop: str, text: str = "Say it.") -> ModelCall:
     message = ChatMessage(role="user", content=text)
-    return ModelCall(effect, ENGINE, (message,), (), Sampling(max_tokens=100), "default", stop)
+    return ModelCall(effect, ENGINE, (message,), (), Sampling(max_tokens=100), "default", "t1", stop)
 
 
 class Listener:

@@ -22,6 +22,7 @@ def committed(version: int, event: Event) -> Committed:
         id=f"{version}-0",
         type=codec.tag(event),
         subject="r1",
+        thread="t1",
         time="",
         tenant="acme",
         cause="",
@@ -44,7 +45,7 @@ def fed(encoder: ChatEncoder, *frames: Frame) -> list[dict[str, Any]]:
 
 def deltas(effect: str, *pieces: str) -> list[Frame]:
     offsets = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
-    return [Delta("r1", effect, 2, at, text) for at, text in zip(offsets, pieces, strict=True)]
+    return [Delta("r1", "t1", effect, 2, at, text) for at, text in zip(offsets, pieces, strict=True)]
 
 
 def returned(text: str = "", *calls: ToolCall, finish: Any = None, effect: str = "g1-1-m") -> Committed:
