@@ -125,7 +125,7 @@ def _child(place: Place, directory: DataDirectory) -> Child:
     # passive: spinning OpenMP threads starve the bus; strict: MKL rounds the same wherever a buffer lies
     torch = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
     environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1"}
-    argv = (sys.executable, "-m", "infra.process", encode_place(place))
+    argv = (sys.executable, "-m", "infra.process", encode_place(place), str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 
 

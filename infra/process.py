@@ -1,4 +1,4 @@
-"""A child of the process table: `python -m infra.process '<place as JSON>'`, started by the launcher.
+"""A child of the process table: `python -m infra.process '<place as JSON>' PARENT`, started by the launcher.
 
 The role's module is imported on demand, so that torch is loaded by workers alone.
 """
@@ -6,7 +6,9 @@ The role's module is imported on demand, so that torch is loaded by workers alon
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib
+import os
 import signal
 import sys
 from typing import Any, Protocol, cast
@@ -19,6 +21,8 @@ from bus import subjects
 from bus.connection import Connection, Message
 from infra.settings import Place, decode_place
 from infra.telemetry import log_to_stderr
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Status(msgspec.Struct):
@@ -66,8 +70,20 @@ async def run_place(place: Place) -> None:
         await role.run(place, connection, status, stopping)
 
 
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its launcher goes, whatever ends it: an orphan would fight its successor
+    for the shards. The log is safe: everything here may be killed at any moment. Linux only; elsewhere the bus's
+    server goes with the launcher and orphans find no work.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(f"the launcher (process {parent}) is gone")
+
+
 def main() -> None:
-    """Run the place given as the only argument."""
+    """Run the place given as the first argument, for the launcher whose process id is the second."""
+    die_with(int(sys.argv[2]))
     place = decode_place(sys.argv[1])
     log_to_stderr(place.slot)
     uvloop.run(run_place(place))

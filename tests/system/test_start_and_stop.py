@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import subprocess
 from pathlib import Path
@@ -69,3 +71,20 @@ def test_ctrl_c_stops_every_child_and_the_record_can_be_read_afterwards(system_f
     told = records(own.cli("replay", "show", thread, "--json"))
     assert told[-1]["kind"] == "run.finished"
     assert own.cli("replay", "verify", "--all").returncode == 0
+
+
+def test_a_killed_launcher_leaves_nobody_behind_and_a_new_one_takes_up_where_it_was(system_folder: Path) -> None:
+    own = start(system_folder / "killed")
+    thread = chat(own, ask("What is 4 plus 5?")).headers["X-Ostinato-Thread"]
+    watched = [os.pidfd_open(pid) for pid in own.children()]
+    own.process.kill()
+    own.process.communicate(timeout=10)
+    for descriptor in watched:
+        over, _, _ = select.select([descriptor], [], [], 10)
+        os.close(descriptor)
+        assert over, "a process outlives its launcher"
+    again = start(system_folder / "killed")
+    answer = chat(again, ask("What is 6 plus 7?"), thread)
+    assert "13" in answer.json()["choices"][0]["message"]["content"]
+    assert again.cli("replay", "verify", "--all").returncode == 0
+    assert again.stop() == 0
