@@ -16,9 +16,8 @@ from actors.runtime.replay import Recorded, Verdict, verify
 from actors.serving.generation import GenerationMachine
 from bus.store import Store, StoredEvent
 from infra.access import recorded
-from infra.cli.timeline import Line, lines, step_lines
+from infra.cli.timeline import Line, lines, step_lines, summary
 from infra.errors import NothingRecorded
-from schemas.times import rfc3339
 
 _TENANT = "default"
 _EVERY = 1_000_000
@@ -31,12 +30,15 @@ def main(options: argparse.Namespace) -> int:
 
 async def _ls(options: argparse.Namespace) -> int:
     async with recorded(options.data) as store:
-        threads = await store.threads(options.limit)
-    for thread in threads:
+        threads = [
+            summary(thread, await store.events_of_thread(thread.tenant, thread.thread))
+            for thread in await store.threads(options.limit)
+        ]
+    for line in threads:
         if options.json:
-            _print_json(thread._asdict())
+            _print_json(line)
         else:
-            _print(f"{thread.thread:<26} {rfc3339(thread.last)[:19]}Z  {thread.events:>5} events")
+            _print(line.text())
     if not threads and not options.json:
         _print('nothing recorded yet: say something to an agent first (`ostinato run demo "Hello"`)')
     return 0
@@ -82,10 +84,11 @@ async def _find(store: Store, identity: str) -> list[StoredEvent]:
 
 
 async def _verify(options: argparse.Namespace) -> int:
+    if not options.ids and not options.all:
+        sys.stderr.write("ostinato replay verify: name threads, or use --all\n")
+        return 2
     async with recorded(options.data) as store:
         identities = options.ids or [thread.thread for thread in await store.threads(_EVERY)]
-        if not options.ids and not options.all:
-            raise NothingRecorded("(none given: name threads, or use --all)")
         differing = 0
         for identity in identities:
             differing += not await _verify_one(store, identity, options)

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from bus.store import StoredEvent, StoredStep
+from bus.store import StoredEvent, StoredStep, ThreadSummary
 from schemas import codec
-from schemas.commands import RunAgent
+from schemas.commands import Generate, RunAgent
 from schemas.generation import request_id
 from schemas.runs import (
     CommandAccepted,
@@ -156,6 +156,50 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case _:
             told = ("", "")
     return told
+
+
+class ThreadLine(msgspec.Struct, frozen=True):
+    """A thread or bare generation, in one line."""
+
+    thread: str
+    last: str
+    """Time of its last event."""
+    kind: str
+    """`agent` or `generation`."""
+    turns: int
+    events: int
+    state: str
+    """The type of its last event that says how it stands."""
+    said: str
+    """What was asked last."""
+
+    def text(self) -> str:
+        """Write it for a terminal."""
+        said = self.said if len(self.said) <= _WIDTH // 2 else self.said[: _WIDTH // 2 - 1] + "…"
+        counts = f"{self.turns:>3} turns {self.events:>4} events"
+        return f"{self.thread:<24} {self.last[:19]}Z  {self.kind:<10} {counts}  {self.state:<15} {said!r}"
+
+
+def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
+    """Tell a thread in one line."""
+    said, turns = "", 0
+    for stored in events:
+        event = codec.event_of(stored.fact)
+        if isinstance(event, CommandAccepted | CommandRefused):
+            turns += 1
+            if isinstance(event.command.data, Generate):
+                said = event.command.data.messages[-1].content if event.command.data.messages else ""
+        elif isinstance(event, MessageAdded):
+            said = event.message.content
+    return ThreadLine(
+        thread=thread.thread,
+        last=rfc3339(thread.last),
+        kind="generation" if events and events[0].fact.kind == "generation" else "agent",
+        turns=turns,
+        events=thread.events,
+        state=events[-1].fact.type if events else "",
+        said=said,
+    )
 
 
 class StepLine(msgspec.Struct, frozen=True):
