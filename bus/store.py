@@ -135,11 +135,18 @@ class Store:
                 command_timeout=60,
                 server_settings={"application_name": "ostinato"},
             )
-            async with pool.acquire() as connection:
-                await migrate(connection, known)
         except _OUT_OF_REACH as error:
             raise _unavailable(error) from error
-        return cls(pool)
+        store = cls(pool)
+        try:
+            async with pool.acquire() as connection:
+                await migrate(connection, known)
+        except BaseException as error:
+            await store.close()
+            if isinstance(error, _OUT_OF_REACH):
+                raise _unavailable(error) from error
+            raise
+        return store
 
     async def __aenter__(self) -> Self:
         return self
