@@ -221,6 +221,20 @@ def test_preempted_requests_are_among_those_gone_in_full_plans_too() -> None:
     assert [event.request for event in events if event.finish == "length"] == ["a", "b"]
 
 
+def test_a_preempted_request_does_not_come_back_before_its_last_token_is_known() -> None:
+    scheduler = made(blocks=4, block_size=4, max_in_flight=4)
+    scheduler.submit(asked("a", range(8), max_tokens=8))
+    scheduler.submit(asked("b", range(50, 53), max_tokens=8))
+    plans = [planned(scheduler) for _ in range(3)]
+    assert [len(plan.slices) for plan in plans] == [2, 2, 1]
+    assert plans[2].preempted == ("b",)
+    scheduler.abort("a")
+    for plan in plans[:2]:
+        assert scheduler.plan(0) is None
+        scheduler.apply(answered(plan))
+    assert planned(scheduler).arrivals[0].tokens == (50, 51, 52, 7, 7)
+
+
 def test_long_prompts_do_not_throw_each_other_out() -> None:
     scheduler = made(blocks=100, context_length=1600, max_step_tokens=64, prefill_chunk=64)
     scheduler.submit(asked("a", range(1000), max_tokens=20))

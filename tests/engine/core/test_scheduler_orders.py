@@ -1,0 +1,353 @@
+"""The scheduler and a model worker in every order chance finds: losses, restarts, aborts, too little memory.
+
+The worker follows plans as diffs, as the real one does, and its KV memory remembers what was written for whom. Its
+next token is a function of all tokens before, so whatever happened, each request must end with the tokens that it
+would have got alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from engine.config import SchedulerConfig
+from engine.core.scheduler import Scheduler
+from schemas.generation import Accepted, Refused, Sampling, Submit
+from schemas.steps import RequestEvent, Resync, StepPlan, StepResult
+
+HEADS = ((0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3), (3, 3, 2, 2, 1, 1, 0, 0, 1, 1, 2, 2))
+TENANTS = ("acme", "evil")
+
+
+def next_token(tokens: list[int]) -> int:
+    """The model."""
+    state = 7
+    for token in tokens:
+        state = (state * 31 + token + 1) % 1_000_003
+    return state % 50
+
+
+def alone(submit: Submit, context: int) -> tuple[list[int], str]:
+    """What a request ends with when nobody else is there."""
+    tokens, output = [*submit.prompt, *submit.output], list(submit.output)
+    limit = min(len(submit.prompt) + submit.sampling.max_tokens, context)
+    while True:
+        if output and output[-1] in submit.sampling.stop_tokens:
+            return output, "stop"
+        if len(tokens) >= limit:
+            return output, "length"
+        output.append(next_token(tokens))
+        tokens.append(output[-1])
+
+
+@dataclass
+class Held:
+    """A request as the worker knows it."""
+
+    tenant: str
+    tokens: list[int]
+    blocks: list[int]
+    computed: int
+
+
+@dataclass
+class Worker:
+    """Runs plans; fails if one contradicts what it knows or would make it read what nobody wrote for this request."""
+
+    name: str
+    blocks: int
+    config: SchedulerConfig
+    tenants: dict[str, str]
+    expected: int | None = None
+    held: dict[str, Held] = field(default_factory=dict)
+    memory: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    """Block and offset to the tenant and the tokens up to there, for which this was computed."""
+
+    def follows(self, plan: StepPlan) -> bool:
+        """Whether the plan can be run; if not a full one is needed."""
+        if not plan.full and plan.n != self.expected:
+            return False
+        self.expected = plan.n + 1
+        return True
+
+    def run(self, plan: StepPlan) -> StepResult:
+        if plan.full:
+            self.held.clear()
+        assert set(plan.preempted) <= set(plan.gone)
+        for request in plan.gone:
+            assert plan.full or request in self.held, f"{request} cannot leave: it is not here"
+            self.held.pop(request, None)
+        for arrival in plan.arrivals:
+            assert arrival.request not in self.held
+            held = Held(self.tenants[arrival.request], list(arrival.tokens), list(arrival.blocks), arrival.computed)
+            assert held.computed < len(held.tokens)
+            self.held[arrival.request] = held
+            self.may_read(arrival.request, held.computed)
+        assert len(self.held) <= self.config.max_running
+        assert sum(part.count for part in plan.slices) <= self.config.max_step_tokens
+        assert len({part.request for part in plan.slices}) == len(plan.slices)
+        written: dict[int, str] = {}
+        sampled = [self.compute(part, written) for part in plan.slices]
+        return StepResult(plan.n, plan.epoch, self.name, tuple(pair for pair in sampled if pair is not None))
+
+    def compute(self, part: Any, written: dict[int, str]) -> tuple[str, int] | None:
+        held, size = self.held[part.request], self.config.block_size
+        held.blocks.extend(part.blocks)
+        assert all(block < self.blocks for block in held.blocks)
+        end = part.start + part.count
+        assert part.start == held.computed
+        assert 0 < part.count <= self.config.prefill_chunk
+        assert end <= len(held.tokens), "a token is computed that nobody knows"
+        assert part.sample == (end == len(held.tokens))
+        for at in range(part.start, end):
+            block = held.blocks[at // size]
+            assert written.setdefault(block, part.request) == part.request, "two requests write one block"
+            self.memory[block, at % size] = (held.tenant, tuple(held.tokens[: at + 1]))
+        self.may_read(part.request, end)
+        held.computed = end
+        if not part.sample:
+            return None
+        held.tokens.append(next_token(held.tokens))
+        return part.request, held.tokens[-1]
+
+    def may_read(self, request: str, end: int) -> None:
+        """Fail unless the first `end` positions hold what was computed for these tokens and this tenant."""
+        held, size = self.held[request], self.config.block_size
+        for at in range(end):
+            found = self.memory.get((held.blocks[at // size], at % size))
+            assert found == (held.tenant, tuple(held.tokens[: at + 1])), f"position {at} of {request} is not its own"
+
+
+class Orders(RuleBasedStateMachine):
+    """One scheduler, one worker at a time, and a wire between them that loses messages."""
+
+    @initialize(
+        depth=st.sampled_from([1, 2, 2, 3]),
+        size=st.sampled_from([1, 2, 4]),
+        positions=st.integers(16, 56),
+        context=st.sampled_from([14, 20, 40]),
+        running=st.sampled_from([1, 3, 8]),
+        step=st.sampled_from([1, 3, 8, 30]),
+        chunk=st.sampled_from([1, 3, 8, 30]),
+    )
+    def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, chunk: int) -> None:
+        self.config = SchedulerConfig(
+            blocks=positions // size,
+            context_length=context,
+            block_size=size,
+            max_running=running,
+            max_step_tokens=step,
+            prefill_chunk=chunk,
+            max_waiting=12,
+            max_in_flight=depth,
+        )
+        self.scheduler = Scheduler(self.config, "epoch")
+        self.told: list[tuple[str, tuple[Any, ...], bytes]] = []
+        self.submits: dict[str, Submit] = {}
+        self.tenants: dict[str, str] = {}
+        self.got: dict[str, list[int]] = {}
+        self.finish: dict[str, str] = {}
+        self.plans: deque[StepPlan] = deque()
+        self.results: deque[StepResult] = deque()
+        self.workers = 0
+        self.now = 0
+        self.new_worker(self.config.blocks)
+
+    def tell(self, name: str, *arguments: Any) -> Any:
+        """Call the scheduler, and remember what it was told and what it answered."""
+        answer = getattr(self.scheduler, name)(*arguments)
+        self.told.append((name, arguments, msgspec.json.encode(answer)))
+        self.scheduler.check()
+        return answer
+
+    def hear(self, events: list[RequestEvent | None]) -> None:
+        for event in events:
+            if event is None:
+                continue
+            assert event.request not in self.finish, "a request speaks after its end"
+            got = self.got[event.request]
+            assert event.start == len(got), "tokens are missing or told twice"
+            got.extend(event.tokens)
+            if event.finish is not None:
+                self.finish[event.request] = event.finish
+
+    # what requests do
+
+    @rule(
+        head=st.sampled_from(HEADS),
+        shared=st.integers(0, 12),
+        tail=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+        max_tokens=st.integers(1, 12),
+        stops=st.lists(st.integers(0, 49), max_size=8),
+        tenant=st.sampled_from(TENANTS),
+        done=st.integers(0, 12),
+        resumed=st.booleans(),
+    )
+    def submit(
+        self,
+        head: tuple[int, ...],
+        shared: int,
+        tail: list[int],
+        max_tokens: int,
+        stops: list[int],
+        tenant: str,
+        done: int,
+        resumed: bool,
+    ) -> None:
+        sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops))
+        request = f"r{len(self.tenants)}"
+        submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant)
+        if resumed and len(submit.prompt) < self.config.context_length:
+            output, _ = alone(submit, self.config.context_length)
+            submit = msgspec.structs.replace(submit, output=tuple(output[:done]))
+        self.tenants[request] = tenant
+        answer = self.tell("submit", submit)
+        if isinstance(answer, Refused):
+            assert answer.reason in {"too_long", "overloaded"}
+            return
+        self.submits[request] = submit
+        self.got[request] = list(submit.output)
+        self.hear([self.tell("attach", request, len(submit.output))])
+
+    @precondition(lambda self: self.submits)
+    @rule(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(sorted(self.submits)))
+        got = tuple(self.got[request])
+        assert isinstance(self.tell("submit", msgspec.structs.replace(self.submits[request], output=got)), Accepted)
+        event = self.tell("attach", request, 0)
+        assert list(event.tokens) == self.got[request]
+        assert event.finish == self.finish.get(request)
+
+    @precondition(lambda self: self.submits)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        self.hear([self.tell("abort", data.draw(st.sampled_from(sorted(self.submits))))])
+
+    # what steps do; several at once, so that most orders get somewhere
+
+    @rule(times=st.integers(1, 6))
+    def plan(self, times: int) -> None:
+        for _ in range(times):
+            self.now += 1
+            plan = self.tell("plan", self.now)
+            if plan is None:
+                before = self.scheduler.statistics()
+                assert before.in_flight or not (before.running or before.waiting), "somebody waits for nothing"
+                return
+            self.plans.append(plan)
+
+    @rule(times=st.integers(1, 6))
+    def work(self, times: int) -> None:
+        for _ in range(min(times, len(self.plans))):
+            plan = self.plans.popleft()
+            if self.worker.follows(plan):
+                self.results.append(self.worker.run(plan))
+            else:
+                self.ask_again()
+
+    @rule(times=st.integers(1, 6))
+    def result(self, times: int) -> None:
+        for _ in range(min(times, len(self.results))):
+            self.hear(self.tell("apply", self.results.popleft()))
+
+    @rule(times=st.integers(1, 12))
+    def turn(self, times: int) -> None:
+        """All goes well for a while."""
+        for _ in range(times):
+            self.plan(1)
+            self.work(1)
+            self.result(1)
+
+    # what goes wrong
+
+    @precondition(lambda self: self.plans)
+    @rule()
+    def lose_a_plan(self) -> None:
+        self.plans.popleft()
+
+    @precondition(lambda self: self.results)
+    @rule()
+    def lose_a_result(self) -> None:
+        self.results.popleft()
+
+    @precondition(lambda self: len(self.results) > 1)
+    @rule()
+    def results_overtake(self) -> None:
+        self.results.rotate(1)
+
+    @precondition(lambda self: self.results)
+    @rule()
+    def a_result_comes_twice(self) -> None:
+        self.results.append(self.results[0])
+
+    @rule()
+    def ask_again(self) -> None:
+        self.hear(self.tell("resync", Resync(self.worker.name, self.worker.expected or 0, "gap", self.worker.blocks)))
+
+    @rule(share=st.sampled_from([1, 1, 2, 3]))
+    def restart_the_worker(self, share: int) -> None:
+        self.new_worker(-(-self.config.blocks // share))
+
+    def new_worker(self, blocks: int) -> None:
+        self.workers += 1
+        self.worker = Worker(f"w{self.workers}", blocks, self.config, self.tenants)
+        events = self.tell("resync", Resync(self.worker.name, 0, "started", blocks))
+        for event in events:
+            submit = self.submits[event.request]
+            longest = min(len(submit.prompt) + submit.sampling.max_tokens, self.config.context_length)
+            assert event.finish == "error"
+            assert longest > blocks * self.config.block_size, "it would have fitted"
+        self.hear(events)
+
+    # what is always so
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        self.scheduler.check()
+        now = self.scheduler.statistics()
+        assert now.running <= self.config.max_running
+        assert now.running + now.waiting == len(self.submits) - len(self.finish)
+
+    def teardown(self) -> None:
+        """Once messages arrive again every request ends, with its own tokens."""
+        if not hasattr(self, "worker"):
+            return
+        self.ask_again()
+        patience = 200 + 100 * len(self.submits)
+        while len(self.finish) < len(self.submits):
+            self.plan(self.config.max_in_flight)
+            self.work(1)
+            self.result(1)
+            patience -= 1
+            assert patience > 0, f"no end: {self.scheduler.statistics()}"
+        for request, finish in self.finish.items():
+            tokens, natural = alone(self.submits[request], self.config.context_length)
+            got = self.got[request]
+            assert got == tokens[: len(got)]
+            assert finish in {"abort", "error"} or (got, finish) == (tokens, natural)
+        left = self.scheduler.statistics()
+        assert (left.running, left.waiting, left.idle_blocks) == (0, 0, self.worker.blocks)
+        self.told_the_same_it_does_the_same()
+
+    def told_the_same_it_does_the_same(self) -> None:
+        twin = Scheduler(self.config, "epoch")
+        for name, arguments, answer in self.told:
+            assert msgspec.json.encode(getattr(twin, name)(*arguments)) == answer
+
+
+TestOrders = Orders.TestCase
+TestOrders.settings = settings(
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
