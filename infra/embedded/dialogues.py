@@ -92,21 +92,21 @@ _REWORDED: Final = {
 }
 _TurnMaker = Callable[[World], Turn | None]
 _MAKERS: Final[tuple[tuple[float, tuple[str, ...], _TurnMaker], ...]] = (
-    (19, ("calculator",), sum_turn),
+    (21, ("calculator",), sum_turn),
     (9, ("calculator",), onward_turn),
-    (7, ("calculator",), pair_turn),
+    (9, ("calculator",), pair_turn),
     (4, ("calculator",), again_turn),
     (1.5, ("calculator",), zero_turn),
     (0.7, ("calculator",), large_turn),
     (9, ("clock",), clock_turn),
     (4, ("calculator", "clock"), clock_and_sum_turn),
     (17, _NOTES, save_turn),
-    (6, _NOTES, save_two_turn),
+    (10, _NOTES, save_two_turn),
     (17, _NOTES, find_turn),
     (0.7, _NOTES, forget_turn),
     (4, (), greeting_turn),
     (7, (), exchange_turn),
-    (8, (), decline_turn),
+    (7, (), decline_turn),
     (3, (), passing_turn),
     (22, (), recall_turn),
 )

@@ -106,7 +106,7 @@ def without_notes_turn(world: World) -> Turn:
 
 
 def _fact(world: World) -> tuple[Kind, str, str]:
-    kind = LIST if world.likely(0.2) else world.chance.choices(KINDS, _KIND_WEIGHTS)[0]
+    kind = LIST if world.likely(0.28) else world.chance.choices(KINDS, _KIND_WEIGHTS)[0]
     return kind, _topic(world, kind), world.chance.choice(kind.value)(world)
 
 

@@ -23,12 +23,13 @@ _SHAPE_WEIGHTS: Final = tuple(_WEIGHTS.get(shape, 1) for shape in _SHAPES)
 _WHOLE_SHAPES: Final = tuple(_WHOLE)
 _ONWARD_SHAPES: Final = tuple(_ONWARD)
 _ANSWERS: Final = ("That is {r}.", "The answer is {r}.", "That makes {r}.")
-_PAIR_SHAPES: Final = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "{a} / {b}")
+_PAIR_SHAPES: Final = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "{a} / {b}", "{b} * {a} / 100")
 _PAIR_SPOKEN: Final = {
     "{a} + {b}": ("{a} + {b}", "{a} plus {b}"),
     "{a} - {b}": ("{a} - {b}", "{a} minus {b}"),
     "{a} * {b}": ("{a} * {b}", "{a} times {b}"),
     "{a} / {b}": ("{a} / {b}", "{a} divided by {b}"),
+    "{b} * {a} / 100": ("{a}% of {b}", "{a} percent of {b}"),
 }
 _WORDS: Final[list[str]] = _BOOK["words"]["all"]
 
