@@ -6,12 +6,17 @@ back, from its earliest possible beginning, until it has or has not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+_MARKS: Final = re.compile(rf'\\["\\]|["\n]|{CLOSE}')
+"""What decides where a call ends: quotes, escapes of them, line ends (no JSON string has one), the end tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,14 @@ class OutputParser:
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stops = tuple(text for text in stop if text)
         self._patterns = (OPEN, *self._stops)
+        self._longest = max(map(len, self._patterns))
+        self._search = re.compile("|".join(map(re.escape, self._patterns))).search
         self._buffer = ""
-        self._inside = False
-        self._space = ""
-        self._after_call = False
+        self._body: list[str] | None = None
+        """Of the call being read, what cannot belong to its end tag; None outside of calls."""
+        self._quoted = False
+        """Whether the call's text is inside a JSON string, where an end tag is none."""
+        self._layout = _Layout()
         self.calls: list[ParsedCall] = []
         """Tool calls finished so far."""
         self.stopped = False
@@ -50,84 +59,117 @@ class OutputParser:
         self._buffer += text
         content = ""
         while True:
-            piece, more = self._call() if self._inside else self._content()
+            piece, more = self._content() if self._body is None else self._call()
             content += piece
             if not more:
                 return content
 
     def finish(self) -> str:
         """The answer is over: return what was held back. A call without its end tag counts if it is whole."""
-        rest = ""
-        if self._inside:
-            call = _parsed(self._buffer)
-            if call is None:
-                rest = self._emit(OPEN + self._buffer)
-            else:
-                self._take(call)
-        elif not self.stopped:
-            at, pattern = self._complete_match()
-            rest = self._emit(self._buffer if pattern is None else self._buffer[:at])
-            self.stopped = pattern in self._stops
-        self._buffer, self._inside = "", False
-        space, self._space = self._space, ""
-        return rest + ("" if self._after_call else space)
+        content = ""
+        while self._body is not None:
+            content += self._read("".join((*self._body, self._buffer)), "")
+            content += self.feed("")
+        if not self.stopped:
+            match = re.search("|".join(map(re.escape, self._stops)), self._buffer) if self._stops else None
+            content += self._layout.text(self._buffer[: match.start()] if match else self._buffer)
+            self.stopped = match is not None
+        self._buffer = ""
+        return content + self._layout.end()
 
     def _content(self) -> tuple[str, bool]:
         """Pass content on up to the next thing that is, or may become, a tag or stop string."""
-        for at in range(len(self._buffer)):
-            rest = self._buffer[at:]
-            if any(rest.startswith(pattern) for pattern in self._patterns):
-                passed = self._emit(self._buffer[:at])
-                if rest.startswith(OPEN):
-                    self._buffer, self._inside = rest[len(OPEN) :], True
-                    return passed, True
-                self._buffer, self.stopped = "", True
-                return passed, False
+        buffer, match = self._buffer, self._search(self._buffer)
+        until = len(buffer) if match is None else match.start()
+        for at in range(max(len(buffer) - self._longest + 1, 0), until):
+            rest = buffer[at:]
             if any(pattern.startswith(rest) for pattern in self._patterns):
-                passed, self._buffer = self._emit(self._buffer[:at]), rest
-                return passed, False
-        passed, self._buffer = self._emit(self._buffer), ""
-        return passed, False
-
-    def _complete_match(self) -> tuple[int, str | None]:
-        found = [(at, pattern) for pattern in self._stops if (at := self._buffer.find(pattern)) >= 0]
-        return min(found, default=(0, None), key=lambda match: match[0])
+                self._buffer = rest
+                return self._layout.text(buffer[:at]), False
+        if match is None:
+            self._buffer = ""
+        elif match.group() == OPEN:
+            self._buffer, self._body, self._quoted = buffer[match.end() :], [], False
+        else:
+            self._buffer, self.stopped = "", True
+        return self._layout.text(buffer[:until]), self._body is not None
 
     def _call(self) -> tuple[str, bool]:
-        """Read a tool call, once its end is there."""
-        body, end, rest = self._buffer.partition(CLOSE)
-        if not end:
-            return "", False
-        self._buffer, self._inside = rest, False
+        """Read a tool call, once its end is there. What was looked at once is not looked at again."""
+        assert self._body is not None
+        seen = 0
+        for mark in _MARKS.finditer(self._buffer):
+            seen = mark.end()
+            if mark.group() == CLOSE and not self._quoted:
+                body = "".join((*self._body, self._buffer[: mark.start()]))
+                return self._read(body, self._buffer[mark.start() :]), True
+            self._quoted = mark.group() == '"' if not self._quoted else mark.group() not in {'"', "\n"}
+        seen = max(seen, len(self._buffer) - len(CLOSE) + 1)
+        self._body.append(self._buffer[:seen])
+        self._buffer = self._buffer[seen:]
+        return "", False
+
+    def _read(self, body: str, rest: str) -> str:
+        """Take a call; one that is none was text from its tag on, and what follows the tag is read as such."""
+        self._body = None
         call = _parsed(body)
         if call is None:
-            return self._emit(OPEN + body + CLOSE), True
-        self._take(call)
-        return "", True
-
-    def _take(self, call: ParsedCall) -> None:
+            self._buffer = body + rest
+            return self._layout.text(OPEN)
+        self._buffer = rest.removeprefix(CLOSE)
         self.calls.append(call)
-        self._space, self._after_call = "", True
+        self._layout.call()
+        return ""
 
-    def _emit(self, text: str) -> str:
-        """Let content pass but for white space beside tool calls, which belongs to their layout."""
+
+class _Layout:
+    """Takes away the white space around calls: it belongs to them, but for what parts the text on either side."""
+
+    def __init__(self) -> None:
+        self._space = ""
+        """White space at the end of what was written so far, held back."""
+        self._before = ""
+        """That before the calls just read, or the first there was between them."""
+        self._calls = False
+        """Whether calls were the last thing written."""
+        self._said = False
+        """Whether there was text before them."""
+
+    def text(self, text: str) -> str:
+        """Take text; return what of it is certain to be content."""
         text = self._space + text
-        if self._after_call:
-            text = text.lstrip()
-            self._after_call = not text
-        passed = text.rstrip()
-        self._space = text[len(passed) :]
-        return passed
+        bare = text.rstrip()
+        if not bare:
+            self._space = text
+            return ""
+        self._space = text[len(bare) :]
+        if self._calls:
+            content = bare.lstrip()
+            parting = self._before or bare[: len(bare) - len(content)]
+            bare = parting + content if self._said else content
+        self._calls, self._said, self._before = False, True, ""
+        return bare
+
+    def call(self) -> None:
+        """A call was read."""
+        self._before = self._before or self._space
+        self._space, self._calls = "", True
+
+    def end(self) -> str:
+        """Nothing follows: return the white space that was content after all."""
+        space, self._space = self._space, ""
+        return "" if self._calls else space
 
 
 def _parsed(body: str) -> ParsedCall | None:
     """Read `{"name": ..., "arguments": {...}}`; None when it is something else."""
     try:
         written = msgspec.json.decode(body.strip(), type=_Written)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+        arguments = bytes(written.arguments).decode()
+        if arguments.startswith('"'):
+            # some models write the object as a JSON string
+            arguments = msgspec.json.decode(arguments, type=str)
+        msgspec.json.decode(arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    arguments = bytes(written.arguments).decode()
-    if arguments.startswith('"'):
-        # some models write the object as a JSON string
-        arguments = msgspec.json.decode(arguments, type=str)
-    return ParsedCall(written.name, arguments) if arguments.lstrip().startswith("{") else None
+    return ParsedCall(written.name, arguments)

@@ -1,0 +1,156 @@
+"""What a model wrote is parsed the same wherever it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.text.parsers import OutputParser, ParsedCall
+
+PIECES = (
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "add", "arguments": {"a": 1}}',
+    '{"name": "say", "arguments": {"text": "</tool_call> \\" STOP <tool_call>"}}',
+    '{"name": "add", "arguments": "{\\"a\\": 1}"}',
+    '{"name": "add"}',
+    '{"name": 1}',
+    '"',
+    "\\",
+    "\n",
+    " ",
+    "{",
+    "é",
+    "hello",
+    "STOP",
+    "STO",
+    "<stop",
+    "</",
+    "ool_c",
+)
+STOPS = ("STOP", "<stop>", "ool", "\n\n\n")
+
+
+def parsed(pieces: list[str], stop: tuple[str, ...] = ()) -> tuple[str, list[ParsedCall], bool]:
+    parser = OutputParser(stop)
+    content = "".join([parser.feed(piece) for piece in pieces])
+    return content + parser.finish(), parser.calls, parser.stopped
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=9), stop=st.sets(st.sampled_from(STOPS)), data=st.data())
+def test_what_comes_out_does_not_depend_on_the_cuts(pieces: list[str], stop: set[str], data: st.DataObject) -> None:
+    text, stops = "".join(pieces), tuple(sorted(stop))
+    whole = parsed([text], stops)
+    assert parsed(list(text), stops) == whole
+    for cut in range(1, len(text)):
+        assert parsed([text[:cut], text[cut:]], stops) == whole
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    assert parsed([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)], stops) == whole
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(pieces=st.lists(st.sampled_from([*PIECES[5:], "<tool_call", "tool_call>"]), max_size=9))
+def test_text_without_calls_or_stop_strings_is_not_changed(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    content, calls, stopped = parsed(list(text))
+    assert calls or content == text
+    assert not stopped
+
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+ADD = ParsedCall("add", '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        (CALL, "", 1),
+        (f"hi {CALL} bye", "hi bye", 1),
+        (f"hi{CALL} bye", "hi bye", 1),
+        (f"hi\n\n{CALL}\n{CALL} bye", "hi\n\nbye", 2),
+        (f"hi{CALL}\n{CALL}bye", "hi\nbye", 2),
+        (f"hi{CALL}bye", "hibye", 1),
+        (f"\n{CALL}\n\nbye ", "bye ", 1),
+        (f"hi {CALL}\n", "hi", 1),
+        (f"a {CALL} b {CALL} c", "a b c", 2),
+        (" hi ", " hi ", 0),
+        (CALL[: -len("</tool_call>")], "", 1),
+        (CALL[:-20], CALL[:-20], 0),
+    ],
+)
+def test_white_space_beside_calls_goes_but_for_what_parts_the_text(text: str, content: str, calls: int) -> None:
+    assert parsed(list(text)) == (content, [ADD] * calls, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments"),
+    [
+        ('{"name": "f", "arguments": {"b": [1,  2]}}', '{"b": [1,  2]}'),
+        ('{"arguments": {}, "name": "f"}', "{}"),
+        ('{"name": "f"}', "{}"),
+        ('{"name": "f", "arguments": "{\\"a\\": 1}"}', '{"a": 1}'),
+        ('{"name": "f", "arguments": {"t": "</tool_call>"}}', '{"t": "</tool_call>"}'),
+        ('{"name": "f", "arguments": {"t": "\\\\"}}', '{"t": "\\\\"}'),
+        ('{"name": "f", "arguments": {"t": "\\"</tool_call>"}}', '{"t": "\\"</tool_call>"}'),
+    ],
+)
+def test_arguments_are_told_as_they_were_written(body: str, arguments: str) -> None:
+    text = f"<tool_call>{body}</tool_call>!"
+    assert parsed(list(text)) == ("!", [ParsedCall("f", arguments)], False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{bad}",
+        '{"name": 1}',
+        '{"arguments": {}}',
+        '{"name": "f", "arguments": [1]}',
+        '{"name": "f", "arguments": "{bad"}',
+        '{"name": "f", "arguments": null}',
+        '{"name": "f',
+        '{"name": "f", "arguments": ' + "[" * 5000,
+        "\ud800",
+    ],
+)
+def test_what_is_no_call_is_text(body: str) -> None:
+    text = f"a <tool_call>{body}</tool_call> b"
+    assert parsed([text]) == (text, [], False)
+
+
+def test_a_call_after_one_that_is_none_is_read() -> None:
+    assert parsed([f'<tool_call>{{"oops {CALL}']) == ('<tool_call>{"oops', [ADD], False)
+
+
+def test_a_stop_string_ends_content_but_not_a_call() -> None:
+    assert parsed(["x STOP y"], ("STOP",)) == ("x ", [], True)
+    assert parsed(["x STO"], ("STOP",)) == ("x STO", [], False)
+    assert parsed(["xaXY"], ("aXYZ", "XY")) == ("xa", [], True)
+    text = '<tool_call>{"name": "f", "arguments": {"t": "STOP"}}</tool_call>'
+    assert parsed([text], ("STOP",)) == ("", [ParsedCall("f", '{"t": "STOP"}')], False)
+    assert parsed([f"{text} STOP {text}"], ("STOP", ""))[1:] == ([ParsedCall("f", '{"t": "STOP"}')], True)
+    assert parsed(["a <tool_call> b STOP c"], ("STOP",)) == ("a <tool_call> b ", [], True)
+
+
+def test_content_is_passed_on_as_soon_as_it_is_certain() -> None:
+    parser = OutputParser(("STOP",))
+    assert [parser.feed(piece) for piece in ("hi", " the", "re S", "T", "x <tool", "_box")] == [
+        "hi",
+        " the",
+        "re",
+        "",
+        " STx",
+        " <tool_box",
+    ]
+
+
+def test_each_part_of_an_unclosed_call_is_looked_at_once() -> None:
+    parser = OutputParser()
+    parser.feed('<tool_call>{"name": "f", "arguments": {"t": "')
+    for _ in range(1000):
+        assert parser.feed('abc"\\') == ""
+        assert len(parser._buffer) < len("</tool_call>")
+    assert parser._body is not None
+    assert len(parser._body) <= 1001
