@@ -9,11 +9,24 @@ from typing import Any, NoReturn
 
 import jinja2
 import msgspec
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import CheckpointError, TemplateError
 from schemas.messages import Message, ToolSpec
+
+
+class _Generation(Extension):
+    """`{% generation %}…{% endgeneration %}` marks, for training, what the assistant said; it is rendered as it is."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Leave the marks out."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class ChatTemplate:
@@ -25,26 +38,31 @@ class ChatTemplate:
         Raises:
             TemplateError: it is not valid Jinja.
         """
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+        )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         self._variables = variables or {}
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"the chat template cannot be read: {error} (line {error.lineno})") from error
+            raise TemplateError(f"cannot be read: {error.message}", error.lineno) from error
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate:
         """Read `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`.
 
         Raises:
-            CheckpointError: the checkpoint has neither.
+            CheckpointError: the checkpoint has neither, or the latter cannot be read.
             TemplateError: what it has is not valid Jinja.
         """
         config: dict[str, Any] = {}
         if (folder / "tokenizer_config.json").is_file():
-            config = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes())
+            try:
+                config = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=dict[str, Any])
+            except msgspec.DecodeError as error:
+                raise CheckpointError(folder, f"its tokenizer_config.json cannot be read: {error}") from error
         if (folder / "chat_template.jinja").is_file():
             source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
         else:
@@ -66,15 +84,18 @@ class ChatTemplate:
             TemplateError: the template refuses the conversation, or fails on it.
         """
         offered = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in tools]
+        plain = [_plain(message) for message in messages]
         try:
             return self._template.render(
-                messages=[_plain(message) for message in messages],
+                messages=plain,
                 tools=offered or None,
                 add_generation_prompt=prompt,
                 **self._variables,
             )
-        except jinja2.TemplateError as error:
-            raise TemplateError(f"the chat template does not take this conversation: {error}") from error
+        except Exception as error:
+            # a template is a program that came with the checkpoint: any exception may come out of it
+            problem = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+            raise TemplateError(f"does not take this conversation: {problem}") from error
 
 
 def _plain(message: Message) -> dict[str, Any]:
@@ -103,8 +124,15 @@ def _content(token: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as `transformers` does for templates: no HTML escapes, no order of its own."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> NoReturn:
