@@ -87,6 +87,18 @@ class Request:
             raise IllegalTransition(self.id, self.state, state)
         self.state = state
 
+    def end(self, finish: FinishReason) -> None:
+        """Be over. Only the output is kept, for those who ask for it again.
+
+        Raises:
+            IllegalTransition: it was over before.
+        """
+        self.move("finished")
+        self.finish = finish
+        self.pending = 0
+        del self.tokens[: self.prompt_tokens], self.keys[:]
+        self.prompt_tokens = 0
+
     def accept(self, token: int) -> FinishReason | None:
         """Take a sampled token that was under way; say whether it was the last."""
         self.pending -= 1

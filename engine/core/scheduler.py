@@ -312,9 +312,7 @@ class Scheduler:
             self._memory.close(request)
         else:
             self._waiting.remove(request)
-        request.move("finished")
-        request.finish = finish
-        request.pending = 0
+        request.end(finish)
         del self._requests[request.id]
         self._finished[request.id] = request
         if len(self._finished) > self._config.max_finished:

@@ -371,6 +371,17 @@ def test_the_oldest_finished_requests_are_forgotten() -> None:
     assert scheduler.attach("b", 0) is not None
 
 
+def test_of_a_finished_request_only_the_output_is_remembered() -> None:
+    scheduler = made()
+    scheduler.submit(asked("a", range(500), max_tokens=3, output=(5,)))
+    run(scheduler)
+    kept = scheduler._finished["a"]
+    assert (kept.tokens, kept.keys, kept.blocks) == ([5, 7, 7], [], [])
+    told = scheduler.attach("a", 1)
+    assert told is not None
+    assert (told.start, told.tokens, told.finish) == (1, (7, 7), "length")
+
+
 @pytest.mark.parametrize("name", ["blocks", "block_size", "max_running", "max_in_flight"])
 def test_limits_under_which_nothing_could_run_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):

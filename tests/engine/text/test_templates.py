@@ -117,7 +117,7 @@ def test_what_leads_out_of_the_sandbox_is_nothing_to_a_template(source: str) -> 
     ],
 )
 def test_a_template_cannot_go_there_nor_change_what_it_is_given(source: str) -> None:
-    with pytest.raises(TemplateError, match="unsafe|undefined"):
+    with pytest.raises(TemplateError, match=r"unsafe|undefined"):
         rendered(source)
 
 
