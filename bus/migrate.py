@@ -75,5 +75,6 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migr
             )
     elif digest != migration.digest:
         raise DatabaseMismatch(
-            f"migration {migration.name!r} was changed after it was applied: use the code that made this database"
+            f"migration {migration.name!r} was changed after it was applied: "
+            "use the code that made this database, or another data directory"
         )
