@@ -198,6 +198,7 @@ class Orders(RuleBasedStateMachine):
         stops: list[int],
         tenant: str,
         done: int,
+        *,
         resumed: bool,
     ) -> None:
         sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops))
@@ -214,6 +215,11 @@ class Orders(RuleBasedStateMachine):
         self.submits[request] = submit
         self.got[request] = list(submit.output)
         self.hear([self.tell("attach", request, len(submit.output))])
+
+    @rule(count=st.integers(2, 5), shared=st.integers(0, 12), tenant=st.sampled_from(TENANTS))
+    def a_crowd_comes(self, count: int, shared: int, tenant: str) -> None:
+        for number in range(count):
+            self.submit(HEADS[0], shared, [number % 4, 1], 12, [], tenant, 0, resumed=False)
 
     @precondition(lambda self: self.submits)
     @rule(data=st.data())
@@ -255,7 +261,9 @@ class Orders(RuleBasedStateMachine):
     @rule(times=st.integers(1, 6))
     def result(self, times: int) -> None:
         for _ in range(min(times, len(self.results))):
-            self.hear(self.tell("apply", self.results.popleft()))
+            events = self.tell("apply", self.results.popleft())
+            assert all(event.finish != "error" for event in events)
+            self.hear(events)
 
     @rule(times=st.integers(1, 12))
     def turn(self, times: int) -> None:
@@ -267,35 +275,31 @@ class Orders(RuleBasedStateMachine):
 
     # what goes wrong
 
-    @precondition(lambda self: self.plans)
-    @rule()
-    def lose_a_plan(self) -> None:
-        self.plans.popleft()
+    @rule(what=st.sampled_from(["plan lost", "result lost", "results overtake", "result comes twice"]))
+    def the_wire_errs(self, what: str) -> None:
+        if what == "plan lost" and self.plans:
+            self.plans.popleft()
+        elif what == "result lost" and self.results:
+            self.results.popleft()
+        elif what == "results overtake":
+            self.results.rotate(1)
+        elif what == "result comes twice" and self.results:
+            self.results.append(self.results[0])
 
-    @precondition(lambda self: self.results)
-    @rule()
-    def lose_a_result(self) -> None:
-        self.results.popleft()
+    @rule(share=st.sampled_from([0, 0, 0, 1, 1, 2, 3]))
+    def a_worker_asks(self, share: int) -> None:
+        """The same again, or a new one with all or part of the memory."""
+        if share:
+            self.new_worker(-(-self.config.blocks // share))
+        else:
+            self.ask_again()
 
-    @precondition(lambda self: len(self.results) > 1)
-    @rule()
-    def results_overtake(self) -> None:
-        self.results.rotate(1)
-
-    @precondition(lambda self: self.results)
-    @rule()
-    def a_result_comes_twice(self) -> None:
-        self.results.append(self.results[0])
-
-    @rule()
     def ask_again(self) -> None:
         self.hear(self.tell("resync", Resync(self.worker.name, self.worker.expected or 0, "gap", self.worker.blocks)))
 
-    @rule(share=st.sampled_from([1, 1, 2, 3]))
-    def restart_the_worker(self, share: int) -> None:
-        self.new_worker(-(-self.config.blocks // share))
-
     def new_worker(self, blocks: int) -> None:
+        # what was planned for the one before is of no use to it, and whatever it made of that would be ignored
+        self.plans.clear()
         self.workers += 1
         self.worker = Worker(f"w{self.workers}", blocks, self.config, self.tenants)
         events = self.tell("resync", Resync(self.worker.name, 0, "started", blocks))
