@@ -235,6 +235,16 @@ def test_a_preempted_request_does_not_come_back_before_its_last_token_is_known()
     assert planned(scheduler).arrivals[0].tokens == (50, 51, 52, 7, 7)
 
 
+@pytest.mark.parametrize("blocks", [7, 8])
+def test_a_slice_taken_back_for_an_older_request_is_planned_again(blocks: int) -> None:
+    scheduler = made(blocks=blocks, block_size=4, prefill_chunk=1)
+    scheduler.submit(asked("old", range(22), max_tokens=1))
+    scheduler.submit(asked("young", (50,), max_tokens=19))
+    plans, events = run(scheduler)
+    assert [plan.preempted for plan in plans if plan.preempted] == [("young",)]
+    assert [event.request for event in events if event.finish == "length"] == ["old", "young"]
+
+
 def test_long_prompts_do_not_throw_each_other_out() -> None:
     scheduler = made(blocks=100, context_length=1600, max_step_tokens=64, prefill_chunk=64)
     scheduler.submit(asked("a", range(1000), max_tokens=20))
