@@ -106,5 +106,5 @@ class Announce(Wire, frozen=True):
     context_length: int
     ready: bool = False
     """Whether a worker has its model loaded."""
-    planned: int = 0
-    """Number of the last plan published."""
+    in_flight: int = 0
+    """Plans published whose results have not come: an idle worker that hears of some has missed something."""

@@ -65,7 +65,7 @@ class SchedulerActor:
         await self._watch()
 
     async def _watch(self) -> None:
-        """When no result comes for a while, say how far plans have gone: a worker that missed one asks for it."""
+        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans."""
         before = -1
         while True:
             await asyncio.sleep(_QUIET_S)
@@ -75,7 +75,7 @@ class SchedulerActor:
             before = self._results
 
     async def _say_up(self) -> None:
-        self._announce = msgspec.structs.replace(self._announce, planned=self._scheduler.statistics().steps)
+        self._announce = msgspec.structs.replace(self._announce, in_flight=self._scheduler.statistics().in_flight)
         await self._connection.publish(subjects.announcements(self._engine), codec.encode(self._announce))
 
     async def _describe(self, message: Message) -> None:
@@ -129,13 +129,14 @@ class SchedulerActor:
     async def _resync(self, message: Message) -> None:
         resync: Resync = codec.decode(message.data, Resync)
         log.info("worker %s asks for a full plan (%s, step %s)", resync.worker, resync.reason, resync.expected)
-        self._scheduler.resync(resync)
+        ended = self._scheduler.resync(resync)
         if message.reply:
             await self._connection.publish(message.reply, b"{}")
         if not self._announce.ready:
             self._announce = msgspec.structs.replace(self._announce, ready=True)
             await self._say_up()
         await self._plan()
+        await self._send(ended)
 
     async def _plan(self) -> None:
         """Publish plans until the scheduler has nothing more to plan."""

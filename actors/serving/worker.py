@@ -83,7 +83,7 @@ class WorkerActor:
         announce: Announce = codec.decode(message.data, Announce)
         if not announce.ready or announce.epoch != self._follower.epoch:
             await self._ask("epoch")
-        elif announce.planned >= self._follower.expected and self._idle:
+        elif announce.in_flight and self._idle:
             await self._ask("gap")
 
     async def _catch_up(self) -> None:

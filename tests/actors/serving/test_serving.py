@@ -88,9 +88,9 @@ class Stage:
         self.opened.append(opened)
         return opened
 
-    async def scheduler(self, epoch: str) -> Callable[[], Any]:
+    async def scheduler(self, epoch: str, kind: type[SchedulerActor] = SchedulerActor) -> Callable[[], Any]:
         config = SchedulerConfig(blocks=400, context_length=2048)
-        actor = SchedulerActor(
+        actor = kind(
             await self.connection(epoch),
             Scheduler(config, epoch),
             Announce(engine=ENGINE, epoch=epoch, model=ENGINE, context_length=2048),
@@ -177,6 +177,24 @@ async def test_a_worker_that_misses_a_plan_runs_nothing_until_it_has_a_full_one(
     assert not missed & set(run)
     after = next(plan for plan in model.plans if plan.n > 5)
     assert after.full
+
+
+async def test_a_result_that_is_lost_is_computed_again(nats_url: str) -> None:
+    class Lossy(SchedulerActor):
+        """Does not hear its fifth and sixth result: all that were under way."""
+
+        heard = 0
+
+        async def _result(self, message: Message) -> None:
+            self.heard += 1
+            if self.heard not in {5, 6}:
+                await super()._result(message)
+
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1", Lossy)
+        await on.worker(PlayedModel())
+        answer = await (await on.frontend("f1")).call(model_call("e1"), Listener())
+    assert answer.text == REPLY
 
 
 async def test_a_new_worker_goes_on_where_the_last_one_was_lost(nats_url: str) -> None:
