@@ -31,7 +31,7 @@ _COPYING_STEPS: Final = 250
 _BATCHES_PER_STEP: Final = 2
 _MUON_RATE: Final = 0.004
 _ADAM_RATE: Final = 0.003
-_MEAN_KEEPS: Final = 0.996
+_MEAN_KEEPS: Final = 0.985
 
 
 @dataclass(slots=True)

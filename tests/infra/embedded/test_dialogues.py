@@ -12,6 +12,7 @@ import pytest
 
 from infra.embedded.dialogues import STANDARD, Conversation, held_out, training
 from infra.embedded.evaluate import fault_in_answer, fault_in_calls, same_sum
+from infra.embedded.memories import KINDS, LIST, Kind
 from infra.embedded.phrasebook import FOLDER
 from infra.embedded.toolbox import Toolbox
 from infra.embedded.world import Call, split_of
@@ -30,17 +31,18 @@ def called(conversations: list[Conversation], tool: str, argument: str) -> set[s
     }
 
 
-def shared_sentences(entry: Any, path: str) -> Iterator[str]:
-    """Name every sentence that is listed both for training and for judging."""
+def sentences(entry: Any, split: str) -> Iterator[str]:
+    """Name every sentence of one split, whatever its case and punctuation."""
     if isinstance(entry, list):
-        for number, each in enumerate(entry):
-            yield from shared_sentences(each, f"{path}/{number}")
-    elif isinstance(entry, dict) and "train" in entry:
-        trained = {text.lower() for text in entry["train"]}
-        yield from (f"{path}: {text}" for text in entry["held_out"] if text.lower() in trained)
+        for each in entry:
+            yield from sentences(each, split)
+    elif isinstance(entry, dict) and split in entry:
+        yield from (text.lower().strip(" .?!") for text in entry[split])
     elif isinstance(entry, dict):
+        # topics are words, "3 + 4" and "3 plus 4" are how arithmetic is written: the sentences around them differ
         for name, each in entry.items():
-            yield from shared_sentences(each, f"{path}/{name}")
+            if name not in {"topics", "spoken"}:
+                yield from sentences(each, split)
 
 
 def test_a_seed_always_gives_the_same_dialogues() -> None:
@@ -79,9 +81,12 @@ def test_no_conversation_is_in_both_splits() -> None:
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.toml")), ids=lambda file: file.stem)
 def test_no_sentence_for_judging_is_one_for_training(file: Path) -> None:
     book = tomllib.loads(file.read_text(encoding="utf-8"))
-    # "3 + 4" and "3 plus 4" are what arithmetic is written in; the sentences around them differ
-    book.pop("spoken", None)
-    assert list(shared_sentences(book, file.stem)) == []
+    assert set(sentences(book, "train")) & set(sentences(book, "held_out")) == set()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, LIST], ids=lambda kind: kind.topics.held_out[0])
+def test_no_topic_for_judging_is_one_for_training(kind: Kind) -> None:
+    assert not {*kind.topics.train} & {*kind.topics.held_out}
 
 
 def test_results_in_a_dialogue_are_what_the_tools_return() -> None:
