@@ -12,7 +12,7 @@ from bus.connection import Connection
 from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import ensure_streams
-from infra.errors import NoDataDirectory, NotRunning
+from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning
 from infra.services.data_directory import DataDirectory, Runtime
 from infra.services.embedded import embedded
 
@@ -53,10 +53,11 @@ async def recorded(data: str) -> AsyncIterator[Store]:
 def _live_runtime(path: Path) -> Runtime | None:
     """What is recorded as running, if its process is still there."""
     directory = DataDirectory(path)
-    runtime = directory.read_runtime()
-    if runtime is None or not Path(f"/proc/{runtime.pid}").exists():
-        return None
-    return runtime
+    try:
+        directory.refuse_if_held()
+    except AlreadyRunning:
+        return directory.read_runtime()
+    return None
 
 
 async def _catch_up(nats_url: str, store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
@@ -24,7 +24,7 @@ def resolve_engine(settings: EngineSettings) -> EngineSettings:
     """
     folder = _folder(settings.model)
     config = _config(folder, settings.model)
-    own = int(config.get("max_position_embeddings", 2048))
+    own = config.max_position_embeddings
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
         raise CheckpointNotFound(settings.model, f"context_length {length} is more than the model's {own}")
@@ -33,10 +33,21 @@ def resolve_engine(settings: EngineSettings) -> EngineSettings:
     return msgspec.structs.replace(settings, model=str(folder), context_length=length, kv_blocks=max(blocks, least))
 
 
-def _block_bytes(config: dict[str, Any], settings: EngineSettings) -> int:
-    heads = int(config["num_attention_heads"])
-    width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-    per_token = 2 * int(config["num_hidden_layers"]) * int(config.get("num_key_value_heads", heads)) * width
+class _Config(msgspec.Struct):
+    """The part of `config.json` that decides the KV cache's size."""
+
+    num_hidden_layers: Annotated[int, msgspec.Meta(ge=1)]
+    num_attention_heads: Annotated[int, msgspec.Meta(ge=1)]
+    hidden_size: Annotated[int, msgspec.Meta(ge=1)]
+    num_key_value_heads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    head_dim: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_position_embeddings: Annotated[int, msgspec.Meta(ge=1)] = 2048
+
+
+def _block_bytes(config: _Config, settings: EngineSettings) -> int:
+    heads = config.num_attention_heads
+    width = config.head_dim or max(1, config.hidden_size // heads)
+    per_token = 2 * config.num_hidden_layers * (config.num_key_value_heads or heads) * width
     return per_token * settings.block_size * _BYTES[settings.dtype]
 
 
@@ -57,9 +68,8 @@ def _downloaded(model: str) -> Path:
         raise CheckpointNotFound(model, f"no such folder, and the hub says: {error}") from error
 
 
-def _config(folder: Path, model: str) -> dict[str, Any]:
+def _config(folder: Path, model: str) -> _Config:
     try:
-        config: dict[str, Any] = msgspec.json.decode((folder / "config.json").read_bytes())
+        return msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
     except (OSError, msgspec.DecodeError) as error:
-        raise CheckpointNotFound(model, f"its config.json cannot be read: {error}") from error
-    return config
+        raise CheckpointNotFound(model, f"its config.json cannot be used: {error}") from error

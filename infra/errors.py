@@ -6,10 +6,12 @@ InfraError
 │   ├── DataDirectoryVersion   made by another version of Ostinato
 │   ├── ForeignDirectory       a folder with files that are not ours
 │   ├── ShardsDiffer           made with another number of shards
+│   ├── DirectoryUnusable      the system does not let us use it
 │   ├── DiskTooFull            not enough free space to begin
 │   ├── NoDataDirectory        there is none at the path
 │   └── NotRunning             no stack runs on it
 ├── AgentsNotFound             a place named with `--agents` gives no agents
+├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
@@ -88,6 +90,14 @@ class ShardsDiffer(DataDirectoryError):
         self.asked = asked
 
 
+class DirectoryUnusable(DataDirectoryError):
+    """The system does not let us use the folder."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        problem = error.strerror or type(error).__name__
+        super().__init__(path, f"{str(path)!r} cannot be the data directory ({problem}): choose a folder you may write")
+
+
 class DiskTooFull(DataDirectoryError):
     """Starting now would end in a full disk."""
 
@@ -146,6 +156,14 @@ class AgentsNotFound(InfraError):
         self.place = place
 
 
+class CannotListen(InfraError):
+    """The HTTP bridge cannot have its address."""
+
+    def __init__(self, host: str, port: int, error: OSError) -> None:
+        problem = error.strerror or str(error)
+        super().__init__(f"cannot listen on {host}:{port} ({problem}): give an address of this machine with --host")
+
+
 class PortBusy(InfraError):
     """Somebody else listens on the port."""
 
@@ -159,7 +177,8 @@ class StackFailed(InfraError):
 
     def __init__(self, process: str, problem: str, log: Path, tail: str) -> None:
         lines = f"; its last lines:\n{tail}" if tail else ""
-        super().__init__(f"{process} {problem}; see {str(log)!r}{lines}")
+        known = tail.rpartition("\n")[2].partition("ostinato: ")[2]
+        super().__init__(known or f"{process} {problem}; see {str(log)!r}{lines}")
         self.process = process
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -19,7 +20,7 @@ import msgspec
 import uvicorn
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from actors.runtime.supervisor import Child, Supervisor
+from actors.runtime.supervisor import Child, Crashes, Supervisor
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError
@@ -28,7 +29,7 @@ from bus.streams import ensure_streams
 from infra.agents import load_agents
 from infra.bridge.app import Bridge
 from infra.checkpoint import resolve_engine
-from infra.errors import PortBusy, StackFailed
+from infra.errors import CannotListen, PortBusy, ServerError, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -84,9 +85,10 @@ async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack
         progress(name, time.monotonic() - began)
 
     load_agents(settings.agents)
+    directory = DataDirectory(Path(settings.data), shards=settings.shards)
+    await asyncio.to_thread(directory.refuse_if_held)
     settings = msgspec.structs.replace(settings, engine=await asyncio.to_thread(resolve_engine, settings.engine))
     listening = _listen(settings)
-    directory = DataDirectory(Path(settings.data), shards=settings.shards)
     with contextlib.closing(listening):
         async with contextlib.AsyncExitStack() as exits:
             servers = await exits.enter_async_context(embedded(directory))
@@ -99,6 +101,7 @@ async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
             watching = asyncio.create_task(_keep_servers(servers), name="servers")
+            watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             url = f"http://{settings.host}:{listening.getsockname()[1]}"
             stack = Stack(settings, directory, servers, connection, store, supervisor, url)
@@ -115,9 +118,12 @@ def _listen(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        listening.listen()
     except OSError as error:
         listening.close()
-        raise PortBusy(settings.host, settings.port) from error
+        if error.errno == errno.EADDRINUSE:
+            raise PortBusy(settings.host, settings.port) from error
+        raise CannotListen(settings.host, settings.port, error) from error
     return listening
 
 
@@ -133,14 +139,23 @@ async def _keep_servers(servers: Servers) -> None:
     """Start a server again that ended, on the port it had."""
 
     async def keep(server: NatsServer | Postgres, name: str) -> None:
+        crashes = Crashes()
         while True:
             code = await server.wait()
+            crashes = crashes.after(time.monotonic())
+            if crashes.looping:
+                raise StackFailed(name, "keeps ending", servers.directory.logs / f"{name}.log", "")
             log.warning("%s ended with code %s: starting it again", name, code)
-            await server.restart()
+            await asyncio.sleep(crashes.wait_s)
+            try:
+                await server.restart()
+            except ServerError as error:
+                log.error("%s", error)  # noqa: TRY400  the error is for people; it is tried again
+                continue
             await servers.record()
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep(servers.nats, "nats-server"))
+        tasks.create_task(keep(servers.nats, "nats"))
         tasks.create_task(keep(servers.postgres, "postgres"))
 
 

@@ -17,8 +17,11 @@ import msgspec
 import uvloop
 
 from actors.runtime.context import SystemIds
+from actors.runtime.supervisor import HOPELESS
 from bus import subjects
 from bus.connection import Connection, Message
+from engine.errors import EngineError
+from infra.errors import InfraError
 from infra.settings import Place, decode_place
 from infra.telemetry import log_to_stderr
 
@@ -86,7 +89,12 @@ def main() -> None:
     die_with(int(sys.argv[2]))
     place = decode_place(sys.argv[1])
     log_to_stderr(place.slot)
-    uvloop.run(run_place(place))
+    try:
+        uvloop.run(run_place(place))
+    except (EngineError, InfraError) as error:
+        # trying again cannot mend it: the launcher shows this line
+        sys.stderr.write(f"ostinato: {error}\n")
+        raise SystemExit(HOPELESS) from error
 
 
 if __name__ == "__main__":

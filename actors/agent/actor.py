@@ -22,6 +22,7 @@ from schemas.runs import (
     Event,
     MemoryWrite,
     Problem,
+    ToolBinding,
     ToolFailed,
     ToolIndeterminate,
     ToolReturned,
@@ -75,7 +76,7 @@ class AgentPerformer:
 
     async def _call_model(self, effect: CallModel, site: Site) -> Event:
         agent = self._agents.get(effect.profile.agent)
-        tools = () if agent is None else tuple(_spec(agent, binding.name) for binding in effect.profile.tools)
+        tools = () if agent is None else tuple(_spec(agent, binding) for binding in effect.profile.tools)
         system = Message(role="system", content=effect.profile.instructions)
         call = ModelCall(
             effect=effect.id,
@@ -131,6 +132,7 @@ def _kept(text: str) -> str:
     return whole if left <= 0 else f"{whole[:LONGEST_RESULT]}\n[{left} more characters left out]"
 
 
-def _spec(agent: Agent, name: str) -> ToolSpec | None:
-    tool = agent.tool(name)
-    return None if tool is None else tool.spec
+def _spec(agent: Agent, binding: ToolBinding) -> ToolSpec | None:
+    """Give what the model is told of a tool; None when the tool is gone or not the one the run began with."""
+    tool = agent.tool(binding.name)
+    return tool.spec if tool is not None and tool.binding == binding else None

@@ -125,7 +125,7 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
         case ToolReturned() | ToolFailed() | ToolIndeterminate():
             after = _resolved(state, state.runs[name], event)
         case RunFinished() | RunFailed():
-            after = replace(_with(state, replace(state.runs[name], over=True, asking=None, answer=None)), active=None)
+            after = _over(state, name, event)
         case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten() | OwnershipTaken():
             after = state
         case _:
@@ -135,6 +135,21 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
 
 def _with(state: Conversation, run: Run) -> Conversation:
     return replace(state, runs={**state.runs, run.id: run})
+
+
+def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:
+    if isinstance(event, RunFailed) and event.problem.kind == "too_long" and event.steps == 1:
+        state = _unsaid(state, name)
+    return replace(_with(state, replace(state.runs[name], over=True, asking=None, answer=None)), active=None)
+
+
+def _unsaid(state: Conversation, name: str) -> Conversation:
+    """Leave what a run brought out of later prompts: it never fitted, and would make every further one too long."""
+    messages = state.messages[: len(state.messages) - len(incoming(state.commands[name]))]
+    prefix = ""
+    for message in messages:
+        prefix = codec.chained(prefix, message)
+    return replace(state, messages=messages, prefix=prefix)
 
 
 def _said(state: Conversation, message: Message) -> Conversation:

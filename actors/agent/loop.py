@@ -136,6 +136,9 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     if not isinstance(data, RunAgent):
         return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
     messages = incoming(command)
+    if any(message.role == "system" for message in messages):
+        message = "an agent has its own instructions: leave system messages out"
+        return Problem(kind="invalid", message=message, field="messages")
     if not messages or messages[-1].role not in {"user", "tool"}:
         return Problem(kind="invalid", message="give `text`, or `messages` that end with the user's", field="messages")
     misplaced = misplaced_in(messages)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
-from schemas.runs import Event, Problem, Profile
+from schemas.runs import Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult
 
 S = TypeVar("S")
+
+Result = ModelReturned | ModelFailed | ToolResult
+"""What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem
 """What a command was told: taken on, or why not."""
@@ -74,6 +77,6 @@ class Machine(Protocol, Generic[S]):
         """List the intentions without a result, in order."""
 
 
-def is_result(event: Any) -> bool:
+def is_result(event: Event) -> TypeGuard[Result]:
     """Say whether an event came from an effect (an input) rather than from a decision."""
-    return getattr(event, "effect", None) is not None and type(event).__name__ not in {"ModelCalled", "ToolCalled"}
+    return isinstance(event, Result)

@@ -63,6 +63,8 @@ class Verdict(NamedTuple):
 
     events: int
     decisions: int
+    open: tuple[str, ...]
+    """Effects without a result: under way, or the record does not go further."""
 
 
 def verify(machine: Machine[Any], tenant: str, thread: str, log: Sequence[Recorded]) -> Verdict:
@@ -91,7 +93,7 @@ def verify(machine: Machine[Any], tenant: str, thread: str, log: Sequence[Record
             state = machine.evolve(state, emitted)
         position += len(expected)
         decisions += 1
-    return Verdict(len(log), decisions)
+    return Verdict(len(log), decisions, tuple(effect.id for effect in machine.open_effects(state)))
 
 
 def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], position: int) -> Sequence[Emitted]:
@@ -108,12 +110,12 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
         raise Divergence(first.place, first.type, "a command or an effect's result", f"{_shown(event)} without a cause")
     result = Emitted(first.kind, first.entity, event)
     known = {effect.id for effect in machine.open_effects(state)}
-    if event.effect not in known:  # type: ignore[union-attr]  # results have one
+    if event.effect not in known:
         raise Divergence(
             first.place,
             first.type,
             f"a result of {sorted(known)}",
-            f"one of {event.effect!r}",  # type: ignore[union-attr]
+            f"one of {event.effect!r}",
         )
     return [result, *machine.follow(machine.evolve(state, result), result, context).events]
 

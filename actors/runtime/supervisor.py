@@ -19,6 +19,8 @@ CRASHES = 6
 WINDOW_S = 30.0
 """A child that exits `CRASHES` times within this many seconds is given up."""
 STOP_S = 5.0
+HOPELESS = 78
+"""Exit code of a child that says that starting it again cannot help (`EX_CONFIG` of sysexits.h)."""
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -140,6 +142,9 @@ class Supervisor:
             log.warning("%s (pid %s) ended with code %s", child.name, process.pid, code)
             if self._on_crash is not None:
                 self._on_crash(child.name, code)
+            if code == HOPELESS:
+                self._give_up(child, "cannot do its work")
+                return
             if crashes.looping:
                 self._give_up(child, f"ended {CRASHES} times in {WINDOW_S} s")
                 return
@@ -149,7 +154,7 @@ class Supervisor:
                     await self._stopping.wait()
 
     def _give_up(self, child: Child, why: str) -> None:
-        log.error("%s %s: given up, see %s", child.name, why, child.log)
+        log.warning("%s %s: given up, see %s", child.name, why, child.log)
         self._given_up.add(child.name)
         self.failed.set()
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,10 +40,13 @@ from schemas.generation import (
     Submit,
     request_id,
 )
-from schemas.messages import ToolCall, Usage
+from schemas.messages import Message as ChatMessage
+from schemas.messages import ToolCall, ToolSpec, Usage
 from schemas.runs import ErrorKind, Problem
 
 log = logging.getLogger(__name__)
+
+Shape = TypeVar("Shape", ChatMessage, ToolSpec)
 
 _SILENCE_S = 3.0
 """After this long without a token the scheduler is asked whether it still knows the request, seconds."""
@@ -105,10 +110,10 @@ class Frontend:
             self._open.pop(submit.request, None)
 
     def _submission(self, call: ModelCall) -> Submit:
-        quoted = self._tokenizer.quoted
-        messages = [msgspec.structs.replace(message, content=quoted(message.content)) for message in call.messages]
+        messages = _quoted(call.messages, self._tokenizer.quoted)
+        tools = _quoted(call.tools, self._tokenizer.quoted)
         try:
-            prompt = self._tokenizer.encode(self._template.render(messages, call.tools))
+            prompt = self._tokenizer.encode(self._template.render(messages, tools))
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         stops = tuple(sorted({*call.sampling.stop_tokens, *self._tokenizer.stop_tokens}))
@@ -241,3 +246,20 @@ class Frontend:
                     retry_after_ms=answer.retry_after_ms,
                 )
             )
+
+
+def _quoted(shapes: tuple[Shape, ...], quote: Callable[[str], str]) -> tuple[Shape, ...]:
+    """Mark control tokens in every text of messages and tools: all of it comes from outside."""
+
+    def walk(value: Any) -> Any:
+        match value:
+            case str():
+                return quote(value)
+            case list() | tuple():
+                return [walk(item) for item in value]
+            case dict():
+                return {quote(name): walk(item) for name, item in value.items()}
+            case _:
+                return value
+
+    return tuple(msgspec.convert(walk(msgspec.to_builtins(shape)), type(shape)) for shape in shapes)

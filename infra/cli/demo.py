@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 
 from infra.cli.run import agent_command
 from infra.cli.speech import Speech
-from infra.cli.stack import progress_line, settings_from
+from infra.cli.stack import program, progress_line, settings_from
 from infra.follow import follow
 from infra.launcher import Stack, running
 from infra.readback import read_back_from
@@ -58,11 +59,12 @@ async def _say(stack: Stack, text: str, thread: str | None) -> str | None:
 
 
 def _print_what_next(thread: str, data: str) -> None:
-    where = "" if data == ".ostinato" else f" --data {data}"
+    where = "" if data == ".ostinato" else f" --data {shlex.quote(data)}"
+    command = program()
     sys.stdout.write(
         "\nEverything that just happened is in the log. Look at it again:\n"
-        f"  .venv/bin/ostinato replay ls{where}\n"
-        f"  .venv/bin/ostinato replay show {thread} --steps{where}\n"
-        f"  .venv/bin/ostinato replay verify {thread}{where}\n"
-        f"Keep the stack running:\n  .venv/bin/ostinato up{where}\n"
+        f"  {command} replay ls{where}\n"
+        f"  {command} replay show {thread} --steps{where}\n"
+        f"  {command} replay verify {thread}{where}\n"
+        f"Keep the stack running:\n  {command} up{where}\n"
     )

@@ -48,13 +48,15 @@ def _stack(parser: argparse.ArgumentParser, module: str) -> None:
     parser.set_defaults(module=module)
     _data(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address of the HTTP bridge (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
+    parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
     parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
     parser.add_argument("--model-name", default=None, help="the name clients ask for (default: after the model)")
     parser.add_argument("--agents", action="append", default=[], metavar="FILE", help="Python file with Agent objects")
-    parser.add_argument("--context-length", type=int, default=0, help="tokens (default: the model's own)")
-    parser.add_argument("--kv-memory-mb", type=int, default=256, help="memory for KV blocks (default: %(default)s)")
-    parser.add_argument("--agent-processes", type=int, default=1, help="how many processes run agents")
+    parser.add_argument("--context-length", type=_positive, default=0, help="tokens (default: the model's own)")
+    parser.add_argument(
+        "--kv-memory-mb", type=_positive, default=256, help="memory for KV blocks (default: %(default)s)"
+    )
+    parser.add_argument("--agent-processes", type=_positive, default=1, help="how many processes run agents")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +72,7 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     ls = verbs.add_parser("ls", help="list threads, latest first")
     ls.set_defaults(module="infra.cli.replay", verb="ls")
-    ls.add_argument("--limit", type=int, default=20)
+    ls.add_argument("--limit", type=_positive, default=20)
     ls.add_argument("--json", action="store_true", help="one JSON object a line")
     show = verbs.add_parser("show", help="show what happened in a thread, run or generation")
     show.set_defaults(module="infra.cli.replay", verb="show")
@@ -82,8 +84,24 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("ids", metavar="ID", nargs="*")
     verify.add_argument("--all", action="store_true", help="every thread and generation")
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
+    for verb in (show, verify):
+        verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify):
         _data(verb)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
 
 
 def _data(parser: argparse.ArgumentParser) -> None:

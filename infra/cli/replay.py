@@ -19,7 +19,6 @@ from infra.access import recorded
 from infra.cli.timeline import Line, lines, step_lines, summary
 from infra.errors import NothingRecorded
 
-_TENANT = "default"
 _EVERY = 1_000_000
 
 
@@ -46,7 +45,7 @@ async def _ls(options: argparse.Namespace) -> int:
 
 async def _show(options: argparse.Namespace) -> int:
     async with recorded(options.data) as store:
-        events = await _find(store, options.id)
+        events = await _find(store, options.tenant, options.id)
         for line in lines(events):
             await _show_line(store, line, options)
     return 0
@@ -66,19 +65,19 @@ async def _show_line(store: Store, line: Line, options: argparse.Namespace) -> N
             _print(step.text())
 
 
-async def _find(store: Store, identity: str) -> list[StoredEvent]:
+async def _find(store: Store, tenant: str, identity: str) -> list[StoredEvent]:
     """Return the events of a thread, or of one run in its thread.
 
     Raises:
         NothingRecorded: the log knows no such id.
     """
-    events = await store.events_of_thread(_TENANT, identity)
+    events = await store.events_of_thread(tenant, identity)
     if events:
         return events
-    own = await store.events_of_entity(_TENANT, "run", identity)
+    own = await store.events_of_entity(tenant, "run", identity)
     if not own:
         raise NothingRecorded(identity)
-    whole = await store.events_of_thread(_TENANT, own[0].fact.thread)
+    whole = await store.events_of_thread(tenant, own[0].fact.thread)
     mine = {event.fact.cause for event in own} | {identity}
     return [event for event in whole if event.fact.entity == identity or event.fact.cause in mine]
 
@@ -88,22 +87,23 @@ async def _verify(options: argparse.Namespace) -> int:
         sys.stderr.write("ostinato replay verify: name threads, or use --all\n")
         return 2
     async with recorded(options.data) as store:
-        identities = options.ids or [thread.thread for thread in await store.threads(_EVERY)]
+        places = [(options.tenant, identity) for identity in options.ids]
+        places = places or [(thread.tenant, thread.thread) for thread in await store.threads(_EVERY)]
         differing = 0
-        for identity in identities:
-            differing += not await _verify_one(store, identity, options)
+        for tenant, identity in places:
+            differing += not await _verify_one(store, tenant, identity, options)
     if not options.json:
-        _print(f"{len(identities)} verified, {differing} differ")
+        _print(f"{len(places)} verified, {differing} differ")
     return 1 if differing else 0
 
 
-async def _verify_one(store: Store, identity: str, options: argparse.Namespace) -> bool:
-    events = await store.events_of_thread(_TENANT, identity)
+async def _verify_one(store: Store, tenant: str, identity: str, options: argparse.Namespace) -> bool:
+    events = await store.events_of_thread(tenant, identity)
     if not events:
         raise NothingRecorded(identity)
     machine: Machine[object] = GenerationMachine() if events[0].fact.kind == "generation" else ConversationMachine()  # type: ignore[assignment]
     try:
-        verdict: Verdict = verify(machine, _TENANT, identity, _recorded(events))
+        verdict: Verdict = verify(machine, tenant, identity, _recorded(events))
     except Divergence as difference:
         if options.json:
             _print_json(
@@ -124,7 +124,8 @@ async def _verify_one(store: Store, identity: str, options: argparse.Namespace) 
     if options.json:
         _print_json({"thread": identity, "ok": True, **verdict._asdict()})
     else:
-        _print(f"{identity}: same ({verdict.events} events, {verdict.decisions} decisions)")
+        waits = f", still open: {', '.join(verdict.open)}" if verdict.open else ""
+        _print(f"{identity}: same ({verdict.events} events, {verdict.decisions} decisions{waits})")
     return True
 
 

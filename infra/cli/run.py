@@ -25,7 +25,8 @@ def main(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     runtime = runtime_of(options.data)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    given = sys.stdin.read() if options.text == "-" else options.text
+    text = given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     command = agent_command(options.agent, text, options.thread)
     speech = Speech(sys.stdout)
     async with (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -49,6 +52,15 @@ def progress_line() -> Progress:
         sys.stderr.flush()
 
     return show
+
+
+def program() -> str:
+    """Name this command as the user can type it here: by name if it is on the path, else by where it is."""
+    found = shutil.which("ostinato")
+    own = Path(sys.executable).parent / "ostinato"
+    if found is not None and Path(found).samefile(own):
+        return "ostinato"
+    return shlex.quote(os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own))
 
 
 def stopped_by_signal() -> asyncio.Event:

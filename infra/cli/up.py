@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 
-from infra.cli.stack import progress_line, settings_from, stopped_by_signal
+from infra.cli.stack import program, progress_line, settings_from, stopped_by_signal
 from infra.errors import StackFailed
 from infra.launcher import Stack, running
 from infra.settings import Settings
@@ -25,7 +26,7 @@ async def _up(settings: Settings) -> int:
         failing = asyncio.create_task(stack.supervisor.failed.wait())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
-            given_up = next(child.name for child in stack.supervisor.statistics() if child.given_up)
+            given_up = next((child.name for child in stack.supervisor.statistics() if child.given_up), "a server")
             raise StackFailed(given_up, "keeps ending", stack.directory.logs / f"{given_up}.log", "")
         stopping.cancel()
         failing.cancel()
@@ -43,5 +44,5 @@ def banner(stack: Stack) -> str:
         f"  data   {stack.directory.path}\n"
         f"  model  {stack.settings.engine.name}\n"
         f"  try    curl {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n"
-        f"  then   ostinato replay ls --data {stack.settings.data}\n"
+        f"  then   {program()} replay ls --data {shlex.quote(stack.settings.data)}\n"
     )

@@ -18,7 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from infra.errors import AlreadyRunning, DataDirectoryVersion, DiskTooFull, ForeignDirectory, ShardsDiffer
+from infra.errors import (
+    AlreadyRunning,
+    DataDirectoryVersion,
+    DirectoryUnusable,
+    DiskTooFull,
+    ForeignDirectory,
+    ShardsDiffer,
+)
 
 FORMAT = 1
 NEEDED_BYTES = 512 * 2**20
@@ -65,7 +72,14 @@ class DataDirectory:
             ForeignDirectory: it holds files and is not ours.
             ShardsDiffer: it was made with another number of shards.
             DiskTooFull: there is less than 512 MB left.
+            DirectoryUnusable: the system does not let us use it.
         """
+        try:
+            self._open()
+        except OSError as error:
+            raise DirectoryUnusable(self.path, error) from error
+
+    def _open(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         foreign = self._foreign()
         if foreign is not None:
@@ -78,6 +92,16 @@ class DataDirectory:
         except BaseException:
             self.close()
             raise
+
+    def refuse_if_held(self) -> None:
+        """Say so if another process runs on the folder; leave it alone otherwise.
+
+        Raises:
+            AlreadyRunning: another process holds it.
+        """
+        if self._lock is None and (self.path / "lock").exists():
+            self._take_lock()
+            self.close()
 
     def close(self) -> None:
         """Let go of the folder; calling again does nothing."""

@@ -90,27 +90,17 @@ def test_a_seed_makes_a_warm_answer_repeatable(stack: UpProcess) -> None:
     assert len(answers) == 1
 
 
-def test_the_python_block_of_the_readme_for_nats_works_as_pasted(stack: UpProcess) -> None:
+def test_the_python_block_of_the_readme_for_nats_works_as_pasted_and_again(
+    stack: UpProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     block = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "import asyncio, json" in b)
-
-    async def run() -> list[str]:
-        heard: list[str] = []
-        connection = await nats.connect(stack.nats_url)
-        frames = await connection.subscribe("live.default.run.hello-1")
-        namespace: dict[str, Any] = {"__name__": "readme"}
-        source = block.replace('os.environ["NATS_URL"]', repr(stack.nats_url)).replace("asyncio.run(main())", "")
-        exec(compile(source, "README.md", "exec"), namespace)
-        async with asyncio.timeout(30):
-            await namespace["main"]()
-            while not heard or heard[-1] != "run.finished":
-                heard.append(json.loads((await frames.next_msg(5)).data).get("type", "delta"))
-        await connection.close()
-        return heard
-
-    heard = asyncio.run(run())
-    assert "tool.returned" in heard
-    assert "delta" in heard
+    monkeypatch.setenv("NATS_URL", stack.nats_url)
+    for _ in range(2):
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+        printed = capsys.readouterr().out
+        for kind in ("outcome", "tool.returned", "delta", "run.finished"):
+            assert kind in printed
 
 
 def test_ostinato_run_prints_the_answer_and_the_thread(stack: UpProcess) -> None:
@@ -156,6 +146,15 @@ def test_an_unknown_thread_is_refused_and_a_malformed_one_too(stack: UpProcess) 
     malformed = chat(stack, ask("Hello!"), thread="Not An Id")
     assert malformed.status_code == 400
     assert malformed.json()["error"]["param"] == "X-Ostinato-Thread"
+
+
+def test_a_message_that_is_too_long_does_not_spoil_its_thread(stack: UpProcess) -> None:
+    thread = chat(stack, ask("Hello!")).headers["X-Ostinato-Thread"]
+    assert chat(stack, ask("word " * 5000), thread).status_code == 400
+    answer = chat(stack, ask("What is 3 plus 4?"), thread)
+    assert answer.status_code == 200, answer.text
+    assert "7" in answer.json()["choices"][0]["message"]["content"]
+    assert stack.cli("replay", "verify", thread).returncode == 0
 
 
 def test_a_route_that_is_not_there_answers_in_the_same_shape(stack: UpProcess) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from infra.settings import EMBEDDED_CHECKPOINT
 from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
 
 pytestmark = pytest.mark.servers
@@ -19,8 +21,10 @@ def up(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*OSTINATO, "up", *argv], capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_second_up_on_the_same_data_directory_says_so(stack: UpProcess) -> None:
-    second = up("--port", "0", "--data", str(stack.data))
+@pytest.mark.parametrize("same_port", [False, True], ids=["another port", "the same port"])
+def test_a_second_up_on_the_same_data_directory_says_so(stack: UpProcess, same_port: bool) -> None:
+    port = stack.url.rpartition(":")[2] if same_port else "0"
+    second = up("--port", port, "--data", str(stack.data))
     assert second.returncode == 1
     assert str(stack.runtime["pid"]) in second.stderr
     assert stack.url in second.stderr
@@ -45,14 +49,38 @@ def test_a_busy_port_is_named_before_anything_starts(system_folder: Path) -> Non
         (("--model", "/no/such/folder"), "/no/such/folder"),
         (("--agents", "no_such_file.py"), "no_such_file.py"),
         (("--model", str(Path(__file__).parent)), "config.json"),
+        (("--host", "203.0.113.9"), "--host"),
+        (("--data", __file__), "data directory"),
+        (("--data", "/proc/nothing"), "data directory"),
     ],
-    ids=["model", "agents", "not a checkpoint"],
+    ids=["model", "agents", "not a checkpoint", "host", "a file as data directory", "an unwritable data directory"],
 )
 def test_a_wrong_setting_is_one_clear_line(system_folder: Path, argv: tuple[str, ...], word: str) -> None:
     done = up("--port", "0", "--data", str(system_folder / "wrong"), *argv)
     assert done.returncode == 1
     assert word in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv", [("up", "--port", "99999"), ("up", "--context-length", "0"), ("replay", "ls", "--limit", "-1")], ids=str
+)
+def test_a_number_out_of_range_is_a_usage_error(argv: tuple[str, ...]) -> None:
+    done = subprocess.run([*OSTINATO, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_model_is_one_clear_line_and_not_a_crash_loop(system_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(EMBEDDED_CHECKPOINT, broken)
+    (broken / "model.safetensors").write_bytes(b"junk" * 1000)
+    done = up("--port", "0", "--data", str(system_folder / "broken"), "--model", str(broken))
+    assert done.returncode == 1
+    assert "model.safetensors" in done.stderr or "broken" in done.stderr
+    assert "Traceback" not in done.stderr
+    log = (system_folder / "broken" / "logs" / "worker-0.log").read_text(encoding="utf-8")
+    assert log.count("ostinato: ") == 1
 
 
 def test_run_without_a_stack_says_how_to_start_one(system_folder: Path) -> None:
