@@ -84,7 +84,7 @@ class ChatTemplate:
             TemplateError: the template refuses the conversation, or fails on it.
         """
         offered = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in tools]
-        plain = [_plain(message) for message in messages]
+        plain = [_plain(at, message) for at, message in enumerate(messages)]
         try:
             return self._template.render(
                 messages=plain,
@@ -98,13 +98,18 @@ class ChatTemplate:
             raise TemplateError(f"does not take this conversation: {problem}") from error
 
 
-def _plain(message: Message) -> dict[str, Any]:
+def _plain(at: int, message: Message) -> dict[str, Any]:
     """Give a message as templates expect it."""
     plain: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
+    try:
+        calls = [(call, _object(call.arguments)) for call in message.tool_calls]
+    except (RecursionError, UnicodeEncodeError) as error:
+        problem = f"messages[{at}].tool_calls: arguments without end, or with half a character (a lone surrogate)"
+        raise TemplateError(f"does not take this conversation: {problem}") from error
+    if calls:
         plain["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _object(call.arguments)}}
-            for call in message.tool_calls
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+            for call, arguments in calls
         ]
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
@@ -114,9 +119,12 @@ def _plain(message: Message) -> dict[str, Any]:
 def _object(arguments: str) -> Any:
     """Parse arguments, which most templates write as JSON themselves; text that is no JSON stays text."""
     try:
-        return json.loads(arguments)
+        value = json.loads(arguments)
     except ValueError:
         return arguments
+    # an escape may stand for half a character, which no tokenizer takes; what nests too deep fails here, too
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _content(token: Any) -> str:

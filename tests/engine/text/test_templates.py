@@ -70,6 +70,18 @@ def test_json_is_written_as_the_template_asks(options: str, seen: str) -> None:
     assert rendered(f"{{{{ {{'b': 'hé <b>', 'a': [1]}} | tojson({options}) }}}}") == seen
 
 
+@pytest.mark.parametrize("arguments", ["[" * 50_000, "[" * 50_000 + "]" * 50_000, '{"x":"\\ud800"}', '{"\\udfff":1}'])
+def test_arguments_that_cannot_be_written_name_their_message(arguments: str) -> None:
+    asked = Message("assistant", tool_calls=(ToolCall("c1", "f", arguments),))
+    with pytest.raises(TemplateError, match=r"messages\[1\]\.tool_calls"):
+        rendered(PLAIN, USER, asked)
+
+
+def test_a_character_may_be_escaped_in_two_halves() -> None:
+    asked = Message("assistant", tool_calls=(ToolCall("c1", "f", '{"x":"\\ud83d\\ude00"}'),))
+    assert rendered("{{ messages[0].tool_calls[0].function.arguments.x }}", asked) == "\U0001f600"
+
+
 def test_marks_for_training_are_left_out() -> None:
     source = (
         "{% for message in messages %}\n"
