@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,14 @@ from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.openai import (
     AGENT_PREFIX,
+    THREAD_HEADER,
     BadRequest,
     ChatEncoder,
     command_data,
     error_body,
     read_request,
     refusal,
+    retry_headers,
 )
 from infra.follow import ReadBack, follow
 from schemas import codec
@@ -34,8 +37,8 @@ from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
 
-THREAD_HEADER = "X-Ostinato-Thread"
 _LARGEST_BODY = 4 << 20
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Bridge:
     async def health(self, request: Request) -> Response:
         """Say whether the stack serves."""
         state = await self.state()
-        return _json(state, 200 if state["status"] == "ok" else 503)
+        status = 200 if state["status"] == "ok" else 503
+        return _json(state, status, retry_headers(status))
 
     async def list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
@@ -82,18 +86,16 @@ class Bridge:
         try:
             asked = read_request(await _body(request))
             command = self._command(request, asked)
-            if isinstance(command.data, RunAgent):
-                headers[THREAD_HEADER] = command.thread
             return await self._answer(asked, command, headers)
         except BadRequest as error:
-            return _json(error.body, error.status, headers)
+            problem = error
         except Refused as error:
-            body = error_body(503, f"the server takes no more requests: {error.description}", None, "overloaded")
-            return _json(body, 503, {**headers, "retry-after-ms": "1000"})
+            message = f"the server takes no more requests: {error.description}"
+            problem = BadRequest(503, message, None, "overloaded")
         except (BusError, TimeoutError) as error:
             log.warning("request %s: %s", request_id, error)
-            body = error_body(503, "the event bus does not answer: try again", None, "unavailable")
-            return _json(body, 503, {**headers, "retry-after-ms": "1000"})
+            problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
+        return _json(problem.body, problem.status, {**headers, **problem.headers})
 
     def _command(self, request: Request, asked: ChatRequest) -> Command:
         given = request.headers.get(THREAD_HEADER)
@@ -114,17 +116,20 @@ class Bridge:
             data=data,
             source="http",
             time=rfc3339(self.clock.now()),
-            traceparent=request.headers.get("traceparent") or self._traceparent(),
+            traceparent=self._traceparent(request.headers.get("traceparent", "")),
         )
 
-    def _traceparent(self) -> str:
+    def _traceparent(self, given: str) -> str:
+        """Keep the client's trace; one that no tracer could read is replaced."""
+        if _TRACEPARENT.fullmatch(given):
+            return given
         return f"00-{self.chance.bits(128):032x}-{self.chance.bits(64):016x}-01"
 
     async def _answer(self, asked: ChatRequest, command: Command, headers: dict[str, str]) -> Response:
         agent = isinstance(command.data, RunAgent)
         created = self.clock.now() // 1_000_000
         encoder = ChatEncoder(command.id, asked.model, created, "run.finished" if agent else "model.returned")
-        chunks = self._chunks(encoder, command)
+        chunks = self._chunks(encoder, command, headers)
         first = await anext(chunks, None)
         if first is None:
             raise _failure(encoder)
@@ -138,9 +143,15 @@ class Bridge:
             raise _failure(encoder)
         return _json(encoder.whole(everything), 200, headers)
 
-    async def _chunks(self, encoder: ChatEncoder, command: Command) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(
+        self, encoder: ChatEncoder, command: Command, headers: dict[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Follow the command; the answer's headers name its thread as soon as that is known to exist."""
         async for frame in follow(self.connection, self.read_back, command):
-            for chunk in encoder.feed(frame):
+            chunks = encoder.feed(frame)
+            if encoder.accepted and isinstance(command.data, RunAgent):
+                headers[THREAD_HEADER] = command.thread
+            for chunk in chunks:
                 yield chunk
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -16,9 +17,10 @@ from schemas.commands import CommandData, Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
-from schemas.runs import ModelReturned, Problem, RunFinished
+from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
 AGENT_PREFIX = "agent/"
+THREAD_HEADER = "X-Ostinato-Thread"
 
 _STATUS = {
     "unknown_agent": (404, "model_not_found"),
@@ -31,17 +33,37 @@ _STATUS = {
     "max_steps": (500, "max_steps"),
     "tool": (500, "tool_error"),
 }
+_PARAMS = {"agent": "model", "thread": THREAD_HEADER}
+"""Fields of commands that HTTP requests call something else."""
+
+_RETRY_MS = 1000
+_MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
 class BadRequest(Exception):
-    """A request that cannot be served: an HTTP status and an OpenAI error."""
+    """A request that cannot be served: an HTTP status and an OpenAI error, and when to try again if that may help."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        *,
+        retry_after_ms: int = 0,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = error_body(status, message, param, code)
+        self.headers = retry_headers(status, retry_after_ms)
+
+
+def retry_headers(status: int, retry_after_ms: int = 0) -> dict[str, str]:
+    """Say when to try again: as long as the server asks for, or a second for any 503; `Retry-After` is in seconds."""
+    wait = retry_after_ms or (_RETRY_MS if status == 503 else 0)
+    return {"retry-after-ms": str(wait), "Retry-After": str(-(-wait // 1000))} if wait else {}
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorResponse:
@@ -53,7 +75,8 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
 def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
-    return BadRequest(status, problem.message, problem.field, code)
+    param = None if problem.field is None else _PARAMS.get(problem.field, problem.field)
+    return BadRequest(status, problem.message, param, code, retry_after_ms=problem.retry_after_ms)
 
 
 def read_request(body: bytes) -> ChatRequest:
@@ -68,7 +91,8 @@ def read_request(body: bytes) -> ChatRequest:
         raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
-    for param, fits, wanted in _checks(request):
+    agent = request.model.startswith(AGENT_PREFIX)
+    for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
@@ -85,7 +109,8 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", bool(request.messages), "give at least one message"
     yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
-    yield "max_tokens", limit is None or limit >= 1, "at least 1"
+    given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
     yield "logprobs", not request.logprobs, "not served yet: leave it out"
@@ -98,10 +123,20 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
-    agent = request.model.startswith(AGENT_PREFIX)
-    misplaced = None if agent else misplaced_in(tuple(message.message() for message in request.messages))
+
+
+def _model_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
+    misplaced = misplaced_in(tuple(message.message() for message in request.messages))
     yield misplaced or "messages", misplaced is None, "a tool message answers a call of the assistant's, each call once"
-    yield "tools", not (agent and request.tools), "an agent has its own tools: leave them out"
+
+
+def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
+    """Refuse what a run cannot honour: a field dropped in silence is a wrong answer that nobody sees."""
+    instructed = any(message.role in {"system", "developer"} for message in request.messages)
+    yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
+    yield "tools", not request.tools, "an agent has its own tools: leave them out"
+    yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
+    yield "top_p", request.top_p is None, "an agent samples as its model does: leave it out, or give `temperature`"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -116,7 +151,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         fresh = _fresh(messages) if thread is not None else messages
         return RunAgent(
             agent=request.model.removeprefix(AGENT_PREFIX),
-            messages=tuple(message for message in fresh if message.role != "system"),
+            messages=fresh,
             thread="any" if thread is None else "existing",
             temperature=request.temperature,
             seed=request.seed,
@@ -156,6 +191,8 @@ class ChatEncoder:
         self._spoken = False
         self._effect = ""
         self._length = 0
+        self.accepted = False
+        """Whether the command was taken on: its thread exists."""
         self.problem: Problem | None = None
         """Why there is no (whole) answer."""
         self.usage = Usage()
@@ -163,10 +200,10 @@ class ChatEncoder:
 
     def feed(self, frame: Frame) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame."""
+        self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
         match frame:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
-                return []
             case Delta():
                 return self._text(frame.effect, frame.text)
             case Committed(type="model.returned", data=data):
@@ -175,11 +212,15 @@ class ChatEncoder:
                 finished: RunFinished = codec.decode(data, RunFinished)
                 self.usage = finished.usage
                 return self._finish(finished.finish_reason)
-            case Committed(type="run.failed" | "model.failed", data=data):
-                self.problem = codec.decode(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["problem"], Problem)
-                return []
+            case Committed(type="run.failed", data=data):
+                run: RunFailed = codec.decode(data, RunFailed)
+                self.problem = run.problem
+            case Committed(type="model.failed", data=data):
+                call: ModelFailed = codec.decode(data, ModelFailed)
+                self.problem = call.problem
             case _:
-                return []
+                pass
+        return []
 
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answer's text no delta brought; a bare generation ends here."""

@@ -111,6 +111,16 @@ def test_ostinato_run_prints_the_answer_and_the_thread(stack: UpProcess) -> None
     assert re.search(r"--thread t\w+", done.stderr)
 
 
+def called_with(arguments: str) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+    ]
+    return {"model": "ostinato-mini", "messages": messages}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "word"),
     [
@@ -122,12 +132,18 @@ def test_ostinato_run_prints_the_answer_and_the_thread(stack: UpProcess) -> None
         (ask("x", n=3), 400, "n", "only 1"),
         ({"model": "agent/demo", "messages": []}, 400, "messages", "at least one"),
         (ask("x", model="no-such-model"), 404, "model", "ostinato-mini"),
-        (ask("x", model="agent/nobody"), 404, "agent", "demo"),
+        (ask("x", model="agent/nobody"), 404, "model", "demo"),
+        (ask("x", stop="END"), 400, "stop", "leave it out"),
+        (ask("x", top_p=0.5), 400, "top_p", "leave it out"),
+        (ask("x", max_tokens=1 << 31), 400, "max_tokens", "at most"),
+        ({"model": "agent/demo", "messages": [{"role": "system", "content": "x"}]}, 400, "messages", "instructions"),
+        (called_with("[" * 50_000), 400, "messages", "messages[1].tool_calls"),
+        (called_with('{"x":"\\ud800"}'), 400, "messages", "messages[1].tool_calls"),
         (ask("word " * 5000), 400, "messages", "context"),
         (ask("word " * 5000, model="ostinato-mini"), 400, "messages", "context"),
         (ask("word " * 5000, stream=True), 400, "messages", "context"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:80],
 )
 def test_a_bad_request_gets_an_error_that_names_the_field_and_the_mend(
     stack: UpProcess, body: Any, status: int, param: str | None, word: str
@@ -143,6 +159,8 @@ def test_a_bad_request_gets_an_error_that_names_the_field_and_the_mend(
 def test_an_unknown_thread_is_refused_and_a_malformed_one_too(stack: UpProcess) -> None:
     unknown = chat(stack, ask("Hello!"), thread="t-nobody-began-this")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "thread_not_found")
+    assert unknown.json()["error"]["param"] == "X-Ostinato-Thread"
+    assert "X-Ostinato-Thread" not in unknown.headers
     malformed = chat(stack, ask("Hello!"), thread="Not An Id")
     assert malformed.status_code == 400
     assert malformed.json()["error"]["param"] == "X-Ostinato-Thread"

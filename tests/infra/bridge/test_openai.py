@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.bridge.openai import BadRequest, ChatEncoder, command_data, read_request, refusal
+from infra.bridge.openai import BadRequest, ChatEncoder, command_data, read_request, refusal, retry_headers
 from schemas import codec
 from schemas.commands import Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
@@ -225,6 +225,8 @@ BAD = {
     "temperature type": (body(temperature="hot"), "temperature"),
     "top_p": (body(top_p=0), "top_p"),
     "max_tokens": (body(max_tokens=0), "max_tokens"),
+    "max_tokens past 31 bits": (body(max_tokens=1 << 31), "max_tokens"),
+    "max_completion_tokens": (body(max_completion_tokens=1 << 31), "max_completion_tokens"),
     "seed": (body(seed=1 << 63), "seed"),
     "n": (body(n=2), "n"),
     "logprobs": (body(logprobs=True), "logprobs"),
@@ -240,6 +242,16 @@ BAD = {
     "tools of an agent": (
         body(model="agent/demo", tools=[{"type": "function", "function": {"name": "f"}}]),
         "tools",
+    ),
+    "stop of an agent": (body(model="agent/demo", stop=["END"]), "stop"),
+    "top_p of an agent": (body(model="agent/demo", top_p=0.5), "top_p"),
+    "system message to an agent": (
+        body(model="agent/demo", messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]),
+        "messages",
+    ),
+    "developer message to an agent": (
+        body(model="agent/demo", messages=[{"role": "developer", "content": "x"}, {"role": "user", "content": "hi"}]),
+        "messages",
     ),
     "an empty stop": (body(stop=["a", ""]), "stop"),
     "a result without a call": (
@@ -307,7 +319,6 @@ def test_a_model_gets_the_request_as_it_is() -> None:
 
 def test_an_agent_gets_the_history_in_a_new_thread_and_only_what_is_new_in_an_old_one() -> None:
     messages = [
-        {"role": "system", "content": "ignored: the agent has its own"},
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "two"},
         {"role": "user", "content": "three"},
@@ -327,3 +338,48 @@ def test_every_problem_has_a_status(kind: ErrorKind) -> None:
     assert 400 <= error.status < 600
     assert error.body.error.param == "f"
     assert (error.body.error.type == "server_error") == (error.status >= 500)
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [("agent", "model"), ("thread", "X-Ostinato-Thread"), ("messages[0].role", "messages[0].role"), (None, None)],
+)
+def test_a_problem_names_the_field_as_the_request_calls_it(field: str | None, param: str | None) -> None:
+    assert refusal(Problem("invalid", "m", field)).body.error.param == param
+
+
+@pytest.mark.parametrize(
+    ("status", "wait", "headers"),
+    [
+        (503, 0, {"retry-after-ms": "1000", "Retry-After": "1"}),
+        (503, 2001, {"retry-after-ms": "2001", "Retry-After": "3"}),
+        (500, 250, {"retry-after-ms": "250", "Retry-After": "1"}),
+        (500, 0, {}),
+        (400, 0, {}),
+    ],
+)
+def test_a_client_is_told_when_to_try_again(status: int, wait: int, headers: dict[str, str]) -> None:
+    assert retry_headers(status, wait) == headers
+    assert BadRequest(status, "m", retry_after_ms=wait).headers == headers
+
+
+def test_an_overloaded_server_s_own_time_reaches_the_client() -> None:
+    error = refusal(Problem("overloaded", "m", None, 5000))
+    assert error.status == 503
+    assert error.headers == {"retry-after-ms": "5000", "Retry-After": "5"}
+
+
+@pytest.mark.parametrize(
+    ("frame", "accepted"),
+    [
+        (Outcome("r1", "accepted", "t1"), True),
+        (Outcome("r1", "refused", "t1", Problem("unknown_thread", "no", "thread")), False),
+        (Outcome("r1", "dead", "t1", Problem("invalid", "no")), False),
+        (committed(9, RunFailed(Problem("tool", "no"), 1)), True),
+        (deltas("r1-1-m", "a")[0], True),
+    ],
+)
+def test_a_thread_is_known_to_exist_once_its_command_was_taken_on(frame: Frame, accepted: bool) -> None:
+    encoder = agent()
+    encoder.feed(frame)
+    assert encoder.accepted is accepted
