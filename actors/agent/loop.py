@@ -19,6 +19,7 @@ from schemas.messages import Message, ToolCall, misplaced_in
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
+    Event,
     MemoryWritten,
     MessageAdded,
     ModelCalled,
@@ -122,8 +123,8 @@ class _Folding:
         self.events: list[Emitted] = []
         self.effects: list[Effect] = []
 
-    def emit(self, kind: str, entity: str, event: object) -> None:
-        emitted = Emitted(kind, entity, event)  # type: ignore[arg-type]  # every caller passes an Event
+    def emit(self, kind: str, entity: str, event: Event) -> None:
+        emitted = Emitted(kind, entity, event)
         self.events.append(emitted)
         self.state = evolve(self.state, emitted)
 

@@ -20,9 +20,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
+from infra.arithmetic import value
 from infra.embedded.dialogues import Conversation, held_out
 from infra.embedded.template import CHECKPOINT, read_answer, render_prompt
-from infra.embedded.toolbox import Toolbox, value
+from infra.embedded.toolbox import Toolbox
 from infra.embedded.vocabulary import token_id
 from infra.embedded.world import Call, Turn
 
