@@ -100,10 +100,10 @@ async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack
             supervisor = Supervisor([_child(place, directory) for place in table(settings, servers)])
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
-            watching = asyncio.create_task(_keep_servers(servers), name="servers")
+            url = f"http://{settings.host}:{listening.getsockname()[1]}"
+            watching = asyncio.create_task(_keep_servers(servers, url), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
-            url = f"http://{settings.host}:{listening.getsockname()[1]}"
             stack = Stack(settings, directory, servers, connection, store, supervisor, url)
             await _wait_ready(stack, stage)
             await exits.enter_async_context(_bridge(stack, listening))
@@ -135,8 +135,8 @@ def _child(place: Place, directory: DataDirectory) -> Child:
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 
 
-async def _keep_servers(servers: Servers) -> None:
-    """Start a server again that ended, on the port it had."""
+async def _keep_servers(servers: Servers, url: str) -> None:
+    """Start a server again that ended, on the port it had; end when one only keeps ending."""
 
     async def keep(server: NatsServer | Postgres, name: str) -> None:
         crashes = Crashes()
@@ -144,7 +144,8 @@ async def _keep_servers(servers: Servers) -> None:
             code = await server.wait()
             crashes = crashes.after(time.monotonic())
             if crashes.looping:
-                raise StackFailed(name, "keeps ending", servers.directory.logs / f"{name}.log", "")
+                log.error("%s keeps ending: given up", name)
+                return
             log.warning("%s ended with code %s: starting it again", name, code)
             await asyncio.sleep(crashes.wait_s)
             try:
@@ -152,11 +153,17 @@ async def _keep_servers(servers: Servers) -> None:
             except ServerError as error:
                 log.error("%s", error)  # noqa: TRY400  the error is for people; it is tried again
                 continue
-            await servers.record()
+            await servers.record(http=url)
 
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(keep(servers.nats, "nats"))
-        tasks.create_task(keep(servers.postgres, "postgres"))
+    kept = [
+        asyncio.create_task(keep(server, name))
+        for server, name in ((servers.nats, "nats"), (servers.postgres, "postgres"))
+    ]
+    try:
+        await asyncio.wait(kept, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in kept:
+            task.cancel()
 
 
 async def _wait_ready(stack: Stack, stage: Callable[[str], None]) -> None:

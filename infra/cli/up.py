@@ -26,8 +26,10 @@ async def _up(settings: Settings) -> int:
         failing = asyncio.create_task(stack.supervisor.failed.wait())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
-            given_up = next((child.name for child in stack.supervisor.statistics() if child.given_up), "a server")
-            raise StackFailed(given_up, "keeps ending", stack.directory.logs / f"{given_up}.log", "")
+            given_up = next((child.name for child in stack.supervisor.statistics() if child.given_up), None)
+            raise StackFailed(
+                given_up or "a server", "keeps ending", stack.directory.logs / f"{given_up or 'host'}.log", ""
+            )
         stopping.cancel()
         failing.cancel()
         sys.stderr.write("stopping\n")

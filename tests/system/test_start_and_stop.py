@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -116,3 +117,17 @@ def test_a_killed_launcher_leaves_nobody_behind_and_a_new_one_takes_up_where_it_
     assert "13" in answer.json()["choices"][0]["message"]["content"]
     assert again.cli("replay", "verify", "--all").returncode == 0
     assert again.stop() == 0
+
+
+def test_a_server_that_was_killed_comes_back_and_the_stack_is_still_known_by_its_url(system_folder: Path) -> None:
+    own = start(system_folder / "server-killed")
+    url = own.url
+    for server in ("nats", "postgres"):
+        descriptor = os.pidfd_open(own.runtime["pids"][server])
+        os.kill(own.runtime["pids"][server], signal.SIGKILL)
+        select.select([descriptor], [], [], 10)
+        os.close(descriptor)
+        assert "11" in chat(own, ask("What is 5 plus 6?")).json()["choices"][0]["message"]["content"]
+    second = up("--port", "0", "--data", str(own.data))
+    assert url in second.stderr
+    assert own.stop() == 0
