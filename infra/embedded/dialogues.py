@@ -110,6 +110,8 @@ _MAKERS: Final[tuple[tuple[float, tuple[str, ...], _TurnMaker], ...]] = (
     (3, (), passing_turn),
     (22, (), recall_turn),
 )
+_PRACTISED: Final[dict[_TurnMaker, float]] = {save_two_turn: 1.4}
+"""What is hardest comes up this much more often in training than in judging."""
 _LENGTHS: Final = (1, 2, 3, 4, 5, 6)
 _LENGTH_WEIGHTS: Final = (40, 22, 15, 10, 7, 6)
 
@@ -164,10 +166,12 @@ def training(seed: int, setting: Setting) -> Iterator[Conversation]:
 
 def held_out(count: int, first: int = 0) -> list[Conversation]:
     """Return the first `count` conversations that no training ever sees; always the same ones."""
-    return [
-        converse(f"{number}", "held_out", draw_setting(Random(f"held-out setting {number}")))
-        for number in range(first, first + count)
-    ]
+    return [converse(f"{number}", "held_out", held_out_setting(number)) for number in range(first, first + count)]
+
+
+def held_out_setting(number: int) -> Setting:
+    """Return what one held-out conversation starts from."""
+    return draw_setting(Random(f"held-out setting {number}"))
 
 
 def _turn(world: World) -> Turn | None:
@@ -175,7 +179,8 @@ def _turn(world: World) -> Turn | None:
         missing = _missing(world)
         if missing is not None:
             return missing(world)
-    makers = [(weight, make) for weight, needed, make in _MAKERS if world.has(*needed)]
+    more = _PRACTISED if world.split == "train" else {}
+    makers = [(weight * more.get(make, 1.0), make) for weight, needed, make in _MAKERS if world.has(*needed)]
     make = world.chance.choices([make for _, make in makers], [weight for weight, _ in makers])[0]
     return make(world)
 

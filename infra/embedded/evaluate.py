@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM
 
 from infra.arithmetic import value
-from infra.embedded.dialogues import Conversation, held_out
+from infra.embedded.agent import TOOLS
+from infra.embedded.dialogues import STANDARD, Conversation, held_out
 from infra.embedded.template import CHECKPOINT, read_answer, render_prompt
 from infra.embedded.toolbox import Toolbox
 from infra.embedded.vocabulary import token_id
@@ -69,6 +70,30 @@ class Score:
         tried = Counter(skill for verdict in self.verdicts for skill in verdict.skills)
         wrong = Counter(verdict.skills[-1] for verdict in self.failures)
         return {skill: (count - wrong[skill], count) for skill, count in sorted(tried.items())}
+
+
+def aspects(conversation: Conversation) -> frozenset[str]:
+    """Name what makes a conversation harder than one question to the demo agent."""
+    given = {tool["function"]["name"]: tool["function"]["description"] for tool in TOOLS}
+    offered = [tool["function"] for tool in conversation.setting.tools]
+    found = {
+        "five turns": len(conversation.turns) >= 5,
+        "several calls": any(len(turn.calls) > 1 for turn in conversation.turns),
+        "tool error": any(turn.skill == "sum that fails" for turn in conversation.turns),
+        "changed tool": any(each["description"] != given[each["name"]] for each in offered),
+        "other setting": conversation.setting != STANDARD,
+    }
+    return frozenset(name for name, holds in found.items() if holds)
+
+
+def by_aspect(conversations: Sequence[Conversation], result: Score) -> dict[str, tuple[int, int]]:
+    """Count right conversations and all of each aspect; `conversations` are those judged, in order."""
+    counts: dict[str, tuple[int, int]] = {}
+    for conversation, verdict in zip(conversations, result.verdicts, strict=True):
+        for aspect in aspects(conversation):
+            right, tried = counts.get(aspect, (0, 0))
+            counts[aspect] = (right + (verdict.fault is None), tried + 1)
+    return dict(sorted(counts.items()))
 
 
 def score(

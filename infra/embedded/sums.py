@@ -182,7 +182,7 @@ def _number(world: World) -> str:
     chance = world.chance
     digits = chance.choices((1, 2, 3, 4, 5, 6), (20, 32, 22, 13, 7, 6))[0]
     number = chance.randint(10 ** (digits - 1), 10**digits - 1)
-    if chance.random() < 0.1:
+    if chance.random() < (0.14 if world.split == "train" else 0.1):
         # runs of one digit are the hardest to copy: 99999, 1000, 5500
         lead = chance.randint(1, digits)
         return (str(number)[:1] * lead).ljust(digits, chance.choice("0" + str(number)[-1]))

@@ -1,13 +1,14 @@
-"""Trains the embedded model from nothing: `python -m infra.embedded.train --out DIR [--minutes 75] [--resume]`.
+"""Trains the embedded model: `python -m infra.embedded.train --out DIR [--steps N] [--start CHECKPOINT] [--resume]`.
 
-The budget is time: the learning rate follows the share of the minutes used. The batches depend on the seed alone; how
-many of them are seen depends on the machine.
+The budget is a number of steps: the learning rate follows the share of them that is done, and the batches depend on the
+seed and the step alone, so a second training sees the same conversations in the same order on any machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from time import monotonic
 from typing import Any, Final
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from infra.embedded.batches import copying, prompt_text, stream
@@ -32,6 +34,9 @@ _BATCHES_PER_STEP: Final = 2
 _MUON_RATE: Final = 0.004
 _ADAM_RATE: Final = 0.003
 _MEAN_KEEPS: Final = 0.985
+_SECOND_STAGE: Final = 10_000_000
+"""What a training that starts from a checkpoint adds to its seeds: it sees other conversations than the first."""
+_SECOND_STAGE_RATE: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -47,12 +52,15 @@ class Progress:
 class Training:
     """One training: the network, its running mean (which is what gets saved), and its optimisers."""
 
-    def __init__(self, folder: Path, minutes: float, every: float) -> None:
+    def __init__(self, folder: Path, steps: int, every: float, start: Path | None = None) -> None:
         self.folder = folder
-        self.seconds = minutes * 60
+        self.steps = steps
         self.every = every * 60
-        self.tokenizer = _tokenizer(folder)
+        self.start = start
+        self.tokenizer = _tokenizer(folder, start)
         self.network = new_network(self.tokenizer.get_vocab_size(), _SEED)
+        if start is not None:
+            self.network.load_state_dict(load_file(start / "model.safetensors"), strict=False)
         matrices = [p for p in self.network.model.layers.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
         others = [p for p in self.network.parameters() if id(p) not in chosen]
@@ -62,10 +70,10 @@ class Training:
         self.progress = Progress()
 
     def run(self) -> None:
-        """Train until the time is used up, saving and evaluating on the way."""
-        batches = stream(self.folder / "tokenizer.json", _SEED + self.progress.step)
+        """Train until the steps are done, saving and evaluating on the way."""
+        batches = stream(self.folder / "tokenizer.json", self._first_seed + self.progress.step)
         started = monotonic() - self.progress.seconds
-        while self.progress.seconds < self.seconds:
+        while self.progress.step < self.steps:
             spent = self._step(batches)
             self.progress.seconds = monotonic() - started
             if self.progress.step % 50 == 0:
@@ -80,11 +88,15 @@ class Training:
         self.save()
         self.evaluate(500)
 
+    @property
+    def _first_seed(self) -> int:
+        return _SEED if self.start is None else _SEED + _SECOND_STAGE
+
     def _step(self, batches: Any) -> float:
         self._set_rates()
         total, judged = torch.zeros(()), 0
         step_batches = list(islice(batches, _BATCHES_PER_STEP))
-        if self.progress.step < _COPYING_STEPS:
+        if self.start is None and self.progress.step < _COPYING_STEPS:
             step_batches[0] = copying(_SEED + self.progress.step, self.network.config.vocab_size)
         expected = sum(int(batch.judged[:, 1:].sum()) for batch in step_batches)
         for batch in step_batches:
@@ -110,8 +122,9 @@ class Training:
             self.mean[name].lerp_(parameter, 1 - keeps)
 
     def _set_rates(self) -> None:
-        used = self.progress.seconds / self.seconds
+        used = self.progress.step / self.steps
         rate = min(1.0, (self.progress.step + 1) / 60, max(0.02, (1 - used) / 0.6))
+        rate *= 1.0 if self.start is None else _SECOND_STAGE_RATE
         for optimiser, full in ((self.muon, _MUON_RATE), (self.adam, _ADAM_RATE)):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
@@ -143,9 +156,13 @@ class Training:
         _say(report(score_together(held_out(count), Greedy(self.folder).answers)))
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path, start: Path | None) -> Tokenizer:
     file = folder / "tokenizer.json"
-    if not file.exists():
+    if start is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copyfile(start / name, folder / name)
+    elif not file.exists():
         texts = [prompt_text(STANDARD)] * 50
         for setting in (STANDARD, BARE):
             conversations = islice(training(_SEED, setting), _CORPUS // 2)
@@ -167,13 +184,14 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the training's state")
-    parser.add_argument("--minutes", type=float, default=75.0, help="time to train")
+    parser.add_argument("--steps", type=int, default=2600, help="steps of about 8,000 tokens (default: %(default)s)")
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to go on from, at half the rate")
     parser.add_argument("--every", type=float, default=8.0, help="minutes between saves")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last save")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    job = Training(chosen.out, chosen.minutes, chosen.every)
+    job = Training(chosen.out, chosen.steps, chosen.every, chosen.start)
     if chosen.resume:
         job.resume()
     job.run()
