@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, get_type_hints, overload
 
@@ -56,6 +56,8 @@ class Tool:
     arguments: type[msgspec.Struct]
     context: str | None
     """Name of the parameter that takes the `ToolContext`."""
+    approval: bool = False
+    """Whether a person must agree to each call."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -66,7 +68,7 @@ class Tool:
     def binding(self) -> ToolBinding:
         """What a run records of the tool."""
         digest = blake2b(codec.encode(self.spec), digest_size=8).hexdigest()
-        return ToolBinding(name=self.name, effect=self.effect, digest=digest)
+        return ToolBinding(name=self.name, effect=self.effect, digest=digest, approval=self.approval)
 
     async def call(self, arguments: str, context: ToolContext) -> str:
         """Run the function on the model's JSON arguments and return what the model reads.
@@ -97,11 +99,18 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 
 
 @overload
-def tool(*, name: str | None = None, effect: ToolEffect = "once") -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    *, name: str | None = None, effect: ToolEffect = "once", approval: bool = False
+) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
 def tool(
-    function: Callable[..., Any] | None = None, /, *, name: str | None = None, effect: ToolEffect = "once"
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    effect: ToolEffect = "once",
+    approval: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -110,6 +119,7 @@ def tool(
         name: what the model calls it; the function's name by default.
         effect: what a second execution would do. `pure` and `idempotent` tools run again after a crash, `once`
             tools (the default) never do.
+        approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
@@ -117,7 +127,7 @@ def tool(
     """
     if function is not None:
         return _made(function, function.__name__, effect)
-    return lambda decorated: _made(decorated, name or decorated.__name__, effect)
+    return lambda decorated: replace(_made(decorated, name or decorated.__name__, effect), approval=approval)
 
 
 def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from schemas.commands import CloudCommand, Command, CommandData, Generate, RunAgent
+from schemas.commands import Approve, CloudCommand, Command, CommandData, Deny, Generate, RunAgent
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
 from schemas.messages import Message
@@ -26,7 +26,12 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 EVENT_TYPES: dict[str, type[Any]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
 """Tag to class of every event."""
 
-_VERBS: dict[tuple[str, str], type[Any]] = {("agent", "run"): RunAgent, ("generation", "generate"): Generate}
+_VERBS: dict[tuple[str, str], type[Any]] = {
+    ("agent", "run"): RunAgent,
+    ("agent", "approve"): Approve,
+    ("agent", "deny"): Deny,
+    ("generation", "generate"): Generate,
+}
 
 
 def encode(value: object) -> bytes:

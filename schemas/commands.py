@@ -33,6 +33,25 @@ class RunAgent(Wire, frozen=True, tag="run"):
     temperature: Temperature | None = None
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
+    approvals: Literal["ask", "refuse"] = "ask"
+    """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
+    refusal that the model is told."""
+
+
+class Approve(Wire, frozen=True, tag="approve"):
+    """Let a tool call that waits for approval run. `in.<tenant>.agent.<thread>.approve`."""
+
+    effect: str
+    """Of the `approval.requested`."""
+
+
+class Deny(Wire, frozen=True, tag="deny"):
+    """Refuse a tool call that waits for approval. `in.<tenant>.agent.<thread>.deny`."""
+
+    effect: str
+    """Of the `approval.requested`."""
+    reason: str = ""
+    """Told to the model."""
 
 
 class Generate(Wire, frozen=True, tag="generate"):
@@ -48,7 +67,7 @@ class Generate(Wire, frozen=True, tag="generate"):
     stop: tuple[StopText, ...] = ()
 
 
-CommandData = RunAgent | Generate
+CommandData = RunAgent | Approve | Deny | Generate
 
 
 class Command(Wire, frozen=True):

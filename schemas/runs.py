@@ -63,6 +63,8 @@ class ToolBinding(Wire, frozen=True):
     effect: ToolEffect
     digest: str
     """Hash of its description and schema as the model sees them."""
+    approval: bool = False
+    """Whether a person must agree to each call."""
 
 
 class Profile(Wire, frozen=True):
@@ -121,6 +123,31 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+
+
+class ApprovalRequested(Wire, frozen=True, tag="approval.requested"):
+    """The model wants a tool that needs a person's agreement: the call waits, for as long as it takes."""
+
+    effect: str
+    """Structural: `<run>-<step>-t<index>`, what the `tool.called` will have; an answer names it."""
+    call: ToolCall
+
+
+class ApprovalGiven(Wire, frozen=True, tag="approval.given"):
+    """Somebody agreed; the call's `tool.called` follows."""
+
+    effect: str
+    by: str
+    """Source of the command."""
+
+
+class ApprovalDenied(Wire, frozen=True, tag="approval.denied"):
+    """Somebody refused; the call's `tool.failed` follows."""
+
+    effect: str
+    by: str
+    """Source of the command."""
+    reason: str = ""
 
 
 class ToolCalled(Wire, frozen=True, tag="tool.called"):
@@ -203,6 +230,9 @@ Event = (
     | ModelCalled
     | ModelReturned
     | ModelFailed
+    | ApprovalRequested
+    | ApprovalGiven
+    | ApprovalDenied
     | ToolCalled
     | ToolReturned
     | ToolFailed

@@ -53,7 +53,8 @@ class AgentPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the agent a command names, and fix its profile."""
-        assert isinstance(command.data, RunAgent)
+        if not isinstance(command.data, RunAgent):
+            return Asked(command)  # an approval is about a run that has its profile
         agent = self._agents.get(command.data.agent)
         if agent is None:
             known = ", ".join(sorted(self._agents))

@@ -13,6 +13,9 @@ from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.messages import Message, ToolCall, Usage
 from schemas.runs import (
+    ApprovalDenied,
+    ApprovalGiven,
+    ApprovalRequested,
     CommandAccepted,
     CommandRefused,
     MemoryWritten,
@@ -38,12 +41,17 @@ BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 """Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
 
+ToolEvent = ApprovalRequested | ApprovalGiven | ApprovalDenied | ToolCalled | ToolResult
+
+
 class Pending(msgspec.Struct, frozen=True):
     """A tool call of the step under way."""
 
     effect: str
     call: ToolCall
     result: str | None = None
+    waits: bool = False
+    """For a person's agreement: it was not called yet."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -119,22 +127,39 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
             after = _answered(state, state.runs[name], event)
         case ModelFailed():
             after = _with(state, replace(state.runs[name], asking=None))
-        case ToolCalled(effect=effect, call=call):
-            run = state.runs[name]
-            after = _with(state, replace(run, pending=(*run.pending, Pending(effect, call))))
-        case ToolReturned() | ToolFailed() | ToolIndeterminate():
-            after = _resolved(state, state.runs[name], event)
         case RunFinished() | RunFailed():
             after = _over(state, name, event)
         case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten() | OwnershipTaken():
             after = state
         case _:
-            assert_never(event)
+            after = _evolve_call(state, state.runs[name], event)
     return after
+
+
+def _evolve_call(state: Conversation, run: Run, event: ToolEvent) -> Conversation:
+    match event:
+        case ApprovalRequested(effect=effect, call=call):
+            return _with(state, _pending(run, Pending(effect, call, waits=True)))
+        case ApprovalGiven() | ApprovalDenied():
+            # the fact that follows in the same commit says what becomes of the call
+            return state
+        case ToolCalled(effect=effect, call=call):
+            return _with(state, _pending(run, Pending(effect, call)))
+        case ToolReturned() | ToolFailed() | ToolIndeterminate():
+            return _resolved(state, run, event)
+        case _:
+            assert_never(event)
 
 
 def _with(state: Conversation, run: Run) -> Conversation:
     return replace(state, runs={**state.runs, run.id: run})
+
+
+def _pending(run: Run, added: Pending) -> Run:
+    """Add a call, in the place that it had when it was only waiting."""
+    if all(item.effect != added.effect for item in run.pending):
+        return replace(run, pending=(*run.pending, added))
+    return replace(run, pending=tuple(added if item.effect == added.effect else item for item in run.pending))
 
 
 def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:

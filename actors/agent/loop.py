@@ -11,12 +11,15 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import BROKEN_OFF, Conversation, Run, evolve, incoming
+from actors.agent.conversation import BROKEN_OFF, Conversation, Pending, Run, evolve, incoming
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import Command, RunAgent
+from schemas.commands import Approve, Command, Deny, RunAgent
 from schemas.context import Context
 from schemas.messages import Message, ToolCall, misplaced_in
 from schemas.runs import (
+    ApprovalDenied,
+    ApprovalGiven,
+    ApprovalRequested,
     CommandAccepted,
     CommandRefused,
     Event,
@@ -71,8 +74,10 @@ class ConversationMachine:
         return state.refused.get(command)
 
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
-        """Take a run on, queue it behind the active one, or refuse it."""
+        """Take a run on, queue it behind the active one, or refuse it; or settle whether a waiting tool may run."""
         command = asked.command
+        if isinstance(command.data, Approve | Deny):
+            return _settle(state, command, command.data)
         problem = asked.missing or _unfit(state, command)
         if problem is not None or asked.profile is None:
             problem = problem or Problem(kind="unknown_agent", message="no such agent", field="agent")
@@ -112,7 +117,8 @@ class ConversationMachine:
             return []
         if run.asking is not None:
             return [_call_model(state, run, run.asking)]
-        return [_call_tool(state, run, item.effect, item.call) for item in run.pending if item.result is None]
+        begun = [item for item in run.pending if item.result is None and not item.waits]
+        return [_call_tool(state, run, item.effect, item.call) for item in begun]
 
 
 class _Folding:
@@ -203,18 +209,64 @@ def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:
         message = f"the agent still wanted tools after {run.step} model calls (max_steps)"
         _end(folding, run, RunFailed(problem=Problem(kind="max_steps", message=message), steps=run.step))
         return
-    tools = {tool.name: tool for tool in run.profile.tools}
     for index, call in enumerate(answer.tool_calls):
-        effect = f"{run.id}-{run.step}-t{index}"
-        if call.name in tools:
-            called = ToolCalled(effect=effect, call=call, effect_class=tools[call.name].effect)
-            folding.emit("run", run.id, called)
-            folding.effects.append(_call_tool(folding.state, run, effect, call))
-        else:
-            known = ", ".join(tools) or "none"
-            content = f"error: no tool named {call.name!r} (tools: {known})"
-            folding.emit("run", run.id, ToolFailed(effect=effect, call_id=call.id, content=content))
-    _after_tool(folding, folding.state.runs[run.id])
+        _after_wish(folding, run, f"{run.id}-{run.step}-t{index}", call)
+    _after_tool(folding, run)
+
+
+def _after_wish(folding: _Folding, run: Run, effect: str, call: ToolCall) -> None:
+    """Call the tool that the model wants, ask whether it may be called, or tell the model why not."""
+    tools = {tool.name: tool for tool in run.profile.tools}
+    command = folding.state.commands[run.id].data
+    if call.name not in tools:
+        known = ", ".join(tools) or "none"
+        _refuse_tool(folding, run, effect, call, f"no tool named {call.name!r} (tools: {known})")
+    elif not tools[call.name].approval:
+        _begin_tool(folding, run, effect, call)
+    elif isinstance(command, RunAgent) and command.approvals == "refuse":
+        message = f"{call.name!r} needs a person's approval, which cannot be asked for here"
+        _refuse_tool(folding, run, effect, call, message)
+    else:
+        folding.emit("run", run.id, ApprovalRequested(effect=effect, call=call))
+
+
+def _begin_tool(folding: _Folding, run: Run, effect: str, call: ToolCall) -> None:
+    begun = _call_tool(folding.state, run, effect, call)
+    folding.emit("run", run.id, begun.called)
+    folding.effects.append(begun)
+
+
+def _refuse_tool(folding: _Folding, run: Run, effect: str, call: ToolCall, why: str) -> None:
+    folding.emit("run", run.id, ToolFailed(effect=effect, call_id=call.id, content=f"error: {why}"))
+
+
+def waiting(state: Conversation) -> tuple[Pending, ...]:
+    """List the tool calls of the active run that wait for approval."""
+    run = state.runs.get(state.active or "")
+    return () if run is None else tuple(item for item in run.pending if item.waits and item.result is None)
+
+
+def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Decision:
+    """Let the call run, or tell the model that it may not; the first answer counts."""
+    item = next((item for item in waiting(state) if item.effect == data.effect), None)
+    if item is None or state.active is None:
+        names = ", ".join(repr(item.effect) for item in waiting(state)) or "none"
+        message = f"no tool call {data.effect!r} waits for approval in thread {state.thread!r} (waiting: {names})"
+        problem = Problem(kind="invalid", message=message, field="effect")
+        return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
+    run = state.runs[state.active]
+    folding = _Folding(state)
+    folding.emit("thread", state.thread, CommandAccepted(command=command))
+    match data:
+        case Approve():
+            folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
+            _begin_tool(folding, run, item.effect, item.call)
+        case Deny(reason=reason):
+            folding.emit("run", run.id, ApprovalDenied(effect=item.effect, by=command.source, reason=reason))
+            why = f"the call of {item.call.name!r} was not approved" + (f": {reason}" if reason else "")
+            _refuse_tool(folding, run, item.effect, item.call, why)
+            _after_tool(folding, run)
+    return folding.decision()
 
 
 def _after_tool(folding: _Folding, run: Run) -> None:

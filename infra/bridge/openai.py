@@ -156,6 +156,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
             temperature=request.temperature,
             seed=request.seed,
             max_tokens=limit,
+            approvals="refuse",
         )
     stop = request.stop or ()
     return Generate(

@@ -9,9 +9,12 @@ import msgspec
 
 from bus.store import StoredEvent, StoredStep, ThreadSummary
 from schemas import codec
-from schemas.commands import Generate, RunAgent
+from schemas.commands import Approve, Command, Deny, Generate, RunAgent
 from schemas.generation import request_id
 from schemas.runs import (
+    ApprovalDenied,
+    ApprovalGiven,
+    ApprovalRequested,
     CommandAccepted,
     CommandRefused,
     Event,
@@ -113,8 +116,7 @@ def _told(event: Event) -> tuple[str, str]:
     """Say who did it, and what in one line."""
     match event:
         case CommandAccepted(command=command):
-            what = f"run {command.data.agent}" if isinstance(command.data, RunAgent) else f"ask {command.data.model}"
-            return command.source or "client", f"{what} (command {command.id})"
+            return command.source or "client", f"{_asked_for(command)} (command {command.id})"
         case CommandRefused(command=command, problem=problem):
             return command.source or "client", f"refused: {problem.message}"
         case MessageAdded(message=message):
@@ -123,6 +125,16 @@ def _told(event: Event) -> tuple[str, str]:
             return "memory", f"{topic!r} = {text!r}"
         case _:
             return _told_of_run(event)
+
+
+def _asked_for(command: Command) -> str:
+    match command.data:
+        case RunAgent(agent=agent):
+            return f"run {agent}"
+        case Generate(model=model):
+            return f"ask {model}"
+        case Approve(effect=effect) | Deny(effect=effect):
+            return f"{command.verb} {effect}"
 
 
 def _told_of_run(event: Event) -> tuple[str, str]:
@@ -149,6 +161,12 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
             told = ("model", f"wants {wants}" if calls else repr(text))
         case ModelFailed(problem=problem):
             told = ("model", f"{problem.kind}: {problem.message}")
+        case ApprovalRequested(call=call):
+            told = ("agent", f"may it? {call.name} {call.arguments}")
+        case ApprovalGiven(by=by):
+            told = (by or "client", "it may")
+        case ApprovalDenied(by=by, reason=reason):
+            told = (by or "client", f"it may not{': ' if reason else ''}{reason}")
         case ToolCalled(call=call):
             told = ("agent", f"{call.name} {call.arguments}")
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):

@@ -9,6 +9,9 @@ from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.runs import (
+    ApprovalDenied,
+    ApprovalGiven,
+    ApprovalRequested,
     CommandAccepted,
     CommandRefused,
     Event,
@@ -100,6 +103,9 @@ EXAMPLES: tuple[Event, ...] = (
         engine="ostinato-mini",
     ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
+    ApprovalRequested(effect="run-1-1-t0", call=_CALL),
+    ApprovalGiven(effect="run-1-1-t0", by="cli"),
+    ApprovalDenied(effect="run-1-1-t0", by="cli", reason="too dear"),
     ToolCalled(effect="run-1-1-t0", call=_CALL, effect_class="once"),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
