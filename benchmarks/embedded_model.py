@@ -22,7 +22,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.embedded_agents import MOST, agent_name, conversation, thread_name
-from infra.cli.run import agent_command
+from infra.cli.asking import agent_command
 from infra.embedded.dialogues import Conversation
 from infra.embedded.evaluate import (
     FULL,

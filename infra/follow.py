@@ -14,7 +14,7 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.live import watching
 from schemas import codec
-from schemas.commands import Command
+from schemas.commands import Approve, Command, Deny
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import CommandRefused
 
@@ -32,15 +32,19 @@ ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
 
 
 def entity_of(command: Command) -> tuple[str, str]:
-    """Name the entity a command is about: a run is named after its command."""
+    """Name the entity a command is about: a run is named after its command, an approval's effect after its run."""
+    if isinstance(command.data, Approve | Deny):
+        return "run", command.data.effect.rsplit("-", 2)[0]
     kind = _ENTITY[command.kind]
     return kind, command.id if kind == "run" else command.thread
 
 
 async def follow(
-    connection: Connection, read_back: ReadBack, command: Command, timeout_s: float = 600.0
+    connection: Connection, read_back: ReadBack, command: Command, timeout_s: float = 600.0, after: int = 0
 ) -> AsyncIterator[Frame]:
     """Send `command`; yield its outcome, then events and deltas in order, each once, until the last event.
+
+    Of an entity that is there already (an approval's run), what comes after version `after` is yielded.
 
     Live frames may be lost with a connection; what is missing is read back from the recorded log, so that the
     sequence of events has no gap. A delta that overlaps text already yielded is cut.
@@ -52,7 +56,7 @@ async def follow(
     """
     kind, entity = entity_of(command)
     outcome_subject = subjects.live(command.tenant, "command", command.id)
-    order = _Order(kind, command.thread)
+    order = _Order(kind, command.thread, after)
     deadline = time.monotonic() + timeout_s
     async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
@@ -60,7 +64,7 @@ async def follow(
             frame = await watcher.next(min(_SILENCE_S, left))
             frames: list[Frame] = [] if frame is None else [frame]
             if frame is None or (isinstance(frame, Committed) and frame.version > order.version + 1):
-                frames = [*await _missed(read_back, command, order.version), *frames]
+                frames = [*await _missed(read_back, command, order.version, after), *frames]
             for ordered in (passed for candidate in frames for passed in order.take(candidate)):
                 yield ordered
             if order.over:
@@ -68,7 +72,23 @@ async def follow(
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
 
 
-async def _missed(read_back: ReadBack, command: Command, version: int) -> list[Frame]:
+async def send(connection: Connection, command: Command, timeout_s: float = 10.0) -> Outcome:
+    """Send `command` and return what became of it.
+
+    Raises:
+        TimeoutError: nobody said within `timeout_s` seconds; the command may still be taken.
+        Refused: the command stream does not take the command.
+        Unavailable: no NATS.
+    """
+    async with watching(connection, subjects.live(command.tenant, "command", command.id)) as watcher:
+        await send_command(connection, command)
+        frame = await watcher.next(timeout_s)
+    if not isinstance(frame, Outcome):
+        raise TimeoutError(f"nobody answered command {command.id!r} within {timeout_s:.0f} s")
+    return frame
+
+
+async def _missed(read_back: ReadBack, command: Command, version: int, after: int) -> list[Frame]:
     """Read back what was missed; nothing while the record cannot be reached: it is asked again soon.
 
     As long as nothing was heard at all, that may be the command's refusal: an event of its thread.
@@ -76,7 +96,7 @@ async def _missed(read_back: ReadBack, command: Command, version: int) -> list[F
     tenant, thread = command.tenant, command.thread
     try:
         events = await read_back(tenant, thread, *entity_of(command), version)
-        if not events and not version:
+        if not events and version == after:
             events = await read_back(tenant, thread, "thread", thread, 0)
     except (BusError, TimeoutError) as error:
         log.warning("reading back: %s", error)
@@ -95,10 +115,10 @@ def _of_command(event: Committed, command: Command) -> Frame | None:
 class _Order:
     """Lets each frame of one thread's entity pass once and in order."""
 
-    def __init__(self, kind: str, thread: str) -> None:
+    def __init__(self, kind: str, thread: str, after: int = 0) -> None:
         self._last = _LAST[kind]
         self._thread = thread
-        self.version = 0
+        self.version = after
         self.over = False
         self._effect = ""
         self._length = 0

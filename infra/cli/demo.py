@@ -7,7 +7,7 @@ import asyncio
 import shlex
 import sys
 
-from infra.cli.run import agent_command
+from infra.cli.asking import agent_command
 from infra.cli.speech import Speech
 from infra.cli.stack import program, progress_line, settings_from
 from infra.follow import follow

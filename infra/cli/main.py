@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     _stack(
         commands.add_parser("demo", help="hold a short conversation with the demo agent, then stop"), "infra.cli.demo"
     )
-    _run(commands.add_parser("run", help="send a message to an agent of the running stack"))
+    _chat(commands.add_parser("chat", help="talk with an agent or model of the running stack"))
+    _run(commands.add_parser("run", help="send one message to an agent or model of the running stack"))
     _replay(commands.add_parser("replay", help="read, show and verify what happened"))
     return whole
 
@@ -59,11 +60,25 @@ def _stack(parser: argparse.ArgumentParser, module: str) -> None:
     parser.add_argument("--agent-processes", type=_positive, default=1, help="how many processes run agents")
 
 
+def _chat(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.chat")
+    _data(parser)
+    parser.add_argument(
+        "partner",
+        metavar="AGENT|MODEL",
+        nargs="?",
+        default="agent/demo",
+        help="agent/NAME or NAME an agent, a served model's name that model alone (default: %(default)s)",
+    )
+    parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
+    parser.add_argument("--json", action="store_true", help="print every frame as a JSON line; each line in a message")
+
+
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="infra.cli.run")
     _data(parser)
-    parser.add_argument("agent", metavar="AGENT", help="an agent's name, such as demo")
-    parser.add_argument("text", metavar="TEXT", help="what to say to it; - reads standard input")
+    parser.add_argument("agent", metavar="AGENT|MODEL", help="an agent's name, such as demo, or a served model's")
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say to it; - or nothing reads a pipe")
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
     parser.add_argument("--json", action="store_true", help="print every frame as a JSON line")
 

@@ -1,4 +1,4 @@
-"""`ostinato run AGENT "text"`: one message to an agent of the running stack, its answer as it comes."""
+"""`ostinato run AGENT "text"`: one message to an agent or model of the running stack, its answer as it comes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ import argparse
 import asyncio
 import sys
 
-from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from bus import subjects
 from bus.connection import Connection
 from infra.access import runtime_of
+from infra.cli.asking import agent_command, model_command, partner_of, served_by, unicode_text
 from infra.cli.speech import Speech
+from infra.cli.terminal import style_for
 from infra.follow import follow
 from infra.readback import LateStore
 from schemas import codec
-from schemas.commands import Command, RunAgent
-from schemas.times import rfc3339
+from schemas.messages import Message
 
 
 def main(options: argparse.Namespace) -> int:
-    """Send the message, print the answer; exit code 1 if there is none."""
-    return asyncio.run(_run(options))
+    """Send the message, print the answer; exit code 1 if there is none, 2 if there is no message."""
+    if options.text is None and sys.stdin.isatty():
+        sys.stderr.write("ostinato run: give TEXT, or pipe it in\n")
+        return 2
+    given = sys.stdin.read() if options.text in {None, "-"} else options.text
+    return asyncio.run(_run(options, unicode_text(given)))
 
 
-async def _run(options: argparse.Namespace) -> int:
+async def _run(options: argparse.Namespace, text: str) -> int:
     runtime = runtime_of(options.data)
-    given = sys.stdin.read() if options.text == "-" else options.text
-    text = given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    command = agent_command(options.agent, text, options.thread)
+    partner = partner_of(options.agent, await asyncio.to_thread(served_by, runtime))
+    if partner.kind == "model" and options.thread is not None:
+        sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
+        return 2
+    if partner.kind == "model":
+        command = model_command(partner.name, [Message(role="user", content=text)])
+    else:
+        command = agent_command(partner.name, text, options.thread)
     speech = Speech(sys.stdout)
     async with (
         await Connection.open(runtime.urls["nats"], "run") as connection,
@@ -40,26 +48,13 @@ async def _run(options: argparse.Namespace) -> int:
                 speech.say(frame)
             sys.stdout.flush()
             speech.note(frame)
-    if speech.problem is not None:
-        sys.stderr.write(f"ostinato: {speech.problem.message}\n")
-        return 1
     if not options.json:
-        sys.stdout.write("\n")
-        sys.stderr.write(f"thread {command.thread}  (continue it with --thread {command.thread})\n")
+        speech.end()
+    style = style_for(sys.stderr)
+    if speech.problem is not None:
+        sys.stderr.write(style.problem(f"ostinato: {speech.problem.message}") + "\n")
+        return 1
+    if not options.json and partner.kind == "agent":
+        hint = f"thread {command.thread}  (continue it with --thread {command.thread})"
+        sys.stderr.write(style.aside(hint) + "\n")
     return 0
-
-
-def agent_command(agent: str, text: str, thread: str | None, tenant: str = "default") -> Command:
-    """Make the command that runs an agent on a message, in a thread that exists or in a new one."""
-    ids, chance = SystemIds(), SystemChance()
-    return Command(
-        id=ids.new("r"),
-        tenant=tenant,
-        kind="agent",
-        thread=subjects.checked(thread, "thread") if thread is not None else ids.new("t"),
-        verb="run",
-        data=RunAgent(agent=agent, text=text, thread="any" if thread is None else "existing"),
-        source="cli",
-        time=rfc3339(SystemClock().now()),
-        traceparent=f"00-{chance.bits(128):032x}-{chance.bits(64):016x}-01",
-    )

@@ -1,22 +1,37 @@
-"""Frames of a run as a person reads them in a terminal: text as it comes, tool calls in brackets."""
+"""Frames of a run as a person reads them in a terminal: text as it comes, tool calls in brackets as they run."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TextIO
 
 import msgspec
 
+from infra.cli.terminal import Style, printable, style_for
 from schemas import codec
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import ToolCall
-from schemas.runs import Problem, ToolCalled, ToolFailed, ToolReturned
+from schemas.runs import ModelReturned, Problem, RunQueued, ToolCalled, ToolFailed, ToolIndeterminate, ToolReturned
 
 
 class Speech:
-    """Prints one run."""
+    """Prints one run or generation."""
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: TextIO, style: Style | None = None) -> None:
         self._output = output
+        self._style = style or style_for(output)
+        self._clean = printable if output.isatty() else str
+        self._calls: dict[str, tuple[ToolCall, str]] = {}
+        """Tools under way, by effect: the call, and when it began."""
+        self._wanted: dict[str, str] = {}
+        """Names of the tools that the model asked for, by effect."""
+        self._bracket = ""
+        """Effect of the tool call whose line is not ended."""
+        self._effect, self._length = "", 0
+        self._fresh = True
+        """Whether the cursor is at the beginning of a line."""
+        self.text = ""
+        """What the model has said in its last call."""
         self.problem: Problem | None = None
         """Why there is no answer."""
 
@@ -25,22 +40,83 @@ class Speech:
         match frame:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
-            case Committed(type="run.failed", data=data):
+            case Committed(type="run.failed" | "model.failed", data=data):
                 self.problem = codec.decode(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["problem"], Problem)
+            case Committed(type="model.returned", data=data):
+                answer: ModelReturned = codec.decode(data, ModelReturned)
+                self.text = answer.text
+                if answer.finish_reason in {"abort", "error", "timeout"}:
+                    message = f"the model's answer was broken off ({answer.finish_reason})"
+                    self.problem = Problem(kind="engine", message=message)
             case _:
                 pass
 
     def say(self, frame: Frame) -> None:
         """Print what a frame adds."""
         match frame:
-            case Delta(text=text):
-                self._output.write(text)
-            case Committed(type="tool.called", data=data):
-                call: ToolCall = codec.decode(data, ToolCalled).call
-                self._output.write(f"[{call.name} {call.arguments}")
-            case Committed(type="tool.returned", data=data):
-                self._output.write(f" -> {codec.decode(data, ToolReturned).content}]\n")
-            case Committed(type="tool.failed", data=data):
-                self._output.write(f" -> {codec.decode(data, ToolFailed).content}]\n")
+            case Delta(effect=effect, text=text):
+                self._say_text(effect, text)
+            case Committed(type="model.returned", data=data):
+                said: ModelReturned = codec.decode(data, ModelReturned)
+                self._say_text(said.effect, said.text[self._length if said.effect == self._effect else 0 :])
+                for index, call in enumerate(said.tool_calls):
+                    self._wanted[f"{said.effect.removesuffix('m')}t{index}"] = call.name
+            case Committed(type="run.queued", data=data):
+                self._aside(f"[waits for run {codec.decode(data, RunQueued).behind}]\n")
+            case Committed(type="tool.called", data=data, time=time):
+                self._begin(codec.decode(data, ToolCalled), time)
+            case Committed(type="tool.returned", data=data, time=time):
+                self._end(codec.decode(data, ToolReturned), time)
+            case Committed(type="tool.failed", data=data, time=time):
+                self._end(codec.decode(data, ToolFailed), time)
+            case Committed(type="tool.indeterminate", data=data, time=time):
+                self._end(codec.decode(data, ToolIndeterminate), time)
             case _:
                 pass
+
+    def end(self) -> None:
+        """End the line, if something stands on it."""
+        if not self._fresh:
+            self._output.write("\n")
+        self._fresh, self._bracket = True, ""
+
+    def _say_text(self, effect: str, text: str) -> None:
+        if effect != self._effect:
+            self._effect, self._length = effect, 0
+        if not text:
+            return
+        self._length += len(text)
+        if self._bracket:
+            self.end()
+        clean = self._clean(text)
+        self._output.write(clean)
+        self._fresh = clean.endswith("\n") if clean else self._fresh
+
+    def _begin(self, called: ToolCalled, time: str) -> None:
+        self._calls[called.effect] = (called.call, time)
+        self.end()
+        self._aside(f"[{called.call.name} {called.call.arguments}")
+        self._bracket = called.effect
+
+    def _end(self, result: ToolReturned | ToolFailed | ToolIndeterminate, time: str) -> None:
+        call, began = self._calls.pop(result.effect, (None, time))
+        if self._bracket != result.effect:
+            # another call's line came between, or the tool was never called
+            self.end()
+            self._aside(f"[{self._wanted.get(result.effect, 'tool')}")
+        seconds = "" if call is None else f"  {_seconds(began, time):.2f} s"
+        text = f" -> {self._clean(result.content)}"
+        failed = not isinstance(result, ToolReturned)
+        self._output.write(self._style.problem(text) if failed else self._style.aside(text))
+        self._aside(f"{seconds}]\n")
+        self._bracket = ""
+
+    def _aside(self, text: str) -> None:
+        body = self._clean(text).rstrip("\n")
+        self._output.write(self._style.aside(body) + ("\n" if text.endswith("\n") else ""))
+        self._fresh = text.endswith("\n")
+
+
+def _seconds(began: str, ended: str) -> float:
+    """Between two times of the log."""
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()

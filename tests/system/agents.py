@@ -19,5 +19,12 @@ def calculator(expression: str, context: ToolContext) -> str:
     return str(eval(expression, {"__builtins__": {}}))
 
 
+@tool(name="calculator", effect="once", approval=True)
+def asking_calculator(expression: str, context: ToolContext) -> str:
+    """Work out an arithmetic expression."""
+    return str(calculator.function(expression, context))
+
+
 counted = Agent("counted", DEMO.instructions, tools=(calculator, *DEMO.tools[1:]))
+careful = Agent("careful", DEMO.instructions, tools=(asking_calculator, *DEMO.tools[1:]))
 rambler = Agent("rambler", "Say something long.", max_tokens=160)

@@ -1,0 +1,93 @@
+"""Whom a terminal talks to, and the commands that it sends them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.runtime.context import SystemChance, SystemClock, SystemIds
+from bus import subjects
+from infra.services.data_directory import Runtime
+from schemas.commands import Approve, Command, CommandData, Deny, Generate, RunAgent
+from schemas.messages import Message
+from schemas.times import rfc3339
+
+AGENT_PREFIX = "agent/"
+_WAIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Partner:
+    """An agent, or a bare model."""
+
+    kind: Literal["agent", "model"]
+    name: str
+
+
+def partner_of(name: str, served: Sequence[str]) -> Partner:
+    """Tell agents from models: `agent/NAME` is an agent, a served model's name that model, any other name an agent."""
+    if name.startswith(AGENT_PREFIX):
+        return Partner("agent", name.removeprefix(AGENT_PREFIX))
+    return Partner("model" if name in served else "agent", name)
+
+
+def served_by(runtime: Runtime, wait_s: float = _WAIT_S) -> list[str]:
+    """List what the running stack serves, agents as `agent/NAME`; nothing when its bridge does not answer."""
+    url = runtime.urls.get("http")
+    if url is None:
+        return []
+    try:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=wait_s) as answer:
+            return [str(model["id"]) for model in json.load(answer)["data"]]
+    except (OSError, ValueError, http.client.HTTPException):
+        return []
+
+
+def agent_command(
+    agent: str,
+    text: str,
+    thread: str | None,
+    tenant: str = "default",
+    approvals: Literal["ask", "refuse"] = "refuse",
+) -> Command:
+    """Make the command that runs an agent on a message, in a thread that exists or in a new one."""
+    ids = SystemIds()
+    where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
+    data = RunAgent(agent=agent, text=text, thread="any" if thread is None else "existing", approvals=approvals)
+    return _command(ids.new("r"), tenant, "agent", where, "run", data)
+
+
+def model_command(model: str, messages: Sequence[Message], tenant: str = "default") -> Command:
+    """Make the command for one answer of a bare model."""
+    identity = SystemIds().new("g")
+    return _command(identity, tenant, "generation", identity, "generate", Generate(model=model, messages=(*messages,)))
+
+
+def approval_command(thread: str, answer: Approve | Deny, tenant: str = "default") -> Command:
+    """Make the command that settles whether a waiting tool call may run."""
+    verb = "approve" if isinstance(answer, Approve) else "deny"
+    return _command(SystemIds().new("a"), tenant, "agent", thread, verb, answer)
+
+
+def unicode_text(given: str) -> str:
+    """Make text that came from a shell or a pipe one that the log can hold."""
+    return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _command(identity: str, tenant: str, kind: str, thread: str, verb: str, data: CommandData) -> Command:
+    chance = SystemChance()
+    return Command(
+        id=identity,
+        tenant=tenant,
+        kind=kind,
+        thread=thread,
+        verb=verb,
+        data=data,
+        source="cli",
+        time=rfc3339(SystemClock().now()),
+        traceparent=f"00-{chance.bits(128):032x}-{chance.bits(64):016x}-01",
+    )

@@ -1,0 +1,111 @@
+"""The running stack for code that is not async: the event loop has a thread of its own.
+
+So the main thread can wait in `input`, where line editing and Ctrl-C live, while the connection stays alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from bus.connection import Connection
+from bus.store import Store, StoredEvent
+from infra.follow import follow, send
+from infra.readback import LateStore
+from infra.services.data_directory import Runtime
+from schemas.commands import Command
+from schemas.live import Frame, Outcome
+
+T = TypeVar("T")
+
+_DAY_S = 86_400.0
+"""A person may take their time over an approval."""
+_POLL_S = 0.05
+_RECORDED_S = 5.0
+
+
+class Session:
+    """Sends commands and hears what becomes of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Runtime, connection: Connection, store: Store) -> None:
+        self._loop = loop
+        self._runtime = runtime
+        self._connection = connection
+        self._store = store
+
+    def follow(self, command: Command, after: int = 0) -> Iterator[Frame]:
+        """Send `command` and yield what follows; closing the iterator stops listening, not what goes on."""
+        heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+
+        async def feed() -> None:
+            async with LateStore(self._runtime.urls["postgres"]) as late:
+                async for frame in follow(self._connection, late.read_back, command, _DAY_S, after):
+                    heard.put(frame)
+
+        feeding = asyncio.run_coroutine_threadsafe(feed(), self._loop)
+        feeding.add_done_callback(lambda _: heard.put(None))
+        try:
+            while (frame := heard.get()) is not None:
+                yield frame
+            feeding.result()
+        finally:
+            feeding.cancel()
+
+    def send(self, command: Command) -> Outcome:
+        """Send `command` and return what became of it."""
+        return _call(self._loop, send(self._connection, command))
+
+    def events(self, tenant: str, thread: str) -> list[StoredEvent]:
+        """Read what is recorded of a thread."""
+        return _call(self._loop, self._store.events_of_thread(tenant, thread))
+
+    def until_recorded(self, tenant: str, kind: str, entity: str, version: int) -> None:
+        """Wait a moment until the recorder has copied what was heard already."""
+
+        async def look() -> None:
+            for _ in range(int(_RECORDED_S / _POLL_S)):
+                if await self._store.events_of_entity(tenant, kind, entity, version - 1):
+                    return
+                await asyncio.sleep(_POLL_S)
+
+        _call(self._loop, look())
+
+
+@contextmanager
+def session(runtime: Runtime) -> Iterator[Session]:
+    """Connect to a running stack.
+
+    Raises:
+        Unavailable: one of its servers does not answer.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="session", daemon=True)
+    thread.start()
+    exits = contextlib.AsyncExitStack()
+
+    async def opened() -> Session:
+        connection = await exits.enter_async_context(await Connection.open(runtime.urls["nats"], "chat"))
+        store = await exits.enter_async_context(await Store.open(runtime.urls["postgres"]))
+        return Session(loop, runtime, connection, store)
+
+    try:
+        yield _call(loop, opened())
+    finally:
+        _call(loop, exits.aclose())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _call(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise

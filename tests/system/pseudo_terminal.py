@@ -1,0 +1,87 @@
+"""A command in a real pseudo-terminal, typed to and read as a person would."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+WAIT_S = 60.0
+CTRL_C, CTRL_D = "\x03", "\x04"
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
+class PseudoTerminal:
+    """Runs a command whose standard streams are a terminal of its own."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        plain = {name: os.environ[name] for name in os.environ if name not in {"NO_COLOR", "FORCE_COLOR"}}
+        self.process = subprocess.Popen(
+            argv,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**plain, "TERM": "xterm", **environment},
+            start_new_session=True,
+            # the terminal becomes the session's, so that Ctrl-C reaches the command as a signal
+            preexec_fn=_take_terminal,  # noqa: PLW1509  one system call, no lock taken
+        )
+        os.close(slave)
+        self.raw = ""
+        self._read = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(WAIT_S)
+        os.close(self._master)
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._master, keys.encode())
+
+    def until(self, text: str) -> str:
+        """Read until `text` appears after what was read before; return what came, without colours."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            seen = _ESCAPES.sub("", self.raw)
+            at = seen.find(text, self._read)
+            if at >= 0:
+                came, self._read = seen[self._read : at + len(text)], at + len(text)
+                return came
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._master], [], [], max(0.0, left))
+            piece = self._piece() if ready else ""
+            assert piece, f"{text!r} did not come; read so far: {self.raw!r}"
+            self.raw += piece
+
+    def end(self) -> int:
+        """Read to the end and return the exit status."""
+        while select.select([self._master], [], [], WAIT_S)[0] and (piece := self._piece()):
+            self.raw += piece
+        return self.process.wait(WAIT_S)
+
+    def _piece(self) -> str:
+        try:
+            return os.read(self._master, 65536).decode("utf-8", "replace")
+        except OSError:  # Linux says so when the other side is closed
+            return ""
+
+
+def _take_terminal() -> None:
+    import fcntl  # noqa: PLC0415  between fork and exec
+    import termios  # noqa: PLC0415
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

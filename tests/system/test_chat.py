@@ -1,0 +1,234 @@
+"""`ostinato chat` in a real pseudo-terminal and in pipes, and tools that wait for a person's approval."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
+from tests.system.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
+
+pytestmark = pytest.mark.servers
+
+PROMPT = "you> "
+
+
+@pytest.fixture
+def witness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the counting tool writes, outside the system."""
+    path = tmp_path / "witness"
+    path.touch()
+    monkeypatch.setenv("OSTINATO_TEST_WITNESS", str(path))
+    return path
+
+
+@pytest.fixture
+def own_stack(witness: Path, system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
+    """A stack to break."""
+    up = start(system_folder / tmp_path.name)
+    yield up
+    assert up.stop() == 0
+
+
+def terminal(up: UpProcess, tmp_path: Path, *argv: str, **environment: str) -> PseudoTerminal:
+    command = [*OSTINATO, "chat", *argv, "--data", str(up.data)]
+    return PseudoTerminal(command, {"XDG_STATE_HOME": str(tmp_path), **environment})
+
+
+def piped(up: UpProcess, text: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    command = [*OSTINATO, *argv, "--data", str(up.data)]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def thread_in(text: str) -> str:
+    found = re.search(r"--thread (\S+)", text)
+    assert found is not None, text
+    return found.group(1)
+
+
+def test_a_conversation_shows_tool_calls_as_they_run_replays_and_says_how_to_continue(
+    stack: UpProcess, tmp_path: Path
+) -> None:
+    with terminal(stack, tmp_path) as screen:
+        screen.until(PROMPT)
+        screen.type("What is 12 times 34?\n")
+        said = screen.until("408.")
+        assert re.search(r'\[calculator \{"expression": ?"12 \* 34"\} -> 408  \d+\.\d\d s\]', said)
+        screen.until(PROMPT)
+        screen.type("/replay\n")
+        assert "tool.returned" in screen.until("run.finished")
+        screen.until(PROMPT)
+        screen.type("/thread\n")
+        screen.until(PROMPT)
+        screen.type("/nonsense\n")
+        screen.until("no command /nonsense")
+        screen.until(PROMPT)
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert "\x1b[2m" in screen.raw
+    thread = thread_in(screen.raw)
+    assert screen.raw.count(thread) >= 2
+    assert "What is 12 times 34?" in (tmp_path / "ostinato" / "chat_history").read_text(encoding="utf-8")
+    assert records(stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
+
+
+def test_a_thread_goes_on_where_it_was_left_and_a_new_one_knows_nothing(stack: UpProcess, tmp_path: Path) -> None:
+    first = piped(stack, "Please remember that my cat is called Biscuit.\n", "chat", "--json")
+    (accepted,) = [frame for frame in map(json.loads, first.stdout.splitlines()) if frame["frame"] == "outcome"]
+    with terminal(stack, tmp_path, "demo", "--thread", accepted["thread"]) as screen:
+        screen.until(PROMPT)
+        screen.type("What is my cat called?\n")
+        assert "Biscuit" in screen.until(PROMPT)
+        screen.type("/new\n")
+        screen.until("a new thread")
+        screen.until(PROMPT)
+        screen.type("/thread\n")
+        screen.until("no thread yet")
+        screen.type("/quit\n")
+        assert screen.end() == 0
+
+
+def test_ctrl_c_stops_the_display_of_an_answer_and_a_second_one_leaves(stack: UpProcess, tmp_path: Path) -> None:
+    worker = stack.pid("worker-0")
+    with terminal(stack, tmp_path, "rambler") as screen:
+        screen.until(PROMPT)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            screen.type("Go on.\n")
+            screen.until("\n")
+            screen.type(CTRL_C)
+            screen.until("goes on")
+            screen.until(PROMPT)
+            screen.type(CTRL_C)
+            assert screen.end() == 0
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_no_colour_where_none_is_wanted(stack: UpProcess, tmp_path: Path, environment: dict[str, str]) -> None:
+    with terminal(stack, tmp_path, **environment) as screen:
+        screen.until(PROMPT)
+        screen.type("What is 12 times 34?\n")
+        screen.until("408.")
+        screen.until(PROMPT)
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert not re.search(r"\x1b\[[0-9;]*m", screen.raw)
+
+
+def test_every_line_of_a_pipe_is_one_message_and_the_output_is_plain(stack: UpProcess) -> None:
+    done = piped(stack, "What is 12 times 34?\n\nWhat is 2 plus 3?\n", "chat")
+    assert done.returncode == 0, done.stderr
+    assert "408" in done.stdout
+    assert "-> 5" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_bare_model_is_told_the_history_by_the_client(stack: UpProcess) -> None:
+    done = piped(stack, "Hello\nHello again\n", "chat", "ostinato-mini", "--json")
+    frames = [json.loads(line) for line in done.stdout.splitlines()]
+    seen = [frame["data"]["seen"] for frame in frames if frame.get("type") == "model.called"]
+    assert seen == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("argv", "word", "code"),
+    [
+        (("chat", "nobody"), "no agent 'nobody'", 1),
+        (("chat", "demo", "--thread", "never-begun"), "does not exist", 1),
+        (("chat", "ostinato-mini", "--thread", "t1"), "keeps no thread", 2),
+        (("run", "ostinato-mini", "--thread", "t1"), "keeps no thread", 2),
+        (("run", "agent/nobody"), "no agent 'nobody'", 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_said_is_one_line_and_an_exit_code(
+    stack: UpProcess, argv: tuple[str, ...], word: str, code: int
+) -> None:
+    done = piped(stack, "Hello\n", *argv)
+    assert done.returncode == code
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["agent/demo", "demo", "ostinato-mini"])
+def test_run_takes_its_message_from_a_pipe_for_agents_and_bare_models(stack: UpProcess, name: str) -> None:
+    done = piped(stack, "Hello!\n", "run", name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_without_a_stack_chat_says_how_to_start_one(tmp_path: Path) -> None:
+    command = [*OSTINATO, "chat", "--data", str(tmp_path / "none")]
+    done = subprocess.run(command, input="Hello\n", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "ostinato up" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_tool_is_run_when_the_person_says_yes_and_not_when_they_say_no(stack: UpProcess, tmp_path: Path) -> None:
+    with terminal(stack, tmp_path, "careful") as screen:
+        screen.until(PROMPT)
+        screen.type("What is 12 times 34?\n")
+        screen.until("run it? [y/n] ")
+        screen.type("perhaps\n")
+        screen.until("run it? [y/n] ")
+        screen.type("y\n")
+        screen.until("-> 408")
+        screen.until(PROMPT)
+        screen.type("What is 5 times 7?\n")
+        screen.until("run it? [y/n] ")
+        screen.type("n\n")
+        screen.until("was not approved")
+        screen.until(PROMPT)
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    thread = thread_in(screen.raw)
+    kinds = [line["kind"] for line in records(stack.cli("replay", "show", thread, "--json"))]
+    assert [kind for kind in kinds if kind.startswith("approval")] == [
+        "approval.requested",
+        "approval.given",
+        "approval.requested",
+        "approval.denied",
+    ]
+    assert records(stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
+
+
+def test_a_client_of_the_http_bridge_gets_an_answer_without_the_tool(stack: UpProcess) -> None:
+    response = chat(stack, ask("What is 12 times 34?", "agent/careful"))
+    assert response.status_code == 200
+    events = records(stack.cli("replay", "show", response.headers["X-Ostinato-Thread"], "--json"))
+    (failed,) = [event for event in events if event["kind"] == "tool.failed"]
+    assert "needs a person's approval" in failed["data"]["content"]
+
+
+def test_what_waits_for_approval_survives_kill_9_and_runs_once(
+    own_stack: UpProcess, witness: Path, tmp_path: Path
+) -> None:
+    with terminal(own_stack, tmp_path, "careful") as screen:
+        screen.until(PROMPT)
+        screen.type("What is 12 times 34?\n")
+        screen.until("run it? [y/n] ")
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    thread, old = thread_in(screen.raw), own_stack.pid("agents-0")
+    os.kill(old, signal.SIGKILL)
+    with terminal(own_stack, tmp_path, "careful", "--thread", thread) as screen:
+        screen.until("run it? [y/n] ")
+        screen.type("y\n")
+        screen.until("408")
+        screen.until(PROMPT)
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert witness.read_text(encoding="utf-8").count("\n") == 1
+    assert records(own_stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
+    assert own_stack.pid("agents-0") != old
