@@ -61,13 +61,17 @@ class Stack:
     """Of the HTTP bridge."""
 
 
+def slots(settings: Settings) -> list[tuple[str, str]]:
+    """Name the places of the process table, each with its role. Stopped in this order."""
+    agents = [(f"agents-{n}", "agents") for n in range(settings.agent_processes)]
+    return [*agents, ("scheduler-0", "scheduler"), ("worker-0", "worker"), ("recorder-0", "recorder")]
+
+
 def table(settings: Settings, servers: Servers) -> list[Place]:
-    """Give the process table: what runs beside this process. Stopped in this order."""
-    slots = [(f"agents-{n}", "agents") for n in range(settings.agent_processes)]
-    slots += [("scheduler-0", "scheduler"), ("worker-0", "worker"), ("recorder-0", "recorder")]
+    """Give the process table: what runs beside this process."""
     return [
         Place(role=role, slot=slot, nats_url=servers.nats_url, postgres_url=servers.postgres_url, settings=settings)
-        for slot, role in slots
+        for slot, role in slots(settings)
     ]
 
 
@@ -88,6 +92,7 @@ async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     settings = msgspec.structs.replace(settings, engine=await asyncio.to_thread(resolve_engine, settings.engine))
+    stage("model")
     listening = _listen(settings)
     with contextlib.closing(listening):
         async with contextlib.AsyncExitStack() as exits:

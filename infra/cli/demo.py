@@ -10,10 +10,13 @@ import sys
 from infra.cli.asking import agent_command
 from infra.cli.speech import Speech
 from infra.cli.stack import program, progress_line, settings_from
+from infra.cli.terminal import style_for
 from infra.follow import follow
 from infra.launcher import Stack, running
 from infra.readback import read_back_from
 from infra.settings import Settings
+from schemas import codec
+from schemas.live import Frame
 
 CONVERSATION = (
     "Hello! Who are you?",
@@ -26,32 +29,67 @@ CONVERSATION = (
 
 def main(options: argparse.Namespace) -> int:
     """Run the demonstration; exit code 1 when an answer failed."""
-    return asyncio.run(_demo(settings_from(options, default_port=0)))
+    return asyncio.run(_demo(settings_from(options, default_port=0), _PrintFrames if options.json else _PrintSpeech))
 
 
-async def _demo(settings: Settings) -> int:
+class _PrintSpeech:
+    """Shows a turn to a person."""
+
+    def __init__(self, text: str) -> None:
+        style = style_for(sys.stdout)
+        sys.stdout.write(f"\n{style.name('you')}    {text}\n{style.name('demo')}   ")
+        self._speech = Speech(sys.stdout)
+
+    def say(self, frame: Frame) -> None:
+        self._speech.say(frame)
+
+    def end(self) -> None:
+        self._speech.end()
+
+    @staticmethod
+    def what_next(thread: str, data: str) -> None:
+        _print_what_next(thread, data)
+
+
+class _PrintFrames:
+    """Shows a turn to a program: every frame a JSON line."""
+
+    def __init__(self, text: str) -> None:
+        pass
+
+    def say(self, frame: Frame) -> None:
+        sys.stdout.write(codec.encode(frame).decode() + "\n")
+
+    def end(self) -> None:
+        pass
+
+    @staticmethod
+    def what_next(thread: str, data: str) -> None:
+        pass
+
+
+async def _demo(settings: Settings, printer: type[_PrintSpeech | _PrintFrames]) -> int:
     thread: str | None = None
-    async with running(settings, progress_line()) as stack:
-        for text in CONVERSATION:
-            sys.stdout.write(f"\nyou    {text}\ndemo   ")
-            sys.stdout.flush()
-            said = await _say(stack, text, thread)
-            if said is None:
-                return 1
-            thread = said
-    _print_what_next(thread or "", settings.data)
+    with progress_line(settings) as progress:
+        async with running(settings, progress) as stack:
+            for text in CONVERSATION:
+                thread = await _say(stack, text, thread, printer(text))
+                if thread is None:
+                    return 1
+    printer.what_next(thread or "", settings.data)
     return 0
 
 
-async def _say(stack: Stack, text: str, thread: str | None) -> str | None:
+async def _say(stack: Stack, text: str, thread: str | None, printer: _PrintSpeech | _PrintFrames) -> str | None:
     """Hold one turn; return its thread, or None if there was no answer."""
     command = agent_command("demo", text, thread, stack.settings.tenant)
     speech = Speech(sys.stdout)
+    sys.stdout.flush()
     async for frame in follow(stack.connection, read_back_from(stack.store), command):
-        speech.say(frame)
+        printer.say(frame)
         speech.note(frame)
         sys.stdout.flush()
-    sys.stdout.write("\n")
+    printer.end()
     if speech.problem is not None:
         sys.stderr.write(f"ostinato: {speech.problem.message}\n")
         return None

@@ -58,6 +58,9 @@ def _stack(parser: argparse.ArgumentParser, module: str) -> None:
         "--kv-memory-mb", type=_positive, default=256, help="memory for KV blocks (default: %(default)s)"
     )
     parser.add_argument("--agent-processes", type=_positive, default=1, help="how many processes run agents")
+    parser.add_argument(
+        "--json", action="store_true", help="for programs: up prints where everything is, demo every frame, as JSON"
+    )
 
 
 def _chat(parser: argparse.ArgumentParser) -> None:

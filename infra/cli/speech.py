@@ -29,7 +29,7 @@ class Speech:
         """Effect of the tool call whose line is not ended."""
         self._effect, self._length = "", 0
         self._fresh = True
-        """Whether the cursor is at the beginning of a line."""
+        """Whether the line needs no end before a new one begins."""
         self.text = ""
         """What the model has said in its last call."""
         self.problem: Problem | None = None

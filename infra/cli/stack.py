@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from infra.launcher import Progress
+from infra.cli.progress import StageLine
+from infra.launcher import slots
 from infra.settings import EngineSettings, Settings
 
 _PORT = 8000
@@ -37,21 +38,9 @@ def settings_from(options: argparse.Namespace, default_port: int = _PORT) -> Set
     )
 
 
-def progress_line() -> Progress:
-    """Show the stages on one line of a terminal; one line each where the output is no terminal."""
-    terminal = sys.stderr.isatty()
-    done: list[str] = []
-
-    def show(stage: str, seconds: float) -> None:
-        done.append(f"{stage} {seconds:.1f}s")
-        if terminal:
-            end = "\n" if stage == "ready" else ""
-            sys.stderr.write("\r\033[Kstarting: " + "  ".join(done) + end)
-        elif stage == "ready":
-            sys.stderr.write("started: " + "  ".join(done) + "\n")
-        sys.stderr.flush()
-
-    return show
+def progress_line(settings: Settings) -> StageLine:
+    """Show on standard error how starting goes on."""
+    return StageLine(sys.stderr, [["model"], ["servers"], [slot for slot, _ in slots(settings)], ["ready"]])
 
 
 def program() -> str:

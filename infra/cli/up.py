@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shlex
 import sys
+from collections.abc import Callable
 
+import msgspec
+
+from infra.cli.progress import StageLine
 from infra.cli.stack import program, progress_line, settings_from, stopped_by_signal
 from infra.errors import StackFailed
 from infra.launcher import Stack, running
@@ -15,14 +20,20 @@ from infra.settings import Settings
 
 def main(options: argparse.Namespace) -> int:
     """Run the stack in the foreground."""
-    return asyncio.run(_up(settings_from(options)))
+    return asyncio.run(_up(settings_from(options), ready_line if options.json else banner))
 
 
-async def _up(settings: Settings) -> int:
-    async with running(settings, progress_line()) as stack:
-        sys.stdout.write(banner(stack))
+async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:
+    with progress_line(settings) as progress:
+        return await _run(settings, progress, announce)
+
+
+async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stack], str]) -> int:
+    async with running(settings, progress) as stack:
+        signalled = stopped_by_signal()
+        sys.stdout.write(announce(stack))
         sys.stdout.flush()
-        stopping = asyncio.create_task(stopped_by_signal().wait())
+        stopping = asyncio.create_task(signalled.wait())
         failing = asyncio.create_task(stack.supervisor.failed.wait())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
@@ -34,6 +45,20 @@ async def _up(settings: Settings) -> int:
         failing.cancel()
         sys.stderr.write("stopping\n")
     return 0
+
+
+def ready_line(stack: Stack) -> str:
+    """Say where everything is, for programs: one JSON object."""
+    ready = {
+        "url": stack.url,
+        "openai": f"{stack.url}/v1",
+        "nats": stack.servers.nats_url,
+        "postgres": stack.servers.postgres_url,
+        "data": str(stack.directory.path),
+        "model": stack.settings.engine.name,
+        "pid": os.getpid(),
+    }
+    return msgspec.json.encode(ready).decode() + "\n"
 
 
 def banner(stack: Stack) -> str:
