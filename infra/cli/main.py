@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     _chat(commands.add_parser("chat", help="talk with an agent or model of the running stack"))
     _run(commands.add_parser("run", help="send one message to an agent or model of the running stack"))
     _replay(commands.add_parser("replay", help="read, show and verify what happened"))
+    _completion(commands.add_parser("completion", help="print a script that lets a shell complete this command"))
     return whole
 
 
@@ -106,6 +107,12 @@ def _replay(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify):
         _data(verb)
+
+
+def _completion(commands: argparse.ArgumentParser) -> None:
+    commands.set_defaults(module="infra.cli.completion", parser=parser)
+    commands.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "words"), help="bash, zsh or fish")
+    commands.add_argument("words", nargs="*", help=argparse.SUPPRESS)
 
 
 def _port(text: str) -> int:

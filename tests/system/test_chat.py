@@ -232,3 +232,15 @@ def test_what_waits_for_approval_survives_kill_9_and_runs_once(
     assert witness.read_text(encoding="utf-8").count("\n") == 1
     assert records(own_stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
     assert own_stack.pid("agents-0") != old
+
+
+def test_names_and_threads_of_the_running_stack_are_completed(stack: UpProcess) -> None:
+    thread = chat(stack, ask("Hello!")).headers["X-Ostinato-Thread"]
+    records(stack.cli("replay", "show", thread, "--json"))
+
+    def completed(*words: str) -> list[str]:
+        argv = [*OSTINATO, "completion", "words", "--", "chat", "--data", str(stack.data), *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+
+    assert {"demo", "careful", "ostinato-mini"} <= set(completed(""))
+    assert thread in completed("--thread", thread[:-1])
