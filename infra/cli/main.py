@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,16 +20,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = importlib.import_module(options.module)
     try:
         code: int = command.main(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
+        # the reader went away: what is left to write is for nobody, and must not be a complaint at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except TimeoutError as error:
+        code = _problem(f"nothing came in time: {error}")
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"infra", "bus", "actors", "engine", "schemas"}:
             raise
-        sys.stderr.write(f"ostinato: {error}\n")
-        code = 1
+        code = _problem(str(error))
     raise SystemExit(code)
+
+
+def _problem(text: str) -> int:
+    """Say what went wrong, and give the exit code for it."""
+    terminal = importlib.import_module("infra.cli.terminal")
+    sys.stderr.write(terminal.style_for(sys.stderr).problem(f"ostinato: {text}") + "\n")
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from actors.runtime.replay import Recorded, Verdict, verify
 from actors.serving.generation import GenerationMachine
 from bus.store import Store, StoredEvent
 from infra.access import recorded
+from infra.cli.terminal import style_for
 from infra.cli.timeline import Line, lines, step_lines, summary
 from infra.errors import NothingRecorded
 
@@ -37,7 +38,7 @@ async def _ls(options: argparse.Namespace) -> int:
         if options.json:
             _print_json(line)
         else:
-            _print(line.text())
+            _print(line.text(style_for(sys.stdout)))
     if not threads and not options.json:
         _print('nothing recorded yet: say something to an agent first (`ostinato run demo "Hello"`)')
     return 0
@@ -55,14 +56,14 @@ async def _show_line(store: Store, line: Line, options: argparse.Namespace) -> N
     if options.json:
         _print_json(line)
     else:
-        _print(line.text())
+        _print(line.text(style_for(sys.stdout)))
     if not options.steps or line.kind != "model.returned" or line.request is None:
         return
     for step in step_lines(line.request, await store.steps_of_request(line.request)):
         if options.json:
             _print_json(step)
         else:
-            _print(step.text())
+            _print(step.text(style_for(sys.stdout)))
 
 
 async def _find(store: Store, tenant: str, identity: str) -> list[StoredEvent]:
@@ -117,7 +118,8 @@ async def _verify_one(store: Store, tenant: str, identity: str, options: argpars
                 }
             )
         else:
-            _print(f"{identity}: DIFFERS at {difference.place}, event {difference.event}")
+            style = style_for(sys.stdout)
+            _print(f"{identity}: {style.problem('DIFFERS')} at {difference.place}, event {difference.event}")
             _print(f"    the code decides  {difference.expected}")
             _print(f"    the record says   {difference.actual}")
         return False

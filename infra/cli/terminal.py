@@ -38,10 +38,13 @@ class Style:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour and text else text
 
 
+PLAIN = Style(colour=False)
+
+
 def style_for(output: TextIO, environment: Mapping[str, str] = os.environ) -> Style:
     """Say whether `output` gets colour."""
     if environment.get("NO_COLOR"):
-        return Style(False)
+        return PLAIN
     if any(environment.get(name, "0") not in {"", "0"} for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
         return Style(True)
     return Style(redraws(output, environment))

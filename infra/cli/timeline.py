@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bus.store import StoredEvent, StoredStep, ThreadSummary
+from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
 from schemas.commands import Approve, Command, Deny, Generate, RunAgent
 from schemas.generation import request_id
@@ -36,6 +37,7 @@ from schemas.steps import StepPlan, StepResult
 from schemas.times import rfc3339
 
 _WIDTH = 100
+_PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -61,13 +63,17 @@ class Line(msgspec.Struct, frozen=True):
     """What the engine called it, for an effect of a model."""
     data: msgspec.Raw
 
-    def text(self) -> str:
+    def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
         latency = "" if self.latency_s is None else f"{self.latency_s * 1000:.0f} ms"
-        summary = self.summary if len(self.summary) <= _WIDTH else self.summary[: _WIDTH - 1] + "…"
-        return (
-            f"{self.at_s:>9.3f}s  {self.actor:<14} {self.kind:<18} {latency:>9} {self.tokens:>12}  {summary}".rstrip()
-        )
+        summary = printable(self.summary).replace("\n", " ")
+        summary = summary if len(summary) <= _WIDTH else summary[: _WIDTH - 1] + "…"
+        end = f"{self.kind:<18} {latency:>9} {self.tokens:>12}  {summary}".rstrip()
+        if self.kind in _PROBLEMS:
+            end = style.problem(end)
+        elif self.kind.startswith("tool."):
+            end = style.aside(end)
+        return f"{self.at_s:>9.3f}s  {style.name(f'{printable(self.actor):<14}')} {end}"
 
 
 def lines(events: Sequence[StoredEvent]) -> list[Line]:
@@ -191,11 +197,13 @@ class ThreadLine(msgspec.Struct, frozen=True):
     said: str
     """What was asked last."""
 
-    def text(self) -> str:
+    def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
         said = self.said if len(self.said) <= _WIDTH // 2 else self.said[: _WIDTH // 2 - 1] + "…"
         counts = f"{self.turns:>3} turns {self.events:>4} events"
-        return f"{self.thread:<24} {self.last[:19]}Z  {self.kind:<10} {counts}  {self.state:<15} {said!r}"
+        return (
+            f"{style.name(f'{self.thread:<24}')} {self.last[:19]}Z  {self.kind:<10} {counts}  {self.state:<15} {said!r}"
+        )
 
 
 def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
@@ -241,14 +249,15 @@ class StepLine(msgspec.Struct, frozen=True):
     """What was sampled for it."""
     compute_us: int | None
 
-    def text(self) -> str:
+    def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
         took = "no result" if self.compute_us is None else f"{self.compute_us / 1000:.1f} ms"
         got = f"  blocks +{list(self.blocks)}" if self.blocks else ""
         cached = f"  {self.cached} positions cached" if self.cached else ""
         token = "" if self.token is None else f"  token {self.token}"
         span = f"{self.start}..{self.start + self.count - 1}"
-        return f"             step {self.step:<6} batch {self.batch:<3} positions {span:<10} {took}{token}{cached}{got}"
+        told = f"step {self.step:<6} batch {self.batch:<3} positions {span:<10} {took}{token}{cached}{got}"
+        return f"{'':13}{style.aside(told)}"
 
 
 def step_lines(request: str, steps: Sequence[StoredStep]) -> list[StepLine]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
+import sys
 
+import msgspec
 import pytest
 
 from infra.cli.progress import StageLine
 from infra.cli.speech import Speech
 from infra.cli.terminal import Style, printable, prompt, redraws, style_for
+from infra.cli.timeline import Line
 from schemas import codec
 from schemas.live import Committed, Delta
 from schemas.messages import ToolCall, Usage
@@ -164,3 +169,24 @@ def test_a_start_that_fails_leaves_the_cursor_on_a_line_of_its_own(monkeypatch: 
     with stage_line(output, [0.0]) as line:
         line("model", 0.1)
     assert output.getvalue().endswith("\n")
+
+
+def test_a_reader_that_goes_away_is_no_complaint() -> None:
+    command = f"{sys.executable} -m infra.cli.main completion bash"
+    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        complaint = process.stderr.read()
+        assert process.wait(60) == 141
+    assert complaint == b""
+
+
+def test_problems_of_a_timeline_are_red_and_tools_dim() -> None:
+    def line(kind: str) -> str:
+        at = Line("1/0", "", 0.5, "tool", kind, "r", 1, "a\x1b[2Jb\nc", "", None, None, None, msgspec.Raw(b"{}"))
+        return at.text(Style(True))
+
+    assert "\x1b[31mtool.failed" in line("tool.failed")
+    assert "\x1b[2mtool.called" in line("tool.called")
+    assert line("run.started").endswith("ab c")
