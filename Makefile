@@ -9,7 +9,17 @@
 PYTHON ?= python3
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download.pytorch.org/whl/cpu)
 TORCH := 'torch>=2.11,<2.14'
-PIP := .venv/bin/pip --quiet --disable-pip-version-check
+PIP := .venv/bin/pip --disable-pip-version-check
+
+# pip says nothing or very much: of what it says we show what is large, and when unpacking begins
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+TELL := sed -un -e 's,^ *\(Downloading\|Using cached\) \(.*/\)\{0\,1\}\([^/ -]*\)-[^ ]* \(([0-9.]* [MG]B)\)$$,  \3 \4,p' \
+  -e 's,^Installing collected packages.*,  unpacking,p'
+define install
+@echo 'installing $(1) …'
+@began=$$SECONDS; $(PIP) install --progress-bar off $(2) | $(TELL) && echo "installed $(1) in $$((SECONDS - began)) s"
+endef
 
 .PHONY: demo test up lint clean
 
@@ -34,19 +44,20 @@ lint: .venv/.tested
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ostinato needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@echo 'making .venv …'
+	@$(PYTHON) -m venv .venv
 
 # torch first and without its dependencies, so that the index serves torch alone; pip goes on without an index it cannot reach
 .venv/.torch: .venv/bin/python
-	$(PIP) install --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 0 --timeout 10,) $(TORCH)
+	$(call install,torch,--no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 0 --timeout 10,) $(TORCH))
 	@touch $@
 
 .venv/.installed: .venv/.torch pyproject.toml
-	$(PIP) install -e '.[local]'
+	$(call install,Ostinato and what it needs,-e '.[local]')
 	@touch $@
 
 .venv/.tested: .venv/.torch pyproject.toml
-	$(PIP) install -e '.[dev]'
+	$(call install,what the tests need,-e '.[dev]')
 	@touch $@ .venv/.installed
 
 clean:
