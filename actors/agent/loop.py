@@ -78,7 +78,7 @@ class ConversationMachine:
         command = asked.command
         if isinstance(command.data, Approve | Deny):
             return _settle(state, command, command.data)
-        problem = asked.missing or _unfit(state, command)
+        problem = asked.missing or _unfit(state, command) or _held_up(state, command)
         if problem is not None or asked.profile is None:
             problem = problem or Problem(kind="unknown_agent", message="no such agent", field="agent")
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
@@ -156,6 +156,18 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")
     return None
+
+
+def _held_up(state: Conversation, command: Command) -> Problem | None:
+    """Refuse a client that can ask nobody a place in the queue behind a call that waits for somebody."""
+    held = waiting(state)
+    if not held or not isinstance(command.data, RunAgent) or command.data.approvals == "ask":
+        return None
+    message = (
+        f"thread {state.thread!r} waits for a person to approve {held[0].call.name!r}: "
+        f"settle that (`ostinato chat --thread {state.thread}`), then ask again"
+    )
+    return Problem(kind="invalid", message=message, field="thread")
 
 
 def _start(folding: _Folding, command: Command, profile: Profile) -> None:

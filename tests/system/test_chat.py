@@ -221,6 +221,10 @@ def test_what_waits_for_approval_survives_kill_9_and_runs_once(
         screen.type(CTRL_D)
         assert screen.end() == 0
     thread, old = thread_in(screen.raw), own_stack.pid("agents-0")
+    refused = chat(own_stack, ask("And now?", "agent/careful"), thread)
+    assert refused.status_code == 400
+    assert "approve 'calculator'" in refused.json()["error"]["message"]
+    assert piped(own_stack, "And now?\n", "chat", "careful", "--thread", thread).returncode == 1
     os.kill(old, signal.SIGKILL)
     with terminal(own_stack, tmp_path, "careful", "--thread", thread) as screen:
         screen.until("run it? [y/n] ")

@@ -5,23 +5,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from actors.agent.loop import CallTool, waiting
-from actors.runtime.machine import Asked
 from schemas import codec
-from schemas.commands import Approve, Command, Deny
+from schemas.commands import Approve, Deny
 from schemas.messages import misplaced_in
-from schemas.runs import ApprovalRequested, CommandRefused, Event, RunFinished, ToolBinding, ToolFailed
-from tests.actors.agent.test_loop import MACHINE, PROFILE, World, call, returned, said
+from schemas.runs import ApprovalRequested, CommandRefused, RunFinished, ToolBinding, ToolFailed
+from tests.actors.agent.test_loop import PROFILE, World, call, returned, said
 
 CAREFUL = replace(PROFILE, tools=(PROFILE.tools[0], ToolBinding("mail", "once", "d2", approval=True)))
-
-
-def settle(world: World, name: str, data: Approve | Deny) -> list[Event]:
-    """Send an answer, as a client would."""
-    verb = "approve" if isinstance(data, Approve) else "deny"
-    command = Command(id=name, tenant="acme", kind="agent", thread="t1", verb=verb, data=data, source="cli")
-    if MACHINE.answered(world.state, name) is not None:
-        return []
-    return world._take(MACHINE.ask(world.state, Asked(command), world._context()), [], name)
 
 
 def asked_for_mail() -> World:
@@ -44,7 +34,7 @@ def test_a_tool_that_needs_approval_is_not_called_and_its_neighbour_is() -> None
 def test_once_approved_the_tool_is_called_and_the_run_goes_on() -> None:
     world = asked_for_mail()
     returned(world, "c1-1-t1", "second")
-    events = settle(world, "a1", Approve("c1-1-t0"))
+    events = world.settle("a1", Approve("c1-1-t0"))
     assert [codec.tag(event) for event in events] == ["command.accepted", "approval.given", "tool.called"]
     assert isinstance(world.open["c1-1-t0"], CallTool)
     returned(world, "c1-1-t0", "first")
@@ -56,7 +46,7 @@ def test_once_approved_the_tool_is_called_and_the_run_goes_on() -> None:
 def test_a_refusal_is_what_the_model_reads_in_place_of_a_result() -> None:
     world = asked_for_mail()
     returned(world, "c1-1-t1")
-    events = settle(world, "a1", Deny("c1-1-t0", reason="too dear"))
+    events = world.settle("a1", Deny("c1-1-t0", reason="too dear"))
     assert [codec.tag(event) for event in events] == [
         "command.accepted",
         "approval.denied",
@@ -71,21 +61,21 @@ def test_a_refusal_is_what_the_model_reads_in_place_of_a_result() -> None:
 
 def test_an_approval_is_decided_once() -> None:
     world = asked_for_mail()
-    settle(world, "a1", Approve("c1-1-t0"))
-    (refused,) = settle(world, "a2", Deny("c1-1-t0"))
+    world.settle("a1", Approve("c1-1-t0"))
+    (refused,) = world.settle("a2", Deny("c1-1-t0"))
     assert isinstance(refused, CommandRefused)
     assert refused.problem.field == "effect"
-    assert settle(world, "a1", Approve("c1-1-t0")) == []
+    assert world.settle("a1", Approve("c1-1-t0")) == []
     assert world.begun["c1-1-t0"] == 1
     world.verified()
 
 
 def test_an_answer_to_nothing_names_what_waits() -> None:
     world = asked_for_mail()
-    (refused,) = settle(world, "a1", Approve("c1-9-t9"))
+    (refused,) = world.settle("a1", Approve("c1-9-t9"))
     assert isinstance(refused, CommandRefused)
     assert "c1-1-t0" in refused.problem.message
-    (refused,) = settle(World(), "a1", Approve("c1-1-t0"))
+    (refused,) = World().settle("a1", Approve("c1-1-t0"))
     assert isinstance(refused, CommandRefused)
     world.verified()
 
@@ -97,7 +87,7 @@ def test_after_a_crash_the_call_still_waits_and_is_not_begun() -> None:
     returned(world, "c1-1-t1")
     world.crash()
     assert not world.open
-    settle(world, "a1", Approve("c1-1-t0"))
+    world.settle("a1", Approve("c1-1-t0"))
     world.crash()
     assert list(world.open) == ["c1-1-t0"]
     assert not waiting(world.state)
@@ -117,11 +107,22 @@ def test_a_client_that_can_ask_nobody_has_the_model_told_so() -> None:
     world.verified()
 
 
+def test_a_client_that_can_ask_nobody_is_not_queued_behind_a_call_that_waits() -> None:
+    world = asked_for_mail()
+    (refused,) = world.ask("c2", text="well?", approvals="refuse")
+    assert isinstance(refused, CommandRefused)
+    assert refused.problem.field == "thread"
+    assert "'mail'" in refused.problem.message
+    world.settle("a1", Deny("c1-1-t0"))
+    assert [codec.tag(event) for event in world.ask("c3", text="now?", approvals="refuse")][1] == "run.queued"
+    world.verified()
+
+
 def test_the_next_run_waits_behind_one_that_waits_for_approval() -> None:
     world = asked_for_mail()
     returned(world, "c1-1-t1")
     assert [codec.tag(event) for event in world.ask("c2", text="well?")] == ["command.accepted", "run.queued"]
-    settle(world, "a1", Deny("c1-1-t0"))
+    world.settle("a1", Deny("c1-1-t0"))
     world.result(said("c1-2-m", "not sent"))
     assert list(world.open) == ["c2-1-m"]
     world.verified()

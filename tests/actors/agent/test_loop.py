@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.agent.conversation import Conversation
-from actors.agent.loop import CallModel, CallTool, ConversationMachine
+from actors.agent.loop import CallModel, CallTool, ConversationMachine, waiting
 from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
-from schemas.commands import Command, RunAgent
+from schemas.commands import Approve, Command, Deny, RunAgent
 from schemas.context import Context
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
@@ -44,7 +44,11 @@ PROFILE = Profile(
     agent="demo",
     model="m",
     instructions="",
-    tools=(ToolBinding("add", "pure", "d1"), ToolBinding("mail", "once", "d2")),
+    tools=(
+        ToolBinding("add", "pure", "d1"),
+        ToolBinding("mail", "once", "d2"),
+        ToolBinding("pay", "once", "d3", approval=True),
+    ),
     sampling=Sampling(),
     max_steps=4,
 )
@@ -69,6 +73,14 @@ class World:
             return []
         missing = None if profile else Problem(kind="unknown_agent", message="no agent 'demo'", field="agent")
         return self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+
+    def settle(self, name: str, data: Approve | Deny) -> list[Event]:
+        """Send an answer about a tool call that waits for approval, as a client would."""
+        verb = "approve" if isinstance(data, Approve) else "deny"
+        command = Command(id=name, tenant="acme", kind="agent", thread="t1", verb=verb, data=data, source="cli")
+        if MACHINE.answered(self.state, name) is not None:
+            return []
+        return self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
 
     def result(self, event: Any) -> list[Event]:
         effect = self.open.pop(event.effect)
@@ -335,6 +347,13 @@ def scene() -> World:
     world.result(ToolIndeterminate("c1-1-t1", "call-2", "unknown"))
     world.result(said("c1-2-m", "four"))
     world.result(ModelFailed("c2-1-m", Problem(kind="engine", message="gone")))
+    world.settle("a2", Approve("c4-1-t0"))
+    world.ask("c4", text="pay both")
+    world.result(said("c4-1-m", "", [call(4, "pay"), call(5, "pay")]))
+    world.settle("a1", Approve("c4-1-t0"))
+    world.result(ToolReturned("c4-1-t0", "call-4", "paid"))
+    world.settle("a3", Deny("c4-1-t1", "too dear"))
+    world.result(said("c4-2-m", "paid one"))
     return world
 
 
@@ -352,6 +371,7 @@ def altered_strings(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, .
 
 
 DECIDED = {"message.added", "model.called", "tool.called", "memory.written", "run.finished", "run.failed"}
+DECIDED |= {"approval.requested", "approval.given", "approval.denied"}
 CHOICES = {"role", "effect_class", "kind", "finish_reason"}
 
 
@@ -431,7 +451,7 @@ def test_an_event_of_another_type_than_its_label_is_found(at: int) -> None:
 
 
 texts = st.text(max_size=8)
-names = st.sampled_from(["add", "mail", "nope"])
+names = st.sampled_from(["add", "mail", "pay", "nope"])
 
 
 class Threads(RuleBasedStateMachine):
@@ -441,6 +461,7 @@ class Threads(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.asked = 0
+        self.answers = 0
         self.results: Counter[str] = Counter()
 
     @precondition(lambda self: self.asked < 6)
@@ -461,6 +482,14 @@ class Threads(RuleBasedStateMachine):
         before = set(self.world.open)
         self.world.crash()
         assert set(self.world.open) == before
+
+    @precondition(lambda self: waiting(self.world.state))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        effect = data.draw(st.sampled_from([item.effect for item in waiting(self.world.state)]))
+        self.answers += 1
+        self.world.settle(f"a{self.answers}", data.draw(st.sampled_from([Approve(effect), Deny(effect)])))
+        assert effect not in {item.effect for item in waiting(self.world.state)}
 
     @precondition(lambda self: self.world.open)
     @rule(data=st.data())
@@ -498,10 +527,11 @@ class Threads(RuleBasedStateMachine):
     def an_accepted_run_is_over_or_under_way_or_queued(self) -> None:
         state = self.world.state
         over = {run.id for run in state.runs.values() if run.over}
-        accepted = {event.command.id for event in self.world.events(CommandAccepted)}
+        commands = [event.command for event in self.world.events(CommandAccepted)]
+        accepted = {command.id for command in commands if command.verb == "run"}
         assert accepted == over | set(state.queue) | ({state.active} if state.active else set())
         assert len(self.world.events(RunFinished, RunFailed)) == len(over)
-        assert bool(self.world.open) == (state.active is not None)
+        assert bool(self.world.open or waiting(state)) == (state.active is not None)
         if state.queue:
             assert state.active is not None
 
@@ -511,7 +541,9 @@ class Threads(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, answering every open call ends every run."""
-        for _ in range(100):
+        for number in range(100):
+            if held := waiting(self.world.state):
+                self.world.settle(f"end{number}", Approve(held[0].effect))
             if not self.world.open:
                 break
             effect = next(iter(self.world.open.values()))
