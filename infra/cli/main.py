@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     _chat(commands.add_parser("chat", help="talk with an agent or model of the running stack"))
     _run(commands.add_parser("run", help="send one message to an agent or model of the running stack"))
     _replay(commands.add_parser("replay", help="read, show and verify what happened"))
+    _doctor(commands.add_parser("doctor", help="say what would break on this machine, and how to mend it"))
     _completion(commands.add_parser("completion", help="print a script that lets a shell complete this command"))
     return whole
 
@@ -119,6 +120,16 @@ def _replay(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify):
         _data(verb)
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.doctor")
+    _data(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address of the HTTP bridge (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port of the HTTP bridge (default: %(default)s)")
+    parser.add_argument("--nats", default=None, metavar="URL", help="look at this NATS server instead of our own")
+    parser.add_argument("--postgres", default=None, metavar="URL", help="look at this Postgres instead of our own")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _completion(commands: argparse.ArgumentParser) -> None:

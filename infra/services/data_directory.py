@@ -81,7 +81,7 @@ class DataDirectory:
 
     def _open(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        foreign = self._foreign()
+        foreign = self.foreign()
         if foreign is not None:
             raise ForeignDirectory(self.path, foreign)
         self._take_lock()
@@ -149,7 +149,7 @@ class DataDirectory:
         except (FileNotFoundError, msgspec.DecodeError):
             return {}
 
-    def _foreign(self) -> str | None:
+    def foreign(self) -> str | None:
         """Return the name of a file that is not ours in a folder that was never made by us."""
         if (self.path / "format").exists():
             return None
@@ -188,6 +188,18 @@ class DataDirectory:
             raise DataDirectoryVersion(self.path, found.format, FORMAT)
         if found.shards != self.shards:
             raise ShardsDiffer(self.path, found.shards, self.shards)
+
+
+def made_format(path: Path) -> object:
+    """Return the format a folder was made with; None if it is no data directory, its text if that cannot be read."""
+    try:
+        text = (path / "format").read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(text, type=_Format).format
+    except msgspec.DecodeError:
+        return text.decode(errors="replace")[:40]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

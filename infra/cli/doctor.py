@@ -1,0 +1,42 @@
+"""`ostinato doctor`: what would break a stack on this machine, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from infra.cli.terminal import Style, printable, style_for
+from infra.doctor.examination import examine
+from infra.doctor.finding import Finding
+from infra.doctor.probes import Patient, checks
+
+
+def main(options: argparse.Namespace) -> int:
+    """Examine, report, and return 1 if something would break."""
+    logging.getLogger().addHandler(logging.NullHandler())  # what a client logs while it fails is told by its check
+    findings = examine(checks(Patient(Path(options.data), options.host, options.port, options.nats, options.postgres)))
+    broken = any(finding.level == "problem" for finding in findings)
+    if options.json:
+        report = {"ok": not broken, "findings": findings}
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        sys.stdout.write(told(findings, style_for(sys.stdout)))
+    return int(broken)
+
+
+def told(findings: Sequence[Finding], style: Style) -> str:
+    """Write a line for each finding."""
+    width = max(len(finding.check) for finding in findings)
+    return "".join(_line(finding, width, style) + "\n" for finding in findings)
+
+
+def _line(finding: Finding, width: int, style: Style) -> str:
+    level = f"{finding.level:<7}"
+    marked = {"ok": style.aside, "warning": style.name, "problem": style.problem}[finding.level](level)
+    mend = f": {finding.mend}" if finding.mend else ""
+    return f"{marked}  {style.name(finding.check.ljust(width))}  {printable(finding.says + mend)}"
