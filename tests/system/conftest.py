@@ -63,7 +63,9 @@ class UpProcess:
     def cli(self, *argv: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `ostinato ...` on its data directory."""
         command = [*OSTINATO, *argv, "--data", str(self.data)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     def stop(self) -> int:
         """Press Ctrl-C and wait."""
@@ -73,7 +75,7 @@ class UpProcess:
         return self.process.returncode
 
 
-def start(data: Path, *argv: str) -> UpProcess:
+def start(data: Path, *argv: str, cwd: Path | None = None) -> UpProcess:
     """Start a stack and wait until it says that it is up."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     process = subprocess.Popen(
@@ -82,6 +84,7 @@ def start(data: Path, *argv: str) -> UpProcess:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        cwd=cwd,
     )
     up = UpProcess(process, data)
     timer = threading.Timer(START_S, process.kill)

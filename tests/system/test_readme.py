@@ -56,6 +56,17 @@ def test_every_command_in_readme_is_one_that_the_cli_takes(line: str) -> None:
     assert options.module
 
 
+@pytest.mark.servers
+def test_every_command_in_readme_for_a_running_stack_does_its_work(stack: UpProcess) -> None:
+    lines = [line for line in SHELL if re.match(r"\.venv/bin/ostinato (run|chat|replay|doctor)", line)]
+    assert len(lines) >= 5
+    thread = ""
+    for line in lines:
+        done = stack.cli(*(thread if word == "ID" else word for word in shlex.split(line)[1:]))
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        thread = next(iter(re.findall(r"--thread (t\w+)", done.stderr)), thread)
+
+
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("make ")])
 def test_every_make_target_in_readme_exists(line: str) -> None:
     target = line.split()[1]

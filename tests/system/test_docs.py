@@ -1,0 +1,237 @@
+"""Every code block of the pages under docs/ does what the page says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from nats.aio.client import Client
+
+from infra.cli.main import parser
+from tests.system.conftest import OSTINATO, UpProcess, start
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+COMMAND_S = 60.0
+FRAMES_S = 30.0
+
+
+def blocks(page: str, *kinds: str) -> list[tuple[str, str]]:
+    """The page's blocks of some kinds, in order."""
+    return [found for found in re.findall(r"```(\w*)\n(.*?)```", PAGES[page], re.DOTALL) if found[0] in kinds]
+
+
+def commands(page: str) -> list[str]:
+    """What the page's reader types."""
+    typed = [line for _, block in blocks(page, "sh") for line in block.splitlines()]
+    shown = [line[2:] for _, block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    return [line for line in (*typed, *shown) if line.strip()]
+
+
+OURS = [(page, line) for page in PAGES for line in commands(page) if re.match(r"(\.venv/bin/)?ostinato ", line)]
+
+
+@pytest.mark.parametrize(("page", "line"), OURS)
+def test_every_command_of_ours_is_one_that_the_cli_takes(page: str, line: str) -> None:
+    options = parser().parse_args(shlex.split(line, comments=True)[1:])
+    assert options.module, page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_inside_the_repository_leads_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+@pytest.fixture(scope="module")
+def tutorial(system_folder: Path) -> Iterator[UpProcess]:
+    """The stack that the tutorial starts, in the folder it writes its agents to."""
+    folder = system_folder / "tutorial"
+    folder.mkdir()
+    ((_, agents),) = blocks("tutorial.md", "python")
+    (folder / "till.py").write_text(agents, encoding="utf-8")
+    up = start(folder / ".ostinato", "--agents", "till.py", cwd=folder)
+    yield up
+    assert up.stop() == 0
+
+
+def comparable(line: str) -> str:
+    """Leave out of a printed line what differs from run to run, and how the model words what it says."""
+    line = re.sub(r"\b[tr]01\w{10,}", "ID", line)
+    line = re.sub(r"\d+\.\d+ ?s\b|\b\d+ ms\b|\b\d+(\(\d+\))?\+\d+\b", "", line)
+    if re.search(r"(model\.returned|run\.finished).*'|^[A-Z]", line):
+        kind, _, said = line.partition("'") if "'" in line else ("", "", line)
+        line = " ".join([kind, *re.findall(r"\d+", said)])
+    return " ".join(line.split())
+
+
+@pytest.mark.servers
+def test_the_tutorial_prints_what_it_says(tutorial: UpProcess) -> None:
+    threads: dict[str, str] = {}
+    for _, block in blocks("tutorial.md", "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            typed, *expected = part.splitlines()
+            argv = shlex.split(typed.replace("THREAD", threads.get("fragile", "")))
+            if argv[0] == "rm":
+                (tutorial.data.parent / argv[1]).unlink()
+                continue
+            printed = ostinato(tutorial, *argv[1:])
+            if argv[1] == "run":
+                (threads[argv[2]],) = re.findall(r"^thread (\w+)", printed, re.MULTILINE)
+            found = printed.splitlines()
+            if expected[-1] == "...":
+                expected.pop()
+                found = found[: len(expected)]
+            assert [comparable(line) for line in found] == [comparable(line) for line in expected], printed
+    health = httpx.get(f"{tutorial.url}/health", timeout=10).json()
+    assert health["processes"]["agents-0"]["restarts"] == 2
+
+
+def ostinato(up: UpProcess, *argv: str) -> str:
+    """Run `ostinato` as the reader does; return what a terminal would show."""
+    done = subprocess.run(
+        [*OSTINATO, *argv, "--data", str(up.data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+class Shell:
+    """Does with nats-py what the `nats` command lines of a page ask for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._heard: list[dict[str, Any]] = []
+        self._more = asyncio.Event()
+        self.asked: list[str] = []
+
+    async def run(self, line: str) -> dict[str, Any] | None:
+        """Do one line; return the acknowledgement of a request."""
+        words = shlex.split(line)
+        headers = {}
+        while "-H" in words:
+            at = words.index("-H")
+            name, _, value = words[at + 1].partition(":")
+            headers[name] = value
+            del words[at : at + 2]
+        match [word for word in words if word != "--raw"]:
+            case ["nats", "sub", subject]:
+                await self._client.subscribe(subject, cb=self._hear)
+                await self._client.flush()
+            case ["nats", "req", subject, body]:
+                self.asked.append(json.loads(body)["id"])
+                reply = await self._client.request(subject, body.encode(), timeout=10, headers=headers or None)
+                found: dict[str, Any] = json.loads(reply.data)
+                return found
+            case ["nats", "stream", "info" | "view", stream]:
+                assert (await self._client.jetstream().stream_info(stream)).config.name == stream
+            case ["nats", "stream", "get", stream, sequence]:
+                assert (await self._client.jetstream().get_msg(stream, int(sequence))).data
+            case other:
+                assert other[0] == "export", f"nobody knows how to do {line!r}"
+        return None
+
+    async def until(self, **wanted: str) -> dict[str, Any]:
+        """Wait for a frame with these values."""
+        async with asyncio.timeout(FRAMES_S):
+            while True:
+                for frame in self._heard:
+                    if all(frame.get(name) == value for name, value in wanted.items()):
+                        return frame
+                self._more.clear()
+                await self._more.wait()
+
+    def count(self, kind: str) -> int:
+        """How many events of a type were heard."""
+        return sum(frame.get("type") == kind for frame in self._heard)
+
+    async def _hear(self, message: Any) -> None:
+        self._heard.append(json.loads(message.data))
+        self._more.set()
+
+
+def identity(frame: dict[str, Any]) -> dict[str, str]:
+    """What a documented frame is found by among those heard."""
+    return {name: frame[name] for name in ("frame", "type", "command", "subject", "text") if name in frame}
+
+
+@pytest.mark.servers
+def test_what_the_page_on_publishing_publishes_gets_the_answers_it_shows(stack: UpProcess) -> None:
+    async def follow_the_page() -> None:
+        client = await nats.connect(stack.nats_url)
+        shell = Shell(client)
+        acknowledged: dict[str, Any] | None = None
+        for kind, block in blocks("publishing.md", "sh", "json", "jsonl"):
+            for line in block.splitlines():
+                if kind == "sh":
+                    acknowledged = await shell.run(line)
+                elif kind == "json":
+                    assert acknowledged is not None
+                    assert acknowledged.keys() == json.loads(line).keys()
+                else:
+                    told = json.loads(line)
+                    heard = await shell.until(**identity(told))
+                    assert same_shape(heard, told), f"{heard} is not {told}"
+        for command in ("yes-1", "no-1"):
+            assert (await shell.until(frame="outcome", command=command))["result"] == "refused"
+        await shell.until(frame="outcome", command="gen-1")
+        await shell.until(type="model.returned", subject="gen-1")
+        # sent once more without the header: answered again, not run again
+        (again,) = [line for line in commands("publishing.md") if '"source": "shell"' in line]
+        await shell.run(re.sub(r'-H "[^"]+"', "", again))
+        await shell.run('nats req in.default.agent.shop-1.run \'{"id": "last", "data": {"agent": "nobody"}}\'')
+        await shell.until(frame="outcome", command="last")
+        assert shell.count("run.started") == shell.count("run.finished") == 1
+        await client.close()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(2 * FRAMES_S):
+            await follow_the_page()
+
+    asyncio.run(bounded())
+
+
+def same_shape(heard: Any, told: Any) -> bool:
+    """Whether the same names are there, with the same words in `result` and `kind`."""
+    if not isinstance(told, dict):
+        return type(heard) is type(told)
+    chosen = [name for name in ("frame", "type", "result", "kind", "thread", "field") if name in told]
+    return (
+        isinstance(heard, dict)
+        and heard.keys() == told.keys()
+        and all(heard[name] == told[name] for name in chosen)
+        and all(same_shape(heard[name], told[name]) for name in told)
+    )
+
+
+@pytest.mark.servers
+def test_the_page_on_processes_names_those_that_run_and_their_logs(stack: UpProcess) -> None:
+    page = PAGES["processes.md"]
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| `(logs/[\w.-]+)` \|$", page, re.MULTILINE))
+    health = httpx.get(f"{stack.url}/health", timeout=10).json()
+    assert set(rows) == {"host", *health["processes"], *(stack.runtime["pids"])}
+    for log in rows.values():
+        assert (stack.data / log).is_file(), log
+    ((_, shown),) = blocks("processes.md", "json")
+    assert same_shape(health, json.loads(shown))
+    for name in re.findall(r"`((?:infra|engine|actors|bus)/[\w./]+)`", page):
+        assert (ROOT / name).exists(), name
+    (ps,) = [line for line in commands("processes.md") if line.startswith("ps ")]
+    listed = subprocess.run(["sh", "-c", ps], capture_output=True, text=True, timeout=10, check=True).stdout
+    pids = {int(line.split()[0]) for line in listed.splitlines()}
+    assert set(stack.children()) <= pids
