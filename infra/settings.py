@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,10 @@ from schemas.wire import Wire
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded" / "checkpoint"
 EMBEDDED_NAME = "ostinato-mini"
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_CountOrOurs = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class EngineSettings(Wire, frozen=True):
@@ -21,16 +25,16 @@ class EngineSettings(Wire, frozen=True):
     model: str = str(EMBEDDED_CHECKPOINT)
     """A folder in Hugging Face layout, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    block_size: int = 16
+    block_size: _Count = 16
     """Tokens per KV block."""
-    kv_blocks: int = 0
+    kv_blocks: _CountOrOurs = 0
     """KV blocks to hold memory for; 0 takes what fits `kv_memory_mb`."""
-    kv_memory_mb: int = 256
-    context_length: int = 0
+    kv_memory_mb: _Count = 256
+    context_length: _CountOrOurs = 0
     """Tokens; 0 takes the model's own."""
-    threads: int = 0
+    threads: _CountOrOurs = 0
     """Torch threads of the worker; 0 takes half of the cores, at least one."""
-    temperature: float = 0.0
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """What a request without a temperature gets."""
 
 
@@ -39,12 +43,12 @@ class Settings(Wire, frozen=True):
 
     data: str = ".ostinato"
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     """Of the HTTP bridge; 0 takes a free one."""
     agents: tuple[str, ...] = ()
     """Python files or modules whose `Agent` objects are served, beside the demo agent."""
-    agent_processes: int = 1
-    shards: int = 4
+    agent_processes: _Count = 1
+    shards: _Count = 4
     engine: EngineSettings = EngineSettings()
     tenant: str = "default"
 

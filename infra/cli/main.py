@@ -8,7 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-_DATA = ".ostinato"
+_CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
+"""Modules of commands that settle every setting themselves."""
+
+
+class _NotGiven(str):
+    """A default that shows as itself, in help and completion, and gives way to the configuration."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,6 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     command = importlib.import_module(options.module)
     try:
+        if "data" in options and isinstance(options.data, _NotGiven):
+            options.data = None
+        if options.module not in _CONFIGURES and "data" in options:
+            options.data = importlib.import_module("infra.configuration").data_directory(options.data)
         code: int = command.main(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -51,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _stack(
         commands.add_parser("demo", help="hold a short conversation with the demo agent, then stop"), "infra.cli.demo"
     )
+    _config(commands.add_parser("config", help="show the settings, and where each comes from"))
     _chat(commands.add_parser("chat", help="talk with an agent or model of the running stack"))
     _run(commands.add_parser("run", help="send one message to an agent or model of the running stack"))
     _replay(commands.add_parser("replay", help="read, show and verify what happened"))
@@ -61,20 +71,36 @@ def parser() -> argparse.ArgumentParser:
 
 def _stack(parser: argparse.ArgumentParser, module: str) -> None:
     parser.set_defaults(module=module)
-    _data(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address of the HTTP bridge (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
-    parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
-    parser.add_argument("--model-name", default=None, help="the name clients ask for (default: after the model)")
-    parser.add_argument("--agents", action="append", default=[], metavar="FILE", help="Python file with Agent objects")
-    parser.add_argument("--context-length", type=_positive, default=0, help="tokens (default: the model's own)")
-    parser.add_argument(
-        "--kv-memory-mb", type=_positive, default=256, help="memory for KV blocks (default: %(default)s)"
-    )
-    parser.add_argument("--agent-processes", type=_positive, default=1, help="how many processes run agents")
+    _settings(parser)
     parser.add_argument(
         "--json", action="store_true", help="for programs: up prints where everything is, demo every frame, as JSON"
     )
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    show = verbs.add_parser("show", help="print every setting as it would be used")
+    show.set_defaults(module="infra.cli.config")
+    _settings(show)
+    show.add_argument("--origin", action="store_true", help="say where each value comes from")
+    show.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    _data(parser)
+    parser.add_argument(
+        "--config", default=None, metavar="FILE", help="TOML file (default: ostinato.toml, if it is here)"
+    )
+    parser.add_argument("--host", default=None, help="address of the HTTP bridge (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
+    parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
+    parser.add_argument("--model-name", default=None, help="the name clients ask for (default: after the model)")
+    parser.add_argument(
+        "--agents", action="append", default=None, metavar="FILE", help="Python file with Agent objects"
+    )
+    parser.add_argument("--context-length", type=_positive, default=None, help="tokens (default: the model's own)")
+    parser.add_argument("--kv-memory-mb", type=_positive, default=None, help="memory for KV blocks (default: 256)")
+    parser.add_argument("--agent-processes", type=_positive, default=None, help="how many processes run agents")
 
 
 def _chat(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +179,9 @@ def _positive(text: str) -> int:
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default=_DATA, metavar="DIR", help="data directory (default: %(default)s)")
+    parser.add_argument(
+        "--data", default=_NotGiven(".ostinato"), metavar="DIR", help="data directory (default: %(default)s)"
+    )
 
 
 if __name__ == "__main__":

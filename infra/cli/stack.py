@@ -11,31 +11,36 @@ import signal
 import sys
 from pathlib import Path
 
-import msgspec
-
 from infra.cli.progress import StageLine
+from infra.configuration import Configuration, configure
 from infra.launcher import slots
-from infra.settings import EngineSettings, Settings
+from infra.settings import Settings
 
-_PORT = 8000
+_FLAGS = {
+    "data": "data",
+    "host": "host",
+    "port": "port",
+    "agents": "agents",
+    "agent_processes": "agent_processes",
+    "model": "engine.model",
+    "model_name": "engine.name",
+    "context_length": "engine.context_length",
+    "kv_memory_mb": "engine.kv_memory_mb",
+}
+"""The settings that have a flag: the option's name, and the setting's key."""
 
 
-def settings_from(options: argparse.Namespace, default_port: int = _PORT) -> Settings:
-    """Give the settings that the command line asks for."""
-    engine = EngineSettings(context_length=options.context_length, kv_memory_mb=options.kv_memory_mb)
-    if options.model is not None:
-        name = options.model_name or Path(options.model).name
-        engine = msgspec.structs.replace(engine, model=options.model, name=name)
-    elif options.model_name is not None:
-        engine = msgspec.structs.replace(engine, name=options.model_name)
-    return Settings(
-        data=options.data,
-        host=options.host,
-        port=default_port if options.port is None else options.port,
-        agents=tuple(options.agents),
-        agent_processes=options.agent_processes,
-        engine=engine,
-    )
+def settings_from(options: argparse.Namespace, default_port: int = Settings().port) -> Settings:
+    """Give the settings that the command line, the environment and the configuration file ask for."""
+    return configuration_from(options, default_port).settings
+
+
+def configuration_from(options: argparse.Namespace, default_port: int = Settings().port) -> Configuration:
+    """Give the settings with where each came from."""
+    given = {key: getattr(options, name) for name, key in _FLAGS.items() if getattr(options, name) is not None}
+    if "agents" in given:
+        given["agents"] = tuple(given["agents"])
+    return configure(given, options.config, os.environ, {"port": default_port})
 
 
 def progress_line(settings: Settings) -> StageLine:

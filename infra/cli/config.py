@@ -1,0 +1,36 @@
+"""`ostinato config show`: every setting as it would be used, and where it came from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from infra.cli.stack import configuration_from
+from infra.configuration import Value
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the settings."""
+    values = configuration_from(options).values
+    sys.stdout.write(_as_json(values, options) if options.json else _as_toml(values, options))
+    return 0
+
+
+def _as_json(values: Mapping[str, Value], options: argparse.Namespace) -> str:
+    shown = {
+        key: {"value": item.value, "origin": item.origin} if options.origin else item.value
+        for key, item in values.items()
+    }
+    return msgspec.json.encode(shown).decode() + "\n"
+
+
+def _as_toml(values: Mapping[str, Value], options: argparse.Namespace) -> str:
+    return "".join(_line(key, item, options) + "\n" for key, item in values.items())
+
+
+def _line(key: str, item: Value, options: argparse.Namespace) -> str:
+    text = f"{key} = {msgspec.json.encode(item.value).decode()}"
+    return f"{text:<50}  # {item.origin}" if options.origin else text

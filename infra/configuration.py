@@ -1,0 +1,183 @@
+"""Settles the settings: defaults, then a TOML file, then the environment, then flags; knows where each came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+from infra.errors import InfraError
+from infra.settings import EngineSettings, Settings
+
+FILE = "ostinato.toml"
+FILE_VARIABLE = "OSTINATO_CONFIG"
+_PREFIX = "OSTINATO_"
+_DEFAULT = "default"
+
+
+class ConfigurationWrong(InfraError):
+    """A file or variable names a setting that does not exist, or gives it a value it cannot have."""
+
+    def __init__(self, key: str, origin: str, problem: str) -> None:
+        super().__init__(f"{origin}: {problem}")
+        self.key = key
+        self.origin = origin
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One setting as settled."""
+
+    value: object
+    origin: str
+    """`default`, `FILE:KEY`, an environment variable, or a flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Every setting by its dotted key, in the order of the structs."""
+
+    values: Mapping[str, Value]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as the stack takes them."""
+        plain = {key: item.value for key, item in self.values.items()}
+        engine = EngineSettings(**_below(plain, "engine."))
+        return Settings(**{key: value for key, value in plain.items() if "." not in key}, engine=engine)  # type: ignore[arg-type]
+
+
+def configure(
+    flags: Mapping[str, object],
+    file: str | None,
+    environment: Mapping[str, str],
+    defaults: Mapping[str, object] | None = None,
+) -> Configuration:
+    """Settle every setting.
+
+    Args:
+        flags: what the command line gave, by dotted key.
+        file: the file named with `--config`; None takes the environment's, else `ostinato.toml` if there is one.
+        environment: the process's variables.
+        defaults: what a command takes in place of the structs' defaults, by dotted key.
+
+    Raises:
+        ConfigurationWrong: one line names the key, where it stands, and what would be right.
+    """
+    values = {key: Value(default, _DEFAULT) for key, default in _defaults().items()}
+    values |= {key: Value(value, _DEFAULT) for key, value in (defaults or {}).items()}
+    values |= _from_file(file, environment)
+    values |= _from_environment(environment)
+    values |= {key: Value(value, _flag(key)) for key, value in flags.items()}
+    model = values["engine.model"]
+    if model.origin != _DEFAULT and values["engine.name"].origin == _DEFAULT:
+        values["engine.name"] = Value(Path(str(model.value)).name, model.origin)
+    return Configuration(values)
+
+
+def _below(plain: Mapping[str, object], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
+
+
+def _defaults() -> dict[str, object]:
+    whole = Settings()
+    plain: dict[str, object] = {name: getattr(whole, name) for name in whole.__struct_fields__ if name != "engine"}
+    return plain | {f"engine.{name}": getattr(whole.engine, name) for name in whole.engine.__struct_fields__}
+
+
+def _types() -> dict[str, Any]:
+    engine = get_type_hints(EngineSettings, include_extras=True)
+    whole = get_type_hints(Settings, include_extras=True)
+    return {key: whole.get(key) or engine[key.removeprefix("engine.")] for key in _defaults()}
+
+
+def _flag(key: str) -> str:
+    spelled = {"engine.name": "model-name"}.get(key, key.removeprefix("engine."))
+    return "--" + spelled.replace("_", "-")
+
+
+def _variable(key: str) -> str:
+    return _PREFIX + key.replace(".", "_").upper()
+
+
+def _from_file(named: str | None, environment: Mapping[str, str]) -> dict[str, Value]:
+    asked = named or environment.get(FILE_VARIABLE)
+    path = Path(asked or FILE)
+    if asked is None and not path.exists():
+        return {}
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"the configuration file cannot be read ({error.strerror}): name another with --config"
+        raise ConfigurationWrong("", str(path), problem) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationWrong("", str(path), f"this is no TOML: {error}") from error
+    values = {}
+    for key, value in _leaves(tree):
+        origin = f"{path}:{key}"
+        if key not in _defaults():
+            raise ConfigurationWrong(key, str(path), f"there is no setting {key!r}{_nearest(key, _defaults())}")
+        values[key] = Value(_converted(key, value, origin, strict=True), origin)
+    return values
+
+
+def _leaves(tree: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if key == "engine" and isinstance(value, dict):
+            yield from ((f"engine.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
+    keys = {_variable(key): key for key in _defaults()}
+    values = {}
+    for name in sorted(environment):
+        if not name.startswith(_PREFIX) or name == FILE_VARIABLE:
+            continue
+        key = keys.get(name)
+        if key is None:
+            _refuse_if_mistyped(name, keys)
+            continue
+        text = environment[name]
+        value: object = [item for item in text.split(",") if item] if key == "agents" else text
+        values[key] = Value(_converted(key, value, f"environment variable {name}", strict=False), name)
+    return values
+
+
+def _refuse_if_mistyped(name: str, known: Mapping[str, str]) -> None:
+    """Refuse a variable whose name is nearly one of ours; others belong to somebody else's program."""
+    ours = [variable.removeprefix(_PREFIX) for variable in known]
+    near = difflib.get_close_matches(name.removeprefix(_PREFIX), ours, n=1, cutoff=0.7)
+    if near:
+        problem = f"there is no setting of this name: did you mean {_PREFIX + near[0]!r}?"
+        raise ConfigurationWrong(name, f"environment variable {name}", problem)
+
+
+def _converted(key: str, value: object, origin: str, *, strict: bool) -> object:
+    try:
+        return msgspec.convert(value, _types()[key], strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigurationWrong(key, origin, f"{key!r} cannot be {value!r}: {error}") from error
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    inner = difflib.get_close_matches(f"engine.{name}", known, n=1, cutoff=0.8)
+    best = inner or found
+    return f": did you mean {best[0]!r}?" if best else ": `ostinato config show` lists them"
+
+
+def data_directory(named: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Give the data directory that a command without other settings works on.
+
+    Raises:
+        ConfigurationWrong: a file or variable is wrong.
+    """
+    return configure({} if named is None else {"data": named}, None, environment).settings.data
