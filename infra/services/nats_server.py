@@ -18,6 +18,8 @@ from infra.services.unprivileged import Placement, make_folder, reachable_progra
 READY_S = 10.0
 MAX_PAYLOAD = 8 * 2**20
 MAX_MEMORY = 256 * 2**20
+LEAST_STORE = 3 * 2**30
+"""JetStream refuses streams whose reserved sizes exceed its limit, and TRACE alone reserves 2 GiB."""
 
 # `sync_interval: always` makes an acknowledged message survive a power cut; the default loses up to two minutes
 _CONFIG = """\
@@ -152,7 +154,7 @@ class NatsServer:
             payload=MAX_PAYLOAD,
             folder=folder,
             memory=MAX_MEMORY,
-            file=used + self._directory.free() * 4 // 5,
+            file=max(used + self._directory.free() * 4 // 5, LEAST_STORE),
         )
         Path(self._config).write_text(config, encoding="utf-8")
         Path(self._config).chmod(0o644)
