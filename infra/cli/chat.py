@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -54,13 +55,14 @@ Ctrl-C     stop showing an answer; again: leave
 
 def main(options: argparse.Namespace) -> int:
     """Hold the conversation; exit code 1 when a message of a pipe had no answer."""
-    runtime = runtime_of(options.data)
-    partner = partner_of(options.partner, served_by(runtime))
+    partner = partner_of(options.partner, served_by(runtime_of(options.data)))
     if partner.kind == "model" and options.thread is not None:
         sys.stderr.write(f"ostinato chat: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
         return 2
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not options.json
-    with session(runtime) as line:
+    # what a lost connection logs would be written into the conversation
+    logging.getLogger().addHandler(logging.NullHandler())
+    with session(options.data) as line:
         chat = Chat(line, partner, options)
         if interactive:
             with line_editing(_history_file()):
@@ -193,6 +195,14 @@ class Chat:
     def _question(self, name: str, arguments: str) -> str:
         return f"{self.style.name(printable(name))} {printable(arguments)}  run it? [y/n] "
 
+    def why(self, error: Exception) -> str:
+        """Say what is wrong: that the stack was stopped, if it was, is the reason for anything else."""
+        try:
+            runtime_of(self._data)
+        except InfraError as reason:
+            return str(reason)
+        return str(error)
+
     def complain(self, message: str) -> None:
         """Say what went wrong."""
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {message}") + "\n")
@@ -249,7 +259,7 @@ def _converse(chat: Chat) -> int:
         except EOFError:
             break
         except (InfraError, BusError, TimeoutError) as error:
-            chat.complain(str(error))
+            chat.complain(chat.why(error))
     hint = chat.how_to_continue()
     sys.stdout.write("\n" + (chat.style.aside(hint) + "\n" if hint else ""))
     return 0

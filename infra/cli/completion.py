@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 _THREADS = 50
-_WAIT_S = 1.0
+_WAIT_S = 3.0
 
 _BASH = """\
 # ostinato: eval "$(ostinato completion bash)", or keep it in ~/.local/share/bash-completion/completions/ostinato
@@ -126,7 +126,7 @@ def _values(action: argparse.Action, place: Place) -> Sequence[str]:
 
 
 def _data(place: Place) -> str:
-    return place.given.get("data") or str(place.parser.get_default("data"))
+    return place.given.get("data") or place.parser.get_default("data") or ".ostinato"
 
 
 def _partners(data: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from bus.connection import Connection
 from bus.store import Store, StoredEvent
+from infra.access import runtime_of
 from infra.follow import follow, send
 from infra.readback import LateStore
 from infra.services.data_directory import Runtime
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 _DAY_S = 86_400.0
 """A person may take their time over an approval."""
+_SILENCE_S = 3.0
+"""After so long without a frame we look whether the stack still runs."""
+_CLOSING_S = 1.0
 _POLL_S = 0.05
 _RECORDED_S = 5.0
 
@@ -32,25 +36,36 @@ _RECORDED_S = 5.0
 class Session:
     """Sends commands and hears what becomes of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Runtime, connection: Connection, store: Store) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, data: str, runtime: Runtime, connection: Connection) -> None:
         self._loop = loop
-        self._runtime = runtime
+        self._data = data
+        self._postgres = runtime.urls["postgres"]
         self._connection = connection
-        self._store = store
 
     def follow(self, command: Command, after: int = 0) -> Iterator[Frame]:
-        """Send `command` and yield what follows; closing the iterator stops listening, not what goes on."""
+        """Send `command` and yield what follows; closing the iterator stops listening, not what goes on.
+
+        Raises:
+            NotRunning: the stack was stopped meanwhile.
+        """
         heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
 
         async def feed() -> None:
-            async with LateStore(self._runtime.urls["postgres"]) as late:
+            async with LateStore(self._postgres) as late:
                 async for frame in follow(self._connection, late.read_back, command, _DAY_S, after):
                     heard.put(frame)
 
         feeding = asyncio.run_coroutine_threadsafe(feed(), self._loop)
         feeding.add_done_callback(lambda _: heard.put(None))
         try:
-            while (frame := heard.get()) is not None:
+            while True:
+                try:
+                    frame = heard.get(timeout=_SILENCE_S)
+                except queue.Empty:
+                    runtime_of(self._data)
+                    continue
+                if frame is None:
+                    break
                 yield frame
             feeding.result()
         finally:
@@ -62,27 +77,35 @@ class Session:
 
     def events(self, tenant: str, thread: str) -> list[StoredEvent]:
         """Read what is recorded of a thread."""
-        return _call(self._loop, self._store.events_of_thread(tenant, thread))
+
+        async def read() -> list[StoredEvent]:
+            async with await Store.open(self._postgres) as store:
+                return await store.events_of_thread(tenant, thread)
+
+        return _call(self._loop, read())
 
     def until_recorded(self, tenant: str, kind: str, entity: str, version: int) -> None:
         """Wait a moment until the recorder has copied what was heard already."""
 
         async def look() -> None:
-            for _ in range(int(_RECORDED_S / _POLL_S)):
-                if await self._store.events_of_entity(tenant, kind, entity, version - 1):
-                    return
-                await asyncio.sleep(_POLL_S)
+            async with await Store.open(self._postgres) as store:
+                for _ in range(int(_RECORDED_S / _POLL_S)):
+                    if await store.events_of_entity(tenant, kind, entity, version - 1):
+                        return
+                    await asyncio.sleep(_POLL_S)
 
         _call(self._loop, look())
 
 
 @contextmanager
-def session(runtime: Runtime) -> Iterator[Session]:
-    """Connect to a running stack.
+def session(data: str) -> Iterator[Session]:
+    """Connect to the stack that runs on a data directory.
 
     Raises:
+        NotRunning: none does.
         Unavailable: one of its servers does not answer.
     """
+    runtime = runtime_of(data)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="session", daemon=True)
     thread.start()
@@ -90,13 +113,21 @@ def session(runtime: Runtime) -> Iterator[Session]:
 
     async def opened() -> Session:
         connection = await exits.enter_async_context(await Connection.open(runtime.urls["nats"], "chat"))
-        store = await exits.enter_async_context(await Store.open(runtime.urls["postgres"]))
-        return Session(loop, runtime, connection, store)
+        return Session(loop, data, runtime, connection)
+
+    async def closed() -> None:
+        with contextlib.suppress(OSError):  # a server that is gone cannot be told
+            await exits.aclose()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSING_S)
 
     try:
         yield _call(loop, opened())
     finally:
-        _call(loop, exits.aclose())
+        _call(loop, closed())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -248,3 +248,27 @@ def test_names_and_threads_of_the_running_stack_are_completed(stack: UpProcess) 
 
     assert {"demo", "careful", "ostinato-mini"} <= set(completed(""))
     assert thread in completed("--thread", thread[:-1])
+
+
+def test_a_stack_that_was_stopped_is_named_and_the_conversation_goes_on_when_it_is_back(
+    system_folder: Path, tmp_path: Path
+) -> None:
+    data = system_folder / tmp_path.name
+    up = start(data)
+    with terminal(up, tmp_path) as screen:
+        screen.until(PROMPT)
+        screen.type("Please remember that my cat is called Biscuit.\n")
+        screen.until(PROMPT)
+        assert up.stop() == 0
+        screen.type("What is my cat called?\n")
+        said = screen.until(PROMPT)
+        assert "ostinato up" in said
+        assert "Traceback" not in said
+        assert len(said.splitlines()) == 3
+        back = start(data)
+        screen.type("What is my cat called?\n")
+        assert "Biscuit" in screen.until(PROMPT)
+        assert back.stop() == 0
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert "Traceback" not in screen.raw
