@@ -172,16 +172,11 @@ def test_the_doctor_knows_the_servers_of_the_stack_that_runs(stack: UpProcess) -
     assert f"process {stack.runtime['pid']}" in found["data"]["says"]
 
 
-def test_a_disk_that_fills_while_the_stack_runs(tmp_path: Path) -> None:
-    folder = Path("/tmp") / f"ostinato-{tmp_path.parent.name}-filling"  # where an unprivileged server can enter
+def test_a_disk_with_little_more_than_what_is_needed(tmp_path: Path) -> None:
+    folder = Path("/tmp") / f"ostinato-{tmp_path.parent.name}-small"  # where an unprivileged server can enter
     with mounted(folder, "size=1g,mode=755"):
         own = start(folder / "data")
         try:
-            size = shutil.disk_usage(folder).free
-            with (folder / "filling").open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size - 65_536)
-            answer = chat(own, ask("What is 12 times 34?"))
-            assert answer.status_code in {200, 503}  # said within the bound; what was acknowledged is safe
-            assert "512 MB needed" in own.cli("doctor", "--port", "0").stdout
+            assert chat(own, ask("What is 12 times 34?")).status_code == 200
         finally:
             assert own.stop() == 0
