@@ -118,7 +118,6 @@ class Shell:
         self._client = client
         self._heard: list[dict[str, Any]] = []
         self._more = asyncio.Event()
-        self.asked: list[str] = []
 
     async def run(self, line: str) -> dict[str, Any] | None:
         """Do one line; return the acknowledgement of a request."""
@@ -134,10 +133,12 @@ class Shell:
                 await self._client.subscribe(subject, cb=self._hear)
                 await self._client.flush()
             case ["nats", "req", subject, body]:
-                self.asked.append(json.loads(body)["id"])
                 reply = await self._client.request(subject, body.encode(), timeout=10, headers=headers or None)
                 found: dict[str, Any] = json.loads(reply.data)
                 return found
+            case ["nats", "pub", subject, body]:
+                json.loads(body)
+                await self._client.publish(subject, body.encode(), headers=headers or None)
             case ["nats", "stream", "info" | "view", stream]:
                 assert (await self._client.jetstream().stream_info(stream)).config.name == stream
             case ["nats", "stream", "get", stream, sequence]:
