@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 WAIT_S = 60.0
+_PATIENCE_S = 4.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -66,6 +67,20 @@ class PseudoTerminal:
             piece = self._piece() if ready else ""
             assert piece, f"{text!r} did not come; read so far: {self.raw!r}"
             self.raw += piece
+
+    def press_until_end(self, keys: str) -> int:
+        """Press keys again and again, as a person would, until the command ends; return the exit status.
+
+        CPython's `input` passes over a signal that comes between its prompt and its wait for the first key.
+        """
+        deadline = time.monotonic() + WAIT_S
+        ended = False
+        while not ended and time.monotonic() < deadline:
+            self.type(keys)
+            while not ended and select.select([self._master], [], [], _PATIENCE_S)[0]:
+                piece = self._piece()
+                self.raw, ended = self.raw + piece, not piece
+        return self.process.wait(WAIT_S)
 
     def end(self) -> int:
         """Read to the end and return the exit status."""

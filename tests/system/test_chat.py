@@ -106,8 +106,7 @@ def test_ctrl_c_stops_the_display_of_an_answer_and_a_second_one_leaves(stack: Up
             screen.type(CTRL_C)
             screen.until("goes on")
             screen.until(PROMPT)
-            screen.type(CTRL_C)
-            assert screen.end() == 0
+            assert screen.press_until_end(CTRL_C) == 0
         finally:
             os.kill(worker, signal.SIGCONT)
 
