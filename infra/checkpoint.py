@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,13 +19,19 @@ _LONGEST = 32_768
 """Context taken when the model allows more and nothing is asked for, tokens."""
 
 
-def resolve_engine(settings: EngineSettings) -> EngineSettings:
+Tell = Callable[[str], None]
+"""Told what is being done, now and then, from any thread."""
+
+
+def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     """Return the settings with a local model folder, a context length and a number of KV blocks.
+
+    A hub id is downloaded, or what is missing of it; `tell` hears how far that is.
 
     Raises:
         CheckpointNotFound: no such folder, no such hub id, or no `config.json`.
     """
-    folder = _folder(settings.model)
+    folder = _folder(settings.model, tell)
     config = _config(folder, settings.model)
     own = config.max_position_embeddings
     length = settings.context_length or min(own, _LONGEST)
@@ -51,21 +60,44 @@ def _block_bytes(config: _Config, settings: EngineSettings) -> int:
     return per_token * settings.block_size * _BYTES[settings.dtype]
 
 
-def _folder(model: str) -> Path:
+def _folder(model: str, tell: Tell) -> Path:
     path = Path(model)
     if path.is_dir():
         return path.absolute()
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise CheckpointNotFound(model, "there is no such folder")
-    return _downloaded(model)
+    return _downloaded(model, tell)
 
 
-def _downloaded(model: str) -> Path:
+def _downloaded(model: str, tell: Tell) -> Path:
     hub = importlib.import_module("huggingface_hub")  # on demand: only those who name a hub id wait for it
+    tell(f"asking the hub for {model}")
+    over = threading.Event()
     try:
-        return Path(hub.snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors"]))
+        found = hub.snapshot_download(
+            model, allow_patterns=["*.json", "*.jinja", "*.safetensors"], tqdm_class=_bar(model, tell, over)
+        )
     except (OSError, ValueError) as error:
-        raise CheckpointNotFound(model, f"no such folder, and the hub says: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointNotFound(model, f"no such folder, and the hub says: {reason}") from error
+    finally:
+        over.set()
+    return Path(found)
+
+
+def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
+    """Make the class that the hub counts bytes with: it draws nothing and tells, until the download is over."""
+    base = importlib.import_module("tqdm").tqdm
+
+    def begin(bar: Any, *args: Any, name: str | None = None, **more: Any) -> None:
+        base.__init__(bar, *args, **{**more, "file": io.StringIO(), "disable": False})
+
+    def display(bar: Any, *_: Any, **__: Any) -> None:
+        if bar.unit == "B" and bar.total and not over.is_set():
+            total = max(1, round(bar.total / 1e6))
+            tell(f"downloading {model}: {min(round(bar.n / 1e6), total)} of {total} MB")
+
+    return type("Bar", (base,), {"__init__": begin, "display": display})
 
 
 def _config(folder: Path, model: str) -> _Config:

@@ -28,7 +28,7 @@ from bus.store import Store
 from bus.streams import ensure_streams
 from infra.agents import load_agents
 from infra.bridge.app import Bridge
-from infra.checkpoint import resolve_engine
+from infra.checkpoint import Tell, resolve_engine
 from infra.errors import CannotListen, PortBusy, ServerError, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
@@ -76,8 +76,8 @@ def table(settings: Settings, servers: Servers) -> list[Place]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack]:
-    """Run the stack for as long as the block runs.
+async def running(settings: Settings, progress: Progress, tell: Tell = lambda _: None) -> AsyncIterator[Stack]:
+    """Run the stack for as long as the block runs; `tell` hears how far a download is.
 
     Raises:
         InfraError: something is wrong with the machine or the settings; says what and how to mend it.
@@ -91,7 +91,8 @@ async def running(settings: Settings, progress: Progress) -> AsyncIterator[Stack
     load_agents(settings.agents)
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
-    settings = msgspec.structs.replace(settings, engine=await asyncio.to_thread(resolve_engine, settings.engine))
+    engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
+    settings = msgspec.structs.replace(settings, engine=engine)
     stage("model")
     listening = _listen(settings)
     with contextlib.closing(listening):

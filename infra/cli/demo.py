@@ -71,7 +71,7 @@ class _PrintFrames:
 async def _demo(settings: Settings, printer: type[_PrintSpeech | _PrintFrames]) -> int:
     thread: str | None = None
     with progress_line(settings) as progress:
-        async with running(settings, progress) as stack:
+        async with running(settings, progress, progress.note) as stack:
             for text in CONVERSATION:
                 thread = await _say(stack, text, thread, printer(text))
                 if thread is None:

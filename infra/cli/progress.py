@@ -14,6 +14,8 @@ from infra.cli.terminal import redraws, style_for
 _TICK_S = 1.0
 _LONG_S = 1.0
 _LAST = "ready"
+_APART_S = 10.0
+"""Least time between two notes where lines cannot be drawn again."""
 
 
 class StageLine:
@@ -38,6 +40,8 @@ class StageLine:
         self._began = clock()
         self._group_began = 0.0
         self._done: list[str] = []
+        self._note = ""
+        self._noted = -_APART_S
         self._redraws = redraws(output)
         self._style = style_for(output)
         self._lock = threading.Lock()
@@ -63,6 +67,7 @@ class StageLine:
     def __call__(self, stage: str, seconds: float) -> None:
         """Note that a stage is done, so many seconds after the start."""
         with self._lock:
+            self._note = ""
             took = seconds - self._group_began
             self._done.append(f"{stage} {seconds:.1f}s")
             self._groups = [[name for name in group if name != stage] for group in self._groups]
@@ -75,6 +80,17 @@ class StageLine:
                 self._draw()
             elif took > _LONG_S:
                 self._output.write(f"starting: {stage} took {took:.1f} s\n")
+                self._output.flush()
+
+    def note(self, text: str) -> None:
+        """Say in words what is under way, in place of the stage's name, until the stage is done."""
+        with self._lock:
+            self._note = text
+            if self._redraws:
+                self._draw()
+            elif self._clock() - self._noted >= _APART_S:
+                self._noted = self._clock()
+                self._output.write(f"{text}\n")
                 self._output.flush()
 
     def tick(self) -> None:
@@ -96,7 +112,8 @@ class StageLine:
 
     def _draw(self) -> None:
         seconds = int(self._clock() - self._began)
-        under_way = [f"{name} … {seconds}s" for name in (self._groups[0] if self._groups else ())]
+        names = [self._note] if self._note else (self._groups[0] if self._groups else [])
+        under_way = [f"{name} … {seconds}s" for name in names]
         self._output.write("\r\x1b[K" + self._style.aside(_fitted([*self._done, *under_way])))
         self._output.flush()
         self._drawn = True

@@ -29,7 +29,7 @@ async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:
 
 
 async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stack], str]) -> int:
-    async with running(settings, progress) as stack:
+    async with running(settings, progress, progress.note) as stack:
         signalled = stopped_by_signal()
         sys.stdout.write(announce(stack))
         sys.stdout.flush()

@@ -1,0 +1,137 @@
+"""A model that is named by its hub id: downloaded with progress from a hub that this test plays, over real HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+MODEL = "tiny/llama"
+FILES = {
+    "config.json": json.dumps(
+        {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "hidden_size": 8,
+            "max_position_embeddings": 64,
+        }
+    ).encode(),
+    "model.safetensors": bytes(range(256)) * 20_000,
+    "README.md": b"not wanted",
+}
+RESOLVE = """
+import sys
+from infra.checkpoint import resolve_engine
+from infra.errors import InfraError
+from infra.settings import EngineSettings
+try:
+    print(resolve_engine(EngineSettings(model=sys.argv[1]), lambda text: print(text)).model)
+except InfraError as error:
+    sys.exit(str(error))
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's HTTP interface as a download asks for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it
+        """Say nothing."""
+
+    def _answer(self) -> None:
+        path = urlsplit(self.path).path
+        file = path.rpartition("/")[2]
+        if path.startswith(f"/api/models/{MODEL}/tree/"):
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in FILES.items()
+            ]
+            self._send(200, json.dumps(entries).encode())
+        elif path.startswith(f"/api/models/{MODEL}"):
+            siblings = [{"rfilename": name} for name in FILES]
+            self._send(200, json.dumps({"id": MODEL, "sha": REVISION, "siblings": siblings}).encode())
+        elif path.startswith(f"/{MODEL}/resolve/") and file in FILES:
+            self._send(200, FILES[file])
+        else:
+            self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
+
+    def _send(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Repo-Commit", REVISION)
+        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    serving.join(10)
+    server.server_close()
+
+
+def resolve(model: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Resolve in a process of its own: the hub's client reads its environment once."""
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", RESOLVE, model]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+def test_a_hub_id_is_downloaded_and_says_how_far_it_is(hub: str, tmp_path: Path) -> None:
+    done = resolve(MODEL, hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    *told, folder = done.stdout.splitlines()
+    assert told[0] == f"asking the hub for {MODEL}"
+    assert len(told) > 1
+    assert all(re.fullmatch(rf"downloading {MODEL}: \d of 5 MB", line) for line in told[1:]), told
+    assert (Path(folder) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert not (Path(folder) / "README.md").exists()
+    assert not done.stderr
+
+
+def test_a_second_start_downloads_nothing(hub: str, tmp_path: Path) -> None:
+    first = resolve(MODEL, hub, tmp_path)
+    second = resolve(MODEL, hub, tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert "downloading" not in second.stdout
+
+
+def test_an_unknown_hub_id_is_one_line(hub: str, tmp_path: Path) -> None:
+    done = resolve("tiny/none", hub, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("model 'tiny/none': no such folder, and the hub says: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_a_hub_it_is_one_line(tmp_path: Path) -> None:
+    done = resolve(MODEL, "http://127.0.0.1:9", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"model {MODEL!r}: no such folder, and the hub says: ")
+    assert done.stderr.count("\n") == 1
