@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from infra.configuration import data_directory
+
 _THREADS = 50
 _WAIT_S = 3.0
 
@@ -126,7 +128,7 @@ def _values(action: argparse.Action, place: Place) -> Sequence[str]:
 
 
 def _data(place: Place) -> str:
-    return place.given.get("data") or place.parser.get_default("data") or ".ostinato"
+    return data_directory(place.given.get("data"))
 
 
 def _partners(data: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from infra.cli.terminal import Style, printable, style_for
+from infra.configuration import configure
 from infra.doctor.examination import examine
 from infra.doctor.finding import Finding
 from infra.doctor.probes import Patient, checks
@@ -19,7 +21,11 @@ from infra.doctor.probes import Patient, checks
 def main(options: argparse.Namespace) -> int:
     """Examine, report, and return 1 if something would break."""
     logging.getLogger().addHandler(logging.NullHandler())  # what a client logs while it fails is told by its check
-    findings = examine(checks(Patient(Path(options.data), options.host, options.port, options.nats, options.postgres)))
+    given = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
+    settings = configure(given, None, os.environ, {}).settings
+    findings = examine(
+        checks(Patient(Path(options.data), settings.host, settings.port, options.nats, options.postgres))
+    )
     broken = any(finding.level == "problem" for finding in findings)
     if options.json:
         report = {"ok": not broken, "findings": findings}

@@ -18,7 +18,7 @@ class _NotGiven(str):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors that we know become one line on standard error and exit code 1 (2 for usage)."""
-    options = parser().parse_args(argv)
+    options = _parsed(argv)
     if "module" not in options:
         parser().print_help()
         raise SystemExit(2)
@@ -43,6 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         code = _problem(str(error))
     raise SystemExit(code)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; a text that stands behind options is still the text, where argparse takes it for one too many."""
+    whole = parser()
+    options, left = whole.parse_known_args(argv)
+    if len(left) == 1 and not left[0].startswith("-") and getattr(options, "text", "") is None:
+        options.text = left.pop()
+    if left:
+        whole.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _problem(text: str) -> int:
@@ -151,8 +162,8 @@ def _replay(parser: argparse.ArgumentParser) -> None:
 def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="infra.cli.doctor")
     _data(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address of the HTTP bridge (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="port of the HTTP bridge (default: %(default)s)")
+    parser.add_argument("--host", default=None, help="address of the HTTP bridge (default: as configured)")
+    parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (default: as configured)")
     parser.add_argument("--nats", default=None, metavar="URL", help="look at this NATS server instead of our own")
     parser.add_argument("--postgres", default=None, metavar="URL", help="look at this Postgres instead of our own")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -10,15 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bus.errors import BusError
+from bus.streams import OLDEST_SERVER
 from bus.survey import NatsFacts, PostgresFacts, survey_nats, survey_postgres
 from infra.doctor.finding import Finding, ok, problem, warning
 from infra.errors import BinaryMissing
 from infra.services.nats_server import MAX_PAYLOAD, find_nats_server
 from infra.services.postgres import find_postgres
 
-LEAST_NATS = (2, 12)
-"""`persist_mode`, which the TRACE stream needs, came with it."""
-LEAST_POSTGRES = 14
+LEAST_POSTGRES = 15
 SKEW_S = 1.0
 EARLIEST = 1_735_689_600_000_000
 """The first of January 2025, microseconds: a clock before it was never set."""
@@ -39,8 +38,10 @@ def nats_version(check: str, printed: str, where: str) -> Finding:
     numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", printed)
     if numbers is None:
         return problem(check, f"{where} does not tell its version ({printed[:60]!r})", _LOCAL)
-    if (int(numbers[1]), int(numbers[2])) < LEAST_NATS:
-        return problem(check, f"{numbers[0]} at {where} is too old", f"use 2.12 or newer: {_LOCAL}")
+    if (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
+        return problem(
+            check, f"{numbers[0]} at {where} is too old", f"use {'.'.join(map(str, OLDEST_SERVER))} or newer: {_LOCAL}"
+        )
     return ok(check, f"{numbers[0]} at {where}")
 
 

@@ -107,9 +107,11 @@ async def test_a_client_finds_a_restarted_nats_again(servers: Servers) -> None:
     async def reconnected() -> None:
         back.set()
 
-    client = await nats.connect(servers.nats_url, reconnected_cb=reconnected, reconnect_time_wait=0)
+    client = await nats.connect(
+        servers.nats_url, reconnected_cb=reconnected, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+    )
     await servers.nats.restart()
-    await back.wait()
+    await asyncio.wait_for(back.wait(), 30)
     await client.flush()
     await client.close()
 
