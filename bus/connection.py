@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from bus.address import masked, nats_login, nats_servers
 from bus.errors import TOO_LARGE, Refused, Unavailable
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Connection:
         """Connect.
 
         Args:
-            url: `nats://host:port`; may carry credentials.
+            url: `nats://host:port`; may carry credentials, or be several of one cluster, parted by commas.
             name: shown in the server's connection list.
             wait_s: how long to try before giving up, seconds.
 
@@ -61,7 +62,8 @@ class Connection:
         try:
             async with asyncio.timeout(wait_s):
                 await client.connect(
-                    url,
+                    nats_servers(url),
+                    **nats_login(url),  # type: ignore[arg-type]  # user, password and token are strings
                     name=name,
                     ping_interval=_PING_INTERVAL_S,
                     max_outstanding_pings=2,
@@ -71,9 +73,9 @@ class Connection:
                     error_cb=_log_error,
                     reconnected_cb=connection._on_reconnect,
                 )
-        except (TimeoutError, OSError, NatsError) as error:
+        except (TimeoutError, OSError, ValueError, NatsError) as error:
             raise Unavailable(
-                f"cannot connect to NATS at {url}: {str(error) or 'timed out'} (is the server running?)"
+                f"cannot connect to NATS at {masked(url)}: {str(error) or 'timed out'} (is the server running?)"
             ) from error
         return connection
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from schemas.envelope import GENESIS, Envelope
 _NO_MESSAGE = 10037
 _BATCH = 256
 _STALLED_S = 5.0
+_BEHIND_S = 2.0
+_AGAIN_S = 0.05
 
 
 class Stored(NamedTuple):
@@ -62,7 +65,7 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
     """
     position = after
     while position.sequence < until:
-        batch = await _batch(connection, shard, position.sequence + 1)
+        batch = await _batch_in_time(connection, shard, position.sequence + 1)
         if not batch:
             raise LogDamaged(EV, position.sequence, f"shard {shard} ends before sequence {until}")
         for sequence, data in batch:
@@ -73,6 +76,16 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
             yield Stored(sequence, envelope, position.hash)
             if sequence >= until:
                 return
+
+
+async def _batch_in_time(connection: Connection, shard: int, first: int) -> list[tuple[int, bytes]]:
+    """Get a batch, empty only if it stays so: in a cluster a server may answer that is yet to hear the latest."""
+    end = time.monotonic() + _BEHIND_S
+    while True:
+        batch = await _batch(connection, shard, first)
+        if batch or time.monotonic() > end:
+            return batch
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def _batch(connection: Connection, shard: int, first: int) -> list[tuple[int, bytes]]:

@@ -11,6 +11,11 @@ from bus.errors import IncompatibleStream, Refused, ServerTooOld
 OLDEST_SERVER = (2, 14)
 """Schedules, per-message TTL, async persistence and fast ingest are all there from here."""
 
+CLUSTER = 3
+"""Replicas in a cluster: one server may fail."""
+TOO_FEW_SERVERS = frozenset({10005, 10074})
+"""JetStream's codes for more replicas than there are servers."""
+
 _NOT_FOUND = 10059
 _SECOND = 1_000_000_000
 
@@ -19,6 +24,7 @@ CMD = "CMD"
 TRACE = "TRACE"
 DEAD = "DEAD"
 LEASE = "KV_LEASE"
+_PROBE = "OSTINATO_PROBE"
 
 
 def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
@@ -53,11 +59,13 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "retention": "limits",
             "storage": "file",
             "discard": "old",
-            "persist_mode": "async",
+            # traces need not wait for the disk, but nats-server refuses this of a replicated stream, and in a cluster a
+            # stream of one replica would keep a stack from starting while its server is away
+            **({"persist_mode": "async"} if replicas == 1 else {}),
             "max_age": 7 * 86_400 * _SECOND,
             "max_bytes": 2 << 30,
             "allow_direct": True,
-            "num_replicas": 1,
+            "num_replicas": replicas,
             "duplicate_window": 100_000_000,
         },
         {
@@ -90,6 +98,8 @@ def _lease_config(replicas: int) -> dict[str, Any]:
 async def restore_leases(connection: Connection) -> None:
     """Make the lease stream anew if it is gone: it lives in memory, and a single server that restarts forgets it.
 
+    It gets as many replicas as the log has.
+
     Raises:
         Refused: JetStream says no.
         Unavailable: no JetStream.
@@ -100,7 +110,36 @@ async def restore_leases(connection: Connection) -> None:
     except Refused as refusal:
         if refusal.code != _NOT_FOUND:
             raise
-        await connection.api(f"STREAM.CREATE.{LEASE}", _lease_config(replicas=1))
+        log = await connection.api(f"STREAM.INFO.{EV}")
+        await connection.api(f"STREAM.CREATE.{LEASE}", _lease_config(log["config"]["num_replicas"]))
+
+
+async def fitting_replicas(connection: Connection) -> int:
+    """Return how many replicas the log has, or for a new one how many it can have: 3 in a cluster, else 1.
+
+    A client is told of a cluster's addresses but not of its members, so a stream is made to find out, and deleted.
+
+    Raises:
+        Refused: JetStream says no.
+        Unavailable: no JetStream.
+        TimeoutError: no answer.
+    """
+    try:
+        log = await connection.api(f"STREAM.INFO.{EV}")
+    except Refused as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+    else:
+        return int(log["config"]["num_replicas"])
+    probe = {"name": _PROBE, "subjects": ["ostinato.probe"], "storage": "memory", "num_replicas": CLUSTER}
+    try:
+        await connection.api(f"STREAM.CREATE.{_PROBE}", probe)
+    except Refused as refusal:
+        if refusal.code not in TOO_FEW_SERVERS:
+            raise
+        return 1
+    await connection.api(f"STREAM.DELETE.{_PROBE}")
+    return CLUSTER
 
 
 async def ensure_streams(connection: Connection, shards: int, replicas: int = 1) -> None:
@@ -132,9 +171,17 @@ async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
     wanted = config.get("metadata", {}).get("ostinato_shards")
     if wanted is not None and made_for != wanted:
         raise IncompatibleStream(name, f"made for {made_for} shards, settings say {wanted}")
+    fixed = ("persist_mode", "num_replicas")
+    if _mode(present) != _mode(config):
+        # fixed when a stream is made, and the replicas go with it: traces stay as they were
+        config = {key: value for key, value in config.items() if key not in fixed}
     if all(present.get(key) == value for key, value in config.items() if key != "metadata"):
         return
     try:
         await connection.api(f"STREAM.UPDATE.{name}", {**present, **config})
     except Refused as refusal:
         raise IncompatibleStream(name, refusal.description) from refusal
+
+
+def _mode(config: dict[str, Any]) -> str:
+    return str(config.get("persist_mode") or "default")

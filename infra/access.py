@@ -11,10 +11,10 @@ from actors.runtime.context import SystemIds
 from bus.connection import Connection
 from bus.recorder import Recorder
 from bus.store import Store
-from bus.streams import ensure_streams
 from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning
-from infra.services.data_directory import DataDirectory, Runtime
+from infra.services.data_directory import DataDirectory, Runtime, made_shards
 from infra.services.embedded import embedded
+from infra.services.outside import check_outside, prepare_streams, remembered_outside
 
 
 def runtime_of(data: str) -> Runtime:
@@ -45,8 +45,15 @@ async def recorded(data: str) -> AsyncIterator[Store]:
         async with await Store.open(runtime.urls["postgres"]) as store:
             yield store
         return
-    async with embedded(DataDirectory(path)) as servers, await Store.open(servers.postgres_url) as store:
-        await _catch_up(servers.nats_url, store)
+    shards, outside = made_shards(path), remembered_outside(path)
+    await check_outside(outside)
+    async with (
+        embedded(DataDirectory(path, shards=shards), outside) as servers,
+        await Store.open(servers.postgres_url) as store,
+        await Connection.open(servers.nats_url, "replay") as connection,
+    ):
+        await prepare_streams(connection, shards, outside)
+        await _catch_up(connection, store)
         yield store
 
 
@@ -60,14 +67,12 @@ def _live_runtime(path: Path) -> Runtime | None:
     return None
 
 
-async def _catch_up(nats_url: str, store: Store) -> None:
+async def _catch_up(connection: Connection, store: Store) -> None:
     """Record what the stack, had it not been killed, would have recorded itself."""
-    async with await Connection.open(nats_url, "replay") as connection:
-        await ensure_streams(connection, DataDirectory(Path()).shards)
-        recorder = Recorder(connection, store, SystemIds().new("p"))
-        copying = asyncio.create_task(recorder.run())
-        try:
-            await recorder.drain(deadline_s=60)
-        finally:
-            copying.cancel()
-            await asyncio.wait({copying})
+    recorder = Recorder(connection, store, SystemIds().new("p"))
+    copying = asyncio.create_task(recorder.run())
+    try:
+        await recorder.drain(deadline_s=60)
+    finally:
+        copying.cancel()
+        await asyncio.wait({copying})

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from bus.address import masked
 from infra.errors import InfraError
 from infra.settings import EngineSettings, Settings
 
@@ -19,6 +20,8 @@ FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
 _PREFIX = "OSTINATO_"
 _DEFAULT = "default"
+_ADDRESSES = {"nats", "postgres"}
+"""Settings that may hold a password."""
 
 
 class ConfigurationWrong(InfraError):
@@ -164,7 +167,14 @@ def _converted(key: str, value: object, origin: str, *, strict: bool) -> object:
     try:
         return msgspec.convert(value, _types()[key], strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigurationWrong(key, origin, f"{key!r} cannot be {value!r}: {error}") from error
+        raise ConfigurationWrong(key, origin, f"{key!r} cannot be {shown(key, value)!r}: {error}") from error
+
+
+def shown(key: str, value: object) -> object:
+    """Return a setting's value as it may be shown: without passwords."""
+    if key not in _ADDRESSES:
+        return value
+    return masked(value if isinstance(value, str) else repr(value))
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

@@ -19,7 +19,8 @@ InfraError
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
     ├── PostgresVersion        the data belongs to another major version of Postgres
-    └── ServerFailed           a server stopped, or was not ready in time
+    ├── ServerFailed           a server stopped, or was not ready in time
+    └── ServerUnfit            a server of somebody else's cannot be used
 
 Every message names what is wrong and how to mend it.
 """
@@ -146,6 +147,14 @@ class ServerFailed(ServerError):
         super().__init__(f"{name} {what}; see {str(log)!r}{lines}")
         self.name = name
         self.log = log
+
+
+class ServerUnfit(ServerError):
+    """A server that a setting names cannot be used."""
+
+    def __init__(self, setting: str, value: str, problem: str, mend: str) -> None:
+        super().__init__(f"setting {setting!r} ({value}): {' '.join(problem.split())}: {mend}")
+        self.setting = setting
 
 
 class AgentsNotFound(InfraError):

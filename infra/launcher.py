@@ -25,7 +25,6 @@ from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.store import Store
-from bus.streams import ensure_streams
 from infra.agents import load_agents
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
@@ -34,8 +33,9 @@ from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
+from infra.services.outside import Outside, check_outside, prepare_streams, remember_outside
 from infra.services.postgres import Postgres
-from infra.settings import Place, Settings, encode_place
+from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
 
 log = logging.getLogger(__name__)
@@ -92,14 +92,19 @@ async def running(settings: Settings, progress: Progress, tell: Tell = lambda _:
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
+    outside = Outside(settings.nats, settings.postgres, settings.replicas)
+    await check_outside(outside)
     settings = msgspec.structs.replace(settings, engine=engine)
     stage("model")
     listening = _listen(settings)
     with contextlib.closing(listening):
         async with contextlib.AsyncExitStack() as exits:
-            servers = await exits.enter_async_context(embedded(directory))
+            servers = await exits.enter_async_context(embedded(directory, outside))
             connection = await exits.enter_async_context(await Connection.open(servers.nats_url, "host"))
-            await ensure_streams(connection, settings.shards)
+            replicas = await prepare_streams(connection, settings.shards, outside)
+            await asyncio.to_thread(
+                remember_outside, directory.path, msgspec.structs.replace(outside, replicas=replicas)
+            )
             store = await exits.enter_async_context(await Store.open(servers.postgres_url))
             stage("servers")
             log_to_file("host", directory.logs / "host.log")
@@ -136,13 +141,13 @@ def _listen(settings: Settings) -> socket.socket:
 def _child(place: Place, directory: DataDirectory) -> Child:
     # passive: spinning OpenMP threads starve the bus; strict: MKL rounds the same wherever a buffer lies
     torch = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
-    environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1"}
-    argv = (sys.executable, "-m", "infra.process", encode_place(place), str(os.getpid()))
+    environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
+    argv = (sys.executable, "-m", "infra.process", place.slot, str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 
 
 async def _keep_servers(servers: Servers, url: str) -> None:
-    """Start a server again that ended, on the port it had; end when one only keeps ending."""
+    """Start a server of ours again that ended, on the port it had; end when one only keeps ending."""
 
     async def keep(server: NatsServer | Postgres, name: str) -> None:
         crashes = Crashes()
@@ -161,10 +166,9 @@ async def _keep_servers(servers: Servers, url: str) -> None:
                 continue
             await servers.record(http=url)
 
-    kept = [
-        asyncio.create_task(keep(server, name))
-        for server, name in ((servers.nats, "nats"), (servers.postgres, "postgres"))
-    ]
+    if not servers.own:
+        await asyncio.Event().wait()  # those of others are theirs to keep
+    kept = [asyncio.create_task(keep(server, name)) for name, server in servers.own.items()]
     try:
         await asyncio.wait(kept, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,4 +1,7 @@
-"""A child of the process table: `python -m infra.process '<place as JSON>' PARENT`, started by the launcher.
+"""A child of the process table: `python -m infra.process SLOT PARENT`, started by the launcher.
+
+Its place comes as JSON in the environment, which only its user may read: it may hold passwords, and `ps` shows
+arguments to all.
 
 The role's module is imported on demand, so that torch is loaded by workers alone.
 """
@@ -22,7 +25,7 @@ from bus import subjects
 from bus.connection import Connection, Message
 from engine.errors import EngineError
 from infra.errors import InfraError
-from infra.settings import Place, decode_place
+from infra.settings import PLACE_VARIABLE, Place, decode_place
 from infra.telemetry import log_to_stderr
 
 _PR_SET_PDEATHSIG = 1
@@ -85,9 +88,9 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Run the place given as the first argument, for the launcher whose process id is the second."""
+    """Run the place given in the environment, for the launcher whose process id is the second argument."""
     die_with(int(sys.argv[2]))
-    place = decode_place(sys.argv[1])
+    place = decode_place(os.environ.pop(PLACE_VARIABLE))  # taken away: what a tool starts need not know it
     log_to_stderr(place.slot)
     try:
         uvloop.run(run_place(place))

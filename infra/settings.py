@@ -51,6 +51,12 @@ class Settings(Wire, frozen=True):
     shards: _Count = 4
     engine: EngineSettings = EngineSettings()
     tenant: str = "default"
+    nats: str = ""
+    """URL of NATS servers to use; empty runs our own."""
+    postgres: str = ""
+    """URL of a Postgres database to use; empty runs our own."""
+    replicas: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
+    """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
 
 
 class Place(Wire, frozen=True):
@@ -65,8 +71,12 @@ class Place(Wire, frozen=True):
     settings: Settings
 
 
+PLACE_VARIABLE = "OSTINATO_PLACE"
+"""How a child gets its place."""
+
+
 def encode_place(place: Place) -> str:
-    """Write a place as one command-line argument."""
+    """Write a place as one line."""
     return msgspec.json.encode(place).decode()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from infra.cli.stack import configuration_from
-from infra.configuration import Value
+from infra.configuration import Value, shown
 
 
 def main(options: argparse.Namespace) -> int:
@@ -20,11 +20,11 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _as_json(values: Mapping[str, Value], options: argparse.Namespace) -> str:
-    shown = {
-        key: {"value": item.value, "origin": item.origin} if options.origin else item.value
+    whole = {
+        key: {"value": shown(key, item.value), "origin": item.origin} if options.origin else shown(key, item.value)
         for key, item in values.items()
     }
-    return msgspec.json.encode(shown).decode() + "\n"
+    return msgspec.json.encode(whole).decode() + "\n"
 
 
 def _as_toml(values: Mapping[str, Value], options: argparse.Namespace) -> str:
@@ -32,5 +32,5 @@ def _as_toml(values: Mapping[str, Value], options: argparse.Namespace) -> str:
 
 
 def _line(key: str, item: Value, options: argparse.Namespace) -> str:
-    text = f"{key} = {msgspec.json.encode(item.value).decode()}"
+    text = f"{key} = {msgspec.json.encode(shown(key, item.value)).decode()}"
     return f"{text:<50}  # {item.origin}" if options.origin else text

@@ -7,13 +7,26 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
 
 
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
+
+
 class _NotGiven(str):
     """A default that shows as itself, in help and completion, and gives way to the configuration."""
+
+
+class _Version(argparse.Action):
+    """Prints the version; only who asks waits for the import that knows it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(f"ostinato {importlib.import_module('importlib.metadata').version('ostinato')}\n")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,18 +79,26 @@ def _problem(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """Build the whole command line."""
     whole = argparse.ArgumentParser(prog="ostinato", description="Agents and models on one replayable event log.")
+    whole.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
-    _stack(commands.add_parser("up", help="start the stack and keep it running"), "infra.cli.up")
-    _stack(
-        commands.add_parser("demo", help="hold a short conversation with the demo agent, then stop"), "infra.cli.demo"
+    _stack(_told(commands, "up", "start the stack and keep it running"), "infra.cli.up")
+    _stack(_told(commands, "demo", "hold a short conversation with the demo agent, then stop"), "infra.cli.demo")
+    _config(_told(commands, "config", "show the settings, and where each comes from"))
+    _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
+    _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
+    _replay(_told(commands, "replay", "read, show and verify what happened"))
+    _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
+    _completion(
+        _told(
+            commands, "completion", "print what lets a shell complete this command; its first line says where to put it"
+        )
     )
-    _config(commands.add_parser("config", help="show the settings, and where each comes from"))
-    _chat(commands.add_parser("chat", help="talk with an agent or model of the running stack"))
-    _run(commands.add_parser("run", help="send one message to an agent or model of the running stack"))
-    _replay(commands.add_parser("replay", help="read, show and verify what happened"))
-    _doctor(commands.add_parser("doctor", help="say what would break on this machine, and how to mend it"))
-    _completion(commands.add_parser("completion", help="print a script that lets a shell complete this command"))
     return whole
+
+
+def _told(commands: Commands, name: str, what: str) -> argparse.ArgumentParser:
+    """Add a command that says what it does, in the list of commands and above its own help."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
 
 
 def _stack(parser: argparse.ArgumentParser, module: str) -> None:
@@ -90,7 +111,7 @@ def _stack(parser: argparse.ArgumentParser, module: str) -> None:
 
 def _config(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="print every setting as it would be used")
+    show = _told(verbs, "show", "print every setting as it would be used")
     show.set_defaults(module="infra.cli.config")
     _settings(show)
     show.add_argument("--origin", action="store_true", help="say where each value comes from")
@@ -105,13 +126,22 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=None, help="address of the HTTP bridge (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
     parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
-    parser.add_argument("--model-name", default=None, help="the name clients ask for (default: after the model)")
     parser.add_argument(
-        "--agents", action="append", default=None, metavar="FILE", help="Python file with Agent objects"
+        "--model-name", default=None, metavar="NAME", help="the name clients ask for (default: after the model)"
+    )
+    parser.add_argument(
+        "--agents",
+        action="append",
+        default=None,
+        metavar="FILE",
+        help="Python file with Agent objects; may be given again",
     )
     parser.add_argument("--context-length", type=_positive, default=None, help="tokens (default: the model's own)")
     parser.add_argument("--kv-memory-mb", type=_positive, default=None, help="memory for KV blocks (default: 256)")
     parser.add_argument("--agent-processes", type=_positive, default=None, help="how many processes run agents")
+    parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
+    parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
+    parser.add_argument("--replicas", type=int, default=None, help="of each stream (default: 0, by the cluster)")
 
 
 def _chat(parser: argparse.ArgumentParser) -> None:
@@ -122,16 +152,20 @@ def _chat(parser: argparse.ArgumentParser) -> None:
         metavar="AGENT|MODEL",
         nargs="?",
         default="agent/demo",
-        help="agent/NAME or NAME an agent, a served model's name that model alone (default: %(default)s)",
+        help="an agent's name, with or without agent/, or a served model's (default: %(default)s)",
     )
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
-    parser.add_argument("--json", action="store_true", help="print every frame as a JSON line; each line in a message")
+    parser.add_argument(
+        "--json", action="store_true", help="print every frame as a JSON line; every line of the input is one message"
+    )
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="infra.cli.run")
     _data(parser)
-    parser.add_argument("agent", metavar="AGENT|MODEL", help="an agent's name, such as demo, or a served model's")
+    parser.add_argument(
+        "agent", metavar="AGENT|MODEL", help="an agent's name, with or without agent/, or a served model's"
+    )
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say to it; - or nothing reads a pipe")
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
     parser.add_argument("--json", action="store_true", help="print every frame as a JSON line")
@@ -139,18 +173,20 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _replay(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    ls = verbs.add_parser("ls", help="list threads, latest first")
+    ls = _told(verbs, "ls", "list threads, latest first")
     ls.set_defaults(module="infra.cli.replay", verb="ls")
-    ls.add_argument("--limit", type=_positive, default=20)
+    ls.add_argument(
+        "--limit", type=_positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
+    )
     ls.add_argument("--json", action="store_true", help="one JSON object a line")
-    show = verbs.add_parser("show", help="show what happened in a thread, run or generation")
+    show = _told(verbs, "show", "show what happened in a thread, run or generation")
     show.set_defaults(module="infra.cli.replay", verb="show")
-    show.add_argument("id", metavar="ID")
+    show.add_argument("id", metavar="ID", help="a thread, run or generation")
     show.add_argument("--steps", action="store_true", help="with the scheduler steps behind each model call")
     show.add_argument("--json", action="store_true", help="one JSON object a line")
-    verify = verbs.add_parser("verify", help="decide again what was decided, and compare")
+    verify = _told(verbs, "verify", "decide again what was decided, and compare")
     verify.set_defaults(module="infra.cli.replay", verb="verify")
-    verify.add_argument("ids", metavar="ID", nargs="*")
+    verify.add_argument("ids", metavar="ID", nargs="*", help="a thread or generation")
     verify.add_argument("--all", action="store_true", help="every thread and generation")
     verify.add_argument("--json", action="store_true", help="one JSON object a line")
     for verb in (show, verify):
@@ -172,18 +208,27 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 def _completion(commands: argparse.ArgumentParser) -> None:
     commands.set_defaults(module="infra.cli.completion", parser=parser)
     commands.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish", "words"), help="bash, zsh or fish")
-    commands.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    # all that is left, for what is being typed may well be `--`
+    words = commands.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    words.required = False
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = _number(text)
     if not 0 <= number <= 65_535:
         raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
     return number
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _number(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number

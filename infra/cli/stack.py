@@ -26,6 +26,9 @@ _FLAGS = {
     "model_name": "engine.name",
     "context_length": "engine.context_length",
     "kv_memory_mb": "engine.kv_memory_mb",
+    "nats": "nats",
+    "postgres": "postgres",
+    "replicas": "replicas",
 }
 """The settings that have a flag: the option's name, and the setting's key."""
 

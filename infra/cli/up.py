@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from bus.address import masked
 from infra.cli.progress import StageLine
 from infra.cli.stack import program, progress_line, settings_from, stopped_by_signal
 from infra.errors import StackFailed
@@ -52,8 +53,8 @@ def ready_line(stack: Stack) -> str:
     ready = {
         "url": stack.url,
         "openai": f"{stack.url}/v1",
-        "nats": stack.servers.nats_url,
-        "postgres": stack.servers.postgres_url,
+        "nats": masked(stack.servers.nats_url),
+        "postgres": masked(stack.servers.postgres_url),
         "data": str(stack.directory.path),
         "model": stack.settings.engine.name,
         "pid": os.getpid(),
@@ -67,7 +68,7 @@ def banner(stack: Stack) -> str:
     return (
         f"Ostinato is up at {stack.url} (Ctrl-C stops it)\n"
         f"  export OPENAI_BASE_URL={stack.url}/v1 OPENAI_API_KEY=none\n"
-        f"  NATS   {stack.servers.nats_url}\n"
+        f"  NATS   {masked(stack.servers.nats_url)}\n"
         f"  data   {stack.directory.path}\n"
         f"  model  {stack.settings.engine.name}\n"
         f"  try    curl {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n"

@@ -2,7 +2,8 @@
 
 format        {"format": 1, "shards": 4}, written once
 lock          held with flock as long as a process runs on the directory
-runtime.json  process ids, ports and URLs of what runs; absent when nothing does
+runtime.json  process ids, ports and URLs of what runs; absent when nothing does; only its owner may read it
+servers.json  URLs of servers that are not ours; absent when all are; only its owner may read it
 ports.json    the ports chosen before, so that clients find the servers again after a restart
 logs/         what the servers print
 nats/ postgres/   the servers' data (or `elsewhere`, a file naming the folder that holds them)
@@ -18,16 +19,20 @@ from pathlib import Path
 
 import msgspec
 
+from bus.address import masked
 from infra.errors import (
     AlreadyRunning,
     DataDirectoryVersion,
     DirectoryUnusable,
     DiskTooFull,
     ForeignDirectory,
+    NoDataDirectory,
     ShardsDiffer,
 )
 
 FORMAT = 1
+PRIVATE = 0o600
+"""The mode of a file that may hold passwords."""
 NEEDED_BYTES = 512 * 2**20
 """Less free space than this and we do not begin."""
 
@@ -120,7 +125,7 @@ class DataDirectory:
 
     def write_runtime(self, runtime: Runtime) -> None:
         """Say what runs, replacing what was said before."""
-        write_atomically(self.path / "runtime.json", msgspec.json.encode(runtime))
+        write_atomically(self.path / "runtime.json", msgspec.json.encode(runtime), PRIVATE)
 
     def read_runtime(self) -> Runtime | None:
         """Return what runs (or ran, if its process was killed); None when nothing is recorded."""
@@ -166,7 +171,7 @@ class DataDirectory:
             if runtime is None:
                 raise AlreadyRunning(self.path, None, None) from None
             url = runtime.urls.get("http") or runtime.urls.get("nats")
-            raise AlreadyRunning(self.path, runtime.pid, url) from None
+            raise AlreadyRunning(self.path, runtime.pid, url and masked(url)) from None
         self._lock = handle
 
     def _check_space(self) -> None:
@@ -190,6 +195,23 @@ class DataDirectory:
             raise ShardsDiffer(self.path, found.shards, self.shards)
 
 
+def made_shards(path: Path) -> int:
+    """Return the number of shards a data directory was made with.
+
+    Raises:
+        NoDataDirectory: it is none.
+        DataDirectoryVersion: another version of Ostinato made it.
+    """
+    try:
+        text = (path / "format").read_bytes()
+    except FileNotFoundError as error:
+        raise NoDataDirectory(path) from error
+    try:
+        return msgspec.json.decode(text, type=_Format).shards
+    except msgspec.DecodeError as error:
+        raise DataDirectoryVersion(path, text.decode(errors="replace")[:40], FORMAT) from error
+
+
 def made_format(path: Path) -> object:
     """Return the format a folder was made with; None if it is no data directory, its text if that cannot be read."""
     try:
@@ -202,10 +224,11 @@ def made_format(path: Path) -> object:
         return text.decode(errors="replace")[:40]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replace a file so that a reader, or a crash, finds the old or the new bytes and nothing between."""
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
+    fresh.unlink(missing_ok=True)
+    with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Both servers together, for as long as a `with` block runs."""
+"""Both servers together, for as long as a `with` block runs; one that somebody else runs is only used."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from pathlib import Path
 
 from infra.services.data_directory import DataDirectory, Runtime
 from infra.services.nats_server import NatsServer
+from infra.services.outside import Outside, OutsideServer
 from infra.services.postgres import Postgres
 from infra.services.unprivileged import SYSTEM_FOLDER, place
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The running servers; each can be polled and restarted by itself."""
+    """The running servers; each of our own can be polled and restarted by itself."""
 
     directory: DataDirectory
-    nats: NatsServer
-    postgres: Postgres
+    nats: NatsServer | OutsideServer
+    postgres: Postgres | OutsideServer
+
+    @property
+    def own(self) -> dict[str, NatsServer | Postgres]:
+        """Those that we run, by name."""
+        both = {"nats": self.nats, "postgres": self.postgres}
+        return {name: server for name, server in both.items() if not isinstance(server, OutsideServer)}
 
     @property
     def nats_url(self) -> str:
@@ -37,8 +44,8 @@ class Servers:
         """Write down what runs; call again after a restart, or to make more URLs known (`http=...`)."""
         runtime = Runtime(
             pid=os.getpid(),
-            pids={"nats": self.nats.pid, "postgres": self.postgres.pid},
-            ports={"nats": self.nats.port, "postgres": self.postgres.port},
+            pids={name: server.pid for name, server in self.own.items()},
+            ports={name: server.port for name, server in self.own.items()},
             urls={"nats": self.nats_url, "postgres": self.postgres_url, **urls},
         )
         await asyncio.to_thread(self.directory.write_runtime, runtime)
@@ -47,12 +54,13 @@ class Servers:
 @asynccontextmanager
 async def embedded(
     directory: DataDirectory,
+    outside: Outside = Outside(),  # noqa: B008  frozen
     *,
     nats_binary: Path | None = None,
     postgres_binaries: Path | None = None,
     system: Path = SYSTEM_FOLDER,
 ) -> AsyncIterator[Servers]:
-    """Run nats-server and Postgres on a data directory, which is held until the block ends.
+    """Run nats-server and Postgres, but for those `outside`, on a data directory, which is held until the block ends.
 
     Raises:
         DataDirectoryError: the directory cannot be used.
@@ -62,20 +70,22 @@ async def embedded(
     try:
         placement = await asyncio.to_thread(place, directory, system)
         servers = Servers(
-            directory, NatsServer(directory, placement, nats_binary), Postgres(directory, placement, postgres_binaries)
+            directory,
+            OutsideServer(outside.nats) if outside.nats else NatsServer(directory, placement, nats_binary),
+            OutsideServer(outside.postgres) if outside.postgres else Postgres(directory, placement, postgres_binaries),
         )
         try:
             await _start(servers)
             yield servers
         finally:
-            await asyncio.gather(servers.nats.stop(), servers.postgres.stop())
+            await asyncio.gather(*(server.stop() for server in servers.own.values()))
             await asyncio.to_thread(directory.remove_runtime)
     finally:
         directory.close()
 
 
 async def _start(servers: Servers) -> None:
-    outcomes = await asyncio.gather(servers.nats.start(), servers.postgres.start(), return_exceptions=True)
+    outcomes = await asyncio.gather(*(server.start() for server in servers.own.values()), return_exceptions=True)
     for outcome in outcomes:
         if outcome is not None:
             raise outcome
