@@ -141,7 +141,9 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent-processes", type=_positive, default=None, help="how many processes run agents")
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
-    parser.add_argument("--replicas", type=int, default=None, help="of each stream (default: 0, by the cluster)")
+    parser.add_argument(
+        "--replicas", type=int, choices=(0, 1, 3, 5), default=None, help="of each stream (default: 0, by the cluster)"
+    )
 
 
 def _chat(parser: argparse.ArgumentParser) -> None:

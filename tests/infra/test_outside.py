@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from infra.services.outside import Outside, check_outside, remember_outside, rem
 from tests.system import foreign
 
 pytestmark = pytest.mark.servers
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +221,16 @@ def test_files_that_hold_passwords_are_for_their_owner_alone(tmp_path: Path) -> 
     finally:
         directory.close()
     assert made_shards(directory.path) == 2
+
+
+@pytest.mark.parametrize("form", [["--json"], ["--origin"], []])
+def test_the_settings_are_shown_without_passwords(form: list[str], tmp_path: Path) -> None:
+    given = {"OSTINATO_NATS": "nats://u:s3cret@h", "OSTINATO_POSTGRES": "postgresql://u:s3cret@h/b"}
+    command = [sys.executable, "-m", "infra.cli.main", "config", "show", *form]
+    environment = {**os.environ, **given, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment, timeout=30
+    )
+    assert "s3cret" not in done.stdout + done.stderr
+    assert "nats://u:***@h" in done.stdout
+    assert "postgresql://u:***@h/b" in done.stdout
