@@ -103,5 +103,7 @@ def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
 def _config(folder: Path, model: str) -> _Config:
     try:
         return msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
+    except FileNotFoundError as error:
+        raise CheckpointNotFound(model, "there is no config.json in it") from error
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointNotFound(model, f"its config.json cannot be used: {error}") from error

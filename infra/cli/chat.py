@@ -46,7 +46,7 @@ _TENANT = "default"
 _KEPT_LINES = 1000
 _HELP = """\
 /new       begin a new thread
-/thread    name this thread
+/thread    print this thread's id
 /replay    show what happened in this thread (/replay --steps: with the engine's steps)
 /quit      leave (so does Ctrl-D)
 Ctrl-C     stop showing an answer; again: leave
@@ -85,6 +85,8 @@ class Chat:
         self._shown: Command | None = None
         self._version = 0
         """Of the last event that was heard."""
+        self.unanswered = False
+        """Whether a question for approval was left open: its run, and all that comes behind it, wait."""
 
     def say(self, text: str, *, approve: bool) -> bool:
         """Send a message and show the answer; say whether there was one.
@@ -107,7 +109,7 @@ class Chat:
 
     def new(self) -> None:
         """Forget the thread; the log does not."""
-        self.thread, self._history, self._shown = None, [], None
+        self.thread, self._history, self._shown, self.unanswered = None, [], None, False
 
     def unsettled(self) -> tuple[tuple[Pending, ...], int]:
         """List the tool calls of the thread that wait for approval, and their run's version."""
@@ -125,12 +127,13 @@ class Chat:
 
     def resume(self) -> None:
         """Settle what waits for approval in a thread that is continued, and show what follows."""
+        self._until_recorded()
         items, version = self.unsettled()
         for item in items[:-1]:
             self._settle(item.effect, item.call.name, item.call.arguments)
         if items:
             last = items[-1]
-            answer = _approved(self._question(last.call.name, last.call.arguments), last.effect)
+            answer = self._answer(last.effect, last.call.name, last.call.arguments)
             command = approval_command(self.thread or "", answer, _TENANT)
             self._hear(command, self._line.follow(command, version))
 
@@ -140,9 +143,7 @@ class Chat:
         if identity is None:
             sys.stdout.write("nothing was said yet\n")
             return
-        if self._shown is not None and self._version:
-            kind = "run" if self.partner.kind == "agent" else "generation"
-            self._line.until_recorded(_TENANT, kind, self._shown.id, self._version)
+        self._until_recorded()
         replay.main(
             argparse.Namespace(verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False)
         )
@@ -186,14 +187,23 @@ class Chat:
             self._version = frame.version
             self._shown = command if command.verb in {"run", "generate"} else self._shown
 
+    def _until_recorded(self) -> None:
+        """Wait until what was heard can be read."""
+        if self._shown is not None and self._version:
+            kind = "run" if self.partner.kind == "agent" else "generation"
+            self._line.until_recorded(_TENANT, kind, self._shown.id, self._version)
+
     def _settle(self, effect: str, name: str, arguments: str) -> None:
-        answer = _approved(self._question(name, arguments), effect)
+        answer = self._answer(effect, name, arguments)
         outcome = self._line.send(approval_command(self.thread or "", answer, _TENANT))
         if outcome.problem is not None:
             self.complain(outcome.problem.message)
 
-    def _question(self, name: str, arguments: str) -> str:
-        return f"{self.style.name(printable(name))} {printable(arguments)}  run it? [y/n] "
+    def _answer(self, effect: str, name: str, arguments: str) -> Approve | Deny:
+        self.unanswered = True
+        answer = _approved(f"{self.style.name(printable(name))} {printable(arguments)}  run it? [y/n] ", effect)
+        self.unanswered = False
+        return answer
 
     def why(self, error: Exception) -> str:
         """Say what is wrong: that the stack was stopped, if it was, is the reason for anything else."""
@@ -255,7 +265,8 @@ def _converse(chat: Chat) -> int:
             if interrupted:
                 break
             interrupted = True
-            sys.stdout.write("\n" + chat.style.aside("(what was begun goes on; Ctrl-C again or Ctrl-D leaves)") + "\n")
+            begun = "the call waits, and is asked about again" if chat.unanswered else "what was begun goes on"
+            sys.stdout.write("\n" + chat.style.aside(f"({begun}; Ctrl-C again or Ctrl-D leaves)") + "\n")
         except EOFError:
             break
         except (InfraError, BusError, TimeoutError) as error:
@@ -282,10 +293,18 @@ def _handle(chat: Chat, text: str) -> bool:
         case ["/replay", *rest] if rest in ([], ["--steps"]):
             chat.replay(steps=bool(rest))
         case [word, *_] if text.startswith("/"):
-            sys.stdout.write(f"no command {word}: /help lists them (put a space before a message that begins with /)\n")
+            sys.stdout.write(_not_understood(word))
         case _:
+            if chat.unanswered:
+                chat.resume()
             chat.say(text, approve=True)
     return True
+
+
+def _not_understood(word: str) -> str:
+    if f"\n{word} " in f"\n{_HELP}":
+        return f"{word} does not take that: /help says what it takes\n"
+    return f"no command {word}: /help lists them (put a space before a message that begins with /)\n"
 
 
 def _history_file() -> Path:

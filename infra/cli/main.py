@@ -7,14 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
-
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  it has no public name
 
 
 class _NotGiven(str):
@@ -96,7 +91,11 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def _told(commands: Commands, name: str, what: str) -> argparse.ArgumentParser:
+def _told(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+) -> argparse.ArgumentParser:
     """Add a command that says what it does, in the list of commands and above its own help."""
     return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
 

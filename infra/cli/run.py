@@ -23,6 +23,9 @@ def main(options: argparse.Namespace) -> int:
         sys.stderr.write("ostinato run: give TEXT, or pipe it in\n")
         return 2
     given = sys.stdin.read() if options.text in {None, "-"} else options.text
+    if not given.strip():
+        sys.stderr.write("ostinato run: the message is empty\n")
+        return 2
     return asyncio.run(_run(options, unicode_text(given)))
 
 

@@ -150,11 +150,11 @@ def _told_of_run(event: Event) -> tuple[str, str]:
         case RunStarted(profile=profile):
             told = ("agent", f"{profile.agent} on {profile.model}, tools: {', '.join(t.name for t in profile.tools)}")
         case RunFinished(text=text, steps=steps):
-            told = ("agent", f"after {steps} model calls: {text!r}")
+            told = ("agent", f"after {steps} {_noun('model call', steps)}: {text!r}")
         case RunFailed(problem=problem):
             told = ("agent", f"{problem.kind}: {problem.message}")
         case ModelCalled(step=step, seen=seen, model=model):
-            told = ("agent", f"step {step}: {model} sees {seen} messages")
+            told = ("agent", f"step {step}: {model} sees {seen} {_noun('message', seen)}")
         case _:
             told = _told_of_effect(event)
     return told
@@ -182,6 +182,10 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
     return told
 
 
+def _noun(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
 class ThreadLine(msgspec.Struct, frozen=True):
     """A thread or bare generation, in one line."""
 
@@ -200,7 +204,8 @@ class ThreadLine(msgspec.Struct, frozen=True):
     def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
         said = self.said if len(self.said) <= _WIDTH // 2 else self.said[: _WIDTH // 2 - 1] + "…"
-        counts = f"{self.turns:>3} turns {self.events:>4} events"
+        turns, events = _noun("turn", self.turns), _noun("event", self.events)
+        counts = f"{self.turns:>3} {turns:<5} {self.events:>4} {events:<6}"
         return (
             f"{style.name(f'{self.thread:<24}')} {self.last[:19]}Z  {self.kind:<10} {counts}  {self.state:<15} {said!r}"
         )

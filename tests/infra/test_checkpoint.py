@@ -16,6 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from infra.checkpoint import resolve_engine
+from infra.errors import CheckpointNotFound
+from infra.settings import EngineSettings
+
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "tiny/llama"
 FILES = {
@@ -109,7 +113,9 @@ def test_a_hub_id_is_downloaded_and_says_how_far_it_is(hub: str, tmp_path: Path)
     *told, folder = done.stdout.splitlines()
     assert told[0] == f"asking the hub for {MODEL}"
     assert len(told) > 1
-    assert all(re.fullmatch(rf"downloading {MODEL}: \d of 5 MB", line) for line in told[1:]), told
+    # the total grows while the hub learns of the files' sizes
+    assert all(re.fullmatch(rf"downloading {MODEL}: \d of \d MB", line) for line in told[1:]), told
+    assert told[-1].endswith(" of 5 MB")
     assert (Path(folder) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert not (Path(folder) / "README.md").exists()
     assert not done.stderr
@@ -135,3 +141,8 @@ def test_without_a_hub_it_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"model {MODEL!r}: no such folder, and the hub says: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match=r"there is no config\.json in it \(give --model a folder"):
+        resolve_engine(EngineSettings(model=str(tmp_path)), tell=lambda _: None)

@@ -202,6 +202,29 @@ def test_a_tool_is_run_when_the_person_says_yes_and_not_when_they_say_no(stack: 
     assert records(stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
 
 
+def test_a_question_that_was_left_open_is_asked_again_before_the_next_message(stack: UpProcess, tmp_path: Path) -> None:
+    with terminal(stack, tmp_path, "careful") as screen:
+        screen.until(PROMPT)
+        screen.type("What is 12 times 34?\n")
+        screen.until("run it? [y/n] ")
+        screen.type(CTRL_C)
+        screen.until("the call waits, and is asked about again")
+        screen.until(PROMPT)
+        screen.type("/replay ls\n")
+        screen.until("/replay does not take that")
+        screen.until(PROMPT)
+        screen.type("Hello!\n")
+        screen.until("run it? [y/n] ")
+        screen.type("y\n")
+        screen.until("-> 408")
+        screen.until("Hello")
+        screen.until(PROMPT)
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert "waits for run" not in screen.raw
+    assert records(stack.cli("replay", "verify", thread_in(screen.raw), "--json"))[0]["ok"]
+
+
 def test_a_client_of_the_http_bridge_gets_an_answer_without_the_tool(stack: UpProcess) -> None:
     response = chat(stack, ask("What is 12 times 34?", "agent/careful"))
     assert response.status_code == 200

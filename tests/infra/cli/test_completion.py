@@ -59,6 +59,8 @@ def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
         screen.until("ready")
         screen.type("ostinato repl\tsho\t--st\t")
         screen.until("ostinato replay show --steps")
+        screen.type("\x15ostinato completion --\t")
+        screen.until("--help")
         screen.type("\x15ostinato up --agents no\t")
         screen.until("notes.txt")
         screen.type("\x15exit\n")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from infra.cli.main import parser
 
 
 def ostinato(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -26,3 +31,43 @@ def test_what_nothing_takes_is_a_usage_error(argv: tuple[str, ...]) -> None:
     done = ostinato(*argv)
     assert done.returncode == 2
     assert "unrecognized arguments" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (("up", "--port", "abc"), "'abc' is no whole number"),
+        (("replay", "ls", "--limit", "0"), "0 is less than 1"),
+        (("completion",), "the following arguments are required: SHELL\n"),
+    ],
+)
+def test_a_usage_error_speaks_of_what_was_typed(argv: tuple[str, ...], told: str) -> None:
+    done = ostinato(*argv)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    done = ostinato("--version")
+    assert done.returncode == 0
+    assert done.stdout == f"ostinato {version('ostinato')}\n"
+
+
+def test_an_empty_message_is_not_sent(tmp_path: Path) -> None:
+    done = ostinato("run", "demo", " ", "--data", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "the message is empty" in done.stderr
+
+
+def parsers(whole: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield whole
+    for action in whole._actions:
+        for inner in (action.choices or {}).values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from parsers(inner)
+
+
+@pytest.mark.parametrize("command", list(parsers(parser())), ids=lambda command: command.prog)
+def test_every_help_says_what_the_command_does_and_what_each_argument_is(command: argparse.ArgumentParser) -> None:
+    assert command.description
+    nameless = [action for action in command._actions if not isinstance(action, argparse._SubParsersAction)]
+    assert all(action.help for action in nameless)

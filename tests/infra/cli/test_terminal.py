@@ -13,7 +13,7 @@ import pytest
 from infra.cli.progress import StageLine
 from infra.cli.speech import Speech
 from infra.cli.terminal import Style, printable, prompt, redraws, style_for
-from infra.cli.timeline import Line
+from infra.cli.timeline import Line, ThreadLine
 from schemas import codec
 from schemas.live import Committed, Delta
 from schemas.messages import ToolCall, Usage
@@ -190,3 +190,12 @@ def test_problems_of_a_timeline_are_red_and_tools_dim() -> None:
     assert "\x1b[31mtool.failed" in line("tool.failed")
     assert "\x1b[2mtool.called" in line("tool.called")
     assert line("run.started").endswith("ab c")
+
+
+def test_a_list_of_threads_counts_in_columns() -> None:
+    def line(turns: int, events: int) -> str:
+        return ThreadLine("t-1", "2026-01-01T00:00:00", "agent", turns, events, "run.finished", "Hi").text()
+
+    assert "  1 turn     1 event   run.finished" in line(1, 1)
+    assert " 12 turns  108 events  run.finished" in line(12, 108)
+    assert line(1, 1).index("run.") == line(12, 108).index("run.")
