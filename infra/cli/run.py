@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from typing import TextIO
 
 from bus.connection import Connection
 from infra.access import runtime_of
@@ -22,11 +23,17 @@ def main(options: argparse.Namespace) -> int:
     if options.text is None and sys.stdin.isatty():
         sys.stderr.write("ostinato run: give TEXT, or pipe it in\n")
         return 2
-    given = sys.stdin.read() if options.text in {None, "-"} else options.text
-    if not given.strip():
+    text = message_of(options.text, sys.stdin)
+    if not text:
         sys.stderr.write("ostinato run: the message is empty\n")
         return 2
-    return asyncio.run(_run(options, unicode_text(given)))
+    return asyncio.run(_run(options, text))
+
+
+def message_of(text: str | None, pipe: TextIO) -> str:
+    """Give what is to be said; the line ends that close a pipe are not part of it, as in a shell's `$(...)`."""
+    given = pipe.read().rstrip("\n") if text in {None, "-"} else text or ""
+    return unicode_text(given) if given.strip() else ""
 
 
 async def _run(options: argparse.Namespace, text: str) -> int:

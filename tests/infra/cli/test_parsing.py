@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.cli.main import parser
+from infra.cli.run import message_of
 
 
 def ostinato(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +59,20 @@ def test_an_empty_message_is_not_sent(tmp_path: Path) -> None:
     done = ostinato("run", "demo", " ", "--data", str(tmp_path / "none"))
     assert done.returncode == 2
     assert "the message is empty" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "pipe", "said"),
+    [
+        (None, "What is 2 times 3?\n", "What is 2 times 3?"),
+        ("-", "one\ntwo\n\n", "one\ntwo"),
+        ("Hi\n", "unread", "Hi\n"),
+        (None, " \n", ""),
+        ("", "unread", ""),
+    ],
+)
+def test_a_message_is_what_is_typed_or_piped(text: str | None, pipe: str, said: str) -> None:
+    assert message_of(text, io.StringIO(pipe)) == said
 
 
 def parsers(whole: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
