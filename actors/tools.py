@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, get_type_hints, overload
+from typing import Any, get_args, get_type_hints, overload
 
 import msgspec
 
@@ -123,8 +123,10 @@ def tool(
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
-            use, or there is no docstring.
+            use, there is no such effect, or no docstring.
     """
+    if effect not in get_args(ToolEffect):
+        raise DefinitionError(f"no tool effect {effect!r}: use 'pure', 'idempotent' or 'once'")
     if function is not None:
         return _made(function, function.__name__, effect)
     return lambda decorated: replace(_made(decorated, name or decorated.__name__, effect), approval=approval)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from types import ModuleType
 from actors.agent.definition import Agent
 from infra.demo import DEMO
 from infra.errors import AgentsNotFound
+
+_MEND = "name a Python file or module that defines an Agent"
 
 
 def load_agents(places: Sequence[str]) -> list[Agent]:
@@ -24,10 +27,10 @@ def load_agents(places: Sequence[str]) -> list[Agent]:
     for place in places:
         found = [value for value in vars(_module(place)).values() if isinstance(value, Agent)]
         if not found:
-            raise AgentsNotFound(place, "it defines no Agent at its top level")
+            raise AgentsNotFound(place, f"it defines no Agent at its top level: {_MEND}")
         for agent in found:
             if agents.get(agent.name, agent) is not agent:
-                raise AgentsNotFound(place, f"there is another agent named {agent.name!r}")
+                raise AgentsNotFound(place, f"there is another agent named {agent.name!r}: rename one")
             agents[agent.name] = agent
     return list(agents.values())
 
@@ -39,7 +42,7 @@ def _module(place: str) -> ModuleType:
     name = f"ostinato_agents_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise AgentsNotFound(place, "there is no such file")
+        raise AgentsNotFound(place, f"there is no such file: {_MEND}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     loader = spec.loader
@@ -55,4 +58,12 @@ def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load()
     except Exception as error:
-        raise AgentsNotFound(place, f"importing it failed: {type(error).__name__}: {error}") from error
+        problem = f"importing it failed{_line(error, place)}: {type(error).__name__}: {error}"
+        raise AgentsNotFound(place, problem) from error
+
+
+def _line(error: Exception, place: str) -> str:
+    """Say in which line of the user's file it happened, as far as it did."""
+    path = str(Path(place).absolute())
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f" in line {lines[-1]}" if lines else ""

@@ -36,7 +36,8 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     own = config.max_position_embeddings
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
-        raise CheckpointNotFound(settings.model, f"context_length {length} is more than the model's {own}")
+        problem = f"a context of {length} tokens is more than the model's {own}"
+        raise CheckpointNotFound(settings.model, problem, "give a smaller --context-length, or none")
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
     least = -(-length // settings.block_size) + 1
     return msgspec.structs.replace(settings, model=str(folder), context_length=length, kv_blocks=max(blocks, least))

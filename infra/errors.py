@@ -161,7 +161,7 @@ class AgentsNotFound(InfraError):
     """A place named with `--agents` gives no agents."""
 
     def __init__(self, place: str, problem: str) -> None:
-        super().__init__(f"--agents {place}: {problem} (name a Python file or module that defines an Agent)")
+        super().__init__(f"--agents {place}: {problem}")
         self.place = place
 
 
@@ -194,8 +194,10 @@ class StackFailed(InfraError):
 class CheckpointNotFound(InfraError):
     """The model that was named cannot be had."""
 
-    def __init__(self, model: str, problem: str) -> None:
-        super().__init__(f"model {model!r}: {problem} (give --model a folder in Hugging Face layout, or a hub id)")
+    def __init__(
+        self, model: str, problem: str, mend: str = "give --model a folder in Hugging Face layout, or a hub id"
+    ) -> None:
+        super().__init__(f"model {model!r}: {problem} ({mend})")
         self.model = model
 
 

@@ -20,7 +20,7 @@ class Agent:
     """A model with instructions and tools, by name.
 
     Raises:
-        DefinitionError: the name cannot be part of a subject, or two tools share a name.
+        DefinitionError: the name cannot be part of a subject, a tool was not made by `@tool`, or two share a name.
     """
 
     name: str
@@ -38,6 +38,9 @@ class Agent:
         if not _NAME.fullmatch(self.name):
             raise DefinitionError(f"agent name {self.name!r}: use lower-case letters, digits, '-' and '_' (at most 63)")
         object.__setattr__(self, "tools", tuple(self.tools))
+        for tool in self.tools:
+            if not isinstance(tool, Tool):
+                raise DefinitionError(f"agent {self.name!r}: {tool!r} is no tool: put @tool above its function")
         if len({tool.name for tool in self.tools}) < len(self.tools):
             raise DefinitionError(f"agent {self.name!r} has two tools of one name")
 
