@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,6 +33,7 @@ _PULL_S = 1.0
 """A server that restarts forgets who was pulling: so long, and a little, may it take until we pull again."""
 _GRACE_S = 0.5
 _PAUSE_S = 0.2
+_ATTEMPT_S = 2.0
 _NOTHING_CAME = frozenset({"404", "408"})
 _DEAD_BODY = 1 << 20
 
@@ -207,7 +209,7 @@ async def _batch(heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
         return
 
 
-async def send_command(connection: Connection, command: Command, timeout_s: float = 5.0) -> None:
+async def send_command(connection: Connection, command: Command, timeout_s: float = 10.0) -> None:
     """Publish a command on its `in.` subject; it is durable when this returns. Safe to repeat with the same id.
 
     Raises:
@@ -227,8 +229,17 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
     }
     subject = subjects.command(command.tenant, command.kind, command.thread, command.verb)
     headers = {"Nats-Msg-Id": f"{command.tenant}.{command.id}"}
-    reply = await connection.request(subject, codec.encode(body), timeout_s, headers)
-    _check(reply)
+    data, end = codec.encode(body), time.monotonic() + timeout_s
+    while True:
+        try:
+            _check(await connection.request(subject, data, min(_ATTEMPT_S, timeout_s), headers))
+        except (Unavailable, TimeoutError):
+            # a cluster that has lost a server takes seconds to choose who leads the stream; sending again is safe
+            if time.monotonic() + _PAUSE_S >= end or connection.client.is_closed:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return
 
 
 def _check(reply: Message) -> None:
