@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 import msgspec
 
+from bus.address import masked
 from bus.errors import BusError, LogDamaged, Unavailable
 from bus.migrate import migrate, migrations
 from schemas import codec
@@ -40,6 +41,10 @@ class RecorderFenced(BusError):
         super().__init__(f"the recorder of {name!r} was replaced by {writer!r}: this one must stop")
         self.name = name
         self.writer = writer
+
+
+class DatabaseUnusable(BusError):
+    """Postgres answers, but not with a database for us."""
 
 
 class Cursor(NamedTuple):
@@ -123,6 +128,7 @@ class Store:
 
         Raises:
             Unavailable: Postgres cannot be reached.
+            DatabaseUnusable: it does not let us in, or has no such database.
             DatabaseMismatch: other code migrated the database.
         """
         known = await asyncio.to_thread(lambda: list(migrations()))
@@ -137,6 +143,8 @@ class Store:
             )
         except _OUT_OF_REACH as error:
             raise _unavailable(error) from error
+        except asyncpg.PostgresError as error:
+            raise DatabaseUnusable(f"Postgres at {masked(url)} says: {error}: mend it, or choose another") from error
         store = cls(pool)
         try:
             async with pool.acquire() as connection:

@@ -46,7 +46,7 @@ def find_postgres(setting: Path | None = None) -> Path:
     for candidate in candidates:
         if (candidate / "postgres").is_file():
             return candidate
-    raise BinaryMissing("postgres", "postgres_binaries")
+    raise BinaryMissing("postgres")
 
 
 def _known_binaries() -> Iterator[Path]:
@@ -182,9 +182,10 @@ class Postgres:
         make_folder(fresh, self._placement.account)
         initdb = [str(binaries / "initdb"), "-D", str(fresh), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
         self._program.complete([*initdb, "--no-sync", "--no-instructions"])
-        self._program.complete(
-            [str(binaries / "postgres"), "--single", "-D", str(fresh), "postgres"], f"CREATE DATABASE {DATABASE};\n"
-        )
+        single = [str(binaries / "postgres"), "--single", "-D", str(fresh)]
+        self._program.complete([*single, "postgres"], f"CREATE DATABASE {DATABASE};\n")
+        # a single-user server ends well whatever became of its statements: only this one needs the database
+        self._program.complete([*single, DATABASE])
         # one syncfs, where there is that, instead of an fsync per file
         method = ["--sync-method=syncfs"] if sys.platform == "linux" and major >= 17 else []
         self._program.complete([*initdb, "--sync-only", *method])

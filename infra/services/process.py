@@ -82,7 +82,14 @@ class Program:
             ServerFailed: it failed; the message holds its last lines.
         """
         done: subprocess.CompletedProcess[str] = subprocess.run(
-            argv, input=text, text=True, capture_output=True, check=False, timeout=120, **self.options()
+            argv,
+            input=text,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=120,
+            start_new_session=True,  # a Ctrl-C is for us to answer: what is half made must be finished or thrown away
+            **self.options(),
         )
         if done.returncode != 0:
             with self.log.open("a", encoding="utf-8") as log:
