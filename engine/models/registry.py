@@ -13,13 +13,9 @@ from engine.kernels.ops import Ops, load_ops
 from engine.layers.linear import TensorSource
 from engine.models.config import ModelConfig, read_model_config
 from engine.models.decoder import Decoder
+from engine.models.families import FAMILIES
 from engine.models.weights import Checkpoint
 from engine.platforms import Dtype, Platform, choose_dtype
-
-_FAMILIES: Final = {
-    "LlamaForCausalLM": ("engine.models.llama", "Llama"),
-    "Qwen3ForCausalLM": ("engine.models.qwen3", "Qwen3"),
-}
 
 _ROTARY_BUFFER: Final = "rotary_emb.inv_freq"
 """Old checkpoints store the rotation's frequencies, which we compute."""
@@ -38,9 +34,9 @@ def find_family(architecture: str) -> Family:
     Raises:
         UnsupportedModel: We have none.
     """
-    if architecture not in _FAMILIES:
-        raise UnsupportedModel(architecture, _FAMILIES)
-    module, name = _FAMILIES[architecture]
+    if architecture not in FAMILIES:
+        raise UnsupportedModel(architecture, FAMILIES)
+    module, name = FAMILIES[architecture]
     return cast(Family, getattr(import_module(module), name))
 
 

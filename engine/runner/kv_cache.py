@@ -58,7 +58,7 @@ class KvCache:
             memory = torch.zeros(shape, dtype=model.dtype, device=model.device)
         except RuntimeError as error:  # torch's own OutOfMemoryError is one; the host's allocator raises it plain
             needed = blocks * block_bytes(config, block_size, model.dtype)
-            raise NotEnoughMemory(needed, 0, "lower `blocks` or memory_share") from error
+            raise NotEnoughMemory(needed, None, "lower kv_memory_mb (of a runner: blocks or memory_share)") from error
         self._memory = memory
         self.layers = tuple(memory)
         """Per layer [blocks, block_size, 2, kv_heads, head_dim]."""

@@ -48,7 +48,7 @@ def find_nats_server(setting: Path | None = None) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise BinaryMissing("nats-server", "nats_binary")
+    raise BinaryMissing("nats-server")
 
 
 class NatsServer:

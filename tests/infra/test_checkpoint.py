@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +19,14 @@ import pytest
 from infra.checkpoint import resolve_engine
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
+
+
+def safetensors(weights: bytes) -> bytes:
+    """Write one tensor in the format of safetensors."""
+    entry = {"dtype": "U8", "shape": [len(weights)], "data_offsets": [0, len(weights)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + weights
+
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "tiny/llama"
@@ -31,7 +39,8 @@ FILES = {
             "max_position_embeddings": 64,
         }
     ).encode(),
-    "model.safetensors": bytes(range(256)) * 20_000,
+    "model.safetensors": safetensors(bytes(range(256)) * 20_000),
+    "tokenizer.json": b"{}",
     "README.md": b"not wanted",
 }
 RESOLVE = """
@@ -132,17 +141,64 @@ def test_a_second_start_downloads_nothing(hub: str, tmp_path: Path) -> None:
 def test_an_unknown_hub_id_is_one_line(hub: str, tmp_path: Path) -> None:
     done = resolve("tiny/none", hub, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("model 'tiny/none': no such folder, and the hub says: ")
+    assert done.stderr.startswith("model 'tiny/none': no such folder, and no such model on the hub (mend the name")
     assert done.stderr.count("\n") == 1
 
 
 def test_without_a_hub_it_is_one_line(tmp_path: Path) -> None:
     done = resolve(MODEL, "http://127.0.0.1:9", tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"model {MODEL!r}: no such folder, and the hub says: ")
+    assert done.stderr.startswith(f"model {MODEL!r}: no such folder, and the hub cannot be reached (give --model")
     assert done.stderr.count("\n") == 1
 
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFound, match=r"there is no config\.json in it \(give --model a folder"):
         resolve_engine(EngineSettings(model=str(tmp_path)), tell=lambda _: None)
+
+
+def unsupported(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "n_layer": 2}', encoding="utf-8")
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 5_000_000)
+
+
+def cut_in_the_header(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 20)
+
+
+def empty(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 0)
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def without_a_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (unsupported, "architecture 'GPT2LMHeadModel' is not supported (supported are LlamaForCausalLM, Qwen3"),
+        (cut, "model.safetensors is damaged or cut short (download it again)"),
+        (cut_in_the_header, "model.safetensors is damaged or cut short (download it again)"),
+        (empty, "model.safetensors is damaged or cut short (download it again)"),
+        (without_weights, "there are no weights in it"),
+        (without_a_tokenizer, "there is no tokenizer.json in it"),
+    ],
+)
+def test_what_a_worker_would_find_out_after_seconds_is_said_at_once(
+    tmp_path: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    settings = EngineSettings(model=str(tmp_path))
+    assert resolve_engine(settings, tell=lambda _: None).model == str(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(CheckpointNotFound, match=re.escape(says)):
+        resolve_engine(settings, tell=lambda _: None)

