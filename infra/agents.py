@@ -57,12 +57,12 @@ def _module(place: str) -> ModuleType:
 def _imported(place: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"importing it failed{_line(error, place)}: {type(error).__name__}: {error}"
         raise AgentsNotFound(place, problem) from error
 
 
-def _line(error: Exception, place: str) -> str:
+def _line(error: BaseException, place: str) -> str:
     """Say in which line of the user's file it happened, as far as it did."""
     path = str(Path(place).absolute())
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]

@@ -55,7 +55,7 @@ class Settings(Wire, frozen=True):
     """URL of NATS servers to use; empty runs our own."""
     postgres: str = ""
     """URL of a Postgres database to use; empty runs our own."""
-    replicas: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
+    replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,12 +19,9 @@ from infra.doctor.probes import Patient, checks
 
 def main(options: argparse.Namespace) -> int:
     """Examine, report, and return 1 if something would break."""
-    logging.getLogger().addHandler(logging.NullHandler())  # what a client logs while it fails is told by its check
-    given = {key: value for key in ("host", "port") if (value := getattr(options, key)) is not None}
-    settings = configure(given, None, os.environ, {}).settings
-    findings = examine(
-        checks(Patient(Path(options.data), settings.host, settings.port, options.nats, options.postgres))
-    )
+    given = {key: value for key in ("host", "port", "nats", "postgres") if (value := getattr(options, key)) is not None}
+    settings = configure(given, options.config, os.environ, {}).settings
+    findings = examine(checks(Patient(Path(options.data), settings)))
     broken = any(finding.level == "problem" for finding in findings)
     if options.json:
         report = {"ok": not broken, "findings": findings}

@@ -13,6 +13,8 @@ _LISTENING = "0A"
 
 def http_port(host: str, port: int, ours: frozenset[int]) -> Finding:
     """Look whether the HTTP bridge could listen; `ours` are the ports of the stack that runs."""
+    if port == 0:
+        return ok("http-port", f"any free one on {host} will be taken")
     if port in ours:
         return ok("http-port", f"{port} on {host} is the running stack's")
     error = _refusal(host, port)

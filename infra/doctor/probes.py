@@ -18,11 +18,12 @@ from pathlib import Path
 import msgspec
 
 from actors.runtime.context import SystemClock
-from infra.doctor import disk, machine, ports, servers
+from infra.doctor import asked, disk, machine, ports, servers
 from infra.doctor.examination import Check
 from infra.doctor.finding import Finding
 from infra.errors import InfraError
 from infra.services.data_directory import DataDirectory, Runtime
+from infra.settings import Settings
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _LOOK_S = 0.05
@@ -33,11 +34,8 @@ class Patient:
     """What is looked at: where a stack runs, or would."""
 
     data: Path
-    host: str
-    port: int
-    nats: str | None = None
-    """URL of a server that is used instead of our own."""
-    postgres: str | None = None
+    settings: Settings
+    """What a start would run with."""
 
 
 def checks(patient: Patient) -> list[Check]:
@@ -45,14 +43,17 @@ def checks(patient: Patient) -> list[Check]:
     runtime = running(patient.data)
     urls = runtime.urls if runtime else {}
     ours = frozenset({*runtime.ports.values(), _port_of(urls.get("http", ""))} if runtime else ())
-    programs = [Check("nats-program", servers.nats_program)] if patient.nats is None else []
-    programs += [Check("postgres-program", servers.postgres_program)] if patient.postgres is None else []
+    settings = patient.settings
+    programs = [] if settings.nats else [Check("nats-program", servers.nats_program)]
+    programs += [] if settings.postgres else [Check("postgres-program", servers.postgres_program)]
     clock = SystemClock()
     return [
         Check("python", lambda: machine.python(sys.version_info[:3], sys.executable)),
         *programs,
-        Check("nats", lambda: servers.nats_running(patient.nats or urls.get("nats"))),
-        Check("postgres", lambda: servers.postgres_running(patient.postgres or urls.get("postgres"), clock.now)),
+        Check("nats", lambda: servers.nats_running(settings.nats or urls.get("nats"))),
+        Check("postgres", lambda: servers.postgres_running(settings.postgres or urls.get("postgres"), clock.now)),
+        Check("model", lambda: asked.model(settings.engine)),
+        Check("agents", lambda: asked.agents(settings.agents)),
         Check("data", lambda: disk.data(patient.data)),
         Check("space", lambda: disk.space(disk.free(patient.data))),
         Check("sync", lambda: disk.sync(patient.data)),
@@ -61,7 +62,7 @@ def checks(patient: Patient) -> list[Check]:
         Check("gpu", _gpu),
         Check("compiler", _compiler),
         Check("extras", lambda: machine.extras(machine.has_distribution)),
-        Check("http-port", lambda: ports.http_port(patient.host, patient.port, ours)),
+        Check("http-port", lambda: ports.http_port(settings.host, settings.port, ours)),
         Check("server-ports", lambda: ports.server_ports(_kept_ports(patient.data), ours)),
         Check("clock", _clock),
         Check("text", lambda: machine.text(sys.getfilesystemencoding(), sys.stdout.encoding or "utf-8")),

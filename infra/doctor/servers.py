@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bus.address import masked
 from bus.errors import BusError
 from bus.streams import OLDEST_SERVER
 from bus.survey import NatsFacts, PostgresFacts, survey_nats, survey_postgres
@@ -122,6 +123,8 @@ def clock(before: int, passed_s: float, after: int) -> Finding:
 def bare(url: str) -> str:
     """Return where a URL leads, without its password."""
     parts = urlsplit(url)
+    if parts.hostname is None:
+        return masked(url)
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 

@@ -144,6 +144,22 @@ def test_a_problem_ends_in_a_non_zero_code_and_json_is_one_object(tmp_path: Path
     assert done.stderr == ""
 
 
+def test_what_is_configured_is_what_is_looked_at(tmp_path: Path) -> None:
+    agents = tmp_path / "agents.py"
+    agents.write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
+    file = tmp_path / "settings.toml"
+    file.write_text(f'agents = ["{agents}"]\n[engine]\nmodel = "/nowhere"\n', encoding="utf-8")
+    dead = f"postgresql://someone:hidden@127.0.0.1:{free_port()}/x"
+    argv = ("--json", "--config", str(file), "--data", str(tmp_path / "data"), "--port", "0")
+    done = doctor(*argv, OSTINATO_POSTGRES=dead)
+    assert done.returncode == 1
+    wrong = {each["check"]: each for each in json.loads(done.stdout)["findings"] if each["level"] == "problem"}
+    assert wrong.keys() == {"postgres", "model", "agents"}
+    assert wrong["model"]["says"] == "model '/nowhere': there is no such folder"
+    assert "in line 2: SystemExit: 3" in wrong["agents"]["says"]
+    assert "hidden" not in done.stdout + done.stderr
+
+
 def test_colour_is_forced_and_forbidden_as_everywhere(tmp_path: Path) -> None:
     argv = ("--data", str(tmp_path), "--port", free_port())
     assert "\x1b[" in doctor(*argv, FORCE_COLOR="1", NO_COLOR="").stdout
