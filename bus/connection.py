@@ -167,7 +167,7 @@ class Connection:
 
     def _too_large(self, subject: str, data: bytes) -> Refused:
         limit = self.client.max_payload
-        return Refused(TOO_LARGE, f"{len(data)} bytes for {subject!r} are over the server's limit of {limit}")
+        return Refused(TOO_LARGE, f"{len(data)} bytes for {subject!r}, the server takes {limit}: send less")
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
         """Call the JetStream API.

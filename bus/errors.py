@@ -50,7 +50,8 @@ class Refused(BusError):
     """JetStream answered with an error."""
 
     def __init__(self, code: int, description: str) -> None:
-        super().__init__(f"JetStream refused: {description} (error {code})")
+        says = f"too large: {description}" if code == TOO_LARGE else f"JetStream refused: {description} (error {code})"
+        super().__init__(says)
         self.code = code
         self.description = description
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -22,13 +23,14 @@ import uvicorn
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.supervisor import Child, Crashes, Supervisor
 from bus import subjects
+from bus.address import masked
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.store import Store
 from infra.agents import load_agents
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
-from infra.errors import CannotListen, PortBusy, ServerError, StackFailed
+from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -76,8 +78,16 @@ def table(settings: Settings, servers: Servers) -> list[Place]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, progress: Progress, tell: Tell = lambda _: None) -> AsyncIterator[Stack]:
-    """Run the stack for as long as the block runs; `tell` hears how far a download is.
+async def running(
+    settings: Settings, progress: Progress, tell: Tell = lambda _: None, notice: Tell = lambda _: None
+) -> AsyncIterator[Stack]:
+    """Run the stack for as long as the block runs.
+
+    Args:
+        settings: what to run.
+        progress: hears of each stage of the start.
+        tell: hears how far a download is.
+        notice: hears of what ended and is started again.
 
     Raises:
         InfraError: something is wrong with the machine or the settings; says what and how to mend it.
@@ -101,6 +111,7 @@ async def running(settings: Settings, progress: Progress, tell: Tell = lambda _:
         async with contextlib.AsyncExitStack() as exits:
             servers = await exits.enter_async_context(embedded(directory, outside))
             connection = await exits.enter_async_context(await Connection.open(servers.nats_url, "host"))
+            await _refuse_company(connection, settings)
             replicas = await prepare_streams(connection, settings.shards, outside)
             await asyncio.to_thread(
                 remember_outside, directory.path, msgspec.structs.replace(outside, replicas=replicas)
@@ -108,11 +119,14 @@ async def running(settings: Settings, progress: Progress, tell: Tell = lambda _:
             store = await exits.enter_async_context(await Store.open(servers.postgres_url))
             stage("servers")
             log_to_file("host", directory.logs / "host.log")
-            supervisor = Supervisor([_child(place, directory) for place in table(settings, servers)])
+            supervisor = Supervisor(
+                [_child(place, directory) for place in table(settings, servers)],
+                lambda name, code: notice(f"{name} {ended(code)}"),
+            )
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
             url = f"http://{settings.host}:{listening.getsockname()[1]}"
-            watching = asyncio.create_task(_keep_servers(servers, url), name="servers")
+            watching = asyncio.create_task(_keep_servers(servers, url, notice), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             stack = Stack(settings, directory, servers, connection, store, supervisor, url)
@@ -121,6 +135,19 @@ async def running(settings: Settings, progress: Progress, tell: Tell = lambda _:
             await servers.record(http=url)
             stage("ready")
             yield stack
+
+
+async def _refuse_company(connection: Connection, settings: Settings) -> None:
+    """See that no other stack runs on the same NATS account: each would take the other's processes for its own.
+
+    Raises:
+        ServerUnfit: one does.
+    """
+    for slot, _ in slots(settings) if settings.nats else ():
+        if await status_of(connection, slot) is not None:
+            problem = f"another stack runs on it ({slot!r} answers)"
+            mend = "stop that one, or give each an account and a database of its own"
+            raise ServerUnfit("nats", masked(settings.nats), problem, mend)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -146,7 +173,15 @@ def _child(place: Place, directory: DataDirectory) -> Child:
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 
 
-async def _keep_servers(servers: Servers, url: str) -> None:
+def ended(code: int) -> str:
+    """Say in words how a process ended."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with code {code}"
+
+
+async def _keep_servers(servers: Servers, url: str, notice: Tell) -> None:
     """Start a server of ours again that ended, on the port it had; end when one only keeps ending."""
 
     async def keep(server: NatsServer | Postgres, name: str) -> None:
@@ -157,7 +192,8 @@ async def _keep_servers(servers: Servers, url: str) -> None:
             if crashes.looping:
                 log.error("%s keeps ending: given up", name)
                 return
-            log.warning("%s ended with code %s: starting it again", name, code)
+            log.warning("%s %s: starting it again", name, ended(code))
+            notice(f"{name} {ended(code)}: starting it again")
             await asyncio.sleep(crashes.wait_s)
             try:
                 await server.restart()

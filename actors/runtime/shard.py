@@ -139,6 +139,8 @@ class ShardOwner:
             for cell in self._cells.values():
                 if cell.stopped is None:
                     for effect in runtime.machines[cell.family].open_effects(cell.state):
+                        # if it is what ended the process before, this is what its log ends with
+                        log.info("shard %s: taking up %s of thread %r again", self._shard, effect.id, cell.thread)
                         self._begin(tasks, cell, effect, again=True)
             self.ready.set()
             async for delivery in self._queue.deliveries():

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from actors.agent.conversation import Pending
@@ -31,15 +29,15 @@ from infra.cli.asking import (
     served_by,
     unicode_text,
 )
+from infra.cli.hints import chat_on
 from infra.cli.session import Session, session
 from infra.cli.speech import Speech
-from infra.cli.stack import program
 from infra.cli.terminal import printable, prompt, style_for
 from infra.errors import InfraError
 from schemas import codec
 from schemas.commands import Approve, Command, Deny
 from schemas.live import Committed, Frame, Outcome
-from schemas.messages import Message
+from schemas.messages import Message, ToolCall
 from schemas.runs import ApprovalRequested
 
 _TENANT = "default"
@@ -60,14 +58,16 @@ def main(options: argparse.Namespace) -> int:
         sys.stderr.write(f"ostinato chat: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
         return 2
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not options.json
-    # what a lost connection logs would be written into the conversation
-    logging.getLogger().addHandler(logging.NullHandler())
-    with session(options.data) as line:
+    with session(options.data, _notice) as line:
         chat = Chat(line, partner, options)
         if interactive:
             with line_editing(_history_file()):
                 return _converse(chat)
         return _pipe(chat)
+
+
+def _notice(text: str) -> None:
+    sys.stderr.write(style_for(sys.stderr).aside(f"({text})") + "\n")
 
 
 class Chat:
@@ -85,6 +85,8 @@ class Chat:
         self._shown: Command | None = None
         self._version = 0
         """Of the last event that was heard."""
+        self.busy = False
+        """Whether something that was begun is not over, as far as was shown."""
         self.unanswered = False
         """Whether a question for approval was left open: its run, and all that comes behind it, wait."""
 
@@ -95,6 +97,7 @@ class Chat:
             text: the message.
             approve: whether somebody is there to be asked about tools that need approval.
         """
+        self.busy = True
         if self.partner.kind == "agent":
             command = agent_command(
                 self.partner.name, text, self.thread, _TENANT, approvals="ask" if approve else "refuse"
@@ -135,7 +138,7 @@ class Chat:
             last = items[-1]
             answer = self._answer(last.effect, last.call.name, last.call.arguments)
             command = approval_command(self.thread or "", answer, _TENANT)
-            self._hear(command, self._line.follow(command, version))
+            self._hear(command, self._line.follow(command, version), {item.effect: item.call for item in items})
 
     def replay(self, steps: bool) -> None:
         """Show the thread's timeline, as `ostinato replay show` does."""
@@ -148,16 +151,24 @@ class Chat:
             argparse.Namespace(verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False)
         )
 
+    def under_way(self) -> str:
+        """Say what becomes of what is not over, in a sentence to go on from; empty when nothing is under way."""
+        busy, self.busy = self.busy, False
+        if self.unanswered:
+            return "the call waits, and is asked about again; "
+        return "what was begun goes on, /replay shows it; " if busy else ""
+
     def how_to_continue(self) -> str:
         """Give the command line that goes on with the thread; empty when there is none."""
         if self.thread is None or self.partner.kind != "agent":
             return ""
-        where = "" if self._data == ".ostinato" else f" --data {shlex.quote(self._data)}"
-        return f"continue with: {program()} chat {self.partner.name} --thread {self.thread}{where}"
+        return f"continue with: {chat_on(self.partner.name, self.thread, self._data)}"
 
-    def _hear(self, command: Command, frames: Iterable[Frame]) -> str | None:
+    def _hear(
+        self, command: Command, frames: Iterable[Frame], wanted: Mapping[str, ToolCall] | None = None
+    ) -> str | None:
         """Show a run or generation; return the model's last words, None when there is no answer."""
-        speech = Speech(sys.stdout, self.style)
+        speech = Speech(sys.stdout, self.style, wanted)
         try:
             for frame in frames:
                 self._keep(command, frame)
@@ -169,12 +180,13 @@ class Chat:
                 speech.note(frame)
                 if isinstance(frame, Committed) and frame.type == "approval.requested":
                     speech.end()
-                    wanted: ApprovalRequested = codec.decode(frame.data, ApprovalRequested)
-                    self._settle(wanted.effect, wanted.call.name, wanted.call.arguments)
+                    asked: ApprovalRequested = codec.decode(frame.data, ApprovalRequested)
+                    self._settle(asked.effect, asked.call.name, asked.call.arguments)
         finally:
             if not self._json:
                 speech.end()
                 sys.stdout.flush()
+        self.busy = False
         if speech.problem is not None:
             self.complain(speech.problem.message)
             return None
@@ -265,8 +277,7 @@ def _converse(chat: Chat) -> int:
             if interrupted:
                 break
             interrupted = True
-            begun = "the call waits, and is asked about again" if chat.unanswered else "what was begun goes on"
-            sys.stdout.write("\n" + chat.style.aside(f"({begun}; Ctrl-C again or Ctrl-D leaves)") + "\n")
+            sys.stdout.write("\n" + chat.style.aside(f"({chat.under_way()}Ctrl-C again or Ctrl-D leaves)") + "\n")
         except EOFError:
             break
         except (InfraError, BusError, TimeoutError) as error:

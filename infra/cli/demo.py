@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shlex
 import sys
 
 from infra.cli.asking import agent_command
+from infra.cli.hints import on_data, program
 from infra.cli.speech import Speech
-from infra.cli.stack import program, progress_line, settings_from
+from infra.cli.stack import progress_line, settings_from
 from infra.cli.terminal import style_for
 from infra.follow import follow
 from infra.launcher import Stack, running
@@ -97,7 +97,7 @@ async def _say(stack: Stack, text: str, thread: str | None, printer: _PrintSpeec
 
 
 def _print_what_next(thread: str, data: str) -> None:
-    where = "" if data == ".ostinato" else f" --data {shlex.quote(data)}"
+    where = on_data(data)
     command = program()
     sys.stdout.write(
         "\nEverything that just happened is in the log. Look at it again:\n"

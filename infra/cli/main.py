@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
@@ -26,31 +28,57 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors that we know become one line on standard error and exit code 1 (2 for usage)."""
+    _open_outputs()
     options = _parsed(argv)
     if "module" not in options:
         parser().print_help()
         raise SystemExit(2)
-    command = importlib.import_module(options.module)
     try:
-        if "data" in options and isinstance(options.data, _NotGiven):
-            options.data = None
-        if options.module not in _CONFIGURES and "data" in options:
-            options.data = importlib.import_module("infra.configuration").data_directory(options.data)
-        code: int = command.main(options)
+        code = _carry_out(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        # the reader went away: what is left to write is for nobody, and must not be a complaint at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         code = 141
     except TimeoutError as error:
         code = _problem(f"nothing came in time: {error}")
+    except OSError as error:
+        # the system's, not ours: a full disk behind a redirection, a folder that may not be read
+        _abandon_output()
+        code = _problem(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"infra", "bus", "actors", "engine", "schemas"}:
             raise
         code = _problem(str(error))
     raise SystemExit(code)
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    # what a lost connection logs would be written into what a person reads; errors that end a command are told
+    logging = importlib.import_module("logging")
+    logging.getLogger().addHandler(logging.NullHandler())
+    command = importlib.import_module(options.module)
+    if "data" in options and isinstance(options.data, _NotGiven):
+        options.data = None
+    if options.module not in _CONFIGURES and "data" in options:
+        options.data = importlib.import_module("infra.configuration").data_directory(options.data)
+    code: int = command.main(options)
+    return code
+
+
+def _open_outputs() -> None:
+    """Give whoever closed an output (`>&-`) one that takes everything."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open until the end
+
+
+def _abandon_output() -> None:
+    """Let what cannot be written be for nobody: its reader went away, and that must not be a complaint at exit."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,7 +88,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     if len(left) == 1 and not left[0].startswith("-") and getattr(options, "text", "") is None:
         options.text = left.pop()
     if left:
-        whole.error(f"unrecognized arguments: {' '.join(left)}")
+        getattr(options, "own", whole).error(f"unrecognized arguments: {' '.join(left)}")
     return options
 
 
@@ -97,7 +125,9 @@ def _told(
     what: str,
 ) -> argparse.ArgumentParser:
     """Add a command that says what it does, in the list of commands and above its own help."""
-    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    told = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    told.set_defaults(own=told)
+    return told
 
 
 def _stack(parser: argparse.ArgumentParser, module: str) -> None:
@@ -119,9 +149,7 @@ def _config(parser: argparse.ArgumentParser) -> None:
 
 def _settings(parser: argparse.ArgumentParser) -> None:
     _data(parser)
-    parser.add_argument(
-        "--config", default=None, metavar="FILE", help="TOML file (default: ostinato.toml, if it is here)"
-    )
+    _file(parser)
     parser.add_argument("--host", default=None, help="address of the HTTP bridge (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (up: 8000, demo: a free one)")
     parser.add_argument("--model", default=None, help="folder in Hugging Face layout, or hub id (default: embedded)")
@@ -137,7 +165,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--context-length", type=_positive, default=None, help="tokens (default: the model's own)")
     parser.add_argument("--kv-memory-mb", type=_positive, default=None, help="memory for KV blocks (default: 256)")
-    parser.add_argument("--agent-processes", type=_positive, default=None, help="how many processes run agents")
+    parser.add_argument("--agent-processes", type=_positive, default=None, help="how many run agents (default: 1)")
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
     parser.add_argument(
@@ -199,6 +227,7 @@ def _replay(parser: argparse.ArgumentParser) -> None:
 def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(module="infra.cli.doctor")
     _data(parser)
+    _file(parser)
     parser.add_argument("--host", default=None, help="address of the HTTP bridge (default: as configured)")
     parser.add_argument("--port", type=_port, default=None, help="port of the HTTP bridge (default: as configured)")
     parser.add_argument("--nats", default=None, metavar="URL", help="look at this NATS server instead of our own")
@@ -233,6 +262,12 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def _file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", default=None, metavar="FILE", help="TOML file (default: ostinato.toml, if it is here)"
+    )
 
 
 def _data(parser: argparse.ArgumentParser) -> None:

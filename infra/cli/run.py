@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from typing import TextIO
 
-from bus.connection import Connection
 from infra.access import runtime_of
 from infra.cli.asking import agent_command, model_command, partner_of, served_by, unicode_text
+from infra.cli.hints import chat_on
+from infra.cli.session import session
 from infra.cli.speech import Speech
 from infra.cli.terminal import style_for
-from infra.follow import follow
-from infra.readback import LateStore
 from schemas import codec
+from schemas.commands import Command
 from schemas.messages import Message
 
 
@@ -27,7 +26,7 @@ def main(options: argparse.Namespace) -> int:
     if not text:
         sys.stderr.write("ostinato run: the message is empty\n")
         return 2
-    return asyncio.run(_run(options, text))
+    return _run(options, text)
 
 
 def message_of(text: str | None, pipe: TextIO) -> str:
@@ -36,9 +35,8 @@ def message_of(text: str | None, pipe: TextIO) -> str:
     return unicode_text(given) if given.strip() else ""
 
 
-async def _run(options: argparse.Namespace, text: str) -> int:
-    runtime = runtime_of(options.data)
-    partner = partner_of(options.agent, await asyncio.to_thread(served_by, runtime))
+def _run(options: argparse.Namespace, text: str) -> int:
+    partner = partner_of(options.agent, served_by(runtime_of(options.data)))
     if partner.kind == "model" and options.thread is not None:
         sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
         return 2
@@ -47,11 +45,35 @@ async def _run(options: argparse.Namespace, text: str) -> int:
     else:
         command = agent_command(partner.name, text, options.thread)
     speech = Speech(sys.stdout)
-    async with (
-        await Connection.open(runtime.urls["nats"], "run") as connection,
-        LateStore(runtime.urls["postgres"]) as store,
-    ):
-        async for frame in follow(connection, store.read_back, command):
+    style = style_for(sys.stderr)
+    try:
+        _hear(options, command, speech)
+    except KeyboardInterrupt:
+        speech.end()
+        sys.stdout.flush()
+        if partner.kind == "agent":
+            later = chat_on(partner.name, command.thread, options.data)
+            sys.stderr.write(style.aside(f"(what was begun goes on; {later} comes back to it)") + "\n")
+        raise
+    if speech.problem is not None:
+        sys.stderr.write(style.problem(f"ostinato: {speech.problem.message}") + "\n")
+        return 1
+    if not options.json and partner.kind == "agent":
+        hint = f"thread {command.thread}  (continue it with --thread {command.thread})"
+        sys.stderr.write(style.aside(hint) + "\n")
+    return 0
+
+
+def _hear(options: argparse.Namespace, command: Command, speech: Speech) -> None:
+    """Send the command and print what follows."""
+
+    def notice(trouble: str) -> None:
+        speech.end()
+        sys.stdout.flush()
+        sys.stderr.write(style_for(sys.stderr).aside(f"({trouble})") + "\n")
+
+    with session(options.data, notice) as line:
+        for frame in line.follow(command):
             if options.json:
                 sys.stdout.write(codec.encode(frame).decode() + "\n")
             else:
@@ -60,11 +82,3 @@ async def _run(options: argparse.Namespace, text: str) -> int:
             speech.note(frame)
     if not options.json:
         speech.end()
-    style = style_for(sys.stderr)
-    if speech.problem is not None:
-        sys.stderr.write(style.problem(f"ostinato: {speech.problem.message}") + "\n")
-        return 1
-    if not options.json and partner.kind == "agent":
-        hint = f"thread {command.thread}  (continue it with --thread {command.thread})"
-        sys.stderr.write(style.aside(hint) + "\n")
-    return 0

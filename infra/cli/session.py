@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -36,8 +36,16 @@ _RECORDED_S = 5.0
 class Session:
     """Sends commands and hears what becomes of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, data: str, runtime: Runtime, connection: Connection) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        data: str,
+        runtime: Runtime,
+        connection: Connection,
+        notice: Callable[[str], None],
+    ) -> None:
         self._loop = loop
+        self._notice = notice
         self._data = data
         self._postgres = runtime.urls["postgres"]
         self._connection = connection
@@ -49,6 +57,7 @@ class Session:
             NotRunning: the stack was stopped meanwhile.
         """
         heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        told = False
 
         async def feed() -> None:
             async with LateStore(self._postgres) as late:
@@ -63,6 +72,7 @@ class Session:
                     frame = heard.get(timeout=_SILENCE_S)
                 except queue.Empty:
                     runtime_of(self._data)
+                    told = told or self._told_of_trouble()
                     continue
                 if frame is None:
                     break
@@ -70,6 +80,12 @@ class Session:
             feeding.result()
         finally:
             feeding.cancel()
+
+    def _told_of_trouble(self) -> bool:
+        if not self._connection.client.is_connected:
+            self._notice("the event bus does not answer; waiting for it, Ctrl-C gives up")
+            return True
+        return False
 
     def send(self, command: Command) -> Outcome:
         """Send `command` and return what became of it."""
@@ -98,8 +114,8 @@ class Session:
 
 
 @contextmanager
-def session(data: str) -> Iterator[Session]:
-    """Connect to the stack that runs on a data directory.
+def session(data: str, notice: Callable[[str], None]) -> Iterator[Session]:
+    """Connect to the stack that runs on a data directory; `notice` hears why there is a long wait.
 
     Raises:
         NotRunning: none does.
@@ -113,7 +129,7 @@ def session(data: str) -> Iterator[Session]:
 
     async def opened() -> Session:
         connection = await exits.enter_async_context(await Connection.open(runtime.urls["nats"], "chat"))
-        return Session(loop, data, runtime, connection)
+        return Session(loop, data, runtime, connection, notice)
 
     async def closed() -> None:
         with contextlib.suppress(OSError):  # a server that is gone cannot be told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TextIO
 
@@ -13,18 +14,30 @@ from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import ToolCall
 from schemas.runs import ModelReturned, Problem, RunQueued, ToolCalled, ToolFailed, ToolIndeterminate, ToolReturned
 
+_BRIEF = 300
+"""Characters of a tool's arguments or result that are shown."""
+
 
 class Speech:
     """Prints one run or generation."""
 
-    def __init__(self, output: TextIO, style: Style | None = None) -> None:
+    def __init__(
+        self, output: TextIO, style: Style | None = None, wanted: Mapping[str, ToolCall] | None = None
+    ) -> None:
+        """Make it.
+
+        Args:
+            output: where to print.
+            style: how; as suits the output, unless given.
+            wanted: tool calls that the model asked for earlier, by effect.
+        """
         self._output = output
         self._style = style or style_for(output)
         self._clean = printable if output.isatty() else str
-        self._calls: dict[str, tuple[ToolCall, str]] = {}
-        """Tools under way, by effect: the call, and when it began."""
-        self._wanted: dict[str, str] = {}
-        """Names of the tools that the model asked for, by effect."""
+        self._wanted = dict(wanted or {})
+        """Tool calls that the model asked for, by effect."""
+        self._began: dict[str, str] = {}
+        """When those that run began, by effect."""
         self._bracket = ""
         """Effect of the tool call whose line is not ended."""
         self._effect, self._length = "", 0
@@ -60,7 +73,7 @@ class Speech:
                 said: ModelReturned = codec.decode(data, ModelReturned)
                 self._say_text(said.effect, said.text[self._length if said.effect == self._effect else 0 :])
                 for index, call in enumerate(said.tool_calls):
-                    self._wanted[f"{said.effect.removesuffix('m')}t{index}"] = call.name
+                    self._wanted[f"{said.effect.removesuffix('m')}t{index}"] = call
             case Committed(type="run.queued", data=data):
                 self._aside(f"[waits for run {codec.decode(data, RunQueued).behind}]\n")
             case Committed(type="tool.called", data=data, time=time):
@@ -75,8 +88,10 @@ class Speech:
                 pass
 
     def end(self) -> None:
-        """End the line, if something stands on it."""
-        if not self._fresh:
+        """End the line, if something stands on it; a tool that still runs will have another."""
+        if self._bracket:
+            self._aside(" …]\n")
+        elif not self._fresh:
             self._output.write("\n")
         self._fresh, self._bracket = True, ""
 
@@ -93,28 +108,38 @@ class Speech:
         self._fresh = clean.endswith("\n") if clean else self._fresh
 
     def _begin(self, called: ToolCalled, time: str) -> None:
-        self._calls[called.effect] = (called.call, time)
+        self._wanted[called.effect], self._began[called.effect] = called.call, time
         self.end()
-        self._aside(f"[{called.call.name} {called.call.arguments}")
+        self._open(called.effect)
         self._bracket = called.effect
 
     def _end(self, result: ToolReturned | ToolFailed | ToolIndeterminate, time: str) -> None:
-        call, began = self._calls.pop(result.effect, (None, time))
+        began = self._began.pop(result.effect, None)
         if self._bracket != result.effect:
             # another call's line came between, or the tool was never called
             self.end()
-            self._aside(f"[{self._wanted.get(result.effect, 'tool')}")
-        seconds = "" if call is None else f"  {_seconds(began, time):.2f} s"
-        text = f" -> {self._clean(result.content)}"
+            self._open(result.effect)
+        seconds = "" if began is None else f"  {_seconds(began, time):.2f} s"
+        text = f" -> {_brief(result.content)}"
         failed = not isinstance(result, ToolReturned)
         self._output.write(self._style.problem(text) if failed else self._style.aside(text))
         self._aside(f"{seconds}]\n")
         self._bracket = ""
 
+    def _open(self, effect: str) -> None:
+        call = self._wanted.get(effect)
+        self._aside("[tool" if call is None else f"[{call.name} {_brief(call.arguments)}")
+
     def _aside(self, text: str) -> None:
-        body = self._clean(text).rstrip("\n")
+        body = printable(text).rstrip("\n")
         self._output.write(self._style.aside(body) + ("\n" if text.endswith("\n") else ""))
         self._fresh = text.endswith("\n")
+
+
+def _brief(text: str) -> str:
+    """Give what a tool was told or said as part of a line; the record has all of it."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _BRIEF else f"{line[:_BRIEF]}… ({len(text)} characters)"
 
 
 def _seconds(began: str, ended: str) -> float:

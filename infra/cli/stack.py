@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shlex
-import shutil
 import signal
 import sys
-from pathlib import Path
 
 from infra.cli.progress import StageLine
 from infra.configuration import Configuration, configure
@@ -49,15 +46,6 @@ def configuration_from(options: argparse.Namespace, default_port: int = Settings
 def progress_line(settings: Settings) -> StageLine:
     """Show on standard error how starting goes on."""
     return StageLine(sys.stderr, [["model"], ["servers"], [slot for slot, _ in slots(settings)], ["ready"]])
-
-
-def program() -> str:
-    """Name this command as the user can type it here: by name if it is on the path, else by where it is."""
-    found = shutil.which("ostinato")
-    own = Path(sys.executable).parent / "ostinato"
-    if found is not None and Path(found).samefile(own):
-        return "ostinato"
-    return shlex.quote(os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own))
 
 
 def stopped_by_signal() -> asyncio.Event:

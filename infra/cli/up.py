@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shlex
 import sys
 from collections.abc import Callable
 
 import msgspec
 
 from bus.address import masked
+from infra.cli.hints import on_data, program
 from infra.cli.progress import StageLine
-from infra.cli.stack import program, progress_line, settings_from, stopped_by_signal
+from infra.cli.stack import progress_line, settings_from, stopped_by_signal
 from infra.errors import StackFailed
 from infra.launcher import Stack, running
 from infra.settings import Settings
@@ -30,7 +30,15 @@ async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:
 
 
 async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stack], str]) -> int:
-    async with running(settings, progress, progress.note) as stack:
+    ready = asyncio.Event()
+
+    def notice(text: str) -> None:
+        if ready.is_set():  # until then the progress line says what is waited for, or the error what failed
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    async with running(settings, progress, progress.note, notice) as stack:
+        ready.set()
         signalled = stopped_by_signal()
         sys.stdout.write(announce(stack))
         sys.stdout.flush()
@@ -72,5 +80,5 @@ def banner(stack: Stack) -> str:
         f"  data   {stack.directory.path}\n"
         f"  model  {stack.settings.engine.name}\n"
         f"  try    curl {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n"
-        f"  then   {program()} replay ls --data {shlex.quote(stack.settings.data)}\n"
+        f"  then   {program()} replay ls{on_data(stack.settings.data)}\n"
     )

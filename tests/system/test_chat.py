@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -187,7 +188,7 @@ def test_a_tool_is_run_when_the_person_says_yes_and_not_when_they_say_no(stack: 
         screen.type("What is 5 times 7?\n")
         screen.until("run it? [y/n] ")
         screen.type("n\n")
-        screen.until("was not approved")
+        assert '[calculator {"expression": "5 * 7"} -> ' in screen.until("was not approved")
         screen.until(PROMPT)
         screen.type(CTRL_D)
         assert screen.end() == 0
@@ -270,6 +271,54 @@ def test_names_and_threads_of_the_running_stack_are_completed(stack: UpProcess) 
 
     assert {"demo", "careful", "ostinato-mini"} <= set(completed(""))
     assert thread in completed("--thread", thread[:-1])
+
+
+def recorded_threads(up: UpProcess, beyond: int = -1) -> int:
+    """Count the threads; wait until there are more than `beyond`."""
+    for _ in range(100):
+        count = len(records(up.cli("replay", "ls", "--json", "--limit", "1000")))
+        if count > beyond:
+            return count
+    raise AssertionError("no other thread was recorded")
+
+
+def test_run_ends_soon_after_its_stack_and_says_that_it_is_gone(system_folder: Path, tmp_path: Path) -> None:
+    own_stack = start(system_folder / tmp_path.name)
+    worker, watched = own_stack.pid("worker-0"), [os.pidfd_open(pid) for pid in own_stack.children()]
+    os.kill(worker, signal.SIGSTOP)
+    command = [*OSTINATO, "run", "rambler", "Go on.", "--data", str(own_stack.data)]
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    recorded_threads(own_stack, 0)
+    own_stack.process.kill()
+    own_stack.process.communicate(timeout=30)
+    os.kill(worker, signal.SIGCONT)
+    said, problem = asked.communicate(timeout=30)
+    assert asked.returncode == 1
+    assert said == ""
+    assert "ostinato up" in problem.splitlines()[-1]
+    assert len(problem.splitlines()) <= 2
+    for child in watched:
+        assert select.select([child], [], [], 30)[0]
+        os.close(child)
+    back = start(own_stack.data)
+    assert back.stop() == 0
+
+
+def test_run_says_what_goes_on_when_it_is_interrupted(stack: UpProcess, tmp_path: Path) -> None:
+    worker = stack.pid("worker-0")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        command = [*OSTINATO, "run", "rambler", "Go on.", "--data", str(stack.data)]
+        before = recorded_threads(stack)
+        with PseudoTerminal(command, {}) as screen:
+            recorded_threads(stack, before)
+            screen.type(CTRL_C)
+            assert screen.end() == 130
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert "what was begun goes on" in screen.raw
+    assert thread_in(screen.raw)
+    assert "Traceback" not in screen.raw
 
 
 def test_a_stack_that_was_stopped_is_named_and_the_conversation_goes_on_when_it_is_back(

@@ -133,10 +133,21 @@ def test_a_conversation_outlives_the_server_that_led_its_log(
         assert not (up.data / "nats").exists()
 
 
+def refused(place: Path, nats: str) -> str:
+    """Start a second stack on the same account and return the line that says why it cannot be."""
+    command = [*OSTINATO, "up", "--port", "0", "--data", str(place / "company"), "--nats", nats]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if not line.startswith("starting: ")]
+    assert foreign.PASSWORD not in line
+    return line
+
+
 def test_either_server_alone_may_be_somebody_elses(place: Path, database: foreign.Database) -> None:
     with foreign.nats_servers(place) as single:
         with stack(place / "first", "--nats", single.url) as up:
             assert set(up.runtime["pids"]) == {"postgres"}
+            assert "another stack runs on it ('agents-0' answers): stop that one" in refused(place, single.url)
             assert "408" in says(up, "What is 12 times 34?")[0]
             assert asyncio.run(replicas(single.url)) == dict.fromkeys(STREAMS, 1)
         assert up.cli("replay", "verify", "--all").returncode == 0

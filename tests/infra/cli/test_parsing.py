@@ -33,6 +33,7 @@ def test_what_nothing_takes_is_a_usage_error(argv: tuple[str, ...]) -> None:
     done = ostinato(*argv)
     assert done.returncode == 2
     assert "unrecognized arguments" in done.stderr
+    assert done.stderr.startswith(f"usage: ostinato {argv[0]} ")
 
 
 @pytest.mark.parametrize(

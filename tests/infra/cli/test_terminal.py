@@ -105,13 +105,25 @@ def test_calls_that_run_beside_one_another_each_get_their_result() -> None:
     speech.end()
     assert output.getvalue().splitlines() == [
         "Let me see.",
-        '[add {"x": 1}',
-        "[mail {}",
-        "[nope -> error: no tool]",
-        "[mail -> sent  1.50 s]",
-        "[add -> 2  2.00 s]",
+        '[add {"x": 1} …]',
+        "[mail {} …]",
+        "[nope {} -> error: no tool]",
+        "[mail {} -> sent  1.50 s]",
+        '[add {"x": 1} -> 2  2.00 s]',
         "Done.",
     ]
+
+
+def test_a_long_result_of_many_lines_is_part_of_one_line_and_commands_nobody() -> None:
+    output = io.StringIO()
+    speech = Speech(output, Style(False), {"r-1-t0": CALLS[0]})
+    result = "\x1b[2J" + "first\nsecond " + "x" * 5000
+    speech.say(committed(ToolFailed("r-1-t0", "a", result), 5))
+    [line] = output.getvalue().splitlines()
+    assert line.startswith('[add {"x": 1} -> first second xxx')
+    assert line.endswith(f"x… ({len(result)} characters)]")
+    assert len(line) < 400
+    assert "\x1b" not in line
 
 
 def stage_line(output: io.StringIO, seconds: list[float]) -> StageLine:
@@ -180,6 +192,20 @@ def test_a_reader_that_goes_away_is_no_complaint() -> None:
         complaint = process.stderr.read()
         assert process.wait(60) == 141
     assert complaint == b""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">/dev/full", 1, b"ostinato: No space left on device\n"),
+        (">&-", 0, b""),
+        (">/dev/full 2>&-", 1, b""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_traceback(redirection: str, code: int, told: bytes) -> None:
+    command = f"{shlex.quote(sys.executable)} -m infra.cli.main config show {redirection}"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_problems_of_a_timeline_are_red_and_tools_dim() -> None:
