@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.cli.main import parser
 from infra.configuration import ConfigurationWrong, configure, data_directory
 
 OSTINATO = Path(sys.executable).parent / "ostinato"
@@ -109,3 +111,16 @@ def ostinato(folder: Path, *words: str, **variables: str) -> subprocess.Complete
         timeout=30,
         check=False,
     )
+
+
+def test_the_page_on_configuration_tells_of_every_setting_and_its_flag() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    missing = [key for key in configure({}, None, {}).values if f"`{key}`" not in page]
+    assert missing == []
+    flags = {word for action in settings_flags() for word in action.option_strings if word.startswith("--")}
+    assert [flag for flag in flags - {"--help", "--json"} if f"`{flag}`" not in page and f"`{flag} " not in page] == []
+
+
+def settings_flags() -> list[argparse.Action]:
+    [commands] = [action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return list(commands.choices["up"]._actions)
