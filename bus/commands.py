@@ -14,15 +14,15 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from bus import subjects
-from bus.connection import Connection, Message
-from bus.errors import BadSubject, BusError, Refused, Unavailable
+from bus.connection import Connection
+from bus.dead import accepted, command_id, dead_command, keep
+from bus.errors import BadSubject, BusError, Unavailable
 from bus.streams import CMD
 from schemas import codec
 from schemas.commands import Command
 from schemas.errors import BadShape
 from schemas.live import Outcome
 from schemas.runs import Problem
-from schemas.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +35,6 @@ _GRACE_S = 0.5
 _PAUSE_S = 0.2
 _ATTEMPT_S = 2.0
 _NOTHING_CAME = frozenset({"404", "408"})
-_DEAD_BODY = 1 << 20
-
-
-class DeadCommand(Wire, frozen=True):
-    """What is kept of a command that nobody could handle."""
-
-    subject: str
-    body: str
-    """As it was sent; what is not UTF-8 is replaced, what is over a million characters cut."""
-    error: str
-    deliveries: int
-    process: str
-
-
-class _Identified(Wire, frozen=True):
-    """As much of a command as is needed to answer its sender."""
-
-    id: str
 
 
 class Delivery:
@@ -166,29 +148,21 @@ class CommandQueue:
     async def _keep(self, message: Msg, error: str) -> None:
         parts = message.subject.split(".")
         kind = parts[3] if len(parts) > 3 else "unknown"
-        dead = DeadCommand(
-            subject=message.subject,
-            body=message.data.decode("utf-8", "replace")[:_DEAD_BODY],
-            error=error,
-            deliveries=message.metadata.num_delivered,
-            process=self._process,
-        )
-        headers = {"Nats-Msg-Id": f"dead-{message.metadata.sequence.stream}"}
-        reply = await self._connection.request(subjects.dead(self._shard, kind), codec.encode(dead), 5.0, headers)
-        _check(reply)
+        found = message.metadata
+        dead = dead_command(message.subject, message.data, error, found.num_delivered, self._process)
+        await keep(self._connection, self._shard, kind, dead, f"dead-{found.sequence.stream}")
 
     async def _tell(self, message: Msg, error: str) -> None:
         parts = message.subject.split(".")
         try:
-            known: _Identified = codec.decode(message.data, _Identified)
-            command_id = subjects.checked(known.id, "command id")
+            identity = subjects.checked(command_id(message.data) or "", "command id")
             tenant = subjects.checked(parts[2], "tenant")
-        except (BadShape, BadSubject, IndexError):
+        except (BadSubject, IndexError):
             return
         outcome = Outcome(
-            command=command_id, result="dead", thread=parts[4], problem=Problem(kind="invalid", message=error)
+            command=identity, result="dead", thread=parts[4], problem=Problem(kind="invalid", message=error)
         )
-        await self._connection.publish(subjects.live(tenant, "command", command_id), codec.encode(outcome))
+        await self._connection.publish(subjects.live(tenant, "command", identity), codec.encode(outcome))
 
 
 async def _batch(heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
@@ -232,7 +206,7 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
     data, end = codec.encode(body), time.monotonic() + timeout_s
     while True:
         try:
-            _check(await connection.request(subject, data, min(_ATTEMPT_S, timeout_s), headers))
+            accepted(await connection.request(subject, data, min(_ATTEMPT_S, timeout_s), headers))
         except (Unavailable, TimeoutError):
             # a cluster that has lost a server takes seconds to choose who leads the stream; sending again is safe
             if time.monotonic() + _PAUSE_S >= end or connection.client.is_closed:
@@ -240,14 +214,3 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
             await asyncio.sleep(_PAUSE_S)
         else:
             return
-
-
-def _check(reply: Message) -> None:
-    """Read a publish acknowledgement.
-
-    Raises:
-        Refused: it is none.
-    """
-    problem = msgspec.json.decode(reply.data).get("error")
-    if problem is not None:
-        raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))

@@ -6,6 +6,7 @@ BusError
 ├── ServerTooOld      nats-server lacks what we rely on
 ├── IncompatibleStream  a stream exists with settings that cannot be changed in place
 ├── Refused           JetStream said no: stream full, permission, oversize (`code` is its error code)
+├── NoSuchLetter      no dead letter has the number
 ├── Fenced            another process owns the shard now; drop all state
 ├── OutcomeUnknown    an acknowledgement was lost for good: the append may or may not have happened
 └── LogDamaged        sequences or hashes do not follow one another
@@ -59,6 +60,14 @@ class Refused(BusError):
     def too_large(self) -> bool:
         """Whether it was the size: sending the same again can never succeed."""
         return self.code == TOO_LARGE
+
+
+class NoSuchLetter(BusError):
+    """No dead letter has the number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"no dead letter {number}: `ostinato dead ls` lists them")
+        self.number = number
 
 
 class Fenced(BusError):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
@@ -71,13 +69,11 @@ def _open_outputs() -> None:
     """Give whoever closed an output (`>&-`) one that takes everything."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open until the end
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
 def _abandon_output() -> None:
     """Let what cannot be written be for nobody: its reader went away, and that must not be a complaint at exit."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -110,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
     _replay(_told(commands, "replay", "read, show and verify what happened"))
+    _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
         _told(
@@ -221,6 +218,28 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     for verb in (show, verify):
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify):
+        _data(verb)
+
+
+def _dead(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    ls = _told(verbs, "ls", "list them, oldest first")
+    ls.add_argument(
+        "--limit", type=_positive, default=100, metavar="COUNT", help="at most so many (default: %(default)s)"
+    )
+    show = _told(verbs, "show", "show one whole")
+    edit = _told(verbs, "edit", "mend one in an editor, and send it again")
+    edit.add_argument("--body", default=None, metavar="FILE", help="the new body, instead of an editor; - is a pipe")
+    for verb in (show, edit):
+        verb.add_argument("number", metavar="NUMBER", type=_positive, help="which one, as listed")
+    redrive = _told(verbs, "redrive", "send them again as they are")
+    drop = _told(verbs, "drop", "forget them")
+    for verb in (redrive, drop):
+        verb.add_argument("numbers", metavar="NUMBER", type=_positive, nargs="*", help="which ones, as listed")
+        verb.add_argument("--all", action="store_true", help="every one")
+    for name, verb in (("ls", ls), ("show", show), ("edit", edit), ("redrive", redrive), ("drop", drop)):
+        verb.set_defaults(module="infra.cli.dead", verb=name)
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
 
 

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from bus import commands
-from bus.commands import CommandQueue, DeadCommand, Delivery, send_command
+from bus.commands import CommandQueue, Delivery, send_command
 from bus.connection import Connection
+from bus.dead import DeadCommand
 from bus.errors import BadSubject, Refused, Unavailable
 from bus.live import watching
 from bus.streams import CMD, DEAD, ensure_streams

@@ -24,9 +24,10 @@ from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
 from actors.tools import ToolContext, tool
-from bus.commands import CommandQueue, DeadCommand, send_command
+from bus.commands import CommandQueue, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
+from bus.dead import DeadCommand
 from bus.errors import Fenced
 from bus.live import Live, Watcher, watching
 from bus.log import START, last_commit, read_shard
