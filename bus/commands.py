@@ -14,9 +14,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from bus import subjects
+from bus.admission import explained
 from bus.connection import Connection
 from bus.dead import accepted, command_id, dead_command, keep
-from bus.errors import BadSubject, BusError, Unavailable
+from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.streams import CMD
 from schemas import codec
 from schemas.commands import Command
@@ -95,8 +96,8 @@ class CommandQueue:
     async def _ask_for_more(self, inbox: str) -> None:
         ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_PULL_S * 1_000_000_000)})
         try:
-            await self._connection.client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{CMD}.{self._consumer}", ask, inbox)
-        except NatsError as error:
+            await self._connection.publish(f"$JS.API.CONSUMER.MSG.NEXT.{CMD}.{self._consumer}", ask, reply=inbox)
+        except BusError as error:
             log.warning("pulling commands of shard %s: %s", self._shard, error)
             await asyncio.sleep(_PAUSE_S)
 
@@ -207,6 +208,8 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
     while True:
         try:
             accepted(await connection.request(subject, data, min(_ATTEMPT_S, timeout_s), headers))
+        except Refused as refusal:
+            raise await explained(connection, refusal) from refusal
         except (Unavailable, TimeoutError):
             # a cluster that has lost a server takes seconds to choose who leads the stream; sending again is safe
             if time.monotonic() + _PAUSE_S >= end or connection.client.is_closed:

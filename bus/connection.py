@@ -96,7 +96,7 @@ class Connection:
                 if self.client.is_connected:
                     await self.client.flush(1)
                 await self.client.close()
-        except (TimeoutError, NatsError) as error:
+        except (TimeoutError, NatsError, OSError) as error:
             log.debug("closing the NATS connection: %s", error)
 
     @property
@@ -114,19 +114,30 @@ class Connection:
         for callback in self._reconnected:
             await callback()
 
-    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send without waiting for anyone.
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
+        """Send without waiting for anyone; answers, if any are asked for, come to `reply`.
 
         Raises:
             Unavailable: the connection is closed, or too much waits for a lost server.
             Refused: the data is larger than the server takes.
         """
         try:
-            await self.client.publish(subject, data, headers=headers)
+            await _heeding_cancellation(self.client.publish(subject, data, reply, headers))
         except MaxPayloadError as error:
             raise self._too_large(subject, data) from error
         except NatsError as error:
             raise Unavailable(f"cannot publish to {subject!r}: {error}") from error
+
+    async def flush(self) -> None:
+        """Wait until the server has taken all that was sent and subscribed to before.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        try:
+            await _heeding_cancellation(self.client.flush())
+        except NatsError as error:
+            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}") from error
 
     async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
         """Call `handler` for each message, one after the other.
@@ -191,13 +202,18 @@ class Connection:
 
 
 async def _heeding_cancellation(asked: Awaitable[T]) -> T:
-    """Await what stands on `asyncio.wait_for`, which up to Python 3.11 forgets a cancellation that meets its result."""
+    """Await what may forget that we are cancelled, and remember.
+
+    `asyncio.wait_for` forgets a cancellation that meets its result, up to Python 3.11; nats-py drops one that comes
+    while it waits for room to send.
+    """
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
-    result = await asked
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
+    try:
+        return await asked
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _log_error(error: Exception) -> None:

@@ -156,8 +156,8 @@ class Feed:
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
-            await self._connection.client.publish(subject, msgspec.json.encode(body), reply=self._inbox)
-        except NatsError as error:
+            await self._connection.publish(subject, msgspec.json.encode(body), reply=self._inbox)
+        except BusError as error:
             raise FeedLost(f"stream {self._stream!r}: {error}") from error
 
     async def _heard(self, message: Msg) -> None:

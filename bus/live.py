@@ -83,7 +83,7 @@ async def watching(connection: Connection, *live_subjects: str) -> AsyncIterator
     """Listen to `live.` subjects from now on; the server has the subscriptions when the body runs."""
     watcher = Watcher()
     subscriptions = [await connection.subscribe(subject, watcher.hear) for subject in live_subjects]
-    await connection.client.flush()
+    await connection.flush()
     try:
         yield watcher
     finally:

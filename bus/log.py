@@ -104,7 +104,7 @@ async def _batch(connection: Connection, shard: int, first: int) -> list[tuple[i
     subscription = await connection.subscribe(inbox, heard)
     try:
         body = {"seq": first, "batch": _BATCH, "next_by_subj": subjects.events(shard)}
-        await connection.client.publish(f"$JS.API.DIRECT.GET.{EV}", msgspec.json.encode(body), reply=inbox)
+        await connection.publish(f"$JS.API.DIRECT.GET.{EV}", msgspec.json.encode(body), reply=inbox)
         async with asyncio.timeout(_STALLED_S):
             await done
     finally:

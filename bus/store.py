@@ -167,7 +167,8 @@ class Store:
     async def close(self) -> None:
         """Give every connection back; bounded, whatever the server does."""
         try:
-            await asyncio.wait_for(self._pool.close(), 2)
+            async with asyncio.timeout(2):
+                await self._pool.close()
         except _OUT_OF_REACH:
             self._pool.terminate()
 

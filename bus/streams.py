@@ -23,7 +23,10 @@ EV = "EV"
 CMD = "CMD"
 TRACE = "TRACE"
 DEAD = "DEAD"
+HEALTH = "HEALTH"
 LEASE = "KV_LEASE"
+TAKES_COMMANDS = "takes commands"
+"""The description of CMD, unless admission is closed: a start opens it."""
 _PROBE = "OSTINATO_PROBE"
 
 
@@ -49,6 +52,8 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "storage": "file",
             "discard": "new",
             "max_msgs": 100_000,
+            "max_bytes": -1,
+            "description": TAKES_COMMANDS,
             "num_replicas": replicas,
             "duplicate_window": 600 * _SECOND,
             "subject_transform": {"src": source, "dest": destination},
@@ -75,6 +80,16 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "storage": "file",
             "discard": "new",
             "num_replicas": replicas,
+        },
+        {
+            "name": HEALTH,
+            "subjects": [subjects.HEALTH],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_msgs_per_subject": 1,
+            "num_replicas": replicas,
+            "duplicate_window": 100_000_000,
         },
         _lease_config(replicas),
     ]

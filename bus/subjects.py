@@ -21,6 +21,7 @@ STEP_PLANS = "step.*.plan"
 STEP_RESULTS = "step.*.result"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
+HEALTH = "health.*"
 LEASES = "$KV.LEASE.*"
 
 
@@ -157,6 +158,11 @@ def frames(tenant: str, kind: str, entity: str) -> str:
 def dead(shard: int, kind: str) -> str:
     """Where commands go that nobody could handle."""
     return f"dead.{shard}.{kind}"
+
+
+def health(process: str) -> str:
+    """Where a process writes to see whether the log takes writes."""
+    return f"health.{checked(process, 'process')}"
 
 
 def lease(process: str) -> str:

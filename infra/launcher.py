@@ -24,7 +24,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.supervisor import Child, Crashes, Supervisor
 from bus import subjects
 from bus.address import masked
-from bus.connection import Connection
+from bus.connection import Connection, Message
 from bus.errors import BusError
 from bus.store import Store
 from infra.agents import load_agents
@@ -39,9 +39,11 @@ from infra.services.outside import Outside, check_outside, prepare_streams, reme
 from infra.services.postgres import Postgres
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
+from infra.watch import Watch
 
 log = logging.getLogger(__name__)
 
+_HOST = "host"
 READY_S = 120.0
 """How long the model may take to load."""
 
@@ -61,6 +63,12 @@ class Stack:
     supervisor: Supervisor
     url: str
     """Of the HTTP bridge."""
+    watch: Watch | None
+    """Of our own nats-server and its disk."""
+
+    def trouble(self) -> str:
+        """Say why nothing can be taken now; empty while all is well."""
+        return "" if self.watch is None else self.watch.trouble
 
 
 def slots(settings: Settings) -> list[tuple[str, str]]:
@@ -129,7 +137,9 @@ async def running(
             watching = asyncio.create_task(_keep_servers(servers, url, notice), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
-            stack = Stack(settings, directory, servers, connection, store, supervisor, url)
+            watch = exits.enter_context(_watching(directory, servers, connection, notice))
+            stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch)
+            await _tell_who_asks(stack)
             await _wait_ready(stack, stage)
             await exits.enter_async_context(_bridge(stack, listening))
             await servers.record(http=url)
@@ -143,7 +153,7 @@ async def _refuse_company(connection: Connection, settings: Settings) -> None:
     Raises:
         ServerUnfit: one does.
     """
-    for slot, _ in slots(settings) if settings.nats else ():
+    for slot in (_HOST, *(slot for slot, _ in slots(settings))) if settings.nats else ():
         if await status_of(connection, slot) is not None:
             problem = f"another stack runs on it ({slot!r} answers)"
             mend = "stop that one, or give each an account and a database of its own"
@@ -171,6 +181,30 @@ def _child(place: Place, directory: DataDirectory) -> Child:
     environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
     argv = (sys.executable, "-m", "infra.process", place.slot, str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
+
+
+async def _tell_who_asks(stack: Stack) -> None:
+    """Answer on core NATS how the host does: it works where JetStream does not."""
+
+    async def answer(message: Message) -> None:
+        await stack.connection.publish(message.reply, msgspec.json.encode({"trouble": stack.trouble()}))
+
+    await stack.connection.subscribe(subjects.status(_HOST), answer)
+
+
+@contextlib.contextmanager
+def _watching(
+    directory: DataDirectory, servers: Servers, connection: Connection, notice: Tell
+) -> Iterator[Watch | None]:
+    if not isinstance(servers.nats, NatsServer):
+        yield None  # the disk of somebody else's server is not ours to see
+        return
+    watch = Watch(connection, servers.nats, (directory.path, servers.nats.folder), notice)
+    looking = asyncio.create_task(watch.run(), name="watch")
+    try:
+        yield watch
+    finally:
+        looking.cancel()
 
 
 def ended(code: int) -> str:
@@ -262,7 +296,11 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             for child, answer in zip(children, answers, strict=True)
         }
         fine = all(part["ready"] for part in parts.values())
-        return {"status": "ok" if fine else "degraded", "processes": parts}
+        disk = {}
+        if stack.watch is not None:
+            fine = fine and not stack.watch.trouble
+            disk["disk"] = {"free_mb": stack.watch.free_mb, "nearly_full": stack.watch.closed}
+        return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
 
     bridge = Bridge(
         connection=stack.connection,
@@ -274,6 +312,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         agents=tuple(agent.name for agent in load_agents(settings.agents)),
         tenant=settings.tenant,
         state=state,
+        trouble=stack.trouble,
     )
     config = uvicorn.Config(
         bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=3

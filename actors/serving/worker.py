@@ -51,7 +51,7 @@ class WorkerActor:
         await self._connection.subscribe(subjects.plan(self._engine), self._hear)
         await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
         self._connection.on_reconnect(self._catch_up)
-        await self._connection.client.flush()
+        await self._connection.flush()
         await self._ask("started")
         while True:
             plan = await self._next_plan()

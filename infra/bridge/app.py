@@ -55,6 +55,8 @@ class Bridge:
     tenant: str
     state: Callable[[], Awaitable[dict[str, Any]]]
     """What `/health` answers; its `status` is `ok` when everything serves."""
+    trouble: Callable[[], str] = str
+    """Why nothing can be taken now; empty while all is well."""
 
     def application(self) -> Starlette:
         """Build the ASGI application."""
@@ -85,6 +87,7 @@ class Bridge:
         headers = {"x-request-id": request_id}
         try:
             asked = read_request(await _body(request))
+            self._refuse_in_trouble()
             command = self._command(request, asked)
             return await self._answer(asked, command, headers)
         except BadRequest as error:
@@ -96,6 +99,10 @@ class Bridge:
             log.warning("request %s: %s", request_id, error)
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
         return _json(problem.body, problem.status, {**headers, **problem.headers})
+
+    def _refuse_in_trouble(self) -> None:
+        if trouble := self.trouble():
+            raise BadRequest(503, trouble, None, "overloaded")
 
     def _command(self, request: Request, asked: ChatRequest) -> Command:
         given = request.headers.get(THREAD_HEADER)

@@ -13,7 +13,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
+from bus import subjects
 from bus.connection import Connection
+from bus.errors import BusError
 from bus.store import Store, StoredEvent
 from infra.access import runtime_of
 from infra.follow import follow, send
@@ -28,6 +32,7 @@ _DAY_S = 86_400.0
 """A person may take their time over an approval."""
 _SILENCE_S = 3.0
 """After so long without a frame we look whether the stack still runs."""
+_ASK_S = 1.0
 _CLOSING_S = 1.0
 _POLL_S = 0.05
 _RECORDED_S = 5.0
@@ -57,7 +62,7 @@ class Session:
             NotRunning: the stack was stopped meanwhile.
         """
         heard: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
-        told = False
+        told = ""
 
         async def feed() -> None:
             async with LateStore(self._postgres) as late:
@@ -72,7 +77,10 @@ class Session:
                     frame = heard.get(timeout=_SILENCE_S)
                 except queue.Empty:
                     runtime_of(self._data)
-                    told = told or self._told_of_trouble()
+                    trouble = _call(self._loop, self._trouble())
+                    if trouble and trouble != told:
+                        self._notice(f"{trouble}; Ctrl-C stops waiting")
+                    told = trouble
                     continue
                 if frame is None:
                     break
@@ -81,11 +89,16 @@ class Session:
         finally:
             feeding.cancel()
 
-    def _told_of_trouble(self) -> bool:
+    async def _trouble(self) -> str:
+        """Say what keeps us waiting; empty where nothing is known to."""
         if not self._connection.client.is_connected:
-            self._notice("the event bus does not answer; waiting for it, Ctrl-C gives up")
-            return True
-        return False
+            return "the event bus does not answer: waiting for it"
+        try:
+            reply = await self._connection.request(subjects.status("host"), b"", _ASK_S)
+        except (BusError, TimeoutError):
+            return ""
+        answer: dict[str, str] = msgspec.json.decode(reply.data)
+        return answer["trouble"]
 
     def send(self, command: Command) -> Outcome:
         """Send `command` and return what became of it."""

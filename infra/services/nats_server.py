@@ -69,6 +69,11 @@ class NatsServer:
         self._port: int | None = None
 
     @property
+    def folder(self) -> Path:
+        """Where its data lies."""
+        return self._folder
+
+    @property
     def port(self) -> int:
         """The port it listens on, or did last."""
         assert self._port is not None, "the server was never started"

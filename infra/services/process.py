@@ -144,8 +144,10 @@ class ServerProcess:
             if self._process.returncode is not None:
                 return
             self._signal(sign)
+            # not `wait_for`: up to Python 3.11 it forgets a cancellation that meets its result
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), self._program.stop_s)
+                async with asyncio.timeout(self._program.stop_s):
+                    await self._process.wait()
 
     async def kill(self) -> None:
         """End the server the way a crash does, and wait until it is gone."""

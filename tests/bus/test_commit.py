@@ -237,7 +237,7 @@ async def test_an_oversize_append_is_refused_at_once_and_the_next_one_goes_throu
         return_exceptions=True,
     )
     assert isinstance(large, Refused)
-    assert "over the server's limit" in large.description
+    assert "the server takes 8388608" in large.description
     assert not isinstance(small, BaseException)
     assert not isinstance(after, BaseException)
     assert await versions(log) == [1, 3]
