@@ -70,13 +70,17 @@ def copying(seed: int, size: int) -> Batch:
 
 
 def stream(tokenizer_file: Path, first_seed: int) -> Iterator[Batch]:
-    """Yield batches without end, made ahead by another process."""
+    """Yield batches without end, made ahead by another process, which ends with the generator."""
     context = processes.get_context("spawn")
     queue: Any = context.Queue(maxsize=2)
     maker = context.Process(target=_fill, args=(queue, tokenizer_file, first_seed), daemon=True)
     maker.start()
-    while True:
-        yield from queue.get()
+    try:
+        while True:
+            yield from queue.get()
+    finally:
+        maker.terminate()
+        maker.join()
 
 
 def _fill(queue: Any, tokenizer_file: Path, seed: int) -> None:

@@ -1,15 +1,16 @@
-"""Trains the embedded model: `python -m infra.embedded.train --out DIR [--steps N] [--start CHECKPOINT] [--resume]`.
+"""Trains the embedded model: `python -m infra.embedded.train --out DIR [--steps N] [--seed N] [--resume]`.
 
 The budget is a number of steps: the learning rate follows the share of them that is done, and the batches depend on the
-seed and the step alone, so a second training sees the same conversations in the same order on any machine.
+seed and the step alone, so a second training sees the same conversations in the same order on any machine, also when it
+was interrupted. On the same kind of machine, with as many threads, it ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,26 +18,22 @@ from time import monotonic
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from infra.embedded.batches import copying, prompt_text, stream
+from infra.embedded.batches import Batch, copying, prompt_text, stream
 from infra.embedded.dialogues import BARE, STANDARD, held_out, training
-from infra.embedded.evaluate import Greedy, report, score_together
+from infra.embedded.evaluate import FULL, QUICK, Greedy, report, score_together
 from infra.embedded.network import loss, new_network, save_weights
 from infra.embedded.template import CHECKPOINT, render
 from infra.embedded.vocabulary import save_tokenizer, token_id, train_tokenizer
 
 _SEED: Final = 20261123
 _CORPUS: Final = 20_000
-_COPYING_STEPS: Final = 250
-_BATCHES_PER_STEP: Final = 2
-_MUON_RATE: Final = 0.004
-_ADAM_RATE: Final = 0.003
+_COPYING_STEPS: Final = 500
+"""Every second one of the first so many steps practises copying."""
+_MUON_RATE: Final = 0.003
+_ADAM_RATE: Final = 0.0022
 _MEAN_KEEPS: Final = 0.985
-_SECOND_STAGE: Final = 10_000_000
-"""What a training that starts from a checkpoint adds to its seeds: it sees other conversations than the first."""
-_SECOND_STAGE_RATE: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -52,15 +49,13 @@ class Progress:
 class Training:
     """One training: the network, its running mean (which is what gets saved), and its optimisers."""
 
-    def __init__(self, folder: Path, steps: int, every: float, start: Path | None = None) -> None:
+    def __init__(self, folder: Path, steps: int, seed: int, every: float) -> None:
         self.folder = folder
         self.steps = steps
+        self.seed = seed
         self.every = every * 60
-        self.start = start
-        self.tokenizer = _tokenizer(folder, start)
-        self.network = new_network(self.tokenizer.get_vocab_size(), _SEED)
-        if start is not None:
-            self.network.load_state_dict(load_file(start / "model.safetensors"), strict=False)
+        self.tokenizer = _tokenizer(folder)
+        self.network = new_network(self.tokenizer.get_vocab_size(), seed)
         matrices = [p for p in self.network.model.layers.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
         others = [p for p in self.network.parameters() if id(p) not in chosen]
@@ -69,11 +64,13 @@ class Training:
         self.mean = {name: p.detach().clone() for name, p in self.network.named_parameters()}
         self.progress = Progress()
 
-    def run(self) -> None:
-        """Train until the steps are done, saving and evaluating on the way."""
-        batches = stream(self.folder / "tokenizer.json", self._first_seed + self.progress.step)
+    def run(self, until: int | None = None) -> None:
+        """Train until so many steps are done, or all, and save; on the way too, with a short judgement."""
+        last = self.steps if until is None else until
+        # a pool of batches is made in a second, so a training that goes on makes again what it has seen
+        batches = islice(stream(self.folder / "tokenizer.json", self.seed), self.progress.step, None)
         started = monotonic() - self.progress.seconds
-        while self.progress.step < self.steps:
+        while self.progress.step < last:
             spent = self._step(batches)
             self.progress.seconds = monotonic() - started
             if self.progress.step % 50 == 0:
@@ -84,28 +81,19 @@ class Training:
             if self.progress.seconds - self.progress.evaluated > self.every:
                 self.progress.evaluated = self.progress.seconds
                 self.save()
-                self.evaluate(60)
+                self.evaluate(QUICK)
         self.save()
-        self.evaluate(500)
 
-    @property
-    def _first_seed(self) -> int:
-        return _SEED if self.start is None else _SEED + _SECOND_STAGE
-
-    def _step(self, batches: Any) -> float:
+    def _step(self, batches: Iterator[Batch]) -> float:
         self._set_rates()
-        total, judged = torch.zeros(()), 0
-        step_batches = list(islice(batches, _BATCHES_PER_STEP))
-        if self.start is None and self.progress.step < _COPYING_STEPS:
-            step_batches[0] = copying(_SEED + self.progress.step, self.network.config.vocab_size)
-        expected = sum(int(batch.judged[:, 1:].sum()) for batch in step_batches)
-        for batch in step_batches:
-            with torch.autocast("cpu", torch.bfloat16):
-                summed, count = loss(self.network, batch)
-            torch.autograd.backward(summed / max(expected, 1))
-            total += summed.detach()
-            judged += count
-            self.progress.tokens += batch.rows.size
+        batch = next(batches)
+        if self.progress.step < _COPYING_STEPS and self.progress.step % 2 == 0:
+            batch = copying(self.seed + self.progress.step, self.network.config.vocab_size)
+        with torch.autocast("cpu", torch.bfloat16):
+            summed, count = loss(self.network, batch)
+        mean = summed / max(count, 1)
+        torch.autograd.backward(mean)
+        self.progress.tokens += batch.rows.size
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         optimisers: tuple[torch.optim.Optimizer, ...] = (self.muon, self.adam)
         for optimiser in optimisers:
@@ -113,7 +101,7 @@ class Training:
             optimiser.zero_grad()
         self._follow()
         self.progress.step += 1
-        return float(total) / max(judged, 1)
+        return float(mean.detach())
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -123,8 +111,7 @@ class Training:
 
     def _set_rates(self) -> None:
         used = self.progress.step / self.steps
-        rate = min(1.0, (self.progress.step + 1) / 60, max(0.02, (1 - used) / 0.6))
-        rate *= 1.0 if self.start is None else _SECOND_STAGE_RATE
+        rate = min(1.0, (self.progress.step + 1) / 100, max(0.02, (1 - used) / 0.6))
         for optimiser, full in ((self.muon, _MUON_RATE), (self.adam, _ADAM_RATE)):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
@@ -156,13 +143,9 @@ class Training:
         _say(report(score_together(held_out(count), Greedy(self.folder).answers)))
 
 
-def _tokenizer(folder: Path, start: Path | None) -> Tokenizer:
+def _tokenizer(folder: Path) -> Tokenizer:
     file = folder / "tokenizer.json"
-    if start is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            shutil.copyfile(start / name, folder / name)
-    elif not file.exists():
+    if not file.exists():
         texts = [prompt_text(STANDARD)] * 50
         for setting in (STANDARD, BARE):
             conversations = islice(training(_SEED, setting), _CORPUS // 2)
@@ -184,17 +167,18 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train the embedded model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the training's state")
-    parser.add_argument("--steps", type=int, default=2600, help="steps of about 8,000 tokens (default: %(default)s)")
-    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to go on from, at half the rate")
-    parser.add_argument("--every", type=float, default=8.0, help="minutes between saves")
+    parser.add_argument("--steps", type=int, default=8000, help="steps of about 3,700 tokens (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=_SEED, help="of the weights and the conversations")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--every", type=float, default=8.0, help="minutes between saves")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last save")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    job = Training(chosen.out, chosen.steps, chosen.every, chosen.start)
+    job = Training(chosen.out, chosen.steps, chosen.seed, chosen.every)
     if chosen.resume:
         job.resume()
     job.run()
+    job.evaluate(FULL)
 
 
 if __name__ == "__main__":
