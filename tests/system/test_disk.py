@@ -35,9 +35,12 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 def fill(folder: Path, left: int) -> None:
     """Leave so many bytes free."""
-    size = shutil.disk_usage(folder).free - left
     with (folder / "filling").open("ab") as file:
-        os.posix_fallocate(file.fileno(), file.tell(), size)
+        while (size := shutil.disk_usage(folder).free - left) > 0:
+            try:
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
+            except OSError:  # the stack wrote meanwhile: that much less is free
+                continue
 
 
 def health(up: UpProcess) -> dict[str, object]:

@@ -147,7 +147,7 @@ def test_either_server_alone_may_be_somebody_elses(place: Path, database: foreig
     with foreign.nats_servers(place) as single:
         with stack(place / "first", "--nats", single.url) as up:
             assert set(up.runtime["pids"]) == {"postgres"}
-            assert "another stack runs on it ('agents-0' answers): stop that one" in refused(place, single.url)
+            assert "another stack runs on it ('host' answers): stop that one" in refused(place, single.url)
             assert "408" in says(up, "What is 12 times 34?")[0]
             assert asyncio.run(replicas(single.url)) == dict.fromkeys(STREAMS, 1)
         assert up.cli("replay", "verify", "--all").returncode == 0
