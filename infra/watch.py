@@ -85,7 +85,7 @@ class Watch:
         """Watch until cancelled."""
         looks = 0
         while True:
-            free = await asyncio.to_thread(lambda: min(map(self._free, self._places)))
+            free = await asyncio.to_thread(self._least_free)
             self.free_mb = free // _MIB
             self._was_full = self._was_full or free < FULL_BYTES
             await self._settle(closes(self.closed, free))
@@ -93,6 +93,14 @@ class Watch:
                 await self._write(free)
             looks += 1
             await asyncio.sleep(_LOOK_S)
+
+    def _least_free(self) -> int:
+        """Return the bytes free on the fullest disk; one that cannot be asked takes nothing. Blocks."""
+        try:
+            return min(map(self._free, self._places))
+        except OSError as error:
+            log.warning("the disk cannot be asked for its free space: %s", error)
+            return 0
 
     async def _settle(self, closed: bool) -> None:
         """Close or open admission, tried again at every look until it is done, and tell of it.

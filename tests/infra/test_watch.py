@@ -116,6 +116,19 @@ async def test_a_full_command_stream_says_how_many_wait(connection: Connection) 
         await send_command(connection, command("c2"))
 
 
+async def test_a_disk_that_cannot_be_asked_takes_nothing_and_the_watch_goes_on(
+    connection: Connection, nats_server: NatsServer
+) -> None:
+    await ensure_streams(connection, 1)
+    heard = Heard()
+    watched = Watch(connection, nats_server, (Path("/no/such/folder"),), heard)
+    task = asyncio.create_task(watched.run())
+    await heard.until("nearly full, 0 MB are free")
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.deadline(20)
 async def test_a_server_that_takes_no_writes_is_ended(connection: Connection, nats_server: NatsServer) -> None:
     await ensure_streams(connection, 1)
