@@ -55,24 +55,25 @@ class PseudoTerminal:
 
     def until(self, text: str) -> str:
         """Read until `text` appears after what was read before; return what came, without colours."""
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            seen = _ESCAPES.sub("", self.raw)
-            at = seen.find(text, self._read)
-            if at >= 0:
-                came, self._read = seen[self._read : at + len(text)], at + len(text)
-                return came
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._master], [], [], max(0.0, left))
-            piece = self._piece() if ready else ""
-            assert piece, f"{text!r} did not come; read so far: {self.raw!r}"
-            self.raw += piece
+        came = self._read_on(text, WAIT_S)
+        assert came is not None, f"{text!r} did not come; read so far: {self.raw!r}"
+        return came
 
-    def press_until_end(self, keys: str) -> int:
-        """Press keys again and again, as a person would, until the command ends; return the exit status.
+    def press_until(self, keys: str, text: str) -> str:
+        """Press keys until `text` appears: again and again, as a person would.
 
         CPython's `input` passes over a signal that comes between its prompt and its wait for the first key.
         """
+        deadline = time.monotonic() + WAIT_S
+        came = None
+        while came is None and time.monotonic() < deadline:
+            self.type(keys)
+            came = self._read_on(text, _PATIENCE_S)
+        assert came is not None, f"{text!r} did not come; read so far: {self.raw!r}"
+        return came
+
+    def press_until_end(self, keys: str) -> int:
+        """Press keys until the command ends, again and again for the same reason; return the exit status."""
         deadline = time.monotonic() + WAIT_S
         ended = False
         while not ended and time.monotonic() < deadline:
@@ -81,6 +82,19 @@ class PseudoTerminal:
                 piece = self._piece()
                 self.raw, ended = self.raw + piece, not piece
         return self.process.wait(WAIT_S)
+
+    def _read_on(self, text: str, patience: float) -> str | None:
+        deadline = time.monotonic() + patience
+        while True:
+            seen = _ESCAPES.sub("", self.raw)
+            at = seen.find(text, self._read)
+            if at >= 0:
+                came, self._read = seen[self._read : at + len(text)], at + len(text)
+                return came
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._master], [], [], left)[0] or not (piece := self._piece()):
+                return None
+            self.raw += piece
 
     def end(self) -> int:
         """Read to the end and return the exit status."""
