@@ -11,6 +11,7 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import NoSuchLetter, Refused
+from bus.log import NO_MESSAGE
 from bus.streams import DEAD
 from schemas import codec
 from schemas.errors import BadShape
@@ -18,7 +19,6 @@ from schemas.wire import Wire
 
 LONGEST = 1 << 20
 """Characters of a command that are kept."""
-_NO_MESSAGE = 10037
 _KEEP_S = 5.0
 
 
@@ -111,7 +111,7 @@ async def _at(connection: Connection, where: dict[str, object]) -> Letter | None
     try:
         message = (await connection.api(f"STREAM.MSG.GET.{DEAD}", where))["message"]
     except Refused as refusal:
-        if refusal.code == _NO_MESSAGE:
+        if refusal.code == NO_MESSAGE:
             return None
         raise
     data = msgspec.convert(message["data"], bytes, strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -12,11 +13,13 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import LogDamaged, Refused
+from bus.feed import Item
 from bus.streams import EV
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 
-_NO_MESSAGE = 10037
+NO_MESSAGE = 10037
+"""JetStream's code for a message that is not there."""
 _BATCH = 256
 _STALLED_S = 5.0
 _BEHIND_S = 2.0
@@ -48,12 +51,29 @@ async def last_commit(connection: Connection, shard: int) -> Stored | None:
     try:
         answer = await connection.api(f"STREAM.MSG.GET.{EV}", {"last_by_subj": subjects.events(shard)})
     except Refused as refusal:
-        if refusal.code == _NO_MESSAGE:
+        if refusal.code == NO_MESSAGE:
             return None
         raise
     message = answer["message"]
     data = msgspec.convert(message["data"], bytes, strict=False)
     return Stored(int(message["seq"]), codec.decode_envelope(data), codec.digest(data))
+
+
+async def message_at(connection: Connection, stream: str, sequence: int) -> bytes | None:
+    """Read one message from a stream's leader; None if it is not there.
+
+    Raises:
+        Refused: JetStream says no.
+        Unavailable: no JetStream.
+        TimeoutError: no answer.
+    """
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}, timeout_s=2)
+    except Refused as refusal:
+        if refusal.code == NO_MESSAGE:
+            return None
+        raise
+    return msgspec.convert(answer["message"].get("data", ""), bytes, strict=False)
 
 
 async def read_shard(connection: Connection, shard: int, after: Position, until: int) -> AsyncIterator[Stored]:
@@ -68,29 +88,49 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
         batch = await _batch_in_time(connection, shard, position.sequence + 1)
         if not batch:
             raise LogDamaged(EV, position.sequence, f"shard {shard} ends before sequence {until}")
-        for sequence, data in batch:
-            envelope = codec.decode_envelope(data)
+        for item in batch:
+            envelope = codec.decode_envelope(item.data)
             if envelope.previous != position.hash:
-                raise LogDamaged(EV, sequence, f"shard {shard}: previous is {envelope.previous}, not {position.hash}")
-            position = Position(sequence, codec.digest(data), envelope.term)
-            yield Stored(sequence, envelope, position.hash)
-            if sequence >= until:
+                raise LogDamaged(
+                    EV, item.sequence, f"shard {shard}: previous is {envelope.previous}, not {position.hash}"
+                )
+            position = Position(item.sequence, codec.digest(item.data), envelope.term)
+            yield Stored(item.sequence, envelope, position.hash)
+            if item.sequence >= until:
                 return
 
 
-async def _batch_in_time(connection: Connection, shard: int, first: int) -> list[tuple[int, bytes]]:
+async def read_stream(connection: Connection, first: int, until: int) -> AsyncIterator[Item]:
+    """Yield what stream EV holds of the sequences `first` to `until`, unchecked: what is missing is passed over.
+
+    Raises:
+        TimeoutError: the server stopped answering.
+        Unavailable: it is not there.
+    """
+    while first <= until:
+        batch = await _batch(connection, subjects.EVENTS, first)
+        if not batch:
+            return
+        for item in batch:
+            if item.sequence > until:
+                return
+            yield item
+        first = batch[-1].sequence + 1
+
+
+async def _batch_in_time(connection: Connection, shard: int, first: int) -> list[Item]:
     """Get a batch, empty only if it stays so: in a cluster a server may answer that is yet to hear the latest."""
     end = time.monotonic() + _BEHIND_S
     while True:
-        batch = await _batch(connection, shard, first)
+        batch = await _batch(connection, subjects.events(shard), first)
         if batch or time.monotonic() > end:
             return batch
         await asyncio.sleep(_AGAIN_S)
 
 
-async def _batch(connection: Connection, shard: int, first: int) -> list[tuple[int, bytes]]:
-    """Get up to `_BATCH` messages of the shard from sequence `first` on, in one request."""
-    got: list[tuple[int, bytes]] = []
+async def _batch(connection: Connection, subject: str, first: int) -> list[Item]:
+    """Get up to `_BATCH` messages of the subject from sequence `first` on, in one request."""
+    got: list[Item] = []
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def heard(message: Message) -> None:
@@ -98,12 +138,14 @@ async def _batch(connection: Connection, shard: int, first: int) -> list[tuple[i
             if not done.done():
                 done.set_result(None)
             return
-        got.append((int(message.headers["Nats-Sequence"]), message.data))
+        stored = message.headers
+        time = int(datetime.fromisoformat(stored["Nats-Time-Stamp"]).timestamp() * 1_000_000)
+        got.append(Item(int(stored["Nats-Sequence"]), stored["Nats-Subject"], time, message.data))
 
     inbox = connection.client.new_inbox()
     subscription = await connection.subscribe(inbox, heard)
     try:
-        body = {"seq": first, "batch": _BATCH, "next_by_subj": subjects.events(shard)}
+        body = {"seq": first, "batch": _BATCH, "next_by_subj": subject}
         await connection.publish(f"$JS.API.DIRECT.GET.{EV}", msgspec.json.encode(body), reply=inbox)
         async with asyncio.timeout(_STALLED_S):
             await done

@@ -17,11 +17,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
-import msgspec
-
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused, Unavailable
 from bus.feed import Feed, FeedLost, Item
+from bus.log import message_at
 from bus.rows import EventRows, TraceRows
 from bus.store import Batch, Cursor, Store
 from bus.streams import EV, TRACE
@@ -33,7 +32,6 @@ LINGER_S = 0.05
 """How long the first message of a batch waits for others."""
 _RETRY_S = (0.05, 2.0)
 """The first and the longest pause between two tries."""
-_NO_MESSAGE = 10037
 
 T = TypeVar("T")
 
@@ -211,7 +209,7 @@ class Copy:
             return
         first, last = await _bounds(self._connection, self._stream)
         if first <= self._cursor.sequence <= last:
-            data = await _message(self._connection, self._stream, self._cursor.sequence)
+            data = await message_at(self._connection, self._stream, self._cursor.sequence)
             if data is None or codec.digest(data) == self._cursor.hash:
                 return
         elif self._cursor.sequence <= last:
@@ -224,7 +222,7 @@ class Copy:
             )
         common = await self._last_common(first, min(last, self._cursor.sequence))
         log.warning("stream %s lost its messages after %s: a new incarnation begins", self._stream, common)
-        data = await _message(self._connection, self._stream, common) if common >= first else None
+        data = await message_at(self._connection, self._stream, common) if common >= first else None
         digest = codec.digest(data) if data is not None else ""
         await self._advance(Batch(Cursor(self._stream, self._cursor.incarnation + 1, common, digest), {}, {}))
 
@@ -233,7 +231,7 @@ class Copy:
         low, high = first - 1, last
         while low < high:
             middle = (low + high + 1) // 2
-            there = await _message(self._connection, self._stream, middle)
+            there = await message_at(self._connection, self._stream, middle)
             ours = await self._store.trace_message(middle)
             if there == ours:
                 low = middle
@@ -266,13 +264,3 @@ class Copy:
 async def _bounds(connection: Connection, stream: str) -> tuple[int, int]:
     state = (await connection.api(f"STREAM.INFO.{stream}", timeout_s=2))["state"]
     return int(state["first_seq"]), int(state["last_seq"])
-
-
-async def _message(connection: Connection, stream: str, sequence: int) -> bytes | None:
-    try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}, timeout_s=2)
-    except Refused as refusal:
-        if refusal.code == _NO_MESSAGE:
-            return None
-        raise
-    return msgspec.convert(answer["message"].get("data", ""), bytes, strict=False)

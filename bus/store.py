@@ -17,7 +17,7 @@ from schemas import codec
 from schemas.envelope import Fact
 from schemas.steps import StepPlan
 
-_OUT_OF_REACH = (
+OUT_OF_REACH = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -120,7 +120,8 @@ class Store:
     """A pool of connections to a migrated database."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        self._pool = pool
+        self.pool = pool
+        """For the other readers and writers of this package."""
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -141,8 +142,8 @@ class Store:
                 command_timeout=60,
                 server_settings={"application_name": "ostinato"},
             )
-        except _OUT_OF_REACH as error:
-            raise _unavailable(error) from error
+        except OUT_OF_REACH as error:
+            raise unavailable(error) from error
         except asyncpg.PostgresError as error:
             raise DatabaseUnusable(f"Postgres at {masked(url)} says: {error}: mend it, or choose another") from error
         store = cls(pool)
@@ -151,8 +152,8 @@ class Store:
                 await migrate(connection, known)
         except BaseException as error:
             await store.close()
-            if isinstance(error, _OUT_OF_REACH):
-                raise _unavailable(error) from error
+            if isinstance(error, OUT_OF_REACH):
+                raise unavailable(error) from error
             raise
         return store
 
@@ -168,9 +169,9 @@ class Store:
         """Give every connection back; bounded, whatever the server does."""
         try:
             async with asyncio.timeout(2):
-                await self._pool.close()
-        except _OUT_OF_REACH:
-            self._pool.terminate()
+                await self.pool.close()
+        except OUT_OF_REACH:
+            self.pool.terminate()
 
     async def events_of_thread(self, tenant: str, thread: str) -> list[StoredEvent]:
         """Return a thread's events in the order of the log."""
@@ -246,19 +247,19 @@ class Store:
             Unavailable: Postgres cannot be reached.
         """
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self.pool.acquire() as connection, connection.transaction():
                 if await _moved(connection, before, batch.cursor, writer):
                     await _add(connection, batch)
         except asyncpg.UniqueViolationError as error:
             raise LogDamaged(batch.cursor.name, batch.cursor.sequence, f"{error} ({error.detail})") from error
-        except _OUT_OF_REACH as error:
-            raise _unavailable(error) from error
+        except OUT_OF_REACH as error:
+            raise unavailable(error) from error
 
     async def _fetch(self, sql: str, *values: object) -> list[asyncpg.Record]:
         try:
-            rows: list[asyncpg.Record] = await self._pool.fetch(sql, *values)
-        except _OUT_OF_REACH as error:
-            raise _unavailable(error) from error
+            rows: list[asyncpg.Record] = await self.pool.fetch(sql, *values)
+        except OUT_OF_REACH as error:
+            raise unavailable(error) from error
         return rows
 
 
@@ -292,7 +293,8 @@ async def _add(connection: Any, batch: Batch) -> None:
         )
 
 
-def _unavailable(error: BaseException) -> Unavailable:
+def unavailable(error: BaseException) -> Unavailable:
+    """Say of one of `OUT_OF_REACH` that Postgres cannot be used."""
     return Unavailable(f"Postgres cannot be used: {error or type(error).__name__} (is the server running?)")
 
 

@@ -16,7 +16,8 @@ CLUSTER = 3
 TOO_FEW_SERVERS = frozenset({10005, 10074})
 """JetStream's codes for more replicas than there are servers."""
 
-_NOT_FOUND = 10059
+NOT_FOUND = 10059
+"""JetStream's code for a stream that is not there."""
 _SECOND = 1_000_000_000
 
 EV = "EV"
@@ -123,7 +124,7 @@ async def restore_leases(connection: Connection) -> None:
     try:
         await connection.api(f"STREAM.INFO.{LEASE}")
     except Refused as refusal:
-        if refusal.code != _NOT_FOUND:
+        if refusal.code != NOT_FOUND:
             raise
         log = await connection.api(f"STREAM.INFO.{EV}")
         await connection.api(f"STREAM.CREATE.{LEASE}", _lease_config(log["config"]["num_replicas"]))
@@ -142,7 +143,7 @@ async def fitting_replicas(connection: Connection) -> int:
     try:
         log = await connection.api(f"STREAM.INFO.{EV}")
     except Refused as refusal:
-        if refusal.code != _NOT_FOUND:
+        if refusal.code != NOT_FOUND:
             raise
     else:
         return int(log["config"]["num_replicas"])
@@ -177,7 +178,7 @@ async def _ensure(connection: Connection, config: dict[str, Any]) -> None:
     try:
         info = await connection.api(f"STREAM.INFO.{name}")
     except Refused as refusal:
-        if refusal.code != _NOT_FOUND:
+        if refusal.code != NOT_FOUND:
             raise
         await connection.api(f"STREAM.CREATE.{name}", config)
         return

@@ -1,0 +1,123 @@
+"""The envelopes of EV as they are recorded in Postgres: made again from their rows, and mended there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+from bus.store import COLUMNS, OUT_OF_REACH, Rows, Store, unavailable
+from schemas import codec
+from schemas.envelope import FORMAT, Envelope, Fact
+
+_PAGE = 500
+"""Envelopes that are read at once."""
+
+
+class Recorded(NamedTuple):
+    """One envelope as its rows have it."""
+
+    incarnation: int
+    sequence: int
+    hash: str
+    """What its bytes hashed to when they were recorded."""
+    envelope: Envelope
+
+    def data(self) -> bytes:
+        """Make its bytes again."""
+        return codec.encode(self.envelope)
+
+    def whole(self) -> bool:
+        """Whether the rows still are what was recorded."""
+        return codec.digest(self.data()) == self.hash
+
+
+async def recorded_envelopes(store: Store, after: int, until: int) -> AsyncIterator[Recorded]:
+    """Yield the recorded envelopes of the sequences above `after`, up to and including `until`, in order.
+
+    A new incarnation goes on where the log was restored to, so their order is that of the sequences.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    place = (0, 0)
+    while True:
+        try:
+            commits = await store.pool.fetch(_COMMITS, *place, after, until, _PAGE)
+            if not commits:
+                return
+            first, place = _place(commits[0]), _place(commits[-1])
+            rows = await store.pool.fetch(_EVENTS, *first, *place)
+        except OUT_OF_REACH as error:
+            raise unavailable(error) from error
+        facts = {key: [_fact(row) for row in group] for key, group in groupby(rows, _place)}
+        for commit in commits:
+            yield _recorded(commit, facts.get(_place(commit), []))
+
+
+async def rewrite(store: Store, incarnation: int, sequence: int, tables: Mapping[str, Rows]) -> None:
+    """Put these rows in place of what is recorded of one envelope, all or nothing.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    try:
+        async with store.pool.acquire() as connection, connection.transaction():
+            for table in ("event", "commit"):
+                # both names are ours
+                await connection.execute(
+                    f"DELETE FROM {table} WHERE incarnation = $1 AND seq = $2",
+                    incarnation,
+                    sequence,
+                )
+                await connection.copy_records_to_table(table, records=tables[table], columns=COLUMNS[table])
+    except OUT_OF_REACH as error:
+        raise unavailable(error) from error
+
+
+def _place(row: asyncpg.Record) -> tuple[int, int]:
+    return row["incarnation"], row["seq"]
+
+
+def _recorded(commit: asyncpg.Record, facts: Sequence[Fact]) -> Recorded:
+    envelope = Envelope(
+        format=FORMAT,
+        shard=commit["shard"],
+        term=commit["term"],
+        writer=commit["writer"],
+        commit=commit["commit_id"],
+        code=commit["code"],
+        time=commit["time"],
+        previous=commit["previous"],
+        facts=tuple(facts),
+    )
+    return Recorded(commit["incarnation"], commit["seq"], commit["hash"], envelope)
+
+
+def _fact(row: asyncpg.Record) -> Fact:
+    return Fact(
+        tenant=row["tenant"],
+        thread=row["thread"],
+        kind=row["kind"],
+        entity=row["entity"],
+        version=row["version"],
+        type=row["type"],
+        cause=row["cause"],
+        payload=msgspec.Raw(row["payload"]),
+        traceparent=row["traceparent"],
+        key=row["key_id"],
+    )
+
+
+_COMMITS = """
+SELECT incarnation, seq, shard, term, writer, commit_id, code, time, previous, hash FROM commit
+WHERE (incarnation, seq) > ($1, $2) AND seq > $3 AND seq <= $4 ORDER BY incarnation, seq LIMIT $5
+"""
+
+_EVENTS = """
+SELECT incarnation, seq, tenant, thread, kind, entity, version, type, cause, payload, traceparent, key_id FROM event
+WHERE (incarnation, seq) >= ($1, $2) AND (incarnation, seq) <= ($3, $4) ORDER BY incarnation, seq, idx
+"""
