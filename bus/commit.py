@@ -20,8 +20,9 @@ import msgspec
 
 from bus import subjects
 from bus.connection import Connection
-from bus.errors import Fenced, OutcomeUnknown, Refused, Unavailable
+from bus.errors import Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.log import START, Position, Stored, last_commit
+from bus.streams import EV
 from schemas import codec
 from schemas.context import Clock, Ids
 from schemas.envelope import FORMAT, Envelope, Fact
@@ -83,18 +84,39 @@ class ShardWriter:
 
     @classmethod
     async def take(
-        cls, connection: Connection, shard: int, writer: Writer, clock: Clock, ids: Ids, owner: str
+        cls,
+        connection: Connection,
+        shard: int,
+        writer: Writer,
+        clock: Clock,
+        ids: Ids,
+        owner: str,
+        known: Position = START,
     ) -> ShardWriter:
         """Become the shard's owner: append a marker that fences every older owner for good.
 
         The caller folds the log up to `position.sequence` before it appends anything.
 
+        Args:
+            connection: to NATS.
+            shard: which one.
+            writer: who signs.
+            clock: the time of envelopes.
+            ids: the commits' ids.
+            owner: the slot that takes it.
+            known: where the shard is known to have got: what was told to others must not be built over.
+
         Raises:
+            LogDamaged: the shard ends before `known`, or holds another envelope there.
             Fenced: another process took the shard at the same moment.
             OutcomeUnknown: no acknowledgement in time.
         """
         last = await last_commit(connection, shard)
         position = START if last is None else Position(last.sequence, last.hash, last.envelope.term)
+        if position.sequence < known.sequence:
+            raise LogDamaged(EV, position.sequence, f"shard {shard} ends there, and was at {known.sequence} before")
+        if position.sequence == known.sequence and position.hash != known.hash:
+            raise LogDamaged(EV, position.sequence, f"shard {shard} holds another envelope there than before")
         pen = cls(connection, shard, writer, clock, ids, position._replace(term=position.term + 1))
         marker = OwnershipTaken(owner=owner, process=writer.process)
         await pen.append(

@@ -9,7 +9,8 @@ BusError
 ├── NoSuchLetter      no dead letter has the number
 ├── Fenced            another process owns the shard now; drop all state
 ├── OutcomeUnknown    an acknowledgement was lost for good: the append may or may not have happened
-└── LogDamaged        sequences or hashes do not follow one another
+├── LogDamaged        sequences or hashes do not follow one another
+└── LogLost           an envelope is whole neither in JetStream nor in Postgres
 """
 
 from __future__ import annotations
@@ -92,6 +93,19 @@ class LogDamaged(BusError):
     """The log has a gap, or bytes that are not those that were written."""
 
     def __init__(self, stream: str, sequence: int, problem: str) -> None:
-        super().__init__(f"stream {stream!r} is damaged at sequence {sequence}: {problem}")
+        super().__init__(
+            f"stream {stream!r} is damaged at sequence {sequence}: {problem} "
+            "(`ostinato log verify` says more; stop the stack, and `ostinato log repair` mends it)"
+        )
         self.stream = stream
+        self.sequence = sequence
+
+
+class LogLost(BusError):
+    """No copy of an envelope is whole."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(
+            f"sequence {sequence} of the log is whole neither in JetStream nor in Postgres: restore a backup of one"
+        )
         self.sequence = sequence

@@ -25,7 +25,7 @@ from schemas.errors import BadShape, UnknownFormat
 Told = Callable[[int, int], None]
 """Hears how far it is: sequences done, and how many there are."""
 
-LOST = "is missing, and was not recorded"
+LOST = "missing, and not recorded"
 """The problem of a sequence that neither copy has."""
 _TELL_EACH = 1000
 
@@ -182,29 +182,29 @@ class _Walk:
         found.recorded += 1
         sound = row.whole()
         if not sound:
-            found.note("record", sequence, "is not what was recorded")
+            found.note("record", sequence, "not what was recorded")
         elif row.envelope.previous != self._head(shard):
             found.note("record", sequence, f"does not continue shard {shard}")
         if item is None:
-            found.note("log", sequence, "is missing" if sound else "is missing, and the record is damaged")
+            found.note("log", sequence, "missing" if sound else "missing, and the record is damaged")
         elif codec.digest(item.data) == row.hash:
             found.envelopes += 1
             found.facts += len(row.envelope.facts)
         else:
-            found.note("log", sequence, "holds another envelope than was recorded")
+            found.note("log", sequence, "another envelope than was recorded")
         self._heads[shard] = row.hash
 
     def _unrecorded(self, sequence: int, item: Item) -> None:
         found, envelope = self._found, envelope_of(item)
         if envelope is None:
-            found.note("log", sequence, "is not an envelope")
+            found.note("log", sequence, "not an envelope")
         elif envelope.previous != self._head(envelope.shard):
             found.note("log", sequence, f"does not continue shard {envelope.shard}")
         else:
             found.envelopes += 1
             found.facts += len(envelope.facts)
             if sequence <= found.cursor.sequence:
-                found.note("record", sequence, "is missing")
+                found.note("record", sequence, "missing")
             self._heads[envelope.shard] = codec.digest(item.data)
 
     def _head(self, shard: int) -> str:

@@ -20,7 +20,7 @@ import msgspec
 from bus import subjects
 from bus.commit import WRONG_LAST_SEQUENCE
 from bus.connection import Connection
-from bus.errors import LogDamaged, Refused
+from bus.errors import LogLost, Refused
 from bus.feed import Item
 from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_of, inspect
 from bus.log import read_stream
@@ -69,7 +69,7 @@ async def repair(
         told: hears how far it is.
 
     Raises:
-        LogDamaged: an envelope is whole in neither copy; nothing was changed.
+        LogLost: an envelope is whole in neither copy; nothing was changed.
         Unavailable: a server cannot be reached; repairing again goes on.
     """
     found = await inspect(connection, store, told)
@@ -108,16 +108,16 @@ def _refuse_hopeless(found: Inspection) -> None:
     """See that every recorded envelope is whole in one copy.
 
     Raises:
-        LogDamaged: one is in neither.
+        LogLost: one is in neither.
     """
     good = {damage.first: damage for damage in found.log_damages}
     for damage in found.record_damages:
         for sequence in range(damage.first, damage.last + 1):
             if any(other.first <= sequence <= other.last for other in good.values()):
-                raise LogDamaged(EV, sequence, "neither JetStream nor Postgres has it whole: restore a backup of one")
+                raise LogLost(sequence)
     for damage in found.log_damages:
         if damage.problem == LOST and damage.first <= found.cursor.sequence:
-            raise LogDamaged(EV, damage.first, "neither JetStream nor Postgres has it: restore a backup of one")
+            raise LogLost(damage.first)
 
 
 async def _sorted_out(connection: Connection, store: Store, found: Inspection) -> tuple[list[Item], list[Item]]:

@@ -37,24 +37,62 @@ async def recorded(data: str) -> AsyncIterator[Store]:
         NoDataDirectory: there is none.
         InfraError: the servers cannot be started.
     """
-    path = Path(data)
-    if not (path / "format").exists():
-        raise NoDataDirectory(path)
-    runtime = _live_runtime(path)
+    runtime = await asyncio.to_thread(lambda: _live_runtime(_existing(data)))
     if runtime is not None:
         async with await Store.open(runtime.urls["postgres"]) as store:
             yield store
         return
-    shards, outside = made_shards(path), remembered_outside(path)
+    async with resting_log_servers(data) as (connection, store):
+        await _catch_up(connection, store)
+        yield store
+
+
+@asynccontextmanager
+async def log_servers(data: str) -> AsyncIterator[tuple[Connection, Store]]:
+    """Reach both copies of the log of a data directory, as they are, whether or not its stack runs.
+
+    Raises:
+        NoDataDirectory: there is none.
+        InfraError: the servers cannot be started.
+    """
+    runtime = await asyncio.to_thread(lambda: _live_runtime(_existing(data)))
+    if runtime is None:
+        async with resting_log_servers(data) as both:
+            yield both
+        return
+    async with (
+        await Store.open(runtime.urls["postgres"]) as store,
+        await Connection.open(runtime.urls["nats"], "log") as connection,
+    ):
+        yield connection, store
+
+
+@asynccontextmanager
+async def resting_log_servers(data: str) -> AsyncIterator[tuple[Connection, Store]]:
+    """Start the servers of a data directory whose stack does not run, for a while.
+
+    Raises:
+        NoDataDirectory: there is none.
+        AlreadyRunning: its stack runs.
+        InfraError: the servers cannot be started.
+    """
+    path = await asyncio.to_thread(_existing, data)
+    shards, outside = await asyncio.to_thread(lambda: (made_shards(path), remembered_outside(path)))
     await check_outside(outside)
     async with (
         embedded(DataDirectory(path, shards=shards), outside) as servers,
         await Store.open(servers.postgres_url) as store,
-        await Connection.open(servers.nats_url, "replay") as connection,
+        await Connection.open(servers.nats_url, "log") as connection,
     ):
         await prepare_streams(connection, shards, outside)
-        await _catch_up(connection, store)
-        yield store
+        yield connection, store
+
+
+def _existing(data: str) -> Path:
+    path = Path(data)
+    if not (path / "format").exists():
+        raise NoDataDirectory(path)
+    return path
 
 
 def _live_runtime(path: Path) -> Runtime | None:

@@ -13,6 +13,7 @@ InfraError
 ├── AgentsNotFound             a place named with `--agents` gives no agents
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
+├── LogNeedsRepair             the log is damaged, and mending it would cut something out
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── StackFailed                a process of the stack did not come up, or kept ending
@@ -214,6 +215,17 @@ class NotRunning(DataDirectoryError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, f"no stack runs on {str(path)!r}: start one with `ostinato up`, or name it with --data")
+
+
+class LogNeedsRepair(InfraError):
+    """Mending the log would cut messages out of it."""
+
+    def __init__(self, reason: str, messages: int) -> None:
+        super().__init__(
+            f"the log is damaged: {reason}; {messages} messages in it do not continue what is recorded: "
+            "`ostinato log verify` shows where, `ostinato log repair` sets them aside and mends the rest"
+        )
+        self.messages = messages
 
 
 class NothingRecorded(InfraError):

@@ -39,6 +39,7 @@ from infra.services.outside import Outside, check_outside, prepare_streams, reme
 from infra.services.postgres import Postgres
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
+from infra.upkeep import mend_at_start
 from infra.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class Stack:
     """Of the HTTP bridge."""
     watch: Watch | None
     """Of our own nats-server and its disk."""
+    mended: str
+    """What was mended of the log before the start; empty if it was whole."""
 
     def trouble(self) -> str:
         """Say why nothing can be taken now; empty while all is well."""
@@ -125,6 +128,7 @@ async def running(
                 remember_outside, directory.path, msgspec.structs.replace(outside, replicas=replicas)
             )
             store = await exits.enter_async_context(await Store.open(servers.postgres_url))
+            mended = await mend_at_start(connection, store, tell)
             stage("servers")
             log_to_file("host", directory.logs / "host.log")
             supervisor = Supervisor(
@@ -138,7 +142,7 @@ async def running(
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             watch = exits.enter_context(_watching(directory, servers, connection, notice))
-            stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch)
+            stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch, mended)
             await _tell_who_asks(stack)
             await _wait_ready(stack, stage)
             await exits.enter_async_context(_bridge(stack, listening))
@@ -267,6 +271,14 @@ async def _wait_ready(stack: Stack, stage: Callable[[str], None]) -> None:
             path = stack.directory.logs / f"{slot}.log"
             raise StackFailed(slot, problem, path, await asyncio.to_thread(_tail, path))
         await asyncio.sleep(0.05)
+
+
+async def why_failed(stack: Stack) -> StackFailed:
+    """Say why a stack that ran cannot go on."""
+    given_up = next((child.name for child in stack.supervisor.statistics() if child.given_up), None)
+    path = stack.directory.logs / f"{given_up or 'host'}.log"
+    tail = await asyncio.to_thread(_tail, path)
+    return StackFailed(given_up or "a server", "keeps ending", path, tail if given_up else "")
 
 
 def _tail(path: Path) -> str:

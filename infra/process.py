@@ -23,6 +23,7 @@ from actors.runtime.context import SystemIds
 from actors.runtime.supervisor import HOPELESS
 from bus import subjects
 from bus.connection import Connection, Message
+from bus.errors import LogDamaged
 from engine.errors import EngineError
 from infra.errors import InfraError
 from infra.settings import PLACE_VARIABLE, Place, decode_place
@@ -94,10 +95,20 @@ def main() -> None:
     log_to_stderr(place.slot)
     try:
         uvloop.run(run_place(place))
-    except (EngineError, InfraError) as error:
+    except (EngineError, InfraError, LogDamaged, ExceptionGroup) as error:
+        reason = _hopeless(error)
+        if reason is None:
+            raise
         # trying again cannot mend it: the launcher shows this line
-        sys.stderr.write(f"ostinato: {error}\n")
+        sys.stderr.write(f"ostinato: {reason}\n")
         raise SystemExit(HOPELESS) from error
+
+
+def _hopeless(error: Exception) -> Exception | None:
+    """Find what trying again cannot mend, in a group of errors too."""
+    if not isinstance(error, ExceptionGroup):
+        return error if isinstance(error, EngineError | InfraError | LogDamaged) else None
+    return next(filter(None, map(_hopeless, error.exceptions)), None)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from bus.errors import Unavailable
+from bus.log import START, Position
 from bus.store import Store
 from infra.follow import ReadBack
 from schemas.live import Committed
 from schemas.times import rfc3339
+
+log = logging.getLogger(__name__)
+
+_HEAD_S: Final = 2.0
 
 
 class LateStore:
@@ -17,6 +25,7 @@ class LateStore:
     def __init__(self, url: str) -> None:
         self._url = url
         self._store: Store | None = None
+        self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -33,9 +42,23 @@ class LateStore:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        if self._store is None:
-            self._store = await Store.open(self._url)
-        return await read_back_from(self._store)(tenant, thread, kind, entity, after)
+        return await read_back_from(await self._opened())(tenant, thread, kind, entity, after)
+
+    async def head(self, shard: int) -> Position:
+        """Say where a shard has got by the record; `START` where it has nothing, or Postgres cannot be asked now."""
+        try:
+            async with asyncio.timeout(_HEAD_S):
+                sequence, digest = (await (await self._opened()).heads()).get(shard, START[:2])
+        except (Unavailable, TimeoutError) as error:
+            log.warning("shard %s is taken without a look at the record: %s", shard, error)
+            return START
+        return Position(sequence, digest, 0)
+
+    async def _opened(self) -> Store:
+        async with self._opening:
+            if self._store is None:
+                self._store = await Store.open(self._url)
+            return self._store
 
 
 def read_back_from(store: Store) -> ReadBack:

@@ -20,9 +20,9 @@ from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted, Mac
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, OutcomeUnknown, Refused
+from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
-from bus.log import START, read_shard
+from bus.log import START, Position, read_shard
 from schemas import codec
 from schemas.commands import Command
 from schemas.context import TRACE, Chance, Clock, Context, Ids
@@ -96,6 +96,8 @@ class Runtime:
     slot: str
     machines: Mapping[str, Machine[Any]]
     performers: Mapping[str, Performer]
+    recorded: Callable[[int], Awaitable[Position]]
+    """Where a shard has got by the record; `START` where that cannot be had."""
 
 
 class ShardOwner:
@@ -108,25 +110,35 @@ class ShardOwner:
         self._live = Live(runtime.connection)
         self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process)
         self._pen: ShardWriter | None = None
+        self._known = START
+        """Where the shard had got when it was last ours."""
         self.ready = asyncio.Event()
         """Set while the shard is taken and folded."""
 
     async def run(self) -> None:
-        """Own the shard until cancelled; after being fenced or a lost append, take it again."""
+        """Own the shard until cancelled; after being fenced or a lost append, take it again.
+
+        Raises:
+            LogDamaged: what the shard holds is not what it held, or not whole; in an exception group.
+        """
         while True:
             try:
                 await self._own()
+            except* LogDamaged:
+                raise
             except* (Fenced, OutcomeUnknown) as errors:
                 log.warning("shard %s: taking it again: %s", self._shard, errors.exceptions[0])
             except* (BusError, TimeoutError) as errors:
                 log.warning("shard %s: %s", self._shard, errors.exceptions[0])
             self.ready.clear()
+            self._known = self._known if self._pen is None else self._pen.position
             await asyncio.sleep(0.2)
 
     async def _own(self) -> None:
         runtime = self._runtime
+        known = max(self._known, await runtime.recorded(self._shard), key=lambda position: position.sequence)
         pen = await ShardWriter.take(
-            runtime.connection, self._shard, runtime.writer, runtime.clock, runtime.ids, runtime.slot
+            runtime.connection, self._shard, runtime.writer, runtime.clock, runtime.ids, runtime.slot, known
         )
         self._pen = pen
         self._cells = {}

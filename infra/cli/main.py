@@ -106,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
     _replay(_told(commands, "replay", "read, show and verify what happened"))
+    _log(_told(commands, "log", "see that the log is whole, and mend it"))
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
@@ -239,6 +240,16 @@ def _dead(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--all", action="store_true", help="every one")
     for name, verb in (("ls", ls), ("show", show), ("edit", edit), ("redrive", redrive), ("drop", drop)):
         verb.set_defaults(module="infra.cli.dead", verb=name)
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        _data(verb)
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verify = _told(verbs, "verify", "see that both copies, in JetStream and in Postgres, are whole and the same")
+    repair = _told(verbs, "repair", "mend each copy from the other (stop the stack first)")
+    for name, verb in (("verify", verify), ("repair", repair)):
+        verb.set_defaults(module="infra.cli.log", verb=name)
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
 

@@ -14,8 +14,7 @@ from bus.address import masked
 from infra.cli.hints import on_data, program
 from infra.cli.progress import StageLine
 from infra.cli.stack import progress_line, settings_from, stopped_by_signal
-from infra.errors import StackFailed
-from infra.launcher import Stack, running
+from infra.launcher import Stack, running, why_failed
 from infra.settings import Settings
 
 
@@ -39,6 +38,8 @@ async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stac
 
     async with running(settings, progress, progress.note, notice) as stack:
         ready.set()
+        if stack.mended:
+            notice(stack.mended)
         signalled = stopped_by_signal()
         sys.stdout.write(announce(stack))
         sys.stdout.flush()
@@ -46,10 +47,7 @@ async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stac
         failing = asyncio.create_task(stack.supervisor.failed.wait())
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
-            given_up = next((child.name for child in stack.supervisor.statistics() if child.given_up), None)
-            raise StackFailed(
-                given_up or "a server", "keeps ending", stack.directory.logs / f"{given_up or 'host'}.log", ""
-            )
+            raise await why_failed(stack)
         stopping.cancel()
         failing.cancel()
         sys.stderr.write("stopping\n")

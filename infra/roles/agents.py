@@ -19,6 +19,7 @@ from bus.lease import Leases
 from bus.live import Live
 from infra.agents import load_agents
 from infra.process import Status, until
+from infra.readback import LateStore
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -29,7 +30,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     agents = load_agents(settings.agents)
     frontend = await asyncio.to_thread(Frontend, connection, engine.name, Path(engine.model), status.run)
     await frontend.start()
-    live, models = Live(connection), {engine.name: frontend}
+    live, models, record = Live(connection), {engine.name: frontend}, LateStore(place.postgres_url)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -42,11 +43,13 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
             "agent": AgentPerformer(agents, models, engine.name, live, clock),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
+        recorded=record.head,
     )
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:
         status.ready, status.detail = True, {"shards": sorted(shards)}
 
-    await until(stopping, asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready)))
+    async with record:
+        await until(stopping, asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready)))
     await leases.release()

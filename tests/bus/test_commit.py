@@ -13,7 +13,7 @@ from bus import subjects
 from bus.commit import MAX_FACTS, ShardWriter, Writer
 from bus.connection import Connection, Message
 from bus.errors import Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
-from bus.log import START, Stored, last_commit, read_shard
+from bus.log import START, Position, Stored, last_commit, read_shard
 from bus.streams import EV, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
@@ -137,6 +137,16 @@ async def test_shards_of_one_stream_do_not_disturb_one_another(log: Connection) 
         stored = await everything(log, shard)
         assert sum(len(s.envelope.facts) for s in stored) == 20
         assert {s.envelope.shard for s in stored} == {shard}
+
+
+@pytest.mark.parametrize(("sequence", "digest"), [(2, "other"), (3, "later")])
+async def test_a_shard_that_is_not_what_it_was_cannot_be_taken(log: Connection, sequence: int, digest: str) -> None:
+    pen = await taken(log)
+    await pen.append([fact(1)])
+    known = Position(sequence, digest, 1)
+    with pytest.raises(LogDamaged):
+        await ShardWriter.take(log, 0, Writer("p2", "test"), FixedClock(), CountedIds(), "p2", known)
+    await pen.append([fact(2)])
 
 
 async def test_a_stale_owner_is_fenced_and_nothing_of_it_is_written(log: Connection) -> None:

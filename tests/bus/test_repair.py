@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from bus.connection import Connection
-from bus.errors import LogDamaged
+from bus.errors import LogLost
 from bus.feed import Item
 from bus.inspection import Damage, inspect, suspicion
 from bus.log import START, last_commit, read_shard, read_stream
@@ -105,9 +105,9 @@ async def test_what_jetstream_lost_comes_back_under_the_same_sequences(
     assert "5 of its 41" in await suspicion(connection, store)
     found = await inspect(connection, store)
     assert found.damages == [
-        Damage("log", 1, 1, "is missing"),
-        Damage("log", 7, 9, "is missing"),
-        Damage("log", 40, 40, "is missing"),
+        Damage("log", 1, 1, "missing"),
+        Damage("log", 7, 9, "missing"),
+        Damage("log", 40, 40, "missing"),
     ]
     done = await mended(connection, store)
     assert (done.restored, done.kept, done.cut, done.lost, done.incarnation) == (5, 1, 0, 0, 2)
@@ -158,7 +158,7 @@ async def test_what_was_lost_before_it_was_recorded_is_said_and_what_was_built_o
     await lose(connection, 2)
     found = await inspect(connection, store)
     assert [(damage.first, damage.problem) for damage in found.damages] == [
-        (2, "is missing, and was not recorded"),
+        (2, "missing, and not recorded"),
         (4, "does not continue shard 0"),
     ]
     dropped: list[Item] = []
@@ -191,7 +191,7 @@ async def test_what_is_whole_in_neither_copy_is_an_error_and_nothing_is_changed(
     await lose(connection, 5, 8)
     await execute(database, "UPDATE event SET payload = 'x' WHERE seq = 8")
     before = await held(connection)
-    with pytest.raises(LogDamaged) as hopeless:
+    with pytest.raises(LogLost) as hopeless:
         await mended(connection, store)
     assert hopeless.value.sequence == 8
     assert await held(connection) == before

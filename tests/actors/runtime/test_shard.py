@@ -28,9 +28,9 @@ from bus.commands import CommandQueue, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.dead import DeadCommand
-from bus.errors import Fenced
+from bus.errors import Fenced, LogDamaged
 from bus.live import Live, Watcher, watching
-from bus.log import START, last_commit, read_shard
+from bus.log import START, Position, last_commit, read_shard
 from bus.streams import DEAD, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
@@ -79,6 +79,8 @@ class Bench:
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
     """Tools that wait."""
     began: asyncio.Event = field(default_factory=asyncio.Event)
+    head: Position = START
+    """What the record says of the shard."""
 
     def agent(self) -> Agent:
         async def use(name: str, context: ToolContext) -> str:
@@ -116,7 +118,11 @@ class Bench:
                 "agent": AgentPerformer([self.agent()], models, "m", live, clock),
                 "generation": GenerationPerformer(models, Sampling(), live),
             },
+            recorded=self.recorded,
         )
+
+    async def recorded(self, shard: int) -> Position:
+        return self.head
 
     async def facts(self) -> list[tuple[int, int, Fact]]:
         last = await last_commit(self.connection, 0)
@@ -409,6 +415,30 @@ async def test_a_stale_owner_is_fenced_and_what_it_would_have_said_is_not_writte
 
 
 @pytest.mark.deadline(30)
+async def test_a_shard_that_came_back_shorter_is_not_built_upon(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        pass
+    last = await last_commit(bench.connection, 0)
+    assert last is not None
+    bench.head = Position(last.sequence + 1, "beyond", 0)
+    with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
+        await ShardOwner(bench.runtime("p2"), 0).run()
+    assert await last_commit(bench.connection, 0) == last
+
+
+async def test_an_owner_does_not_take_a_log_that_was_lost_under_it_for_the_truth(bench: Bench) -> None:
+    owner = ShardOwner(bench.runtime("p1"), 0)
+    owning_it = asyncio.create_task(owner.run())
+    await owner.ready.wait()
+    config = (await bench.connection.api("STREAM.INFO.EV"))["config"]
+    await bench.connection.api("STREAM.DELETE.EV")
+    await bench.connection.api("STREAM.CREATE.EV", config)
+    await send_command(bench.connection, run("r1"))
+    with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
+        await owning_it
+    assert await last_commit(bench.connection, 0) is None
+
+
 async def test_runs_survive_a_server_that_is_killed_under_them(bench: Bench, nats_server: NatsServer) -> None:
     bench.model.hold = asyncio.Event()
     async with owning(bench.runtime("p1")), hearing(bench, *(f"run.c{n}" for n in range(10))) as watcher:
