@@ -58,6 +58,10 @@ class Tool:
     """Name of the parameter that takes the `ToolContext`."""
     approval: bool = False
     """Whether a person must agree to each call."""
+    check: Callable[[ToolContext], Any] | None = None
+    """Of a `checkable` tool: says whether an earlier attempt with the context's key took effect."""
+    timeout_s: float | None = None
+    """How long a call may take, seconds."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -79,11 +83,13 @@ class Tool:
         values = self._decoded(arguments)
         if self.context is not None:
             values[self.context] = context
-        if inspect.iscoroutinefunction(self.function):
-            result = await self.function(**values)
-        else:
-            result = await asyncio.to_thread(_called, self.function, values)
-        return result if isinstance(result, str) else codec.encode(result).decode()
+        return _text(await _run(self.function, values))
+
+    async def checked(self, context: ToolContext) -> str | None:
+        """Ask whether an earlier attempt took effect; return what it returned, None if it did not."""
+        assert self.check is not None, f"tool {self.name!r} cannot be checked"
+        found = await _run(self.check, {next(iter(inspect.signature(self.check).parameters)): context})
+        return None if found is None else _text(found)
 
     def _decoded(self, arguments: str) -> dict[str, Any]:
         try:
@@ -100,7 +106,12 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 
 @overload
 def tool(
-    *, name: str | None = None, effect: ToolEffect = "once", approval: bool = False
+    *,
+    name: str | None = None,
+    effect: ToolEffect = "once",
+    approval: bool = False,
+    check: Callable[[ToolContext], Any] | None = None,
+    timeout_s: float | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -111,6 +122,8 @@ def tool(
     name: str | None = None,
     effect: ToolEffect = "once",
     approval: bool = False,
+    check: Callable[[ToolContext], Any] | None = None,
+    timeout_s: float | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -118,18 +131,29 @@ def tool(
         function: typed, with a docstring.
         name: what the model calls it; the function's name by default.
         effect: what a second execution would do. `pure` and `idempotent` tools run again after a crash, `once`
-            tools (the default) never do.
+            tools (the default) never do; `checkable` ones are asked first, by `check`.
         approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`.
+        check: takes the `ToolContext` of an attempt that a crash cut off, and returns what the tool returned, or
+            None if it did not take effect: then it runs again.
+        timeout_s: how long a call may take, seconds; the model is told of one that takes longer. A function that is
+            not async cannot be stopped: it goes on in its thread, and what it returns is dropped.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
-            use, there is no such effect, or no docstring.
+            use, there is no such effect, no docstring, a `checkable` tool has no `check` or another one has, or the
+            timeout is not positive.
     """
     if effect not in get_args(ToolEffect):
-        raise DefinitionError(f"no tool effect {effect!r}: use 'pure', 'idempotent' or 'once'")
+        raise DefinitionError(f"no tool effect {effect!r}: use 'pure', 'idempotent', 'checkable' or 'once'")
+    if (effect == "checkable") != (check is not None):
+        raise DefinitionError("a tool with effect='checkable' takes check=FUNCTION, and no other does")
+    if timeout_s is not None and not timeout_s > 0:
+        raise DefinitionError(f"timeout_s {timeout_s!r}: give seconds above 0, or leave it out")
     if function is not None:
         return _made(function, function.__name__, effect)
-    return lambda decorated: replace(_made(decorated, name or decorated.__name__, effect), approval=approval)
+    return lambda decorated: replace(
+        _made(decorated, name or decorated.__name__, effect), approval=approval, check=check, timeout_s=timeout_s
+    )
 
 
 def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
@@ -161,6 +185,17 @@ def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
         return Tool(name, description, function, effect, _schema(arguments), arguments, context)
     except TypeError as error:
         raise DefinitionError(f"tool {name!r}: {error}") from error
+
+
+async def _run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Call an async function, or another one in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(**values)
+    return await asyncio.to_thread(_called, function, values)
+
+
+def _text(result: Any) -> str:
+    return result if isinstance(result, str) else codec.encode(result).decode()
 
 
 def _called(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:

@@ -159,6 +159,14 @@ class ToolCalled(Wire, frozen=True, tag="tool.called"):
     effect_class: ToolEffect
 
 
+class ToolResumed(Wire, frozen=True, tag="tool.resumed"):
+    """The process in which the tool ran has ended; it is about to be run again, with the same key."""
+
+    effect: str
+    attempt: int
+    """2 for the first time again."""
+
+
 class MemoryWrite(Wire, frozen=True):
     """A change a tool wants made to the thread's memory."""
 
@@ -234,6 +242,7 @@ Event = (
     | ApprovalGiven
     | ApprovalDenied
     | ToolCalled
+    | ToolResumed
     | ToolReturned
     | ToolFailed
     | ToolIndeterminate

@@ -25,11 +25,14 @@ from schemas.runs import (
     ToolBinding,
     ToolFailed,
     ToolIndeterminate,
+    ToolResumed,
     ToolReturned,
 )
 
 log = logging.getLogger(__name__)
 
+MOST_ATTEMPTS = 3
+"""A tool that was under way this often when its process ended is taken to end it."""
 LONGEST_RESULT = 100_000
 """Characters of a tool's result that a run keeps: more fits no model, and no message of the log."""
 
@@ -65,6 +68,13 @@ class AgentPerformer:
             return Asked(command, missing=unknown_model(profile.model, self._models))
         return Asked(command, profile)
 
+    def resumption(self, effect: Effect) -> Event | None:
+        """Note each further attempt at a tool that may run again."""
+        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS:
+            return None
+        runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
+        return ToolResumed(effect=effect.id, attempt=effect.attempts + 1) if runs_again else None
+
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
@@ -93,9 +103,8 @@ class AgentPerformer:
 
     async def _call_tool(self, effect: CallTool, site: Site, again: bool) -> Event:
         called = effect.called
-        if again and called.effect_class in {"once", "checkable"}:
-            content = f"error: it is not known whether {called.call.name!r} took effect; it was not run again"
-            return ToolIndeterminate(effect=effect.id, call_id=called.call.id, content=content)
+        if again and (called.effect_class == "once" or effect.attempts >= MOST_ATTEMPTS):
+            return _given_up(effect)
         agent = self._agents.get(effect.agent)
         tool = None if agent is None else agent.tool(called.call.name)
         if tool is None:
@@ -103,13 +112,46 @@ class AgentPerformer:
             return ToolFailed(effect=effect.id, call_id=called.call.id, content=content)
         key = request_id(site.tenant, site.thread, effect.id)
         context = ToolContext(site.tenant, site.thread, key, self._clock.now(), effect.notes)
+        if again and called.effect_class == "checkable":
+            return await _check_tool(tool, effect, context)
         return await _run_tool(tool, effect, context)
+
+
+async def _check_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
+    """Ask a tool whether an earlier attempt took effect, and run it if not."""
+    if tool.check is None:
+        return _given_up(effect)
+    try:
+        found = await tool.checked(context)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be checked must not be run
+        log.warning("tool %s cannot be checked: %r", tool.name, error)
+        return _given_up(effect)
+    if found is None:
+        return await _run_tool(tool, effect, context)
+    return ToolReturned(effect=effect.id, call_id=effect.called.call.id, content=_kept(found))
+
+
+def _given_up(effect: CallTool) -> ToolIndeterminate | ToolFailed:
+    """Say why a call that a crash cut off is not run again."""
+    call, times = effect.called.call, effect.attempts
+    ended = f"its process ended each of the {times} times that it ran" if times >= MOST_ATTEMPTS else ""
+    if effect.called.effect_class == "pure":
+        return _failed(effect, f"{ended}: it is not run again")
+    content = f"it is not known whether {call.name!r} took effect; it was not run again"
+    return ToolIndeterminate(
+        effect=effect.id, call_id=call.id, content=f"error: {ended + ', and ' if ended else ''}{content}"
+    )
 
 
 async def _run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
     call = effect.called.call
+    limit = asyncio.timeout(tool.timeout_s)
     try:
-        content = await tool.call(call.arguments, context)
+        async with limit:
+            content = await tool.call(call.arguments, context)
+    except TimeoutError as error:
+        why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
+        return _failed(effect, why)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
         log.info("tool %s failed: %r", tool.name, error)
         return _failed(effect, str(error) or type(error).__name__)

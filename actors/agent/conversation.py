@@ -34,6 +34,7 @@ from schemas.runs import (
     ToolFailed,
     ToolIndeterminate,
     ToolResult,
+    ToolResumed,
     ToolReturned,
 )
 
@@ -41,7 +42,7 @@ BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 """Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
 
-ToolEvent = ApprovalRequested | ApprovalGiven | ApprovalDenied | ToolCalled | ToolResult
+ToolEvent = ApprovalRequested | ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -52,6 +53,8 @@ class Pending(msgspec.Struct, frozen=True):
     result: str | None = None
     waits: bool = False
     """For a person's agreement: it was not called yet."""
+    attempts: int = 1
+    """How often it was begun."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -145,6 +148,9 @@ def _evolve_call(state: Conversation, run: Run, event: ToolEvent) -> Conversatio
             return state
         case ToolCalled(effect=effect, call=call):
             return _with(state, _pending(run, Pending(effect, call)))
+        case ToolResumed(effect=effect, attempt=attempt):
+            pending = (replace(item, attempts=attempt) if item.effect == effect else item for item in run.pending)
+            return _with(state, replace(run, pending=tuple(pending)))
         case ToolReturned() | ToolFailed() | ToolIndeterminate():
             return _resolved(state, run, event)
         case _:

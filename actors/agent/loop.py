@@ -40,7 +40,7 @@ from schemas.runs import (
 )
 
 
-class CallModel(Effect, frozen=True):
+class CallModel(Effect, frozen=True, kw_only=True):
     """Ask the model to continue the conversation."""
 
     called: ModelCalled
@@ -48,7 +48,7 @@ class CallModel(Effect, frozen=True):
     messages: tuple[Message, ...]
 
 
-class CallTool(Effect, frozen=True):
+class CallTool(Effect, frozen=True, kw_only=True):
     """Run a tool."""
 
     called: ToolCalled
@@ -118,7 +118,8 @@ class ConversationMachine:
         if run.asking is not None:
             return [_call_model(state, run, run.asking)]
         begun = [item for item in run.pending if item.result is None and not item.waits]
-        return [_call_tool(state, run, item.effect, item.call) for item in begun]
+        calls = ((_call_tool(state, run, item.effect, item.call), item.attempts) for item in begun)
+        return [replace(call, attempts=attempts) for call, attempts in calls]
 
 
 class _Folding:
@@ -195,8 +196,9 @@ def _ask_model(folding: _Folding, name: str) -> None:
 
 
 def _call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
+    seen = state.messages[: called.seen]
     return CallModel(
-        called.effect, "run", run.id, called.traceparent, called, run.profile, state.messages[: called.seen]
+        called.effect, "run", run.id, called.traceparent, called=called, profile=run.profile, messages=seen
     )
 
 
@@ -204,7 +206,8 @@ def _call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> Ca
     binding = next(tool for tool in run.profile.tools if tool.name == call.name)
     called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
     trace = state.commands[run.id].traceparent
-    return CallTool(effect, "run", run.id, trace, called, run.profile.agent, dict(state.notes))
+    agent, notes = run.profile.agent, dict(state.notes)
+    return CallTool(effect, "run", run.id, trace, called=called, agent=agent, notes=notes)
 
 
 def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
-from schemas.runs import Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult
+from schemas.runs import Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult, ToolResumed
 
 S = TypeVar("S")
 
@@ -36,6 +36,8 @@ class Effect(msgspec.Struct, frozen=True):
     kind: str
     entity: str
     traceparent: str
+    attempts: int = 1
+    """How often it was begun, as far as the log says."""
 
 
 class Decision(NamedTuple):
@@ -75,6 +77,11 @@ class Machine(Protocol, Generic[S]):
 
     def open_effects(self, state: S) -> Sequence[Effect]:
         """List the intentions without a result, in order."""
+
+
+def is_resumption(event: Event) -> TypeGuard[ToolResumed]:
+    """Say whether an event only notes that an effect begins again: an input that nothing follows from."""
+    return isinstance(event, ToolResumed)
 
 
 def is_result(event: Event) -> TypeGuard[Result]:

@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from actors.errors import Divergence
-from actors.runtime.machine import Asked, Emitted, Machine, is_result
+from actors.runtime.machine import Asked, Emitted, Machine, is_result, is_resumption
 from schemas import codec
 from schemas.context import Context
 from schemas.errors import SchemaError
@@ -106,7 +106,7 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
     if isinstance(event, CommandRefused):
         missing = event.problem if event.problem.kind in {"unknown_agent", "unknown_model"} else None
         return machine.ask(state, Asked(event.command, None, missing), context).events
-    if not is_result(event):
+    if not is_result(event) and not is_resumption(event):
         raise Divergence(first.place, first.type, "a command or an effect's result", f"{_shown(event)} without a cause")
     result = Emitted(first.kind, first.entity, event)
     known = {effect.id for effect in machine.open_effects(state)}
@@ -117,6 +117,8 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
             f"a result of {sorted(known)}",
             f"one of {event.effect!r}",
         )
+    if is_resumption(event):
+        return [result]
     return [result, *machine.follow(machine.evolve(state, result), result, context).events]
 
 

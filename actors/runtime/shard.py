@@ -45,6 +45,9 @@ class Performer(Protocol):
     def look_up(self, command: Command) -> Asked:
         """Find the agent or model a command names."""
 
+    def resumption(self, effect: Effect) -> Event | None:
+        """Say what is logged before an effect of an earlier owner is done again; None where nothing is."""
+
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do it and return its result event; never raises but for a lost bus.
 
@@ -98,6 +101,9 @@ class Runtime:
     performers: Mapping[str, Performer]
     recorded: Callable[[int], Awaitable[Position]]
     """Where a shard has got by the record; `START` where that cannot be had."""
+    probation: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while an effect runs that was under way when its process ended, twice: one at a time, so that the next end
+    of the process is the fault of that one."""
 
 
 class ShardOwner:
@@ -151,9 +157,7 @@ class ShardOwner:
             for cell in self._cells.values():
                 if cell.stopped is None:
                     for effect in runtime.machines[cell.family].open_effects(cell.state):
-                        # if it is what ended the process before, this is what its log ends with
-                        log.info("shard %s: taking up %s of thread %r again", self._shard, effect.id, cell.thread)
-                        self._begin(tasks, cell, effect, again=True)
+                        tasks.create_task(self._resume(tasks, cell, effect), name=f"effect-{effect.id}")
             self.ready.set()
             async for delivery in self._queue.deliveries():
                 tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
@@ -241,6 +245,24 @@ class ShardOwner:
 
     def _begin(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
         tasks.create_task(self._perform(tasks, cell, effect, again), name=f"effect-{effect.id}")
+
+    async def _resume(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect) -> None:
+        """Do again what an earlier owner began; what may have ended its process twice is done alone."""
+        if effect.attempts > 1:
+            async with self._runtime.probation:
+                await self._note_and_perform(tasks, cell, effect)
+        else:
+            await self._note_and_perform(tasks, cell, effect)
+
+    async def _note_and_perform(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect) -> None:
+        event = self._runtime.performers[cell.family].resumption(effect)
+        if event is not None:
+            async with cell.lock:
+                events = [Emitted(effect.kind, effect.entity, event)]
+                await self._commit(cell, events, _facts(cell, events, effect.id, effect.traceparent))
+        # if it is what ended the process before, this is what its log ends with
+        log.info("shard %s: taking up %s of thread %r again", self._shard, effect.id, cell.thread)
+        await self._perform(tasks, cell, effect, again=True)
 
     async def _perform(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
         """Do an effect, commit its result with what follows from it, and go on."""

@@ -33,7 +33,7 @@ class Generation(msgspec.Struct, frozen=True):
     asking: ModelCalled | None = None
 
 
-class AnswerPrompt(Effect, frozen=True):
+class AnswerPrompt(Effect, frozen=True, kw_only=True):
     """Ask the model for the one answer."""
 
     called: ModelCalled
@@ -130,4 +130,4 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
 
 
 def _answer_prompt(identity: str, called: ModelCalled, command: Command) -> AnswerPrompt:
-    return AnswerPrompt(called.effect, "generation", identity, command.traceparent, called, command)
+    return AnswerPrompt(called.effect, "generation", identity, command.traceparent, called=called, command=command)

@@ -34,6 +34,10 @@ class GenerationPerformer:
             Profile(agent="", model=name, instructions="", tools=(), sampling=self._defaults, max_steps=1),
         )
 
+    def resumption(self, effect: Effect) -> Event | None:
+        """Nothing: the engine knows a generation by its id."""
+        return None
+
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Ask the model once; asking again attaches to the same generation."""
         assert isinstance(effect, AnswerPrompt)

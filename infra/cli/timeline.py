@@ -31,6 +31,7 @@ from schemas.runs import (
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
+    ToolResumed,
     ToolReturned,
 )
 from schemas.steps import StepPlan, StepResult
@@ -175,6 +176,8 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
             told = (by or "client", f"it may not{': ' if reason else ''}{reason}")
         case ToolCalled(call=call):
             told = ("agent", f"{call.name} {call.arguments}")
+        case ToolResumed(attempt=attempt):
+            told = ("agent", f"again, for the {attempt}. time: its process had ended")
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):
             told = ("tool", repr(content))
         case _:

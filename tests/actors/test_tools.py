@@ -208,6 +208,16 @@ def test_what_cannot_be_a_tool_is_refused_where_it_is_defined(function: Any) -> 
         tool(function)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"effect": "checkable"}, {"check": lambda context: None}, {"timeout_s": 0}, {"timeout_s": -1.0}],
+    ids=str,
+)
+def test_settings_that_do_not_fit_are_refused_where_the_tool_is_defined(settings: dict[str, Any]) -> None:
+    with pytest.raises(DefinitionError, match=next(iter(settings))):
+        tool(**settings)
+
+
 @pytest.mark.parametrize("name", ["", "two words", "a.b", "x" * 65, "é"])
 def test_a_name_that_models_may_not_use_is_refused(name: str) -> None:
     with pytest.raises(DefinitionError):

@@ -32,6 +32,7 @@ from schemas.runs import (
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
+    ToolResumed,
     ToolReturned,
 )
 
@@ -107,6 +108,7 @@ EXAMPLES: tuple[Event, ...] = (
     ApprovalGiven(effect="run-1-1-t0", by="cli"),
     ApprovalDenied(effect="run-1-1-t0", by="cli", reason="too dear"),
     ToolCalled(effect="run-1-1-t0", call=_CALL, effect_class="once"),
+    ToolResumed(effect="run-1-1-t0", attempt=2),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
     ToolIndeterminate(effect="run-1-1-t0", call_id="call_1", content="unknown"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 from infra.demo import DEMO
@@ -27,4 +28,16 @@ def asking_calculator(expression: str, context: ToolContext) -> str:
 
 counted = Agent("counted", DEMO.instructions, tools=(calculator, *DEMO.tools[1:]))
 careful = Agent("careful", DEMO.instructions, tools=(asking_calculator, *DEMO.tools[1:]))
+
+
+@tool(name="calculator", effect="pure")
+def calamity(expression: str) -> str:
+    """Work out an arithmetic expression."""
+    with WITNESS.open("a", encoding="utf-8") as witness:
+        witness.write(f"{expression}\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return expression
+
+
 rambler = Agent("rambler", "Say something long.", max_tokens=160)
+doomed = Agent("doomed", DEMO.instructions, tools=(calamity, *DEMO.tools[1:]))

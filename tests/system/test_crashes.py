@@ -117,3 +117,29 @@ def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack:
     assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-w/crash-w1-1-t0"]
     assert "408" in ear.text
     assert own_stack.cli("replay", "verify", "crash-w").returncode == 0
+
+
+def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(own_stack: UpProcess, witness: Path) -> None:
+    async def scenario() -> tuple[Ear, Ear]:
+        client = await nats.connect(own_stack.nats_url)
+        ear = await command(client, "crash-t", "crash-t1", agent="doomed", text="What is 12 times 34?")
+        neighbour = await command(client, "crash-n", "crash-n1", agent="demo", text="What is 12 times 34?")
+        await ear.until("run.finished")
+        await neighbour.until("run.finished")
+        await client.close()
+        return ear, neighbour
+
+    async def bounded() -> tuple[Ear, Ear]:
+        async with asyncio.timeout(RECOVERY_S):
+            return await scenario()
+
+    ear, neighbour = asyncio.run(bounded())
+    assert witness.read_text(encoding="utf-8").splitlines() == ["12 * 34"] * 3
+    assert ear.types.count("tool.resumed") == 2
+    assert ear.types.count("tool.failed") == 1
+    assert "408" in neighbour.text
+    shown = own_stack.cli("replay", "show", "crash-t").stdout
+    assert "again, for the 3. time" in shown
+    assert "ended each of the 3 times" in shown
+    assert own_stack.cli("replay", "verify", "crash-t").returncode == 0
+    assert own_stack.process.poll() is None
