@@ -177,7 +177,7 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case ToolCalled(call=call):
             told = ("agent", f"{call.name} {call.arguments}")
         case ToolResumed(attempt=attempt):
-            told = ("agent", f"again, for the {attempt}. time: its process had ended")
+            told = ("agent", f"attempt {attempt}: its process had ended")
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):
             told = ("tool", repr(content))
         case _:

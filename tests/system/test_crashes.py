@@ -139,7 +139,7 @@ def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(own_s
     assert ear.types.count("tool.failed") == 1
     assert "408" in neighbour.text
     shown = own_stack.cli("replay", "show", "crash-t").stdout
-    assert "again, for the 3. time" in shown
+    assert "attempt 3: its process had ended" in shown
     assert "ended each of the 3 times" in shown
     assert own_stack.cli("replay", "verify", "crash-t").returncode == 0
     assert own_stack.process.poll() is None
