@@ -1,0 +1,362 @@
+"""What the durable core costs: append, record, fold, read a cold thread, verify; beside raw NATS and raw Postgres.
+
+The servers are those of `ostinato up`, with every sync they do there. Each part is checked before it is timed, and is
+compared with the same work done without us in the same run. The last line is one JSON object.
+
+append    `ShardWriter` by closed loops ("actors": append one event, wait, again), beside one raw publish after another
+          of the same envelope to a stream of the same kind
+record    the recorder copying a filled EV, beside asyncpg's COPY of the same rows into tables like ours
+seen      how long after its acknowledgement a commit is visible in Postgres, at half the recorder's target
+fold      decode and evolve the events of threads with tool calls
+cold      a thread of 100 events read from Postgres in a log of many others
+verify    `replay verify` of threads, in this process
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from actors.agent.loop import ConversationMachine
+from actors.runtime.context import SystemClock, SystemIds
+from actors.runtime.machine import Emitted
+from actors.runtime.replay import Recorded, verify
+from benchmarks.log_servers import fresh_servers
+from benchmarks.log_threads import DECISIONS, EVENTS, TURNS, rows, told
+from bus.commit import ShardWriter, Writer
+from bus.connection import Connection
+from bus.feed import Item
+from bus.log import read_shard, read_stream
+from bus.recorder import Recorder
+from bus.rows import EventRows
+from bus.store import COLUMNS, Cursor, Store
+from bus.streams import EV, ensure_streams
+from schemas import codec
+from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
+
+SHARDS = 16
+RECORDER_TARGET = 50_000
+
+
+class Sizes(NamedTuple):
+    """How much of each part."""
+
+    append_s: float
+    alone: int
+    """Appends one after the other."""
+    recorded: int
+    """Events that the recorder copies."""
+    envelope: int
+    """Events in each envelope of those."""
+    seen_s: float
+    threads: int
+    """Threads of 100 events in the log that the cold one is read from."""
+
+
+QUICK = Sizes(append_s=2, alone=300, recorded=300_000, envelope=64, seen_s=2, threads=2_000)
+FULL = Sizes(append_s=10, alone=2000, recorded=3_000_000, envelope=64, seen_s=10, threads=10_000)
+
+
+@asynccontextmanager
+async def fresh() -> AsyncIterator[tuple[Connection, Store, str]]:
+    """Give servers of their own, with empty streams and tables."""
+    with fresh_servers(SHARDS) as urls:
+        async with (
+            await Connection.open(urls.nats, "benchmark") as connection,
+            await Store.open(urls.postgres) as store,
+        ):
+            await ensure_streams(connection, SHARDS)
+            raw = {"name": "RAW", "subjects": ["raw.*"], "storage": "file", "discard": "new", "allow_direct": True}
+            await connection.api("STREAM.CREATE.RAW", raw)
+            yield connection, store, urls.postgres
+
+
+async def pens(connection: Connection, count: int) -> list[ShardWriter]:
+    """Take shards 0 to `count` - 1."""
+    writer = Writer(SystemIds().new("p"), "benchmark")
+    return [
+        await ShardWriter.take(connection, shard, writer, SystemClock(), SystemIds(), "benchmark")
+        for shard in range(count)
+    ]
+
+
+async def append_alone(connection: Connection, count: int) -> dict[str, float]:
+    """Time appends one after the other, and raw publishes of as many bytes in turn with them."""
+    (pen,) = await pens(connection, 1)
+    ours, raw = [], []
+    envelope = b""
+    for n in range(count):
+        began = time.perf_counter()
+        place = await pen.append([fact(n)])
+        ours.append(time.perf_counter() - began)
+        if not envelope:
+            (item,) = [item async for item in read_stream(connection, place.sequence, place.sequence)]
+            envelope = item.data
+        began = time.perf_counter()
+        await connection.request("raw.0", envelope)
+        raw.append(time.perf_counter() - began)
+    return {"append_p50_ms": 1e3 * statistics.median(ours), "raw_p50_ms": 1e3 * statistics.median(raw)}
+
+
+async def append_together(connection: Connection, actors: int, shards: int, seconds: float) -> float:
+    """Let actors append for a while; return events per second, having read every event back in order."""
+    taken = await pens(connection, shards)
+    before = [pen.position for pen in taken]
+    end = time.perf_counter() + seconds
+    counts = [0] * actors
+
+    async def act(number: int) -> None:
+        pen = taken[number % shards]
+        while time.perf_counter() < end:
+            await pen.append([fact(counts[number], f"actor{number}")])
+            counts[number] += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(act(number) for number in range(actors)))
+    took = time.perf_counter() - began
+    seen = [0] * actors
+    for shard, (pen, start) in enumerate(zip(taken, before, strict=True)):
+        async for stored in read_shard(connection, shard, start, pen.position.sequence):
+            for found in stored.envelope.facts:
+                number = int(found.entity.removeprefix("actor"))
+                assert found.version == seen[number], f"{found.entity} is at {seen[number]}, the log says otherwise"
+                seen[number] += 1
+    assert seen == counts, "the log does not hold what was acknowledged"
+    return sum(counts) / took
+
+
+def fact(version: int, entity: str = "run1") -> Fact:
+    """Make an event like most: a tool's result."""
+    return Fact("acme", "thread1", "run", entity, version, "tool.returned", "c1", _PAYLOAD)
+
+
+_PAYLOAD = msgspec.Raw(
+    b'{"type":"tool.returned","effect":"run1-1-t0","call_id":"call_1","content":"' + b"4" * 60 + b'"}'
+)
+
+
+async def fill(connection: Connection, events: int, envelope: int) -> None:
+    """Fill EV with whole chains over four shards, as fast as the server takes them."""
+    heads = dict.fromkeys(range(4), GENESIS)
+    under_way: set[asyncio.Task[Any]] = set()
+    for n in range(events // envelope):
+        shard = n % 4
+        facts = tuple(fact(n * envelope + i + 1, f"bulk{shard}") for i in range(envelope))
+        data = codec.encode(Envelope(FORMAT, shard, 1, "w", f"bulk-{n}", "c", n, heads[shard], facts))
+        heads[shard] = codec.digest(data)
+        under_way.add(asyncio.create_task(connection.request(f"ev.{shard}", data, 30)))
+        if len(under_way) >= 200:
+            _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*under_way)
+
+
+async def record(connection: Connection, store: Store, url: str, sizes: Sizes) -> dict[str, float]:
+    """Time the recorder over a filled stream, then COPY of the same rows."""
+    await fill(connection, sizes.recorded, sizes.envelope)
+    recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))
+    memory = _memory_mb()
+    began = time.perf_counter()
+    task = asyncio.create_task(recorder.run())
+    await recorder.drain(deadline_s=600)
+    took = time.perf_counter() - began
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    grown = _memory_mb() - memory
+    count = await store.pool.fetchval("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
+    assert count == sizes.recorded // sizes.envelope * sizes.envelope, f"{count} events are recorded"
+    raw = await copy_raw(connection, url, count)
+    return {"recorder_events_s": count / took, "raw_copy_events_s": raw, "recorder_grew_mb": grown}
+
+
+async def copy_raw(connection: Connection, url: str, count: int) -> float:
+    """COPY the same rows with asyncpg into tables with the same indexes: no stream, no decoding, no cursor."""
+    last = (await connection.api(f"STREAM.INFO.{EV}"))["state"]["last_seq"]
+    items = [item async for item in read_stream(connection, 1, last)]
+    batches = _batches(items)
+    client = await asyncpg.connect(url)
+    try:
+        for table in ("commit", "event"):
+            await client.execute(f"CREATE TABLE raw_{table} (LIKE {table} INCLUDING ALL)")
+        began = time.perf_counter()
+        for batch in batches:
+            async with client.transaction():
+                for table in ("commit", "event"):
+                    await client.copy_records_to_table(f"raw_{table}", records=batch[table], columns=COLUMNS[table])
+        took = time.perf_counter() - began
+        assert await client.fetchval("SELECT count(*) FROM raw_event WHERE entity LIKE 'bulk%'") == count
+        await client.execute("DROP TABLE raw_commit, raw_event")
+    finally:
+        await client.close()
+    return count / took
+
+
+def _batches(items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Make rows of a log as the recorder does, in batches as large as its own."""
+    batches, cursor = [], Cursor(EV, 1, items[0].sequence - 1, "")
+    maker = EventRows(EV, {})
+    for start in range(0, len(items), 80):
+        batch = maker.batch(cursor, items[start : start + 80])
+        maker.keep(batch)
+        cursor = batch.cursor
+        batches.append(dict(batch.tables))
+    return batches
+
+
+async def seen(connection: Connection, store: Store, seconds: float) -> dict[str, float]:
+    """Append at half the recorder's target, and time from acknowledgement until Postgres shows it."""
+    recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))
+    task = asyncio.create_task(recorder.run())
+    await recorder.drain()
+    taken = await pens(connection, 4)
+    acknowledged: dict[int, float] = {}
+    lags: list[float] = []
+    over = asyncio.Event()
+
+    async def look() -> None:
+        while not over.is_set() or acknowledged:
+            cursor = await store.cursor(EV)
+            now = time.perf_counter()
+            shown = [s for s in acknowledged if cursor is not None and s <= cursor.sequence]
+            lags.extend(now - acknowledged.pop(sequence) for sequence in shown)
+            await asyncio.sleep(0.002)
+
+    looking = asyncio.create_task(look())
+    burst = 50
+    pause = burst / (RECORDER_TARGET / 2)
+    began = time.perf_counter()
+    count = 0
+    while time.perf_counter() - began < seconds:
+        place = await taken[count % 4].append([fact(count * burst + i + 1, f"seen{count % 4}") for i in range(burst)])
+        acknowledged[place.sequence] = time.perf_counter()
+        count += 1
+        await asyncio.sleep(max(0.0, began + count * pause - time.perf_counter()))
+    rate = count * burst / (time.perf_counter() - began)
+    over.set()
+    await asyncio.wait_for(looking, 30)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return {"seen_p99_ms": 1e3 * statistics.quantiles(lags, n=100)[98], "seen_at_events_s": rate}
+
+
+def fold() -> float:
+    """Decode and evolve threads; events per second."""
+    machine = ConversationMachine()
+    facts = [item.fact for item in told("thread1")]
+
+    def once() -> Any:
+        state = machine.initial("acme", "thread1")
+        for item in facts:
+            state = machine.evolve(state, Emitted(item.kind, item.entity, codec.event_of(item)))
+        return state
+
+    assert len(once().messages) == 4 * TURNS, "the thread does not hold what was said"
+    rounds = 50
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        for _ in range(rounds):
+            once()
+        times.append(time.perf_counter() - began)
+    return rounds * len(facts) / statistics.median(times)
+
+
+async def cold(store: Store, threads: int) -> dict[str, float]:
+    """Read one thread of 100 events among many."""
+    for first in range(0, threads, 200):
+        batch = [row for n in range(first, min(first + 200, threads)) for row in rows(n, sequence=10_000_000 + n)]
+        await store.pool.copy_records_to_table("event", records=batch, columns=COLUMNS["event"])
+    times = []
+    for number in range(0, threads, max(1, threads // 50)):
+        began = time.perf_counter()
+        events = await store.events_of_thread("acme", f"cold{number}")
+        machine = ConversationMachine()
+        state = machine.initial("acme", f"cold{number}")
+        for event in events:
+            state = machine.evolve(state, Emitted(event.fact.kind, event.fact.entity, codec.event_of(event.fact)))
+        times.append(time.perf_counter() - began)
+        assert len(events) == EVENTS, f"{len(events)} events"
+    total = await store.pool.fetchval("SELECT count(*) FROM event")
+    return {"cold_thread_ms": 1e3 * statistics.median(times), "log_events": total}
+
+
+def verified() -> float:
+    """Verify a thread again and again; decisions per second."""
+    log = [
+        Recorded(
+            f"{decision}/{n}", 0, item.kind, item.entity, item.version, item.type, bytes(item.payload), cause, decision
+        )
+        for n, (decision, cause, item) in enumerate(told("thread1"))
+    ]
+    machine = ConversationMachine()
+    verdict = verify(machine, "acme", "thread1", log)
+    assert verdict.decisions == DECISIONS, verdict
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        for _ in range(20):
+            verify(machine, "acme", "thread1", log)
+        times.append(time.perf_counter() - began)
+    return 20 * verdict.decisions / statistics.median(times)
+
+
+def _memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
+    """Run the parts, each group on servers of its own."""
+    found: dict[str, float] = {}
+    if "append" in parts:
+        async with fresh() as (connection, _, _):
+            found |= await append_alone(connection, sizes.alone)
+            for actors in (64, 512):
+                for shards in (1, 4, 16):
+                    name = f"append_{actors}_events_s_{shards}_shards"
+                    found[name] = await append_together(connection, actors, shards, sizes.append_s)
+                found[f"append_{actors}_events_s"] = found[f"append_{actors}_events_s_4_shards"]
+    if "record" in parts:
+        async with fresh() as (connection, store, url):
+            found |= await record(connection, store, url, sizes)
+            found |= await seen(connection, store, sizes.seen_s)
+    if "cold" in parts:
+        async with fresh() as (_, store, _):
+            found |= await cold(store, sizes.threads)
+    if "fold" in parts:
+        found["fold_events_s"] = fold()
+    if "verify" in parts:
+        found["verify_decisions_s"] = verified()
+    return found
+
+
+PARTS = ("append", "record", "cold", "fold", "verify")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of each part: under 50 s")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    chosen = parser.parse_args()
+    found = uvloop.run(measure(QUICK if chosen.quick else FULL, chosen.parts))
+    for name, value in found.items():
+        print(f"{name:<32} {value:>14,.2f}")  # noqa: T201
+    print(json.dumps({name: round(value, 3) for name, value in found.items()}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
