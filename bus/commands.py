@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -27,11 +28,12 @@ from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT_S = 5
+ACK_WAIT_S = 2
 """How long a command that a dead owner had in hand waits for the next one; deciding and committing takes far less."""
 _BATCH = 64
 _PULL_S = 1.0
-"""A server that restarts forgets who was pulling: so long, and a little, may it take until we pull again."""
+_LOOK_S = 0.1
+"""A server that restarts forgets who was pulling: so long may it take until we pull again."""
 _GRACE_S = 0.5
 _PAUSE_S = 0.2
 _ATTEMPT_S = 2.0
@@ -49,6 +51,11 @@ class Delivery:
     def attempt(self) -> int:
         """1 for the first delivery: a command that comes again and again may be what ends its owners."""
         return self.message.metadata.num_delivered
+
+    @property
+    def open(self) -> bool:
+        """Whether the server still waits for a word about it."""
+        return not self.message.is_acked
 
     async def ack(self) -> None:
         """Its events are committed: do not deliver it again."""
@@ -77,6 +84,8 @@ class CommandQueue:
         async def hear(message: Msg) -> None:
             heard.put_nowait(message)
 
+        in_hand: list[Delivery] = []
+
         try:
             subscription = await client.subscribe(inbox, cb=hear)
         except NatsError as error:
@@ -84,14 +93,18 @@ class CommandQueue:
         try:
             while True:
                 await self._ask_for_more(inbox)
-                async for message in _batch(heard):
+                async for message in _batch(heard, client):
                     delivery = await self._read(message)
                     if delivery is not None:
+                        in_hand = [*(other for other in in_hand if other.open), delivery]
                         yield delivery
         finally:
-            # the server drops the pull under way with it: else the next commands would be sent to nobody
             with contextlib.suppress(NatsError):
+                # the server drops the pull under way with it: else the next commands would be sent to nobody
                 await subscription.unsubscribe()
+                for delivery in in_hand:
+                    if delivery.open:
+                        await delivery.message.nak()  # for the next owner, at once
 
     async def _ask_for_more(self, inbox: str) -> None:
         ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_PULL_S * 1_000_000_000)})
@@ -166,13 +179,11 @@ class CommandQueue:
         await self._connection.publish(subjects.live(tenant, "command", identity), codec.encode(outcome))
 
 
-async def _batch(heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
+async def _batch(heard: asyncio.Queue[Msg], client: Client) -> AsyncIterator[Msg]:
     """Yield what one pull brings, until the server says that it is over, or says nothing for too long."""
     for _ in range(_BATCH):
-        try:
-            async with asyncio.timeout(_PULL_S + _GRACE_S):
-                message = await heard.get()
-        except TimeoutError:
+        message = await _next(heard, client)
+        if message is None:
             return
         status = (message.headers or {}).get("Status")
         if status is None:
@@ -182,6 +193,18 @@ async def _batch(heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
             log.warning("pulling commands: %s %s", status, (message.headers or {}).get("Description", ""))
             await asyncio.sleep(_PAUSE_S)
         return
+
+
+async def _next(heard: asyncio.Queue[Msg], client: Client) -> Msg | None:
+    """Wait for a message; None after too long a silence, or on another connection than we asked on."""
+    reconnects, end = client.stats["reconnects"], time.monotonic() + _PULL_S + _GRACE_S
+    while time.monotonic() < end and client.stats["reconnects"] == reconnects:
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return await heard.get()
+        except TimeoutError:
+            continue
+    return None
 
 
 async def send_command(connection: Connection, command: Command, timeout_s: float = 10.0) -> None:

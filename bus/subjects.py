@@ -23,6 +23,8 @@ FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
 LEASES = "$KV.LEASE.*"
+LEASES_CHANGED = "lease.changed"
+"""Core only: a process has come or gone, look at the leases now."""
 
 
 class CommandSubject(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +27,7 @@ _LAST = {
     "generation": frozenset({"model.returned", "model.failed"}),
 }
 _SILENCE_S = 2.0
+_RECORD_S = 0.05
 
 ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
 """(tenant, thread, kind, entity, after version) to the events recorded since: what a watcher missed."""
@@ -62,14 +64,30 @@ async def follow(
         await send_command(connection, command)
         while (left := deadline - time.monotonic()) > 0:
             frame = await watcher.next(min(_SILENCE_S, left))
-            frames: list[Frame] = [] if frame is None else [frame]
-            if frame is None or (isinstance(frame, Committed) and frame.version > order.version + 1):
-                frames = [*await _missed(read_back, command, order.version, after), *frames]
-            for ordered in (passed for candidate in frames for passed in order.take(candidate)):
-                yield ordered
+            async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+                yield passed
             if order.over:
                 return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
+
+
+async def _with_what_was_missed(
+    frame: Frame | None, order: _Order, read_back: ReadBack, command: Command, after: int, deadline: float
+) -> AsyncIterator[Frame]:
+    """Yield what a frame adds, after what came before it and was not heard; of a silence, what was missed in it.
+
+    An event is heard before it is recorded, so what came before it may have to be waited for.
+    """
+    while frame is None or order.misses(frame):
+        for late in await _missed(read_back, command, order.version, after):
+            for passed in order.take(late):
+                yield passed
+        if frame is None or time.monotonic() >= deadline:
+            return
+        if order.misses(frame):
+            await asyncio.sleep(_RECORD_S)
+    for passed in order.take(frame):
+        yield passed
 
 
 async def send(connection: Connection, command: Command, timeout_s: float = 10.0) -> Outcome:
@@ -122,6 +140,10 @@ class _Order:
         self.over = False
         self._effect = ""
         self._length = 0
+
+    def misses(self, frame: Frame) -> bool:
+        """Say whether there must be events before this one that did not pass."""
+        return isinstance(frame, Committed) and frame.thread == self._thread and frame.version > self.version + 1
 
     def take(self, frame: Frame) -> list[Frame]:
         if frame.thread != self._thread:

@@ -112,7 +112,17 @@ async def test_a_puller_that_goes_leaves_the_next_commands_to_its_successor(bus:
     for number in range(5):
         async with pulling(bus, f"p{number}") as queue:
             await send_command(bus, command(f"c{number}"))
-            assert (await queue.get()).command.id == f"c{number}"
+            delivery = await queue.get()
+            assert delivery.command.id == f"c{number}"
+            await delivery.ack()
+
+
+async def test_what_a_puller_had_in_hand_when_it_went_comes_to_its_successor_at_once(bus: Connection) -> None:
+    async with pulling(bus) as queue:
+        await send_command(bus, command("c1"))
+        await queue.get()
+    async with pulling(bus, "p2") as queue, asyncio.timeout(commands.ACK_WAIT_S * 0.75):
+        assert (await queue.get()).command.id == "c1"
 
 
 @pytest.mark.deadline(15)

@@ -38,12 +38,15 @@ class Process:
 
     def __init__(self) -> None:
         self.owned: frozenset[int] = frozenset()
+        self.most = 0
+        """How many it ever believed to own."""
         self.changed = asyncio.Condition()
 
     async def follow(self, leases: Leases, shards: int) -> None:
         async for owned in leases.ownership(shards):
             async with self.changed:
                 self.owned = owned
+                self.most = max(self.most, len(owned))
                 self.changed.notify_all()
 
     async def owns(self, shards: set[int], seconds: float) -> None:
@@ -102,9 +105,13 @@ async def test_leases_outlive_a_restart_of_the_server(connection: Connection, na
     await ensure_streams(connection, 4)
     async with living(connection, "agents-0") as one, living(connection, "agents-1") as other:
         await one.owns({0, 2}, 2)
+        await other.owns({1, 3}, 2)
+        one.most = other.most = 0
         await nats_server.kill()
         await nats_server.start(nats_server.port)
-        await one.owns({0, 2}, 5)
-        await other.owns({1, 3}, 5)
         async with living(connection, "agents-2") as third:
             await third.owns({2}, 5)
+            await one.owns({0, 3}, 5)
+            await other.owns({1}, 5)
+        assert one.most <= 2
+        assert other.most <= 2

@@ -106,6 +106,22 @@ async def test_events_that_were_not_heard_are_read_back(connection: Connection) 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("heard", [HISTORY[2:], HISTORY[3:]], ids=["two", "the last"])
+async def test_what_was_not_heard_is_waited_for_until_it_is_recorded(
+    connection: Connection, heard: list[Committed]
+) -> None:
+    await ensure_streams(connection, 1)
+    asked = 0
+
+    async def slowly(tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+        nonlocal asked
+        asked += 1
+        return HISTORY[after : asked // 3]
+
+    assert await followed(connection, slowly, ACCEPTED, *heard) == [ACCEPTED, *HISTORY]
+
+
+@pytest.mark.anyio
 async def test_a_silence_is_looked_into(connection: Connection) -> None:
     await ensure_streams(connection, 1)
     assert await followed(connection, recorded, ACCEPTED) == [ACCEPTED, *HISTORY]
