@@ -1,5 +1,6 @@
 # make demo   sets up, starts everything, holds a short conversation, stops
 # make test   installs what the tests need and runs them
+# make chaos  kills and pauses a stack under load for ten minutes, and prints what was lost; make chaos-long: an hour
 #
 # TORCH_INDEX chooses where the torch wheel comes from. Unless told otherwise a machine without an NVIDIA driver
 # gets the CPU wheel (200 MB), one with it the CUDA wheel of the default index (several GB).
@@ -21,7 +22,7 @@ define install
 @began=$$SECONDS; $(PIP) install --progress-bar off $(2) | $(TELL) && echo "installed $(1) in $$((SECONDS - began)) s"
 endef
 
-.PHONY: demo test up lint clean
+.PHONY: demo test up lint chaos chaos-long clean
 
 demo: .venv/.installed
 	.venv/bin/ostinato demo
@@ -41,6 +42,12 @@ lint: .venv/.tested
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+chaos: .venv/.tested
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 600
+
+chaos-long: .venv/.tested
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 3600
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ostinato needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'

@@ -36,7 +36,7 @@ _LOOK_S = 0.1
 """A server that restarts forgets who was pulling: so long may it take until we pull again."""
 _GRACE_S = 0.5
 _PAUSE_S = 0.2
-_ATTEMPT_S = 2.0
+_ATTEMPT_S = 1.0
 _NOTHING_CAME = frozenset({"404", "408"})
 
 

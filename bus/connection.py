@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _PING_INTERVAL_S = 2
 _RECONNECT_WAIT_S = 0.1
+_FLUSH_S = 10.0
+_FLUSH_AGAIN_S = 0.5
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -131,13 +134,24 @@ class Connection:
     async def flush(self) -> None:
         """Wait until the server has taken all that was sent and subscribed to before.
 
+        A server that ends while it is asked never answers, so its successor is asked again. An attempt is not broken
+        off: nats-py stops reading when the answer to a flush comes that nobody waits for.
+
         Raises:
             Unavailable: it does not answer.
         """
-        try:
-            await _heeding_cancellation(self.client.flush())
-        except NatsError as error:
-            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}") from error
+        end = time.monotonic() + _FLUSH_S
+        while True:
+            attempt = asyncio.create_task(self.client.flush())
+            attempt.add_done_callback(_look_at)
+            await asyncio.wait({attempt}, timeout=_FLUSH_AGAIN_S)
+            error = attempt.exception() if attempt.done() else TimeoutError(f"no answer within {_FLUSH_S:.0f} s")
+            if error is None:
+                return
+            if not isinstance(error, NatsError | TimeoutError):
+                raise error
+            if attempt.done() or time.monotonic() >= end:
+                raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}") from error
 
     async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
         """Call `handler` for each message, one after the other.
@@ -214,6 +228,12 @@ async def _heeding_cancellation(asked: Awaitable[T]) -> T:
     finally:
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+def _look_at(attempt: asyncio.Task[None]) -> None:
+    """See what became of a task, so that asyncio does not complain that nobody did."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 async def _log_error(error: Exception) -> None:

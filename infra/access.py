@@ -43,7 +43,7 @@ async def recorded(data: str) -> AsyncIterator[Store]:
             yield store
         return
     async with resting_log_servers(data) as (connection, store):
-        await _catch_up(connection, store)
+        await catch_up(connection, store)
         yield store
 
 
@@ -105,7 +105,7 @@ def _live_runtime(path: Path) -> Runtime | None:
     return None
 
 
-async def _catch_up(connection: Connection, store: Store) -> None:
+async def catch_up(connection: Connection, store: Store) -> None:
     """Record what the stack, had it not been killed, would have recorded itself."""
     recorder = Recorder(connection, store, SystemIds().new("p"))
     copying = asyncio.create_task(recorder.run())

@@ -1,0 +1,111 @@
+"""What is done to the running stack: one function per fault, each ends when the fault is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K12")
+"""Failpoints of `inject/sitecustomize.py` that every command passes; K10 is during a snapshot: there are none yet."""
+STALE_S = 3.0
+"""Longer than a lease lives."""
+POINT_S = 20.0
+
+
+class Victim(Protocol):
+    """The stack, as the faults see it."""
+
+    def pid(self, name: str) -> int:
+        """Find a process: a slot, `nats`, `postgres` or `host`."""
+
+    async def start_again(self) -> None:
+        """Start the whole stack again after its host is gone."""
+
+    async def die_at(self, point: str, count: int) -> None:
+        """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
+
+
+class Fault(NamedTuple):
+    """One kind of fault."""
+
+    name: str
+    kills: bool
+    """Whether it ends a process."""
+    recovers: str
+    """What serves again afterwards: `commands`, `model`, `record`, or everything after another `start`."""
+    happen: Callable[[Victim, random.Random], Awaitable[None]]
+
+
+def kill(*names: str) -> Callable[[Victim, random.Random], Awaitable[None]]:
+    """Kill one of these, chosen by chance."""
+
+    async def happen(victim: Victim, chance: random.Random) -> None:
+        os.kill(victim.pid(chance.choice(names)), signal.SIGKILL)
+
+    return happen
+
+
+def pause(name: str, seconds: float) -> Callable[[Victim, random.Random], Awaitable[None]]:
+    """Stop a process for a while, and let it go on: it does not know that time has passed."""
+
+    async def happen(victim: Victim, chance: random.Random) -> None:
+        pid = victim.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    return happen
+
+
+async def kill_everything(victim: Victim, chance: random.Random) -> None:
+    """Kill the host, with which everything goes, and start again."""
+    os.kill(victim.pid("host"), signal.SIGKILL)
+    await victim.start_again()
+
+
+async def kill_both_servers(victim: Victim, chance: random.Random) -> None:
+    """Kill NATS and Postgres together."""
+    for name in ("nats", "postgres"):
+        os.kill(victim.pid(name), signal.SIGKILL)
+
+
+def at(point: str) -> Callable[[Victim, random.Random], Awaitable[None]]:
+    """Have an agents process die at a failpoint."""
+
+    async def happen(victim: Victim, chance: random.Random) -> None:
+        async with asyncio.timeout(POINT_S):
+            await victim.die_at(point, chance.randint(1, 4))
+
+    return happen
+
+
+async def die_while_taking_over(victim: Victim, chance: random.Random) -> None:
+    """Kill an agents process, and the one that takes its shards over before it has read them."""
+    async with asyncio.timeout(POINT_S):
+        dying = asyncio.create_task(victim.die_at("K11", 1))
+        await asyncio.sleep(0.1)
+        os.kill(victim.pid("agents-0"), signal.SIGKILL)
+        await dying
+
+
+FAULTS = (
+    Fault("kill agents", True, "commands", kill("agents-0", "agents-1")),
+    Fault("kill nats-server", True, "commands", kill("nats")),
+    Fault("kill recorder", True, "record", kill("recorder-0")),
+    Fault("kill Postgres", True, "record", kill("postgres")),
+    Fault("kill scheduler", True, "model", kill("scheduler-0")),
+    Fault("kill worker", True, "model", kill("worker-0")),
+    Fault("kill both servers", True, "record", kill_both_servers),
+    Fault("kill everything", True, "start", kill_everything),
+    Fault("stale owner", False, "commands", pause("agents-0", STALE_S)),
+    Fault("nats-server paused", False, "commands", pause("nats", 4.0)),
+    Fault("recorder paused", False, "record", pause("recorder-0", 2.0)),
+    Fault("agents die at K11", True, "commands", die_while_taking_over),
+    *(Fault(f"agents die at {point}", True, "commands", at(point)) for point in POINTS),
+)

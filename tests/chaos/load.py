@@ -1,0 +1,186 @@
+"""Clients under fire: each asks in a thread of its own, one question after the other, and writes down what it was told.
+
+What a client does with a failure is what any client must do: it sends the same command again, with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bus import subjects
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.errors import BusError
+from infra.cli.asking import agent_command, model_command
+from infra.follow import follow, send
+from infra.readback import LateStore
+from schemas import codec
+from schemas.commands import Command
+from schemas.live import Committed, Frame, Outcome
+from schemas.messages import Message
+
+ANSWER_S = 30.0
+TURNS = 6
+"""Questions of one thread: the model has room for no more than about thirty."""
+_AGAIN_S = 0.2
+PROBE_S = 60.0
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question, as its client knows it."""
+
+    command: Command
+    expected: str
+    """What an answer holds."""
+    taken: bool = False
+    """The command stream acknowledged it."""
+    heard: list[Committed] = field(default_factory=list)
+    over: bool = False
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that clients intended and were told."""
+
+    asked: list[Asked] = field(default_factory=list)
+
+    @property
+    def open(self) -> list[Asked]:
+        """Questions that the stream took and that are not over."""
+        return [asked for asked in self.asked if asked.taken and not asked.over]
+
+
+class Line:
+    """A client's connections, made anew when the stack has moved."""
+
+    def __init__(self, urls: Callable[[], dict[str, str]], name: str) -> None:
+        self._urls = urls
+        self._name = name
+        self._connection: Connection | None = None
+        self._store: LateStore | None = None
+
+    async def open(self) -> tuple[Connection, LateStore]:
+        """Connect unless connected.
+
+        Raises:
+            Unavailable: there is nobody.
+        """
+        if self._connection is None or self._store is None:
+            urls = self._urls()
+            self._connection = await Connection.open(urls["nats"], self._name)
+            self._store = LateStore(urls["postgres"])
+        return self._connection, self._store
+
+    async def close(self) -> None:
+        """Let go."""
+        if self._store is not None:
+            await self._store.__aexit__(None, None, None)
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = self._store = None
+
+
+class Client:
+    """Asks until told to stop; every question it began it sees through."""
+
+    def __init__(self, line: Line, ledger: Ledger, number: int, seed: int, duplicates: int) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._chance = random.Random(f"{seed}-{number}")
+        self._agent = ("strict", "patient")[number % 2]
+        self._name = f"chaos-{seed}-{number}"
+        self._duplicates = duplicates
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Ask, hear the answer, ask again."""
+        try:
+            for number in itertools.count():
+                if self.stopping.is_set():
+                    return
+                left, right = self._chance.randrange(2, 99), self._chance.randrange(2, 99)
+                thread = f"{self._name}-{number // TURNS}"
+                command = agent_command(self._agent, f"What is {left} times {right}?", thread)
+                command = msgspec.structs.replace(command, data=msgspec.structs.replace(command.data, thread="any"))
+                asked = Asked(command, str(left * right))
+                self._ledger.asked.append(asked)
+                while not asked.over:
+                    await self._attempt(asked)
+        finally:
+            await self._line.close()
+
+    async def _attempt(self, asked: Asked) -> None:
+        try:
+            connection, late = await self._line.open()
+            await send_command(connection, asked.command)
+            asked.taken = True
+            for _ in range(self._duplicates):
+                await _send_twin(connection, asked.command)
+            async for frame in follow(connection, late.read_back, asked.command, ANSWER_S, _version(asked)):
+                self._note(asked, frame)
+        except (BusError, TimeoutError, OSError):
+            await self._line.close()
+            await asyncio.sleep(_AGAIN_S)
+
+    def _note(self, asked: Asked, frame: Frame) -> None:
+        if isinstance(frame, Committed):
+            asked.heard.append(frame)
+            asked.over = frame.type in {"run.finished", "run.failed"}
+        elif isinstance(frame, Outcome) and frame.result != "accepted":
+            raise AssertionError(f"a good question was {frame.result}: {frame}")
+
+
+def _version(asked: Asked) -> int:
+    return asked.heard[-1].version if asked.heard else 0
+
+
+_twins = itertools.count()
+
+
+async def _send_twin(connection: Connection, command: Command) -> None:
+    """Publish a command once more, with a message id of its own: the stream takes it for another one."""
+    body = {"id": command.id, "source": command.source, "data": command.data, "traceparent": command.traceparent}
+    subject = subjects.command(command.tenant, command.kind, command.thread, command.verb)
+    await connection.request(subject, codec.encode(body), 2.0, {"Nats-Msg-Id": f"twin-{next(_twins)}-{command.id}"})
+
+
+async def until_served(line: Line, threads: int) -> float:
+    """Ask something that is refused at once, in many threads, until all are answered; return the seconds it took."""
+    began = time.monotonic()
+    connection, _ = await line.open()
+
+    async def probe(number: int) -> None:
+        while time.monotonic() - began < PROBE_S:
+            try:
+                await send(connection, agent_command("nobody", "?", f"probe-{number}"), 1.0)
+            except (BusError, TimeoutError):
+                await asyncio.sleep(0.02)
+            else:
+                return
+        raise TimeoutError(f"thread 'probe-{number}' was not served within {PROBE_S:.0f} s")
+
+    await asyncio.gather(*(probe(number) for number in range(threads)))
+    return time.monotonic() - began
+
+
+async def until_answered(line: Line, model: str) -> float:
+    """Ask the bare model until it answers; return the seconds it took."""
+    began = time.monotonic()
+    connection, late = await line.open()
+    while time.monotonic() - began < PROBE_S:
+        command = model_command(model, [Message(role="user", content="Hello!")])
+        try:
+            async for frame in follow(connection, late.read_back, command, 5.0):
+                if isinstance(frame, Committed) and frame.type == "model.returned":
+                    return time.monotonic() - began
+        except (BusError, TimeoutError):
+            await asyncio.sleep(0.02)
+    raise TimeoutError(f"the model did not answer within {PROBE_S:.0f} s")

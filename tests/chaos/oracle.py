@@ -1,0 +1,172 @@
+"""Reads JetStream and Postgres whole after the fire, and compares them with what clients and tools wrote down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bus.connection import Connection
+from bus.inspection import inspect
+from bus.record import recorded_envelopes
+from bus.store import Store
+from schemas import codec
+from schemas.envelope import Fact
+from schemas.runs import CommandAccepted, MessageAdded, RunFinished, ToolCalled
+from tests.chaos.load import Asked, Ledger
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found; each entry is a sentence."""
+
+    commands: int = 0
+    events: int = 0
+    tool_calls: int = 0
+    lost: list[str] = field(default_factory=list)
+    duplicated: list[str] = field(default_factory=list)
+    reordered: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Answers that are not what the tool said."""
+
+
+async def judge(connection: Connection, store: Store, ledger: Ledger, witness: Path) -> Verdict:
+    """Read everything and judge it. Nothing runs any more, and the recorder has caught up."""
+    verdict = Verdict()
+    found = await inspect(connection, store)
+    verdict.lost += [f"{damage.where}: {damage.first} to {damage.last}: {damage.problem}" for damage in found.damages]
+    facts = [fact async for row in recorded_envelopes(store, 0, found.cursor.sequence) for fact in row.envelope.facts]
+    if found.cursor.sequence != found.bounds.last:
+        verdict.lost.append(f"recorded up to {found.cursor.sequence} of {found.bounds.last}")
+    verdict.events = len(facts)
+    _versions(verdict, facts)
+    _commands(verdict, facts, ledger)
+    _heard(verdict, facts, ledger)
+    _tools(verdict, facts, await asyncio.to_thread(_lines, witness))
+    return verdict
+
+
+def _lines(witness: Path) -> list[str]:
+    return witness.read_text(encoding="utf-8").splitlines() if witness.exists() else []
+
+
+def _versions(verdict: Verdict, facts: Sequence[Fact]) -> None:
+    """Each entity's versions are 1, 2, 3 … in the order of the log."""
+    last: dict[tuple[str, str, str, str], int] = {}
+    for fact in facts:
+        key = (fact.tenant, fact.thread, fact.kind, fact.entity)
+        expected = last.get(key, 0) + 1
+        where = f"{fact.kind} {fact.entity} of {fact.thread}: version {fact.version} after {expected - 1}"
+        if fact.version < expected:
+            verdict.duplicated.append(where)
+        elif fact.version > expected:
+            verdict.lost.append(where)
+        last[key] = fact.version
+
+
+@dataclass(slots=True)
+class _Story:
+    """What the log says of commands and their runs."""
+
+    accepted: Counter[str] = field(default_factory=Counter)
+    order: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Thread to commands."""
+    messages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    texts: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    """Threads in which a model was told of a tool that failed: what it says then is its own affair."""
+
+    def fold(self, fact: Fact) -> None:
+        """Take in one fact."""
+        data = bytes(fact.payload)
+        match fact.type:
+            case "command.accepted":
+                accepted: CommandAccepted = codec.decode(data, CommandAccepted)
+                self.accepted[accepted.command.id] += 1
+                self.order[fact.thread].append(accepted.command.id)
+            case "message.added":
+                said: MessageAdded = codec.decode(data, MessageAdded)
+                self.messages[fact.cause, said.message.content] += 1
+            case "tool.indeterminate" | "tool.failed":
+                self.unsure.add(fact.thread)
+            case "run.finished":
+                self.ends[fact.entity] += 1
+                self.texts[fact.entity] = codec.decode(data, RunFinished).text
+            case "run.failed":
+                self.ends[fact.entity] += 1
+            case _:
+                pass
+
+
+def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger) -> None:
+    """What the stream took is in the log once, in the order it was asked in, and came to an end."""
+    story = _Story()
+    for fact in facts:
+        story.fold(fact)
+    for asked in ledger.asked:
+        if asked.taken:
+            verdict.commands += 1
+            _command(verdict, story, asked)
+    twice = [(key, times) for key, times in story.messages.items() if times > 1]
+    verdict.duplicated += [f"message {key} was added {times} times" for key, times in twice]
+    asked_in: dict[str, list[str]] = defaultdict(list)
+    for asked in ledger.asked:
+        asked_in[asked.command.thread].append(asked.command.id)
+    for thread, mine in asked_in.items():
+        found = [identity for identity in story.order[thread] if identity in mine]
+        if found != sorted(found, key=mine.index):
+            verdict.reordered.append(f"thread {thread}: {found}")
+
+
+def _command(verdict: Verdict, story: _Story, asked: Asked) -> None:
+    identity = asked.command.id
+    accepted, ends = story.accepted[identity], story.ends[identity]
+    if not accepted:
+        verdict.lost.append(f"command {identity} was taken and is not in the log")
+    elif not ends:
+        verdict.lost.append(f"run {identity} has no end")
+    if accepted > 1 or ends > 1:
+        verdict.duplicated.append(f"command {identity} was accepted {accepted} times, and ended {ends} times")
+    text = story.texts.get(identity, asked.expected)
+    if asked.command.thread not in story.unsure and asked.expected not in text:
+        verdict.wrong.append(f"{identity} in {asked.command.thread} said {text!r}, not {asked.expected}")
+
+
+def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger) -> None:
+    """What a client was told is in the log with the same bytes, and it was told each event once and in order."""
+    logged = {(fact.thread, fact.kind, fact.entity, fact.version): bytes(fact.payload) for fact in facts}
+    for asked in ledger.asked:
+        versions = [frame.version for frame in asked.heard]
+        if versions != list(range(1, len(versions) + 1)):
+            verdict.reordered.append(f"run {asked.command.id} was told of versions {versions}")
+        for frame in asked.heard:
+            if logged.get((frame.thread, "run", frame.subject, frame.version)) != bytes(frame.data):
+                verdict.lost.append(f"a client heard {frame.type} {frame.version} of {frame.subject}: not in the log")
+
+
+def _tools(verdict: Verdict, facts: Sequence[Fact], witness: Sequence[str]) -> None:
+    """No `once` call took effect twice, no call without its intention, none that returned without effect."""
+    called: Counter[str] = Counter()
+    returned: set[str] = set()
+    for fact in facts:
+        key = f"{fact.tenant}/{fact.thread}/"
+        if fact.type == "tool.called":
+            event: ToolCalled = codec.decode(bytes(fact.payload), ToolCalled)
+            if event.call.name == "calculator":
+                called[key + event.effect] += 1
+        elif fact.type == "tool.returned":
+            returned.add(key + fact.cause)
+    done: Counter[tuple[str, str]] = Counter()
+    for line in witness:
+        effect, key, _ = line.split(" ", 2)
+        done[effect, key] += 1
+        verdict.tool_calls += 1
+    twice = [(key, times) for (effect, key), times in done.items() if effect == "once" and times > 1]
+    verdict.duplicated += [f"once-only {key} took effect {times} times" for key, times in twice]
+    verdict.duplicated += [f"tool call {key} was logged {count} times" for key, count in called.items() if count > 1]
+    seen = {key for _, key in done}
+    verdict.lost += [f"{key} took effect and was never called" for key in seen if not called[key]]
+    verdict.lost += [f"{key} returned and never took effect" for key in returned if key in called and key not in seen]

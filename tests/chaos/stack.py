@@ -1,0 +1,121 @@
+"""`ostinato up` in a process of its own, as the faults and the load see it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import msgspec
+
+HERE = Path(__file__).parent
+START_S = 60.0
+STOP_S = 30.0
+
+
+class Stack:
+    """`ostinato up` in a process of its own, with two agents processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.witness = folder / "witness"
+        self._failpoint = folder / "failpoint"
+        self._output = folder / "up.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def urls(self) -> dict[str, str]:
+        """Say where everything is."""
+        found = msgspec.json.decode((self.data / "runtime.json").read_bytes())
+        return {name: str(url) for name, url in found["urls"].items()}
+
+    async def start(self) -> None:
+        """Start, and wait until it serves."""
+        path = os.pathsep.join([str(HERE / "inject"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": path,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OSTINATO_CHAOS_WITNESS": str(self.witness),
+            "OSTINATO_CHAOS_FAILPOINT": str(self._failpoint),
+        }
+        argv = [sys.executable, "-m", "infra.cli.main", "up", "--port", "0", "--data", str(self.data)]
+        argv += ["--agents", str(HERE / "agents.py"), "--agent-processes", "2", "--json"]
+        self._process = await asyncio.to_thread(self._spawn, argv, environment)
+        assert self._process.stdout is not None
+        async with asyncio.timeout(START_S):
+            line = await asyncio.to_thread(self._process.stdout.readline)
+        if not line:
+            raise AssertionError(f"the stack did not start: {self.output()}")
+
+    def _spawn(self, argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=output, env=environment)
+
+    async def start_again(self) -> None:
+        """Start the whole stack again after its host is gone."""
+        await asyncio.to_thread(self._wait)
+        await self.start()
+
+    def check(self) -> None:
+        """See that it still runs.
+
+        Raises:
+            AssertionError: it has ended.
+        """
+        assert self._process is not None
+        ended = self._process.poll()
+        if ended is not None:
+            raise AssertionError(f"the stack ended with code {ended}: {self.output()}")
+
+    async def stop(self) -> None:
+        """Stop in order.
+
+        Raises:
+            AssertionError: it had ended before.
+        """
+        self.check()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        await asyncio.to_thread(self._wait)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._wait()
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        self._process.communicate(timeout=STOP_S)
+
+    def output(self) -> str:
+        """Read what it said."""
+        return self._output.read_text(encoding="utf-8", errors="replace")[-2000:]
+
+    def pid(self, name: str) -> int:
+        """Find a process: a slot, `nats`, `postgres` or `host`."""
+        assert self._process is not None
+        if name == "host":
+            return self._process.pid
+        if name in {"nats", "postgres"}:
+            return int(msgspec.json.decode((self.data / "runtime.json").read_bytes())["pids"][name])
+        health = httpx.get(f"{self.urls()['http']}/health", timeout=10).json()
+        pid = health["processes"][name]["pid"]
+        if pid is None:
+            raise ProcessLookupError(f"{name} does not run")
+        return int(pid)
+
+    async def die_at(self, point: str, count: int) -> None:
+        """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
+        await asyncio.to_thread(self._write_failpoint, f"{point} {count}")
+        while await asyncio.to_thread(self._failpoint.exists):  # noqa: ASYNC110  the file is all that is left of it
+            await asyncio.sleep(0.01)
+
+    def _write_failpoint(self, text: str) -> None:
+        written = self._failpoint.with_suffix(".new")
+        written.write_text(text, encoding="utf-8")
+        written.rename(self._failpoint)

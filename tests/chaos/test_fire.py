@@ -1,0 +1,24 @@
+"""A short fire in every test run; `make chaos` is the long one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.fire import burn
+
+pytestmark = pytest.mark.servers
+
+SECONDS = 20.0
+
+
+def test_nothing_is_lost_doubled_or_reordered_under_fire(folder: Path) -> None:
+    report = asyncio.run(burn(folder, SECONDS, seed=20261124, faults=FAULTS))
+    print(report.table())  # noqa: T201  what a person wants to see when it fails
+    assert report.kills >= 3
+    assert report.verdict.commands > 10
+    assert report.verdict.tool_calls > 5
+    assert report.broken() == []
