@@ -15,6 +15,7 @@ InfraError
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
+├── SweepFailed                a process that checks threads ended
 ├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
@@ -222,3 +223,10 @@ class NothingRecorded(InfraError):
     def __init__(self, identity: str) -> None:
         super().__init__(f"nothing recorded of {identity!r}: `ostinato replay ls` lists the threads")
         self.identity = identity
+
+
+class SweepFailed(InfraError):
+    """A process that checks threads ended."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"a process that checks threads ended ({problem}): try again, or with --jobs 1")

@@ -19,7 +19,6 @@ from actors.agent.loop import ConversationMachine, waiting
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from infra.access import runtime_of
-from infra.cli import replay
 from infra.cli.asking import (
     Partner,
     agent_command,
@@ -30,6 +29,7 @@ from infra.cli.asking import (
     unicode_text,
 )
 from infra.cli.hints import chat_on
+from infra.cli.replay import show
 from infra.cli.session import Session, session
 from infra.cli.speech import Speech
 from infra.cli.terminal import printable, prompt, style_for
@@ -147,7 +147,7 @@ class Chat:
             sys.stdout.write("nothing was said yet\n")
             return
         self._until_recorded()
-        replay.main(
+        show.main(
             argparse.Namespace(verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False)
         )
 

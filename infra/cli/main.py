@@ -200,24 +200,25 @@ def _run(parser: argparse.ArgumentParser) -> None:
 def _replay(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     ls = _told(verbs, "ls", "list threads, latest first")
-    ls.set_defaults(module="infra.cli.replay", verb="ls")
+    ls.set_defaults(module="infra.cli.replay.show", verb="ls")
     ls.add_argument(
         "--limit", type=_positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
     )
-    ls.add_argument("--json", action="store_true", help="one JSON object a line")
     show = _told(verbs, "show", "show what happened in a thread, run or generation")
-    show.set_defaults(module="infra.cli.replay", verb="show")
+    show.set_defaults(module="infra.cli.replay.show", verb="show")
     show.add_argument("id", metavar="ID", help="a thread, run or generation")
     show.add_argument("--steps", action="store_true", help="with the scheduler steps behind each model call")
-    show.add_argument("--json", action="store_true", help="one JSON object a line")
     verify = _told(verbs, "verify", "decide again what was decided, and compare")
-    verify.set_defaults(module="infra.cli.replay", verb="verify")
+    verify.set_defaults(module="infra.cli.replay.verify")
     verify.add_argument("ids", metavar="ID", nargs="*", help="a thread or generation")
-    verify.add_argument("--all", action="store_true", help="every thread and generation")
-    verify.add_argument("--json", action="store_true", help="one JSON object a line")
+    verify.add_argument("--all", action="store_true", help="every thread and generation of every tenant")
+    verify.add_argument(
+        "--jobs", type=_positive, default=None, metavar="COUNT", help="processes for --all (default: one per CPU)"
+    )
     for verb in (show, verify):
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify):
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
 
 

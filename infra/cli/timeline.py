@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from bus.store import StoredEvent, StoredStep, ThreadSummary
+from bus.steps import StoredStep
+from bus.store import StoredEvent, ThreadSummary
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
 from schemas.commands import Approve, Command, Deny, Generate, RunAgent
