@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _config(_told(commands, "config", "show the settings, and where each comes from"))
     _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
-    _replay(_told(commands, "replay", "read, show and verify what happened"))
+    _replay(_told(commands, "replay", "read, verify and compare what happened"))
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
@@ -215,9 +215,13 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     verify.add_argument(
         "--jobs", type=_positive, default=None, metavar="COUNT", help="processes for --all (default: one per CPU)"
     )
-    for verb in (show, verify):
+    diff = _told(verbs, "diff", "compare two threads: where they part, and how each went on")
+    diff.set_defaults(module="infra.cli.replay.diff")
+    for name in ("a", "b"):
+        diff.add_argument(name, metavar=name.upper(), help="a thread or generation")
+    for verb in (show, verify, diff):
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
-    for verb in (ls, show, verify):
+    for verb in (ls, show, verify, diff):
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
 

@@ -44,6 +44,8 @@ _PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.fa
 class Line(msgspec.Struct, frozen=True):
     """One event, told."""
 
+    number: int
+    """Which event of its thread, from 1: what `fork --at` takes and `diff` names."""
     place: str
     """`<sequence>/<index>` in the log."""
     time: str
@@ -74,14 +76,19 @@ class Line(msgspec.Struct, frozen=True):
             end = style.problem(end)
         elif self.kind.startswith("tool."):
             end = style.aside(end)
-        return f"{self.at_s:>9.3f}s  {style.name(f'{printable(self.actor):<14}')} {end}"
+        return f"{self.number:>4} {self.at_s:>9.3f}s  {style.name(f'{printable(self.actor):<14}')} {end}"
 
 
-def lines(events: Sequence[StoredEvent]) -> list[Line]:
-    """Tell a thread's events, in order."""
+def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -> list[Line]:
+    """Tell a thread's events, in order.
+
+    Args:
+        events: all of a thread's, or some.
+        numbers: which of the thread's they are; all, unless given.
+    """
     began: dict[str, int] = {}
     told = []
-    for stored in events:
+    for number, stored in zip(numbers or range(1, len(events) + 1), events, strict=True):
         event = codec.event_of(stored.fact)
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
@@ -93,6 +100,7 @@ def lines(events: Sequence[StoredEvent]) -> list[Line]:
         actor, summary = _told(event)
         told.append(
             Line(
+                number=number,
                 place=f"{stored.sequence}/{stored.idx}",
                 time=rfc3339(stored.time),
                 at_s=(stored.time - events[0].time) / 1e6,

@@ -180,3 +180,18 @@ def test_an_unknown_id_is_a_clear_error(stack: UpProcess) -> None:
     assert done.returncode == 1
     assert "nothing-like-it" in done.stderr
     assert "replay ls" in done.stderr
+
+
+def test_diff_finds_two_threads_that_did_the_same_alike_and_names_what_differs(stack: UpProcess) -> None:
+    questions = ("What is 14 plus 3?", "What is 14 plus 3?", "What is 14 plus 4?")
+    a, b, other = (chat(stack, ask(question)).headers["X-Ostinato-Thread"] for question in questions)
+    wait_until_recorded(stack)
+    same = stack.cli("replay", "diff", a, b)
+    assert (same.returncode, same.stderr) == (0, ""), same.stdout
+    differs = stack.cli("replay", "diff", a, other)
+    assert differs.returncode == 1
+    assert "first difference: event 1 (command.accepted)" in differs.stdout
+    assert "14 plus 3" in differs.stdout
+    first = json.loads(stack.cli("replay", "diff", a, other, "--json").stdout.splitlines()[0])
+    assert first["first"]["fields"][0]["b"] == "What is 14 plus 4?"
+    assert stack.cli("replay", "diff", a, "nothing-like-it").returncode == 2

@@ -38,8 +38,8 @@ async def _ls(options: argparse.Namespace) -> int:
 
 async def _show(options: argparse.Namespace) -> int:
     async with recorded(options.data) as store:
-        events = await _find(store, options.tenant, options.id)
-        for line in lines(events):
+        found = await _find(store, options.tenant, options.id)
+        for line in lines([event for _, event in found], [number for number, _ in found]):
             await _show_line(store, line, options)
     return 0
 
@@ -58,18 +58,22 @@ async def _show_line(store: Store, line: Line, options: argparse.Namespace) -> N
             say(step.text(style_for(sys.stdout)))
 
 
-async def _find(store: Store, tenant: str, identity: str) -> list[StoredEvent]:
-    """Return the events of a thread, or of one run in its thread.
+async def _find(store: Store, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:
+    """Return the events of a thread, or of one run in its thread, with their numbers in the thread.
 
     Raises:
         NothingRecorded: the log knows no such id.
     """
     events = await store.events_of_thread(tenant, identity)
     if events:
-        return events
+        return [*enumerate(events, start=1)]
     own = await store.events_of_entity(tenant, "run", identity)
     if not own:
         raise NothingRecorded(identity)
     whole = await store.events_of_thread(tenant, own[0].fact.thread)
     mine = {event.fact.cause for event in own} | {identity}
-    return [event for event in whole if event.fact.entity == identity or event.fact.cause in mine]
+    return [
+        (number, event)
+        for number, event in enumerate(whole, start=1)
+        if event.fact.entity == identity or event.fact.cause in mine
+    ]
