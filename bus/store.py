@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -220,11 +221,22 @@ class Store:
             Unavailable: Postgres cannot be reached.
         """
         try:
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self.transaction() as connection:
                 if await _moved(connection, before, batch.cursor, writer):
                     await _add(connection, batch)
         except asyncpg.UniqueViolationError as error:
             raise LogDamaged(batch.cursor.name, batch.cursor.sequence, f"{error} ({error.detail})") from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Give a connection on which all that is done is kept together, or none of it.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
+        try:
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
         except _OUT_OF_REACH as error:
             raise _unavailable(error) from error
 

@@ -11,6 +11,7 @@ InfraError
 │   ├── NoDataDirectory        there is none at the path
 │   └── NotRunning             no stack runs on it
 ├── AgentsNotFound             a place named with `--agents` gives no agents
+├── BundleUnusable             a bundle file cannot be read or made
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── NothingRecorded            the log knows nothing of an id
@@ -230,3 +231,11 @@ class SweepFailed(InfraError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"a process that checks threads ended ({problem}): try again, or with --jobs 1")
+
+
+class BundleUnusable(InfraError):
+    """A bundle file cannot be read or made."""
+
+    def __init__(self, path: Path, problem: str, mend: str) -> None:
+        super().__init__(f"bundle {str(path)!r}: {problem}: {mend}")
+        self.path = path

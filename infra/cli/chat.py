@@ -148,7 +148,9 @@ class Chat:
             return
         self._until_recorded()
         show.main(
-            argparse.Namespace(verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False)
+            argparse.Namespace(
+                verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False, bundle=None
+            )
         )
 
     def under_way(self) -> str:

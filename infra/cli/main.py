@@ -222,7 +222,28 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     for verb in (show, verify, diff):
         verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     for verb in (ls, show, verify, diff):
+        verb.add_argument("--bundle", default=None, metavar="FILE", help="read this bundle instead of the log")
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        _data(verb)
+    _bundles(verbs)
+
+
+def _bundles(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = _told(verbs, "export", "write threads to a file, without what was said in them")
+    export.add_argument("ids", metavar="ID", nargs="*", help="a thread or generation")
+    export.add_argument("--all", action="store_true", help="every thread and generation of every tenant")
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="where to; .gz is packed")
+    export.add_argument(
+        "--no-redact", dest="redact", action="store_false", help="with all messages, prompts, arguments and results"
+    )
+    export.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
+    bring = _told(verbs, "import", "keep the threads of a bundle beside the log, as NAME:ID")
+    bring.add_argument("file", metavar="FILE", help="a bundle")
+    bring.add_argument("--as", dest="name", default=None, metavar="NAME", help="what to call it (default: as the file)")
+    bring.add_argument("--replace", action="store_true", help="in place of one that has the name")
+    for name, verb in (("export", export), ("import", bring)):
+        verb.set_defaults(module="infra.cli.replay.bundle", verb=name)
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
         _data(verb)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import asyncpg
 import nats
@@ -195,3 +197,28 @@ def test_diff_finds_two_threads_that_did_the_same_alike_and_names_what_differs(s
     first = json.loads(stack.cli("replay", "diff", a, other, "--json").stdout.splitlines()[0])
     assert first["first"]["fields"][0]["b"] == "What is 14 plus 4?"
     assert stack.cli("replay", "diff", a, "nothing-like-it").returncode == 2
+
+
+def test_a_bundle_is_redacted_unless_said_otherwise_and_is_read_beside_the_log(
+    stack: UpProcess, tmp_path: Path
+) -> None:
+    thread = chat(stack, ask("What is 17 times 3?")).headers["X-Ostinato-Thread"]
+    wait_until_recorded(stack)
+    before = stack.cli("replay", "ls", "--json", "--limit", "1000").stdout
+    redacted, whole = str(tmp_path / "redacted.jsonl.gz"), str(tmp_path / "Whole.jsonl")
+    done = stack.cli("replay", "export", thread, "-o", redacted)
+    assert "redacted" in done.stderr
+    assert "17 times 3" not in gzip.decompress(Path(redacted).read_bytes()).decode()
+    assert "NOT redacted" in stack.cli("replay", "export", "--all", "--no-redact", "-o", whole).stderr
+    assert "17 times 3" in stack.cli("replay", "show", thread, "--bundle", whole).stdout
+    refused = stack.cli("replay", "verify", thread, "--bundle", redacted)
+    assert refused.returncode == 1
+    assert "--no-redact" in refused.stdout
+    assert stack.cli("replay", "verify", "--all", "--bundle", whole).returncode == 0
+    assert "kept beside the log as 'whole'" in stack.cli("replay", "import", whole).stdout
+    assert stack.cli("replay", "import", whole).returncode == 1
+    assert stack.cli("replay", "import", whole, "--replace").returncode == 0
+    assert stack.cli("replay", "verify", f"whole:{thread}").returncode == 0
+    assert stack.cli("replay", "diff", f"whole:{thread}", thread).returncode == 0
+    assert stack.cli("replay", "ls", "--json", "--limit", "1000").stdout == before
+    assert stack.cli("replay", "export", "-o", whole).returncode == 2

@@ -20,7 +20,7 @@ class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
 
     thread: str
     ok: bool
-    state: Literal["same", "differs", "unreadable"]
+    state: Literal["same", "differs", "unreadable", "redacted"]
     tenant: str
     events: int
     decisions: int = 0
@@ -64,6 +64,12 @@ def check(events: Sequence[StoredEvent]) -> Checked:
             actual=f"some that break the fold: {error!r}",
         )
     return Checked(first.thread, True, "same", first.tenant, len(events), verdict.decisions, verdict.open)
+
+
+def unchecked(events: Sequence[StoredEvent]) -> Checked:
+    """Say that a thread's texts were redacted: what was decided depends on them, so nothing can be decided again."""
+    first = events[0].fact
+    return Checked(first.thread, False, "redacted", first.tenant, len(events))
 
 
 def _recorded(event: StoredEvent) -> Recorded:

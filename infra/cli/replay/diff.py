@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from bus.store import StoredEvent
-from infra.access import recorded
 from infra.cli.replay.difference import Event, Row, beside, comparable
 from infra.cli.replay.printing import say, say_json
+from infra.cli.replay.source import source
 from infra.cli.terminal import Style, printable, style_for
 from infra.cli.timeline import Line, lines
 from infra.errors import NothingRecorded
@@ -41,12 +41,8 @@ def main(options: argparse.Namespace) -> int:
 
 
 async def _read(options: argparse.Namespace) -> list[list[StoredEvent]]:
-    async with recorded(options.data) as store:
-        found = [await store.events_of_thread(options.tenant, identity) for identity in (options.a, options.b)]
-    for identity, events in zip((options.a, options.b), found, strict=True):
-        if not events:
-            raise NothingRecorded(identity)
-    return found
+    async with source(options) as threads:
+        return [(await threads.thread(options.tenant, identity)).events for identity in (options.a, options.b)]
 
 
 Told = tuple[Sequence[Line], Sequence[Line]]

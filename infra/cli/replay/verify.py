@@ -12,14 +12,12 @@ from contextlib import aclosing
 
 import msgspec
 
-from bus.store import Store
-from infra.access import recorded
 from infra.cli.progress import Bar
-from infra.cli.replay.checking import Checked, check
+from infra.cli.replay.checking import Checked, check, unchecked
 from infra.cli.replay.printing import say, say_json
-from infra.cli.replay.sweeping import sweep
+from infra.cli.replay.source import BundledThreads, RecordedThreads, source
+from infra.cli.replay.sweeping import Progress, sweep
 from infra.cli.terminal import printable, style_for
-from infra.errors import NothingRecorded
 
 
 class Totals(msgspec.Struct):
@@ -30,6 +28,7 @@ class Totals(msgspec.Struct):
     decisions: int = 0
     differing: int = 0
     unreadable: int = 0
+    redacted: int = 0
     seconds: float = 0.0
     decisions_per_s: int = 0
 
@@ -41,6 +40,7 @@ class Totals(msgspec.Struct):
             self.decisions += checked.decisions
             self.differing += checked.state == "differs"
             self.unreadable += checked.state == "unreadable"
+            self.redacted += checked.state == "redacted"
 
     def took(self, seconds: float) -> None:
         """Note how long it has taken so far."""
@@ -50,8 +50,9 @@ class Totals(msgspec.Struct):
     def text(self) -> str:
         """Write it for a terminal."""
         unreadable = f", {self.unreadable} cannot be read" if self.unreadable else ""
+        redacted = f", {self.redacted} cannot be verified" if self.redacted else ""
         counts = f"{self.events} events, {self.decisions} decisions in {self.seconds:.2f} s"
-        return f"{self.threads} verified, {self.differing} differ{unreadable} ({counts})"
+        return f"{self.threads - self.redacted} verified, {self.differing} differ{unreadable}{redacted} ({counts})"
 
 
 def main(options: argparse.Namespace) -> int:
@@ -64,7 +65,7 @@ def main(options: argparse.Namespace) -> int:
 
 async def _verify(options: argparse.Namespace) -> int:
     totals = Totals()
-    async with recorded(options.data) as store:
+    async with source(options) as threads:
         began = time.monotonic()  # starting servers is not verifying
         with Bar(sys.stderr, "verifying") as bar:
 
@@ -72,9 +73,7 @@ async def _verify(options: argparse.Namespace) -> int:
                 totals.took(time.monotonic() - began)
                 bar(done, parts, f"{totals.threads} threads, {totals.decisions_per_s} decisions/s")
 
-            jobs = options.jobs or os.cpu_count() or 1
-            found = sweep(store, jobs, progress) if options.all else _named(store, options.tenant, options.ids)
-            async with aclosing(found):
+            async with aclosing(_outcomes(threads, options, progress)) as found:
                 async for outcomes in found:
                     told = [checked for checked in outcomes if options.json or not options.all or not checked.ok]
                     _tell_all(bar, told, options.json)
@@ -84,15 +83,25 @@ async def _verify(options: argparse.Namespace) -> int:
         say_json({"summary": totals})
     else:
         say(totals.text())
-    return 1 if totals.differing or totals.unreadable else 0
+    return 1 if totals.differing or totals.unreadable or totals.redacted else 0
 
 
-async def _named(store: Store, tenant: str, identities: list[str]) -> AsyncGenerator[list[Checked], None]:
-    for identity in identities:
-        events = await store.events_of_thread(tenant, identity)
-        if not events:
-            raise NothingRecorded(identity)
-        yield [check(events)]
+async def _outcomes(
+    threads: RecordedThreads | BundledThreads, options: argparse.Namespace, progress: Progress
+) -> AsyncGenerator[list[Checked], None]:
+    """Check what the command line names, some threads at a time."""
+    if not options.all:
+        for identity in options.ids:
+            found = await threads.thread(options.tenant, identity)
+            yield [unchecked(found.events) if found.redacted else check(found.events)]
+    elif isinstance(threads, BundledThreads):
+        for whole in threads.all():
+            yield [unchecked(whole.events) if whole.redacted else check(whole.events)]
+            await asyncio.sleep(0)
+    else:
+        async with aclosing(sweep(threads.store, options.jobs or os.cpu_count() or 1, progress)) as swept:
+            async for outcomes in swept:
+                yield outcomes
 
 
 def _tell_all(bar: Bar, outcomes: Sequence[Checked], as_json: bool) -> None:
@@ -111,6 +120,10 @@ def _tell(checked: Checked) -> None:
         say(f"{checked.thread}: same ({checked.events} events, {checked.decisions} decisions{waits})")
         return
     style = style_for(sys.stdout)
+    if checked.state == "redacted":
+        verdict = style.problem("CANNOT BE VERIFIED")
+        say(f"{checked.thread}: {verdict}: decisions depend on its texts, which were redacted (export --no-redact)")
+        return
     verdict = "DIFFERS" if checked.state == "differs" else "CANNOT BE READ"
     say(f"{checked.thread}: {style.problem(verdict)} at {checked.place}, event {checked.event}")
     if checked.state == "differs":
