@@ -226,6 +226,14 @@ def _replay(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
     _bundles(verbs)
+    tail = _told(verbs, "tail", "follow what is committed, one line an event, until Ctrl-C")
+    tail.set_defaults(module="infra.cli.replay.tail")
+    tail.add_argument(
+        "id", metavar="ID", nargs="?", default=None, help="a thread, run or command, or a type of event (default: all)"
+    )
+    tail.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
+    tail.add_argument("--json", action="store_true", help="one JSON object a line")
+    _data(tail)
 
 
 def _bundles(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -37,8 +37,8 @@ from schemas.runs import (
 from schemas.steps import StepPlan, StepResult
 from schemas.times import rfc3339
 
-_WIDTH = 100
-_PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
+WIDTH = 100
+PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -70,9 +70,9 @@ class Line(msgspec.Struct, frozen=True):
         """Write it for a terminal."""
         latency = "" if self.latency_s is None else f"{self.latency_s * 1000:.0f} ms"
         summary = printable(self.summary).replace("\n", " ")
-        summary = summary if len(summary) <= _WIDTH else summary[: _WIDTH - 1] + "…"
+        summary = summary if len(summary) <= WIDTH else summary[: WIDTH - 1] + "…"
         end = f"{self.kind:<18} {latency:>9} {self.tokens:>12}  {summary}".rstrip()
-        if self.kind in _PROBLEMS:
+        if self.kind in PROBLEMS:
             end = style.problem(end)
         elif self.kind.startswith("tool."):
             end = style.aside(end)
@@ -97,7 +97,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
-        actor, summary = _told(event)
+        actor, summary = told_of(event)
         told.append(
             Line(
                 number=number,
@@ -109,7 +109,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
                 entity=stored.fact.entity,
                 version=stored.fact.version,
                 summary=summary,
-                tokens=_tokens(event),
+                tokens=tokens_of(event),
                 latency_s=latency,
                 effect=effect,
                 request=request_id(stored.fact.tenant, stored.fact.thread, effect) if effect else None,
@@ -119,7 +119,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
     return told
 
 
-def _tokens(event: Event) -> str:
+def tokens_of(event: Event) -> str:
     if not isinstance(event, ModelReturned | RunFinished):
         return ""
     used = event.usage
@@ -127,7 +127,7 @@ def _tokens(event: Event) -> str:
     return f"{used.prompt_tokens}{cached}+{used.completion_tokens}"
 
 
-def _told(event: Event) -> tuple[str, str]:
+def told_of(event: Event) -> tuple[str, str]:
     """Say who did it, and what in one line."""
     match event:
         case CommandAccepted(command=command):
@@ -212,7 +212,7 @@ class ThreadLine(msgspec.Struct, frozen=True):
 
     def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
-        said = self.said if len(self.said) <= _WIDTH // 2 else self.said[: _WIDTH // 2 - 1] + "…"
+        said = self.said if len(self.said) <= WIDTH // 2 else self.said[: WIDTH // 2 - 1] + "…"
         turns, events = _noun("turn", self.turns), _noun("event", self.events)
         counts = f"{self.turns:>3} {turns:<5} {self.events:>4} {events:<6}"
         return (

@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import signal
+import subprocess
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 
 from schemas import codec
 from schemas.steps import StepPlan
-from tests.system.conftest import UpProcess, ask, chat, records
+from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records
 
 pytestmark = pytest.mark.servers
 
@@ -222,3 +224,22 @@ def test_a_bundle_is_redacted_unless_said_otherwise_and_is_read_beside_the_log(
     assert stack.cli("replay", "diff", f"whole:{thread}", thread).returncode == 0
     assert stack.cli("replay", "ls", "--json", "--limit", "1000").stdout == before
     assert stack.cli("replay", "export", "-o", whole).returncode == 2
+
+
+def test_tail_tells_each_event_as_it_is_committed_and_ends_quietly(stack: UpProcess) -> None:
+    command = [*OSTINATO, "replay", "tail", "run.finished", "--json", "--data", str(stack.data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        timer = threading.Timer(60, tail.kill)
+        timer.start()
+        try:
+            assert tail.stdout is not None
+            assert tail.stderr is not None
+            assert "following what is committed" in tail.stderr.readline()
+            thread = chat(stack, ask("What is 11 plus 2?")).headers["X-Ostinato-Thread"]
+            told = next(line for line in map(json.loads, tail.stdout) if line["thread"] == thread)
+            tail.send_signal(signal.SIGINT)
+            assert (tail.wait(), tail.stderr.read()) == (130, "")
+        finally:
+            timer.cancel()
+    assert told["kind"] == "run.finished"
+    assert "13" in told["summary"]
