@@ -14,6 +14,7 @@ InfraError
 ├── BundleUnusable             a bundle file cannot be read or made
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
+├── ForkUnfit                  a fork was asked for that makes no sense
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── SweepFailed                a process that checks threads ended
@@ -239,3 +240,11 @@ class BundleUnusable(InfraError):
     def __init__(self, path: Path, problem: str, mend: str) -> None:
         super().__init__(f"bundle {str(path)!r}: {problem}: {mend}")
         self.path = path
+
+
+class ForkUnfit(InfraError):
+    """A fork was asked for that makes no sense."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field

@@ -226,6 +226,29 @@ def _replay(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
     _bundles(verbs)
+    _live_replays(verbs)
+
+
+def _live_replays(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fork = _told(verbs, "fork", "begin a thread as another did up to one of its events, and go on from there")
+    fork.set_defaults(module="infra.cli.replay.fork")
+    fork.add_argument("id", metavar="ID", help="a thread")
+    fork.add_argument(
+        "--at", type=_positive, required=True, metavar="NUMBER", help="its last event to take over, as show numbers it"
+    )
+    fork.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="model, prompt or seed from there on; message or tool_result of that event; may be given again",
+    )
+    fork.add_argument("--thread", default=None, help="what to call the new thread (default: a fresh id)")
+    fork.add_argument("--bundle", default=None, metavar="FILE", help="take it from this bundle instead of the log")
+    fork.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+    fork.add_argument("--json", action="store_true", help="print every frame as a JSON line")
+    _data(fork)
     tail = _told(verbs, "tail", "follow what is committed, one line an event, until Ctrl-C")
     tail.set_defaults(module="infra.cli.replay.tail")
     tail.add_argument(

@@ -11,7 +11,7 @@ from bus.steps import StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
-from schemas.commands import Approve, Command, Deny, Generate, RunAgent
+from schemas.commands import Approve, Command, Deny, Fork, Generate, RunAgent
 from schemas.generation import request_id
 from schemas.runs import (
     ApprovalDenied,
@@ -29,6 +29,7 @@ from schemas.runs import (
     RunFinished,
     RunQueued,
     RunStarted,
+    ThreadForked,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -138,6 +139,9 @@ def told_of(event: Event) -> tuple[str, str]:
             return message.role, repr(message.content)
         case MemoryWritten(topic=topic, text=text):
             return "memory", f"{topic!r} = {text!r}"
+        case ThreadForked(origin=origin, at=at, changes=changes):
+            changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)
+            return "fork", f"up to here event 1 to {at} of {origin}{', ' if changed else ''}{changed}"
         case _:
             return _told_of_run(event)
 
@@ -148,6 +152,8 @@ def _asked_for(command: Command) -> str:
             return f"run {agent}"
         case Generate(model=model):
             return f"ask {model}"
+        case Fork(origin=origin, at=at):
+            return f"fork {origin} at event {at}"
         case Approve(effect=effect) | Deny(effect=effect):
             return f"{command.verb} {effect}"
 
@@ -226,7 +232,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     for stored in events:
         event = codec.event_of(stored.fact)
         if isinstance(event, CommandAccepted | CommandRefused):
-            turns += 1
+            turns += not isinstance(event.command.data, Fork)
             if isinstance(event.command.data, Generate):
                 said = event.command.data.messages[-1].content if event.command.data.messages else ""
         elif isinstance(event, MessageAdded):

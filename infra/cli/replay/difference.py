@@ -16,6 +16,8 @@ import msgspec
 from bus.store import StoredEvent
 
 _LEFT_OUT = frozenset({"time", "traceparent", "prefix", "cached_tokens"})
+_OWN_THREAD = "command.thread"
+"""A command names the thread it was sent to; those that a fork took over name its origin."""
 _IDS = frozenset({"id", "thread", "effect", "behind", "call_id", "tool_call_id", "entity", "origin"})
 _NO_IDS = frozenset({"any", "existing"})
 """What a command may say of its thread in place of an id."""
@@ -77,8 +79,25 @@ def comparable(events: Sequence[StoredEvent]) -> list[Event]:
             },
             {"entity": stored.fact.entity, **dict(_flat("", msgspec.json.decode(stored.fact.payload), str))},
         )
-        for number, stored in enumerate(events, start=1)
+        for number, stored in _effective(events)
     ]
+
+
+def _effective(events: Sequence[StoredEvent]) -> list[tuple[int, StoredEvent]]:
+    """Number the events, without what only says that a thread is a fork; a call made anew stands where it first was."""
+    found: list[tuple[int, StoredEvent]] = []
+    calls: dict[str, int] = {}
+    for number, stored in enumerate(events, start=1):
+        fields = msgspec.json.decode(stored.fact.payload)
+        if stored.fact.type == "thread.forked" or fields.get("command", {}).get("verb") == "fork":
+            continue
+        if stored.fact.type in {"model.called", "tool.called"}:
+            if fields["effect"] in calls:
+                found[calls[fields["effect"]]] = (number, stored)
+                continue
+            calls[fields["effect"]] = len(found)
+        found.append((number, stored))
+    return found
 
 
 def beside(a: Sequence[Event], b: Sequence[Event]) -> list[Row]:
@@ -128,9 +147,10 @@ def _flat(path: str, value: Any, ids: Any) -> Iterator[tuple[str, Any]]:
     match value:
         case dict():
             for key, below in value.items():
-                if key in _LEFT_OUT or (key == "seed" and path.endswith("sampling") and not value.get("temperature")):
-                    continue
-                yield from _flat(f"{path}.{key}" if path else key, below, ids)
+                at = f"{path}.{key}" if path else key
+                chooses_nothing = key == "seed" and path.endswith("sampling") and not value.get("temperature")
+                if key not in _LEFT_OUT and at != _OWN_THREAD and not chooses_nothing:
+                    yield from _flat(at, below, ids)
         case list():
             for index, below in enumerate(value):
                 yield from _flat(f"{path}[{index}]", below, ids)

@@ -71,7 +71,8 @@ class RecordedThreads:
         own = await self.store.events_of_entity(tenant, "run", identity)
         if not own:
             raise NothingRecorded(identity)
-        return Thread(await self.store.events_of_thread(tenant, own[0].fact.thread))
+        first = min(own, key=lambda event: (event.incarnation, event.sequence))  # forks have the run too
+        return Thread(await self.store.events_of_thread(tenant, first.fact.thread))
 
     async def latest(self, count: int) -> list[tuple[ThreadSummary, list[StoredEvent]]]:
         """Read the latest threads of the log."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.agent.conversation import Conversation
-from actors.agent.loop import CallModel, CallTool, ConversationMachine, waiting
+from actors.agent.loop import ConversationMachine
+from actors.agent.turns import CallModel, CallTool, waiting
 from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
