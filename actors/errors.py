@@ -6,6 +6,7 @@ ActorError
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── CallFailed         a model call came to nothing; carries the `Problem`
 └── Divergence         today's code decides otherwise than the record says
+    └── Unreadable     the record holds what this code cannot read
 """
 
 from __future__ import annotations
@@ -46,3 +47,7 @@ class Divergence(ActorError):
         self.event = event
         self.expected = expected
         self.actual = actual
+
+
+class Unreadable(Divergence):
+    """An event of the record cannot be read by this code: damaged, or written by newer code."""

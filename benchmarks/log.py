@@ -177,7 +177,8 @@ async def record(connection: Connection, store: Store, url: str, sizes: Sizes) -
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     grown = _memory_mb() - memory
-    count = await store.pool.fetchval("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
+    (row,) = await store.rows("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
+    count = row["count"]
     assert count == sizes.recorded // sizes.envelope * sizes.envelope, f"{count} events are recorded"
     raw = await copy_raw(connection, url, count)
     return {"recorder_events_s": count / took, "raw_copy_events_s": raw, "recorder_grew_mb": grown}
@@ -278,8 +279,9 @@ def fold() -> float:
 async def cold(store: Store, threads: int) -> dict[str, float]:
     """Read one thread of 100 events among many."""
     for first in range(0, threads, 200):
-        batch = [row for n in range(first, min(first + 200, threads)) for row in rows(n, sequence=10_000_000 + n)]
-        await store.pool.copy_records_to_table("event", records=batch, columns=COLUMNS["event"])
+        batch = [line for n in range(first, min(first + 200, threads)) for line in rows(n, sequence=10_000_000 + n)]
+        async with store.transaction() as client:
+            await client.copy_records_to_table("event", records=batch, columns=COLUMNS["event"])
     times = []
     for number in range(0, threads, max(1, threads // 50)):
         began = time.perf_counter()
@@ -290,8 +292,8 @@ async def cold(store: Store, threads: int) -> dict[str, float]:
             state = machine.evolve(state, Emitted(event.fact.kind, event.fact.entity, codec.event_of(event.fact)))
         times.append(time.perf_counter() - began)
         assert len(events) == EVENTS, f"{len(events)} events"
-    total = await store.pool.fetchval("SELECT count(*) FROM event")
-    return {"cold_thread_ms": 1e3 * statistics.median(times), "log_events": total}
+    (row,) = await store.rows("SELECT count(*) FROM event")
+    return {"cold_thread_ms": 1e3 * statistics.median(times), "log_events": row["count"]}
 
 
 def verified() -> float:

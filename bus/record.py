@@ -9,7 +9,7 @@ from typing import NamedTuple
 import asyncpg
 import msgspec
 
-from bus.store import COLUMNS, OUT_OF_REACH, Rows, Store, unavailable
+from bus.store import COLUMNS, Rows, Store
 from schemas import codec
 from schemas.envelope import FORMAT, Envelope, Fact
 
@@ -45,14 +45,11 @@ async def recorded_envelopes(store: Store, after: int, until: int) -> AsyncItera
     """
     place = (0, 0)
     while True:
-        try:
-            commits = await store.pool.fetch(_COMMITS, *place, after, until, _PAGE)
-            if not commits:
-                return
-            first, place = _place(commits[0]), _place(commits[-1])
-            rows = await store.pool.fetch(_EVENTS, *first, *place)
-        except OUT_OF_REACH as error:
-            raise unavailable(error) from error
+        commits = await store.rows(_COMMITS, *place, after, until, _PAGE)
+        if not commits:
+            return
+        first, place = _place(commits[0]), _place(commits[-1])
+        rows = await store.rows(_EVENTS, *first, *place)
         facts = {key: [_fact(row) for row in group] for key, group in groupby(rows, _place)}
         for commit in commits:
             yield _recorded(commit, facts.get(_place(commit), []))
@@ -64,18 +61,10 @@ async def rewrite(store: Store, incarnation: int, sequence: int, tables: Mapping
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    try:
-        async with store.pool.acquire() as connection, connection.transaction():
-            for table in ("event", "commit"):
-                # both names are ours
-                await connection.execute(
-                    f"DELETE FROM {table} WHERE incarnation = $1 AND seq = $2",
-                    incarnation,
-                    sequence,
-                )
-                await connection.copy_records_to_table(table, records=tables[table], columns=COLUMNS[table])
-    except OUT_OF_REACH as error:
-        raise unavailable(error) from error
+    async with store.transaction() as connection:
+        for table in ("event", "commit"):  # both names are ours
+            await connection.execute(f"DELETE FROM {table} WHERE incarnation = $1 AND seq = $2", incarnation, sequence)
+            await connection.copy_records_to_table(table, records=tables[table], columns=COLUMNS[table])
 
 
 def _place(row: asyncpg.Record) -> tuple[int, int]:

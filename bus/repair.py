@@ -156,7 +156,8 @@ async def _rerecord(connection: Connection, store: Store, found: Inspection) -> 
 
 
 async def _incarnation_at(store: Store, sequence: int) -> int | None:
-    found: int | None = await store.pool.fetchval("SELECT min(incarnation) FROM commit WHERE seq >= $1", sequence)
+    (row,) = await store.rows("SELECT min(incarnation) FROM commit WHERE seq >= $1", sequence)
+    found: int | None = row["min"]
     return found
 
 

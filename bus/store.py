@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -13,11 +14,9 @@ import msgspec
 from bus.address import masked
 from bus.errors import BusError, LogDamaged, Unavailable
 from bus.migrate import migrate, migrations
-from schemas import codec
 from schemas.envelope import Fact
-from schemas.steps import StepPlan
 
-OUT_OF_REACH = (
+_OUT_OF_REACH = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -81,17 +80,6 @@ class ThreadSummary(NamedTuple):
     """Time of the last event."""
 
 
-class StoredStep(NamedTuple):
-    """One scheduler step as recorded."""
-
-    engine: str
-    """As the subject names it."""
-    epoch: str
-    n: int
-    plan: bytes
-    results: tuple[bytes, ...]
-
-
 class Batch(NamedTuple):
     """What one transaction adds: the rows, and where the cursor and the chains then stand."""
 
@@ -119,9 +107,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 class Store:
     """A pool of connections to a migrated database."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        self.pool = pool
-        """For the other readers and writers of this package."""
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str) -> None:
+        self._pool = pool
+        self.url = url
+        """Where it is: for a process that opens its own."""
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -142,18 +131,18 @@ class Store:
                 command_timeout=60,
                 server_settings={"application_name": "ostinato"},
             )
-        except OUT_OF_REACH as error:
-            raise unavailable(error) from error
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
         except asyncpg.PostgresError as error:
             raise DatabaseUnusable(f"Postgres at {masked(url)} says: {error}: mend it, or choose another") from error
-        store = cls(pool)
+        store = cls(pool, url)
         try:
             async with pool.acquire() as connection:
                 await migrate(connection, known)
         except BaseException as error:
             await store.close()
-            if isinstance(error, OUT_OF_REACH):
-                raise unavailable(error) from error
+            if isinstance(error, _OUT_OF_REACH):
+                raise _unavailable(error) from error
             raise
         return store
 
@@ -169,66 +158,51 @@ class Store:
         """Give every connection back; bounded, whatever the server does."""
         try:
             async with asyncio.timeout(2):
-                await self.pool.close()
-        except OUT_OF_REACH:
-            self.pool.terminate()
+                await self._pool.close()
+        except _OUT_OF_REACH:
+            self._pool.terminate()
 
     async def events_of_thread(self, tenant: str, thread: str) -> list[StoredEvent]:
         """Return a thread's events in the order of the log."""
-        rows = await self._fetch(
+        rows = await self.rows(
             "SELECT * FROM event WHERE tenant = $1 AND thread = $2 ORDER BY incarnation, seq, idx", tenant, thread
         )
-        return [_event(row) for row in rows]
+        return [stored_event(row) for row in rows]
 
     async def events_of_entity(self, tenant: str, kind: str, entity: str, after: int = 0) -> list[StoredEvent]:
         """Return an entity's events of versions above `after`, in order."""
-        rows = await self._fetch(
+        rows = await self.rows(
             "SELECT * FROM event WHERE tenant = $1 AND kind = $2 AND entity = $3 AND version > $4 ORDER BY version",
             tenant,
             kind,
             entity,
             after,
         )
-        return [_event(row) for row in rows]
+        return [stored_event(row) for row in rows]
 
     async def threads(self, limit: int) -> list[ThreadSummary]:
         """Return the threads with the latest events, the latest first."""
-        rows = await self._fetch(_THREADS, limit)
+        rows = await self.rows(_THREADS, limit)
         return [ThreadSummary(*row) for row in rows]
-
-    async def steps_between(self, engine: str, epoch: str, first: int, last: int) -> list[StoredStep]:
-        """Return the recorded steps `first` to `last` of a scheduler's run; those that were lost are not there."""
-        return [_step(row) for row in await self._fetch(_STEPS, engine, epoch, first, last)]
-
-    async def steps_of_request(self, request: str) -> list[StoredStep]:
-        """Return the recorded steps that computed something for the request, in order."""
-        ranges = await self._fetch(
-            "SELECT engine, epoch, first, last FROM step_request WHERE request = $1 ORDER BY engine, epoch, first",
-            request,
-        )
-        steps = [step for bounds in ranges for step in await self.steps_between(*bounds)]
-        return [step for step in steps if _serves(step, request)]
 
     async def cursor(self, name: str) -> Cursor | None:
         """Return how far a stream has been copied; None if it never was."""
-        rows = await self._fetch("SELECT name, incarnation, seq, hash FROM cursor WHERE name = $1", name)
+        rows = await self.rows("SELECT name, incarnation, seq, hash FROM cursor WHERE name = $1", name)
         return Cursor(*rows[0]) if rows else None
 
     async def heads(self) -> dict[int, tuple[int, str]]:
         """Return where each shard's chain has got: (sequence, hash)."""
-        rows = await self._fetch("SELECT shard, seq, hash FROM shard_head")
+        rows = await self.rows("SELECT shard, seq, hash FROM shard_head")
         return {row["shard"]: (row["seq"], row["hash"]) for row in rows}
 
     async def trace_message(self, sequence: int) -> bytes | None:
         """Return a recorded trace message, of the latest incarnation that used the sequence."""
-        rows = await self._fetch(
-            "SELECT payload FROM record WHERE seq = $1 ORDER BY incarnation DESC LIMIT 1", sequence
-        )
+        rows = await self.rows("SELECT payload FROM record WHERE seq = $1 ORDER BY incarnation DESC LIMIT 1", sequence)
         return rows[0]["payload"] if rows else None
 
     async def claim(self, name: str, writer: str) -> Cursor:
         """Become the only writer of a cursor, made at 0 if it is new; whoever wrote before is fenced."""
-        rows = await self._fetch(
+        rows = await self.rows(
             "INSERT INTO cursor (name, incarnation, seq, hash, writer) VALUES ($1, 1, 0, '', $2) "
             "ON CONFLICT (name) DO UPDATE SET writer = $2 RETURNING name, incarnation, seq, hash",
             name,
@@ -247,19 +221,35 @@ class Store:
             Unavailable: Postgres cannot be reached.
         """
         try:
-            async with self.pool.acquire() as connection, connection.transaction():
+            async with self.transaction() as connection:
                 if await _moved(connection, before, batch.cursor, writer):
                     await _add(connection, batch)
         except asyncpg.UniqueViolationError as error:
             raise LogDamaged(batch.cursor.name, batch.cursor.sequence, f"{error} ({error.detail})") from error
-        except OUT_OF_REACH as error:
-            raise unavailable(error) from error
 
-    async def _fetch(self, sql: str, *values: object) -> list[asyncpg.Record]:
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Give a connection on which all that is done is kept together, or none of it.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
         try:
-            rows: list[asyncpg.Record] = await self.pool.fetch(sql, *values)
-        except OUT_OF_REACH as error:
-            raise unavailable(error) from error
+            async with self._pool.acquire() as connection, connection.transaction():
+                yield connection
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
+
+    async def rows(self, sql: str, *values: object) -> list[asyncpg.Record]:
+        """Run a query.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
+        try:
+            rows: list[asyncpg.Record] = await self._pool.fetch(sql, *values)
+        except _OUT_OF_REACH as error:
+            raise _unavailable(error) from error
         return rows
 
 
@@ -293,12 +283,12 @@ async def _add(connection: Any, batch: Batch) -> None:
         )
 
 
-def unavailable(error: BaseException) -> Unavailable:
-    """Say of one of `OUT_OF_REACH` that Postgres cannot be used."""
+def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"Postgres cannot be used: {error or type(error).__name__} (is the server running?)")
 
 
-def _event(row: asyncpg.Record) -> StoredEvent:
+def stored_event(row: asyncpg.Record) -> StoredEvent:
+    """Read a row of table `event`."""
     return StoredEvent(
         row["incarnation"],
         row["seq"],
@@ -317,15 +307,6 @@ def _event(row: asyncpg.Record) -> StoredEvent:
             key=row["key_id"],
         ),
     )
-
-
-def _step(row: asyncpg.Record) -> StoredStep:
-    return StoredStep(row["engine"], row["epoch"], row["n"], row["plan"], tuple(row["results"]))
-
-
-def _serves(step: StoredStep, request: str) -> bool:
-    plan: StepPlan = codec.decode(step.plan, StepPlan)
-    return any(part.request == request for part in plan.slices)
 
 
 # hops from thread to thread along the index, so that it costs by the thread and not by the event
@@ -350,15 +331,4 @@ FROM latest, LATERAL (
     SELECT count(*) AS events, min(time) AS first FROM event
     WHERE event.tenant = latest.tenant AND event.thread = latest.thread
 ) AS totals ORDER BY latest.time DESC, latest.thread
-"""
-
-_STEPS = """
-SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan, ARRAY(
-    SELECT result.payload FROM record AS result
-    WHERE result.subject = 'step.' || $1 || '.result' AND result.producer = plan.producer AND result.n = plan.n
-    ORDER BY result.seq
-) AS results
-FROM record AS plan
-WHERE plan.subject = 'step.' || $1 || '.plan' AND plan.producer = $2 AND plan.n BETWEEN $3 AND $4
-ORDER BY plan.n, plan.seq
 """

@@ -11,11 +11,14 @@ InfraError
 │   ├── NoDataDirectory        there is none at the path
 │   └── NotRunning             no stack runs on it
 ├── AgentsNotFound             a place named with `--agents` gives no agents
+├── BundleUnusable             a bundle file cannot be read or made
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
+├── ForkUnfit                  a fork was asked for that makes no sense
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
+├── SweepFailed                a process that checks threads ended
 ├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
@@ -234,3 +237,26 @@ class NothingRecorded(InfraError):
     def __init__(self, identity: str) -> None:
         super().__init__(f"nothing recorded of {identity!r}: `ostinato replay ls` lists the threads")
         self.identity = identity
+
+
+class SweepFailed(InfraError):
+    """A process that checks threads ended."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"a process that checks threads ended ({problem}): try again, or with --jobs 1")
+
+
+class BundleUnusable(InfraError):
+    """A bundle file cannot be read or made."""
+
+    def __init__(self, path: Path, problem: str, mend: str) -> None:
+        super().__init__(f"bundle {str(path)!r}: {problem}: {mend}")
+        self.path = path
+
+
+class ForkUnfit(InfraError):
+    """A fork was asked for that makes no sense."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field

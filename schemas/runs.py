@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from schemas.commands import Command
+from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, Usage
 from schemas.wire import Wire
@@ -222,6 +222,24 @@ class RunFailed(Wire, frozen=True, tag="run.failed"):
     steps: int
 
 
+class ThreadForked(Wire, frozen=True, tag="thread.forked"):
+    """The events before this one happened in another thread; from here on this thread goes its own way.
+
+    What was under way there is not under way here: calls that go on are called anew after this.
+    """
+
+    origin: str
+    """The thread it was."""
+    at: int
+    """The number of its last event that was taken over."""
+    changes: tuple[Change, ...] = ()
+    """`model`, `prompt` and `seed` of the run from here on, or `message` or `tool_result` of the last event before."""
+    run: str = ""
+    """The run that goes on."""
+    profile: Profile | None = None
+    """What that run is from here on."""
+
+
 class OwnershipTaken(Wire, frozen=True, tag="ownership.taken"):
     """A process became the owner of a shard; every older owner is fenced from here on."""
 
@@ -249,6 +267,7 @@ Event = (
     | MemoryWritten
     | RunFinished
     | RunFailed
+    | ThreadForked
     | OwnershipTaken
 )
 """Every event a log may hold."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from actors.agent.definition import Agent
-from actors.agent.loop import CallModel, CallTool
+from actors.agent.turns import CallModel, CallTool
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.shard import Site
 from actors.tools import Tool, ToolContext
 from bus.live import Live
-from schemas.commands import Command, RunAgent
+from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
 from schemas.generation import request_id
 from schemas.messages import Message, ToolSpec
@@ -56,13 +57,13 @@ class AgentPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the agent a command names, and fix its profile."""
+        if isinstance(command.data, Fork):
+            return Asked(command, missing=self._missing(command.data.profile))
         if not isinstance(command.data, RunAgent):
             return Asked(command)  # an approval is about a run that has its profile
         agent = self._agents.get(command.data.agent)
         if agent is None:
-            known = ", ".join(sorted(self._agents))
-            message = f"no agent {command.data.agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
-            return Asked(command, missing=Problem(kind="unknown_agent", message=message, field="agent"))
+            return Asked(command, missing=self._unknown(command.data.agent))
         profile = agent.profile(command.data, self._default_model)
         if profile.model not in self._models:
             return Asked(command, missing=unknown_model(profile.model, self._models))
@@ -74,6 +75,20 @@ class AgentPerformer:
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
         return ToolResumed(effect=effect.id, attempt=effect.attempts + 1) if runs_again else None
+
+    def _missing(self, profile: Mapping[str, Any] | None) -> Problem | None:
+        """Say what the run of a fork needs and is not here."""
+        if profile is None:
+            return None
+        agent, model = str(profile.get("agent")), str(profile.get("model"))
+        if agent not in self._agents:
+            return self._unknown(agent)
+        return None if model in self._models else unknown_model(model, self._models)
+
+    def _unknown(self, agent: str) -> Problem:
+        known = ", ".join(sorted(self._agents))
+        message = f"no agent {agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
+        return Problem(kind="unknown_agent", message=message, field="agent")
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""

@@ -30,6 +30,7 @@ from schemas.runs import (
     RunFinished,
     RunQueued,
     RunStarted,
+    ThreadForked,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -110,6 +111,8 @@ def evolve(state: Conversation, emitted: Emitted) -> Conversation:
             after = replace(state, notes={**state.notes, topic: text})
         case OwnershipTaken():
             after = state
+        case ThreadForked(profile=profile):
+            after = _gone_over(state, profile)
         case _:
             after = _evolve_run(state, emitted)
     return after
@@ -132,7 +135,9 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
             after = _with(state, replace(state.runs[name], asking=None))
         case RunFinished() | RunFailed():
             after = _over(state, name, event)
-        case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten() | OwnershipTaken():
+        case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten():
+            after = state
+        case OwnershipTaken() | ThreadForked():
             after = state
         case _:
             after = _evolve_call(state, state.runs[name], event)
@@ -155,6 +160,16 @@ def _evolve_call(state: Conversation, run: Run, event: ToolEvent) -> Conversatio
             return _resolved(state, run, event)
         case _:
             assert_never(event)
+
+
+def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
+    """Leave the origin of a fork: what was under way there is not under way here, and is intended anew."""
+    run = state.runs.get(state.active or "")
+    if run is None:
+        return state
+    pending = tuple(item for item in run.pending if item.result is not None or item.waits)
+    step = run.step if run.asking is None else run.step - 1
+    return _with(state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending))
 
 
 def _with(state: Conversation, run: Run) -> Conversation:

@@ -7,53 +7,40 @@ so that a re-run of the decision names the same effects whatever finished first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import BROKEN_OFF, Conversation, Pending, Run, evolve, incoming
+from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.fork import forked
+from actors.agent.turns import (
+    Folding,
+    after_model,
+    after_tool,
+    begin_tool,
+    call_model,
+    call_tool,
+    end,
+    refuse_tool,
+    start,
+    waiting,
+)
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import Approve, Command, Deny, RunAgent
+from schemas.commands import Approve, Command, Deny, Fork, RunAgent
 from schemas.context import Context
-from schemas.messages import Message, ToolCall, misplaced_in
+from schemas.messages import misplaced_in
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
-    ApprovalRequested,
     CommandAccepted,
     CommandRefused,
-    Event,
     MemoryWritten,
-    MessageAdded,
-    ModelCalled,
     ModelFailed,
     ModelReturned,
     Problem,
-    Profile,
     RunFailed,
-    RunFinished,
     RunQueued,
-    RunStarted,
-    ToolCalled,
-    ToolFailed,
     ToolReturned,
 )
-
-
-class CallModel(Effect, frozen=True, kw_only=True):
-    """Ask the model to continue the conversation."""
-
-    called: ModelCalled
-    profile: Profile
-    messages: tuple[Message, ...]
-
-
-class CallTool(Effect, frozen=True, kw_only=True):
-    """Run a tool."""
-
-    called: ToolCalled
-    agent: str
-    notes: dict[str, str]
 
 
 class ConversationMachine:
@@ -74,15 +61,23 @@ class ConversationMachine:
         return state.refused.get(command)
 
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
-        """Take a run on, queue it behind the active one, or refuse it; or settle whether a waiting tool may run."""
+        """Take a run on, queue it or refuse it; settle whether a waiting tool may run; or begin as a fork."""
         command = asked.command
-        if isinstance(command.data, Approve | Deny):
-            return _settle(state, command, command.data)
+        match command.data:
+            case Approve() | Deny() as answer:
+                return _settle(state, command, answer)
+            case Fork() as fork:
+                return forked(state, command, fork, asked.missing)
+            case _:
+                return self._taken_on(state, asked, context)
+
+    def _taken_on(self, state: Conversation, asked: Asked, context: Context) -> Decision:
+        command = asked.command
         problem = asked.missing or _unfit(state, command) or _held_up(state, command)
         if problem is not None or asked.profile is None:
             problem = problem or Problem(kind="unknown_agent", message="no such agent", field="agent")
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
-        folding = _Folding(state)
+        folding = Folding(state)
         folding.emit("thread", state.thread, CommandAccepted(command=command))
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
@@ -90,24 +85,24 @@ class ConversationMachine:
         if state.active is not None:
             folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
             return folding.decision()
-        _start(folding, command, profile)
+        start(folding, command, profile)
         return folding.decision()
 
     def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         """Go on with the run after a result."""
         run = state.runs[result.entity]
-        folding = _Folding(state)
+        folding = Folding(state)
         match result.event:
             case ModelReturned() as answer:
-                _after_model(folding, run, answer)
+                after_model(folding, run, answer)
             case ModelFailed(problem=problem):
-                _end(folding, run, RunFailed(problem=problem, steps=run.step))
+                end(folding, run, RunFailed(problem=problem, steps=run.step))
             case ToolReturned(writes=writes):
                 for write in writes:
                     folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
-                _after_tool(folding, run)
+                after_tool(folding, run)
             case _:
-                _after_tool(folding, run)
+                after_tool(folding, run)
         return folding.decision()
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
@@ -116,27 +111,10 @@ class ConversationMachine:
         if run is None:
             return []
         if run.asking is not None:
-            return [_call_model(state, run, run.asking)]
+            return [call_model(state, run, run.asking)]
         begun = [item for item in run.pending if item.result is None and not item.waits]
-        calls = ((_call_tool(state, run, item.effect, item.call), item.attempts) for item in begun)
+        calls = ((call_tool(state, run, item.effect, item.call), item.attempts) for item in begun)
         return [replace(call, attempts=attempts) for call, attempts in calls]
-
-
-class _Folding:
-    """Collects events, folding each at once so that the next sees it."""
-
-    def __init__(self, state: Conversation) -> None:
-        self.state = state
-        self.events: list[Emitted] = []
-        self.effects: list[Effect] = []
-
-    def emit(self, kind: str, entity: str, event: Event) -> None:
-        emitted = Emitted(kind, entity, event)
-        self.events.append(emitted)
-        self.state = evolve(self.state, emitted)
-
-    def decision(self) -> Decision:
-        return Decision(self.events, self.effects)
 
 
 def _unfit(state: Conversation, command: Command) -> Problem | None:
@@ -171,96 +149,6 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     return Problem(kind="invalid", message=message, field="thread")
 
 
-def _start(folding: _Folding, command: Command, profile: Profile) -> None:
-    for message in incoming(command):
-        folding.emit("thread", folding.state.thread, MessageAdded(message=message))
-    folding.emit("run", command.id, RunStarted(profile=profile))
-    _ask_model(folding, command.id)
-
-
-def _ask_model(folding: _Folding, name: str) -> None:
-    state = folding.state
-    run = state.runs[name]
-    step = run.step + 1
-    called = ModelCalled(
-        effect=f"{name}-{step}-m",
-        model=run.profile.model,
-        step=step,
-        seen=len(state.messages),
-        prefix=state.prefix,
-        sampling=run.profile.sampling,
-        traceparent=state.commands[name].traceparent,
-    )
-    folding.emit("run", name, called)
-    folding.effects.append(_call_model(folding.state, run, called))
-
-
-def _call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
-    seen = state.messages[: called.seen]
-    return CallModel(
-        called.effect, "run", run.id, called.traceparent, called=called, profile=run.profile, messages=seen
-    )
-
-
-def _call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> CallTool:
-    binding = next(tool for tool in run.profile.tools if tool.name == call.name)
-    called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
-    trace = state.commands[run.id].traceparent
-    agent, notes = run.profile.agent, dict(state.notes)
-    return CallTool(effect, "run", run.id, trace, called=called, agent=agent, notes=notes)
-
-
-def _after_model(folding: _Folding, run: Run, answer: ModelReturned) -> None:
-    if answer.finish_reason in BROKEN_OFF:
-        message = f"the model's answer was broken off ({answer.finish_reason})"
-        _end(folding, run, RunFailed(problem=Problem(kind="engine", message=message), steps=run.step))
-        return
-    if not answer.tool_calls:
-        reason: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
-        finished = RunFinished(text=answer.text, steps=run.step, usage=run.usage, finish_reason=reason)
-        _end(folding, run, finished)
-        return
-    if run.step >= run.profile.max_steps:
-        message = f"the agent still wanted tools after {run.step} model calls (max_steps)"
-        _end(folding, run, RunFailed(problem=Problem(kind="max_steps", message=message), steps=run.step))
-        return
-    for index, call in enumerate(answer.tool_calls):
-        _after_wish(folding, run, f"{run.id}-{run.step}-t{index}", call)
-    _after_tool(folding, run)
-
-
-def _after_wish(folding: _Folding, run: Run, effect: str, call: ToolCall) -> None:
-    """Call the tool that the model wants, ask whether it may be called, or tell the model why not."""
-    tools = {tool.name: tool for tool in run.profile.tools}
-    command = folding.state.commands[run.id].data
-    if call.name not in tools:
-        known = ", ".join(tools) or "none"
-        _refuse_tool(folding, run, effect, call, f"no tool named {call.name!r} (tools: {known})")
-    elif not tools[call.name].approval:
-        _begin_tool(folding, run, effect, call)
-    elif isinstance(command, RunAgent) and command.approvals == "refuse":
-        message = f"{call.name!r} needs a person's approval, which cannot be asked for here"
-        _refuse_tool(folding, run, effect, call, message)
-    else:
-        folding.emit("run", run.id, ApprovalRequested(effect=effect, call=call))
-
-
-def _begin_tool(folding: _Folding, run: Run, effect: str, call: ToolCall) -> None:
-    begun = _call_tool(folding.state, run, effect, call)
-    folding.emit("run", run.id, begun.called)
-    folding.effects.append(begun)
-
-
-def _refuse_tool(folding: _Folding, run: Run, effect: str, call: ToolCall, why: str) -> None:
-    folding.emit("run", run.id, ToolFailed(effect=effect, call_id=call.id, content=f"error: {why}"))
-
-
-def waiting(state: Conversation) -> tuple[Pending, ...]:
-    """List the tool calls of the active run that wait for approval."""
-    run = state.runs.get(state.active or "")
-    return () if run is None else tuple(item for item in run.pending if item.waits and item.result is None)
-
-
 def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Decision:
     """Let the call run, or tell the model that it may not; the first answer counts."""
     item = next((item for item in waiting(state) if item.effect == data.effect), None)
@@ -270,31 +158,15 @@ def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Deci
         problem = Problem(kind="invalid", message=message, field="effect")
         return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
     run = state.runs[state.active]
-    folding = _Folding(state)
+    folding = Folding(state)
     folding.emit("thread", state.thread, CommandAccepted(command=command))
     match data:
         case Approve():
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
-            _begin_tool(folding, run, item.effect, item.call)
+            begin_tool(folding, run, item.effect, item.call)
         case Deny(reason=reason):
             folding.emit("run", run.id, ApprovalDenied(effect=item.effect, by=command.source, reason=reason))
             why = f"the call of {item.call.name!r} was not approved" + (f": {reason}" if reason else "")
-            _refuse_tool(folding, run, item.effect, item.call, why)
-            _after_tool(folding, run)
+            refuse_tool(folding, run, item.effect, item.call, why)
+            after_tool(folding, run)
     return folding.decision()
-
-
-def _after_tool(folding: _Folding, run: Run) -> None:
-    """Ask the model again once every result of the step is in."""
-    run = folding.state.runs[run.id]
-    done = run.answer is not None and len(run.pending) == len(run.answer.tool_calls)
-    if done and all(item.result is not None for item in run.pending):
-        _ask_model(folding, run.id)
-
-
-def _end(folding: _Folding, run: Run, event: RunFinished | RunFailed) -> None:
-    """End the run and start the next in the queue."""
-    folding.emit("run", run.id, event)
-    if folding.state.queue:
-        name = folding.state.queue[0]
-        _start(folding, folding.state.commands[name], folding.state.runs[name].profile)

@@ -12,7 +12,7 @@ from typing import Literal
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
-from schemas.commands import Approve, Command, CommandData, Deny, Generate, RunAgent
+from schemas.commands import Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
 from schemas.messages import Message
 from schemas.times import rfc3339
 
@@ -71,6 +71,13 @@ def approval_command(thread: str, answer: Approve | Deny, tenant: str = "default
     """Make the command that settles whether a waiting tool call may run."""
     verb = "approve" if isinstance(answer, Approve) else "deny"
     return _command(SystemIds().new("a"), tenant, "agent", thread, verb, answer)
+
+
+def fork_command(fork: Fork, thread: str | None, tenant: str = "default") -> Command:
+    """Make the command that begins a thread as a fork."""
+    ids = SystemIds()
+    where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
+    return _command(ids.new("f"), tenant, "agent", where, "fork", fork)
 
 
 def unicode_text(given: str) -> str:

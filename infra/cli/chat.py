@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from actors.agent.conversation import Pending
-from actors.agent.loop import ConversationMachine, waiting
+from actors.agent.loop import ConversationMachine
+from actors.agent.turns import waiting
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from infra.access import runtime_of
-from infra.cli import replay
 from infra.cli.asking import (
     Partner,
     agent_command,
@@ -30,6 +30,7 @@ from infra.cli.asking import (
     unicode_text,
 )
 from infra.cli.hints import chat_on
+from infra.cli.replay import show
 from infra.cli.session import Session, session
 from infra.cli.speech import Speech
 from infra.cli.terminal import printable, prompt, style_for
@@ -147,8 +148,10 @@ class Chat:
             sys.stdout.write("nothing was said yet\n")
             return
         self._until_recorded()
-        replay.main(
-            argparse.Namespace(verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False)
+        show.main(
+            argparse.Namespace(
+                verb="show", id=identity, tenant=_TENANT, data=self._data, steps=steps, json=False, bundle=None
+            )
         )
 
     def under_way(self) -> str:

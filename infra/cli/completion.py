@@ -120,7 +120,7 @@ def _values(action: argparse.Action, place: Place) -> Sequence[str]:
         return list(_SCRIPTS)
     if action.choices is not None:
         return [str(choice) for choice in action.choices]
-    if action.dest in {"thread", "id", "ids"}:
+    if action.dest in {"thread", "id", "ids", "a", "b"}:
         return list(_threads(_data(place)))
     if action.dest in {"agent", "partner"}:
         return _partners(_data(place))

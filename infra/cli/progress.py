@@ -1,4 +1,4 @@
-"""What is being waited for while the stack starts: one line that ticks in a terminal, plain lines elsewhere."""
+"""What is being waited for: one line that ticks or fills in a terminal, plain lines or nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _LONG_S = 1.0
 _LAST = "ready"
 _APART_S = 10.0
 """Least time between two notes where lines cannot be drawn again."""
+_FRAME_S = 0.1
+_BAR = 40
 
 
 class StageLine:
@@ -127,3 +129,55 @@ def _fitted(parts: Sequence[str]) -> str:
         if len(line) <= width:
             return line
     return "starting …"[:width]
+
+
+class Bar:
+    """How much of something countable is done: one line that fills in a terminal, nothing elsewhere.
+
+    A context manager: leaving it takes the line away.
+    """
+
+    def __init__(self, output: TextIO, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make the bar.
+
+        Args:
+            output: where to show it.
+            what: what is being done, in a word.
+            clock: seconds; the line is drawn again a few times in each.
+        """
+        self._output = output
+        self._what = what
+        self._clock = clock
+        self._redraws = redraws(output)
+        self._style = style_for(output)
+        self._drawn: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are done."""
+        now = self._clock()
+        if not self._redraws or (self._drawn is not None and now - self._drawn < _FRAME_S and done < total):
+            return
+        self._drawn = now
+        width = shutil.get_terminal_size().columns - 1
+        share = done / total if total else 1.0
+        end = f" {share:4.0%}  {note}".rstrip()
+        room = min(_BAR, width - len(self._what) - len(end) - 1)
+        full = round(max(room, 0) * share)
+        line = f"{self._what} {'█' * full}{'░' * (max(room, 0) - full)}{end}"[:width]
+        self._output.write("\r\x1b[K" + self._style.aside(line))
+        self._output.flush()
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can be written."""
+        if self._drawn is not None:
+            self._output.write("\r\x1b[K")
+            self._output.flush()
+            self._drawn = None

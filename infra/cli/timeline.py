@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from bus.store import StoredEvent, StoredStep, ThreadSummary
+from bus.steps import StoredStep
+from bus.store import StoredEvent, ThreadSummary
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
-from schemas.commands import Approve, Command, Deny, Generate, RunAgent
+from schemas.commands import Approve, Command, Deny, Fork, Generate, RunAgent
 from schemas.generation import request_id
 from schemas.runs import (
     ApprovalDenied,
@@ -28,6 +29,7 @@ from schemas.runs import (
     RunFinished,
     RunQueued,
     RunStarted,
+    ThreadForked,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -37,13 +39,15 @@ from schemas.runs import (
 from schemas.steps import StepPlan, StepResult
 from schemas.times import rfc3339
 
-_WIDTH = 100
-_PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
+WIDTH = 100
+PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
 
 
 class Line(msgspec.Struct, frozen=True):
     """One event, told."""
 
+    number: int
+    """Which event of its thread, from 1: what `fork --at` takes and `diff` names."""
     place: str
     """`<sequence>/<index>` in the log."""
     time: str
@@ -68,20 +72,25 @@ class Line(msgspec.Struct, frozen=True):
         """Write it for a terminal."""
         latency = "" if self.latency_s is None else f"{self.latency_s * 1000:.0f} ms"
         summary = printable(self.summary).replace("\n", " ")
-        summary = summary if len(summary) <= _WIDTH else summary[: _WIDTH - 1] + "…"
+        summary = summary if len(summary) <= WIDTH else summary[: WIDTH - 1] + "…"
         end = f"{self.kind:<18} {latency:>9} {self.tokens:>12}  {summary}".rstrip()
-        if self.kind in _PROBLEMS:
+        if self.kind in PROBLEMS:
             end = style.problem(end)
         elif self.kind.startswith("tool."):
             end = style.aside(end)
-        return f"{self.at_s:>9.3f}s  {style.name(f'{printable(self.actor):<14}')} {end}"
+        return f"{self.number:>4} {self.at_s:>9.3f}s  {style.name(f'{printable(self.actor):<14}')} {end}"
 
 
-def lines(events: Sequence[StoredEvent]) -> list[Line]:
-    """Tell a thread's events, in order."""
+def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -> list[Line]:
+    """Tell a thread's events, in order.
+
+    Args:
+        events: all of a thread's, or some.
+        numbers: which of the thread's they are; all, unless given.
+    """
     began: dict[str, int] = {}
     told = []
-    for stored in events:
+    for number, stored in zip(numbers or range(1, len(events) + 1), events, strict=True):
         event = codec.event_of(stored.fact)
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
@@ -90,9 +99,10 @@ def lines(events: Sequence[StoredEvent]) -> list[Line]:
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
-        actor, summary = _told(event)
+        actor, summary = told_of(event)
         told.append(
             Line(
+                number=number,
                 place=f"{stored.sequence}/{stored.idx}",
                 time=rfc3339(stored.time),
                 at_s=(stored.time - events[0].time) / 1e6,
@@ -101,7 +111,7 @@ def lines(events: Sequence[StoredEvent]) -> list[Line]:
                 entity=stored.fact.entity,
                 version=stored.fact.version,
                 summary=summary,
-                tokens=_tokens(event),
+                tokens=tokens_of(event),
                 latency_s=latency,
                 effect=effect,
                 request=request_id(stored.fact.tenant, stored.fact.thread, effect) if effect else None,
@@ -111,7 +121,7 @@ def lines(events: Sequence[StoredEvent]) -> list[Line]:
     return told
 
 
-def _tokens(event: Event) -> str:
+def tokens_of(event: Event) -> str:
     if not isinstance(event, ModelReturned | RunFinished):
         return ""
     used = event.usage
@@ -119,7 +129,7 @@ def _tokens(event: Event) -> str:
     return f"{used.prompt_tokens}{cached}+{used.completion_tokens}"
 
 
-def _told(event: Event) -> tuple[str, str]:
+def told_of(event: Event) -> tuple[str, str]:
     """Say who did it, and what in one line."""
     match event:
         case CommandAccepted(command=command):
@@ -130,6 +140,9 @@ def _told(event: Event) -> tuple[str, str]:
             return message.role, repr(message.content)
         case MemoryWritten(topic=topic, text=text):
             return "memory", f"{topic!r} = {text!r}"
+        case ThreadForked(origin=origin, at=at, changes=changes):
+            changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)
+            return "fork", f"up to here event 1 to {at} of {origin}{', ' if changed else ''}{changed}"
         case _:
             return _told_of_run(event)
 
@@ -140,6 +153,8 @@ def _asked_for(command: Command) -> str:
             return f"run {agent}"
         case Generate(model=model):
             return f"ask {model}"
+        case Fork(origin=origin, at=at):
+            return f"fork {origin} at event {at}"
         case Approve(effect=effect) | Deny(effect=effect):
             return f"{command.verb} {effect}"
 
@@ -206,7 +221,7 @@ class ThreadLine(msgspec.Struct, frozen=True):
 
     def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
-        said = self.said if len(self.said) <= _WIDTH // 2 else self.said[: _WIDTH // 2 - 1] + "…"
+        said = self.said if len(self.said) <= WIDTH // 2 else self.said[: WIDTH // 2 - 1] + "…"
         turns, events = _noun("turn", self.turns), _noun("event", self.events)
         counts = f"{self.turns:>3} {turns:<5} {self.events:>4} {events:<6}"
         return (
@@ -220,7 +235,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     for stored in events:
         event = codec.event_of(stored.fact)
         if isinstance(event, CommandAccepted | CommandRefused):
-            turns += 1
+            turns += not isinstance(event.command.data, Fork)
             if isinstance(event.command.data, Generate):
                 said = event.command.data.messages[-1].content if event.command.data.messages else ""
         elif isinstance(event, MessageAdded):

@@ -14,6 +14,7 @@ import pytest
 from bus.connection import Connection
 from bus.errors import BusError, LogDamaged
 from bus.recorder import Lag, Recorder
+from bus.steps import steps_between, steps_of_request
 from bus.store import RecorderFenced, Store
 from bus.streams import EV, TRACE, ensure_streams
 from schemas import codec
@@ -207,7 +208,7 @@ async def test_the_steps_that_served_a_request_are_found(history: Any, connectio
     await history.step(4, ["g1"])
     await history.step(1, ["g1"], epoch="epoch2")
     await record(connection, store, "rec2")
-    steps = await store.steps_of_request("g1")
+    steps = await steps_of_request(store, "g1")
     assert [(step.engine, step.epoch, step.n) for step in steps] == [
         ("tiny", "epoch1", 1),
         ("tiny", "epoch1", 2),
@@ -216,8 +217,8 @@ async def test_the_steps_that_served_a_request_are_found(history: Any, connectio
     ]
     assert codec.decode(steps[1].plan, StepPlan).n == 2
     assert len(steps[1].results) == 1
-    assert [step.n for step in await store.steps_between("tiny", "epoch1", 2, 3)] == [2, 3]
-    assert await store.steps_of_request("nobody") == []
+    assert [step.n for step in await steps_between(store, "tiny", "epoch1", 2, 3)] == [2, 3]
+    assert await steps_of_request(store, "nobody") == []
 
 
 async def test_frames_and_what_cannot_be_read_are_kept_in_the_trace(
@@ -263,7 +264,7 @@ async def test_a_trace_that_lost_its_tail_begins_a_new_incarnation(
         (1, 8),
         (2, 2 * again),
     ]
-    assert [step.n for step in await store.steps_of_request("g2")] == list(range(1, 1 + again))
+    assert [step.n for step in await steps_of_request(store, "g2")] == list(range(1, 1 + again))
     await history.step(99, ["g3"])
     await record(connection, store, "rec3")
     assert await rows(database, "SELECT max(incarnation), count(*) FROM record") == [(2, 10 + 2 * again)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.commands import Command, Generate, RunAgent
+from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
@@ -28,6 +28,7 @@ from schemas.runs import (
     RunFinished,
     RunQueued,
     RunStarted,
+    ThreadForked,
     ToolBinding,
     ToolCalled,
     ToolFailed,
@@ -115,6 +116,7 @@ EXAMPLES: tuple[Event, ...] = (
     MemoryWritten(topic="colour", text="blue"),
     RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20, completion_tokens=7), finish_reason="length"),
     RunFailed(problem=_PROBLEM, steps=8),
+    ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
 )
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
+import subprocess
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import asyncpg
 import nats
@@ -15,7 +19,7 @@ import pytest
 
 from schemas import codec
 from schemas.steps import StepPlan
-from tests.system.conftest import UpProcess, ask, chat, records
+from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records
 
 pytestmark = pytest.mark.servers
 
@@ -180,3 +184,62 @@ def test_an_unknown_id_is_a_clear_error(stack: UpProcess) -> None:
     assert done.returncode == 1
     assert "nothing-like-it" in done.stderr
     assert "replay ls" in done.stderr
+
+
+def test_diff_finds_two_threads_that_did_the_same_alike_and_names_what_differs(stack: UpProcess) -> None:
+    questions = ("What is 14 plus 3?", "What is 14 plus 3?", "What is 14 plus 4?")
+    a, b, other = (chat(stack, ask(question)).headers["X-Ostinato-Thread"] for question in questions)
+    wait_until_recorded(stack)
+    same = stack.cli("replay", "diff", a, b)
+    assert (same.returncode, same.stderr) == (0, ""), same.stdout
+    differs = stack.cli("replay", "diff", a, other)
+    assert differs.returncode == 1
+    assert "first difference: event 1 (command.accepted)" in differs.stdout
+    assert "14 plus 3" in differs.stdout
+    first = json.loads(stack.cli("replay", "diff", a, other, "--json").stdout.splitlines()[0])
+    assert first["first"]["fields"][0]["b"] == "What is 14 plus 4?"
+    assert stack.cli("replay", "diff", a, "nothing-like-it").returncode == 2
+
+
+def test_a_bundle_is_redacted_unless_said_otherwise_and_is_read_beside_the_log(
+    stack: UpProcess, tmp_path: Path
+) -> None:
+    thread = chat(stack, ask("What is 17 times 3?")).headers["X-Ostinato-Thread"]
+    wait_until_recorded(stack)
+    before = stack.cli("replay", "ls", "--json", "--limit", "1000").stdout
+    redacted, whole = str(tmp_path / "redacted.jsonl.gz"), str(tmp_path / "Whole.jsonl")
+    done = stack.cli("replay", "export", thread, "-o", redacted)
+    assert "redacted" in done.stderr
+    assert "17 times 3" not in gzip.decompress(Path(redacted).read_bytes()).decode()
+    assert "NOT redacted" in stack.cli("replay", "export", "--all", "--no-redact", "-o", whole).stderr
+    assert "17 times 3" in stack.cli("replay", "show", thread, "--bundle", whole).stdout
+    refused = stack.cli("replay", "verify", thread, "--bundle", redacted)
+    assert refused.returncode == 1
+    assert "--no-redact" in refused.stdout
+    assert stack.cli("replay", "verify", "--all", "--bundle", whole).returncode == 0
+    assert "kept beside the log as 'whole'" in stack.cli("replay", "import", whole).stdout
+    assert stack.cli("replay", "import", whole).returncode == 1
+    assert stack.cli("replay", "import", whole, "--replace").returncode == 0
+    assert stack.cli("replay", "verify", f"whole:{thread}").returncode == 0
+    assert stack.cli("replay", "diff", f"whole:{thread}", thread).returncode == 0
+    assert stack.cli("replay", "ls", "--json", "--limit", "1000").stdout == before
+    assert stack.cli("replay", "export", "-o", whole).returncode == 2
+
+
+def test_tail_tells_each_event_as_it_is_committed_and_ends_quietly(stack: UpProcess) -> None:
+    command = [*OSTINATO, "replay", "tail", "run.finished", "--json", "--data", str(stack.data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tail:
+        timer = threading.Timer(60, tail.kill)
+        timer.start()
+        try:
+            assert tail.stdout is not None
+            assert tail.stderr is not None
+            assert "following what is committed" in tail.stderr.readline()
+            thread = chat(stack, ask("What is 11 plus 2?")).headers["X-Ostinato-Thread"]
+            told = next(line for line in map(json.loads, tail.stdout) if line["thread"] == thread)
+            tail.send_signal(signal.SIGINT)
+            assert (tail.wait(), tail.stderr.read()) == (130, "")
+        finally:
+            timer.cancel()
+    assert told["kind"] == "run.finished"
+    assert "13" in told["summary"]

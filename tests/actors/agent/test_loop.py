@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.agent.conversation import Conversation
-from actors.agent.loop import CallModel, CallTool, ConversationMachine, waiting
+from actors.agent.loop import ConversationMachine
+from actors.agent.turns import CallModel, CallTool, waiting
 from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
@@ -57,9 +58,10 @@ PROFILE = Profile(
 class World:
     """A thread's log and state, moved on by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, thread: str = "t1") -> None:
+        self.thread = thread
         self.log: list[Recorded] = []
-        self.state: Conversation = MACHINE.initial("acme", "t1")
+        self.state: Conversation = MACHINE.initial("acme", thread)
         self.open: dict[str, Effect] = {}
         self.begun: Counter[str] = Counter()
         self._versions: Counter[tuple[str, str]] = Counter()
@@ -67,7 +69,7 @@ class World:
 
     def ask(self, command: str, profile: Profile | None = PROFILE, **data: Any) -> list[Event]:
         asked = Command(
-            id=command, tenant="acme", kind="agent", thread="t1", verb="run", data=RunAgent(agent="demo", **data)
+            id=command, tenant="acme", kind="agent", thread=self.thread, verb="run", data=RunAgent(agent="demo", **data)
         )
         if MACHINE.answered(self.state, command) is not None:
             return []
@@ -77,7 +79,7 @@ class World:
     def settle(self, name: str, data: Approve | Deny) -> list[Event]:
         """Send an answer about a tool call that waits for approval, as a client would."""
         verb = "approve" if isinstance(data, Approve) else "deny"
-        command = Command(id=name, tenant="acme", kind="agent", thread="t1", verb=verb, data=data, source="cli")
+        command = Command(id=name, tenant="acme", kind="agent", thread=self.thread, verb=verb, data=data, source="cli")
         if MACHINE.answered(self.state, name) is not None:
             return []
         return self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
@@ -94,13 +96,13 @@ class World:
         self.open = {effect.id: effect for effect in MACHINE.open_effects(self.state)}
 
     def refolded(self) -> Conversation:
-        state = MACHINE.initial("acme", "t1")
+        state = MACHINE.initial("acme", self.thread)
         for item in self.log:
             state = MACHINE.evolve(state, Emitted(item.kind, item.entity, item.event()))
         return state
 
     def verified(self) -> None:
-        assert verify(MACHINE, "acme", "t1", self.log).events == len(self.log)
+        assert verify(MACHINE, "acme", self.thread, self.log).events == len(self.log)
 
     def events(self, *kinds: type[Any]) -> list[Any]:
         return [event for event in (item.event() for item in self.log) if isinstance(event, kinds)]

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from infra.cli.progress import StageLine
+from infra.cli.progress import Bar, StageLine
 
 GROUPS = (("model",), ("servers",), ("ready",))
 
@@ -60,3 +60,27 @@ def test_a_terminal_shows_the_note_in_place_of_the_stage_until_that_is_done(monk
     assert drawn[1] == "starting: model … 0s"
     assert drawn[2] == "starting: downloading a/b: 7 of 25 MB … 3s"
     assert drawn[3] == "starting: model 4.0s  servers … 3s"
+
+
+def test_a_bar_fills_in_a_terminal_and_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    output, clock = Terminal(), Seconds()
+    with Bar(output, "verifying", clock) as bar:
+        bar(0, 4)
+        bar(1, 4, "too soon to be drawn")
+        clock.now = 1.0
+        bar(1, 4, "9 threads")
+        bar(4, 4)
+    drawn = output.getvalue().split("\r\x1b[K")
+    assert [line.count("█") for line in drawn[1:-1]] == [0, 10, 40]
+    assert "25%  9 threads" in drawn[2]
+    assert drawn[-1] == ""
+
+
+def test_a_bar_is_nothing_where_lines_cannot_be_drawn_again() -> None:
+    output = io.StringIO()
+    with Bar(output, "verifying") as bar:
+        bar(1, 2)
+    assert output.getvalue() == ""

@@ -210,7 +210,7 @@ def test_an_output_that_takes_nothing_is_no_traceback(redirection: str, code: in
 
 def test_problems_of_a_timeline_are_red_and_tools_dim() -> None:
     def line(kind: str) -> str:
-        at = Line("1/0", "", 0.5, "tool", kind, "r", 1, "a\x1b[2Jb\nc", "", None, None, None, msgspec.Raw(b"{}"))
+        at = Line(7, "1/0", "", 0.5, "tool", kind, "r", 1, "a\x1b[2Jb\nc", "", None, None, None, msgspec.Raw(b"{}"))
         return at.text(Style(True))
 
     assert "\x1b[31mtool.failed" in line("tool.failed")

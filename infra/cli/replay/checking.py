@@ -1,0 +1,87 @@
+"""One thread checked: its decisions made again and compared, and the outcome as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from actors.agent.loop import ConversationMachine
+from actors.errors import Divergence, Unreadable
+from actors.runtime.machine import Machine
+from actors.runtime.replay import Recorded, verify
+from actors.serving.generation import GenerationMachine
+from bus.store import StoredEvent
+
+
+class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of checking a thread."""
+
+    thread: str
+    ok: bool
+    state: Literal["same", "differs", "unreadable", "redacted"]
+    tenant: str
+    events: int
+    decisions: int = 0
+    open: tuple[str, ...] = ()
+    """Effects without a result."""
+    place: str = ""
+    """Of the first event that differs or cannot be read, `<sequence>/<index>`."""
+    event: str = ""
+    expected: str = ""
+    actual: str = ""
+
+
+def check(events: Sequence[StoredEvent]) -> Checked:
+    """Decide again what a thread's events say was decided; whatever is wrong with them is the outcome."""
+    first = events[0].fact
+    machine: Machine[Any] = GenerationMachine() if first.kind == "generation" else ConversationMachine()
+    try:
+        verdict = verify(machine, first.tenant, first.thread, [_recorded(event) for event in events])
+    except Divergence as found:
+        return Checked(
+            thread=first.thread,
+            ok=False,
+            state="unreadable" if isinstance(found, Unreadable) else "differs",
+            tenant=first.tenant,
+            events=len(events),
+            place=found.place,
+            event=found.event,
+            expected=found.expected,
+            actual=found.actual,
+        )
+    except Exception as error:  # noqa: BLE001  events that nobody ever decided may break the fold: that thread alone
+        return Checked(
+            thread=first.thread,
+            ok=False,
+            state="unreadable",
+            tenant=first.tenant,
+            events=len(events),
+            place=f"{events[0].sequence}/{events[0].idx}",
+            event=first.type,
+            expected="events that follow from one another",
+            actual=f"some that break the fold: {error!r}",
+        )
+    return Checked(first.thread, True, "same", first.tenant, len(events), verdict.decisions, verdict.open)
+
+
+def unchecked(events: Sequence[StoredEvent]) -> Checked:
+    """Say that a thread's texts were redacted: what was decided depends on them, so nothing can be decided again."""
+    first = events[0].fact
+    return Checked(first.thread, False, "redacted", first.tenant, len(events))
+
+
+def _recorded(event: StoredEvent) -> Recorded:
+    fact = event.fact
+    return Recorded(
+        f"{event.sequence}/{event.idx}",
+        event.time,
+        fact.kind,
+        fact.entity,
+        fact.version,
+        fact.type,
+        bytes(fact.payload),
+        fact.cause,
+        event.sequence,
+    )

@@ -1,0 +1,74 @@
+"""`ostinato replay ls` and `show`: list threads, and tell what happened in one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from bus.steps import steps_of_request
+from bus.store import Store, StoredEvent
+from infra.cli.replay.printing import say, say_json
+from infra.cli.replay.source import RecordedThreads, Source, source
+from infra.cli.terminal import style_for
+from infra.cli.timeline import Line, StepLine, lines, step_lines, summary
+from infra.errors import NothingRecorded
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run one verb."""
+    return asyncio.run(_ls(options) if options.verb == "ls" else _show(options))
+
+
+async def _ls(options: argparse.Namespace) -> int:
+    async with source(options) as threads:
+        found = [summary(*thread) for thread in await threads.latest(options.limit)]
+    for line in found:
+        if options.json:
+            say_json(line)
+        else:
+            say(line.text(style_for(sys.stdout)))
+    if not found and not options.json:
+        say('nothing recorded yet: say something to an agent first (`ostinato run demo "Hello"`)')
+    return 0
+
+
+async def _show(options: argparse.Namespace) -> int:
+    async with source(options) as threads:
+        found = await _find(threads, options.tenant, options.id)
+        for line in lines([event for _, event in found], [number for number, _ in found]):
+            _show_line(line, options)
+            if options.steps and line.kind == "model.returned" and isinstance(threads, RecordedThreads):
+                await _show_steps(threads.store, line, options)
+    return 0
+
+
+def _show_line(line: Line | StepLine, options: argparse.Namespace) -> None:
+    if options.json:
+        say_json(line)
+    else:
+        say(line.text(style_for(sys.stdout)))
+
+
+async def _show_steps(store: Store, line: Line, options: argparse.Namespace) -> None:
+    assert line.request is not None
+    for step in step_lines(line.request, await steps_of_request(store, line.request)):
+        _show_line(step, options)
+
+
+async def _find(threads: Source, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:
+    """Return the events of a thread, or of one run in its thread, with their numbers in the thread.
+
+    Raises:
+        NothingRecorded: there is neither.
+    """
+    try:
+        return [*enumerate((await threads.thread(tenant, identity)).events, start=1)]
+    except NothingRecorded:
+        whole = (await threads.run(tenant, identity)).events
+    mine = {event.fact.cause for event in whole if event.fact.entity == identity} | {identity}
+    return [
+        (number, event)
+        for number, event in enumerate(whole, start=1)
+        if event.fact.entity == identity or event.fact.cause in mine
+    ]
