@@ -15,7 +15,7 @@ from bus.store import Store, StoredEvent
 from bus.sweep import spans, threads_of
 from infra.access import recorded
 from infra.bundles import Bundle, BundleWriter
-from infra.cli.replay.printing import say, say_json
+from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads
 from infra.redaction import Redactor
 

@@ -11,7 +11,7 @@ from bus.errors import BadSubject
 from infra.access import runtime_of
 from infra.cli.asking import fork_command, unicode_text
 from infra.cli.hints import chat_on, on_data, program
-from infra.cli.replay.printing import say_json
+from infra.cli.printing import say_json
 from infra.cli.replay.source import source
 from infra.cli.session import session
 from infra.cli.speech import Speech

@@ -8,7 +8,7 @@ import sys
 
 from bus.steps import steps_of_request
 from bus.store import Store, StoredEvent
-from infra.cli.replay.printing import say, say_json
+from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads, Source, source
 from infra.cli.terminal import style_for
 from infra.cli.timeline import Line, StepLine, lines, step_lines, summary

@@ -14,7 +14,7 @@ from bus.connection import Connection
 from bus.log import Stored
 from bus.tail import commits, last_sequence
 from infra.access import runtime_of
-from infra.cli.replay.printing import say, say_json
+from infra.cli.printing import say, say_json
 from infra.cli.terminal import Style, printable, style_for
 from infra.cli.timeline import PROBLEMS, WIDTH, tokens_of, told_of
 from schemas import codec

@@ -14,7 +14,7 @@ import msgspec
 
 from infra.cli.progress import Bar
 from infra.cli.replay.checking import Checked, check, unchecked
-from infra.cli.replay.printing import say, say_json
+from infra.cli.printing import say, say_json
 from infra.cli.replay.source import BundledThreads, RecordedThreads, source
 from infra.cli.replay.sweeping import Progress, sweep
 from infra.cli.terminal import printable, style_for
