@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from bus.store import StoredEvent
-from infra.cli.replay.difference import Event, Row, beside, comparable
 from infra.cli.printing import say, say_json
+from infra.cli.replay.difference import Event, Row, beside, comparable
 from infra.cli.replay.source import source
 from infra.cli.terminal import Style, printable, style_for
 from infra.cli.timeline import Line, lines

@@ -12,9 +12,9 @@ from contextlib import aclosing
 
 import msgspec
 
+from infra.cli.printing import say, say_json
 from infra.cli.progress import Bar
 from infra.cli.replay.checking import Checked, check, unchecked
-from infra.cli.printing import say, say_json
 from infra.cli.replay.source import BundledThreads, RecordedThreads, source
 from infra.cli.replay.sweeping import Progress, sweep
 from infra.cli.terminal import printable, style_for
