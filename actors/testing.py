@@ -27,6 +27,13 @@ class ScriptedModel:
     hold: asyncio.Event | None = None
     """When given, an answer waits for it after its first word."""
 
+    aborted: list[str] = field(default_factory=list)
+    """Requests that were to be stopped."""
+
+    async def abort(self, request: str) -> None:
+        """Note it; the caller's task is cancelled anyway."""
+        self.aborted.append(request)
+
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Answer as scripted."""
         self.calls.append(call)

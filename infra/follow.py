@@ -15,7 +15,7 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.live import watching
 from schemas import codec
-from schemas.commands import Approve, Command, Deny, Fork
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import CommandRefused
 
@@ -38,6 +38,8 @@ def entity_of(command: Command) -> tuple[str, str]:
     if isinstance(command.data, Approve | Deny):
         return "run", command.data.effect.rsplit("-", 2)[0]
     if isinstance(command.data, Fork):
+        return "run", command.data.run
+    if isinstance(command.data, AbortRun):
         return "run", command.data.run
     kind = _ENTITY[command.kind]
     return kind, command.id if kind == "run" else command.thread

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from schemas.commands import Approve, CloudCommand, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, CloudCommand, Command, CommandData, Deny, Fork, Generate, RunAgent
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
 from schemas.messages import Message
@@ -30,6 +30,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "run"): RunAgent,
     ("agent", "approve"): Approve,
     ("agent", "deny"): Deny,
+    ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
     ("generation", "generate"): Generate,
 }

@@ -84,6 +84,15 @@ class Change(Wire, frozen=True):
     value: str
 
 
+class AbortRun(Wire, frozen=True, tag="abort"):
+    """End a run, whatever it is doing: the model and the tools that can be stopped are.
+    `in.<tenant>.agent.<thread>.abort`."""
+
+    run: str = ""
+    """Empty is the one that is under way."""
+    reason: str = ""
+
+
 class Fork(Wire, frozen=True, tag="fork"):
     """Begin a thread with the history of another, and go on from there. `in.<tenant>.agent.<new thread>.fork`."""
 
@@ -101,7 +110,7 @@ class Fork(Wire, frozen=True, tag="fork"):
     """For whoever reads the log: the profile and the history hold them already."""
 
 
-CommandData = RunAgent | Approve | Deny | Fork | Generate
+CommandData = RunAgent | Approve | Deny | AbortRun | Fork | Generate
 
 
 class Command(Wire, frozen=True):

@@ -23,6 +23,7 @@ ErrorKind = Literal[
     "overloaded",
     "engine",
     "max_steps",
+    "aborted",
     "tool",
 ]
 

@@ -90,6 +90,12 @@ class AgentPerformer:
         message = f"no agent {agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
         return Problem(kind="unknown_agent", message=message, field="agent")
 
+    async def abort(self, effect: Effect, site: Site) -> None:
+        """Stop a model's generation; a tool ends with its task."""
+        if isinstance(effect, CallModel) and effect.called.model in self._models:
+            request = request_id(site.tenant, site.thread, effect.id)
+            await self._models[effect.called.model].abort(request)
+
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:

@@ -186,7 +186,10 @@ def _pending(run: Run, added: Pending) -> Run:
 def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:
     if isinstance(event, RunFailed) and event.problem.kind == "too_long" and event.steps == 1:
         state = _unsaid(state, name)
-    return replace(_with(state, replace(state.runs[name], over=True, asking=None, answer=None)), active=None)
+    over = _with(state, replace(state.runs[name], over=True, asking=None, answer=None))
+    if state.active == name:
+        return replace(over, active=None)
+    return replace(over, queue=tuple(waiting for waiting in state.queue if waiting != name))
 
 
 def _unsaid(state: Conversation, name: str) -> Conversation:

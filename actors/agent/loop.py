@@ -25,7 +25,7 @@ from actors.agent.turns import (
     waiting,
 )
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import Approve, Command, Deny, Fork, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, RunAgent
 from schemas.context import Context
 from schemas.messages import misplaced_in
 from schemas.runs import (
@@ -39,6 +39,8 @@ from schemas.runs import (
     Problem,
     RunFailed,
     RunQueued,
+    ToolFailed,
+    ToolIndeterminate,
     ToolReturned,
 )
 
@@ -61,11 +63,13 @@ class ConversationMachine:
         return state.refused.get(command)
 
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
-        """Take a run on, queue it or refuse it; settle whether a waiting tool may run; or begin as a fork."""
+        """Take a run on, queue it, refuse it or end it; settle whether a waiting tool may run; or begin as a fork."""
         command = asked.command
         match command.data:
             case Approve() | Deny() as answer:
                 return _settle(state, command, answer)
+            case AbortRun() as abort:
+                return _abort(state, command, abort)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
             case _:
@@ -147,6 +151,33 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
         f"settle that (`ostinato chat --thread {state.thread}`), then ask again"
     )
     return Problem(kind="invalid", message=message, field="thread")
+
+
+def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
+    """End a run: what it began has no further say, and the next in the queue begins."""
+    under_way = [name for name in (state.active, *state.queue) if name is not None]
+    name = data.run or state.active or ""
+    if name not in under_way:
+        names = ", ".join(map(repr, under_way)) or "none"
+        message = f"run {name!r} is not under way in thread {state.thread!r} (under way: {names})"
+        problem = Problem(kind="invalid", message=message, field="run")
+        return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
+    run = state.runs[name]
+    folding = Folding(state)
+    folding.emit("thread", state.thread, CommandAccepted(command=command))
+    for item in run.pending if name == state.active else ():
+        if item.result is not None:
+            continue
+        content = "error: the run was aborted"
+        if item.waits:
+            folding.emit("run", name, ToolFailed(effect=item.effect, call_id=item.call.id, content=content))
+        else:
+            content += f"; it is not known whether {item.call.name!r} took effect"
+            folding.emit("run", name, ToolIndeterminate(effect=item.effect, call_id=item.call.id, content=content))
+    because = f": {data.reason}" if data.reason else ""
+    problem = Problem(kind="aborted", message=f"the run was aborted by {command.source or 'a client'}{because}")
+    end(folding, folding.state.runs[name], RunFailed(problem=problem, steps=run.step))
+    return folding.decision()
 
 
 def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Decision:

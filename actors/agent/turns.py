@@ -171,8 +171,8 @@ def after_tool(folding: Folding, run: Run) -> None:
 
 
 def end(folding: Folding, run: Run, event: RunFinished | RunFailed) -> None:
-    """End the run and start the next in the queue."""
+    """End the run and start the next in the queue, unless one goes on."""
     folding.emit("run", run.id, event)
-    if folding.state.queue:
+    if folding.state.queue and folding.state.active is None:
         name = folding.state.queue[0]
         start(folding, folding.state.commands[name], folding.state.runs[name].profile)

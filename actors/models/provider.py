@@ -48,3 +48,6 @@ class ModelProvider(Protocol):
         Raises:
             CallFailed: with the problem, as a client may see it.
         """
+
+    async def abort(self, request: str) -> None:
+        """Stop the generation of the call that has this request id (`schemas.generation.request_id`), if it goes on."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -47,6 +47,9 @@ class Performer(Protocol):
 
     def resumption(self, effect: Effect) -> Event | None:
         """Say what is logged before an effect of an earlier owner is done again; None where nothing is."""
+
+    async def abort(self, effect: Effect, site: Site) -> None:
+        """Stop what an effect began elsewhere: nobody waits for its result any more; its task here is cancelled."""
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do it and return its result event; never raises but for a lost bus.
@@ -88,6 +91,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Doing:
+    """An effect under way."""
+
+    task: asyncio.Task[None]
+    effect: Effect
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """What every shard owner of a process shares."""
 
@@ -115,6 +127,8 @@ class ShardOwner:
         self._cells: dict[tuple[str, str, str], Cell] = {}
         self._live = Live(runtime.connection)
         self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process)
+        self._doing: dict[tuple[str, str, str, str], Doing] = {}
+        """What is done for each thread's effects."""
         self._pen: ShardWriter | None = None
         self._known = START
         """Where the shard had got when it was last ours."""
@@ -157,7 +171,7 @@ class ShardOwner:
             for cell in self._cells.values():
                 if cell.stopped is None:
                     for effect in runtime.machines[cell.family].open_effects(cell.state):
-                        tasks.create_task(self._resume(tasks, cell, effect), name=f"effect-{effect.id}")
+                        self._do(tasks, cell, effect, self._resume(tasks, cell, effect))
             self.ready.set()
             async for delivery in self._queue.deliveries():
                 tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
@@ -224,6 +238,7 @@ class ShardOwner:
                 raise Undecidable(f"too large to be logged: {refusal.description}") from refusal
             raise
         self._begin_all(tasks, cell, decision)
+        await self._stop_what_is_over(cell)
         first = decision.events[0].event
         return first.problem if isinstance(first, CommandRefused) else "accepted"
 
@@ -244,7 +259,27 @@ class ShardOwner:
             self._begin(tasks, cell, effect, again=False)
 
     def _begin(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
-        tasks.create_task(self._perform(tasks, cell, effect, again), name=f"effect-{effect.id}")
+        self._do(tasks, cell, effect, self._perform(tasks, cell, effect, again))
+
+    def _do(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, work: Coroutine[Any, Any, None]) -> None:
+        task = tasks.create_task(work, name=f"effect-{effect.id}")
+        key = (cell.family, cell.tenant, cell.thread, effect.id)
+        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
+        self._doing[key] = Doing(task, effect, site)
+        task.add_done_callback(lambda _: self._doing.pop(key, None))
+
+    async def _stop_what_is_over(self, cell: Cell) -> None:
+        """Stop effects that a command has made pointless. The caller holds the cell's lock."""
+        begun = [
+            (key, doing) for key, doing in self._doing.items() if key[:3] == (cell.family, cell.tenant, cell.thread)
+        ]
+        if not begun:
+            return
+        wanted = {effect.id for effect in self._runtime.machines[cell.family].open_effects(cell.state)}
+        for (*_, identity), doing in begun:
+            if identity not in wanted:
+                doing.task.cancel()
+                await self._runtime.performers[cell.family].abort(doing.effect, doing.site)
 
     async def _resume(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect) -> None:
         """Do again what an earlier owner began; what may have ended its process twice is done alone."""

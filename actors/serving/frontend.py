@@ -109,6 +109,10 @@ class Frontend:
         finally:
             self._open.pop(submit.request, None)
 
+    async def abort(self, request: str) -> None:
+        """Have the scheduler stop a generation; it does not matter whether it knows one."""
+        await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
+
     def _submission(self, call: ModelCall) -> Submit:
         messages = _quoted(call.messages, self._tokenizer.quoted)
         tools = _quoted(call.tools, self._tokenizer.quoted)
@@ -139,9 +143,7 @@ class Frontend:
                 await on_text(len(text), piece)
                 text += piece
             if parser.stopped and finish is None:
-                await self._connection.publish(
-                    subjects.abort(self._engine), codec.encode(Abort(request=opened.submit.request))
-                )
+                await self.abort(opened.submit.request)
                 finish = "stop"
             if finish is not None:
                 return self._answer(call, opened, text, parser, finish)

@@ -11,7 +11,7 @@ from actors.runtime.shard import Site
 from actors.serving.generation import AnswerPrompt
 from bus.live import Live
 from schemas.commands import Command, Generate
-from schemas.generation import Sampling
+from schemas.generation import Sampling, request_id
 from schemas.runs import Event, Profile
 
 
@@ -37,6 +37,12 @@ class GenerationPerformer:
     def resumption(self, effect: Effect) -> Event | None:
         """Nothing: the engine knows a generation by its id."""
         return None
+
+    async def abort(self, effect: Effect, site: Site) -> None:
+        """Stop the generation."""
+        assert isinstance(effect, AnswerPrompt)
+        if effect.called.model in self._models:
+            await self._models[effect.called.model].abort(request_id(site.tenant, site.thread, effect.id))
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Ask the model once; asking again attaches to the same generation."""

@@ -31,6 +31,7 @@ _STATUS = {
     "overloaded": (503, "overloaded"),
     "engine": (500, "engine_error"),
     "max_steps": (500, "max_steps"),
+    "aborted": (409, "aborted"),
     "tool": (500, "tool_error"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}

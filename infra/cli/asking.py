@@ -12,7 +12,7 @@ from typing import Literal
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
-from schemas.commands import Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
 from schemas.messages import Message
 from schemas.times import rfc3339
 
@@ -78,6 +78,11 @@ def fork_command(fork: Fork, thread: str | None, tenant: str = "default") -> Com
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
     return _command(ids.new("f"), tenant, "agent", where, "fork", fork)
+
+
+def abort_command(thread: str, run: str = "", reason: str = "", tenant: str = "default") -> Command:
+    """Make the command that ends a run; the one under way unless it is named."""
+    return _command(SystemIds().new("a"), tenant, "agent", thread, "abort", AbortRun(run=run, reason=reason))
 
 
 def unicode_text(given: str) -> str:

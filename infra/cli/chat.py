@@ -22,6 +22,7 @@ from bus.errors import BusError
 from infra.access import runtime_of
 from infra.cli.asking import (
     Partner,
+    abort_command,
     agent_command,
     approval_command,
     model_command,
@@ -48,6 +49,7 @@ _HELP = """\
 /thread    print this thread's id
 /replay    show what happened in this thread (/replay --steps: with the engine's steps)
 /quit      leave (so does Ctrl-D)
+/abort     end the run that is under way in this thread
 Ctrl-C     stop showing an answer; again: leave
 """
 
@@ -159,7 +161,19 @@ class Chat:
         busy, self.busy = self.busy, False
         if self.unanswered:
             return "the call waits, and is asked about again; "
-        return "what was begun goes on, /replay shows it; " if busy else ""
+        return "what was begun goes on, /replay shows it, /abort ends it; " if busy else ""
+
+    def abort(self) -> None:
+        """End the run that is under way, and say so."""
+        if self.thread is None or self.partner.kind != "agent":
+            sys.stdout.write("nothing is under way\n")
+            return
+        outcome = self._line.send(abort_command(self.thread, tenant=_TENANT))
+        if outcome.problem is not None:
+            self.complain(outcome.problem.message)
+            return
+        self.unanswered = False
+        sys.stdout.write(self.style.aside("aborted") + "\n")
 
     def how_to_continue(self) -> str:
         """Give the command line that goes on with the thread; empty when there is none."""
@@ -304,6 +318,8 @@ def _handle(chat: Chat, text: str) -> bool:
             sys.stdout.write(chat.style.aside("a new thread") + "\n")
         case ["/thread"]:
             sys.stdout.write(f"{chat.thread or 'no thread yet: say something first'}\n")
+        case ["/abort"]:
+            chat.abort()
         case ["/replay", *rest] if rest in ([], ["--steps"]):
             chat.replay(steps=bool(rest))
         case [word, *_] if text.startswith("/"):

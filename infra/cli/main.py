@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     _config(_told(commands, "config", "show the settings, and where each comes from"))
     _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
+    _abort(_told(commands, "abort", "end a run, whatever it is doing"))
     _replay(_told(commands, "replay", "read, verify and compare what happened"))
     _log(_told(commands, "log", "see that the log is whole, and mend it"))
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
@@ -196,6 +197,16 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say to it; - or nothing reads a pipe")
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
     parser.add_argument("--json", action="store_true", help="print every frame as a JSON line")
+
+
+def _abort(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.abort")
+    parser.add_argument("thread", metavar="THREAD", help="whose run")
+    parser.add_argument("--run", default=None, help="one that waits (default: the one that is under way)")
+    parser.add_argument("--reason", default=None, help="why, for the record")
+    parser.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print what became of it as a JSON line")
+    _data(parser)
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from bus.steps import StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
-from schemas.commands import Approve, Command, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, RunAgent
 from schemas.generation import request_id
 from schemas.runs import (
     ApprovalDenied,
@@ -155,6 +155,8 @@ def _asked_for(command: Command) -> str:
             return f"ask {model}"
         case Fork(origin=origin, at=at):
             return f"fork {origin} at event {at}"
+        case AbortRun(run=run):
+            return f"abort {run or 'what is under way'}"
         case Approve(effect=effect) | Deny(effect=effect):
             return f"{command.verb} {effect}"
 

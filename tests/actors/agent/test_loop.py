@@ -19,7 +19,7 @@ from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
-from schemas.commands import Approve, Command, Deny, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, RunAgent
 from schemas.context import Context
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
@@ -76,13 +76,16 @@ class World:
         missing = None if profile else Problem(kind="unknown_agent", message="no agent 'demo'", field="agent")
         return self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
 
-    def settle(self, name: str, data: Approve | Deny) -> list[Event]:
-        """Send an answer about a tool call that waits for approval, as a client would."""
-        verb = "approve" if isinstance(data, Approve) else "deny"
+    def settle(self, name: str, data: Approve | Deny | AbortRun) -> list[Event]:
+        """Send an answer about a tool call that waits for approval, or end a run, as a client would."""
+        verb = str(data.__struct_config__.tag)
         command = Command(id=name, tenant="acme", kind="agent", thread=self.thread, verb=verb, data=data, source="cli")
         if MACHINE.answered(self.state, name) is not None:
             return []
-        return self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
+        events = self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
+        wanted = {effect.id for effect in MACHINE.open_effects(self.state)}
+        self.open = {name: effect for name, effect in self.open.items() if name in wanted}
+        return events
 
     def result(self, event: Any) -> list[Event]:
         effect = self.open.pop(event.effect)
@@ -492,6 +495,15 @@ class Threads(RuleBasedStateMachine):
         self.answers += 1
         self.world.settle(f"a{self.answers}", data.draw(st.sampled_from([Approve(effect), Deny(effect)])))
         assert effect not in {item.effect for item in waiting(self.world.state)}
+
+    @precondition(lambda self: self.world.state.active)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        state = self.world.state
+        name = data.draw(st.sampled_from(["", state.active or "", *state.queue]))
+        self.answers += 1
+        self.world.settle(f"a{self.answers}", AbortRun(run=name))
+        assert self.world.state.runs[name or state.active or ""].over
 
     @precondition(lambda self: self.world.open)
     @rule(data=st.data())

@@ -34,13 +34,13 @@ from bus.log import START, Position, last_commit, read_shard
 from bus.streams import DEAD, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
-from schemas.commands import Command, Generate, RunAgent
+from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.context import Context
 from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.live import Committed, Frame, Outcome
 from schemas.messages import Message, ToolCall
-from schemas.runs import MessageAdded, RunFinished, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
+from schemas.runs import MessageAdded, RunFailed, RunFinished, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(15)]
 
@@ -484,6 +484,70 @@ async def test_a_tool_that_can_be_asked_is_asked_before_it_runs_again(bench: Ben
     assert bench.used == [f"pay {key}", f"check {key}"] + ([] if paid else [f"pay {key}"])
     (returned,) = await bench.events(ToolReturned)
     assert returned.content == (paid or "pay done")
+    await bench.verified("t1")
+
+
+def abort(identity: str, thread: str = "t1", **data: Any) -> Command:
+    return Command(id=identity, tenant="acme", kind="agent", thread=thread, verb="abort", data=AbortRun(**data))
+
+
+async def test_an_aborted_run_ends_at_once_and_the_model_is_told_to_stop(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1", "run.c2") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "hello there"))
+        await until(watcher, lambda frame: not isinstance(frame, Committed))
+        await send_command(bench.connection, run("c2", "and again"))
+        await until(watcher, lambda frame: isinstance(frame, Committed) and frame.type == "run.queued")
+        await send_command(bench.connection, abort("a1", reason="too slow"))
+        await until(watcher, ends)
+        bench.model.hold.set()
+        await until(watcher, ends)
+    assert bench.model.aborted == ["acme/t1/c1-1-m"]
+    (failed,) = await bench.events(RunFailed)
+    assert (failed.problem.kind, failed.problem.message) == ("aborted", "the run was aborted by a client: too slow")
+    assert (await bench.types("run", "c1"))[-1] == "run.failed"
+    assert (await bench.types("run", "c2"))[-1] == "run.finished"
+    await bench.verified("t1")
+
+
+async def test_aborting_reaches_a_tool_that_runs_and_what_it_says_later_is_not_written(bench: Bench) -> None:
+    bench.hold["mail"] = asyncio.Event()
+    async with hearing(bench, "run.c1", "run.c2") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "use mail"))
+        await bench.began.wait()
+        await send_command(bench.connection, abort("a1", run="c1"))
+        await until(watcher, ends)
+        bench.hold["mail"].set()
+        await send_command(bench.connection, run("c2", "hello there"))
+        await until(watcher, ends)
+    assert (await bench.types("run", "c1"))[-3:] == ["tool.called", "tool.indeterminate", "run.failed"]
+    await bench.verified("t1")
+
+
+async def test_a_run_that_waits_is_aborted_and_the_one_under_way_goes_on(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1", "run.c2", "command.a1") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "hello there"))
+        await send_command(bench.connection, run("c2", "and again"))
+        await send_command(bench.connection, abort("a1", run="c2"))
+        await until(watcher, ends)
+        bench.model.hold.set()
+        await until(watcher, ends)
+    assert bench.model.aborted == []
+    assert (await bench.types("run", "c1"))[-1] == "run.finished"
+    assert await bench.types("run", "c2") == ["run.queued", "run.failed"]
+    await bench.verified("t1")
+
+
+async def test_what_is_not_under_way_cannot_be_aborted(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        await answer_of(bench, run("c1", "hello there"))
+        async with hearing(bench, "command.a1", "command.a2") as watcher:
+            await send_command(bench.connection, abort("a1"))
+            await send_command(bench.connection, abort("a2", run="c1"))
+            outcomes = [frame for frame in (await watcher.next(5), await watcher.next(5)) if isinstance(frame, Outcome)]
+    assert [outcome.result for outcome in outcomes] == ["refused", "refused"]
+    assert all(outcome.problem is not None and "not under way" in outcome.problem.message for outcome in outcomes)
     await bench.verified("t1")
 
 
