@@ -113,6 +113,37 @@ def test_ctrl_c_stops_the_display_of_an_answer_and_a_second_one_leaves(stack: Up
             os.kill(worker, signal.SIGCONT)
 
 
+def test_what_was_begun_can_be_ended_from_the_conversation_and_from_outside(stack: UpProcess, tmp_path: Path) -> None:
+    worker = stack.pid("worker-0")
+    with terminal(stack, tmp_path, "rambler") as screen:
+        screen.until(PROMPT)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            for ended_by in ("/abort\n", None):
+                before = recorded_threads(stack)
+                screen.type("/new\nGo on.\n")
+                recorded_threads(stack, before)
+                screen.type(CTRL_C)
+                screen.until("/abort ends it")
+                screen.until(PROMPT)
+                if ended_by is not None:
+                    screen.type(ended_by)
+                    screen.until("aborted")
+                    screen.until(PROMPT)
+            screen.type(CTRL_D)
+            assert screen.end() == 0
+            thread = thread_in(screen.raw)
+            done = stack.cli("abort", thread, "--reason", "enough of it")
+            assert (done.returncode, done.stderr) == (0, "")
+            again = stack.cli("abort", thread)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    assert again.returncode == 1
+    assert "not under way" in again.stderr
+    assert "aborted by cli: enough of it" in stack.cli("replay", "show", thread).stdout
+    assert records(stack.cli("replay", "verify", thread, "--json"))[0]["ok"]
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_no_colour_where_none_is_wanted(stack: UpProcess, tmp_path: Path, environment: dict[str, str]) -> None:
     with terminal(stack, tmp_path, **environment) as screen:
