@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from heapq import nlargest
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -109,8 +110,8 @@ class BundledThreads:
 
     async def latest(self, count: int) -> list[tuple[ThreadSummary, list[StoredEvent]]]:
         """Read the latest threads."""
-        found = [(_summary(events), events) for events in self._bundle.threads()]
-        return sorted(found, key=lambda item: item[0].last, reverse=True)[:count]
+        found = ((_summary(events), events) for events in self._bundle.threads())
+        return nlargest(count, found, key=lambda item: item[0].last)
 
 
 def _summary(events: list[StoredEvent]) -> ThreadSummary:
