@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bus.errors import BusError
-from bus.store import COLUMNS, Store, StoredEvent, stored_event
+from bus.store import COLUMNS, Store, StoredEvent, ThreadSummary, stored_event
 
 _BATCH = 20_000
 
@@ -62,6 +62,11 @@ async def kept_thread(store: Store, name: str, tenant: str, thread: str) -> Kept
     return Kept([*map(stored_event, rows)], rows[0]["redacted"]) if rows else None
 
 
+async def kept_threads(store: Store, limit: int) -> list[ThreadSummary]:
+    """Return the threads of imported bundles, called `NAME:ID`, those with the latest events first."""
+    return [ThreadSummary(*row) for row in await store.rows(_THREADS, limit)]
+
+
 def _batches(name: str, threads: Iterable[list[StoredEvent]]) -> Iterator[list[tuple[object, ...]]]:
     rows: list[tuple[object, ...]] = []
     for events in threads:
@@ -96,4 +101,9 @@ def _row(event: StoredEvent) -> tuple[object, ...]:
 _THREAD = """
 SELECT bundle_event.*, bundle.redacted FROM bundle_event JOIN bundle ON bundle.name = bundle_event.bundle
 WHERE bundle.name = $1 AND tenant = $2 AND thread = $3 ORDER BY incarnation, seq, idx
+"""
+
+_THREADS = """
+SELECT tenant, bundle || ':' || thread, count(*), min(time), max(time) FROM bundle_event
+GROUP BY bundle, tenant, thread ORDER BY max(time) DESC, bundle, thread LIMIT $1
 """

@@ -216,6 +216,7 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     ls.add_argument(
         "--limit", type=_positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
     )
+    ls.add_argument("--imported", action="store_true", help="those of imported bundles, instead of the log's")
     show = _told(verbs, "show", "show what happened in a thread, run or generation")
     show.set_defaults(module="infra.cli.replay.show", verb="show")
     show.add_argument("id", metavar="ID", help="a thread, run or generation")

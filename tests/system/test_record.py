@@ -223,6 +223,8 @@ def test_a_bundle_is_redacted_unless_said_otherwise_and_is_read_beside_the_log(
     assert stack.cli("replay", "verify", f"whole:{thread}").returncode == 0
     assert stack.cli("replay", "diff", f"whole:{thread}", thread).returncode == 0
     assert stack.cli("replay", "ls", "--json", "--limit", "1000").stdout == before
+    imported = records(stack.cli("replay", "ls", "--imported", "--json", "--limit", "1000"))
+    assert f"whole:{thread}" in [line["thread"] for line in imported]
     assert stack.cli("replay", "export", "-o", whole).returncode == 2
 
 

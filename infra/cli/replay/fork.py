@@ -53,6 +53,10 @@ def _begin(options: argparse.Namespace, command: Command, found: Plan) -> int:
     except KeyboardInterrupt:
         speech.end()
         sys.stdout.flush()
+        sys.stderr.write(
+            style.aside(f"(what was begun goes on; {_going_on(options, command, found)} comes back to it)")
+        )
+        sys.stderr.write("\n")
         raise
     if problem is not None:
         sys.stderr.write(style.problem(f"ostinato: {problem.message}") + "\n")
@@ -71,8 +75,7 @@ def _hear(options: argparse.Namespace, command: Command, found: Plan, speech: Sp
         sys.stdout.flush()
         sys.stderr.write(style_for(sys.stderr).aside(f"({text})") + "\n")
 
-    agents = [run.profile.agent for run in found.state.runs.values()]
-    go_on = chat_on(agents[-1] if agents else "AGENT", command.thread, options.data)
+    go_on = _going_on(options, command, found)
     with session(options.data, notice) as line:
         if not found.fork.run or waiting(found.state):
             outcome = line.send(command)
@@ -99,6 +102,13 @@ def _hear(options: argparse.Namespace, command: Command, found: Plan, speech: Sp
     if not options.json:
         speech.end()
     return speech.problem
+
+
+def _going_on(options: argparse.Namespace, command: Command, found: Plan) -> str:
+    agents = [run.profile.agent for run in found.state.runs.values()]
+    if found.fork.profile is not None:
+        agents.append(str(found.fork.profile["agent"]))
+    return chat_on(agents[-1] if agents else "AGENT", command.thread, options.data)
 
 
 def _announce(options: argparse.Namespace, command: Command, found: Plan) -> None:

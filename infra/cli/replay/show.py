@@ -22,13 +22,17 @@ def main(options: argparse.Namespace) -> int:
 
 async def _ls(options: argparse.Namespace) -> int:
     async with source(options) as threads:
-        found = [summary(*thread) for thread in await threads.latest(options.limit)]
+        if options.imported and isinstance(threads, RecordedThreads):
+            latest = await threads.imported(options.limit)
+        else:
+            latest = await threads.latest(options.limit)
+    found = [summary(*thread) for thread in latest]
     for line in found:
         if options.json:
             say_json(line)
         else:
             say(line.text(style_for(sys.stdout)))
-    if not found and not options.json:
+    if not found and not options.json and not options.imported:
         say('nothing recorded yet: say something to an agent first (`ostinato run demo "Hello"`)')
     return 0
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from heapq import nlargest
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from bus.imported import kept_thread
+from bus.imported import kept_thread, kept_threads
 from bus.store import Store, StoredEvent, ThreadSummary
 from infra.access import recorded
 from infra.bundles import Bundle
@@ -74,6 +75,13 @@ class RecordedThreads:
         first = min(own, key=lambda event: (event.incarnation, event.sequence))  # forks have the run too
         return Thread(await self.store.events_of_thread(tenant, first.fact.thread))
 
+    async def imported(self, count: int) -> list[tuple[ThreadSummary, list[StoredEvent]]]:
+        """Read the latest threads of imported bundles."""
+        return [
+            (line, (await self.thread(line.tenant, line.thread)).events)
+            for line in await kept_threads(self.store, count)
+        ]
+
     async def latest(self, count: int) -> list[tuple[ThreadSummary, list[StoredEvent]]]:
         """Read the latest threads of the log."""
         return [
@@ -109,8 +117,8 @@ class BundledThreads:
 
     async def latest(self, count: int) -> list[tuple[ThreadSummary, list[StoredEvent]]]:
         """Read the latest threads."""
-        found = [(_summary(events), events) for events in self._bundle.threads()]
-        return sorted(found, key=lambda item: item[0].last, reverse=True)[:count]
+        found = ((_summary(events), events) for events in self._bundle.threads())
+        return nlargest(count, found, key=lambda item: item[0].last)
 
 
 def _summary(events: list[StoredEvent]) -> ThreadSummary:
