@@ -73,6 +73,12 @@ class CommandQueue:
         self._connection = connection
         self._shard = shard
         self._process = process
+        self._in_hand: list[Delivery] = []
+
+    @property
+    def in_hand(self) -> int:
+        """How many commands were delivered and are not answered."""
+        return sum(delivery.open for delivery in self._in_hand)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield commands for ever. What cannot be decoded goes to `dead.` and its sender is told."""
@@ -84,7 +90,7 @@ class CommandQueue:
         async def hear(message: Msg) -> None:
             heard.put_nowait(message)
 
-        in_hand: list[Delivery] = []
+        self._in_hand = []
 
         try:
             subscription = await client.subscribe(inbox, cb=hear)
@@ -96,13 +102,13 @@ class CommandQueue:
                 async for message in _batch(heard, client):
                     delivery = await self._read(message)
                     if delivery is not None:
-                        in_hand = [*(other for other in in_hand if other.open), delivery]
+                        self._in_hand = [*(other for other in self._in_hand if other.open), delivery]
                         yield delivery
         finally:
             with contextlib.suppress(NatsError):
                 # the server drops the pull under way with it: else the next commands would be sent to nobody
                 await subscription.unsubscribe()
-                for delivery in in_hand:
+                for delivery in self._in_hand:
                     if delivery.open:
                         await delivery.message.nak()  # for the next owner, at once
 

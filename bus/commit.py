@@ -140,6 +140,11 @@ class ShardWriter:
         """The last acknowledged envelope: its sequence and hash, and this owner's term."""
         return self._position
 
+    @property
+    def waiting(self) -> int:
+        """How many appends wait for the one under way."""
+        return len(self._queue)
+
     async def append(self, facts: Sequence[Fact]) -> Place:
         """Commit `facts` together and in order.
 

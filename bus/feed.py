@@ -61,6 +61,7 @@ class Feed:
         """How many messages the pull under way may still bring."""
         self._bytes = 0
         self._last: int | None = None
+        self._pending = 0
         self._lost: str | None = None
         self._news = asyncio.Event()
         self._reconnects = connection.client.stats["reconnects"]
@@ -97,6 +98,11 @@ class Feed:
             if self._subscription is not None:
                 await self._subscription.unsubscribe()
             await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}", timeout_s=0.5)
+
+    @property
+    def behind(self) -> int:
+        """How many messages the stream held beyond those that were taken, when the last one came."""
+        return self._pending + len(self._items)
 
     def wake(self) -> None:
         """Look around: the connection may be another one."""
@@ -174,6 +180,7 @@ class Feed:
             # $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<nanoseconds>.<pending>,
             # with a domain and an account before the stream, and more after, where there are domains
             at = 5 if len(parts) == 9 else 7
+            self._pending = int(parts[at + 3])
             self._add(Item(int(parts[at]), message.subject, int(parts[at + 2]) // 1000, message.data))
         else:
             headers = message.headers or {}

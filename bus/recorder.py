@@ -106,6 +106,10 @@ class Recorder:
             for stream, sequence in targets.items():
                 await self._copies[stream].reached(sequence)
 
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Say how far each stream is copied, and how far behind it was when messages came last."""
+        return {name: copy.statistics() for name, copy in self._copies.items()}
+
     async def lag(self) -> list[Lag]:
         """Return how far each copy is behind.
 
@@ -140,6 +144,11 @@ class Copy:
     def recorded(self) -> int:
         """The last sequence that is in Postgres, as far as this process knows."""
         return self._cursor.sequence
+
+    def statistics(self) -> dict[str, int]:
+        """Say how far the stream is copied."""
+        behind = 0 if self._feed is None else self._feed.behind
+        return {"recorded": self._cursor.sequence, "incarnation": self._cursor.incarnation, "behind": behind}
 
     def wake(self) -> None:
         """Notice at once that the connection is another one."""

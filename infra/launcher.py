@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.metadata
 import logging
 import os
 import signal
@@ -24,8 +25,9 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.supervisor import Child, Crashes, Supervisor
 from bus import subjects
 from bus.address import masked
-from bus.connection import Connection, Message
+from bus.connection import Connection
 from bus.errors import BusError
+from bus.service import Numbers, serve_status
 from bus.store import Store
 from infra.agents import load_agents
 from infra.bridge.app import Bridge
@@ -190,10 +192,16 @@ def _child(place: Place, directory: DataDirectory) -> Child:
 async def _tell_who_asks(stack: Stack) -> None:
     """Answer on core NATS how the host does: it works where JetStream does not."""
 
-    async def answer(message: Message) -> None:
-        await stack.connection.publish(message.reply, msgspec.json.encode({"trouble": stack.trouble()}))
+    def status() -> bytes:
+        return msgspec.json.encode({"trouble": stack.trouble()})
 
-    await stack.connection.subscribe(subjects.status(_HOST), answer)
+    def statistics() -> Numbers:
+        children = {child.name: child.restarts for child in stack.supervisor.statistics()}
+        return {"restarts": children, "free_mb": None if stack.watch is None else stack.watch.free_mb}
+
+    version = importlib.metadata.version("ostinato")
+    subject = subjects.status(_HOST)
+    await serve_status(stack.connection, _HOST, version, _HOST, subject, status, statistics)
 
 
 @contextlib.contextmanager

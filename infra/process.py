@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -22,8 +25,9 @@ import uvloop
 from actors.runtime.context import SystemIds
 from actors.runtime.supervisor import HOPELESS
 from bus import subjects
-from bus.connection import Connection, Message
+from bus.connection import Connection
 from bus.errors import LogDamaged
+from bus.service import Numbers, serve_status
 from engine.errors import EngineError
 from infra.errors import InfraError
 from infra.settings import PLACE_VARIABLE, Place, decode_place
@@ -32,14 +36,26 @@ from infra.telemetry import log_to_stderr
 _PR_SET_PDEATHSIG = 1
 
 
-class Status(msgspec.Struct):
-    """What a process answers on `rpc.<slot>.status`."""
+@dataclass(slots=True)
+class Status:
+    """What a process says of itself: on `rpc.<slot>.status` how it stands, on `$SRV.STATS` its numbers."""
 
     slot: str
     run: str
     """The `producer_run`: changes with every start."""
     ready: bool = False
-    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+    statistics: Callable[[], Numbers] = dict
+    """How full its queues are, and what it has done."""
+
+    def numbers(self) -> Numbers:
+        """Give its numbers as they are now."""
+        return self.statistics()
+
+    def encoded(self) -> bytes:
+        """Give how it stands."""
+        shown = {"slot": self.slot, "run": self.run, "ready": self.ready, "detail": self.detail}
+        return msgspec.json.encode(shown)
 
 
 class Role(Protocol):
@@ -69,11 +85,9 @@ async def run_place(place: Place) -> None:
     status = Status(place.slot, SystemIds().new("p"))
     role = cast("Role", importlib.import_module(f"infra.roles.{place.role}"))
     async with await Connection.open(place.nats_url, place.slot, wait_s=10) as connection:
-
-        async def answer(message: Message) -> None:
-            await connection.publish(message.reply, msgspec.json.encode(status))
-
-        await connection.subscribe(subjects.status(place.slot), answer)
+        subject = subjects.status(place.slot)
+        version = importlib.metadata.version("ostinato")
+        await serve_status(connection, place.role, version, place.slot, subject, status.encoded, status.numbers)
         await role.run(place, connection, status, stopping)
 
 

@@ -135,6 +135,17 @@ class ShardOwner:
         self.ready = asyncio.Event()
         """Set while the shard is taken and folded."""
 
+    def statistics(self) -> dict[str, int]:
+        """Say how much is in hand."""
+        return {
+            "threads": len(self._cells),
+            "stopped": sum(cell.stopped is not None for cell in self._cells.values()),
+            "commands": self._queue.in_hand,
+            "effects": len(self._doing),
+            "appends": 0 if self._pen is None else self._pen.waiting,
+            "sequence": 0 if self._pen is None else self._pen.position.sequence,
+        }
+
     async def run(self) -> None:
         """Own the shard until cancelled; after being fenced or a lost append, take it again.
 
@@ -358,10 +369,17 @@ async def own_shards(
     runtime: Runtime,
     ownership: AsyncIterator[frozenset[int]],
     on_ready: Callable[[frozenset[int]], Awaitable[None]],
+    owners: dict[int, ShardOwner],
 ) -> None:
-    """Run an owner for each shard this process should own, following `ownership`, until cancelled."""
+    """Run an owner for each shard this process should own, following `ownership`, until cancelled.
+
+    Args:
+        runtime: what they share.
+        ownership: the shards to own, each time they change.
+        on_ready: told of them once they are taken and folded.
+        owners: holds the owners, by shard, for who wants to know how they do.
+    """
     async with asyncio.TaskGroup() as tasks:
-        owners: dict[int, ShardOwner] = {}
         running: dict[int, asyncio.Task[None]] = {}
         announcing: asyncio.Task[None] | None = None
         async for shards in ownership:

@@ -109,6 +109,11 @@ class Frontend:
         finally:
             self._open.pop(submit.request, None)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls wait for tokens."""
+        return len(self._open)
+
     async def abort(self, request: str) -> None:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))

@@ -50,6 +50,10 @@ class SchedulerActor:
         self._planning = asyncio.Lock()
         self._results = 0
 
+    def statistics(self) -> dict[str, int]:
+        """Say how the scheduler does."""
+        return msgspec.structs.asdict(self._scheduler.statistics())
+
     async def run(self) -> None:
         """Serve until cancelled."""
         engine, connection = self._engine, self._connection

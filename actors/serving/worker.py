@@ -43,8 +43,13 @@ class WorkerActor:
         self._wanted: Reason | None = None
         """Why a full plan is wanted; None when none is."""
         self._busy = False
+        self._steps = 0
         # one thread for all steps: each new one would start a pool of OpenMP threads of its own
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+
+    def statistics(self) -> dict[str, int]:
+        """Say how many plans wait, how many were run, and how many blocks there are."""
+        return {"plans": self._plans.qsize(), "steps": self._steps, "blocks": self._runner.blocks}
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -95,6 +100,7 @@ class WorkerActor:
         self._busy = True
         result = await asyncio.get_running_loop().run_in_executor(self._device, self._runner.execute, plan)
         self._busy = False
+        self._steps += 1
         for request, problem in result.errors:
             log.error("step %s, request %s: %s", plan.n, request, problem)
         await self._connection.publish(subjects.result(self._engine), codec.encode(result))

@@ -9,7 +9,7 @@ from pathlib import Path
 from actors.agent.actor import AgentPerformer
 from actors.agent.loop import ConversationMachine
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from actors.runtime.shard import Runtime, own_shards
+from actors.runtime.shard import Runtime, ShardOwner, own_shards
 from actors.serving.frontend import Frontend
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
@@ -50,6 +50,12 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     async def ready(shards: frozenset[int]) -> None:
         status.ready, status.detail = True, {"shards": sorted(shards)}
 
+    owners: dict[int, ShardOwner] = {}
+    status.statistics = lambda: {
+        "shards": {str(shard): owner.statistics() for shard, owner in owners.items()},
+        "model_calls": frontend.under_way,
+    }
     async with record:
-        await until(stopping, asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready)))
+        owning = own_shards(runtime, leases.ownership(settings.shards), ready, owners)
+        await until(stopping, asyncio.create_task(owning))
     await leases.release()

@@ -16,6 +16,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     async with await Store.open(place.postgres_url) as store:
         recorder = Recorder(connection, store, status.run)
         recording = asyncio.create_task(recorder.run())
+        status.statistics = recorder.statistics
         status.ready = True
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, recording}, return_when=asyncio.FIRST_COMPLETED)

@@ -22,5 +22,6 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     )
     announce = Announce(engine=engine.name, epoch=status.run, model=engine.name, context_length=engine.context_length)
     actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock())
+    status.statistics = actor.statistics
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))

@@ -23,6 +23,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     engine = place.settings.engine
     runner = await asyncio.to_thread(_load, engine, status.run)
     actor = WorkerActor(connection, engine.name, runner, status.run)
+    status.statistics = actor.statistics
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))
 

@@ -714,7 +714,7 @@ async def test_shards_follow_their_ownership_and_say_when_they_serve(bench: Benc
     async def on_ready(shards: frozenset[int]) -> None:
         ready.put_nowait(shards)
 
-    task = asyncio.create_task(own_shards(bench.runtime("p1"), ownership(), on_ready))
+    task = asyncio.create_task(own_shards(bench.runtime("p1"), ownership(), on_ready, {}))
     try:
         wanted.put_nowait(frozenset({0}))
         assert await ready.get() == {0}
