@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -363,40 +363,3 @@ def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) 
             )
         )
     return facts
-
-
-async def own_shards(
-    runtime: Runtime,
-    ownership: AsyncIterator[frozenset[int]],
-    on_ready: Callable[[frozenset[int]], Awaitable[None]],
-    owners: dict[int, ShardOwner],
-) -> None:
-    """Run an owner for each shard this process should own, following `ownership`, until cancelled.
-
-    Args:
-        runtime: what they share.
-        ownership: the shards to own, each time they change.
-        on_ready: told of them once they are taken and folded.
-        owners: holds the owners, by shard, for who wants to know how they do.
-    """
-    async with asyncio.TaskGroup() as tasks:
-        running: dict[int, asyncio.Task[None]] = {}
-        announcing: asyncio.Task[None] | None = None
-        async for shards in ownership:
-            for shard in sorted(owners.keys() - shards):
-                del owners[shard]
-                running.pop(shard).cancel()
-            for shard in sorted(shards - owners.keys()):
-                owners[shard] = ShardOwner(runtime, shard)
-                running[shard] = tasks.create_task(owners[shard].run(), name=f"shard-{shard}")
-            if announcing is not None:
-                announcing.cancel()
-            announcing = tasks.create_task(_when_ready(list(owners.values()), shards, on_ready))
-
-
-async def _when_ready(
-    owners: Sequence[ShardOwner], shards: frozenset[int], on_ready: Callable[[frozenset[int]], Awaitable[None]]
-) -> None:
-    for owner in owners:
-        await owner.ready.wait()
-    await on_ready(shards)

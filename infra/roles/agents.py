@@ -9,7 +9,8 @@ from pathlib import Path
 from actors.agent.actor import AgentPerformer
 from actors.agent.loop import ConversationMachine
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from actors.runtime.shard import Runtime, ShardOwner, own_shards
+from actors.runtime.partitions import own_shards
+from actors.runtime.shard import Runtime, ShardOwner
 from actors.serving.frontend import Frontend
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer

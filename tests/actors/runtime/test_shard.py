@@ -18,8 +18,9 @@ from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
 from actors.runtime.context import SystemIds
 from actors.runtime.machine import Asked, Decision
+from actors.runtime.partitions import own_shards
 from actors.runtime.replay import Recorded, verify
-from actors.runtime.shard import Runtime, ShardOwner, own_shards
+from actors.runtime.shard import Runtime, ShardOwner
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
