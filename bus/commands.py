@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -74,14 +73,19 @@ class CommandQueue:
         self._shard = shard
         self._process = process
         self._in_hand: list[Delivery] = []
+        self._stopped = False
 
     @property
     def in_hand(self) -> int:
         """How many commands were delivered and are not answered."""
         return sum(delivery.open for delivery in self._in_hand)
 
+    def stop(self) -> None:
+        """Pull no more: `deliveries` ends soon."""
+        self._stopped = True
+
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        """Yield commands for ever. What cannot be decoded goes to `dead.` and its sender is told."""
+        """Yield commands until stopped. What cannot be decoded goes to `dead.` and its sender is told."""
         await self._bind()
         client = self._connection.client
         heard: asyncio.Queue[Msg] = asyncio.Queue()
@@ -97,9 +101,9 @@ class CommandQueue:
         except NatsError as error:
             raise Unavailable(f"cannot pull the commands of shard {self._shard}: {error}") from error
         try:
-            while True:
+            while not self._stopped:
                 await self._ask_for_more(inbox)
-                async for message in _batch(heard, client):
+                async for message in self._batch(heard):
                     delivery = await self._read(message)
                     if delivery is not None:
                         self._in_hand = [*(other for other in self._in_hand if other.open), delivery]
@@ -109,8 +113,35 @@ class CommandQueue:
                 # the server drops the pull under way with it: else the next commands would be sent to nobody
                 await subscription.unsubscribe()
                 for delivery in self._in_hand:
-                    if delivery.open:
+                    if delivery.open and not self._stopped:
                         await delivery.message.nak()  # for the next owner, at once
+
+    async def _batch(self, heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
+        """Yield what one pull brings, until the server says that it is over, or says nothing for too long."""
+        for _ in range(_BATCH):
+            message = await self._next(heard)
+            if message is None:
+                return
+            status = (message.headers or {}).get("Status")
+            if status is None:
+                yield message
+                continue
+            if status not in _NOTHING_CAME:
+                log.warning("pulling commands: %s %s", status, (message.headers or {}).get("Description", ""))
+                await asyncio.sleep(_PAUSE_S)
+            return
+
+    async def _next(self, heard: asyncio.Queue[Msg]) -> Msg | None:
+        """Wait for a message; None after too long a silence, or on another connection than we asked on."""
+        client = self._connection.client
+        reconnects, end = client.stats["reconnects"], time.monotonic() + _PULL_S + _GRACE_S
+        while time.monotonic() < end and client.stats["reconnects"] == reconnects and not self._stopped:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    return await heard.get()
+            except TimeoutError:
+                continue
+        return None
 
     async def _ask_for_more(self, inbox: str) -> None:
         ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_PULL_S * 1_000_000_000)})
@@ -183,34 +214,6 @@ class CommandQueue:
             command=identity, result="dead", thread=parts[4], problem=Problem(kind="invalid", message=error)
         )
         await self._connection.publish(subjects.live(tenant, "command", identity), codec.encode(outcome))
-
-
-async def _batch(heard: asyncio.Queue[Msg], client: Client) -> AsyncIterator[Msg]:
-    """Yield what one pull brings, until the server says that it is over, or says nothing for too long."""
-    for _ in range(_BATCH):
-        message = await _next(heard, client)
-        if message is None:
-            return
-        status = (message.headers or {}).get("Status")
-        if status is None:
-            yield message
-            continue
-        if status not in _NOTHING_CAME:
-            log.warning("pulling commands: %s %s", status, (message.headers or {}).get("Description", ""))
-            await asyncio.sleep(_PAUSE_S)
-        return
-
-
-async def _next(heard: asyncio.Queue[Msg], client: Client) -> Msg | None:
-    """Wait for a message; None after too long a silence, or on another connection than we asked on."""
-    reconnects, end = client.stats["reconnects"], time.monotonic() + _PULL_S + _GRACE_S
-    while time.monotonic() < end and client.stats["reconnects"] == reconnects:
-        try:
-            async with asyncio.timeout(_LOOK_S):
-                return await heard.get()
-        except TimeoutError:
-            continue
-    return None
 
 
 async def send_command(connection: Connection, command: Command, timeout_s: float = 10.0) -> None:

@@ -12,7 +12,7 @@ from actors.agent.turns import CallModel, CallTool
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
-from actors.runtime.shard import Site
+from actors.runtime.performer import Site
 from actors.tools import Tool, ToolContext
 from bus.live import Live
 from schemas.commands import Command, Fork, RunAgent
@@ -89,6 +89,10 @@ class AgentPerformer:
         known = ", ".join(sorted(self._agents))
         message = f"no agent {agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
         return Problem(kind="unknown_agent", message=message, field="agent")
+
+    def must_finish(self, effect: Effect) -> bool:
+        """Tools run here; a model's generation goes on in the engine."""
+        return isinstance(effect, CallTool)
 
     async def abort(self, effect: Effect, site: Site) -> None:
         """Stop a model's generation; a tool ends with its task."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
 from actors.runtime.machine import Effect
-from actors.runtime.shard import Site
+from actors.runtime.performer import Site
 from bus.errors import BusError
 from bus.live import Live
 from schemas.live import Delta

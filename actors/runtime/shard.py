@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from actors.errors import Undecidable
-from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted, Machine, is_result
+from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
+from actors.runtime.performer import Performer, Site
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -24,7 +26,6 @@ from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START, Position, read_shard
 from schemas import codec
-from schemas.commands import Command
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.live import Outcome
@@ -35,40 +36,11 @@ log = logging.getLogger(__name__)
 MAX_DELIVERIES = 5
 """A command that was delivered this often and never answered is taken to end its owners: it is buried."""
 
+_DRAIN_GRACE_S = 0.5
+_LOOK_S = 0.05
+
 FAMILY = {"thread": "agent", "run": "agent", "generation": "generation"}
 """Entity kind to the kind of the commands that lead to it: one machine each."""
-
-
-class Performer(Protocol):
-    """Does effects in the world, and looks up what commands name."""
-
-    def look_up(self, command: Command) -> Asked:
-        """Find the agent or model a command names."""
-
-    def resumption(self, effect: Effect) -> Event | None:
-        """Say what is logged before an effect of an earlier owner is done again; None where nothing is."""
-
-    async def abort(self, effect: Effect, site: Site) -> None:
-        """Stop what an effect began elsewhere: nobody waits for its result any more; its task here is cancelled."""
-
-    async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
-        """Do it and return its result event; never raises but for a lost bus.
-
-        Args:
-            effect: what to do.
-            site: where it happens.
-            again: whether an earlier owner may have begun it already.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where an effect happens."""
-
-    tenant: str
-    thread: str
-    version: int
-    """The entity's version at the effect's intention."""
 
 
 @dataclass(slots=True)
@@ -127,8 +99,10 @@ class ShardOwner:
         self._cells: dict[tuple[str, str, str], Cell] = {}
         self._live = Live(runtime.connection)
         self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process)
-        self._doing: dict[tuple[str, str, str, str], Doing] = {}
-        """What is done for each thread's effects."""
+        self._doing: dict[tuple[str, str, str], dict[str, Doing]] = {}
+        """What is done for each thread's effects, by their ids."""
+        self._drain_s = 0.0
+        self._drained = asyncio.Event()
         self._pen: ShardWriter | None = None
         self._known = START
         """Where the shard had got when it was last ours."""
@@ -141,18 +115,18 @@ class ShardOwner:
             "threads": len(self._cells),
             "stopped": sum(cell.stopped is not None for cell in self._cells.values()),
             "commands": self._queue.in_hand,
-            "effects": len(self._doing),
+            "effects": sum(map(len, self._doing.values())),
             "appends": 0 if self._pen is None else self._pen.waiting,
             "sequence": 0 if self._pen is None else self._pen.position.sequence,
         }
 
     async def run(self) -> None:
-        """Own the shard until cancelled; after being fenced or a lost append, take it again.
+        """Own the shard until cancelled or drained; after being fenced or a lost append, take it again.
 
         Raises:
             LogDamaged: what the shard holds is not what it held, or not whole; in an exception group.
         """
-        while True:
+        while not self._drained.is_set():
             try:
                 await self._own()
             except* LogDamaged:
@@ -163,7 +137,22 @@ class ShardOwner:
                 log.warning("shard %s: %s", self._shard, errors.exceptions[0])
             self.ready.clear()
             self._known = self._known if self._pen is None else self._pen.position
-            await asyncio.sleep(0.2)
+            if not self._drained.is_set():
+                await asyncio.sleep(0.2)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more commands, let what cannot be gone on with elsewhere come to its end, and own no more.
+
+        Args:
+            seconds: how long what is under way may take; then it is left as after a crash.
+        """
+        self._drain_s = seconds
+        self._queue.stop()
+        try:
+            async with asyncio.timeout(seconds + _DRAIN_GRACE_S):
+                await self._drained.wait()
+        except TimeoutError:
+            log.warning("shard %s: not drained within %.1f s", self._shard, seconds)
 
     async def _own(self) -> None:
         runtime = self._runtime
@@ -186,6 +175,25 @@ class ShardOwner:
             self.ready.set()
             async for delivery in self._queue.deliveries():
                 tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """Wait for the effects that nobody else can go on with, and leave the others to the next owner."""
+        end = time.monotonic() + self._drain_s
+        while (left := end - time.monotonic()) > 0:
+            finishing = [doing.task for doing in self._under_way() if self._is_ours(doing.effect)]
+            if not finishing and not self._queue.in_hand:
+                break
+            await asyncio.wait(finishing or [asyncio.create_task(asyncio.sleep(_LOOK_S))], timeout=min(left, _LOOK_S))
+        for doing in self._under_way():
+            doing.task.cancel()
+        self._drained.set()
+
+    def _under_way(self) -> list[Doing]:
+        return [doing for of_thread in self._doing.values() for doing in of_thread.values()]
+
+    def _is_ours(self, effect: Effect) -> bool:
+        return any(performer.must_finish(effect) for performer in self._runtime.performers.values())
 
     def _fold(self, fact: Fact) -> None:
         if fact.kind not in FAMILY:
@@ -274,20 +282,24 @@ class ShardOwner:
 
     def _do(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.create_task(work, name=f"effect-{effect.id}")
-        key = (cell.family, cell.tenant, cell.thread, effect.id)
+        key = (cell.family, cell.tenant, cell.thread)
         site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
-        self._doing[key] = Doing(task, effect, site)
-        task.add_done_callback(lambda _: self._doing.pop(key, None))
+        self._doing.setdefault(key, {})[effect.id] = Doing(task, effect, site)
+        task.add_done_callback(lambda _: self._done(key, effect.id))
+
+    def _done(self, key: tuple[str, str, str], effect: str) -> None:
+        of_thread = self._doing.get(key, {})
+        of_thread.pop(effect, None)
+        if not of_thread:
+            self._doing.pop(key, None)
 
     async def _stop_what_is_over(self, cell: Cell) -> None:
         """Stop effects that a command has made pointless. The caller holds the cell's lock."""
-        begun = [
-            (key, doing) for key, doing in self._doing.items() if key[:3] == (cell.family, cell.tenant, cell.thread)
-        ]
+        begun = dict(self._doing.get((cell.family, cell.tenant, cell.thread), {}))
         if not begun:
             return
         wanted = {effect.id for effect in self._runtime.machines[cell.family].open_effects(cell.state)}
-        for (*_, identity), doing in begun:
+        for identity, doing in begun.items():
             if identity not in wanted:
                 doing.task.cancel()
                 await self._runtime.performers[cell.family].abort(doing.effect, doing.site)

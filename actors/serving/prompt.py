@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
-from actors.runtime.shard import Site
+from actors.runtime.performer import Site
 from actors.serving.generation import AnswerPrompt
 from bus.live import Live
 from schemas.commands import Command, Generate
@@ -37,6 +37,10 @@ class GenerationPerformer:
     def resumption(self, effect: Effect) -> Event | None:
         """Nothing: the engine knows a generation by its id."""
         return None
+
+    def must_finish(self, effect: Effect) -> bool:
+        """Nothing: the generation goes on in the engine."""
+        return False
 
     async def abort(self, effect: Effect, site: Site) -> None:
         """Stop the generation."""

@@ -11,6 +11,7 @@ from actors.agent.loop import ConversationMachine
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
+from actors.runtime.supervisor import STOP_S
 from actors.serving.frontend import Frontend
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
@@ -23,6 +24,9 @@ from infra.process import Status, until
 from infra.readback import LateStore
 from infra.settings import Place
 from schemas.generation import Sampling
+
+DRAIN_S = STOP_S - 1.0
+"""How long tools may take to come to their end when the process is to stop; the supervisor kills it soon after."""
 
 
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
@@ -57,6 +61,11 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
         "model_calls": frontend.under_way,
     }
     async with record:
-        owning = own_shards(runtime, leases.ownership(settings.shards), ready, owners)
-        await until(stopping, asyncio.create_task(owning))
+        owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
+        # the lease lives on meanwhile: who took the shards now could not know what became of a tool
+        await asyncio.gather(*(owner.drain(DRAIN_S) for owner in owners.values() if not owning.done()))
+        stop.cancel()
+        await until(stopping, owning)
     await leases.release()

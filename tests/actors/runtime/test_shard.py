@@ -488,6 +488,44 @@ async def test_a_tool_that_can_be_asked_is_asked_before_it_runs_again(bench: Ben
     await bench.verified("t1")
 
 
+async def test_an_owner_that_is_drained_lets_its_tools_finish_and_leaves_the_model_to_the_next(bench: Bench) -> None:
+    bench.hold["mail"] = asyncio.Event()
+    async with hearing(bench, "run.c1", "run.c2") as watcher:
+        owner = ShardOwner(bench.runtime("p1"), 0)
+        owning_it = asyncio.create_task(owner.run())
+        await owner.ready.wait()
+        await send_command(bench.connection, run("c1", "use mail"))
+        await bench.began.wait()
+        draining = asyncio.create_task(owner.drain(10))
+        await asyncio.sleep(0)
+        bench.model.hold = asyncio.Event()
+        bench.hold["mail"].set()
+        await draining
+        await owning_it
+        assert (await bench.types("run", "c1"))[-2:] == ["tool.returned", "model.called"]
+        bench.model.hold.set()
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert bench.used == ["mail acme/t1/c1-1-t0"]
+    assert await bench.events(ToolIndeterminate) == []
+    await bench.verified("t1")
+
+
+async def test_draining_is_bounded_and_what_is_left_is_as_after_a_crash(bench: Bench) -> None:
+    bench.hold["mail"] = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher:
+        owner = ShardOwner(bench.runtime("p1"), 0)
+        owning_it = asyncio.create_task(owner.run())
+        await owner.ready.wait()
+        await send_command(bench.connection, run("c1", "use mail"))
+        await bench.began.wait()
+        await owner.drain(0.1)
+        await owning_it
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert len(await bench.events(ToolIndeterminate)) == 1
+
+
 def abort(identity: str, thread: str = "t1", **data: Any) -> Command:
     return Command(id=identity, tenant="acme", kind="agent", thread=thread, verb="abort", data=AbortRun(**data))
 
