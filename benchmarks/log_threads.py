@@ -94,7 +94,7 @@ def rows(number: int, sequence: int) -> list[tuple[Any, ...]]:
     """Make one thread's rows of table `event`, in one envelope."""
     return [
         (1, sequence, index, TENANT, f"cold{number}", item.fact.kind, _named(item.fact.entity, number),
-         item.fact.version, item.fact.type, item.cause, 0, "", None, bytes(item.fact.payload))
+         item.fact.version, item.fact.type, item.cause, 0, "", None, bytes(item.fact.payload), None)
         for index, item in enumerate(told("cold"))
     ]  # fmt: skip
 

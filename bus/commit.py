@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from bus import subjects
+from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.log import START, Position, Stored, last_commit
@@ -74,6 +76,7 @@ class ShardWriter:
         self._clock = clock
         self._ids = ids
         self._position = position
+        self._blobs = Blobs(connection)
         self._queue: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
         self._failed: Exception | None = None
@@ -157,7 +160,7 @@ class ShardWriter:
         if self._failed is not None:
             raise self._failed
         assert facts, "an append of nothing has no place"
-        size = sum(len(bytes(fact.payload)) + 200 for fact in facts)
+        size = sum(len(bytes(fact.payload)) + len(fact.cause) + 200 for fact in facts)
         waiting = _Waiting(facts, size, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._flushing is None:
@@ -202,7 +205,7 @@ class ShardWriter:
             previous=self._position.hash,
             facts=tuple(fact for waiting in group for fact in waiting.facts),
         )
-        data = codec.encode(envelope)
+        data = codec.encode(replace(envelope, facts=await self._blobs.slim(envelope.facts, self._ids)))
         sequence = await self._send(envelope.commit, data)
         self._position = Position(sequence, codec.digest(data), self._position.term)
         await self._announce(sequence, envelope)

@@ -11,8 +11,7 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import NoSuchLetter, Refused
-from bus.log import NO_MESSAGE
-from bus.streams import DEAD
+from bus.streams import DEAD, NO_MESSAGE
 from schemas import codec
 from schemas.errors import BadShape
 from schemas.wire import Wire

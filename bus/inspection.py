@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from bus import subjects
+from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import Refused
 from bus.feed import Item
@@ -30,6 +31,9 @@ LOST = "missing, and not recorded"
 _TELL_EACH = 1000
 
 
+Where = Literal["log", "record", "blob"]
+
+
 class Bounds(NamedTuple):
     """What stream EV says that it holds."""
 
@@ -45,8 +49,8 @@ class Bounds(NamedTuple):
 class Damage(NamedTuple):
     """What is wrong with a range of sequences."""
 
-    where: Literal["log", "record"]
-    """JetStream's copy, or Postgres's."""
+    where: Where
+    """JetStream's copy, Postgres's, or the object store with the large payloads of JetStream's."""
     first: int
     last: int
     problem: str
@@ -80,7 +84,12 @@ class Inspection:
         """What is wrong with Postgres's copy."""
         return [damage for damage in self.damages if damage.where == "record"]
 
-    def note(self, where: Literal["log", "record"], sequence: int, problem: str) -> None:
+    @property
+    def blob_damages(self) -> list[Damage]:
+        """What is wrong with large payloads."""
+        return [damage for damage in self.damages if damage.where == "blob"]
+
+    def note(self, where: Where, sequence: int, problem: str) -> None:
         """Add a damaged sequence, in order; neighbours with the same problem are one damage."""
         for index in range(len(self.damages) - 1, -1, -1):
             before = self.damages[index]
@@ -143,7 +152,7 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
     bounds = await bounds_of(connection)
     found = Inspection(bounds, cursor)
     until = max(bounds.last, cursor.sequence)
-    walk = _Walk(found)
+    walk, blobs = _Walk(found), Blobs(connection)
     items = read_stream(connection, 1, bounds.last)
     rows = recorded_envelopes(store, 0, until)
     item, row = await anext(items, None), await anext(rows, None)
@@ -151,6 +160,9 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
         mine = item if item is not None and item.sequence == expected else None
         theirs = row if row is not None and row.sequence == expected else None
         walk.step(expected, mine, theirs)
+        for name in theirs.blobs if theirs is not None and theirs.blobs and theirs.whole() else ():
+            if not await blobs.has(name):
+                found.note("blob", expected, "a payload is missing")
         if mine is not None:
             item = await anext(items, None)
         if theirs is not None:

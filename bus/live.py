@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus import subjects
 from bus.connection import Connection, Message
+from bus.errors import Refused
 from schemas import codec
 from schemas.envelope import Envelope
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.times import rfc3339
+
+log = logging.getLogger(__name__)
 
 QUEUE = 4096
 """Frames a watcher may be behind before the oldest are dropped and it must read the log again."""
@@ -41,7 +45,12 @@ class Live:
                 data=fact.payload,
                 traceparent=fact.traceparent,
             )
-            await self._connection.publish(subjects.live(fact.tenant, fact.kind, fact.entity), codec.encode(frame))
+            subject = subjects.live(fact.tenant, fact.kind, fact.entity)
+            try:
+                await self._connection.publish(subject, codec.encode(frame))
+            except Refused as refusal:
+                # who watches notices the gap, and reads it back
+                log.warning("event %s of %s cannot be told live: %s", fact.version, fact.entity, refusal)
 
     async def delta(self, tenant: str, kind: str, frame: Delta) -> None:
         """Send a piece of text to the watchers, and the same bytes to the trace."""

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
 from bus import subjects
-from bus.connection import Connection, Message
+from bus.batch import read_batch
+from bus.blobs import Blobs
+from bus.connection import Connection
 from bus.errors import LogDamaged, Refused
 from bus.feed import Item
-from bus.streams import EV
+from bus.streams import EV, NO_MESSAGE
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 
-NO_MESSAGE = 10037
-"""JetStream's code for a message that is not there."""
-_BATCH = 256
-_STALLED_S = 5.0
 _BEHIND_S = 2.0
 _AGAIN_S = 0.05
 
@@ -77,13 +74,13 @@ async def message_at(connection: Connection, stream: str, sequence: int) -> byte
 
 
 async def read_shard(connection: Connection, shard: int, after: Position, until: int) -> AsyncIterator[Stored]:
-    """Yield the shard's envelopes after `after`, up to and including sequence `until`.
+    """Yield the shard's envelopes after `after`, up to and including sequence `until`, with their payloads whole.
 
     Raises:
         LogDamaged: an envelope does not name the hash of the one before it, or `until` is never reached.
         TimeoutError: the server stopped answering.
     """
-    position = after
+    position, blobs = after, Blobs(connection)
     while position.sequence < until:
         batch = await _batch_in_time(connection, shard, position.sequence + 1)
         if not batch:
@@ -95,7 +92,7 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
                     EV, item.sequence, f"shard {shard}: previous is {envelope.previous}, not {position.hash}"
                 )
             position = Position(item.sequence, codec.digest(item.data), envelope.term)
-            yield Stored(item.sequence, envelope, position.hash)
+            yield Stored(item.sequence, await blobs.whole(envelope), position.hash)
             if item.sequence >= until:
                 return
 
@@ -108,7 +105,7 @@ async def read_stream(connection: Connection, first: int, until: int) -> AsyncIt
         Unavailable: it is not there.
     """
     while first <= until:
-        batch = await _batch(connection, subjects.EVENTS, first)
+        batch = await read_batch(connection, EV, subjects.EVENTS, first)
         if not batch:
             return
         for item in batch:
@@ -122,33 +119,7 @@ async def _batch_in_time(connection: Connection, shard: int, first: int) -> list
     """Get a batch, empty only if it stays so: in a cluster a server may answer that is yet to hear the latest."""
     end = time.monotonic() + _BEHIND_S
     while True:
-        batch = await _batch(connection, subjects.events(shard), first)
+        batch = await read_batch(connection, EV, subjects.events(shard), first)
         if batch or time.monotonic() > end:
             return batch
         await asyncio.sleep(_AGAIN_S)
-
-
-async def _batch(connection: Connection, subject: str, first: int) -> list[Item]:
-    """Get up to `_BATCH` messages of the subject from sequence `first` on, in one request."""
-    got: list[Item] = []
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def heard(message: Message) -> None:
-        if message.headers.get("Status") or "Nats-Sequence" not in message.headers:
-            if not done.done():
-                done.set_result(None)
-            return
-        stored = message.headers
-        time = int(datetime.fromisoformat(stored["Nats-Time-Stamp"]).timestamp() * 1_000_000)
-        got.append(Item(int(stored["Nats-Sequence"]), stored["Nats-Subject"], time, message.data))
-
-    inbox = connection.client.new_inbox()
-    subscription = await connection.subscribe(inbox, heard)
-    try:
-        body = {"seq": first, "batch": _BATCH, "next_by_subj": subject}
-        await connection.publish(f"$JS.API.DIRECT.GET.{EV}", msgspec.json.encode(body), reply=inbox)
-        async with asyncio.timeout(_STALLED_S):
-            await done
-    finally:
-        await subscription.unsubscribe()
-    return got

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import asyncpg
 import msgspec
 
+from bus.blobs import content_hash
 from bus.store import COLUMNS, Rows, Store
 from schemas import codec
+from schemas.blobs import BlobReference
 from schemas.envelope import FORMAT, Envelope, Fact
 
 _PAGE = 500
@@ -25,6 +27,8 @@ class Recorded(NamedTuple):
     hash: str
     """What its bytes hashed to when they were recorded."""
     envelope: Envelope
+    blobs: tuple[str, ...] = ()
+    """Hashes of the payloads that are in the object store."""
 
     def data(self) -> bytes:
         """Make its bytes again."""
@@ -55,6 +59,16 @@ async def recorded_envelopes(store: Store, after: int, until: int) -> AsyncItera
             yield _recorded(commit, facts.get(_place(commit), []))
 
 
+async def recorded_payloads(store: Store, first: int, last: int) -> list[bytes]:
+    """Return the payloads of these sequences that are in the object store too.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    rows = await store.rows("SELECT payload FROM event WHERE seq BETWEEN $1 AND $2 AND blob IS NOT NULL", first, last)
+    return [row["payload"] for row in rows]
+
+
 async def rewrite(store: Store, incarnation: int, sequence: int, tables: Mapping[str, Rows]) -> None:
     """Put these rows in place of what is recorded of one envelope, all or nothing.
 
@@ -83,7 +97,8 @@ def _recorded(commit: asyncpg.Record, facts: Sequence[Fact]) -> Recorded:
         previous=commit["previous"],
         facts=tuple(facts),
     )
-    return Recorded(commit["incarnation"], commit["seq"], commit["hash"], envelope)
+    blobs = tuple(codec.reference_of(fact.payload).hash for fact in facts if codec.is_reference(fact.payload))
+    return Recorded(commit["incarnation"], commit["seq"], commit["hash"], envelope, blobs)
 
 
 def _fact(row: asyncpg.Record) -> Fact:
@@ -95,10 +110,18 @@ def _fact(row: asyncpg.Record) -> Fact:
         version=row["version"],
         type=row["type"],
         cause=row["cause"],
-        payload=msgspec.Raw(row["payload"]),
+        payload=_payload(row["payload"], row["blob"]),
         traceparent=row["traceparent"],
         key=row["key_id"],
     )
+
+
+def _payload(data: bytes, blob: str | None) -> msgspec.Raw:
+    """Give what the envelope held."""
+    if blob is None:
+        return msgspec.Raw(data)
+    # of what is there now: a payload that was altered makes another envelope
+    return codec.reference_payload(BlobReference(hash=content_hash(data), size=len(data)))
 
 
 _COMMITS = """
@@ -107,6 +130,7 @@ WHERE (incarnation, seq) > ($1, $2) AND seq > $3 AND seq <= $4 ORDER BY incarnat
 """
 
 _EVENTS = """
-SELECT incarnation, seq, tenant, thread, kind, entity, version, type, cause, payload, traceparent, key_id FROM event
+SELECT incarnation, seq, tenant, thread, kind, entity, version, type, cause, payload, blob, traceparent, key_id
+FROM event
 WHERE (incarnation, seq) >= ($1, $2) AND (incarnation, seq) <= ($3, $4) ORDER BY incarnation, seq, idx
 """

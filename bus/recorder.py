@@ -17,11 +17,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
+from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused, Unavailable
 from bus.feed import Feed, FeedLost, Item
 from bus.log import message_at
-from bus.rows import EventRows, TraceRows
+from bus.rows import EventRows, TraceRows, with_blobs
 from bus.store import Batch, Cursor, Store
 from bus.streams import EV, TRACE
 from schemas import codec
@@ -134,6 +135,7 @@ class Copy:
         self._stream = stream
         self._process = process
         self._cursor = Cursor(stream, 1, 0, "")
+        self._blobs = Blobs(connection)
         self._feed: Feed | None = None
         self._checked = False
         """Whether the stream is known to be the one the cursor speaks of."""
@@ -205,7 +207,7 @@ class Copy:
                 items = await feed.batch(LINGER_S[self._stream])
                 if items[0].sequence <= self._cursor.sequence:
                     raise FeedLost(f"stream {self._stream!r} begins again at {items[0].sequence}")
-                batch = rows.batch(self._cursor, items)
+                batch = await with_blobs(rows.batch(self._cursor, items), self._blobs)
                 await self._advance(batch)
                 rows.keep(batch)
         finally:

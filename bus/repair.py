@@ -18,14 +18,15 @@ from typing import NamedTuple
 import msgspec
 
 from bus import subjects
+from bus.blobs import Blobs
 from bus.commit import WRONG_LAST_SEQUENCE
 from bus.connection import Connection
 from bus.errors import LogLost, Refused
 from bus.feed import Item
 from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_of, inspect
 from bus.log import read_stream
-from bus.record import Recorded, recorded_envelopes, rewrite
-from bus.rows import EventRows
+from bus.record import Recorded, recorded_envelopes, recorded_payloads, rewrite
+from bus.rows import EventRows, with_blobs
 from bus.store import Cursor, Store
 from bus.streams import EV
 from schemas import codec
@@ -44,7 +45,7 @@ class Repaired(NamedTuple):
 
     before: Inspection
     restored: int
-    """Envelopes that were missing in JetStream and came back from Postgres."""
+    """Envelopes or large payloads that were missing in JetStream and came back from Postgres."""
     rerecorded: int
     """Envelopes that were missing or altered in Postgres and came back from JetStream."""
     kept: int
@@ -81,13 +82,14 @@ async def repair(
     if dropped:
         await cut(dropped)
     rerecorded = await _rerecord(connection, store, found)
+    payloads = await _restore_payloads(connection, store, found, writer)
     if not found.log_damages:
-        return Repaired(found, 0, rerecorded, 0, 0, 0, cursor.incarnation)
-    cursor = await _record(store, cursor, kept, writer)
+        return Repaired(found, payloads, rerecorded, 0, 0, 0, cursor.incarnation)
+    cursor = await _record(connection, store, cursor, kept, writer)
     await _rebuild(connection, store, found, cursor, told)
     return Repaired(
         before=found,
-        restored=sum(_upto(damage, found.cursor.sequence) for damage in found.log_damages),
+        restored=payloads + sum(_upto(damage, found.cursor.sequence) for damage in found.log_damages),
         rerecorded=rerecorded,
         kept=len(kept),
         cut=len(dropped),
@@ -150,7 +152,18 @@ async def _rerecord(connection: Connection, store: Store, found: Inspection) -> 
             incarnation = await _incarnation_at(store, item.sequence) or found.cursor.incarnation
             before = Cursor(EV, incarnation, item.sequence - 1, "")
             rows = EventRows(EV, {envelope.shard: (0, envelope.previous)}).batch(before, [item])
-            await rewrite(store, incarnation, item.sequence, rows.tables)
+            whole = await with_blobs(rows, Blobs(connection))
+            await rewrite(store, incarnation, item.sequence, whole.tables)
+            count += 1
+    return count
+
+
+async def _restore_payloads(connection: Connection, store: Store, found: Inspection, writer: str) -> int:
+    """Put large payloads back into the object store."""
+    count, blobs = 0, Blobs(connection)
+    for damage in found.blob_damages:
+        for data in await recorded_payloads(store, damage.first, damage.last):
+            await blobs.put(data, f"{writer}-{damage.first}-{count}")
             count += 1
     return count
 
@@ -161,12 +174,12 @@ async def _incarnation_at(store: Store, sequence: int) -> int | None:
     return found
 
 
-async def _record(store: Store, cursor: Cursor, kept: list[Item], writer: str) -> Cursor:
+async def _record(connection: Connection, store: Store, cursor: Cursor, kept: list[Item], writer: str) -> Cursor:
     """Record what is kept, numbered on from the record's end, as a new incarnation."""
     begun = cursor._replace(incarnation=cursor.incarnation + 1)
     rows = EventRows(EV, await store.heads())
     numbered = [item._replace(sequence=begun.sequence + n) for n, item in enumerate(kept, start=1)]
-    batch = rows.batch(begun, numbered)
+    batch = await with_blobs(rows.batch(begun, numbered), Blobs(connection))
     await store.advance(cursor, batch, writer)
     return batch.cursor
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from bus.blobs import Blobs
 from bus.errors import LogDamaged
 from bus.feed import Item
-from bus.store import Batch, Cursor
+from bus.store import COLUMNS, Batch, Cursor
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
@@ -15,6 +16,9 @@ from schemas.live import Delta
 from schemas.steps import StepPlan, StepResult
 
 Row = tuple[Any, ...]
+
+_PAYLOAD = COLUMNS["event"].index("payload")
+assert COLUMNS["event"][_PAYLOAD + 1 :] == ("blob",)
 
 
 class EventRows:
@@ -71,6 +75,22 @@ class EventRows:
         if item.subject != f"ev.{envelope.shard}":
             raise LogDamaged(self._stream, item.sequence, f"shard {envelope.shard} on subject {item.subject!r}")
         return envelope
+
+
+async def with_blobs(batch: Batch, blobs: Blobs) -> Batch:
+    """Put the payloads back in the place of their references, and the references' hashes beside them.
+
+    Raises:
+        LogDamaged: one is missing or altered.
+    """
+    rows = list(batch.tables.get("event", ()))
+    found = [at for at, row in enumerate(rows) if codec.is_reference(row[_PAYLOAD])]
+    if not found:
+        return batch
+    for at in found:
+        reference = codec.reference_of(rows[at][_PAYLOAD])
+        rows[at] = (*rows[at][:_PAYLOAD], await blobs.get(reference), reference.hash)
+    return batch._replace(tables={**batch.tables, "event": rows})
 
 
 class TraceRows:
@@ -160,6 +180,7 @@ def _add_event_rows(rows: list[Row], incarnation: int, sequence: int, envelope: 
                 fact.traceparent,
                 fact.key,
                 bytes(fact.payload),
+                None,
             )
         )
 

@@ -96,7 +96,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     ),
     "event": (
         "incarnation", "seq", "idx", "tenant", "thread", "kind", "entity", "version", "type", "cause", "time",
-        "traceparent", "key_id", "payload",
+        "traceparent", "key_id", "payload", "blob",
     ),
     "record": ("incarnation", "seq", "tenant", "subject", "producer", "n", "time", "payload"),
     "step_request": ("request", "engine", "epoch", "first", "last"),

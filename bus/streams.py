@@ -18,6 +18,8 @@ TOO_FEW_SERVERS = frozenset({10005, 10074})
 
 NOT_FOUND = 10059
 """JetStream's code for a stream that is not there."""
+NO_MESSAGE = 10037
+"""JetStream's code for a message that is not there."""
 _SECOND = 1_000_000_000
 
 EV = "EV"
@@ -26,6 +28,8 @@ TRACE = "TRACE"
 DEAD = "DEAD"
 HEALTH = "HEALTH"
 LEASE = "KV_LEASE"
+BLOBS = "OBJ_BLOB"
+"""The stream of object store BLOB."""
 TAKES_COMMANDS = "takes commands"
 """The description of CMD, unless admission is closed: a start opens it."""
 _PROBE = "OSTINATO_PROBE"
@@ -89,6 +93,17 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "storage": "file",
             "discard": "old",
             "max_msgs_per_subject": 1,
+            "num_replicas": replicas,
+            "duplicate_window": 100_000_000,
+        },
+        {
+            "name": BLOBS,
+            "subjects": [subjects.BLOB_CHUNKS, subjects.BLOB_INFOS],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
             "num_replicas": replicas,
             "duplicate_window": 100_000_000,
         },

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.feed import Feed, Item
@@ -41,13 +42,14 @@ async def commits(
     Raises:
         SchemaError: newer code wrote an envelope.
     """
-    position = after
+    position, blobs = after, Blobs(connection)
     while True:
         try:
             async with aclosing(_items(connection, position + 1, found)) as items:
                 async for item in items:
+                    envelope = await blobs.whole(codec.decode_envelope(item.data))
                     position = item.sequence
-                    yield Stored(position, codec.decode_envelope(item.data), codec.digest(item.data))
+                    yield Stored(position, envelope, codec.digest(item.data))
         except (BusError, TimeoutError) as error:
             lost(str(error))
             await asyncio.sleep(_PAUSE_S)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from schemas.blobs import BlobReference
 from schemas.commands import AbortRun, Approve, CloudCommand, Command, CommandData, Deny, Fork, Generate, RunAgent
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
@@ -65,6 +66,29 @@ def tag(event: Event) -> str:
 def payload(event: Event) -> msgspec.Raw:
     """Encode an event for a `Fact`."""
     return msgspec.Raw(_encoder.encode(event))
+
+
+_REFERENCE = b'{"type":"blob.reference",'
+
+
+def is_reference(payload: bytes | msgspec.Raw) -> bool:
+    """Say whether something stands in the place of a payload."""
+    return memoryview(payload)[: len(_REFERENCE)] == _REFERENCE
+
+
+def reference_of(payload: bytes | msgspec.Raw) -> BlobReference:
+    """Read what stands in the place of a payload.
+
+    Raises:
+        BadShape: nothing does.
+    """
+    reference: BlobReference = decode(bytes(payload), BlobReference)
+    return reference
+
+
+def reference_payload(reference: BlobReference) -> msgspec.Raw:
+    """Encode what stands in the place of a payload: the same bytes for the same reference, always."""
+    return msgspec.Raw(_encoder.encode(reference))
 
 
 def event_of(fact: Fact) -> Event:

@@ -78,7 +78,7 @@ def _counts(found: Inspection) -> dict[str, object]:
 
 
 def _line(damage: Damage) -> str:
-    copy = "JetStream" if damage.where == "log" else "Postgres"
+    copy = {"log": "JetStream", "record": "Postgres", "blob": "object store"}[damage.where]
     where = f"sequence {damage.first}" if damage.first == damage.last else f"sequences {damage.first} to {damage.last}"
     style = style_for(sys.stdout)
     return f"{style.problem('damaged')}     {copy}: {where}: {damage.problem}"

@@ -242,7 +242,7 @@ async def test_an_oversize_append_is_refused_at_once_and_the_next_one_goes_throu
     pen = await taken(log)
     small, large, after = await asyncio.gather(
         pen.append([fact(1)]),
-        pen.append([fact(2, "x" * (9 << 20))]),
+        pen.append([msgspec.structs.replace(fact(2), cause="x" * (9 << 20))]),
         pen.append([fact(3)]),
         return_exceptions=True,
     )

@@ -28,7 +28,7 @@ async def record(connection: Connection, store: Store) -> None:
 
 def rows(entity: str, version: int, sequence: int, idx: int = 0) -> tuple[Any, ...]:
     return (
-        1, sequence, idx, "acme", "t1", "run", entity, version, "test.happened", "c1", 5, "", None, b"{}",
+        1, sequence, idx, "acme", "t1", "run", entity, version, "test.happened", "c1", 5, "", None, b"{}", None,
     )  # fmt: skip
 
 

@@ -62,5 +62,5 @@ def _row(event: StoredEvent) -> tuple[Any, ...]:
     fact = event.fact
     return (
         *(event.incarnation, event.sequence, event.idx, fact.tenant, fact.thread, fact.kind, fact.entity),
-        *(fact.version, fact.type, fact.cause, event.time, fact.traceparent, fact.key, bytes(fact.payload)),
+        *(fact.version, fact.type, fact.cause, event.time, fact.traceparent, fact.key, bytes(fact.payload), None),
     )

@@ -1,0 +1,156 @@
+"""Large payloads in NATS's object store, by content hash: put before the envelope that refers to them.
+
+The layout is that of NATS object stores (ADR-20), so that `nats object get BLOB <hash>` reads them too; reading is our
+own, because nats-py reads by an ordered push consumer, which may lose messages without a word.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from bus.batch import read_batch
+from bus.connection import Connection
+from bus.errors import LogDamaged, Refused
+from bus.streams import BLOBS, NO_MESSAGE
+from schemas import codec
+from schemas.blobs import LIMIT, BlobReference
+from schemas.context import Ids
+from schemas.envelope import Envelope, Fact
+
+CHUNK = 128 * 1024
+_PUBLISH_S = 5.0
+_KEPT_BYTES = 32 << 20
+
+
+def content_hash(data: bytes) -> str:
+    """Hash a payload: SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Blobs:
+    """Puts payloads away and gets them back; keeps the latest at hand."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    async def put(self, data: bytes, nuid: str) -> BlobReference:
+        """Store bytes unless they are there; durable when this returns. Safe to repeat.
+
+        Args:
+            data: the bytes.
+            nuid: a name for their chunks that nobody else uses.
+
+        Raises:
+            Refused: the store takes no more.
+            Unavailable: no JetStream.
+            TimeoutError: no answer.
+        """
+        name = content_hash(data)
+        reference = BlobReference(hash=name, size=len(data))
+        if await self.has(name):
+            self._keep(name, data)
+            return reference
+        for start in range(0, len(data), CHUNK):
+            await self._publish(f"$O.BLOB.C.{nuid}", data[start : start + CHUNK])
+        info = {
+            "name": name,
+            "options": {"max_chunk_size": CHUNK},
+            "bucket": "BLOB",
+            "nuid": nuid,
+            "size": len(data),
+            "chunks": -(-len(data) // CHUNK),
+            "digest": f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}",
+        }
+        await self._publish(_about(name), msgspec.json.encode(info), {"Nats-Rollup": "sub"})
+        self._keep(name, data)
+        return reference
+
+    async def has(self, name: str) -> bool:
+        """Say whether bytes of that hash are there.
+
+        Raises:
+            Unavailable: no JetStream.
+            TimeoutError: no answer.
+        """
+        return await self._info(name) is not None
+
+    async def get(self, reference: BlobReference) -> bytes:
+        """Return what was put.
+
+        Raises:
+            LogDamaged: it is not there, or not what was put.
+            Unavailable: no JetStream.
+            TimeoutError: no answer.
+        """
+        kept = self._kept.get(reference.hash)
+        if kept is not None:
+            return kept
+        info = await self._info(reference.hash)
+        data = b"" if info is None else await self._chunks(info["nuid"])
+        if content_hash(data) != reference.hash:
+            raise LogDamaged(BLOBS, 0, f"payload {reference.hash!r} is missing or altered")
+        self._keep(reference.hash, data)
+        return data
+
+    async def slim(self, facts: Sequence[Fact], ids: Ids) -> tuple[Fact, ...]:
+        """Put large payloads away, and references in their place."""
+        return tuple([await self._slim(fact, ids) for fact in facts])
+
+    async def whole(self, envelope: Envelope) -> Envelope:
+        """Put the payloads back in the place of their references."""
+        if not any(codec.is_reference(fact.payload) for fact in envelope.facts):
+            return envelope
+        return replace(envelope, facts=tuple([await self._whole(fact) for fact in envelope.facts]))
+
+    async def _slim(self, fact: Fact, ids: Ids) -> Fact:
+        data = bytes(fact.payload)
+        if len(data) <= LIMIT:
+            return fact
+        return replace(fact, payload=codec.reference_payload(await self.put(data, ids.new("b"))))
+
+    async def _whole(self, fact: Fact) -> Fact:
+        if not codec.is_reference(fact.payload):
+            return fact
+        return replace(fact, payload=msgspec.Raw(await self.get(codec.reference_of(fact.payload))))
+
+    async def _info(self, name: str) -> dict[str, Any] | None:
+        try:
+            answer = await self._connection.api(f"STREAM.MSG.GET.{BLOBS}", {"last_by_subj": _about(name)})
+        except Refused as refusal:
+            if refusal.code == NO_MESSAGE:
+                return None
+            raise
+        found: dict[str, Any] = msgspec.json.decode(msgspec.convert(answer["message"]["data"], bytes, strict=False))
+        return found
+
+    async def _chunks(self, nuid: str) -> bytes:
+        pieces: list[bytes] = []
+        first = 1
+        while batch := await read_batch(self._connection, BLOBS, f"$O.BLOB.C.{nuid}", first):
+            pieces += [item.data for item in batch]
+            first = batch[-1].sequence + 1
+        return b"".join(pieces)
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+        reply = await self._connection.request(subject, data, _PUBLISH_S, headers)
+        problem = msgspec.json.decode(reply.data).get("error")
+        if problem is not None:
+            raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+
+    def _keep(self, name: str, data: bytes) -> None:
+        self._kept[name] = data
+        self._kept.move_to_end(name)
+        while sum(map(len, self._kept.values())) > _KEPT_BYTES and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+
+
+def _about(name: str) -> str:
+    return f"$O.BLOB.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
