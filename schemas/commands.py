@@ -33,6 +33,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     temperature: Temperature | None = None
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
+    deadline: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """When the run is to be over, answered or not: microseconds since the Unix epoch; 0 is never."""
     approvals: Literal["ask", "refuse"] = "ask"
     """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
     refusal that the model is told."""

@@ -24,6 +24,7 @@ ErrorKind = Literal[
     "engine",
     "max_steps",
     "aborted",
+    "timeout",
     "tool",
 ]
 
@@ -168,6 +169,13 @@ class ToolResumed(Wire, frozen=True, tag="tool.resumed"):
     """2 for the first time again."""
 
 
+class DeadlinePassed(Wire, frozen=True, tag="deadline.passed"):
+    """The time at which the run was to be over has come; `run.failed` follows."""
+
+    effect: str
+    """Structural: `<run>-d`."""
+
+
 class MemoryWrite(Wire, frozen=True):
     """A change a tool wants made to the thread's memory."""
 
@@ -265,6 +273,7 @@ Event = (
     | ToolReturned
     | ToolFailed
     | ToolIndeterminate
+    | DeadlinePassed
     | MemoryWritten
     | RunFinished
     | RunFailed

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.agent.definition import Agent
-from actors.agent.turns import CallModel, CallTool
+from actors.agent.turns import AwaitDeadline, CallModel, CallTool
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
@@ -20,6 +20,7 @@ from schemas.context import Clock
 from schemas.generation import request_id
 from schemas.messages import Message, ToolSpec
 from schemas.runs import (
+    DeadlinePassed,
     Event,
     MemoryWrite,
     Problem,
@@ -107,6 +108,9 @@ class AgentPerformer:
                 return await self._call_model(effect, site)
             case CallTool():
                 return await self._call_tool(effect, site, again)
+            case AwaitDeadline(at=at):
+                await asyncio.sleep(max(0, at - self._clock.now()) / 1e6)
+                return DeadlinePassed(effect=effect.id)
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
 

@@ -18,6 +18,7 @@ from schemas.runs import (
     ApprovalRequested,
     CommandAccepted,
     CommandRefused,
+    DeadlinePassed,
     MemoryWritten,
     MessageAdded,
     ModelCalled,
@@ -71,6 +72,8 @@ class Run(msgspec.Struct, frozen=True):
     """The last answer, until what follows from it is done."""
     pending: tuple[Pending, ...] = ()
     usage: Usage = Usage()
+    deadline: int = 0
+    """When it is to be over, microseconds since the Unix epoch; 0 is never, or that it has passed."""
     over: bool = False
 
 
@@ -122,10 +125,10 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
     event, name = emitted.event, emitted.entity
     match event:
         case RunQueued(profile=profile):
-            after = replace(_with(state, Run(name, profile)), queue=(*state.queue, name))
+            after = replace(_with(state, _begun(state, name, profile)), queue=(*state.queue, name))
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
-            after = replace(_with(state, Run(name, profile)), active=name, queue=queue)
+            after = replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
         case ModelCalled():
             run = state.runs[name]
             after = _with(state, replace(run, step=event.step, asking=event, answer=None, pending=()))
@@ -133,6 +136,8 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
             after = _answered(state, state.runs[name], event)
         case ModelFailed():
             after = _with(state, replace(state.runs[name], asking=None))
+        case DeadlinePassed():
+            after = _with(state, replace(state.runs[name], deadline=0))
         case RunFinished() | RunFailed():
             after = _over(state, name, event)
         case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten():
@@ -169,7 +174,14 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         return state
     pending = tuple(item for item in run.pending if item.result is not None or item.waits)
     step = run.step if run.asking is None else run.step - 1
-    return _with(state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending))
+    return _with(
+        state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending, deadline=0)
+    )
+
+
+def _begun(state: Conversation, name: str, profile: Profile) -> Run:
+    data = state.commands[name].data
+    return Run(name, profile, deadline=data.deadline if isinstance(data, RunAgent) else 0)
 
 
 def _with(state: Conversation, run: Run) -> Conversation:

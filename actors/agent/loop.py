@@ -16,7 +16,9 @@ from actors.agent.turns import (
     Folding,
     after_model,
     after_tool,
+    await_deadline,
     begin_tool,
+    break_off,
     call_model,
     call_tool,
     end,
@@ -33,14 +35,13 @@ from schemas.runs import (
     ApprovalGiven,
     CommandAccepted,
     CommandRefused,
+    DeadlinePassed,
     MemoryWritten,
     ModelFailed,
     ModelReturned,
     Problem,
     RunFailed,
     RunQueued,
-    ToolFailed,
-    ToolIndeterminate,
     ToolReturned,
 )
 
@@ -101,6 +102,8 @@ class ConversationMachine:
                 after_model(folding, run, answer)
             case ModelFailed(problem=problem):
                 end(folding, run, RunFailed(problem=problem, steps=run.step))
+            case DeadlinePassed():
+                break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
                     folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
@@ -114,11 +117,12 @@ class ConversationMachine:
         run = state.runs.get(state.active or "")
         if run is None:
             return []
+        deadline = await_deadline(state, run.id)
         if run.asking is not None:
-            return [call_model(state, run, run.asking)]
+            return [*deadline, call_model(state, run, run.asking)]
         begun = [item for item in run.pending if item.result is None and not item.waits]
         calls = ((call_tool(state, run, item.effect, item.call), item.attempts) for item in begun)
-        return [replace(call, attempts=attempts) for call, attempts in calls]
+        return [*deadline, *(replace(call, attempts=attempts) for call, attempts in calls)]
 
 
 def _unfit(state: Conversation, command: Command) -> Problem | None:
@@ -165,18 +169,9 @@ def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
     run = state.runs[name]
     folding = Folding(state)
     folding.emit("thread", state.thread, CommandAccepted(command=command))
-    for item in run.pending if name == state.active else ():
-        if item.result is not None:
-            continue
-        content = "error: the run was aborted"
-        if item.waits:
-            folding.emit("run", name, ToolFailed(effect=item.effect, call_id=item.call.id, content=content))
-        else:
-            content += f"; it is not known whether {item.call.name!r} took effect"
-            folding.emit("run", name, ToolIndeterminate(effect=item.effect, call_id=item.call.id, content=content))
     because = f": {data.reason}" if data.reason else ""
     problem = Problem(kind="aborted", message=f"the run was aborted by {command.source or 'a client'}{because}")
-    end(folding, folding.state.runs[name], RunFailed(problem=problem, steps=run.step))
+    break_off(folding, run, problem)
     return folding.decision()
 
 

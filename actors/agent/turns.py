@@ -24,6 +24,7 @@ from schemas.runs import (
     RunStarted,
     ToolCalled,
     ToolFailed,
+    ToolIndeterminate,
 )
 
 
@@ -41,6 +42,13 @@ class CallTool(Effect, frozen=True, kw_only=True):
     called: ToolCalled
     agent: str
     notes: dict[str, str]
+
+
+class AwaitDeadline(Effect, frozen=True, kw_only=True):
+    """Wait until a run is to be over."""
+
+    at: int
+    """Microseconds since the Unix epoch."""
 
 
 class Folding:
@@ -67,7 +75,14 @@ def start(folding: Folding, command: Command, profile: Profile, said: int = 0) -
     for message in incoming(command)[said:]:
         folding.emit("thread", folding.state.thread, MessageAdded(message=message))
     folding.emit("run", command.id, RunStarted(profile=profile))
+    folding.effects += await_deadline(folding.state, command.id)
     ask_model(folding, command.id)
+
+
+def await_deadline(state: Conversation, name: str) -> list[AwaitDeadline]:
+    """Make the effect of a run's deadline, if it has one."""
+    at = state.runs[name].deadline
+    return [AwaitDeadline(f"{name}-d", "run", name, state.commands[name].traceparent, at=at)] if at else []
 
 
 def ask_model(folding: Folding, name: str) -> None:
@@ -168,6 +183,20 @@ def after_tool(folding: Folding, run: Run) -> None:
     done = run.answer is not None and len(run.pending) == len(run.answer.tool_calls)
     if done and all(item.result is not None for item in run.pending):
         ask_model(folding, run.id)
+
+
+def break_off(folding: Folding, run: Run, problem: Problem) -> None:
+    """End a run whatever it is doing: what it began has no further say."""
+    for item in run.pending if run.id == folding.state.active else ():
+        if item.result is not None:
+            continue
+        content = "error: the run was broken off"
+        if item.waits:
+            folding.emit("run", run.id, ToolFailed(effect=item.effect, call_id=item.call.id, content=content))
+        else:
+            content += f"; it is not known whether {item.call.name!r} took effect"
+            folding.emit("run", run.id, ToolIndeterminate(effect=item.effect, call_id=item.call.id, content=content))
+    end(folding, folding.state.runs[run.id], RunFailed(problem=problem, steps=run.step))
 
 
 def end(folding: Folding, run: Run, event: RunFinished | RunFailed) -> None:

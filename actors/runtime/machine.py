@@ -9,11 +9,11 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
-from schemas.runs import Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult, ToolResumed
+from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult, ToolResumed
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult
+Result = ModelReturned | ModelFailed | ToolResult | DeadlinePassed
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

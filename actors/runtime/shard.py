@@ -294,8 +294,10 @@ class ShardOwner:
             self._doing.pop(key, None)
 
     async def _stop_what_is_over(self, cell: Cell) -> None:
-        """Stop effects that a command has made pointless. The caller holds the cell's lock."""
-        begun = dict(self._doing.get((cell.family, cell.tenant, cell.thread), {}))
+        """Stop effects that a decision has made pointless. The caller holds the cell's lock."""
+        own = asyncio.current_task()
+        of_thread = self._doing.get((cell.family, cell.tenant, cell.thread), {})
+        begun = {name: doing for name, doing in of_thread.items() if doing.task is not own}
         if not begun:
             return
         wanted = {effect.id for effect in self._runtime.machines[cell.family].open_effects(cell.state)}
@@ -352,6 +354,7 @@ class ShardOwner:
             cell.stop(f"the result of {effect.id!r} is too large to be logged: {refusal.description}")
             return
         self._begin_all(tasks, cell, decision)
+        await self._stop_what_is_over(cell)
 
 
 def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> list[Fact]:

@@ -32,6 +32,7 @@ _STATUS = {
     "engine": (500, "engine_error"),
     "max_steps": (500, "max_steps"),
     "aborted": (409, "aborted"),
+    "timeout": (504, "timeout"),
     "tool": (500, "tool_error"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}

@@ -53,11 +53,14 @@ def agent_command(
     thread: str | None,
     tenant: str = "default",
     approvals: Literal["ask", "refuse"] = "refuse",
+    timeout_s: float | None = None,
 ) -> Command:
     """Make the command that runs an agent on a message, in a thread that exists or in a new one."""
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
-    data = RunAgent(agent=agent, text=text, thread="any" if thread is None else "existing", approvals=approvals)
+    deadline = 0 if timeout_s is None else SystemClock().now() + int(timeout_s * 1e6)
+    known: Literal["any", "existing"] = "any" if thread is None else "existing"
+    data = RunAgent(agent=agent, text=text, thread=known, approvals=approvals, deadline=deadline)
     return _command(ids.new("r"), tenant, "agent", where, "run", data)
 
 

@@ -24,6 +24,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+_CENTURY_S = 100 * 365 * 86_400.0
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; errors that we know become one line on standard error and exit code 1 (2 for usage)."""
     _open_outputs()
@@ -196,6 +199,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say to it; - or nothing reads a pipe")
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=None, metavar="SECONDS", help="end the run after so long (default: never)"
+    )
     parser.add_argument("--json", action="store_true", help="print every frame as a JSON line")
 
 
@@ -354,6 +360,16 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65_535:
         raise argparse.ArgumentTypeError(f"{text} is no port: 0 to 65535")
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < seconds < _CENTURY_S:
+        raise argparse.ArgumentTypeError(f"{text} is no time that can be waited")
+    return seconds
 
 
 def _positive(text: str) -> int:

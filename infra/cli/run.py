@@ -37,13 +37,14 @@ def message_of(text: str | None, pipe: TextIO) -> str:
 
 def _run(options: argparse.Namespace, text: str) -> int:
     partner = partner_of(options.agent, served_by(runtime_of(options.data)))
-    if partner.kind == "model" and options.thread is not None:
-        sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
-        return 2
+    for flag, given in (("--thread", options.thread), ("--timeout", options.timeout)):
+        if partner.kind == "model" and given is not None:
+            sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave {flag} out\n")
+            return 2
     if partner.kind == "model":
         command = model_command(partner.name, [Message(role="user", content=text)])
     else:
-        command = agent_command(partner.name, text, options.thread)
+        command = agent_command(partner.name, text, options.thread, timeout_s=options.timeout)
     speech = Speech(sys.stdout)
     style = style_for(sys.stderr)
     try:

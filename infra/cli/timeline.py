@@ -19,6 +19,7 @@ from schemas.runs import (
     ApprovalRequested,
     CommandAccepted,
     CommandRefused,
+    DeadlinePassed,
     Event,
     MemoryWritten,
     MessageAdded,
@@ -193,6 +194,8 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
             told = (by or "client", f"it may not{': ' if reason else ''}{reason}")
         case ToolCalled(call=call):
             told = ("agent", f"{call.name} {call.arguments}")
+        case DeadlinePassed():
+            told = ("clock", "the run was to be over by now")
         case ToolResumed(attempt=attempt):
             told = ("agent", f"attempt {attempt}: its process had ended")
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from actors.agent.conversation import Conversation
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import CallModel, CallTool, waiting
+from actors.agent.turns import AwaitDeadline, CallModel, CallTool, waiting
 from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
@@ -26,6 +26,7 @@ from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
+    DeadlinePassed,
     Event,
     MemoryWrite,
     ModelFailed,
@@ -83,15 +84,20 @@ class World:
         if MACHINE.answered(self.state, name) is not None:
             return []
         events = self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
-        wanted = {effect.id for effect in MACHINE.open_effects(self.state)}
-        self.open = {name: effect for name, effect in self.open.items() if name in wanted}
+        self._drop_what_is_over()
         return events
 
     def result(self, event: Any) -> list[Event]:
         effect = self.open.pop(event.effect)
         emitted = Emitted(effect.kind, effect.entity, event)
         after = MACHINE.evolve(self.state, emitted)
-        return self._take(MACHINE.follow(after, emitted, self._context()), [emitted], effect.id)
+        events = self._take(MACHINE.follow(after, emitted, self._context()), [emitted], effect.id)
+        self._drop_what_is_over()
+        return events
+
+    def _drop_what_is_over(self) -> None:
+        wanted = {effect.id for effect in MACHINE.open_effects(self.state)}
+        self.open = {name: effect for name, effect in self.open.items() if name in wanted}
 
     def crash(self) -> None:
         """Forget everything but the log, and go on from it."""
@@ -470,10 +476,15 @@ class Threads(RuleBasedStateMachine):
         self.results: Counter[str] = Counter()
 
     @precondition(lambda self: self.asked < 6)
-    @rule(text=texts, seed=st.none() | st.integers(0, 9), known=st.sampled_from([True, True, True, False]))
-    def command(self, text: str, seed: int | None, known: bool) -> None:
+    @rule(
+        text=texts,
+        seed=st.none() | st.integers(0, 9),
+        known=st.sampled_from([True, True, True, False]),
+        deadline=st.sampled_from([0, 0, 5]),
+    )
+    def command(self, text: str, seed: int | None, known: bool, deadline: int) -> None:
         self.asked += 1
-        self.world.ask(f"c{self.asked}", PROFILE if known else None, text=text, seed=seed)
+        self.world.ask(f"c{self.asked}", PROFILE if known else None, text=text, seed=seed, deadline=deadline)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -510,7 +521,10 @@ class Threads(RuleBasedStateMachine):
     def outcome(self, data: st.DataObject) -> None:
         effect = self.world.open[data.draw(st.sampled_from(sorted(self.world.open)))]
         self.results[effect.id] += 1
-        if isinstance(effect, CallTool):
+        if isinstance(effect, AwaitDeadline):
+            self.world.result(DeadlinePassed(effect.id))
+            assert self.world.state.runs[effect.entity].over
+        elif isinstance(effect, CallTool):
             wanted = effect.called.call.id
             kind = data.draw(st.sampled_from([ToolReturned, ToolFailed, ToolIndeterminate]))
             self.world.result(kind(effect.id, wanted, data.draw(texts)))
@@ -558,9 +572,9 @@ class Threads(RuleBasedStateMachine):
         for number in range(100):
             if held := waiting(self.world.state):
                 self.world.settle(f"end{number}", Approve(held[0].effect))
-            if not self.world.open:
+            if all(isinstance(effect, AwaitDeadline) for effect in self.world.open.values()):
                 break
-            effect = next(iter(self.world.open.values()))
+            effect = next(effect for effect in self.world.open.values() if not isinstance(effect, AwaitDeadline))
             if isinstance(effect, CallTool):
                 self.world.result(ToolReturned(effect.id, effect.called.call.id, ""))
             else:

@@ -578,6 +578,26 @@ async def test_a_run_that_waits_is_aborted_and_the_one_under_way_goes_on(bench: 
     await bench.verified("t1")
 
 
+async def test_a_run_whose_deadline_passes_is_ended_by_whoever_owns_it_then(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    deadline = FixedClock().now() + 300_000
+    async with hearing(bench, "run.c1", "run.c2") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "hello there", deadline=deadline))
+            await until(watcher, lambda frame: not isinstance(frame, Committed))
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+            bench.model.hold.set()
+            await send_command(bench.connection, run("c2", "in time", deadline=deadline + 60_000_000))
+            await until(watcher, ends)
+    (failed,) = await bench.events(RunFailed)
+    assert failed.problem.kind == "timeout"
+    assert (await bench.types("run", "c1"))[-2:] == ["deadline.passed", "run.failed"]
+    assert (await bench.types("run", "c2"))[-1] == "run.finished"
+    assert bench.model.aborted == ["acme/t1/c1-1-m"]
+    await bench.verified("t1")
+
+
 async def test_what_is_not_under_way_cannot_be_aborted(bench: Bench) -> None:
     async with owning(bench.runtime("p1")):
         await answer_of(bench, run("c1", "hello there"))
