@@ -335,6 +335,18 @@ def test_run_ends_soon_after_its_stack_and_says_that_it_is_gone(system_folder: P
     assert back.stop() == 0
 
 
+def test_run_with_a_timeout_ends_then_with_its_reason(stack: UpProcess) -> None:
+    worker = stack.pid("worker-0")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        done = stack.cli("run", "rambler", "Go on.", "--timeout", "0.5")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert done.returncode == 1
+    assert "the run's deadline has passed" in done.stderr
+    assert stack.cli("run", "rambler", "Go on.", "--timeout", "soon").returncode == 2
+
+
 def test_run_says_what_goes_on_when_it_is_interrupted(stack: UpProcess, tmp_path: Path) -> None:
     worker = stack.pid("worker-0")
     os.kill(worker, signal.SIGSTOP)
