@@ -9,11 +9,16 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from tests.chaos.stack import Cluster
+
 POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K12")
 """Failpoints of `inject/sitecustomize.py` that every command passes; K10 is during a snapshot: there are none yet."""
 STALE_S = 3.0
 """Longer than a lease lives."""
 POINT_S = 20.0
+DOWN_S = 3.0
+PAUSED_S = 12.0
+"""Longer than a cluster takes to choose another leader."""
 
 
 class Victim(Protocol):
@@ -24,6 +29,10 @@ class Victim(Protocol):
 
     async def start_again(self) -> None:
         """Start the whole stack again after its host is gone."""
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The nats-servers, where they are three of somebody else's."""
 
     async def die_at(self, point: str, count: int) -> None:
         """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
@@ -93,6 +102,48 @@ async def die_while_taking_over(victim: Victim, chance: random.Random) -> None:
         os.kill(victim.pid("agents-0"), signal.SIGKILL)
         await dying
 
+
+async def lose_the_leader(victim: Victim, chance: random.Random) -> None:
+    """Kill the nats-server that leads the log; it comes back when another one leads."""
+    assert victim.cluster is not None
+    node = await victim.cluster.leader()
+    await asyncio.to_thread(node.kill)
+    await asyncio.sleep(DOWN_S)
+    await asyncio.to_thread(node.start)
+
+
+async def lose_any(victim: Victim, chance: random.Random) -> None:
+    """Kill one of the nats-servers; it comes back at once."""
+    assert victim.cluster is not None
+    node = victim.cluster.any(chance)
+    await asyncio.to_thread(node.kill)
+    await asyncio.to_thread(node.start)
+
+
+async def pause_the_leader(victim: Victim, chance: random.Random) -> None:
+    """Stop the nats-server that leads the log for a while: it wakes, and is not the leader any more."""
+    assert victim.cluster is not None
+    node = await victim.cluster.leader()
+    assert node.process is not None
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(PAUSED_S)
+    finally:
+        node.process.send_signal(signal.SIGCONT)
+
+
+CLUSTER_FAULTS = (
+    Fault("lose the leader", True, "commands", lose_the_leader),
+    Fault("lose a server", True, "commands", lose_any),
+    Fault("leader paused", False, "commands", pause_the_leader),
+    Fault("kill agents", True, "commands", kill("agents-0", "agents-1")),
+    Fault("kill recorder", True, "record", kill("recorder-0")),
+    Fault("kill scheduler", True, "model", kill("scheduler-0")),
+    Fault("stale owner", False, "commands", pause("agents-0", STALE_S)),
+    Fault("agents die at K3", True, "commands", at("K3")),
+    Fault("agents die at K7", True, "commands", at("K7")),
+)
+"""With three nats-servers: recovery from a fault of theirs counts from its end."""
 
 FAULTS = (
     Fault("kill agents", True, "commands", kill("agents-0", "agents-1")),

@@ -26,10 +26,11 @@ from bus.errors import BusError
 from bus.store import Store
 from bus.streams import EV
 from infra.access import catch_up, resting_log_servers
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.faults import CLUSTER_FAULTS, FAULTS, Fault
 from tests.chaos.load import Client, Ledger, Line, until_answered, until_served
 from tests.chaos.oracle import Verdict, judge
-from tests.chaos.stack import Stack
+from tests.chaos.stack import Cluster, Stack
+from tests.system.foreign import Nodes, nats_servers
 
 CLIENTS = 8
 PROBES = 12
@@ -52,6 +53,7 @@ class Report:
     """A whole run."""
 
     seed: int
+    faults: Sequence[Fault]
     trials: dict[str, Trials]
     verdict: Verdict
     kills: int
@@ -59,7 +61,9 @@ class Report:
 
     def figures(self) -> dict[str, float]:
         """Give the figures of `benchmarks/chaos.py`."""
-        serving = [s for f in FAULTS if f.kills and f.recovers == "commands" for s in self.trials[f.name].recovery_s]
+        serving = [
+            s for f in self.faults if f.kills and f.recovers == "commands" for s in self.trials[f.name].recovery_s
+        ]
         return {
             "kills": self.kills,
             "lost": len(self.verdict.lost),
@@ -80,7 +84,7 @@ class Report:
     def table(self) -> str:
         """Print one line a fault."""
         lines = [f"{'fault':<24} {'trials':>6} {'recovery p50':>13} {'p99':>8}"]
-        for fault in FAULTS:
+        for fault in self.faults:
             trials = self.trials[fault.name]
             if trials.recovery_s:
                 median, worst = statistics.median(trials.recovery_s), _p99(trials.recovery_s)
@@ -98,7 +102,12 @@ class Report:
 
 
 async def burn(
-    folder: Path, seconds: float, seed: int, faults: Sequence[Fault] = FAULTS, say: Callable[[str], None] = print
+    folder: Path,
+    seconds: float,
+    seed: int,
+    faults: Sequence[Fault] = FAULTS,
+    nodes: Nodes | None = None,
+    say: Callable[[str], None] = print,
 ) -> Report:
     """Run a stack under load and faults for a while, and judge what is left.
 
@@ -107,9 +116,13 @@ async def burn(
         seconds: how long faults go on.
         seed: of the faults' order and the questions.
         faults: which.
+        nodes: three nats-servers for the stack to use; it runs one of its own unless given.
         say: hears of each fault.
     """
     stack, ledger, chance = Stack(folder), Ledger(), random.Random(seed)
+    if nodes is not None:
+        stack = Stack(folder, "--nats", nodes.url)
+        stack.cluster = Cluster(nodes)
     try:
         await stack.start()
         clients = [Client(Line(stack.urls, f"client-{n}"), ledger, n, seed, duplicates=n % 2) for n in range(CLIENTS)]
@@ -130,7 +143,7 @@ async def burn(
         task.cancel()
     if hanging:
         verdict.lost.append(f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault")
-    return Report(seed, trials, verdict, kills, took)
+    return Report(seed, faults, trials, verdict, kills, took)
 
 
 async def _faults(
@@ -155,7 +168,7 @@ async def _faults(
                     agents_died.append(time.monotonic())
                 if fault.recovers in {"record", "start"}:
                     await line.close()
-                paused = 0.0 if fault.kills else time.monotonic() - began
+                paused = time.monotonic() - began if stack.cluster is not None or not fault.kills else 0.0
                 await _recovered(stack, line, fault)
                 took = time.monotonic() - began - paused
             except (TimeoutError, OSError, httpx.HTTPError) as error:
@@ -210,13 +223,18 @@ def _p99(values: Sequence[float]) -> float:
     return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
 
 
-def run(seconds: float, seed: int, only: Sequence[str] = ()) -> int:
+def run(seconds: float, seed: int, only: Sequence[str] = (), servers: int = 1) -> int:
     """Burn, print the table and the figures; return 1 when a promise was broken."""
     logging.basicConfig(level=logging.CRITICAL)  # clients of a dying stack have much to say
-    faults = [fault for fault in FAULTS if not only or any(word in fault.name for word in only)]
+    known = FAULTS if servers == 1 else CLUSTER_FAULTS
+    faults = [fault for fault in known if not only or any(word in fault.name for word in only)]
     folder = Path(tempfile.mkdtemp(prefix="ostinato-chaos-"))
     folder.chmod(0o755)
-    report = asyncio.run(burn(folder, seconds, seed, faults))
+    if servers == 1:
+        report = asyncio.run(burn(folder, seconds, seed, faults))
+    else:
+        with nats_servers(folder, servers) as nodes:
+            report = asyncio.run(burn(folder, seconds, seed, faults, nodes))
     print(report.table())  # noqa: T201
     print(json.dumps(report.figures()))  # noqa: T201
     if report.broken():
@@ -232,8 +250,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long faults go on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of faults (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="faults named with one of these")
+    parser.add_argument("--cluster", action="store_true", help="with three nats-servers of somebody else's")
     chosen = parser.parse_args()
-    raise SystemExit(run(chosen.seconds, chosen.seed, chosen.only))
+    raise SystemExit(run(chosen.seconds, chosen.seed, chosen.only, 3 if chosen.cluster else 1))
 
 
 if __name__ == "__main__":

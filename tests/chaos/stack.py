@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,17 +13,45 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from bus.connection import Connection
+from bus.streams import EV
+from tests.system.foreign import Node, Nodes
+
 HERE = Path(__file__).parent
 START_S = 60.0
 STOP_S = 30.0
 
 
+class Cluster:
+    """Three nats-servers of somebody else's, which nobody starts again but we."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    @property
+    def url(self) -> str:
+        """Where they are, with their login."""
+        return self._nodes.url
+
+    async def leader(self) -> Node:
+        """Find the server that leads the log."""
+        async with await Connection.open(self.url, "chaos") as connection:
+            info = await connection.api(f"STREAM.INFO.{EV}")
+        return self._nodes.named(info["cluster"]["leader"])
+
+    def any(self, chance: random.Random) -> Node:
+        """Choose a server by chance."""
+        return chance.choice(self._nodes.nodes)
+
+
 class Stack:
     """`ostinato up` in a process of its own, with two agents processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self._flags = flags
         self.data = folder / "data"
         self.witness = folder / "witness"
+        self.cluster: Cluster | None = None
         self._failpoint = folder / "failpoint"
         self._output = folder / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +72,7 @@ class Stack:
             "OSTINATO_CHAOS_FAILPOINT": str(self._failpoint),
         }
         argv = [sys.executable, "-m", "infra.cli.main", "up", "--port", "0", "--data", str(self.data)]
-        argv += ["--agents", str(HERE / "agents.py"), "--agent-processes", "2", "--json"]
+        argv += ["--agents", str(HERE / "agents.py"), "--agent-processes", "2", "--json", *self._flags]
         self._process = await asyncio.to_thread(self._spawn, argv, environment)
         assert self._process.stdout is not None
         async with asyncio.timeout(START_S):
