@@ -44,7 +44,8 @@ lint: .venv/.tested
 	.venv/bin/lint-imports
 
 chaos: .venv/.tested
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 600
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 480
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 120 --cluster
 
 chaos-long: .venv/.tested
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 3600
