@@ -225,7 +225,7 @@ class LogNeedsRepair(InfraError):
 
     def __init__(self, reason: str, messages: int) -> None:
         super().__init__(
-            f"the log is damaged: {reason}; {messages} messages in it do not continue what is recorded: "
+            f"the log is damaged: {reason}; messages in it that do not continue what is recorded: {messages}: "
             "`ostinato log verify` shows where, `ostinato log repair` sets them aside and mends the rest"
         )
         self.messages = messages

@@ -89,7 +89,7 @@ def test_what_would_be_cut_is_left_to_a_person_and_set_aside(used: Path) -> None
         [*OSTINATO, "up", "--port", "0", "--data", str(used)], capture_output=True, text=True, timeout=60, check=False
     )
     assert refused.returncode == 1
-    assert "1 messages in it do not continue what is recorded" in refused.stderr
+    assert "messages in it that do not continue what is recorded: 1" in refused.stderr
     repaired = log(used, "repair")
     assert repaired.returncode == 1
     assert "the log is whole again: 1 restored from Postgres, 1 cut out" in repaired.stdout
