@@ -1,4 +1,8 @@
-"""Many messages of a stream in one request: JetStream's batched direct get."""
+"""Many messages of a stream in one request: JetStream's batched direct get, and the leader's word where it matters.
+
+In a cluster any server may answer a direct get, also one that is yet to hear the latest: what it does not have is not
+missing before the stream's leader has said so.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from datetime import datetime
 import msgspec
 
 from bus.connection import Connection, Message
+from bus.errors import Refused
 from bus.feed import Item
+from bus.streams import NO_MESSAGE
 
 MOST = 256
 _STALLED_S = 5.0
@@ -30,7 +36,7 @@ async def read_batch(connection: Connection, stream: str, subject: str, first: i
                 done.set_result(None)
             return
         stored = message.headers
-        time = int(datetime.fromisoformat(stored["Nats-Time-Stamp"]).timestamp() * 1_000_000)
+        time = _microseconds(stored["Nats-Time-Stamp"])
         got.append(Item(int(stored["Nats-Sequence"]), stored["Nats-Subject"], time, message.data))
 
     inbox = connection.client.new_inbox()
@@ -43,3 +49,41 @@ async def read_batch(connection: Connection, stream: str, subject: str, first: i
     finally:
         await subscription.unsubscribe()
     return got
+
+
+async def next_on_leader(connection: Connection, stream: str, subject: str, first: int) -> Item | None:
+    """Get the first message of the subject from sequence `first` on that the stream's leader has; None if it has none.
+
+    Raises:
+        Refused: JetStream says no.
+        TimeoutError: the server does not answer.
+        Unavailable: it is not there.
+    """
+    try:
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": first, "next_by_subj": subject})
+    except Refused as refusal:
+        if refusal.code == NO_MESSAGE:
+            return None
+        raise
+    message = answer["message"]
+    data = msgspec.convert(message.get("data", ""), bytes, strict=False)
+    return Item(int(message["seq"]), message["subject"], _microseconds(message["time"]), data)
+
+
+async def read_surely(connection: Connection, stream: str, subject: str, first: int) -> list[Item]:
+    """Get some messages of the subject from sequence `first` on: none only if the leader has none.
+
+    Raises:
+        Refused: JetStream says no.
+        TimeoutError: the server stopped answering.
+        Unavailable: it is not there.
+    """
+    batch = await read_batch(connection, stream, subject, first)
+    if batch:
+        return batch
+    there = await next_on_leader(connection, stream, subject, first)
+    return [] if there is None else [there]
+
+
+def _microseconds(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp() * 1_000_000)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from bus.batch import read_batch
+from bus.batch import read_surely
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused
 from bus.streams import BLOBS, NO_MESSAGE
@@ -55,7 +55,7 @@ class Blobs:
         """
         name = content_hash(data)
         reference = BlobReference(hash=name, size=len(data))
-        if await self.has(name):
+        if await self.sound(reference):
             self._keep(name, data)
             return reference
         for start in range(0, len(data), CHUNK):
@@ -73,14 +73,15 @@ class Blobs:
         self._keep(name, data)
         return reference
 
-    async def has(self, name: str) -> bool:
-        """Say whether bytes of that hash are there.
+    async def sound(self, reference: BlobReference) -> bool:
+        """Say whether the store has all of it, as it was put.
 
         Raises:
+            Refused: JetStream says no.
             Unavailable: no JetStream.
             TimeoutError: no answer.
         """
-        return await self._info(name) is not None
+        return await self._read(reference) is not None
 
     async def get(self, reference: BlobReference) -> bytes:
         """Return what was put.
@@ -93,12 +94,18 @@ class Blobs:
         kept = self._kept.get(reference.hash)
         if kept is not None:
             return kept
-        info = await self._info(reference.hash)
-        data = b"" if info is None else await self._chunks(info["nuid"])
-        if content_hash(data) != reference.hash:
+        data = await self._read(reference)
+        if data is None:
             raise LogDamaged(BLOBS, 0, f"payload {reference.hash!r} is missing or altered")
         self._keep(reference.hash, data)
         return data
+
+    async def _read(self, reference: BlobReference) -> bytes | None:
+        info = await self._info(reference.hash)
+        if info is None:
+            return None
+        data = b"".join(await self._chunks(info["nuid"], info["chunks"]))
+        return data if content_hash(data) == reference.hash else None
 
     async def slim(self, facts: Sequence[Fact], ids: Ids) -> tuple[Fact, ...]:
         """Put large payloads away, and references in their place."""
@@ -131,13 +138,13 @@ class Blobs:
         found: dict[str, Any] = msgspec.json.decode(msgspec.convert(answer["message"]["data"], bytes, strict=False))
         return found
 
-    async def _chunks(self, nuid: str) -> bytes:
+    async def _chunks(self, nuid: str, count: int) -> list[bytes]:
         pieces: list[bytes] = []
         first = 1
-        while batch := await read_batch(self._connection, BLOBS, f"$O.BLOB.C.{nuid}", first):
+        while len(pieces) < count and (batch := await read_surely(self._connection, BLOBS, f"$O.BLOB.C.{nuid}", first)):
             pieces += [item.data for item in batch]
             first = batch[-1].sequence + 1
-        return b"".join(pieces)
+        return pieces
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         reply = await self._connection.request(subject, data, _PUBLISH_S, headers)

@@ -42,14 +42,23 @@ _NOTHING_CAME = frozenset({"404", "408"})
 class Delivery:
     """One command in hand."""
 
-    def __init__(self, message: Msg, command: Command) -> None:
+    def __init__(self, message: Msg, command: Command, survived: dict[str, int]) -> None:
         self.message = message
         self.command = command
+        self._survived = survived
+        self._key = f"{command.tenant}/{command.thread}/{command.id}"
 
     @property
     def attempt(self) -> int:
-        """1 for the first delivery: a command that comes again and again may be what ends its owners."""
-        return self.message.metadata.num_delivered
+        """1 for the first delivery: a command that comes again and again may be what ends its owners.
+
+        Deliveries that this process outlived do not count.
+        """
+        return self.message.metadata.num_delivered - self._survived.get(self._key, 0)
+
+    def outlived(self) -> None:
+        """Note that it came to nothing here, and that it was not its fault."""
+        self._survived[self._key] = self._survived.get(self._key, 0) + 1
 
     @property
     def open(self) -> bool:
@@ -58,6 +67,7 @@ class Delivery:
 
     async def ack(self) -> None:
         """Its events are committed: do not deliver it again."""
+        self._survived.pop(self._key, None)
         try:
             await self.message.ack()
         except NatsError as error:
@@ -68,7 +78,18 @@ class Delivery:
 class CommandQueue:
     """Pulls one shard's commands, in order of arrival."""
 
-    def __init__(self, connection: Connection, shard: int, process: str) -> None:
+    def __init__(
+        self, connection: Connection, shard: int, process: str, survived: dict[str, int] | None = None
+    ) -> None:
+        """Make the queue.
+
+        Args:
+            connection: to NATS.
+            shard: whose commands.
+            process: who pulls, for the record.
+            survived: how many deliveries of each command this process outlived; shared by its queues.
+        """
+        self._survived = {} if survived is None else survived
         self._connection = connection
         self._shard = shard
         self._process = process
@@ -114,6 +135,7 @@ class CommandQueue:
                 await subscription.unsubscribe()
                 for delivery in self._in_hand:
                     if delivery.open and not self._stopped:
+                        delivery.outlived()
                         await delivery.message.nak()  # for the next owner, at once
 
     async def _batch(self, heard: asyncio.Queue[Msg]) -> AsyncIterator[Msg]:
@@ -181,7 +203,7 @@ class CommandQueue:
         except (BadSubject, BadShape) as error:
             await self.bury(message, str(error))
             return None
-        return Delivery(message, command)
+        return Delivery(message, command, self._survived)
 
     async def bury(self, message: Msg, error: str) -> None:
         """Keep a command nobody can handle, then stop its delivery; tell the sender if it gave an id.

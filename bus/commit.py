@@ -148,6 +148,10 @@ class ShardWriter:
         """How many appends wait for the one under way."""
         return len(self._queue)
 
+    def give_up(self) -> None:
+        """Take no more appends: the owner no longer knows what is written. Those under way go on."""
+        self._failed = self._failed or OutcomeUnknown(self._shard, "under way")
+
     async def append(self, facts: Sequence[Fact]) -> Place:
         """Commit `facts` together and in order.
 
@@ -205,7 +209,7 @@ class ShardWriter:
             previous=self._position.hash,
             facts=tuple(fact for waiting in group for fact in waiting.facts),
         )
-        data = codec.encode(replace(envelope, facts=await self._blobs.slim(envelope.facts, self._ids)))
+        data = codec.encode(replace(envelope, facts=await self._slim(envelope.facts)))
         sequence = await self._send(envelope.commit, data)
         self._position = Position(sequence, codec.digest(data), self._position.term)
         await self._announce(sequence, envelope)
@@ -214,6 +218,18 @@ class ShardWriter:
             if not waiting.done.done():
                 waiting.done.set_result(Place(sequence, index, envelope.time))
             index += len(waiting.facts)
+
+    async def _slim(self, facts: Sequence[Fact]) -> Sequence[Fact]:
+        """Put large payloads away, again and again while the store is away."""
+        deadline = time.monotonic() + self.deadline_s
+        while True:
+            try:
+                return await self._blobs.slim(facts, self._ids)
+            except (TimeoutError, Unavailable) as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.warning("shard %s: a large payload cannot be put away yet: %s", self._shard, error)
+                await asyncio.sleep(_RETRY_S)
 
     async def _announce(self, sequence: int, envelope: Envelope) -> None:
         if self.on_commit is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bus.errors import BusError
 from bus.store import COLUMNS, Store, StoredEvent, ThreadSummary, stored_event
 
 _BATCH = 20_000
+_COLUMNS = ("bundle", *(name for name in COLUMNS["event"] if name != "blob"))
 
 
 class BundleKept(BusError):
@@ -37,23 +38,30 @@ async def keep_bundle(
         BundleKept: there is a bundle of that name.
         Unavailable: Postgres cannot be reached.
     """
-    columns = ("bundle", *COLUMNS["event"])
     async with store.transaction() as connection:
         found = await connection.fetchval("SELECT digest FROM bundle WHERE name = $1 FOR UPDATE", name)
         if found is not None:
             raise BundleKept(name, found == digest)
-        await connection.execute("INSERT INTO bundle VALUES ($1, $2, $3)", name, digest, redacted)
-        for rows in _batches(name, threads):
-            await connection.copy_records_to_table("bundle_event", records=rows, columns=columns)
+        await _write(connection, name, digest, redacted, threads)
 
 
-async def drop_bundle(store: Store, name: str) -> None:
-    """Forget a bundle and its threads; nothing happens if there is none.
+async def replace_bundle(
+    store: Store, name: str, digest: str, redacted: bool, threads: Iterable[list[StoredEvent]]
+) -> None:
+    """Write the threads of a bundle in place of those that it has, if any: all, or what was there stays.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    await store.rows("DELETE FROM bundle WHERE name = $1", name)
+    async with store.transaction() as connection:
+        await connection.execute("DELETE FROM bundle WHERE name = $1", name)
+        await _write(connection, name, digest, redacted, threads)
+
+
+async def _write(connection: Any, name: str, digest: str, redacted: bool, threads: Iterable[list[StoredEvent]]) -> None:
+    await connection.execute("INSERT INTO bundle VALUES ($1, $2, $3)", name, digest, redacted)
+    for rows in _batches(name, threads):
+        await connection.copy_records_to_table("bundle_event", records=rows, columns=_COLUMNS)
 
 
 async def kept_thread(store: Store, name: str, tenant: str, thread: str) -> Kept | None:

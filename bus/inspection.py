@@ -159,10 +159,12 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
     for expected in range(1, until + 1):
         mine = item if item is not None and item.sequence == expected else None
         theirs = row if row is not None and row.sequence == expected else None
-        walk.step(expected, mine, theirs)
-        for name in theirs.blobs if theirs is not None and theirs.blobs and theirs.whole() else ():
-            if not await blobs.has(name):
-                found.note("blob", expected, "a payload is missing")
+        if mine is not None and theirs is None and await _refers_to_nothing(blobs, mine):
+            found.note("log", expected, "a payload of it is missing, and was not recorded")
+        else:
+            walk.step(expected, mine, theirs)
+        if theirs is not None and theirs.blobs and theirs.whole() and await lost_payload(blobs, theirs.envelope):
+            found.note("blob", expected, "a payload is missing")
         if mine is not None:
             item = await anext(items, None)
         if theirs is not None:
@@ -221,6 +223,19 @@ class _Walk:
 
     def _head(self, shard: int) -> str:
         return self._heads.get(shard, GENESIS)
+
+
+async def lost_payload(blobs: Blobs, envelope: Envelope) -> bool:
+    """Say whether a large payload of an envelope is not in the object store, or not whole."""
+    for fact in envelope.facts:
+        if codec.is_reference(fact.payload) and not await blobs.sound(codec.reference_of(fact.payload)):
+            return True
+    return False
+
+
+async def _refers_to_nothing(blobs: Blobs, item: Item) -> bool:
+    envelope = envelope_of(item)
+    return envelope is not None and await lost_payload(blobs, envelope)
 
 
 def envelope_of(item: Item) -> Envelope | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
 
 from bus import subjects
-from bus.batch import read_batch
+from bus.batch import next_on_leader, read_batch, read_surely
 from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused
@@ -18,9 +16,6 @@ from bus.feed import Item
 from bus.streams import EV, NO_MESSAGE
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
-
-_BEHIND_S = 2.0
-_AGAIN_S = 0.05
 
 
 class Stored(NamedTuple):
@@ -82,7 +77,7 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
     """
     position, blobs = after, Blobs(connection)
     while position.sequence < until:
-        batch = await _batch_in_time(connection, shard, position.sequence + 1)
+        batch = await read_surely(connection, EV, subjects.events(shard), position.sequence + 1)
         if not batch:
             raise LogDamaged(EV, position.sequence, f"shard {shard} ends before sequence {until}")
         for item in batch:
@@ -104,22 +99,20 @@ async def read_stream(connection: Connection, first: int, until: int) -> AsyncIt
         TimeoutError: the server stopped answering.
         Unavailable: it is not there.
     """
-    while first <= until:
-        batch = await read_batch(connection, EV, subjects.EVENTS, first)
-        if not batch:
-            return
+    expected = first
+    while expected <= until:
+        batch = await read_batch(connection, EV, subjects.EVENTS, expected)
+        if not batch or batch[0].sequence > expected:
+            there = await next_on_leader(connection, EV, subjects.EVENTS, expected)
+            if there is None:
+                return
+            if not batch or there.sequence < batch[0].sequence:
+                batch = [there]
+            expected = batch[0].sequence
         for item in batch:
             if item.sequence > until:
                 return
+            if item.sequence != expected:
+                break
             yield item
-        first = batch[-1].sequence + 1
-
-
-async def _batch_in_time(connection: Connection, shard: int, first: int) -> list[Item]:
-    """Get a batch, empty only if it stays so: in a cluster a server may answer that is yet to hear the latest."""
-    end = time.monotonic() + _BEHIND_S
-    while True:
-        batch = await read_batch(connection, EV, subjects.events(shard), first)
-        if batch or time.monotonic() > end:
-            return batch
-        await asyncio.sleep(_AGAIN_S)
+            expected += 1

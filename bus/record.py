@@ -29,10 +29,12 @@ class Recorded(NamedTuple):
     envelope: Envelope
     blobs: tuple[str, ...] = ()
     """Hashes of the payloads that are in the object store."""
+    raw: bytes | None = None
+    """Its bytes, where the rows cannot give them back."""
 
     def data(self) -> bytes:
         """Make its bytes again."""
-        return codec.encode(self.envelope)
+        return codec.encode(self.envelope) if self.raw is None else self.raw
 
     def whole(self) -> bool:
         """Whether the rows still are what was recorded."""
@@ -98,7 +100,7 @@ def _recorded(commit: asyncpg.Record, facts: Sequence[Fact]) -> Recorded:
         facts=tuple(facts),
     )
     blobs = tuple(codec.reference_of(fact.payload).hash for fact in facts if codec.is_reference(fact.payload))
-    return Recorded(commit["incarnation"], commit["seq"], commit["hash"], envelope, blobs)
+    return Recorded(commit["incarnation"], commit["seq"], commit["hash"], envelope, blobs, commit["raw"])
 
 
 def _fact(row: asyncpg.Record) -> Fact:
@@ -125,7 +127,7 @@ def _payload(data: bytes, blob: str | None) -> msgspec.Raw:
 
 
 _COMMITS = """
-SELECT incarnation, seq, shard, term, writer, commit_id, code, time, previous, hash FROM commit
+SELECT incarnation, seq, shard, term, writer, commit_id, code, time, previous, hash, raw FROM commit
 WHERE (incarnation, seq) > ($1, $2) AND seq > $3 AND seq <= $4 ORDER BY incarnation, seq LIMIT $5
 """
 

@@ -22,7 +22,7 @@ from bus.connection import Connection
 from bus.errors import LogDamaged, Refused, Unavailable
 from bus.feed import Feed, FeedLost, Item
 from bus.log import message_at
-from bus.rows import EventRows, TraceRows, with_blobs
+from bus.rows import EventRows, TraceRows, parts, with_blobs
 from bus.store import Batch, Cursor, Store
 from bus.streams import EV, TRACE
 from schemas import codec
@@ -207,12 +207,19 @@ class Copy:
                 items = await feed.batch(LINGER_S[self._stream])
                 if items[0].sequence <= self._cursor.sequence:
                     raise FeedLost(f"stream {self._stream!r} begins again at {items[0].sequence}")
-                batch = await with_blobs(rows.batch(self._cursor, items), self._blobs)
-                await self._advance(batch)
-                rows.keep(batch)
+                for part in parts(items):
+                    batch = await self._whole(rows.batch(self._cursor, part))
+                    await self._advance(batch)
+                    rows.keep(batch)
         finally:
             self._feed = None
             await feed.close()
+
+    async def _whole(self, batch: Batch) -> Batch:
+        try:
+            return await with_blobs(batch, self._blobs)
+        except (Refused, Unavailable, TimeoutError) as error:
+            raise FeedLost(f"stream {self._stream!r}: a large payload cannot be read: {error}") from error
 
     async def _check_life(self) -> None:
         """See that the stream still holds what we recorded last; a trace that does not begins a new incarnation."""

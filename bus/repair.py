@@ -23,7 +23,7 @@ from bus.commit import WRONG_LAST_SEQUENCE
 from bus.connection import Connection
 from bus.errors import LogLost, Refused
 from bus.feed import Item
-from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_of, inspect
+from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_of, inspect, lost_payload
 from bus.log import read_stream
 from bus.record import Recorded, recorded_envelopes, recorded_payloads, rewrite
 from bus.rows import EventRows, with_blobs
@@ -73,8 +73,8 @@ async def repair(
         LogLost: an envelope is whole in neither copy; nothing was changed.
         Unavailable: a server cannot be reached; repairing again goes on.
     """
-    found = await inspect(connection, store, told)
     cursor = await store.claim(EV, writer)
+    found = await inspect(connection, store, told)
     if found.whole:
         return Repaired(found, 0, 0, 0, 0, 0, cursor.incarnation)
     _refuse_hopeless(found)
@@ -127,15 +127,16 @@ async def _sorted_out(connection: Connection, store: Store, found: Inspection) -
     if not found.log_damages:
         return [], []
     first = min(found.log_damages[0].first, found.cursor.sequence + 1)
-    recorded = {row.sequence: row.hash async for row in recorded_envelopes(store, first - 1, found.cursor.sequence)}
+    recorded = {row.hash async for row in recorded_envelopes(store, first - 1, found.cursor.sequence)}
     heads = {shard: head for shard, (_, head) in (await store.heads()).items()}
-    kept, dropped = [], []
+    kept, dropped, blobs = [], [], Blobs(connection)
     async for item in read_stream(connection, first, found.bounds.last):
         digest = codec.digest(item.data)
-        if recorded.get(item.sequence) == digest:
-            continue
+        if digest in recorded:
+            continue  # perhaps under another number, by a repair that was broken off
         envelope = envelope_of(item)
-        if envelope is None or envelope.previous != heads.get(envelope.shard, GENESIS):
+        unsound = envelope is None or await lost_payload(blobs, envelope)
+        if envelope is None or unsound or envelope.previous != heads.get(envelope.shard, GENESIS):
             dropped.append(item)
         else:
             heads[envelope.shard] = digest
@@ -185,7 +186,14 @@ async def _record(connection: Connection, store: Store, cursor: Cursor, kept: li
 
 
 async def _rebuild(connection: Connection, store: Store, found: Inspection, end: Cursor, told: Told) -> None:
-    """Write the stream anew from the record, or go on where it ends if all it has is sound."""
+    """Write the stream anew from the record, or go on where it ends if all it has is sound.
+
+    Raises:
+        LogLost: the record is not whole; the stream is as it was.
+    """
+    async for row in recorded_envelopes(store, 0, end.sequence):
+        if not row.whole():
+            raise LogLost(row.sequence)
     agreed = found.log_damages[0].first - 1
     if (await bounds_of(connection)).last <= agreed and await _continued(connection, store, agreed):
         agreed += 1

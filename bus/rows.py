@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bus.blobs import Blobs
@@ -16,6 +17,9 @@ from schemas.live import Delta
 from schemas.steps import StepPlan, StepResult
 
 Row = tuple[Any, ...]
+
+_HELD_BYTES = 64 << 20
+_REFERRED = re.compile(rb'\{"type":"blob\.reference","hash":"[0-9a-f]{64}","size":(\d+)\}')
 
 _PAYLOAD = COLUMNS["event"].index("payload")
 assert COLUMNS["event"][_PAYLOAD + 1 :] == ("blob",)
@@ -57,6 +61,7 @@ class EventRows:
             commits.append(_commit_row(cursor.incarnation, item.sequence, envelope, digest))
             _add_event_rows(events, cursor.incarnation, item.sequence, envelope)
             if rb"\u0000" in item.data:
+                commits[-1] = (*commits[-1][:-1], item.data)
                 _without_nul(commits, -1)
                 for index in range(len(events) - len(envelope.facts), len(events)):
                     _without_nul(events, index)
@@ -75,6 +80,18 @@ class EventRows:
         if item.subject != f"ev.{envelope.shard}":
             raise LogDamaged(self._stream, item.sequence, f"shard {envelope.shard} on subject {item.subject!r}")
         return envelope
+
+
+def parts(items: list[Item]) -> Iterator[list[Item]]:
+    """Cut a batch so that the large payloads of each part fit the memory."""
+    start = held = 0
+    for at, item in enumerate(items):
+        size = sum(int(found) for found in _REFERRED.findall(item.data))
+        if held and held + size > _HELD_BYTES:
+            yield items[start:at]
+            start, held = at, 0
+        held += size
+    yield items[start:]
 
 
 async def with_blobs(batch: Batch, blobs: Blobs) -> Batch:
@@ -158,6 +175,7 @@ def _commit_row(incarnation: int, sequence: int, envelope: Envelope, digest: str
         envelope.time,
         envelope.previous,
         digest,
+        None,
     )
 
 

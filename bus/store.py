@@ -92,7 +92,7 @@ class Batch(NamedTuple):
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "commit": (
-        "incarnation", "seq", "shard", "term", "writer", "commit_id", "code", "time", "previous", "hash",
+        "incarnation", "seq", "shard", "term", "writer", "commit_id", "code", "time", "previous", "hash", "raw",
     ),
     "event": (
         "incarnation", "seq", "idx", "tenant", "thread", "kind", "entity", "version", "type", "cause", "time",

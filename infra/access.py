@@ -8,13 +8,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from actors.runtime.context import SystemIds
+from bus import subjects
+from bus.address import masked
 from bus.connection import Connection
+from bus.errors import Unavailable
 from bus.recorder import Recorder
 from bus.store import Store
-from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning
+from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning, ServerUnfit
 from infra.services.data_directory import DataDirectory, Runtime, made_shards
 from infra.services.embedded import embedded
 from infra.services.outside import check_outside, prepare_streams, remembered_outside
+
+_ASK_S = 1.0
 
 
 def runtime_of(data: str) -> Runtime:
@@ -74,6 +79,7 @@ async def resting_log_servers(data: str) -> AsyncIterator[tuple[Connection, Stor
     Raises:
         NoDataDirectory: there is none.
         AlreadyRunning: its stack runs.
+        ServerUnfit: its servers are somebody else's, and a stack runs on them.
         InfraError: the servers cannot be started.
     """
     path = await asyncio.to_thread(_existing, data)
@@ -84,8 +90,19 @@ async def resting_log_servers(data: str) -> AsyncIterator[tuple[Connection, Stor
         await Store.open(servers.postgres_url) as store,
         await Connection.open(servers.nats_url, "log") as connection,
     ):
+        if outside.nats and await _somebody_runs(connection):
+            problem, mend = "a stack runs on it, from elsewhere", "stop that one first"
+            raise ServerUnfit("nats", masked(outside.nats), problem, mend)
         await prepare_streams(connection, shards, outside)
         yield connection, store
+
+
+async def _somebody_runs(connection: Connection) -> bool:
+    try:
+        await connection.request(subjects.status("host"), b"", _ASK_S)
+    except (Unavailable, TimeoutError):
+        return False
+    return True
 
 
 def _existing(data: str) -> Path:

@@ -6,6 +6,7 @@ import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -25,7 +26,7 @@ from schemas.envelope import Fact
 from schemas.errors import BadShape
 
 _CHUNK = 1 << 20
-_BROKEN = (OSError, EOFError, BadShape)
+_BROKEN = (OSError, EOFError, zlib.error, BadShape)
 """What reading a file that is no whole bundle may raise; a cut gzip ends in EOFError."""
 
 

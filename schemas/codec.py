@@ -163,6 +163,10 @@ def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) 
         data: CommandData = msgspec.convert({**fields, "type": verb}, shape)
     except _MISFITS as error:
         raise BadShape(f"command {cloud.id!r}: {error} (in `data`)") from error
+    if not cloud.traceparent.isprintable():
+        raise BadShape(
+            f"command {cloud.id!r}: traceparent: control characters (leave it out, or see W3C Trace Context)"
+        )
     return Command(
         id=cloud.id,
         tenant=tenant,

@@ -169,14 +169,24 @@ def _evolve_call(state: Conversation, run: Run, event: ToolEvent) -> Conversatio
 
 def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
     """Leave the origin of a fork: what was under way there is not under way here, and is intended anew."""
+    state = replace(
+        state,
+        commands={name: _undated(command) for name, command in state.commands.items()},
+        runs={name: replace(run, deadline=0) for name, run in state.runs.items()},
+    )
     run = state.runs.get(state.active or "")
     if run is None:
         return state
     pending = tuple(item for item in run.pending if item.result is not None or item.waits)
     step = run.step if run.asking is None else run.step - 1
-    return _with(
-        state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending, deadline=0)
-    )
+    return _with(state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending))
+
+
+def _undated(command: Command) -> Command:
+    """Take the deadline away, which was the origin's."""
+    if not isinstance(command.data, RunAgent) or not command.data.deadline:
+        return command
+    return replace(command, data=replace(command.data, deadline=0))
 
 
 def _begun(state: Conversation, name: str, profile: Profile) -> Run:

@@ -62,13 +62,15 @@ class Cell:
         self.stopped = reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Doing:
     """An effect under way."""
 
     task: asyncio.Task[None]
     effect: Effect
     site: Site
+    settles: bool = False
+    """Whether it is done, and its result on its way into the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Runtime:
     performers: Mapping[str, Performer]
     recorded: Callable[[int], Awaitable[Position]]
     """Where a shard has got by the record; `START` where that cannot be had."""
+    survived: dict[str, int] = field(default_factory=dict)
+    """Deliveries of commands that came to nothing although this process lived on."""
     probation: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an effect runs that was under way when its process ended, twice: one at a time, so that the next end
     of the process is the fault of that one."""
@@ -98,7 +102,7 @@ class ShardOwner:
         self._shard = shard
         self._cells: dict[tuple[str, str, str], Cell] = {}
         self._live = Live(runtime.connection)
-        self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process)
+        self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process, runtime.survived)
         self._doing: dict[tuple[str, str, str], dict[str, Doing]] = {}
         """What is done for each thread's effects, by their ids."""
         self._drain_s = 0.0
@@ -181,6 +185,9 @@ class ShardOwner:
         """Wait for the effects that nobody else can go on with, and leave the others to the next owner."""
         end = time.monotonic() + self._drain_s
         while (left := end - time.monotonic()) > 0:
+            for doing in self._under_way():
+                if not doing.settles and not self._is_ours(doing.effect):
+                    doing.task.cancel()
             finishing = [doing.task for doing in self._under_way() if self._is_ours(doing.effect)]
             if not finishing and not self._queue.in_hand:
                 break
@@ -267,7 +274,12 @@ class ShardOwner:
     async def _commit(self, cell: Cell, events: Sequence[Emitted], facts: Sequence[Fact]) -> None:
         """Append, and fold what was acknowledged. The caller holds the cell's lock."""
         assert self._pen is not None
-        await self._pen.append(facts)
+        try:
+            await self._pen.append(facts)
+        except asyncio.CancelledError:
+            # it may be in the log and is not in the state: nothing more may be decided on that
+            self._pen.give_up()
+            raise
         machine = self._runtime.machines[cell.family]
         for emitted, fact in zip(events, facts, strict=True):
             cell.state = machine.evolve(cell.state, emitted)
@@ -285,11 +297,12 @@ class ShardOwner:
         key = (cell.family, cell.tenant, cell.thread)
         site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
         self._doing.setdefault(key, {})[effect.id] = Doing(task, effect, site)
-        task.add_done_callback(lambda _: self._done(key, effect.id))
+        task.add_done_callback(lambda done: self._done(key, effect.id, done))
 
-    def _done(self, key: tuple[str, str, str], effect: str) -> None:
+    def _done(self, key: tuple[str, str, str], effect: str, task: asyncio.Task[None]) -> None:
         of_thread = self._doing.get(key, {})
-        of_thread.pop(effect, None)
+        if effect in of_thread and of_thread[effect].task is task:
+            del of_thread[effect]
         if not of_thread:
             self._doing.pop(key, None)
 
@@ -331,13 +344,18 @@ class ShardOwner:
         performer = self._runtime.performers[cell.family]
         try:
             event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+            self._doing[cell.family, cell.tenant, cell.thread][effect.id].settles = True
             async with cell.lock:
-                if cell.stopped is None:
+                if cell.stopped is None and self._is_open(cell, effect):
                     await self._follow(tasks, cell, effect, event)
         except (BusError, TimeoutError):
             raise
         except Exception:  # noqa: BLE001  what breaks one thread must not take its shard along
             cell.stop(f"after {effect.id!r}: {traceback.format_exc(limit=3)}")
+
+    def _is_open(self, cell: Cell, effect: Effect) -> bool:
+        """Say whether a result is still wanted: what was aborted may not heed it."""
+        return any(wanted.id == effect.id for wanted in self._runtime.machines[cell.family].open_effects(cell.state))
 
     async def _follow(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, event: Event) -> None:
         assert is_result(event), f"{event!r} is not a result"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers import AttentionInterface, DynamicCache, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from infra.embedded.batches import Batch
 
@@ -26,6 +27,10 @@ _SHAPE: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
     "attention_bias": False,
 }
+
+
+_CACHE = "cache" if "cache" in signature(Qwen3Model.forward).parameters else "past_key_values"
+"""What the model calls its KV cache: another name since transformers 5.24."""
 
 
 def new_network(vocabulary: int, seed: int) -> Qwen3ForCausalLM:
@@ -46,10 +51,10 @@ def loss(network: Qwen3ForCausalLM, batch: Batch) -> tuple[Tensor, int]:
     shared = len(batch.prompt)
     cache = DynamicCache(config=network.config)
     if shared:
-        network.model(input_ids=torch.from_numpy(batch.prompt)[None], past_key_values=cache, use_cache=True)
+        network.model(input_ids=torch.from_numpy(batch.prompt)[None], use_cache=True, **{_CACHE: cache})
         cache.batch_repeat_interleave(count)
     positions = torch.arange(shared, shared + length)[None]
-    out = network.model(input_ids=rows, past_key_values=cache, use_cache=True, position_ids=positions)
+    out = network.model(input_ids=rows, use_cache=True, position_ids=positions, **{_CACHE: cache})
     hidden = out.last_hidden_state[:, :-1][judged]
     targets = rows[:, 1:][judged]
     return functional.cross_entropy(network.lm_head(hidden).float(), targets, reduction="sum"), len(targets)

@@ -11,10 +11,11 @@ import nats
 import pytest
 
 from actors.testing import CountedIds, FixedClock
+from bus import batch
 from bus.blobs import CHUNK, Blobs, content_hash
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import LogDamaged
+from bus.errors import LogDamaged, Unavailable
 from bus.feed import Item
 from bus.inspection import Damage, inspect
 from bus.log import START, read_shard, read_stream
@@ -132,6 +133,89 @@ async def test_damage_to_large_payloads_is_found_and_mended(bus: Connection, sto
     await repair(bus, store, "mender2", nothing_cut)
     assert (await inspect(bus, store)).whole
     assert bytes((await store.events_of_thread("acme", "t1"))[1].fact.payload) == bytes(fact(2, 3 * LIMIT).payload)
+
+
+async def test_a_lost_chunk_is_found_mended_and_put_again_by_who_needs_it(bus: Connection, store: Store) -> None:
+    writer = await pen(bus)
+    await writer.append([fact(1, 4 * LIMIT)])
+    await record(bus, store)
+    await bus.api(f"STREAM.MSG.DELETE.{BLOBS}", {"seq": 1})
+    assert (await inspect(bus, store)).damages == [Damage("blob", 2, 2, "a payload is missing")]
+    await repair(bus, store, "mender", nothing_cut)
+    assert (await inspect(bus, store)).whole
+    data = bytes(fact(1, 4 * LIMIT).payload)
+    await bus.api(f"STREAM.PURGE.{BLOBS}", {"filter": "$O.BLOB.C.>"})
+    reference = await Blobs(bus).put(data, "again")
+    assert await Blobs(bus).get(reference) == data
+
+
+async def test_an_unrecorded_envelope_whose_payload_is_lost_is_cut(bus: Connection, store: Store) -> None:
+    writer = await pen(bus)
+    await record(bus, store)
+    await writer.append([fact(1, 2 * LIMIT)])
+    await bus.api(f"STREAM.PURGE.{BLOBS}")
+    found = await inspect(bus, store)
+    assert [(damage.where, damage.first) for damage in found.damages] == [("log", 2)]
+    dropped: list[Item] = []
+
+    async def cut(items: list[Item]) -> None:
+        dropped.extend(items)
+
+    assert (await repair(bus, store, "mender", cut)).cut == 1
+    assert [item.sequence for item in dropped] == [2]
+    assert (await inspect(bus, store)).whole
+
+
+async def test_chunks_that_a_lagging_server_does_not_have_are_asked_of_the_leader(
+    bus: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(5 * CHUNK)
+    reference = await Blobs(bus).put(data, "n1")
+    plain = batch.read_batch
+
+    async def lagging(on: Connection, stream: str, subject: str, first: int) -> list[Item]:
+        return [item for item in await plain(on, stream, subject, first) if item.sequence <= 2]
+
+    monkeypatch.setattr(batch, "read_batch", lagging)
+    assert await Blobs(bus).get(reference) == data
+
+
+async def test_the_recorder_waits_for_a_payload_that_cannot_be_read_now(
+    bus: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await pen(bus)
+    await writer.append([fact(1, 2 * LIMIT)])
+    plain, tries = Blobs.get, 0
+
+    async def away(self: Blobs, reference: BlobReference) -> bytes:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Unavailable("the object store is away")
+        return await plain(self, reference)
+
+    monkeypatch.setattr(Blobs, "get", away)
+    await record(bus, store)
+    assert tries == 3
+
+
+async def test_an_append_waits_for_a_store_that_is_away_for_a_moment(
+    bus: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await pen(bus)
+    plain, tries = Blobs.put, 0
+
+    async def away(self: Blobs, data: bytes, nuid: str) -> BlobReference:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Unavailable("the object store is away")
+        return await plain(self, data, nuid)
+
+    monkeypatch.setattr(Blobs, "put", away)
+    await writer.append([fact(1, 2 * LIMIT)])
+    await writer.append([fact(2, 10)])
+    assert tries == 3
 
 
 def test_the_golden_reference_is_read_and_written_as_the_same_bytes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import pytest
@@ -115,6 +115,18 @@ async def test_a_puller_that_goes_leaves_the_next_commands_to_its_successor(bus:
             delivery = await queue.get()
             assert delivery.command.id == f"c{number}"
             await delivery.ack()
+
+
+async def test_deliveries_that_their_process_outlived_do_not_count(bus: Connection) -> None:
+    survived: dict[str, int] = {}
+    await send_command(bus, command("c1"))
+    for _ in range(3):
+        async with aclosing(CommandQueue(bus, 0, "p1", survived).deliveries()) as deliveries:
+            assert (await anext(deliveries)).attempt == 1
+    async with aclosing(CommandQueue(bus, 0, "p2").deliveries()) as deliveries:
+        delivery = await anext(deliveries)
+        assert delivery.attempt == 4
+        await delivery.ack()
 
 
 async def test_what_a_puller_had_in_hand_when_it_went_comes_to_its_successor_at_once(bus: Connection) -> None:

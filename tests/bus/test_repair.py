@@ -9,13 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from bus.batch import read_batch
 from bus.connection import Connection
 from bus.errors import LogLost
 from bus.feed import Item
 from bus.inspection import Damage, inspect, suspicion
 from bus.log import START, last_commit, read_shard, read_stream
 from bus.recorder import Recorder
-from bus.repair import Repaired, repair
+from bus.repair import Repaired, _rebuild, repair
 from bus.store import Store
 from bus.streams import EV, ensure_streams
 from infra.services.nats_server import NatsServer
@@ -218,6 +219,84 @@ async def test_a_repair_that_was_broken_off_is_done_again(history: Any, connecti
     assert 0 < (await connection.api(f"STREAM.INFO.{EV}"))["state"]["messages"] < 1501
     await mended(connection, store)
     assert await held(connection) == history.written
+
+
+async def test_text_that_postgres_cannot_hold_is_not_damage_and_is_restored_to_the_byte(
+    history: Any, connection: Connection, store: Store
+) -> None:
+    await history.commit(0)
+    await history.commit(0, [history.fact(traceparent="x\0y")])
+    await history.commit(0)
+    await record(connection, store)
+    assert (await inspect(connection, store)).whole
+    await lose(connection, 1, 2)
+    await mended(connection, store)
+    assert await held(connection) == history.written
+
+
+async def test_a_record_that_cannot_be_made_again_is_not_written_over_the_log(
+    history: Any, connection: Connection, store: Store, database: str
+) -> None:
+    await history.fill(10)
+    await record(connection, store)
+    await lose(connection, 2)
+    before = await held(connection)
+    found = await inspect(connection, store)
+    await execute(database, "UPDATE event SET payload = 'x' WHERE seq = 7")
+    with pytest.raises(LogLost):
+        await _rebuild(connection, store, found, found.cursor, lambda _done, _all: None)
+    assert await held(connection) == before
+
+
+async def test_a_server_that_lags_is_not_believed(
+    history: Any, connection: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await history.fill(40)
+    await record(connection, store)
+    await history.fill(10)
+    await lose(connection, 5, 6)
+    plain = read_batch
+
+    async def lagging(on: Connection, stream: str, subject: str, first: int) -> list[Item]:
+        return [item for item in await plain(on, stream, subject, first) if item.sequence <= 20]
+
+    monkeypatch.setattr("bus.log.read_batch", lagging)
+    monkeypatch.setattr("bus.batch.read_batch", lagging)
+    assert [(d.first, d.last) for d in (await inspect(connection, store)).damages] == [(5, 6)]
+    done = await mended(connection, store)
+    assert (done.restored, done.kept, done.lost) == (2, 10, 0)
+    assert await held(connection) == history.written
+
+
+async def test_a_tail_that_was_renumbered_before_a_repair_broke_off_is_not_cut(
+    history: Any, connection: Connection, store: Store
+) -> None:
+    await history.fill(8)
+    await record(connection, store)
+    for shard in (0, 1, 2, 3):
+        await history.commit(shard)
+    await lose(connection, 2, 9)
+    dropped: list[Item] = []
+
+    async def cut(items: list[Item]) -> None:
+        dropped.extend(items)
+
+    plain = store.advance
+
+    async def advanced(*given: Any) -> None:
+        await plain(*given)
+        raise ConnectionAbortedError
+
+    store.advance = advanced  # type: ignore[method-assign]
+    repairing = asyncio.create_task(repair(connection, store, "mender", cut))
+    with pytest.raises(ConnectionAbortedError):
+        await repairing
+    store.advance = plain  # type: ignore[method-assign]
+    first = list(dropped)
+    done = await mended(connection, store, dropped)
+    assert dropped == first
+    assert done.cut == 0
+    assert len(await held(connection)) == 8 + 3
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "zeroed"])

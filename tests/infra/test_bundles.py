@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.imported import BundleKept, drop_bundle, keep_bundle, kept_thread
+from bus.imported import BundleKept, keep_bundle, kept_thread, replace_bundle
 from bus.store import Store, StoredEvent
 from infra.bundles import Bundle, BundleWriter
 from infra.cli.replay.checking import check
@@ -123,8 +123,24 @@ async def test_an_import_is_kept_beside_the_log_once_and_apart_from_it(store: St
         with pytest.raises(BundleKept) as refused:
             await keep_bundle(store, "bug", digest, False, [other])
         assert refused.value.same is same
-    await drop_bundle(store, "bug")
-    assert await kept_thread(store, "bug", "acme", "a") is None
+    await replace_bundle(store, "bug", "d2", True, THREADS)
+    kept = await kept_thread(store, "bug", "acme", "a")
+    assert kept is not None
+    assert kept == (THREADS[0], True)
+
+
+@pytest.mark.anyio
+@pytest.mark.servers
+async def test_a_bundle_is_replaced_whole_or_not_at_all(store: Store) -> None:
+    def threads() -> list[list[StoredEvent]]:
+        raise BundleUnusable(Path("b"), "it is cut off", "copy it again")
+
+    await keep_bundle(store, "bug", "d1", False, THREADS)
+    with pytest.raises(BundleUnusable):
+        await replace_bundle(store, "bug", "d2", False, (events for events in threads()))
+    kept = await kept_thread(store, "bug", "acme", "a")
+    assert kept is not None
+    assert kept == (THREADS[0], False)
 
 
 @pytest.mark.anyio

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from actors.runtime.context import SystemChance
-from bus.imported import drop_bundle, keep_bundle
+from bus.imported import keep_bundle, replace_bundle
 from bus.store import Store, StoredEvent
 from bus.sweep import spans, threads_of
 from infra.access import recorded
@@ -66,9 +66,8 @@ async def _import(options: argparse.Namespace) -> int:
     name = _NO_NAME.sub("-", (options.name or path.name.partition(".")[0]).lower()).strip("-") or "bundle"
     header = bundle.header
     async with recorded(options.data) as store:
-        if options.replace:
-            await drop_bundle(store, name)
-        await keep_bundle(store, name, header.digest, header.redacted, bundle.threads())
+        write = replace_bundle if options.replace else keep_bundle
+        await write(store, name, header.digest, header.redacted, bundle.threads())
     threads = [f"{name}:{events[0].fact.thread}" for events, _ in zip(bundle.threads(), range(_SHOWN), strict=False)]
     if options.json:
         say_json({"name": name, "threads": header.threads, "events": header.events, "redacted": header.redacted})

@@ -62,6 +62,20 @@ async def odd(what: str) -> str:
             return "x" * (20 << 20)
 
 
+STUBBORN = asyncio.Event()
+
+
+@tool(effect="pure")
+async def stubborn() -> str:
+    """Take a cancellation for an answer."""
+    STUBBORN.set()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return "late"
+    return "never"
+
+
 @tool(effect="pure", timeout_s=0.05)
 async def endless() -> str:
     """Wait for what never comes."""
@@ -115,7 +129,7 @@ class Bench:
             """Mail."""
             return await use("mail", context)
 
-        return Agent(name="demo", instructions="Help.", tools=(look, pay, mail, odd, endless, stop_iteration))
+        return Agent(name="demo", instructions="Help.", tools=(look, pay, mail, odd, endless, stubborn, stop_iteration))
 
     def found(self, context: ToolContext) -> str | None:
         """Say whether it was paid."""
@@ -524,6 +538,58 @@ async def test_draining_is_bounded_and_what_is_left_is_as_after_a_crash(bench: B
         async with owning(bench.runtime("p2")):
             await until(watcher, ends)
     assert len(await bench.events(ToolIndeterminate)) == 1
+
+
+async def test_nothing_is_decided_on_a_state_that_may_lack_what_was_appended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, entered = asyncio.Event(), asyncio.Event()
+    gate.set()
+    plain = ShardWriter._send
+
+    async def slow(self: ShardWriter, commit: str, data: bytes) -> int:
+        if not gate.is_set():
+            entered.set()
+        await gate.wait()
+        return await plain(self, commit, data)
+
+    monkeypatch.setattr(ShardWriter, "_send", slow)
+    bench.model.hold = asyncio.Event()
+    owner = ShardOwner(bench.runtime("p1"), 0)
+    owning_it = asyncio.create_task(owner.run())
+    await owner.ready.wait()
+    async with hearing(bench, "command.c1") as watcher:
+        await send_command(bench.connection, run("c1", "hi"))
+        await until(watcher, is_outcome)
+    gate.clear()  # the server is silent for a while
+    bench.model.hold.set()
+    await entered.wait()
+    await send_command(bench.connection, run("c2", "again"))
+    while not owner.statistics()["commands"]:  # noqa: ASYNC110  it has no event for that
+        await asyncio.sleep(0)
+    draining = asyncio.create_task(owner.drain(0.1))
+    while owner.statistics()["effects"]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    gate.set()
+    await draining
+    await owning_it
+    bench.model.hold = None
+    async with hearing(bench, "run.c2") as watcher, owning(bench.runtime("p2")):
+        await until(watcher, ends)
+    assert await bench.finished() == {"c1", "c2"}
+    await bench.verified("t1")
+
+
+async def test_a_result_that_comes_after_its_run_was_aborted_is_not_written(bench: Bench) -> None:
+    async with hearing(bench, "run.c1", "run.c2") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "use stubborn"))
+        await STUBBORN.wait()
+        await send_command(bench.connection, abort("a1"))
+        await until(watcher, ends)
+        await send_command(bench.connection, run("c2", "hello there"))
+        await until(watcher, ends)
+    assert (await bench.types("run", "c1"))[-2:] == ["tool.indeterminate", "run.failed"]
+    await bench.verified("t1")
 
 
 def abort(identity: str, thread: str = "t1", **data: Any) -> Command:
