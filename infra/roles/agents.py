@@ -64,8 +64,17 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
-        # the lease lives on meanwhile: who took the shards now could not know what became of a tool
-        await asyncio.gather(*(owner.drain(DRAIN_S) for owner in owners.values() if not owning.done()))
+        if not owning.done():
+            # the lease lives on meanwhile: who took the shards now could not know what became of a tool
+            await _drain(owners)
         stop.cancel()
         await until(stopping, owning)
     await leases.release()
+
+
+async def _drain(owners: dict[int, ShardOwner]) -> None:
+    """Drain every owner, also those of shards that fall to this process meanwhile."""
+    drained: set[ShardOwner] = set()
+    while left := set(owners.values()) - drained:
+        await asyncio.gather(*(owner.drain(DRAIN_S) for owner in left))
+        drained |= left
