@@ -22,7 +22,7 @@ import msgspec
 import uvicorn
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from actors.runtime.supervisor import Child, Crashes, Supervisor
+from actors.runtime.supervisor import DAMAGED, Child, Crashes, Supervisor
 from bus import subjects
 from bus.address import masked
 from bus.connection import Connection
@@ -41,7 +41,7 @@ from infra.services.outside import Outside, check_outside, prepare_streams, reme
 from infra.services.postgres import Postgres
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
-from infra.upkeep import mend_at_start
+from infra.upkeep import mend, mend_at_start
 from infra.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Stack:
     """Of the HTTP bridge."""
     watch: Watch | None
     """Of our own nats-server and its disk."""
-    mended: str
-    """What was mended of the log before the start; empty if it was whole."""
+    mended: list[str]
+    """What was mended of the log on the way; empty if it was whole."""
 
     def trouble(self) -> str:
         """Say why nothing can be taken now; empty while all is well."""
@@ -146,7 +146,7 @@ async def running(
             watch = exits.enter_context(_watching(directory, servers, connection, notice))
             stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch, mended)
             await _tell_who_asks(stack)
-            await _wait_ready(stack, stage)
+            await _wait_until_whole(stack, stage, tell)
             await exits.enter_async_context(_bridge(stack, listening))
             await servers.record(http=url)
             stage("ready")
@@ -256,6 +256,25 @@ async def _keep_servers(servers: Servers, url: str, notice: Tell) -> None:
     finally:
         for task in kept:
             task.cancel()
+
+
+async def _wait_until_whole(stack: Stack, stage: Callable[[str], None], tell: Tell) -> None:
+    """Wait until every process is ready; mend a log that one of them found damaged as it read it, and start again.
+
+    Raises:
+        StackFailed: a process keeps ending, or is not ready in time.
+        LogNeedsRepair: mending would cut something out.
+        LogLost: an envelope is whole in neither copy.
+    """
+    try:
+        await _wait_ready(stack, stage)
+    except StackFailed:
+        if all(child.code != DAMAGED for child in stack.supervisor.statistics()):
+            raise
+        await stack.supervisor.stop()
+        stack.mended.append(await mend(stack.connection, stack.store, "a process found a gap as it read it", tell))
+        stack.supervisor.start()
+        await _wait_ready(stack, stage)
 
 
 async def _wait_ready(stack: Stack, stage: Callable[[str], None]) -> None:

@@ -23,7 +23,7 @@ import msgspec
 import uvloop
 
 from actors.runtime.context import SystemIds
-from actors.runtime.supervisor import HOPELESS
+from actors.runtime.supervisor import DAMAGED, HOPELESS
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import LogDamaged
@@ -115,7 +115,7 @@ def main() -> None:
             raise
         # trying again cannot mend it: the launcher shows this line
         sys.stderr.write(f"ostinato: {reason}\n")
-        raise SystemExit(HOPELESS) from error
+        raise SystemExit(DAMAGED if isinstance(reason, LogDamaged) else HOPELESS) from error
 
 
 def _hopeless(error: Exception) -> Exception | None:

@@ -21,8 +21,8 @@ from infra.errors import LogNeedsRepair
 from schemas.times import rfc3339
 
 
-async def mend_at_start(connection: Connection, store: Store, tell: Tell) -> str:
-    """Look for signs of damage, and mend what can be mended without cutting anything out; say what was done.
+async def mend_at_start(connection: Connection, store: Store, tell: Tell) -> list[str]:
+    """Look for signs of damage, and mend what can be mended without cutting anything out; say what was done, if so.
 
     Args:
         connection: to NATS; nobody else may append.
@@ -34,8 +34,22 @@ async def mend_at_start(connection: Connection, store: Store, tell: Tell) -> str
         LogLost: an envelope is whole in neither copy.
     """
     reason = await suspicion(connection, store)
-    if not reason:
-        return ""
+    return [await mend(connection, store, reason, tell)] if reason else []
+
+
+async def mend(connection: Connection, store: Store, reason: str, tell: Tell) -> str:
+    """Mend a log that is damaged, unless something would have to be cut out; say what was done.
+
+    Args:
+        connection: to NATS; nobody else may append.
+        store: the record.
+        reason: what looks damaged.
+        tell: hears how far it is.
+
+    Raises:
+        LogNeedsRepair: something would have to be cut out, which is for a person to decide.
+        LogLost: an envelope is whole in neither copy.
+    """
 
     async def refuse(items: list[Item]) -> None:
         raise LogNeedsRepair(reason, len(items))

@@ -21,6 +21,8 @@ WINDOW_S = 30.0
 STOP_S = 5.0
 HOPELESS = 78
 """Exit code of a child that says that starting it again cannot help (`EX_CONFIG` of sysexits.h)."""
+DAMAGED = 74
+"""Exit code of a child that found the log damaged (`EX_IOERR`): starting it again helps when that is mended."""
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -39,6 +41,8 @@ class ChildStatus(msgspec.Struct, frozen=True):
     pid: int | None
     restarts: int
     given_up: bool
+    code: int | None = None
+    """How it ended last."""
 
 
 class Crashes(msgspec.Struct, frozen=True):
@@ -73,13 +77,17 @@ class Supervisor:
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._restarts: dict[str, int] = {child.name: 0 for child in children}
         self._given_up: set[str] = set()
+        self._codes: dict[str, int] = {}
         self._stopping = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failed = asyncio.Event()
         """Set when a child has been given up."""
 
     def start(self) -> None:
-        """Start every child; each is watched by a task of its own."""
+        """Start every child, also again after a stop; each is watched by a task of its own."""
+        self._stopping.clear()
+        self.failed.clear()
+        self._given_up.clear()
         for child in self._children:
             self._tasks[child.name] = asyncio.create_task(self._keep(child), name=f"child-{child.name}")
 
@@ -91,6 +99,7 @@ class Supervisor:
                 self._running[child.name].pid if child.name in self._running else None,
                 self._restarts[child.name],
                 child.name in self._given_up,
+                self._codes.get(child.name),
             )
             for child in self._children
         ]
@@ -138,11 +147,12 @@ class Supervisor:
             self._running.pop(child.name, None)
             if self._stopping.is_set():
                 return
+            self._codes[child.name] = code
             crashes = crashes.after(time.monotonic())
             log.warning("%s (pid %s) ended with code %s", child.name, process.pid, code)
             if self._on_crash is not None:
                 self._on_crash(child.name, code)
-            if code == HOPELESS:
+            if code in {HOPELESS, DAMAGED}:
                 self._give_up(child, "cannot do its work")
                 return
             if crashes.looping:

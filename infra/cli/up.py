@@ -38,8 +38,8 @@ async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stac
 
     async with running(settings, progress, progress.note, notice) as stack:
         ready.set()
-        if stack.mended:
-            notice(stack.mended)
+        for done in stack.mended:
+            notice(done)
         signalled = stopped_by_signal()
         sys.stdout.write(announce(stack))
         sys.stdout.flush()

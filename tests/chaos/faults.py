@@ -9,6 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from tests.chaos.load import Line, until_recorded
 from tests.chaos.stack import Cluster
 
 POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K12")
@@ -24,6 +25,9 @@ PAUSED_S = 12.0
 class Victim(Protocol):
     """The stack, as the faults see it."""
 
+    def urls(self) -> dict[str, str]:
+        """Say where everything is."""
+
     def pid(self, name: str) -> int:
         """Find a process: a slot, `nats`, `postgres` or `host`."""
 
@@ -33,6 +37,9 @@ class Victim(Protocol):
     @property
     def cluster(self) -> Cluster | None:
         """The nats-servers, where they are three of somebody else's."""
+
+    async def start_damaged(self, chance: random.Random) -> None:
+        """Start the whole stack again, with a bit of the log altered on the disk."""
 
     async def die_at(self, point: str, count: int) -> None:
         """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
@@ -76,6 +83,21 @@ async def kill_everything(victim: Victim, chance: random.Random) -> None:
     """Kill the host, with which everything goes, and start again."""
     os.kill(victim.pid("host"), signal.SIGKILL)
     await victim.start_again()
+
+
+async def damage_at_rest(victim: Victim, chance: random.Random) -> None:
+    """Kill everything, alter a bit of what is recorded of the log, and start again: it mends itself from Postgres.
+
+    Appends are stopped first until all is recorded: JetStream drops the rest of a damaged block, and what a single
+    server has not recorded yet exists once.
+    """
+    for name in ("agents-0", "agents-1"):
+        os.kill(victim.pid(name), signal.SIGSTOP)
+    line = Line(victim.urls, "fault")
+    await until_recorded(line)
+    await line.close()
+    os.kill(victim.pid("host"), signal.SIGKILL)
+    await victim.start_damaged(chance)
 
 
 async def kill_both_servers(victim: Victim, chance: random.Random) -> None:
@@ -154,6 +176,7 @@ FAULTS = (
     Fault("kill worker", True, "model", kill("worker-0")),
     Fault("kill both servers", True, "record", kill_both_servers),
     Fault("kill everything", True, "start", kill_everything),
+    Fault("bit flipped at rest", True, "start", damage_at_rest),
     Fault("stale owner", False, "commands", pause("agents-0", STALE_S)),
     Fault("nats-server paused", False, "commands", pause("nats", 4.0)),
     Fault("recorder paused", False, "record", pause("recorder-0", 2.0)),

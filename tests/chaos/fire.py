@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import random
@@ -18,16 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncpg
 import httpx
 
 from actors.runtime.supervisor import CRASHES, WINDOW_S
-from bus.errors import BusError
-from bus.store import Store
-from bus.streams import EV
 from infra.access import catch_up, resting_log_servers
 from tests.chaos.faults import CLUSTER_FAULTS, FAULTS, Fault
-from tests.chaos.load import Client, Ledger, Line, until_answered, until_served
+from tests.chaos.load import Client, Ledger, Line, Saboteur, until_answered, until_recorded, until_served
 from tests.chaos.oracle import Verdict, judge
 from tests.chaos.stack import Cluster, Stack
 from tests.system.foreign import Nodes, nats_servers
@@ -93,7 +88,8 @@ class Report:
         verdict = self.verdict
         lines.append(
             f"\nseed {self.seed}: {self.kills} kills in {self.seconds:.0f} s; {verdict.commands} commands, "
-            f"{verdict.events} events, {verdict.tool_calls} tool calls; lost {len(verdict.lost)}, "
+            f"{verdict.events} events, {verdict.tool_calls} tool calls, "
+            f"{verdict.poison} poisonous commands; lost {len(verdict.lost)}, "
             f"duplicated {len(verdict.duplicated)}, reordered {len(verdict.reordered)}"
         )
         for what in ("lost", "duplicated", "reordered", "wrong"):
@@ -126,11 +122,12 @@ async def burn(
     try:
         await stack.start()
         clients = [Client(Line(stack.urls, f"client-{n}"), ledger, n, seed, duplicates=n % 2) for n in range(CLIENTS)]
-        asking = [asyncio.create_task(client.run()) for client in clients]
+        saboteur = Saboteur(Line(stack.urls, "saboteur"), seed, CLIENTS)
+        asking = [asyncio.create_task(one.run()) for one in (*clients, saboteur)]
         began = time.monotonic()
         trials, kills = await _faults(stack, chance, faults, began + seconds, say)
-        for client in clients:
-            client.stopping.set()
+        for one in (*clients, saboteur):
+            one.stopping.set()
         done, hanging = await asyncio.wait(asking, timeout=CALM_S)
         for task in done:
             task.result()
@@ -138,7 +135,7 @@ async def burn(
         await stack.stop()
     finally:
         stack.kill()
-    verdict = await _judged(stack, ledger)
+    verdict = await _judged(stack, ledger, saboteur.taken)
     for task in hanging:
         task.cancel()
     if hanging:
@@ -191,31 +188,15 @@ async def _recovered(stack: Stack, line: Line, fault: Fault) -> None:
     if fault.recovers == "model":
         await until_answered(line, "ostinato-mini")
     elif fault.recovers == "record":
-        await _until_recorded(stack, line)
+        await until_recorded(line)
     else:
         await until_served(line, PROBES)
 
 
-async def _until_recorded(stack: Stack, line: Line) -> None:
-    """Wait until what the log holds now is in Postgres."""
-    async with asyncio.timeout(CALM_S):
-        last: int | None = None
-        while True:
-            with contextlib.suppress(BusError, OSError, asyncpg.PostgresError):
-                if last is None:
-                    connection, _ = await line.open()
-                    last = int((await connection.api(f"STREAM.INFO.{EV}", timeout_s=1.0))["state"]["last_seq"])
-                async with await Store.open(stack.urls()["postgres"]) as store:
-                    cursor = await store.cursor(EV)
-                if cursor is not None and cursor.sequence >= last:
-                    return
-            await asyncio.sleep(0.02)
-
-
-async def _judged(stack: Stack, ledger: Ledger) -> Verdict:
+async def _judged(stack: Stack, ledger: Ledger, poison: set[str]) -> Verdict:
     async with resting_log_servers(str(stack.data)) as (connection, store):
         await catch_up(connection, store)
-        return await judge(connection, store, ledger, stack.witness)
+        return await judge(connection, store, ledger, stack.witness, poison)
 
 
 def _p99(values: Sequence[float]) -> float:

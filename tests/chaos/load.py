@@ -6,18 +6,23 @@ What a client does with a failure is what any client must do: it sends the same 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import asyncpg
 import msgspec
 
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
+from bus.dead import accepted
 from bus.errors import BusError
+from bus.store import Store
+from bus.streams import EV
 from infra.cli.asking import agent_command, model_command
 from infra.follow import follow, send
 from infra.readback import LateStore
@@ -30,6 +35,7 @@ ANSWER_S = 30.0
 TURNS = 6
 """Questions of one thread: the model has room for no more than about thirty."""
 _AGAIN_S = 0.2
+_POISON_S = 0.5
 PROBE_S = 60.0
 
 
@@ -62,7 +68,7 @@ class Line:
     """A client's connections, made anew when the stack has moved."""
 
     def __init__(self, urls: Callable[[], dict[str, str]], name: str) -> None:
-        self._urls = urls
+        self.urls = urls
         self._name = name
         self._connection: Connection | None = None
         self._store: LateStore | None = None
@@ -74,7 +80,7 @@ class Line:
             Unavailable: there is nobody.
         """
         if self._connection is None or self._store is None:
-            urls = self._urls()
+            urls = self.urls()
             self._connection = await Connection.open(urls["nats"], self._name)
             self._store = LateStore(urls["postgres"])
         return self._connection, self._store
@@ -138,6 +144,46 @@ class Client:
             raise AssertionError(f"a good question was {frame.result}: {frame}")
 
 
+class Saboteur:
+    """Sends what nobody can decode into the threads of the others, and counts what the stream took."""
+
+    def __init__(self, line: Line, seed: int, clients: int) -> None:
+        self._line = line
+        self._chance = random.Random(f"{seed}-poison")
+        self._names = [f"chaos-{seed}-{number}-0" for number in range(clients)]
+        self.taken: set[str] = set()
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send one after the other until told to stop."""
+        try:
+            for number in itertools.count():
+                name = f"poison-{number}"
+                while name not in self.taken and not self.stopping.is_set():
+                    await self._attempt(name)
+                if self.stopping.is_set():
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POISON_S):
+                        await self.stopping.wait()
+        finally:
+            await self._line.close()
+
+    async def _attempt(self, name: str) -> None:
+        subject = subjects.command("default", "agent", self._chance.choice(self._names), "run")
+        try:
+            connection, _ = await self._line.open()
+            accepted(
+                await connection.request(
+                    subject, b'{"id": "%b", "data": {"agent": 7}}' % name.encode(), 1.0, {"Nats-Msg-Id": name}
+                )
+            )
+            self.taken.add(name)
+        except (BusError, TimeoutError, OSError):
+            await self._line.close()
+            await asyncio.sleep(_AGAIN_S)
+
+
 def _version(asked: Asked) -> int:
     return asked.heard[-1].version if asked.heard else 0
 
@@ -184,3 +230,19 @@ async def until_answered(line: Line, model: str) -> float:
         except (BusError, TimeoutError):
             await asyncio.sleep(0.02)
     raise TimeoutError(f"the model did not answer within {PROBE_S:.0f} s")
+
+
+async def until_recorded(line: Line) -> None:
+    """Wait until what the log holds now is in Postgres."""
+    async with asyncio.timeout(PROBE_S):
+        last: int | None = None
+        while True:
+            with contextlib.suppress(BusError, OSError, asyncpg.PostgresError):
+                if last is None:
+                    connection, _ = await line.open()
+                    last = int((await connection.api(f"STREAM.INFO.{EV}", timeout_s=1.0))["state"]["last_seq"])
+                async with await Store.open(line.urls()["postgres"]) as store:
+                    cursor = await store.cursor(EV)
+                if cursor is not None and cursor.sequence >= last:
+                    return
+            await asyncio.sleep(0.02)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.connection import Connection
+from bus.dead import command_id, letters
 from bus.inspection import inspect
 from bus.record import recorded_envelopes
 from bus.store import Store
@@ -16,6 +17,8 @@ from schemas import codec
 from schemas.envelope import Fact
 from schemas.runs import CommandAccepted, MessageAdded, RunFinished, ToolCalled
 from tests.chaos.load import Asked, Ledger
+
+_EVERY = 1_000_000
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class Verdict:
     commands: int = 0
     events: int = 0
     tool_calls: int = 0
+    poison: int = 0
+    """Commands that nobody can decode."""
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
     reordered: list[str] = field(default_factory=list)
@@ -32,9 +37,14 @@ class Verdict:
     """Answers that are not what the tool said."""
 
 
-async def judge(connection: Connection, store: Store, ledger: Ledger, witness: Path) -> Verdict:
+async def judge(
+    connection: Connection, store: Store, ledger: Ledger, witness: Path, poison: Collection[str] = ()
+) -> Verdict:
     """Read everything and judge it. Nothing runs any more, and the recorder has caught up."""
-    verdict = Verdict()
+    verdict = Verdict(poison=len(poison))
+    buried = Counter(command_id(letter.dead.body.encode()) for letter in await letters(connection, _EVERY))
+    verdict.lost += [f"{name} was taken and is not among the dead" for name in poison if not buried[name]]
+    verdict.duplicated += [f"{name} was buried {times} times" for name, times in buried.items() if times > 1]
     found = await inspect(connection, store)
     verdict.lost += [f"{damage.where}: {damage.first} to {damage.last}: {damage.problem}" for damage in found.damages]
     facts = [fact async for row in recorded_envelopes(store, 0, found.cursor.sequence) for fact in row.envelope.facts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -44,6 +45,17 @@ class Cluster:
         return chance.choice(self._nodes.nodes)
 
 
+def _end_server(pid: int) -> None:
+    """See that a server whose host is gone is gone too before its files are touched."""
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    os.kill(pid, signal.SIGKILL)
+    select.select([watched], [], [], STOP_S)
+    os.close(watched)
+
+
 class Stack:
     """`ostinato up` in a process of its own, with two agents processes."""
 
@@ -78,7 +90,7 @@ class Stack:
         async with asyncio.timeout(START_S):
             line = await asyncio.to_thread(self._process.stdout.readline)
         if not line:
-            raise AssertionError(f"the stack did not start: {self.output()}")
+            raise AssertionError(f"the stack did not start: {self.output()[-2000:]}")
 
     def _spawn(self, argv: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self._output.open("ab") as output:
@@ -89,6 +101,23 @@ class Stack:
         await asyncio.to_thread(self._wait)
         await self.start()
 
+    async def start_damaged(self, chance: random.Random) -> None:
+        """Alter one bit of what the log's first half holds on the disk, and start."""
+        await asyncio.to_thread(self._wait)
+        await asyncio.to_thread(self._flip, chance)
+        said = len(await asyncio.to_thread(self.output))
+        await self.start()
+        if "the log was damaged" not in (await asyncio.to_thread(self.output))[said:]:
+            raise AssertionError(f"the damage was not noticed: {self.output()[-2000:]}")
+
+    def _flip(self, chance: random.Random) -> None:
+        folder = next(self.data.glob("**/streams/EV/msgs"))
+        _end_server(int((self.data / "nats" / "nats.pid").read_text(encoding="utf-8")))
+        blocks = sorted(folder.glob("*.blk"), key=lambda block: int(block.stem))
+        data = bytearray(blocks[0].read_bytes())
+        data[chance.randrange(len(data) // 2)] ^= 1
+        blocks[0].write_bytes(bytes(data))
+
     def check(self) -> None:
         """See that it still runs.
 
@@ -98,7 +127,7 @@ class Stack:
         assert self._process is not None
         ended = self._process.poll()
         if ended is not None:
-            raise AssertionError(f"the stack ended with code {ended}: {self.output()}")
+            raise AssertionError(f"the stack ended with code {ended}: {self.output()[-2000:]}")
 
     async def stop(self) -> None:
         """Stop in order.
@@ -123,7 +152,7 @@ class Stack:
 
     def output(self) -> str:
         """Read what it said."""
-        return self._output.read_text(encoding="utf-8", errors="replace")[-2000:]
+        return self._output.read_text(encoding="utf-8", errors="replace")
 
     def pid(self, name: str) -> int:
         """Find a process: a slot, `nats`, `postgres` or `host`."""

@@ -78,6 +78,25 @@ def test_a_damaged_log_is_mended_at_the_next_start_and_tells_the_same_story(used
     assert log(used, "verify").returncode == 0
 
 
+@pytest.mark.parametrize("share", [0.15, 0.6])
+def test_a_bit_that_flipped_on_the_disk_is_mended_whether_the_server_noticed_it_or_not(
+    used: Path, share: float
+) -> None:
+    threads = [line["thread"] for line in _replay(used, "ls")]
+    before = [_replay(used, "show", thread) for thread in threads]
+    [block] = used.glob("**/streams/EV/msgs/1.blk")
+    data = bytearray(block.read_bytes())
+    data[int(share * len(data))] ^= 1
+    block.write_bytes(bytes(data))
+    back = start(used)
+    assert [_replay(used, "show", thread) for thread in threads] == before
+    assert chat(back, ask("Hello again!"), threads[0]).status_code == 200
+    back.process.send_signal(2)
+    _, said = back.process.communicate(timeout=STOP_S)
+    assert "the log was damaged (" in said
+    assert log(used, "verify").returncode == 0
+
+
 def test_what_would_be_cut_is_left_to_a_person_and_set_aside(used: Path) -> None:
     async def go_on_from_nothing() -> None:
         async with resting_log_servers(str(used)) as (connection, _):
