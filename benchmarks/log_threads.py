@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from actors.agent.loop import CallModel, CallTool, ConversationMachine
+from actors.agent.loop import ConversationMachine
+from actors.agent.turns import CallModel, CallTool
 from actors.runtime.machine import Asked, Effect, Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent

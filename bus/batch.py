@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from bus.streams import NO_MESSAGE
 
 MOST = 256
 _STALLED_S = 5.0
+_ASK_S = 2.0
 
 
 async def read_batch(connection: Connection, stream: str, subject: str, first: int) -> list[Item]:
@@ -52,7 +54,17 @@ async def read_batch(connection: Connection, stream: str, subject: str, first: i
 
 
 async def next_on_leader(connection: Connection, stream: str, subject: str, first: int) -> Item | None:
-    """Get the first message of the subject from sequence `first` on that the stream's leader has; None if it has none.
+    """Get the first message of the subject from sequence `first` on that the stream's leader has; as `on_leader`."""
+    return await on_leader(connection, stream, {"seq": first, "next_by_subj": subject})
+
+
+async def on_leader(connection: Connection, stream: str, where: dict[str, Any]) -> Item | None:
+    """Get one message that the stream's leader has; None if it has none.
+
+    Args:
+        connection: to NATS.
+        stream: the stream.
+        where: which one, as `$JS.API.STREAM.MSG.GET` takes it: `seq`, `last_by_subj`, or `seq` and `next_by_subj`.
 
     Raises:
         Refused: JetStream says no.
@@ -60,7 +72,7 @@ async def next_on_leader(connection: Connection, stream: str, subject: str, firs
         Unavailable: it is not there.
     """
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": first, "next_by_subj": subject})
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", where, _ASK_S)
     except Refused as refusal:
         if refusal.code == NO_MESSAGE:
             return None

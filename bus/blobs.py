@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from bus.batch import read_surely
-from bus.connection import Connection
-from bus.errors import LogDamaged, Refused
-from bus.streams import BLOBS, NO_MESSAGE
+from bus.batch import on_leader, read_surely
+from bus.connection import Connection, accepted
+from bus.errors import LogDamaged
+from bus.streams import BLOBS
 from schemas import codec
 from schemas.blobs import LIMIT, BlobReference
 from schemas.context import Ids
@@ -32,6 +32,11 @@ _KEPT_BYTES = 32 << 20
 def content_hash(data: bytes) -> str:
     """Hash a payload: SHA-256, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_large(fact: Fact) -> bool:
+    """Say whether a payload is too large for an envelope."""
+    return len(memoryview(fact.payload)) > LIMIT
 
 
 class Blobs:
@@ -67,7 +72,7 @@ class Blobs:
             "nuid": nuid,
             "size": len(data),
             "chunks": -(-len(data) // CHUNK),
-            "digest": f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}",
+            "digest": f"SHA-256={base64.urlsafe_b64encode(bytes.fromhex(name)).decode()}",
         }
         await self._publish(_about(name), msgspec.json.encode(info), {"Nats-Rollup": "sub"})
         self._keep(name, data)
@@ -118,10 +123,10 @@ class Blobs:
         return replace(envelope, facts=tuple([await self._whole(fact) for fact in envelope.facts]))
 
     async def _slim(self, fact: Fact, ids: Ids) -> Fact:
-        data = bytes(fact.payload)
-        if len(data) <= LIMIT:
+        if not is_large(fact):
             return fact
-        return replace(fact, payload=codec.reference_payload(await self.put(data, ids.new("b"))))
+        reference = await self.put(bytes(fact.payload), ids.new("b"))
+        return replace(fact, payload=codec.reference_payload(reference))
 
     async def _whole(self, fact: Fact) -> Fact:
         if not codec.is_reference(fact.payload):
@@ -129,14 +134,8 @@ class Blobs:
         return replace(fact, payload=msgspec.Raw(await self.get(codec.reference_of(fact.payload))))
 
     async def _info(self, name: str) -> dict[str, Any] | None:
-        try:
-            answer = await self._connection.api(f"STREAM.MSG.GET.{BLOBS}", {"last_by_subj": _about(name)})
-        except Refused as refusal:
-            if refusal.code == NO_MESSAGE:
-                return None
-            raise
-        found: dict[str, Any] = msgspec.json.decode(msgspec.convert(answer["message"]["data"], bytes, strict=False))
-        return found
+        item = await on_leader(self._connection, BLOBS, {"last_by_subj": _about(name)})
+        return None if item is None else msgspec.json.decode(item.data, type=dict[str, Any])
 
     async def _chunks(self, nuid: str, count: int) -> list[bytes]:
         pieces: list[bytes] = []
@@ -147,10 +146,7 @@ class Blobs:
         return pieces
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
-        reply = await self._connection.request(subject, data, _PUBLISH_S, headers)
-        problem = msgspec.json.decode(reply.data).get("error")
-        if problem is not None:
-            raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+        accepted(await self._connection.request(subject, data, _PUBLISH_S, headers))
 
     def _keep(self, name: str, data: bytes) -> None:
         self._kept[name] = data

@@ -15,8 +15,8 @@ from nats.errors import Error as NatsError
 
 from bus import subjects
 from bus.admission import explained
-from bus.connection import Connection
-from bus.dead import accepted, command_id, dead_command, keep
+from bus.connection import Connection, accepted
+from bus.dead import command_id, dead_command, keep
 from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.streams import CMD
 from schemas import codec

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bus import subjects
-from bus.blobs import Blobs
+from bus.blobs import Blobs, is_large
 from bus.connection import Connection
 from bus.errors import Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.log import START, Position, Stored, last_commit
@@ -209,7 +209,10 @@ class ShardWriter:
             previous=self._position.hash,
             facts=tuple(fact for waiting in group for fact in waiting.facts),
         )
-        data = codec.encode(replace(envelope, facts=await self._slim(envelope.facts)))
+        stored = envelope
+        if any(is_large(fact) for fact in envelope.facts):
+            stored = replace(envelope, facts=await self._slim(envelope.facts))
+        data = codec.encode(stored)
         sequence = await self._send(envelope.commit, data)
         self._position = Position(sequence, codec.digest(data), self._position.term)
         await self._announce(sequence, envelope)

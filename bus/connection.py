@@ -215,6 +215,19 @@ class Connection:
         return answer
 
 
+def accepted(reply: Message) -> int:
+    """Read a publish acknowledgement; return the sequence that the message has in its stream.
+
+    Raises:
+        Refused: it is none.
+    """
+    answer = msgspec.json.decode(reply.data)
+    problem = answer.get("error")
+    if problem is not None:
+        raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+    return int(answer["seq"])
+
+
 async def _heeding_cancellation(asked: Awaitable[T]) -> T:
     """Await what may forget that we are cancelled, and remember.
 

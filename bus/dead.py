@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime
 from typing import NamedTuple
 
-import msgspec
-
 from bus import subjects
-from bus.connection import Connection, Message
+from bus.batch import on_leader
+from bus.connection import Connection, accepted
 from bus.errors import NoSuchLetter, Refused
-from bus.streams import DEAD, NO_MESSAGE
+from bus.streams import DEAD
 from schemas import codec
 from schemas.errors import BadShape
+from schemas.times import rfc3339
 from schemas.wire import Wire
 
 LONGEST = 1 << 20
@@ -63,17 +62,6 @@ async def keep(connection: Connection, shard: int, kind: str, dead: DeadCommand,
     accepted(await connection.request(subjects.dead(shard, kind), codec.encode(dead), _KEEP_S, headers))
 
 
-def accepted(reply: Message) -> None:
-    """Read a publish acknowledgement.
-
-    Raises:
-        Refused: it is none.
-    """
-    problem = msgspec.json.decode(reply.data).get("error")
-    if problem is not None:
-        raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
-
-
 async def letters(connection: Connection, limit: int) -> list[Letter]:
     """Return the oldest letters, at most `limit`.
 
@@ -107,15 +95,11 @@ async def letter_at(connection: Connection, number: int) -> Letter:
 
 
 async def _at(connection: Connection, where: dict[str, object]) -> Letter | None:
-    try:
-        message = (await connection.api(f"STREAM.MSG.GET.{DEAD}", where))["message"]
-    except Refused as refusal:
-        if refusal.code == NO_MESSAGE:
-            return None
-        raise
-    data = msgspec.convert(message["data"], bytes, strict=False)
-    time = datetime.fromisoformat(message["time"]).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Letter(int(message["seq"]), time, codec.decode(data, DeadCommand))
+    item = await on_leader(connection, DEAD, where)
+    if item is None:
+        return None
+    time = rfc3339(item.time // 1_000_000 * 1_000_000).replace(".000000", "")
+    return Letter(item.sequence, time, codec.decode(item.data, DeadCommand))
 
 
 async def redrive(connection: Connection, letter: Letter, body: bytes) -> None:

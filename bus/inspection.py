@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from bus import subjects
+from bus.batch import on_leader
 from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import Refused
 from bus.feed import Item
-from bus.log import message_at, read_stream
+from bus.log import read_stream
 from bus.record import Recorded, recorded_envelopes
 from bus.store import Cursor, Store
 from bus.streams import EV, NOT_FOUND
@@ -134,8 +135,8 @@ async def suspicion(connection: Connection, store: Store) -> str:
         return ""
     if bounds.last < cursor.sequence:
         return f"it ends at {bounds.last}, and is recorded up to {cursor.sequence}"
-    data = await message_at(connection, EV, cursor.sequence)
-    if data is None or codec.digest(data) != cursor.hash:
+    item = await on_leader(connection, EV, {"seq": cursor.sequence})
+    if item is None or codec.digest(item.data) != cursor.hash:
         return f"it holds another envelope at {cursor.sequence} than was recorded"
     return ""
 

@@ -17,8 +17,8 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from bus import subjects
-from bus.connection import Connection, Message
-from bus.errors import BusError, Refused, Unavailable
+from bus.connection import Connection, Message, accepted
+from bus.errors import BusError, Unavailable
 from bus.streams import LEASE, restore_leases
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,7 @@ class Leases:
         except Unavailable:
             await restore_leases(self._connection)
             reply = await self._connection.request(subject, data, 1.0)
-        problem = msgspec.json.decode(reply.data).get("error")
-        if problem is not None:
-            raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+        accepted(reply)
 
     async def _held(self) -> Held:
         answer = await self._connection.api(f"STREAM.INFO.{LEASE}", {"subjects_filter": subjects.LEASES}, 1.0)

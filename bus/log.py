@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import msgspec
-
 from bus import subjects
-from bus.batch import next_on_leader, read_batch, read_surely
+from bus.batch import next_on_leader, on_leader, read_batch, read_surely
 from bus.blobs import Blobs
 from bus.connection import Connection
-from bus.errors import LogDamaged, Refused
+from bus.errors import LogDamaged
 from bus.feed import Item
-from bus.streams import EV, NO_MESSAGE
+from bus.streams import EV
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 
@@ -40,32 +38,10 @@ START = Position(0, GENESIS, 0)
 
 async def last_commit(connection: Connection, shard: int) -> Stored | None:
     """Read the shard's newest envelope from the stream's leader; None when it has none."""
-    try:
-        answer = await connection.api(f"STREAM.MSG.GET.{EV}", {"last_by_subj": subjects.events(shard)})
-    except Refused as refusal:
-        if refusal.code == NO_MESSAGE:
-            return None
-        raise
-    message = answer["message"]
-    data = msgspec.convert(message["data"], bytes, strict=False)
-    return Stored(int(message["seq"]), codec.decode_envelope(data), codec.digest(data))
-
-
-async def message_at(connection: Connection, stream: str, sequence: int) -> bytes | None:
-    """Read one message from a stream's leader; None if it is not there.
-
-    Raises:
-        Refused: JetStream says no.
-        Unavailable: no JetStream.
-        TimeoutError: no answer.
-    """
-    try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}, timeout_s=2)
-    except Refused as refusal:
-        if refusal.code == NO_MESSAGE:
-            return None
-        raise
-    return msgspec.convert(answer["message"].get("data", ""), bytes, strict=False)
+    item = await on_leader(connection, EV, {"last_by_subj": subjects.events(shard)})
+    if item is None:
+        return None
+    return Stored(item.sequence, codec.decode_envelope(item.data), codec.digest(item.data))
 
 
 async def read_shard(connection: Connection, shard: int, after: Position, until: int) -> AsyncIterator[Stored]:

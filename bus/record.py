@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from bus.blobs import content_hash
-from bus.store import COLUMNS, Rows, Store
+from bus.store import COLUMNS, Rows, Store, stored_fact
 from schemas import codec
 from schemas.blobs import BlobReference
 from schemas.envelope import FORMAT, Envelope, Fact
@@ -104,18 +104,7 @@ def _recorded(commit: asyncpg.Record, facts: Sequence[Fact]) -> Recorded:
 
 
 def _fact(row: asyncpg.Record) -> Fact:
-    return Fact(
-        tenant=row["tenant"],
-        thread=row["thread"],
-        kind=row["kind"],
-        entity=row["entity"],
-        version=row["version"],
-        type=row["type"],
-        cause=row["cause"],
-        payload=_payload(row["payload"], row["blob"]),
-        traceparent=row["traceparent"],
-        key=row["key_id"],
-    )
+    return stored_fact(row, _payload(row["payload"], row["blob"]))
 
 
 def _payload(data: bytes, blob: str | None) -> msgspec.Raw:

@@ -17,11 +17,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
+from bus.batch import on_leader
 from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused, Unavailable
 from bus.feed import Feed, FeedLost, Item
-from bus.log import message_at
 from bus.rows import EventRows, TraceRows, parts, with_blobs
 from bus.store import Batch, Cursor, Store
 from bus.streams import EV, TRACE
@@ -227,7 +227,7 @@ class Copy:
             return
         first, last = await _bounds(self._connection, self._stream)
         if first <= self._cursor.sequence <= last:
-            data = await message_at(self._connection, self._stream, self._cursor.sequence)
+            data = await self._held(self._cursor.sequence)
             if data is None or codec.digest(data) == self._cursor.hash:
                 return
         elif self._cursor.sequence <= last:
@@ -240,16 +240,21 @@ class Copy:
             )
         common = await self._last_common(first, min(last, self._cursor.sequence))
         log.warning("stream %s lost its messages after %s: a new incarnation begins", self._stream, common)
-        data = await message_at(self._connection, self._stream, common) if common >= first else None
+        data = await self._held(common) if common >= first else None
         digest = codec.digest(data) if data is not None else ""
         await self._advance(Batch(Cursor(self._stream, self._cursor.incarnation + 1, common, digest), {}, {}))
+
+    async def _held(self, sequence: int) -> bytes | None:
+        """Read what the stream has at a sequence."""
+        item = await on_leader(self._connection, self._stream, {"seq": sequence})
+        return None if item is None else item.data
 
     async def _last_common(self, first: int, last: int) -> int:
         """Return the last sequence at which the stream holds what we recorded; its messages after it are others."""
         low, high = first - 1, last
         while low < high:
             middle = (low + high + 1) // 2
-            there = await message_at(self._connection, self._stream, middle)
+            there = await self._held(middle)
             ours = await self._store.trace_message(middle)
             if there == ours:
                 low = middle

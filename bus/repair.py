@@ -15,12 +15,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import msgspec
-
 from bus import subjects
 from bus.blobs import Blobs
 from bus.commit import WRONG_LAST_SEQUENCE
-from bus.connection import Connection
+from bus.connection import Connection, accepted
 from bus.errors import LogLost, Refused
 from bus.feed import Item
 from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_of, inspect, lost_payload
@@ -244,8 +242,4 @@ async def _continued(connection: Connection, store: Store, agreed: int) -> bool:
 
 async def _publish(connection: Connection, row: Recorded) -> None:
     headers = {"Nats-Expected-Last-Sequence": str(row.sequence - 1)}
-    reply = await connection.request(subjects.events(row.envelope.shard), row.data(), _PUBLISH_S, headers)
-    answer = msgspec.json.decode(reply.data)
-    problem = answer.get("error")
-    if problem is not None:
-        raise Refused(int(problem.get("err_code", 0)), str(problem.get("description")))
+    accepted(await connection.request(subjects.events(row.envelope.shard), row.data(), _PUBLISH_S, headers))

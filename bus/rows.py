@@ -19,6 +19,7 @@ from schemas.steps import StepPlan, StepResult
 Row = tuple[Any, ...]
 
 _HELD_BYTES = 64 << 20
+_MARK = b"blob.reference"
 _REFERRED = re.compile(rb'\{"type":"blob\.reference","hash":"[0-9a-f]{64}","size":(\d+)\}')
 
 _PAYLOAD = COLUMNS["event"].index("payload")
@@ -86,7 +87,7 @@ def parts(items: list[Item]) -> Iterator[list[Item]]:
     """Cut a batch so that the large payloads of each part fit the memory."""
     start = held = 0
     for at, item in enumerate(items):
-        size = sum(int(found) for found in _REFERRED.findall(item.data))
+        size = sum(int(found) for found in _REFERRED.findall(item.data)) if _MARK in item.data else 0
         if held and held + size > _HELD_BYTES:
             yield items[start:at]
             start, held = at, 0

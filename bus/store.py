@@ -289,23 +289,23 @@ def _unavailable(error: BaseException) -> Unavailable:
 
 def stored_event(row: asyncpg.Record) -> StoredEvent:
     """Read a row of table `event`."""
-    return StoredEvent(
-        row["incarnation"],
-        row["seq"],
-        row["idx"],
-        row["time"],
-        Fact(
-            tenant=row["tenant"],
-            thread=row["thread"],
-            kind=row["kind"],
-            entity=row["entity"],
-            version=row["version"],
-            type=row["type"],
-            cause=row["cause"],
-            payload=msgspec.Raw(row["payload"]),
-            traceparent=row["traceparent"],
-            key=row["key_id"],
-        ),
+    fact = stored_fact(row, msgspec.Raw(row["payload"]))
+    return StoredEvent(row["incarnation"], row["seq"], row["idx"], row["time"], fact)
+
+
+def stored_fact(row: asyncpg.Record, payload: msgspec.Raw) -> Fact:
+    """Read what a row of table `event` says of a fact, with this payload."""
+    return Fact(
+        tenant=row["tenant"],
+        thread=row["thread"],
+        kind=row["kind"],
+        entity=row["entity"],
+        version=row["version"],
+        type=row["type"],
+        cause=row["cause"],
+        payload=payload,
+        traceparent=row["traceparent"],
+        key=row["key_id"],
     )
 
 

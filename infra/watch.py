@@ -13,8 +13,7 @@ from pathlib import Path
 
 from bus import subjects
 from bus.admission import close_admission, open_admission
-from bus.connection import Connection
-from bus.dead import accepted
+from bus.connection import Connection, accepted
 from bus.errors import BusError
 from infra.services.data_directory import NEEDED_BYTES, free_space
 from infra.services.nats_server import NatsServer

@@ -17,6 +17,7 @@ from infra.cli.main import parser
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "bus", "engine", "actors", "infra")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "--quick" in path.read_text(encoding="utf-8")]
 FORBIDDEN = {"utils", "helpers", "common", "misc", "base", "manager"}
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 50
@@ -111,3 +112,11 @@ def test_no_session_of_ours_is_named_in_the_repository() -> None:
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".sql"} and path != Path(__file__):
             assert "/work/" not in path.read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=_name)
+def test_a_benchmark_starts_by_itself(script: Path) -> None:
+    argv = [sys.executable, str(script), "--help"]
+    done = subprocess.run(argv, cwd=ROOT.parent, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--quick" in done.stdout

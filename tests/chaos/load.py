@@ -18,8 +18,7 @@ import msgspec
 
 from bus import subjects
 from bus.commands import send_command
-from bus.connection import Connection
-from bus.dead import accepted
+from bus.connection import Connection, accepted
 from bus.errors import BusError
 from bus.store import Store
 from bus.streams import EV
