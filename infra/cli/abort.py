@@ -7,6 +7,7 @@ import sys
 
 from bus import subjects
 from infra.cli.asking import abort_command
+from infra.cli.hints import on_data, program
 from infra.cli.printing import say, say_json
 from infra.cli.session import session
 from infra.cli.terminal import style_for
@@ -21,7 +22,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         say_json(outcome)
     elif outcome.problem is None:
-        say(f"aborted; `ostinato replay show {thread}` shows what it did")
+        say(f"aborted; `{program()} replay show {thread}{on_data(options.data)}` shows what it did")
     else:
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
     return 0 if outcome.result == "accepted" else 1
