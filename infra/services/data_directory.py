@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class DataDirectory:
         self.shards = shards
         self._free = free
         self._lock: int | None = None
+        self._remembering = threading.Lock()
+        """Held while the ports are read and written: both servers start at the same time."""
 
     def open(self) -> None:
         """Make the folder if need be and take it for this process.
@@ -144,9 +147,10 @@ class DataDirectory:
 
     def remember_port(self, name: str, port: int) -> None:
         """Keep the server's port for its next start."""
-        ports = self._ports()
-        if ports.get(name) != port:
-            write_atomically(self.path / "ports.json", msgspec.json.encode({**ports, name: port}))
+        with self._remembering:
+            ports = self._ports()
+            if ports.get(name) != port:
+                write_atomically(self.path / "ports.json", msgspec.json.encode({**ports, name: port}))
 
     def _ports(self) -> Mapping[str, int]:
         try:

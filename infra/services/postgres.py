@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.errors import BinaryMissing, PostgresVersion
@@ -192,18 +192,32 @@ class Postgres:
         fresh.rename(self._data)
 
     async def _clear_stale(self) -> None:
-        """Stop a server left from an earlier life, and forget one whose process id now belongs to something else."""
+        """Stop a server left from an earlier life, and forget one whose process id now belongs to something else.
+
+        The processes of one that was killed end a moment after it, and until then no other starts.
+        """
         file = self._data / "postmaster.pid"
         lines = await asyncio.to_thread(_lines, file)
         if not lines or not lines[0].isdigit():
             return
         await stop_stale(self._program, int(lines[0]), f"-D {self._data} ")
+        async for _ in until(READY_S):
+            if not await asyncio.to_thread(_in_use, lines):
+                break
         await asyncio.to_thread(file.unlink, missing_ok=True)
 
 
 def _is_ready(data: Path, pid: int) -> bool:
     lines = _lines(data / "postmaster.pid")
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _in_use(lines: Sequence[str]) -> bool:
+    """Say whether processes still hold the shared memory that a `postmaster.pid` names. Linux only."""
+    named = lines[6].split()[-1:] if len(lines) > 6 else []
+    # the columns of `proc_sysvipc(5)`: key, shmid, perms, size, cpid, lpid, nattch
+    held = (line.split() for line in _lines(Path("/proc/sysvipc/shm"))[1:])
+    return any(columns[1:2] == named and columns[6] != "0" for columns in held)
 
 
 def _lines(file: Path) -> list[str]:

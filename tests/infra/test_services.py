@@ -101,6 +101,24 @@ async def test_a_killed_server_comes_back_on_its_port_with_its_data(servers: Ser
     await database.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_postgres_starts_once_the_processes_of_a_killed_one_are_gone(servers: Servers) -> None:
+    postmaster = servers.postgres.pid
+    children = await asyncio.to_thread(Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text)
+    held = int(children.split()[0])
+    os.kill(held, signal.SIGSTOP)
+    try:
+        await servers.postgres.kill()
+        starting = asyncio.create_task(servers.postgres.start())
+        await asyncio.wait({starting}, timeout=0.5)
+        assert not starting.done()
+    finally:
+        os.kill(held, signal.SIGCONT)
+    await starting
+    database = await asyncpg.connect(servers.postgres_url)
+    await database.close()
+
+
 async def test_a_client_finds_a_restarted_nats_again(servers: Servers) -> None:
     back = asyncio.Event()
 

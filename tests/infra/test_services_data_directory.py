@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def test_a_second_holder_learns_who_the_first_is_and_where_it_serves(tmp_path: P
     second = DataDirectory(tmp_path)
     second.open()
     second.close()
+
+
+def test_ports_that_are_remembered_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    directory.open()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: directory.remember_port(f"server-{number}", 5000 + number), range(40)))
+    assert [directory.port(f"server-{number}") for number in range(40)] == list(range(5000, 5040))
+    directory.close()
 
 
 def test_a_holder_that_has_not_said_who_it_is_holds_all_the_same(tmp_path: Path) -> None:
