@@ -102,9 +102,9 @@ def test_ctrl_c_stops_the_display_of_an_answer_and_a_second_one_leaves(stack: Up
         screen.until(PROMPT)
         os.kill(worker, signal.SIGSTOP)
         try:
-            before = recorded_threads(stack)
+            before = latest_threads(stack)
             screen.type("Go on.\n")
-            recorded_threads(stack, before)
+            another_thread(stack, before)
             screen.type(CTRL_C)
             screen.until("goes on")
             screen.until(PROMPT)
@@ -120,9 +120,9 @@ def test_what_was_begun_can_be_ended_from_the_conversation_and_from_outside(stac
         os.kill(worker, signal.SIGSTOP)
         try:
             for ended_by in ("/abort\n", None):
-                before = recorded_threads(stack)
+                before = latest_threads(stack)
                 screen.type("/new\nGo on.\n")
-                recorded_threads(stack, before)
+                another_thread(stack, before)
                 screen.type(CTRL_C)
                 screen.until("/abort ends it")
                 screen.until(PROMPT)
@@ -304,12 +304,16 @@ def test_names_and_threads_of_the_running_stack_are_completed(stack: UpProcess) 
     assert thread in completed("--thread", thread[:-1])
 
 
-def recorded_threads(up: UpProcess, beyond: int = -1) -> int:
-    """Count the threads; wait until there are more than `beyond`."""
+def latest_threads(up: UpProcess) -> set[str]:
+    """Return the threads that were last written to."""
+    return {record["thread"] for record in records(up.cli("replay", "ls", "--json", "--limit", "50"))}
+
+
+def another_thread(up: UpProcess, before: set[str]) -> None:
+    """Wait until a thread is recorded that is not one of `before`."""
     for _ in range(100):
-        count = len(records(up.cli("replay", "ls", "--json", "--limit", "1000")))
-        if count > beyond:
-            return count
+        if latest_threads(up) - before:
+            return
     raise AssertionError("no other thread was recorded")
 
 
@@ -319,7 +323,7 @@ def test_run_ends_soon_after_its_stack_and_says_that_it_is_gone(system_folder: P
     os.kill(worker, signal.SIGSTOP)
     command = [*OSTINATO, "run", "rambler", "Go on.", "--data", str(own_stack.data)]
     asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    recorded_threads(own_stack, 0)
+    another_thread(own_stack, set())
     own_stack.process.kill()
     own_stack.process.communicate(timeout=30)
     os.kill(worker, signal.SIGCONT)
@@ -352,9 +356,9 @@ def test_run_says_what_goes_on_when_it_is_interrupted(stack: UpProcess, tmp_path
     os.kill(worker, signal.SIGSTOP)
     try:
         command = [*OSTINATO, "run", "rambler", "Go on.", "--data", str(stack.data)]
-        before = recorded_threads(stack)
+        before = latest_threads(stack)
         with PseudoTerminal(command, {}) as screen:
-            recorded_threads(stack, before)
+            another_thread(stack, before)
             screen.type(CTRL_C)
             assert screen.end() == 130
     finally:
