@@ -4,6 +4,7 @@ ActorError
 ├── DefinitionError    an agent or tool is written wrongly; raised where it is defined
 ├── BadArguments       the model's arguments do not fit a tool; the model reads the message
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
+├── NotNow             a thread is in the record alone, which cannot be read now: the command comes again
 ├── CallFailed         a model call came to nothing; carries the `Problem`
 └── Divergence         today's code decides otherwise than the record says
     └── Unreadable     the record holds what this code cannot read
@@ -28,6 +29,10 @@ class BadArguments(ActorError):
 
 class Undecidable(ActorError):
     """A command cannot be decided here; the message tells its sender why."""
+
+
+class NotNow(ActorError):
+    """What is needed cannot be read now; it may be asked for again."""
 
 
 class CallFailed(ActorError):

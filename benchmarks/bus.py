@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.loop import ConversationMachine
+from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
@@ -37,7 +38,6 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.lease import Leases
 from bus.live import Live, watching
-from bus.log import START, Position
 from bus.streams import ensure_streams
 from infra.cli.asking import agent_command
 from infra.follow import send
@@ -53,9 +53,6 @@ def runtime(connection: Connection, slot: str) -> Runtime:
     """Make one process's worth of owners, with no agents: every question is refused at once."""
     clock, live = SystemClock(), Live(connection)
 
-    async def unknown(_: int) -> Position:
-        return START
-
     return Runtime(
         connection=connection,
         clock=clock,
@@ -65,7 +62,7 @@ def runtime(connection: Connection, slot: str) -> Runtime:
         slot=slot,
         machines={"agent": ConversationMachine()},
         performers={"agent": AgentPerformer([], {}, "m", live, clock)},
-        recorded=unknown,
+        record=NoRecord(),
     )
 
 

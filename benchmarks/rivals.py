@@ -27,6 +27,7 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
+from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.testing import Say, ScriptedModel
@@ -36,7 +37,7 @@ from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
 from bus.live import Live, watching
-from bus.log import START, Position, read_shard
+from bus.log import START, read_shard
 from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import EV, ensure_streams
@@ -76,9 +77,6 @@ async def ours(urls: Urls, calls: int) -> dict[str, float]:
         clock, live = SystemClock(), Live(connection)
         agent = Agent("adder", "Add.", tools=(add,), max_steps=calls + 1)
 
-        async def unknown(_: int) -> Position:
-            return START
-
         runtime = Runtime(
             connection=connection,
             clock=clock,
@@ -88,7 +86,7 @@ async def ours(urls: Urls, calls: int) -> dict[str, float]:
             slot="benchmark",
             machines={"agent": ConversationMachine()},
             performers={"agent": AgentPerformer([agent], {"m": scripted(calls)}, "m", live, clock)},
-            recorded=unknown,
+            record=NoRecord(),
         )
         owner = ShardOwner(runtime, 0)
         recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))

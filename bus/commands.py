@@ -60,6 +60,14 @@ class Delivery:
         """Note that it came to nothing here, and that it was not its fault."""
         self._survived[self._key] = self._survived.get(self._key, 0) + 1
 
+    async def later(self, seconds: float) -> None:
+        """Have it delivered again after so many seconds: it is not its fault."""
+        self.outlived()
+        try:
+            await self.message.nak(delay=seconds)
+        except NatsError as error:
+            log.warning("putting command %s off: %s", self.command.id, error)
+
     @property
     def open(self) -> bool:
         """Whether the server still waits for a word about it."""

@@ -25,6 +25,7 @@ from bus.inspection import LOST, Damage, Inspection, Told, bounds_of, envelope_o
 from bus.log import read_stream
 from bus.record import Recorded, recorded_envelopes, recorded_payloads, rewrite
 from bus.rows import EventRows, with_blobs
+from bus.snapshots import forget
 from bus.store import Cursor, Store
 from bus.streams import EV
 from schemas import codec
@@ -76,6 +77,8 @@ async def repair(
     if found.whole:
         return Repaired(found, 0, 0, 0, 0, 0, cursor.incarnation)
     _refuse_hopeless(found)
+    async with store.transaction() as client:
+        await forget(client)
     kept, dropped = await _sorted_out(connection, store, found)
     if dropped:
         await cut(dropped)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from bus.errors import Unavailable
 from bus.log import START, Position
+from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, histories, keep, read_checkpoint
 from bus.store import Store
 from infra.follow import ReadBack
 from schemas.live import Committed
@@ -17,10 +19,11 @@ from schemas.times import rfc3339
 log = logging.getLogger(__name__)
 
 _HEAD_S: Final = 2.0
+_READ_S: Final = 5.0
 
 
 class LateStore:
-    """A store that is opened when something must be read back: mostly never."""
+    """A store that is opened when something must be read back; an owner's `Record`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -50,9 +53,44 @@ class LateStore:
             async with asyncio.timeout(_HEAD_S):
                 sequence, digest = (await (await self._opened()).heads()).get(shard, START[:2])
         except (Unavailable, TimeoutError) as error:
-            log.warning("shard %s is taken without a look at the record: %s", shard, error)
+            log.warning("shard %s: the record cannot be asked now: %s", shard, error)
             return START
         return Position(sequence, digest, 0)
+
+    async def checkpoint(self, shard: int) -> Checkpoint | None:
+        """Return the shard's checkpoint; None where there is none, or Postgres cannot be asked now."""
+        try:
+            async with asyncio.timeout(_HEAD_S):
+                return await read_checkpoint(await self._opened(), shard)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("shard %s is read from its beginning: %s", shard, error)
+            return None
+
+    async def histories(
+        self,
+        keys: Sequence[ThreadKey],
+        kinds: Mapping[str, Sequence[str]],
+        reducers: Mapping[str, str],
+        until: int | None,
+    ) -> dict[ThreadKey, History]:
+        """Read threads; as `bus.snapshots.histories`.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        async with asyncio.timeout(_READ_S):
+            return await histories(await self._opened(), keys, kinds, reducers, until)
+
+    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
+        """Write a checkpoint and snapshots; as `bus.snapshots.keep`.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        async with asyncio.timeout(_READ_S):
+            await keep(await self._opened(), shard, checkpoint, snapshots)
 
     async def _opened(self) -> Store:
         async with self._opening:

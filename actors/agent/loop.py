@@ -49,6 +49,10 @@ from schemas.runs import (
 class ConversationMachine:
     """The `Machine` of agent threads."""
 
+    def shape(self) -> type[Conversation]:
+        """Return the state's type."""
+        return Conversation
+
     def initial(self, tenant: str, thread: str) -> Conversation:
         """Return an empty thread."""
         return Conversation(tenant, thread)

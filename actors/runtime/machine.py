@@ -60,6 +60,9 @@ class Asked(msgspec.Struct, frozen=True):
 class Machine(Protocol, Generic[S]):
     """A pure state machine over one thread's events."""
 
+    def shape(self) -> type[S]:
+        """Return the state's type, which is made of wire shapes: a snapshot is decoded as that."""
+
     def initial(self, tenant: str, thread: str) -> S:
         """Return the state before any event."""
 

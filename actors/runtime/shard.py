@@ -12,19 +12,21 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from actors.errors import Undecidable
+from actors.errors import NotNow, Undecidable
+from actors.runtime.cells import ROOM, Cell, Cells, Record
 from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
 from actors.runtime.performer import Performer, Site
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
+from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.live import Live
-from bus.log import START, Position, read_shard
+from bus.log import START
+from bus.snapshots import ThreadKey
 from schemas import codec
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
@@ -36,30 +38,11 @@ log = logging.getLogger(__name__)
 MAX_DELIVERIES = 5
 """A command that was delivered this often and never answered is taken to end its owners: it is buried."""
 
+CHECKPOINT_S = 10.0
 _DRAIN_GRACE_S = 0.5
 _LOOK_S = 0.05
-
-FAMILY = {"thread": "agent", "run": "agent", "generation": "generation"}
-"""Entity kind to the kind of the commands that lead to it: one machine each."""
-
-
-@dataclass(slots=True)
-class Cell:
-    """One thread in memory."""
-
-    family: str
-    tenant: str
-    thread: str
-    state: Any
-    versions: dict[tuple[str, str], int] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    stopped: str | None = None
-    """Why this code cannot go on with the thread. The log has all of it: mended code takes it up again."""
-
-    def stop(self, reason: str) -> None:
-        """Go no further with the thread until the shard is taken again."""
-        log.error("thread %r of %r stopped: %s", self.thread, self.tenant, reason)
-        self.stopped = reason
+_AGAIN_S = 1.0
+"""After which a command comes again whose thread cannot be read now."""
 
 
 @dataclass(slots=True)
@@ -85,10 +68,11 @@ class Runtime:
     slot: str
     machines: Mapping[str, Machine[Any]]
     performers: Mapping[str, Performer]
-    recorded: Callable[[int], Awaitable[Position]]
-    """Where a shard has got by the record; `START` where that cannot be had."""
+    record: Record
     survived: dict[str, int] = field(default_factory=dict)
     """Deliveries of commands that came to nothing although this process lived on."""
+    room: int = ROOM
+    """Idle threads that a shard keeps in memory."""
     probation: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an effect runs that was under way when its process ended, twice: one at a time, so that the next end
     of the process is the fault of that one."""
@@ -100,10 +84,10 @@ class ShardOwner:
     def __init__(self, runtime: Runtime, shard: int) -> None:
         self._runtime = runtime
         self._shard = shard
-        self._cells: dict[tuple[str, str, str], Cell] = {}
+        self._cells = self._no_cells()
         self._live = Live(runtime.connection)
         self._queue = CommandQueue(runtime.connection, shard, runtime.writer.process, runtime.survived)
-        self._doing: dict[tuple[str, str, str], dict[str, Doing]] = {}
+        self._doing: dict[ThreadKey, dict[str, Doing]] = {}
         """What is done for each thread's effects, by their ids."""
         self._drain_s = 0.0
         self._drained = asyncio.Event()
@@ -117,11 +101,12 @@ class ShardOwner:
         """Say how much is in hand."""
         return {
             "threads": len(self._cells),
-            "stopped": sum(cell.stopped is not None for cell in self._cells.values()),
+            "stopped": sum(cell.stopped is not None for cell in self._cells),
             "commands": self._queue.in_hand,
             "effects": sum(map(len, self._doing.values())),
             "appends": 0 if self._pen is None else self._pen.waiting,
             "sequence": 0 if self._pen is None else self._pen.position.sequence,
+            "checkpoint": self._cells.kept,
         }
 
     async def run(self) -> None:
@@ -137,7 +122,7 @@ class ShardOwner:
                 raise
             except* (Fenced, OutcomeUnknown) as errors:
                 log.warning("shard %s: taking it again: %s", self._shard, errors.exceptions[0])
-            except* (BusError, TimeoutError) as errors:
+            except* (BusError, TimeoutError, NotNow) as errors:
                 log.warning("shard %s: %s", self._shard, errors.exceptions[0])
             self.ready.clear()
             self._known = self._known if self._pen is None else self._pen.position
@@ -160,26 +145,26 @@ class ShardOwner:
 
     async def _own(self) -> None:
         runtime = self._runtime
-        known = max(self._known, await runtime.recorded(self._shard), key=lambda position: position.sequence)
+        known = max(self._known, await runtime.record.head(self._shard), key=lambda position: position.sequence)
         pen = await ShardWriter.take(
             runtime.connection, self._shard, runtime.writer, runtime.clock, runtime.ids, runtime.slot, known
         )
         self._pen = pen
-        self._cells = {}
-        async for stored in read_shard(runtime.connection, self._shard, START, pen.position.sequence):
-            for fact in stored.envelope.facts:
-                self._fold(fact)
+        self._cells = self._no_cells()
+        await self._cells.take(runtime.connection, pen.position.sequence)
         pen.on_commit = self._live.committed
         log.info("shard %s: taken in term %s, %s threads", self._shard, pen.position.term, len(self._cells))
         async with asyncio.TaskGroup() as tasks:
-            for cell in self._cells.values():
+            for cell in self._cells:
                 if cell.stopped is None:
                     for effect in runtime.machines[cell.family].open_effects(cell.state):
                         self._do(tasks, cell, effect, self._resume(tasks, cell, effect))
+            keeping = tasks.create_task(self._keep(), name=f"checkpoints-{self._shard}")
             self.ready.set()
             async for delivery in self._queue.deliveries():
                 tasks.create_task(self._handle(tasks, delivery), name=f"command-{delivery.command.id}")
             await self._finish()
+            keeping.cancel()
 
     async def _finish(self) -> None:
         """Wait for the effects that nobody else can go on with, and leave the others to the next owner."""
@@ -202,44 +187,48 @@ class ShardOwner:
     def _is_ours(self, effect: Effect) -> bool:
         return any(performer.must_finish(effect) for performer in self._runtime.performers.values())
 
-    def _fold(self, fact: Fact) -> None:
-        if fact.kind not in FAMILY:
-            return
-        cell = self._cell(FAMILY[fact.kind], fact.tenant, fact.thread)
-        if cell.stopped is not None:
-            return
-        try:
-            emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
-            cell.state = self._runtime.machines[cell.family].evolve(cell.state, emitted)
-        except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
-            cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
-        cell.versions[fact.kind, fact.entity] = fact.version
+    def _no_cells(self) -> Cells:
+        return Cells(self._runtime.machines, self._runtime.record, self._shard, self._runtime.room)
 
-    def _cell(self, family: str, tenant: str, thread: str) -> Cell:
-        key = (family, tenant, thread)
-        if key not in self._cells:
-            initial = self._runtime.machines[family].initial(tenant, thread)
-            self._cells[key] = Cell(family, tenant, thread, initial)
-        return self._cells[key]
+    async def checkpoint(self) -> None:
+        """Note how far the shard is known, so that the next owner need not read it from the beginning.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        if self._pen is not None:
+            await self._cells.checkpoint(self._pen.position.sequence, self._doing)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            try:
+                await self.checkpoint()
+            except (Unavailable, TimeoutError) as error:
+                log.warning("shard %s: no checkpoint now: %s", self._shard, error)
 
     async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Decide on a command, commit, tell its sender, then acknowledge it."""
         command = delivery.command
         TRACE.set(command.traceparent)
-        cell = self._cell(command.kind, command.tenant, command.thread)
-        async with cell.lock:
-            try:
+        try:
+            async with self._cells.using(ThreadKey(command.kind, command.tenant, command.thread)) as cell:
                 answer = self._runtime.machines[cell.family].answered(cell.state, command.id)
                 if answer is None:
                     answer = await self._decide(tasks, cell, delivery)
-            except (BusError, TimeoutError):
-                raise
-            except Undecidable as error:
-                await self._queue.bury(delivery.message, str(error))
-                return
-            except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
-                await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
-                return
+        except (BusError, TimeoutError):
+            raise
+        except NotNow as reason:
+            log.warning("command %s is put off: %s", command.id, reason)
+            await delivery.later(_AGAIN_S)
+            return
+        except Undecidable as error:
+            await self._queue.bury(delivery.message, str(error))
+            return
+        except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
+            await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
+            return
         problem = answer if isinstance(answer, Problem) else None
         log.info("command %s: %s", command.id, problem.message if problem else "accepted")
         result: Literal["accepted", "refused"] = "accepted" if problem is None else "refused"
@@ -275,15 +264,12 @@ class ShardOwner:
         """Append, and fold what was acknowledged. The caller holds the cell's lock."""
         assert self._pen is not None
         try:
-            await self._pen.append(facts)
+            place = await self._pen.append(facts)
         except asyncio.CancelledError:
             # it may be in the log and is not in the state: nothing more may be decided on that
             self._pen.give_up()
             raise
-        machine = self._runtime.machines[cell.family]
-        for emitted, fact in zip(events, facts, strict=True):
-            cell.state = machine.evolve(cell.state, emitted)
-            cell.versions[fact.kind, fact.entity] = fact.version
+        self._cells.committed(cell, place.sequence, events, facts)
 
     def _begin_all(self, tasks: asyncio.TaskGroup, cell: Cell, decision: Decision) -> None:
         for effect in decision.effects:
@@ -294,12 +280,12 @@ class ShardOwner:
 
     def _do(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.create_task(work, name=f"effect-{effect.id}")
-        key = (cell.family, cell.tenant, cell.thread)
+        key = cell.key
         site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
         self._doing.setdefault(key, {})[effect.id] = Doing(task, effect, site)
         task.add_done_callback(lambda done: self._done(key, effect.id, done))
 
-    def _done(self, key: tuple[str, str, str], effect: str, task: asyncio.Task[None]) -> None:
+    def _done(self, key: ThreadKey, effect: str, task: asyncio.Task[None]) -> None:
         of_thread = self._doing.get(key, {})
         if effect in of_thread and of_thread[effect].task is task:
             del of_thread[effect]
@@ -309,7 +295,7 @@ class ShardOwner:
     async def _stop_what_is_over(self, cell: Cell) -> None:
         """Stop effects that a decision has made pointless. The caller holds the cell's lock."""
         own = asyncio.current_task()
-        of_thread = self._doing.get((cell.family, cell.tenant, cell.thread), {})
+        of_thread = self._doing.get(cell.key, {})
         begun = {name: doing for name, doing in of_thread.items() if doing.task is not own}
         if not begun:
             return
@@ -344,7 +330,7 @@ class ShardOwner:
         performer = self._runtime.performers[cell.family]
         try:
             event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
-            self._doing[cell.family, cell.tenant, cell.thread][effect.id].settles = True
+            self._doing[cell.key][effect.id].settles = True
             async with cell.lock:
                 if cell.stopped is None and self._is_open(cell, effect):
                     await self._follow(tasks, cell, effect, event)

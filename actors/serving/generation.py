@@ -43,6 +43,10 @@ class AnswerPrompt(Effect, frozen=True, kw_only=True):
 class GenerationMachine:
     """The `Machine` of bare generations."""
 
+    def shape(self) -> type[Generation]:
+        """Return the state's type."""
+        return Generation
+
     def initial(self, tenant: str, thread: str) -> Generation:
         """Return a generation nobody has asked for yet."""
         return Generation(tenant, thread)

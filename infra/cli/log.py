@@ -11,11 +11,13 @@ from actors.runtime.context import SystemClock, SystemIds
 from bus.feed import Item
 from bus.inspection import Damage, Inspection, inspect
 from bus.repair import repair
+from bus.snapshots import drop_snapshots
 from infra.access import log_servers, resting_log_servers
 from infra.cli.hints import on_data, program
 from infra.cli.printing import say, say_json
 from infra.cli.progress import Bar
 from infra.cli.terminal import style_for
+from infra.snapshots import check_snapshots
 from infra.upkeep import set_aside, summary
 from schemas.times import rfc3339
 
@@ -29,15 +31,21 @@ async def _verify(options: argparse.Namespace) -> int:
     async with log_servers(options.data) as (connection, store):
         with Bar(sys.stderr, "checking") as bar:
             found = await inspect(connection, store, bar)
+        with Bar(sys.stderr, "folding snapshots") as bar:
+            snapshots = await check_snapshots(store, bar)
     for damage in found.damages:
         say_json(damage) if options.json else say(_line(damage))
+    style = style_for(sys.stdout)
     if options.json:
-        say_json({"whole": found.whole, **_counts(found)})
-        return 0 if found.whole else 1
+        wrong = [one.key.thread for one in snapshots.wrong]
+        say_json({"whole": found.whole, **_counts(found), "snapshots": snapshots.checked, "wrong_snapshots": wrong})
+        return 0 if found.whole and not wrong else 1
     say(f"JetStream   {found.envelopes:,} envelopes with {found.facts:,} events, up to {found.bounds.last:,}")
     say(f"Postgres    {found.recorded:,} envelopes, incarnation {found.cursor.incarnation}")
-    style = style_for(sys.stdout)
-    if found.whole:
+    say(f"snapshots   {snapshots.checked:,}, of which {len(snapshots.wrong):,} differ from a fold from zero")
+    for one in snapshots.wrong:
+        say(f"{style.problem('wrong')}       snapshot of thread {one.key.thread} at sequence {one.sequence}")
+    if found.whole and not snapshots.wrong:
         say("the log is whole")
         return 0
     mend = f"stop the stack, then {program()} log repair{on_data(options.data)}"
@@ -55,12 +63,18 @@ async def _repair(options: argparse.Namespace) -> int:
     async with resting_log_servers(options.data) as (connection, store):
         with Bar(sys.stderr, "mending") as bar:
             done = await repair(connection, store, SystemIds().new("p"), cut, bar)
+        with Bar(sys.stderr, "folding snapshots") as bar:
+            snapshots = await check_snapshots(store, bar)
+        await drop_snapshots(store, [one.key for one in snapshots.wrong])
     bad = bool(done.cut or done.lost)
     if options.json:
         told = {name: value for name, value in done._asdict().items() if name != "before"}
-        say_json({"damaged": not done.before.whole, **told, "cut_to": str(file) if done.cut else None})
+        cut_to, dropped = str(file) if done.cut else None, len(snapshots.wrong)
+        say_json({"damaged": not done.before.whole, **told, "cut_to": cut_to, "dropped_snapshots": dropped})
         return 1 if bad else 0
     say(f"{'the log was whole' if done.before.whole else 'the log is whole again'}: {summary(done)}")
+    if snapshots.wrong:
+        say(f"{len(snapshots.wrong)} snapshots differed from a fold from zero: dropped, their threads are folded anew")
     if done.cut:
         say(f"what was cut out lies in {file}")
     return 1 if bad else 0

@@ -48,7 +48,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
             "agent": AgentPerformer(agents, models, engine.name, live, clock),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
-        recorded=record.head,
+        record=record,
     )
     leases = Leases(connection, place.slot, status.run)
 

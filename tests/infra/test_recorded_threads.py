@@ -6,16 +6,23 @@ changed. Where decisions change on purpose, the new way must tell old records by
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.agent.loop import ConversationMachine
+from actors.runtime.cells import FAMILY, frozen, thawed
+from actors.runtime.machine import Emitted, Machine
+from actors.serving.generation import GenerationMachine
 from bus.store import StoredEvent
 from infra.bundles import Bundle
 from infra.cli.replay.checking import check
 from infra.cli.timeline import lines
 from schemas import codec
 
+MACHINES: dict[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
 BUNDLES = sorted((Path(__file__).parents[1] / "golden" / "threads").glob("*.jsonl"))
 THREADS = [
     pytest.param(events, id=f"{path.stem}:{events[0].fact.thread}")
@@ -30,6 +37,20 @@ def test_a_recorded_thread_is_decided_today_as_it_was(events: list[StoredEvent])
     assert checked.state == "same", f"{checked.place}: {checked.event}: {checked.expected} is not {checked.actual}"
     assert checked.open == ()
     assert len(lines(events)) == len(events)
+
+
+@pytest.mark.parametrize("events", THREADS)
+def test_a_fold_from_a_snapshot_at_any_event_equals_the_fold_from_zero(events: list[StoredEvent]) -> None:
+    facts = [event.fact for event in events if event.fact.kind in FAMILY]
+    machine = MACHINES[FAMILY[facts[0].kind]]
+    emitted = [Emitted(fact.kind, fact.entity, codec.event_of(fact)) for fact in facts]
+    versions = {(fact.kind, fact.entity): fact.version for fact in facts}
+    initial = machine.initial(facts[0].tenant, facts[0].thread)
+    whole = reduce(machine.evolve, emitted, initial)
+    for at in range(len(emitted) + 1):
+        kept = frozen(versions, reduce(machine.evolve, emitted[:at], initial))
+        assert thawed(machine, kept)[0] == versions
+        assert reduce(machine.evolve, emitted[at:], thawed(machine, kept)[1]) == whole
 
 
 def test_what_was_recorded_shows_what_can_happen() -> None:

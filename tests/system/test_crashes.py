@@ -136,10 +136,11 @@ def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(own_s
     ear, neighbour = asyncio.run(bounded())
     assert witness.read_text(encoding="utf-8").splitlines() == ["12 * 34"] * 3
     assert ear.types.count("tool.resumed") == 2
-    assert ear.types.count("tool.failed") == 1
+    assert "tool.failed" in ear.types
     assert "408" in neighbour.text
     shown = own_stack.cli("replay", "show", "crash-t").stdout
     assert "attempt 3: its process had ended" in shown
-    assert "ended each of the 3 times" in shown
+    # whatever the model tries after that
+    assert shown.count("ended each of the 3 times") == 1
     assert own_stack.cli("replay", "verify", "crash-t").returncode == 0
     assert own_stack.process.poll() is None

@@ -3,208 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 import nats
 import pytest
 
-from actors.agent.actor import AgentPerformer
-from actors.agent.definition import Agent
 from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
+from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemIds
 from actors.runtime.machine import Asked, Decision
 from actors.runtime.partitions import own_shards
-from actors.runtime.replay import Recorded, verify
-from actors.runtime.shard import Runtime, ShardOwner
-from actors.serving.generation import GenerationMachine
-from actors.serving.prompt import GenerationPerformer
-from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
-from actors.tools import ToolContext, tool
+from actors.runtime.shard import ShardOwner
+from actors.testing import FixedClock, Say, ScriptedModel
 from bus.commands import CommandQueue, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.dead import DeadCommand
 from bus.errors import Fenced, LogDamaged
-from bus.live import Live, Watcher, watching
-from bus.log import START, Position, last_commit, read_shard
+from bus.log import Position, last_commit
 from bus.streams import DEAD, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
 from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.context import Context
 from schemas.envelope import Fact
-from schemas.generation import Sampling
-from schemas.live import Committed, Frame, Outcome
-from schemas.messages import Message, ToolCall
-from schemas.runs import MessageAdded, RunFailed, RunFinished, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
+from schemas.live import Committed, Outcome
+from schemas.messages import Message
+from schemas.runs import MessageAdded, RunFailed, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
+from tests.actors.runtime.bench import (
+    STUBBORN,
+    Bench,
+    answer_of,
+    answering,
+    ends,
+    hearing,
+    is_outcome,
+    owning,
+    run,
+    until,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(15)]
-
-
-@tool(effect="pure")
-async def odd(what: str) -> str:
-    """Behave oddly."""
-    match what:
-        case "raise":
-            raise ValueError("so odd")
-        case "exit":
-            raise SystemExit(3)
-        case "cancel":
-            raise asyncio.CancelledError
-        case "surrogate":
-            return "a\ud800b"
-        case _:
-            return "x" * (20 << 20)
-
-
-STUBBORN = asyncio.Event()
-
-
-@tool(effect="pure")
-async def stubborn() -> str:
-    """Take a cancellation for an answer."""
-    STUBBORN.set()
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        return "late"
-    return "never"
-
-
-@tool(effect="pure", timeout_s=0.05)
-async def endless() -> str:
-    """Wait for what never comes."""
-    await asyncio.Event().wait()
-    return "never"
-
-
-@tool(effect="pure")
-def stop_iteration() -> str:
-    """Raise what a future cannot carry."""
-    return next(iter(()))
-
-
-@dataclass
-class Bench:
-    """One process's worth of agents, models and tools on a NATS of its own."""
-
-    connection: Connection
-    url: str
-    model: ScriptedModel
-    used: list[str] = field(default_factory=list)
-    """`<tool> <idempotency key>` of every tool call."""
-    hold: dict[str, asyncio.Event] = field(default_factory=dict)
-    """Tools that wait."""
-    began: asyncio.Event = field(default_factory=asyncio.Event)
-    paid: str | None = None
-    """What the check of `pay` finds."""
-    head: Position = START
-    """What the record says of the shard."""
-
-    def agent(self) -> Agent:
-        async def use(name: str, context: ToolContext) -> str:
-            self.used.append(f"{name} {context.key}")
-            self.began.set()
-            if name in self.hold:
-                await self.hold[name].wait()
-            return f"{name} done"
-
-        @tool(effect="idempotent")
-        async def look(context: ToolContext) -> str:
-            """Look."""
-            return await use("look", context)
-
-        @tool(effect="checkable", check=self.found)
-        async def pay(context: ToolContext) -> str:
-            """Pay."""
-            return await use("pay", context)
-
-        @tool(effect="once")
-        async def mail(context: ToolContext) -> str:
-            """Mail."""
-            return await use("mail", context)
-
-        return Agent(name="demo", instructions="Help.", tools=(look, pay, mail, odd, endless, stubborn, stop_iteration))
-
-    def found(self, context: ToolContext) -> str | None:
-        """Say whether it was paid."""
-        self.used.append(f"check {context.key}")
-        return self.paid
-
-    def runtime(self, process: str, connection: Connection | None = None, machine: Any = None) -> Runtime:
-        on = connection or self.connection
-        clock, live = FixedClock(), Live(on)
-        models = {"m": self.model}
-        return Runtime(
-            connection=on,
-            clock=clock,
-            ids=SystemIds(),
-            chance=KnownChance(),
-            writer=Writer(process, "test"),
-            slot=process,
-            machines={"agent": machine or ConversationMachine(), "generation": GenerationMachine()},
-            performers={
-                "agent": AgentPerformer([self.agent()], models, "m", live, clock),
-                "generation": GenerationPerformer(models, Sampling(), live),
-            },
-            recorded=self.recorded,
-        )
-
-    async def recorded(self, shard: int) -> Position:
-        return self.head
-
-    async def facts(self) -> list[tuple[int, int, Fact]]:
-        last = await last_commit(self.connection, 0)
-        assert last is not None
-        return [
-            (stored.sequence, index, fact)
-            async for stored in read_shard(self.connection, 0, START, last.sequence)
-            for index, fact in enumerate(stored.envelope.facts)
-            if fact.kind != "shard"
-        ]
-
-    async def types(self, kind: str, entity: str) -> list[str]:
-        return [fact.type for _, _, fact in await self.facts() if (fact.kind, fact.entity) == (kind, entity)]
-
-    async def finished(self) -> set[str]:
-        return {fact.entity for _, _, fact in await self.facts() if fact.type == "run.finished"}
-
-    async def events(self, shape: type[Any]) -> list[Any]:
-        decoded = [codec.event_of(fact) for _, _, fact in await self.facts()]
-        return [event for event in decoded if isinstance(event, shape)]
-
-    async def verified(self, thread: str) -> None:
-        log = [
-            Recorded(
-                f"{sequence}/{index}",
-                0,
-                fact.kind,
-                fact.entity,
-                fact.version,
-                fact.type,
-                bytes(fact.payload),
-                fact.cause,
-                sequence,
-            )
-            for sequence, index, fact in await self.facts()
-            if fact.thread == thread
-        ]
-        assert log
-        verify(ConversationMachine(), "acme", thread, log)
-
-
-def answering(call: ModelCall) -> Say:
-    """Call the tools that the user's last message names, then answer."""
-    last = call.messages[-1]
-    if last.role == "user" and last.content.startswith("use "):
-        name, _, what = last.content.removeprefix("use ").partition(" ")
-        return ToolCall("k1", name, codec.encode({"what": what} if what else {}).decode())
-    return f"re: {last.content[:20]}"
 
 
 @pytest.fixture
@@ -213,60 +56,15 @@ async def bench(connection: Connection, nats_url: str) -> Bench:
     return Bench(connection, nats_url, ScriptedModel(answering))
 
 
-@asynccontextmanager
-async def owning(runtime: Runtime) -> AsyncIterator[ShardOwner]:
-    owner = ShardOwner(runtime, 0)
-    task = asyncio.create_task(owner.run())
-    ready = asyncio.create_task(owner.ready.wait())
-    try:
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        yield owner
-    finally:
-        task.cancel()
-        ready.cancel()
-        await asyncio.gather(task, ready, return_exceptions=True)
+class Ahead(NoRecord):
+    """A record that is further than the log."""
 
+    def __init__(self, position: Position) -> None:
+        self._position = position
 
-def run(identity: str, text: str = "hi", thread: str = "t1", **data: Any) -> Command:
-    return Command(
-        id=identity, tenant="acme", kind="agent", thread=thread, verb="run", data=RunAgent("demo", text, **data)
-    )
-
-
-@asynccontextmanager
-async def hearing(bench: Bench, *entities: str) -> AsyncIterator[Watcher]:
-    async with watching(bench.connection, *(f"live.acme.{entity}" for entity in entities)) as watcher:
-        yield watcher
-
-
-async def until(watcher: Watcher, fits: Callable[[Frame], bool]) -> list[Frame]:
-    heard: list[Frame] = []
-    while True:
-        frame = await watcher.next(5)
-        assert frame is not None, f"heard only {heard}"
-        heard.append(frame)
-        if fits(frame):
-            return heard
-
-
-def ends(frame: Frame) -> bool:
-    return isinstance(frame, Committed) and frame.type in {"run.finished", "run.failed"}
-
-
-def is_outcome(frame: Frame) -> bool:
-    return isinstance(frame, Outcome)
-
-
-async def answer_of(bench: Bench, command: Command) -> str:
-    async with hearing(bench, f"run.{command.id}") as watcher:
-        await send_command(bench.connection, command)
-        await until(watcher, ends)
-    (finished,) = [
-        codec.event_of(fact)
-        for _, _, fact in await bench.facts()
-        if fact.entity == command.id and fact.type in {"run.finished", "run.failed"}
-    ]
-    return finished.text if isinstance(finished, RunFinished) else f"failed: {finished}"
+    async def head(self, shard: int) -> Position:
+        """Say so."""
+        return self._position
 
 
 async def dead(bench: Bench, count: int) -> list[DeadCommand]:
@@ -695,7 +493,7 @@ async def test_a_shard_that_came_back_shorter_is_not_built_upon(bench: Bench) ->
         pass
     last = await last_commit(bench.connection, 0)
     assert last is not None
-    bench.head = Position(last.sequence + 1, "beyond", 0)
+    bench.record = Ahead(Position(last.sequence + 1, "beyond", 0))
     with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
         await ShardOwner(bench.runtime("p2"), 0).run()
     assert await last_commit(bench.connection, 0) == last

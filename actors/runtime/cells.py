@@ -1,0 +1,337 @@
+"""The threads of one shard in memory: folded from the log when the shard is taken or a command needs one, and let go.
+
+Taking a shard costs what happened since its last checkpoint, not its age: only the threads of the log's tail, and those
+in which something was under way, are folded. The others stay in Postgres until somebody speaks in them. Memory holds
+the latest used, and whatever is not recorded yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.errors import NotNow
+from actors.runtime.known import Known
+from actors.runtime.machine import Emitted, Machine
+from actors.runtime.reducer import reducers_of
+from bus.connection import Connection
+from bus.errors import Unavailable
+from bus.log import START, Position, read_shard
+from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
+from schemas import codec
+from schemas.envelope import Fact
+
+log = logging.getLogger(__name__)
+
+FAMILY = {"thread": "agent", "run": "agent", "generation": "generation"}
+"""Entity kind to the kind of the commands that lead to it: one machine each."""
+KINDS = {family: tuple(kind for kind in FAMILY if FAMILY[kind] == family) for family in set(FAMILY.values())}
+ROOM = 1000
+"""Idle threads that a shard keeps in memory."""
+SNAPSHOT_EACH = 100
+"""Events of a thread after which its state is worth a snapshot."""
+_AT_ONCE = 200
+"""Threads that are read in one query, and snapshots that are written with one checkpoint."""
+
+
+class Record(Protocol):
+    """The second copy of the log, as an owner uses it."""
+
+    async def head(self, shard: int) -> Position:
+        """Say where a shard has got by the record; `START` where that cannot be had."""
+
+    async def checkpoint(self, shard: int) -> Checkpoint | None:
+        """Return the shard's checkpoint; None where there is none, or it cannot be had."""
+
+    async def histories(
+        self,
+        keys: Sequence[ThreadKey],
+        kinds: Mapping[str, Sequence[str]],
+        reducers: Mapping[str, str],
+        until: int | None,
+    ) -> dict[ThreadKey, History]:
+        """Read threads; as `bus.snapshots.histories`."""
+
+    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
+        """Write a checkpoint and snapshots; as `bus.snapshots.keep`."""
+
+
+class NoRecord:
+    """A record that is never there: every owner reads its whole shard and keeps it in memory."""
+
+    async def head(self, shard: int) -> Position:
+        """Know nothing."""
+        return START
+
+    async def checkpoint(self, shard: int) -> Checkpoint | None:
+        """Know nothing."""
+        return None
+
+    async def histories(
+        self,
+        keys: Sequence[ThreadKey],
+        kinds: Mapping[str, Sequence[str]],
+        reducers: Mapping[str, str],
+        until: int | None,
+    ) -> dict[ThreadKey, History]:
+        """Know nothing.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("there is no record")
+
+    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
+        """Forget it."""
+
+
+@dataclass(slots=True)
+class Cell:
+    """One thread in memory."""
+
+    key: ThreadKey
+    state: Any
+    loaded: bool
+    """Whether `state` is the thread's; else it is still to be read."""
+    versions: dict[tuple[str, str], int] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sequence: int = 0
+    """Of its last envelope."""
+    fresh: int = 0
+    """Events that are in no snapshot."""
+    users: int = 0
+    stopped: str | None = None
+    """Why this code cannot go on with the thread. The log has all of it: mended code takes it up again."""
+
+    @property
+    def family(self) -> str:
+        """Which machine folds it."""
+        return self.key.family
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.key.tenant
+
+    @property
+    def thread(self) -> str:
+        """Its id."""
+        return self.key.thread
+
+    def stop(self, reason: str) -> None:
+        """Go no further with the thread until the shard is taken again."""
+        log.error("thread %r of %r stopped: %s", self.thread, self.tenant, reason)
+        self.stopped = reason
+
+
+class Frozen(msgspec.Struct, frozen=True, array_like=True):
+    """What a snapshot holds."""
+
+    versions: tuple[tuple[str, str, int], ...]
+    """Of each entity: kind, id, version."""
+    state: msgspec.Raw
+
+
+def frozen(versions: Mapping[tuple[str, str], int], state: Any) -> bytes:
+    """Encode a folded thread."""
+    numbers = tuple((kind, entity, version) for (kind, entity), version in versions.items())
+    return codec.encode(Frozen(numbers, msgspec.Raw(codec.encode(state))))
+
+
+def thawed(machine: Machine[Any], data: bytes) -> tuple[dict[tuple[str, str], int], Any]:
+    """Decode what `frozen` gave: versions and state.
+
+    Raises:
+        BadShape: it is another machine's.
+    """
+    kept: Frozen = codec.decode(data, Frozen)
+    versions = {(kind, entity): version for kind, entity, version in kept.versions}
+    return versions, codec.decode(bytes(kept.state), machine.shape())
+
+
+class Cells:
+    """The threads of one shard that are in memory, by their keys; the latest used come last."""
+
+    def __init__(self, machines: Mapping[str, Machine[Any]], record: Record, shard: int, room: int = ROOM) -> None:
+        self._machines = machines
+        self._record = record
+        self._shard = shard
+        self._room = room
+        self._reducers: Mapping[str, str] = {}
+        self._cells: dict[ThreadKey, Cell] = {}
+        self._known = Known()
+        self.kept = 0
+        """Sequence of the last checkpoint."""
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return (cell for cell in list(self._cells.values()) if cell.loaded)
+
+    async def take(self, connection: Connection, until: int) -> None:
+        """Fold what an owner must know: from the shard's checkpoint on where there is one, else all of it.
+
+        Args:
+            connection: to NATS.
+            until: the sequence of the owner's marker.
+
+        Raises:
+            LogDamaged: something is missing, in either copy.
+            NotNow: Postgres went away meanwhile.
+            TimeoutError: NATS stopped answering.
+        """
+        self._reducers = await asyncio.to_thread(reducers_of, self._machines)
+        checkpoint = await self._record.checkpoint(self._shard)
+        if checkpoint is None:
+            async for stored in read_shard(connection, self._shard, START, until):
+                for fact in stored.envelope.facts:
+                    self._fold(stored.sequence, fact)
+            return
+        self.kept, self._known = checkpoint.sequence, Known(checkpoint.known)
+        tail = [
+            (stored.sequence, fact)
+            async for stored in read_shard(connection, self._shard, checkpoint.position, until)
+            for fact in stored.envelope.facts
+            if fact.kind in FAMILY
+        ]
+        wanted = {*checkpoint.open, *(_key(fact) for _, fact in tail)}
+        unread = [cell for cell in map(self._cell, wanted) if not cell.loaded]
+        await self._load(unread, checkpoint.sequence)
+        for sequence, fact in tail:
+            self._fold(sequence, fact)
+
+    @asynccontextmanager
+    async def using(self, key: ThreadKey) -> AsyncIterator[Cell]:
+        """Hold a thread, one holder at a time; it is read first if it is not in memory.
+
+        Raises:
+            NotNow: it is in the record alone, and that cannot be read now.
+            LogDamaged: something of it is missing there.
+        """
+        cell = self._cell(key)
+        self._cells[key] = self._cells.pop(key)
+        cell.users += 1
+        try:
+            async with cell.lock:
+                if not cell.loaded:
+                    await self._load([cell])
+                yield cell
+        finally:
+            cell.users -= 1
+            if not cell.loaded and not cell.users:
+                self._cells.pop(key, None)
+
+    def committed(self, cell: Cell, sequence: int, events: Sequence[Emitted], facts: Sequence[Fact]) -> None:
+        """Fold what was acknowledged."""
+        machine = self._machines[cell.family]
+        for emitted, fact in zip(events, facts, strict=True):
+            cell.state = machine.evolve(cell.state, emitted)
+            cell.versions[fact.kind, fact.entity] = fact.version
+        self._noted(cell, sequence, len(facts))
+
+    async def checkpoint(self, position: int, busy: Container[ThreadKey]) -> None:
+        """Note how far the shard is known, if more has been recorded, with snapshots; let go of idle threads.
+
+        What is open is what is open now: a thread that changed after the recorded head is in the tail that the next
+        owner reads, whatever is said of it here.
+
+        Args:
+            position: the owner's; a record beyond it is another owner's.
+            busy: threads that something is done for.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        head = await self._record.head(self._shard)
+        if not self.kept < head.sequence <= position:
+            return
+        worth = (cell for cell in self if self._is_worth_a_snapshot(cell, head.sequence))
+        cells = list(islice(worth, _AT_ONCE))
+        snapshots = [self._snapshot(cell) for cell in cells]
+        fresh = [cell.fresh for cell in cells]
+        opened = tuple(cell.key for cell in self if cell.stopped is not None or self._is_open(cell))
+        found = Checkpoint(head.sequence, head.hash, opened, bytes(self._known))
+        await self._record.keep(self._shard, found, snapshots)
+        for cell, count in zip(cells, fresh, strict=True):
+            cell.fresh -= count
+        self.kept = head.sequence
+        self._let_go(lambda cell: cell.sequence <= head.sequence and cell.key not in busy)
+
+    def _is_worth_a_snapshot(self, cell: Cell, recorded: int) -> bool:
+        return cell.stopped is None and cell.fresh >= SNAPSHOT_EACH and cell.sequence <= recorded
+
+    def _snapshot(self, cell: Cell) -> Snapshot:
+        return Snapshot(cell.key, self._reducers[cell.family], cell.sequence, frozen(cell.versions, cell.state))
+
+    def _is_open(self, cell: Cell) -> bool:
+        return bool(self._machines[cell.family].open_effects(cell.state))
+
+    def _let_go(self, may_go: Callable[[Cell], bool]) -> None:
+        spare = len(self._cells) - self._room
+        for cell in self:
+            if spare <= 0:
+                return
+            if not cell.users and cell.stopped is None and may_go(cell) and not self._is_open(cell):
+                del self._cells[cell.key]
+                spare -= 1
+
+    def _cell(self, key: ThreadKey) -> Cell:
+        if key not in self._cells:
+            initial = self._machines[key.family].initial(key.tenant, key.thread)
+            self._cells[key] = Cell(key, initial, loaded=key not in self._known)
+        return self._cells[key]
+
+    def _fold(self, sequence: int, fact: Fact) -> None:
+        if fact.kind not in FAMILY:
+            return
+        self._evolve(self._cell(_key(fact)), sequence, fact)
+
+    def _evolve(self, cell: Cell, sequence: int, fact: Fact) -> None:
+        check_version(cell.versions, sequence, fact)
+        self._noted(cell, sequence, 1)
+        cell.versions[fact.kind, fact.entity] = fact.version
+        if cell.stopped is not None:
+            return
+        try:
+            emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
+            cell.state = self._machines[cell.family].evolve(cell.state, emitted)
+        except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
+            cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
+
+    def _noted(self, cell: Cell, sequence: int, events: int) -> None:
+        if not cell.sequence:
+            self._known.add(cell.key)
+        cell.sequence = sequence
+        cell.fresh += events
+
+    async def _load(self, cells: Sequence[Cell], until: int | None = None) -> None:
+        for first in range(0, len(cells), _AT_ONCE):
+            some = cells[first : first + _AT_ONCE]
+            try:
+                found = await self._record.histories([cell.key for cell in some], KINDS, self._reducers, until)
+            except (Unavailable, TimeoutError) as error:
+                raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
+            for cell in some:
+                self._restore(cell, found[cell.key])
+
+    def _restore(self, cell: Cell, history: History) -> None:
+        kept = history.snapshot
+        if kept is not None:
+            cell.versions, cell.state = thawed(self._machines[cell.family], kept.state)
+            cell.sequence = kept.sequence
+        for event in history.events:
+            self._evolve(cell, event.sequence, event.fact)
+        cell.loaded = True
+
+
+def _key(fact: Fact) -> ThreadKey:
+    return ThreadKey(FAMILY[fact.kind], fact.tenant, fact.thread)

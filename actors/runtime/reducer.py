@@ -1,0 +1,28 @@
+"""The hash of the code that folds a machine's events: a snapshot holds for that code alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import schemas
+from actors.runtime.machine import Machine
+
+
+def reducers_of(machines: Mapping[str, Machine[Any]]) -> dict[str, str]:
+    """Hash, for each machine, every source that may decide what a fold gives: its package, and all shapes."""
+    shapes = Path(str(schemas.__file__)).parent
+    return {name: _hashed(Path(inspect.getfile(type(machine))).parent, shapes) for name, machine in machines.items()}
+
+
+@cache
+def _hashed(*folders: Path) -> str:
+    digest = blake2b(digest_size=16)
+    for folder in folders:
+        for file in sorted(folder.glob("*.py")):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()

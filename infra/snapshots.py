@@ -1,0 +1,67 @@
+"""Checks snapshots of threads: a fold from zero must give what each holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from actors.agent.loop import ConversationMachine
+from actors.runtime.cells import KINDS, thawed
+from actors.runtime.machine import Emitted, Machine
+from actors.runtime.reducer import reducers_of
+from actors.serving.generation import GenerationMachine
+from bus.snapshots import Snapshot, snapshots_of
+from bus.store import Store, StoredEvent
+from schemas import codec
+from schemas.errors import SchemaError
+
+MACHINES: Mapping[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
+
+
+class SnapshotsChecked(NamedTuple):
+    """What was found."""
+
+    checked: int
+    """Snapshots that this code made, of this log."""
+    wrong: tuple[Snapshot, ...]
+
+
+async def check_snapshots(store: Store, told: Callable[[int, int], None]) -> SnapshotsChecked:
+    """Fold the thread of every snapshot from zero, and compare. Those of other code are never used, nor looked at.
+
+    Args:
+        store: the record.
+        told: hears how many are checked, of how many.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    reducers = await asyncio.to_thread(reducers_of, MACHINES)
+    checked, wrong = 0, []
+    async for snapshot, count in snapshots_of(store, reducers):
+        events = [
+            event
+            for event in await store.events_of_thread(snapshot.key.tenant, snapshot.key.thread)
+            if event.sequence <= snapshot.sequence and event.fact.kind in KINDS[snapshot.key.family]
+        ]
+        if not holds(snapshot, events):
+            wrong.append(snapshot)
+        checked += 1
+        told(checked, count)
+    return SnapshotsChecked(checked, tuple(wrong))
+
+
+def holds(snapshot: Snapshot, events: list[StoredEvent]) -> bool:
+    """Say whether a snapshot is what folding these events gives."""
+    machine = MACHINES[snapshot.key.family]
+    versions: dict[tuple[str, str], int] = {}
+    state = machine.initial(snapshot.key.tenant, snapshot.key.thread)
+    try:
+        for event in events:
+            fact = event.fact
+            state = machine.evolve(state, Emitted(fact.kind, fact.entity, codec.event_of(fact)))
+            versions[fact.kind, fact.entity] = fact.version
+        return thawed(machine, snapshot.state) == (versions, state)
+    except (SchemaError, LookupError):
+        return False

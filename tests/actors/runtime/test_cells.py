@@ -1,0 +1,287 @@
+"""What an owner keeps of its shard: checkpoints, snapshots, threads that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.models.provider import ModelCall
+from actors.runtime.cells import SNAPSHOT_EACH
+from actors.runtime.known import Known
+from actors.runtime.shard import ShardOwner
+from actors.testing import ScriptedModel
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.errors import LogDamaged, Unavailable
+from bus.recorder import Recorder
+from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, drop_snapshots
+from bus.store import Store
+from bus.streams import EV, ensure_streams
+from infra.readback import LateStore
+from infra.snapshots import check_snapshots
+from schemas.live import Committed, Outcome
+from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
+
+
+class Counting(LateStore):
+    """A record that counts which threads were read, and that may be out of reach."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.read: list[str] = []
+        self.away = False
+
+    async def histories(self, keys: Sequence[ThreadKey], *others: Any) -> dict[ThreadKey, History]:
+        if self.away:
+            raise Unavailable("Postgres cannot be used")
+        self.read += [key.thread for key in keys]
+        return await super().histories(keys, *others)
+
+    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
+        if self.away:
+            raise Unavailable("Postgres cannot be used")
+        await super().keep(shard, checkpoint, snapshots)
+
+
+@pytest.fixture
+async def record(database: str) -> AsyncIterator[Counting]:
+    async with Counting(database) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def bench(connection: Connection, nats_url: str, record: Counting) -> Bench:
+    await ensure_streams(connection, 1)
+    return Bench(connection, nats_url, ScriptedModel(answering), record=record)
+
+
+@pytest.fixture
+async def recorder(bench: Bench, store: Store) -> AsyncIterator[Recorder]:
+    recorder = Recorder(bench.connection, store, "rec1", (EV,))
+    task = asyncio.create_task(recorder.run())
+    yield recorder
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def checkpoint(owner: ShardOwner, recorder: Recorder) -> None:
+    """Have all recorded, and a checkpoint made of it."""
+    await recorder.drain()
+    await owner.checkpoint()
+
+
+def said(call: ModelCall) -> list[str]:
+    return [message.content for message in call.messages if message.role == "user"]
+
+
+async def test_an_owner_reads_the_tail_alone_and_a_cold_thread_when_it_is_spoken_in(
+    bench: Bench, recorder: Recorder, record: Counting
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(10):
+            await answer_of(bench, run(f"c{n}", f"hello {n}", f"t{n}"))
+        await checkpoint(owner, recorder)
+        await answer_of(bench, run("d3", "more", "t3"))
+        await answer_of(bench, run("d10", "new", "t10"))
+    async with owning(bench.runtime("p2")) as owner:
+        assert owner.statistics()["threads"] == 2
+        assert record.read == ["t3"]
+        await answer_of(bench, run("e3", "and more", "t3"))
+        assert record.read == ["t3"]
+        await answer_of(bench, run("e7", "again", "t7"))
+        assert record.read == ["t3", "t7"]
+        assert [said(call) for call in bench.model.calls[-2:]] == [
+            ["hello 3", "more", "and more"],
+            ["hello 7", "again"],
+        ]
+        await answer_of(bench, run("e11", "hello", "t11"))
+        assert record.read == ["t3", "t7"]
+    for thread in ("t3", "t7"):
+        await bench.verified(thread)
+
+
+async def test_a_command_of_a_cold_thread_that_comes_again_is_answered_and_not_done_again(
+    bench: Bench, recorder: Recorder
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1"))
+        await checkpoint(owner, recorder)
+    async with owning(bench.runtime("p2")), hearing(bench, "command.c1") as watcher:
+        await bench.connection.publish("in.acme.agent.t1.run", b'{"id":"c1","data":{"agent":"demo","text":"hi"}}')
+        (outcome,) = await until(watcher, lambda frame: isinstance(frame, Outcome))
+    assert isinstance(outcome, Outcome)
+    assert outcome.result == "accepted"
+    assert len(bench.model.calls) == 1
+
+
+async def test_what_was_under_way_before_the_checkpoint_goes_on(bench: Bench, recorder: Recorder) -> None:
+    hold = bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher:
+        async with owning(bench.runtime("p1")) as owner:
+            await send_command(bench.connection, run("c1"))
+            await until(watcher, lambda frame: isinstance(frame, Committed) and frame.type == "model.called")
+            await checkpoint(owner, recorder)
+        hold.set()
+        async with owning(bench.runtime("p2")) as owner:
+            assert owner.statistics()["checkpoint"] > 0
+            await until(watcher, ends)
+    await bench.verified("t1")
+
+
+async def test_memory_holds_the_latest_threads_and_what_is_under_way(
+    bench: Bench, recorder: Recorder, record: Counting
+) -> None:
+    bench.room = 2
+    bench.hold["look"] = asyncio.Event()
+    async with owning(bench.runtime("p1")) as owner, hearing(bench, "run.b1") as watcher:
+        await send_command(bench.connection, run("b1", "use look", "busy"))
+        await until(watcher, lambda frame: isinstance(frame, Committed) and frame.type == "tool.called")
+        for n in range(6):
+            await answer_of(bench, run(f"c{n}", f"hello {n}", f"t{n}"))
+        assert owner.statistics()["threads"] == 7
+        await checkpoint(owner, recorder)
+        assert owner.statistics()["threads"] == 2
+        await answer_of(bench, run("d0", "again", "t0"))
+        assert said(bench.model.calls[-1]) == ["hello 0", "again"]
+        assert record.read == ["t0"]
+        bench.hold["look"].set()
+        await until(watcher, ends)
+    for thread in ("t0", "busy"):
+        await bench.verified(thread)
+
+
+async def test_while_the_record_is_away_new_threads_go_on_and_cold_ones_wait(
+    bench: Bench, recorder: Recorder, record: Counting
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    async with owning(bench.runtime("p2")) as owner, hearing(bench, "run.c2", "run.n1") as watcher:
+        record.away = True
+        await send_command(bench.connection, run("c2", "more"))
+        await send_command(bench.connection, run("n1", "new", "t2"))
+        heard = await until(watcher, ends)
+        assert {frame.subject for frame in heard if isinstance(frame, Committed)} == {"n1"}
+        with pytest.raises(Unavailable):
+            await checkpoint(owner, recorder)
+        record.away = False
+        await until(watcher, ends)
+        await checkpoint(owner, recorder)
+    assert said(bench.model.calls[-1]) == ["hello", "more"]
+
+
+async def test_a_record_that_is_away_at_a_takeover_makes_it_read_all(bench: Bench, recorder: Recorder) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    bench.record = LateStore("postgresql://127.0.0.1:1/nowhere")
+    async with owning(bench.runtime("p2")) as owner:
+        assert owner.statistics()["threads"] == 1
+        await answer_of(bench, run("c2", "more"))
+    assert said(bench.model.calls[-1]) == ["hello", "more"]
+
+
+async def test_a_long_thread_is_kept_as_a_snapshot_and_folds_on_from_it(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    turns = SNAPSHOT_EACH // 6 + 1
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(turns):
+            await answer_of(bench, run(f"c{n}", f"hello {n}"))
+        await answer_of(bench, run("s1", "hello", "short"))
+        await checkpoint(owner, recorder)
+    (row,) = await store.rows("SELECT thread, seq FROM snapshot")
+    assert row["thread"] == "t1"
+    async with owning(bench.runtime("p2")):
+        await answer_of(bench, run("more", "more"))
+        assert said(bench.model.calls[-1]) == [*(f"hello {n}" for n in range(turns)), "more"]
+    await bench.verified("t1")
+
+
+async def test_a_snapshot_that_differs_from_a_fold_from_zero_is_found_and_dropped(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(SNAPSHOT_EACH // 6 + 1):
+            await answer_of(bench, run(f"c{n}", f"hello {n}"))
+        await checkpoint(owner, recorder)
+    heard: list[tuple[int, int]] = []
+    found = await check_snapshots(store, lambda done, of_all: heard.append((done, of_all)))
+    assert (found.checked, found.wrong, heard) == (1, (), [(1, 1)])
+    await store.rows("UPDATE snapshot SET state = replace(convert_from(state, 'UTF8'), 'hello 3', 'hello 4')::bytea")
+    (wrong,) = (await check_snapshots(store, lambda *_: None)).wrong
+    assert wrong.key == ("agent", "acme", "t1")
+    await drop_snapshots(store, [wrong.key])
+    assert (await check_snapshots(store, lambda *_: None)).checked == 0
+
+
+async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    turns = SNAPSHOT_EACH // 6 + 1
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(turns):
+            await answer_of(bench, run(f"c{n}", "hello"))
+        await checkpoint(owner, recorder)
+    for spoiled in ("reducer = 'other'", "hash = 'other'"):
+        await store.rows(f"UPDATE snapshot SET state = 'nonsense', {spoiled}")
+        async with owning(bench.runtime("p2")):
+            await answer_of(bench, run(f"m{len(spoiled)}", "more"))
+    assert len(said(bench.model.calls[-1])) == turns + 2
+    await store.rows("UPDATE checkpoint SET hash = 'other'")
+    async with owning(bench.runtime("p3")) as owner:
+        assert owner.statistics()["checkpoint"] == 0
+        assert owner.statistics()["threads"] == 1
+
+
+async def test_a_thread_with_a_hole_in_the_record_is_damage(bench: Bench, recorder: Recorder, store: Store) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    await store.rows("DELETE FROM event WHERE type = 'model.called'")
+    owner = ShardOwner(bench.runtime("p2"), 0)
+    task = asyncio.create_task(owner.run())
+    await owner.ready.wait()
+    await send_command(bench.connection, run("c2", "more"))
+    with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
+        await task
+
+
+async def test_an_owner_that_was_replaced_makes_no_checkpoint(bench: Bench, recorder: Recorder, store: Store) -> None:
+    async with owning(bench.runtime("p1")) as stale:
+        async with owning(bench.runtime("p2")):
+            await answer_of(bench, run("c1", "hello"))
+        await checkpoint(stale, recorder)
+        assert not await store.rows("SELECT * FROM checkpoint")
+
+
+KEYS = st.tuples(st.sampled_from(["agent", "generation"]), st.text(max_size=5), st.text(max_size=8))
+
+
+@given(st.lists(KEYS, max_size=50), st.lists(KEYS, max_size=50))
+def test_what_was_added_is_known_also_after_it_was_stored(first: list[ThreadKey], second: list[ThreadKey]) -> None:
+    known = Known()
+    for key in first:
+        known.add(key)
+    known = Known(bytes(known))
+    for key in second:
+        known.add(key)
+    assert all(key in known for key in (*first, *second))
+    assert bytes(Known(bytes(known))) == bytes(known)
+
+
+def test_few_new_keys_look_known_however_many_there_are() -> None:
+    known = Known()
+    for n in range(60_000):
+        known.add(("agent", "acme", f"t{n}"))
+    assert len(bytes(known)) < 60_000 * 8
+    wrong = sum(("agent", "acme", f"n{n}") in known for n in range(10_000))
+    assert wrong < 200
+    assert ("agent", "acme", "t0") not in Known()
