@@ -9,6 +9,7 @@ record    the recorder copying a filled EV, beside asyncpg's COPY of the same ro
 seen      how long after its acknowledgement a commit is visible in Postgres, at half the recorder's target
 fold      decode and evolve the events of threads with tool calls
 cold      a thread of 100 events read from Postgres in a log of many others
+takeover  the folding of a shard with a long history by its next owner, all of it and from a checkpoint
 verify    `replay verify` of threads, in this process
 """
 
@@ -37,6 +38,7 @@ from actors.runtime.context import SystemClock, SystemIds
 from actors.runtime.machine import Emitted
 from actors.runtime.replay import Recorded, verify
 from benchmarks.log_servers import fresh_servers
+from benchmarks.log_takeover import takeover
 from benchmarks.log_threads import DECISIONS, EVENTS, TURNS, rows, told
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -338,6 +340,9 @@ async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
     if "cold" in parts:
         async with fresh() as (_, store, _):
             found |= await cold(store, sizes.threads)
+    if "takeover" in parts:
+        async with fresh() as (connection, store, url):
+            found |= await takeover(connection, store, url, sizes.threads)
     if "fold" in parts:
         found["fold_events_s"] = fold()
     if "verify" in parts:
@@ -345,7 +350,7 @@ async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-PARTS = ("append", "record", "cold", "fold", "verify")
+PARTS = ("append", "record", "cold", "takeover", "fold", "verify")
 
 
 def main() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+from msgspec import Raw
+from msgspec.structs import replace
+
 from actors.agent.loop import ConversationMachine
 from actors.agent.turns import CallModel, CallTool
 from actors.runtime.machine import Asked, Effect, Emitted
@@ -98,6 +101,20 @@ def rows(number: int, sequence: int) -> list[tuple[Any, ...]]:
          item.fact.version, item.fact.type, item.cause, 0, "", None, _renamed(bytes(item.fact.payload), number), None)
         for index, item in enumerate(told("cold"))
     ]  # fmt: skip
+
+
+def facts(number: int) -> list[Fact]:
+    """Make one thread's facts, as those of `rows`."""
+    return [
+        replace(
+            item.fact,
+            thread=f"cold{number}",
+            entity=_named(item.fact.entity, number),
+            cause=_named(item.cause, number),
+            payload=Raw(_renamed(bytes(item.fact.payload), number)),
+        )
+        for item in told("cold")
+    ]
 
 
 def _named(entity: str, number: int) -> str:
