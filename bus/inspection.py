@@ -38,13 +38,15 @@ Where = Literal["log", "record", "blob"]
 class Bounds(NamedTuple):
     """What stream EV says that it holds."""
 
+    first: int
+    """One above the last, where it holds nothing."""
     last: int
     messages: int
 
     @property
     def holes(self) -> int:
-        """How many sequences up to the last are not there."""
-        return self.last - self.messages
+        """How many sequences between the first and the last are not there."""
+        return self.last - self.first + 1 - self.messages
 
 
 class Damage(NamedTuple):
@@ -66,6 +68,8 @@ class Inspection:
     envelopes: int = 0
     """Read from JetStream."""
     facts: int = 0
+    begins: int = 1
+    """The first sequence that JetStream should have: what is before it was trimmed."""
     recorded: int = 0
     """Envelopes read from Postgres."""
     damages: list[Damage] = field(default_factory=list)
@@ -114,8 +118,19 @@ async def bounds_of(connection: Connection) -> Bounds:
     except Refused as refusal:
         if refusal.code != NOT_FOUND:
             raise
-        return Bounds(0, 0)
-    return Bounds(int(state["last_seq"]), int(state["messages"]))
+        return Bounds(1, 0, 0)
+    last, messages = int(state["last_seq"]), int(state["messages"])
+    return Bounds(int(state["first_seq"]) if messages else last + 1, last, messages)
+
+
+async def trimmed_to(store: Store) -> int:
+    """Say up to which sequence JetStream's copy of the log was trimmed; 0 if it never was.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    rows = await store.rows("SELECT seq FROM trim WHERE stream = $1", EV)
+    return int(rows[0]["seq"]) if rows else 0
 
 
 async def suspicion(connection: Connection, store: Store) -> str:
@@ -129,8 +144,9 @@ async def suspicion(connection: Connection, store: Store) -> str:
     """
     cursor = await store.cursor(EV)
     bounds = await bounds_of(connection)
-    if bounds.holes:
-        return f"{bounds.holes} of its {bounds.last} envelopes are missing"
+    lost = max(0, bounds.first - 1 - await trimmed_to(store))
+    if bounds.holes + lost:
+        return f"{bounds.holes + lost} of its {bounds.last} envelopes are missing"
     if cursor is None or cursor.sequence == 0:
         return ""
     if bounds.last < cursor.sequence:
@@ -154,7 +170,8 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
     found = Inspection(bounds, cursor)
     until = max(bounds.last, cursor.sequence)
     walk, blobs = _Walk(found), Blobs(connection)
-    items = read_stream(connection, 1, bounds.last)
+    found.begins = min(bounds.first, await trimmed_to(store) + 1)
+    items = read_stream(connection, found.begins, bounds.last)
     rows = recorded_envelopes(store, 0, until)
     item, row = await anext(items, None), await anext(rows, None)
     for expected in range(1, until + 1):
@@ -185,14 +202,24 @@ class _Walk:
 
     def step(self, sequence: int, item: Item | None, row: Recorded | None) -> None:
         """Judge what JetStream and Postgres have at a sequence."""
-        if row is not None:
+        if sequence < self._found.begins:
+            self._trimmed(sequence, row)
+        elif row is not None:
             self._recorded(sequence, item, row)
         elif item is not None:
             self._unrecorded(sequence, item)
         else:
             self._found.note("log", sequence, LOST)
 
-    def _recorded(self, sequence: int, item: Item | None, row: Recorded) -> None:
+    def _trimmed(self, sequence: int, row: Recorded | None) -> None:
+        if row is None:
+            self._found.note("record", sequence, "missing, and trimmed from the log")
+        else:
+            self._sound(sequence, row)
+            self._heads[row.envelope.shard] = row.hash
+
+    def _sound(self, sequence: int, row: Recorded) -> bool:
+        """Judge what Postgres has."""
         found, shard = self._found, row.envelope.shard
         found.recorded += 1
         sound = row.whole()
@@ -200,6 +227,11 @@ class _Walk:
             found.note("record", sequence, "not what was recorded")
         elif row.envelope.previous != self._head(shard):
             found.note("record", sequence, f"does not continue shard {shard}")
+        return sound
+
+    def _recorded(self, sequence: int, item: Item | None, row: Recorded) -> None:
+        found, shard = self._found, row.envelope.shard
+        sound = self._sound(sequence, row)
         if item is None:
             found.note("log", sequence, "missing" if sound else "missing, and the record is damaged")
         elif codec.digest(item.data) == row.hash:

@@ -115,6 +115,8 @@ def _refuse_hopeless(found: Inspection) -> None:
     """
     good = {damage.first: damage for damage in found.log_damages}
     for damage in found.record_damages:
+        if damage.first < found.begins:
+            raise LogLost(damage.first)
         for sequence in range(damage.first, damage.last + 1):
             if any(other.first <= sequence <= other.last for other in good.values()):
                 raise LogLost(sequence)
@@ -201,8 +203,8 @@ async def _rebuild(connection: Connection, store: Store, found: Inspection, end:
     else:
         config = (await connection.api(f"STREAM.INFO.{EV}"))["config"]
         await connection.api(f"STREAM.DELETE.{EV}")
-        await connection.api(f"STREAM.CREATE.{EV}", config)
-        agreed = 0
+        await connection.api(f"STREAM.CREATE.{EV}", {**config, "first_seq": found.begins})
+        agreed = found.begins - 1
     under_way: set[asyncio.Task[None]] = set()
     try:
         async for row in recorded_envelopes(store, agreed, end.sequence):

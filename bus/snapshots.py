@@ -155,6 +155,20 @@ def check_version(versions: Mapping[tuple[str, str], int], sequence: int, fact: 
         raise LogDamaged(EV, sequence, problem)
 
 
+async def recorded_facts(store: Store, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+    """Yield a shard's recorded events up to a sequence, some envelopes at a time, with the position after each part.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    place = (0, 0)
+    while commits := await store.rows(_COMMITS_OF_SHARD, *place, shard, until, _PAGE):
+        first, last = commits[0], commits[-1]
+        place = (last["incarnation"], last["seq"])
+        rows = await store.rows(_FACTS_OF_SHARD, first["incarnation"], first["seq"], *place, shard)
+        yield Position(last["seq"], last["hash"], last["term"]), [stored_event(row) for row in rows]
+
+
 async def snapshots_of(store: Store, reducers: Mapping[str, str]) -> AsyncIterator[tuple[Snapshot, int]]:
     """Yield every snapshot that may be used, with how many there are.
 
@@ -217,6 +231,17 @@ _SNAPSHOTS = """
 SELECT snapshot.* FROM snapshot JOIN commit USING (incarnation, seq, hash)
 WHERE family = $1 AND reducer = $2 AND seq <= $3
 AND (tenant, thread) IN (SELECT * FROM unnest($4::text[], $5::text[]))
+"""
+
+_COMMITS_OF_SHARD = """
+SELECT incarnation, seq, hash, term FROM commit
+WHERE (incarnation, seq) > ($1, $2) AND shard = $3 AND seq <= $4 ORDER BY incarnation, seq LIMIT $5
+"""
+
+_FACTS_OF_SHARD = """
+SELECT event.* FROM commit JOIN event USING (incarnation, seq)
+WHERE (incarnation, seq) >= ($1, $2) AND (incarnation, seq) <= ($3, $4) AND shard = $5
+ORDER BY incarnation, seq, idx
 """
 
 _ALL_SNAPSHOTS = """

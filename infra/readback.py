@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from bus.errors import Unavailable
 from bus.log import START, Position
-from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, histories, keep, read_checkpoint
-from bus.store import Store
+from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, histories, keep, read_checkpoint, recorded_facts
+from bus.store import Store, StoredEvent
 from infra.follow import ReadBack
 from schemas.live import Committed
 from schemas.times import rfc3339
@@ -81,6 +81,15 @@ class LateStore:
         """
         async with asyncio.timeout(_READ_S):
             return await histories(await self._opened(), keys, kinds, reducers, until)
+
+    async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+        """Read a shard's beginning; as `bus.snapshots.recorded_facts`.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
+        async for part in recorded_facts(await self._opened(), shard, until):
+            yield part
 
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
         """Write a checkpoint and snapshots; as `bus.snapshots.keep`.

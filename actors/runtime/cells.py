@@ -23,8 +23,10 @@ from actors.runtime.machine import Emitted, Machine
 from actors.runtime.reducer import reducers_of
 from bus.connection import Connection
 from bus.errors import Unavailable
+from bus.inspection import bounds_of
 from bus.log import START, Position, read_shard
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
+from bus.store import StoredEvent
 from schemas import codec
 from schemas.envelope import Fact
 
@@ -59,6 +61,9 @@ class Record(Protocol):
     ) -> dict[ThreadKey, History]:
         """Read threads; as `bus.snapshots.histories`."""
 
+    def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+        """Read a shard's beginning; as `bus.snapshots.recorded_facts`."""
+
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
         """Write a checkpoint and snapshots; as `bus.snapshots.keep`."""
 
@@ -87,6 +92,15 @@ class NoRecord:
             Unavailable: always.
         """
         raise Unavailable("there is no record")
+
+    async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+        """Know nothing.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("there is no record")
+        yield
 
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
         """Forget it."""
@@ -191,7 +205,8 @@ class Cells:
         self._reducers = await asyncio.to_thread(reducers_of, self._machines)
         checkpoint = await self._record.checkpoint(self._shard)
         if checkpoint is None:
-            async for stored in read_shard(connection, self._shard, START, until):
+            position = await self._take_trimmed(connection)
+            async for stored in read_shard(connection, self._shard, position, until):
                 for fact in stored.envelope.facts:
                     self._fold(stored.sequence, fact)
             return
@@ -207,6 +222,20 @@ class Cells:
         await self._load(unread, checkpoint.sequence)
         for sequence, fact in tail:
             self._fold(sequence, fact)
+
+    async def _take_trimmed(self, connection: Connection) -> Position:
+        """Fold from the record what the log does not hold any more; say where it begins."""
+        position, first = START, (await bounds_of(connection)).first
+        if first == 1:
+            return position
+        try:
+            async for after, events in self._record.facts(self._shard, first - 1):
+                position = after
+                for event in events:
+                    self._fold(event.sequence, event.fact)
+        except (Unavailable, TimeoutError) as error:
+            raise NotNow(f"the log begins at {first}, and what was before cannot be read: {error}") from error
+        return position
 
     @asynccontextmanager
     async def using(self, key: ThreadKey) -> AsyncIterator[Cell]:

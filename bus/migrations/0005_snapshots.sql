@@ -24,3 +24,10 @@ CREATE TABLE snapshot (
     state bytea NOT NULL,
     PRIMARY KEY (tenant, thread, family)
 );
+
+-- How far JetStream's copy of a stream has been trimmed: written before it is done, so what is missing up to `seq` is
+-- meant to be. All of it is in table `commit`.
+CREATE TABLE trim (
+    stream text PRIMARY KEY,
+    seq bigint NOT NULL
+);

@@ -18,10 +18,12 @@ from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
+from bus.log import Position
 from bus.recorder import Recorder
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, drop_snapshots
-from bus.store import Store
+from bus.store import Store, StoredEvent
 from bus.streams import EV, ensure_streams
+from bus.trim import trim
 from infra.readback import LateStore
 from infra.snapshots import check_snapshots
 from schemas.live import Committed, Outcome
@@ -37,6 +39,15 @@ class Counting(LateStore):
         super().__init__(url)
         self.read: list[str] = []
         self.away = False
+
+    async def checkpoint(self, shard: int) -> Checkpoint | None:
+        return None if self.away else await super().checkpoint(shard)
+
+    async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+        if self.away:
+            raise Unavailable("Postgres cannot be used")
+        async for part in super().facts(shard, until):
+            yield part
 
     async def histories(self, keys: Sequence[ThreadKey], *others: Any) -> dict[ThreadKey, History]:
         if self.away:
@@ -185,6 +196,50 @@ async def test_a_record_that_is_away_at_a_takeover_makes_it_read_all(bench: Benc
     async with owning(bench.runtime("p2")) as owner:
         assert owner.statistics()["threads"] == 1
         await answer_of(bench, run("c2", "more"))
+    assert said(bench.model.calls[-1]) == ["hello", "more"]
+
+
+async def trimmed(bench: Bench, recorder: Recorder, store: Store) -> None:
+    """Have two threads of which JetStream has forgotten all."""
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello", "t1"))
+        await answer_of(bench, run("c2", "hello", "t2"))
+        await checkpoint(owner, recorder)
+    async with owning(bench.runtime("p2")) as owner:
+        await checkpoint(owner, recorder)
+    assert (await trim(bench.connection, store, 2**60)).envelopes > 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_was_trimmed_from_the_log_is_read_from_the_record(
+    bench: Bench, recorder: Recorder, store: Store, kept: bool
+) -> None:
+    await trimmed(bench, recorder, store)
+    if not kept:
+        await store.rows("DELETE FROM checkpoint")
+    async with owning(bench.runtime("p3")) as owner, hearing(bench, "run.c3") as watcher:
+        assert owner.statistics()["threads"] == (0 if kept else 2)
+        await send_command(bench.connection, run("c3", "more", "t1"))
+        await until(watcher, ends)
+    assert said(bench.model.calls[-1]) == ["hello", "more"]
+
+
+async def test_an_owner_of_a_trimmed_log_waits_for_the_record(
+    bench: Bench, recorder: Recorder, store: Store, record: Counting
+) -> None:
+    await trimmed(bench, recorder, store)
+    record.away = True
+    owner = ShardOwner(bench.runtime("p3"), 0)
+    task = asyncio.create_task(owner.run())
+    async with hearing(bench, "run.c3") as watcher:
+        await send_command(bench.connection, run("c3", "more", "t1"))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await owner.ready.wait()
+        record.away = False
+        await until(watcher, ends)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert said(bench.model.calls[-1]) == ["hello", "more"]
 
 
