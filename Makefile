@@ -12,14 +12,17 @@ TORCH_INDEX ?= $(if $(shell command -v nvidia-smi 2>/dev/null),,https://download
 TORCH := 'torch>=2.11,<2.14'
 PIP := .venv/bin/pip --disable-pip-version-check
 
-# pip says nothing or very much: of what it says we show what is large, and when unpacking begins
+# pip says nothing or very much: of what it says we show what is large, and when unpacking begins;
+# a terminal is shown the seconds all the while
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 TELL := sed -un -e 's,^ *\(Downloading\|Using cached\) \(.*/\)\{0\,1\}\([^/ -]*\)-[^ ]* \(([0-9.]* [MG]B)\)$$,  \3 \4,p' \
   -e 's,^Installing collected packages.*,  unpacking,p'
 define install
 @echo 'installing $(1) …'
-@began=$$SECONDS; $(PIP) install --progress-bar off $(2) | $(TELL) && echo "installed $(1) in $$((SECONDS - began)) s"
+@began=$$SECONDS; \
+  if [ -t 1 ]; then (while sleep 1; do printf '\r  %d s\r' $$((SECONDS - began)); done) & trap "kill $$!" EXIT; fi; \
+  $(PIP) install --progress-bar off $(2) | $(TELL) && echo "installed $(1) in $$((SECONDS - began)) s"
 endef
 
 .PHONY: demo test up lint chaos chaos-long clean

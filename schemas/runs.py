@@ -192,6 +192,10 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     writes: tuple[MemoryWrite, ...] = ()
 
 
+NEEDS_PERSON = "needs a person's approval"
+"""What the model is told of a tool that was not called because nobody could be asked."""
+
+
 class ToolFailed(Wire, frozen=True, tag="tool.failed"):
     """The tool refused its arguments or raised; `content` is the error as the model reads it."""
 

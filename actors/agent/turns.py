@@ -12,6 +12,7 @@ from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.messages import Message, ToolCall
 from schemas.runs import (
+    NEEDS_PERSON,
     ApprovalRequested,
     Event,
     MessageAdded,
@@ -153,7 +154,7 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
     elif not tools[call.name].approval:
         begin_tool(folding, run, effect, call)
     elif isinstance(command, RunAgent) and command.approvals == "refuse":
-        message = f"{call.name!r} needs a person's approval, which cannot be asked for here"
+        message = f"{call.name!r} {NEEDS_PERSON}, which cannot be asked for here"
         refuse_tool(folding, run, effect, call, message)
     else:
         folding.emit("run", run.id, ApprovalRequested(effect=effect, call=call))

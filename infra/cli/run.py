@@ -59,6 +59,9 @@ def _run(options: argparse.Namespace, text: str) -> int:
     if speech.problem is not None:
         sys.stderr.write(style.problem(f"ostinato: {speech.problem.message}") + "\n")
         return 1
+    if speech.needs_person:
+        asks = chat_on(partner.name, command.thread, options.data)
+        sys.stderr.write(style.aside(f"(a tool needs a person's approval: {asks} can ask you)") + "\n")
     if not options.json and partner.kind == "agent":
         hint = f"thread {command.thread}  (continue it with --thread {command.thread})"
         sys.stderr.write(style.aside(hint) + "\n")

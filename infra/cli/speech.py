@@ -12,7 +12,16 @@ from infra.cli.terminal import Style, printable, style_for
 from schemas import codec
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import ToolCall
-from schemas.runs import ModelReturned, Problem, RunQueued, ToolCalled, ToolFailed, ToolIndeterminate, ToolReturned
+from schemas.runs import (
+    NEEDS_PERSON,
+    ModelReturned,
+    Problem,
+    RunQueued,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
 
 _BRIEF = 300
 """Characters of a tool's arguments or result that are shown."""
@@ -47,6 +56,8 @@ class Speech:
         """What the model has said in its last call."""
         self.problem: Problem | None = None
         """Why there is no answer."""
+        self.needs_person = False
+        """Whether a tool was not called because nobody could be asked."""
 
     def note(self, frame: Frame) -> None:
         """Remember a failure, whether or not it is printed."""
@@ -61,6 +72,8 @@ class Speech:
                 if answer.finish_reason in {"abort", "error", "timeout"}:
                     message = f"the model's answer was broken off ({answer.finish_reason})"
                     self.problem = Problem(kind="engine", message=message)
+            case Committed(type="tool.failed", data=data):
+                self.needs_person = self.needs_person or NEEDS_PERSON in codec.decode(data, ToolFailed).content
             case _:
                 pass
 

@@ -265,6 +265,13 @@ def test_a_client_of_the_http_bridge_gets_an_answer_without_the_tool(stack: UpPr
     assert "needs a person's approval" in failed["data"]["content"]
 
 
+def test_run_says_where_a_person_can_be_asked(stack: UpProcess) -> None:
+    asked = stack.cli("run", "careful", "What is 12 times 34?")
+    assert asked.returncode == 0
+    hint = next(line for line in asked.stderr.splitlines() if "needs a person's approval" in line)
+    assert "chat careful --thread t" in hint
+
+
 def test_what_waits_for_approval_survives_kill_9_and_runs_once(
     own_stack: UpProcess, witness: Path, tmp_path: Path
 ) -> None:
