@@ -100,14 +100,17 @@ def event_of(fact: Fact) -> Event:
     """
     if fact.type not in EVENT_TYPES:
         raise UnknownEvent(fact.type)
-    place = f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}"
     try:
         event = _events.decode(fact.payload)
     except _MISFITS as error:
-        raise BadShape(f"{place}: {error}") from error
+        raise BadShape(f"{_place(fact)}: {error}") from error
     if tag(event) != fact.type:
-        raise BadShape(f"{place}: its payload is of type {tag(event)!r}")
+        raise BadShape(f"{_place(fact)}: its payload is of type {tag(event)!r}")
     return event
+
+
+def _place(fact: Fact) -> str:
+    return f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}"
 
 
 def decode_envelope(data: bytes) -> Envelope:
