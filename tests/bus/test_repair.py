@@ -177,10 +177,11 @@ async def test_the_record_is_mended_from_jetstream(
     await execute(database, "UPDATE event SET payload = 'x' WHERE seq = 3 AND idx = 1")
     await execute(database, "DELETE FROM event WHERE seq = 6; DELETE FROM commit WHERE seq = 6")
     await execute(database, "UPDATE commit SET time = time + 1 WHERE seq = 10")
+    await execute(database, "UPDATE commit SET hash = '0' WHERE seq = 8")
     found = await inspect(connection, store)
-    assert [(d.where, d.first, d.last) for d in found.damages] == [("record", n, n) for n in (3, 6, 10)]
+    assert [(d.where, d.first, d.last) for d in found.damages] == [("record", n, n) for n in (3, 6, 8, 10)]
     done = await mended(connection, store)
-    assert (done.rerecorded, done.restored, done.incarnation) == (3, 0, 1)
+    assert (done.rerecorded, done.restored, done.incarnation) == (4, 0, 1)
     assert await held(connection) == history.written
 
 
