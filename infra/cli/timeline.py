@@ -26,6 +26,8 @@ from schemas.runs import (
     ModelCalled,
     ModelFailed,
     ModelReturned,
+    RetryDue,
+    RetryScheduled,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -96,7 +98,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
         latency = None
-        if isinstance(event, ModelCalled | ToolCalled | RunStarted):
+        if isinstance(event, ModelCalled | RetryScheduled | ToolCalled | RunStarted):
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
@@ -181,11 +183,8 @@ def _told_of_run(event: Event) -> tuple[str, str]:
 
 def _told_of_effect(event: Event) -> tuple[str, str]:
     match event:
-        case ModelReturned(text=text, tool_calls=calls):
-            wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
-            told = ("model", f"wants {wants}" if calls else repr(text))
-        case ModelFailed(problem=problem):
-            told = ("model", f"{problem.kind}: {problem.message}")
+        case ModelReturned() | ModelFailed() | RetryScheduled() | RetryDue():
+            told = _told_of_model(event)
         case ApprovalRequested(call=call):
             told = ("agent", f"may it? {call.name} {call.arguments}")
         case ApprovalGiven(by=by):
@@ -203,6 +202,19 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case _:
             told = ("", "")
     return told
+
+
+def _told_of_model(event: ModelReturned | ModelFailed | RetryScheduled | RetryDue) -> tuple[str, str]:
+    match event:
+        case ModelReturned(text=text, tool_calls=calls):
+            wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
+            return "model", f"wants {wants}" if calls else repr(text)
+        case ModelFailed(problem=problem):
+            return "model", f"{problem.kind}: {problem.message}"
+        case RetryScheduled(at=at, decided=decided, attempt=attempt, kind=kind):
+            return "agent", f"{kind}: attempt {attempt} in {(at - decided) / 1e6:.1f} s"
+        case RetryDue():
+            return "clock", "the model is asked again"
 
 
 def _noun(noun: str, count: int) -> str:
