@@ -1,7 +1,7 @@
 """What happens in a thread: events of the thread and of its runs, tool calls and memory.
 
 Events are past tense, carry values, and never change meaning: a changed shape gets a new class and tag, the old
-one stays readable in `schemas.codec`. Every event here has a golden file in `tests/golden/events`.
+one stays readable by `schemas.old`. Every event here has a golden file in `tests/golden/events`.
 """
 
 from __future__ import annotations
