@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,7 @@ from bus.trace import Trace
 from infra.services.nats_server import NatsServer
 from schemas import codec
 from schemas.live import Shed
+from tests.system.foreign import nats_servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -119,6 +121,26 @@ async def test_a_paused_server_costs_records_that_are_counted_and_nothing_waits(
     assert all(shed.producer == "p1" and shed.last - shed.first + 1 >= shed.count for _, shed in told)
     assert "nothing more is kept" in caplog.text
     assert "records of 2 entities were left out" in caplog.text
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[str]:
+    """Where three nats-servers are."""
+    with nats_servers(folder, 3) as nodes:
+        yield nodes.url
+
+
+@pytest.mark.deadline(40)
+async def test_a_cluster_stores_all_of_it_in_three_copies(cluster: str) -> None:
+    records = [(SUBJECTS[0], b"%d" % number) for number in range(3 * FLOW)]
+    async with await Connection.open(cluster, "test", wait_s=10) as connection:
+        await ensure_streams(connection, 1, replicas=3)
+        async with Trace(connection, "p1") as trace:
+            for record in records:
+                trace.keep(*record)
+            while trace.statistics()["waiting_bytes"]:  # noqa: ASYNC110  bounded by the test's deadline
+                await asyncio.sleep(0.02)
+        assert await stored(connection) == records
 
 
 async def test_a_server_that_restarts_gets_what_it_had_not_confirmed(
