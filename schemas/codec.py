@@ -105,10 +105,18 @@ def decode_event(data: bytes | msgspec.Raw) -> Event:
     try:
         return _events.decode(data)
     except _MISFITS as error:
-        for old in UPCASTS:
-            with contextlib.suppress(BadShape):
-                return old.today(decode(bytes(data), old.shape))
-        raise BadShape(str(error)) from error
+        old = _old(data)
+        if old is None:
+            raise BadShape(str(error)) from error
+        return old
+
+
+def _old(data: bytes | msgspec.Raw) -> Event | None:
+    """Read what no shape of today fits."""
+    for old in UPCASTS:
+        with contextlib.suppress(BadShape):
+            return old.today(decode(bytes(data), old.shape))
+    return None
 
 
 def event_of(fact: Fact) -> Event:
@@ -122,10 +130,13 @@ def event_of(fact: Fact) -> Event:
         raise UnknownEvent(fact.type)
     place = f"event {fact.type!r} of {fact.kind} {fact.entity!r} version {fact.version}"
     try:
-        event = decode_event(fact.payload)
-    except BadShape as error:
-        raise BadShape(f"{place}: {error}") from error
-    if fact.type in EVENT_TYPES and tag(event) != fact.type:
+        event = _events.decode(fact.payload)
+    except _MISFITS as error:
+        old = _old(fact.payload)
+        if old is None:
+            raise BadShape(f"{place}: {error}") from error
+        event = old
+    if tag(event) != fact.type and fact.type in EVENT_TYPES:
         raise BadShape(f"{place}: its payload is of type {tag(event)!r}")
     return event
 
