@@ -39,6 +39,7 @@ from bus.errors import BusError
 from bus.lease import Leases
 from bus.live import Live, watching
 from bus.streams import ensure_streams
+from bus.trace import Trace
 from infra.cli.asking import agent_command
 from infra.follow import send
 from schemas import codec
@@ -144,11 +145,12 @@ async def commands(url: str, connection: Connection, count: int) -> dict[str, fl
 
 
 async def live_frames(connection: Connection, count: int) -> dict[str, float]:
-    """Send deltas to a watcher that hears them all, then the same bytes raw."""
+    """Send deltas to a watcher that hears them all, and to the trace, then the same bytes raw."""
     frame = Delta("run1", "thread1", "run1-1-m", 4, 0, "a few words ")
-    live, data = Live(connection), codec.encode(frame)
+    data = codec.encode(frame)
     heard = 0
-    async with watching(connection, "live.acme.run.run1") as watcher:
+    async with Trace(connection, "p1") as trace, watching(connection, "live.acme.run.run1") as watcher:
+        live = Live(connection, trace)
         began = time.perf_counter()
         for start in range(0, count, 1000):
             for _ in range(min(1000, count - start)):
@@ -172,7 +174,9 @@ async def live_frames(connection: Connection, count: int) -> dict[str, float]:
         await connection.client.publish("raw-live", data)
         await connection.client.publish("raw-trace", data)
     await arrived.wait()
-    return {"live_frames_s": count / took, "raw_frames_s": count / (time.perf_counter() - began)}
+    raw_s = time.perf_counter() - began
+    shed = trace.statistics()["shed"]
+    return {"live_frames_s": count / took, "raw_frames_s": count / raw_s, "shed_of_frames": shed / count}
 
 
 async def moves(url: str, connection: Connection, rounds: int) -> dict[str, float]:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _PING_INTERVAL_S = 2
 _RECONNECT_WAIT_S = 0.1
 _FLUSH_S = 10.0
+_BEHIND_BYTES = 1 << 20
 _FLUSH_AGAIN_S = 0.5
 
 
@@ -107,6 +108,11 @@ class Connection:
         """The connected server's version: `major.minor.patch`."""
         version = self.client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether half of what may wait for a slow or lost server waits: the rest is for what must not be lost."""
+        return self.client.pending_data_size > _BEHIND_BYTES
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Call back after each reconnection: what was core-published meanwhile was not heard."""

@@ -7,6 +7,7 @@ BusError
 ├── IncompatibleStream  a stream exists with settings that cannot be changed in place
 ├── Refused           JetStream said no: stream full, permission, oversize (`code` is its error code)
 ├── NoSuchLetter      no dead letter has the number
+├── IngestLost        a batch of records is over before its time
 ├── Fenced            another process owns the shard now; drop all state
 ├── OutcomeUnknown    an acknowledgement was lost for good: the append may or may not have happened
 ├── LogDamaged        sequences or hashes do not follow one another
@@ -69,6 +70,10 @@ class NoSuchLetter(BusError):
     def __init__(self, number: int) -> None:
         super().__init__(f"no dead letter {number}: `ostinato dead ls` lists them")
         self.number = number
+
+
+class IngestLost(BusError):
+    """A batch of records is over before its time: what is not confirmed may or may not be stored."""
 
 
 class Fenced(BusError):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import Refused
+from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
 from schemas.live import Committed, Delta, Frame, Outcome
@@ -24,8 +25,15 @@ QUEUE = 4096
 class Live:
     """Publishes frames."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, trace: Trace | None = None) -> None:
+        """Make it.
+
+        Args:
+            connection: to NATS.
+            trace: keeps the deltas; nothing does, unless given.
+        """
         self._connection = connection
+        self._trace = trace
 
     async def committed(self, sequence: int, envelope: Envelope) -> None:
         """Tell the watchers of each entity what an acknowledged envelope said."""
@@ -53,10 +61,15 @@ class Live:
                 log.warning("event %s of %s cannot be told live: %s", fact.version, fact.entity, refusal)
 
     async def delta(self, tenant: str, kind: str, frame: Delta) -> None:
-        """Send a piece of text to the watchers, and the same bytes to the trace."""
+        """Send a piece of text to the watchers, and the same bytes to the trace.
+
+        A slow link has other things to carry: watchers hear the whole text with the result all the same.
+        """
         data = codec.encode(frame)
-        await self._connection.publish(subjects.live(tenant, kind, frame.subject), data)
-        await self._connection.publish(subjects.frames(tenant, kind, frame.subject), data)
+        if self._trace is not None:
+            self._trace.keep(subjects.frames(tenant, kind, frame.subject), data)
+        if not self._connection.is_behind:
+            await self._connection.publish(subjects.live(tenant, kind, frame.subject), data)
 
     async def outcome(self, tenant: str, outcome: Outcome) -> None:
         """Tell whoever sent a command what became of it."""

@@ -53,6 +53,9 @@ class Lag(NamedTuple):
 class Rows(Protocol):
     """Makes a stream's messages into rows."""
 
+    missing: int
+    """How many messages are known never to have come, by their own numbers."""
+
     def batch(self, cursor: Cursor, items: list[Item]) -> Batch:
         """Return the rows of the messages after `cursor`, checked."""
 
@@ -137,6 +140,7 @@ class Copy:
         self._cursor = Cursor(stream, 1, 0, "")
         self._blobs = Blobs(connection)
         self._feed: Feed | None = None
+        self._rows: Rows | None = None
         self._checked = False
         """Whether the stream is known to be the one the cursor speaks of."""
         self._failure: Exception | None = None
@@ -150,7 +154,9 @@ class Copy:
     def statistics(self) -> dict[str, int]:
         """Say how far the stream is copied."""
         behind = 0 if self._feed is None else self._feed.behind
-        return {"recorded": self._cursor.sequence, "incarnation": self._cursor.incarnation, "behind": behind}
+        missing = 0 if self._rows is None else self._rows.missing
+        incarnation = self._cursor.incarnation
+        return {"recorded": self._cursor.sequence, "incarnation": incarnation, "behind": behind, "missing": missing}
 
     def wake(self) -> None:
         """Notice at once that the connection is another one."""
@@ -182,6 +188,7 @@ class Copy:
         rows: Rows = TraceRows(self._stream)
         if self._stream == EV:
             rows = EventRows(self._stream, await self._persist(self._store.heads))
+        self._rows = rows
         pause = _RETRY_S[0]
         while True:
             began = time.monotonic()

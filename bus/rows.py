@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,8 +14,10 @@ from bus.store import COLUMNS, Batch, Cursor
 from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
-from schemas.live import Delta
+from schemas.live import Shed, Traced
 from schemas.steps import StepPlan, StepResult
+
+log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 
@@ -28,6 +31,9 @@ assert COLUMNS["event"][_PAYLOAD + 1 :] == ("blob",)
 
 class EventRows:
     """Rows of stream EV. A gap, or an envelope that does not continue its shard's chain, is damage."""
+
+    missing = 0
+    """Always: what is missing is damage."""
 
     def __init__(self, stream: str, heads: dict[int, tuple[int, str]]) -> None:
         self._stream = stream
@@ -112,16 +118,26 @@ async def with_blobs(batch: Batch, blobs: Blobs) -> Batch:
 
 
 class TraceRows:
-    """Rows of stream TRACE. A gap is written down and passed over; what cannot be decoded is kept as it is."""
+    """Rows of stream TRACE. A gap is written down and passed over; what cannot be decoded is kept as it is.
+
+    A stream that is offered more than it can take drops messages before they have a sequence: that shows in the
+    numbers of the step plans, which have no gaps where they are made.
+    """
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
+        self._plans: dict[str, tuple[str, int]] = {}
+        """The epoch and number of each engine's last plan, by subject."""
+        self._holes: list[tuple[str, str, int, int]] = []
+        self.missing = 0
+        """How many plans never came, since this process began."""
 
     def batch(self, cursor: Cursor, items: Iterable[Item]) -> Batch:
         """Return what follows `cursor`."""
         records: list[Row] = []
         gaps: list[Row] = []
         ranges: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._holes = []
         expected = cursor.sequence + 1
         data = b""
         for item in items:
@@ -132,6 +148,8 @@ class TraceRows:
             parts = item.subject.split(".")
             tenant = parts[1] if parts[0] == "trace" else ""
             producer, n = _origin(parts, data, ranges)
+            if parts[-1] == "plan" and n is not None:
+                self._follow(item.subject, producer, n)
             records.append((cursor.incarnation, item.sequence, tenant, item.subject, producer, n, item.time, data))
         digest = codec.digest(data) if records else cursor.hash
         steps = [(request, engine, epoch, *bounds) for (request, engine, epoch), bounds in ranges.items()]
@@ -139,7 +157,16 @@ class TraceRows:
         return Batch(after, {"record": records, "step_request": steps, "gap": gaps}, {})
 
     def keep(self, batch: Batch) -> None:
-        """Nothing is carried from batch to batch."""
+        """The batch is in Postgres: say what its plans' numbers leave out."""
+        for subject, epoch, first, last in self._holes:
+            self.missing += last - first + 1
+            log.warning("%s: plans %s to %s of %s are missing", subject, first, last, epoch)
+
+    def _follow(self, subject: str, epoch: str, n: int) -> None:
+        before, last = self._plans.get(subject, ("", n))
+        if before == epoch and n > last + 1:
+            self._holes.append((subject, epoch, last + 1, n - 1))
+        self._plans[subject] = (epoch, n)
 
 
 def _origin(
@@ -148,7 +175,9 @@ def _origin(
     """Return a trace message's (producer, n), and note which requests a plan serves."""
     try:
         if parts[0] == "trace":
-            frame: Delta = codec.decode(data, Delta)
+            frame: Traced = codec.decode(data, Traced)
+            if isinstance(frame, Shed):
+                return _text(frame.producer), frame.first
             return _text(frame.effect), frame.offset
         if parts[-1] == "result":
             result: StepResult = codec.decode(data, StepResult)

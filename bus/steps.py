@@ -1,11 +1,13 @@
-"""Scheduler steps as the recorder copied them, read back."""
+"""What the trace kept of a model call, as the recorder copied it: scheduler steps and the frames of its text."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from bus import subjects
 from bus.store import Store
 from schemas import codec
+from schemas.live import Delta, Shed, Traced
 from schemas.steps import StepPlan
 
 
@@ -18,6 +20,57 @@ class StoredStep(NamedTuple):
     n: int
     plan: bytes
     results: tuple[bytes, ...]
+
+
+class Hole(NamedTuple):
+    """Steps of a scheduler's run that are not recorded."""
+
+    epoch: str
+    first: int
+    last: int
+
+
+class Frames(NamedTuple):
+    """What is recorded of a model call's text."""
+
+    deltas: tuple[Delta, ...]
+    shed: tuple[Shed, ...]
+    """What the entity's producers say they left out, of this call or another."""
+
+    def missing(self, length: int) -> int:
+        """Count the characters of a text of that length that no frame holds."""
+        found, reached = 0, 0
+        for delta in self.deltas:
+            end = min(delta.offset + len(delta.text), length)
+            found += max(0, end - max(delta.offset, reached))
+            reached = max(reached, end)
+        return length - found
+
+
+async def frames_of_call(store: Store, tenant: str, kind: str, entity: str, effect: str) -> Frames:
+    """Return the recorded frames of a call, by offset.
+
+    Args:
+        store: the record.
+        tenant: of the entity.
+        kind: `run` or `generation`.
+        entity: which one.
+        effect: of the call.
+    """
+    rows = await store.rows(
+        "SELECT payload FROM record WHERE subject = $1 AND n IS NOT NULL ORDER BY n",
+        subjects.frames(tenant, kind, entity),
+    )
+    frames: list[Traced] = [codec.decode(row["payload"], Traced) for row in rows]
+    return Frames(
+        tuple(frame for frame in frames if isinstance(frame, Delta) and frame.effect == effect),
+        tuple(frame for frame in frames if isinstance(frame, Shed)),
+    )
+
+
+async def holes_of_request(store: Store, request: str) -> list[Hole]:
+    """Return the steps that are missing between the first and the last recorded one that served the request."""
+    return [Hole(*row) for row in await store.rows(_HOLES, request)]
 
 
 async def steps_between(store: Store, engine: str, epoch: str, first: int, last: int) -> list[StoredStep]:
@@ -42,6 +95,18 @@ def _serves(step: StoredStep, request: str) -> bool:
     plan: StepPlan = codec.decode(step.plan, StepPlan)
     return any(part.request == request for part in plan.slices)
 
+
+_HOLES = """
+WITH bounds AS (
+    SELECT engine, epoch, min(first) AS first, max(last) AS last FROM step_request
+    WHERE request = $1 GROUP BY engine, epoch
+), numbered AS (
+    SELECT bounds.epoch, record.n, lead(record.n) OVER (PARTITION BY bounds.epoch ORDER BY record.n) AS following
+    FROM bounds JOIN record ON record.subject = 'step.' || bounds.engine || '.plan' AND record.producer = bounds.epoch
+        AND record.n BETWEEN bounds.first AND bounds.last
+)
+SELECT epoch, n + 1, following - 1 FROM numbered WHERE following > n + 1 ORDER BY epoch, n
+"""
 
 _STEPS = """
 SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan, ARRAY(

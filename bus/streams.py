@@ -75,6 +75,7 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
             "max_age": 7 * 86_400 * _SECOND,
             "max_bytes": 2 << 30,
             "allow_direct": True,
+            "allow_batched": True,
             "num_replicas": replicas,
             "duplicate_window": 100_000_000,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from hashlib import blake2b
 from typing import Any, TypeVar, get_args
 
@@ -12,6 +13,7 @@ from schemas.commands import AbortRun, Approve, CloudCommand, Command, CommandDa
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
 from schemas.messages import Message
+from schemas.old import UPCASTS
 from schemas.runs import Event
 
 T = TypeVar("T")
@@ -26,6 +28,9 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 EVENT_TYPES: dict[str, type[Any]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
 """Tag to class of every event."""
+
+READABLE = EVENT_TYPES.keys() | {str(old.shape.__struct_config__.tag) for old in UPCASTS}
+"""Tags of events that can be read, those of old shapes included."""
 
 _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "run"): RunAgent,
@@ -91,6 +96,29 @@ def reference_payload(reference: BlobReference) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(reference))
 
 
+def decode_event(data: bytes | msgspec.Raw) -> Event:
+    """Decode an event; one of an old shape becomes what it is today.
+
+    Raises:
+        BadShape: the bytes are no event; the message names the field.
+    """
+    try:
+        return _events.decode(data)
+    except _MISFITS as error:
+        old = _old(data)
+        if old is None:
+            raise BadShape(str(error)) from error
+        return old
+
+
+def _old(data: bytes | msgspec.Raw) -> Event | None:
+    """Read what no shape of today fits."""
+    for old in UPCASTS:
+        with contextlib.suppress(BadShape):
+            return old.today(decode(bytes(data), old.shape))
+    return None
+
+
 def event_of(fact: Fact) -> Event:
     """Decode a fact's payload.
 
@@ -98,13 +126,16 @@ def event_of(fact: Fact) -> Event:
         UnknownEvent: this code knows no event of that type.
         BadShape: the payload does not fit its type.
     """
-    if fact.type not in EVENT_TYPES:
+    if fact.type not in READABLE:
         raise UnknownEvent(fact.type)
     try:
         event = _events.decode(fact.payload)
     except _MISFITS as error:
-        raise BadShape(f"{_place(fact)}: {error}") from error
-    if tag(event) != fact.type:
+        old = _old(fact.payload)
+        if old is None:
+            raise BadShape(f"{_place(fact)}: {error}") from error
+        event = old
+    if tag(event) != fact.type and fact.type in EVENT_TYPES:
         raise BadShape(f"{_place(fact)}: its payload is of type {tag(event)!r}")
     return event
 

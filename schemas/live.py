@@ -47,6 +47,22 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     text: str
 
 
+class Shed(Wire, frozen=True, tag="shed", tag_field="frame"):
+    """In the trace only: deltas of an entity that are not kept, because the server or the link was slow.
+
+    Each process numbers the deltas of all entities that it was to keep, from 1.
+    """
+
+    producer: str
+    """The process (`producer_run`)."""
+    first: int
+    """The number of the first that is not kept."""
+    last: int
+    """The number of the last; those between may be of other entities."""
+    count: int
+    """How many of this entity's are not kept."""
+
+
 class Outcome(Wire, frozen=True, tag="outcome", tag_field="frame"):
     """What became of a command. `live.<tenant>.command.<command id>`."""
 
@@ -58,3 +74,7 @@ class Outcome(Wire, frozen=True, tag="outcome", tag_field="frame"):
 
 
 Frame = Committed | Delta | Outcome
+"""What watchers hear."""
+
+Traced = Delta | Shed
+"""What the trace keeps of an entity."""

@@ -1,12 +1,14 @@
 """What happens in a thread: events of the thread and of its runs, tool calls and memory.
 
 Events are past tense, carry values, and never change meaning: a changed shape gets a new class and tag, the old
-one stays readable in `schemas.codec`. Every event here has a golden file in `tests/golden/events`.
+one stays readable by `schemas.old`. Every event here has a golden file in `tests/golden/events`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
@@ -69,6 +71,17 @@ class ToolBinding(Wire, frozen=True):
     """Whether a person must agree to each call."""
 
 
+class Retries(Wire, frozen=True):
+    """How a model call that failed for a reason that may pass is tried again."""
+
+    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """How often in one step; 0 is never, as it was before there were retries."""
+    first_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 500
+    """The longest wait before the first; before each further one it is twice as long."""
+    longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
+    """No wait is longer, unless the engine asks for one."""
+
+
 class Profile(Wire, frozen=True):
     """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
 
@@ -78,7 +91,8 @@ class Profile(Wire, frozen=True):
     tools: tuple[ToolBinding, ...]
     sampling: Sampling
     max_steps: int
-    """Model calls allowed."""
+    """Model calls allowed; one that is tried again counts once."""
+    retries: Retries = Retries()
 
 
 class RunQueued(Wire, frozen=True, tag="run.queued"):
@@ -98,7 +112,7 @@ class ModelCalled(Wire, frozen=True, tag="model.called"):
     """The intention to ask the model. Logged before the request leaves."""
 
     effect: str
-    """Structural: `<run>-<step>-m`."""
+    """Structural: `<run>-<step>-m`, and `<run>-<step>-m<attempt>` from the second attempt on."""
     model: str
     step: int
     seen: int
@@ -125,6 +139,29 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+
+
+class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):
+    """The model call came to nothing for a reason that may pass: the model is to be asked again, and not at once."""
+
+    effect: str
+    """Structural: `<run>-<step>-r<attempt>`; its result is `retry.due`."""
+    attempt: int
+    """2 for the first time again."""
+    at: int
+    """When, microseconds since the Unix epoch."""
+    kind: ErrorKind
+    """Of the problem."""
+    decided: int
+    """When that was decided, microseconds since the Unix epoch."""
+    chance: int
+    """What was drawn for the length of the wait: those that failed together are not to come again together."""
+
+
+class RetryDue(Wire, frozen=True, tag="retry.due"):
+    """The time to ask the model again has come; `model.called` follows."""
+
+    effect: str
 
 
 class ApprovalRequested(Wire, frozen=True, tag="approval.requested"):
@@ -269,6 +306,8 @@ Event = (
     | ModelCalled
     | ModelReturned
     | ModelFailed
+    | RetryScheduled
+    | RetryDue
     | ApprovalRequested
     | ApprovalGiven
     | ApprovalDenied

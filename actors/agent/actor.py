@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.agent.definition import Agent
+from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
@@ -24,6 +25,7 @@ from schemas.runs import (
     Event,
     MemoryWrite,
     Problem,
+    RetryDue,
     ToolBinding,
     ToolFailed,
     ToolIndeterminate,
@@ -109,10 +111,16 @@ class AgentPerformer:
             case CallTool():
                 return await self._call_tool(effect, site, again)
             case AwaitDeadline(at=at):
-                await asyncio.sleep(max(0, at - self._clock.now()) / 1e6)
+                await self._until(at)
                 return DeadlinePassed(effect=effect.id)
+            case AwaitRetry(at=at):
+                await self._until(at)
+                return RetryDue(effect=effect.id)
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
+
+    async def _until(self, at: int) -> None:
+        await asyncio.sleep(max(0, at - self._clock.now()) / 1e6)
 
     async def _call_model(self, effect: CallModel, site: Site) -> Event:
         agent = self._agents.get(effect.profile.agent)

@@ -27,6 +27,8 @@ from schemas.runs import (
     OwnershipTaken,
     Problem,
     Profile,
+    RetryDue,
+    RetryScheduled,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -68,6 +70,10 @@ class Run(msgspec.Struct, frozen=True):
     """Model calls made."""
     asking: ModelCalled | None = None
     """The model call under way."""
+    attempt: int = 1
+    """Which one at the step's model call it is, or was."""
+    retry: RetryScheduled | None = None
+    """What the model is asked again after."""
     answer: ModelReturned | None = None
     """The last answer, until what follows from it is done."""
     pending: tuple[Pending, ...] = ()
@@ -129,13 +135,10 @@ def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
             after = replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
-        case ModelCalled():
-            run = state.runs[name]
-            after = _with(state, replace(run, step=event.step, asking=event, answer=None, pending=()))
+        case ModelCalled() | ModelFailed() | RetryScheduled() | RetryDue():
+            after = _with(state, _asking(state.runs[name], event))
         case ModelReturned():
             after = _answered(state, state.runs[name], event)
-        case ModelFailed():
-            after = _with(state, replace(state.runs[name], asking=None))
         case DeadlinePassed():
             after = _with(state, replace(state.runs[name], deadline=0))
         case RunFinished() | RunFailed():
@@ -182,6 +185,19 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
     return _with(state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending))
 
 
+def _asking(run: Run, event: ModelCalled | ModelFailed | RetryScheduled | RetryDue) -> Run:
+    match event:
+        case ModelCalled(step=step):
+            attempt = 1 if run.retry is None else run.retry.attempt
+            return replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
+        case ModelFailed():
+            return replace(run, asking=None)
+        case RetryScheduled():
+            return replace(run, retry=event)
+        case RetryDue():
+            return run
+
+
 def _undated(command: Command) -> Command:
     """Take the deadline away, which was the origin's."""
     if not isinstance(command.data, RunAgent) or not command.data.deadline:
@@ -208,7 +224,7 @@ def _pending(run: Run, added: Pending) -> Run:
 def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:
     if isinstance(event, RunFailed) and event.problem.kind == "too_long" and event.steps == 1:
         state = _unsaid(state, name)
-    over = _with(state, replace(state.runs[name], over=True, asking=None, answer=None))
+    over = _with(state, replace(state.runs[name], over=True, asking=None, retry=None, answer=None))
     if state.active == name:
         return replace(over, active=None)
     return replace(over, queue=tuple(waiting for waiting in state.queue if waiting != name))

@@ -10,8 +10,9 @@ from actors.errors import DefinitionError
 from actors.tools import Tool
 from schemas.commands import RunAgent
 from schemas.generation import Sampling
-from schemas.runs import Profile
+from schemas.runs import Profile, Retries
 
+_MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -20,7 +21,8 @@ class Agent:
     """A model with instructions and tools, by name.
 
     Raises:
-        DefinitionError: the name cannot be part of a subject, a tool was not made by `@tool`, or two share a name.
+        DefinitionError: the name cannot be part of a subject, a tool was not made by `@tool`, two share a name, or
+            the retries are no number from 0 to 100.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Agent:
     """Tokens one model call may generate."""
     max_steps: int = 8
     """Model calls one run may make."""
+    retries: int = 2
+    """How often a model call is tried again when it failed for a reason that may pass; 0 is never."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -43,6 +47,8 @@ class Agent:
                 raise DefinitionError(f"agent {self.name!r}: {tool!r} is no tool: put @tool above its function")
         if len({tool.name for tool in self.tools}) < len(self.tools):
             raise DefinitionError(f"agent {self.name!r} has two tools of one name")
+        if self.retries not in range(_MOST_RETRIES + 1):
+            raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
 
     def tool(self, name: str) -> Tool | None:
         """Return the tool of that name, or None."""
@@ -61,4 +67,5 @@ class Agent:
                 max_tokens=self.max_tokens if command.max_tokens is None else command.max_tokens,
             ),
             max_steps=self.max_steps,
+            retries=Retries(most=self.retries),
         )

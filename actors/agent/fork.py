@@ -16,11 +16,12 @@ import msgspec
 from actors.agent.conversation import Conversation
 from actors.agent.turns import Folding, after_model, ask_model, start
 from actors.runtime.machine import Decision, Emitted
+from schemas import codec
 from schemas.commands import Command, Fork, Past, RunAgent
+from schemas.errors import BadShape
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
-    Event,
     MemoryWritten,
     MessageAdded,
     OwnershipTaken,
@@ -85,8 +86,8 @@ def past(history: Sequence[Past], thread: str) -> list[Emitted]:
     found = []
     for index, item in enumerate(history):
         try:
-            event: Event = msgspec.convert(item.event, Event)
-        except msgspec.ValidationError as error:
+            event = codec.decode_event(codec.encode(item.event))
+        except BadShape as error:
             raise Unfit(f"history[{index}]: {error}", f"history[{index}]") from error
         foreign = isinstance(event, OwnershipTaken | ThreadForked)
         if foreign or (isinstance(event, CommandAccepted) and isinstance(event.command.data, Fork)):

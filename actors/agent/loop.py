@@ -1,7 +1,8 @@
 """The agent loop, pure: what a command or an effect's result leads to.
 
-Model call, tool calls, model call, answer. Effect ids are structural (`<run>-<step>-m`, `<run>-<step>-t<index>`),
-so that a re-run of the decision names the same effects whatever finished first.
+Model call, tool calls, model call, answer. Effect ids are structural (`<run>-<step>-m`, `<run>-<step>-t<index>`; where
+the model is asked again, `<run>-<step>-r<attempt>` and `<run>-<step>-m<attempt>`), so that a re-run of the decision
+names the same effects whatever finished first.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, evolve, incoming
 from actors.agent.fork import forked
+from actors.agent.retries import after_failure, await_retry
 from actors.agent.turns import (
     Folding,
     after_model,
     after_tool,
+    ask_model,
     await_deadline,
     begin_tool,
     break_off,
     call_model,
     call_tool,
-    end,
     refuse_tool,
     start,
     waiting,
@@ -40,7 +42,7 @@ from schemas.runs import (
     ModelFailed,
     ModelReturned,
     Problem,
-    RunFailed,
+    RetryDue,
     RunQueued,
     ToolReturned,
 )
@@ -105,7 +107,9 @@ class ConversationMachine:
             case ModelReturned() as answer:
                 after_model(folding, run, answer)
             case ModelFailed(problem=problem):
-                end(folding, run, RunFailed(problem=problem, steps=run.step))
+                after_failure(folding, run, problem, context)
+            case RetryDue():
+                ask_model(folding, run.id)
             case DeadlinePassed():
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
@@ -122,6 +126,8 @@ class ConversationMachine:
         if run is None:
             return []
         deadline = await_deadline(state, run.id)
+        if run.retry is not None:
+            return [*deadline, *await_retry(state, run.id)]
         if run.asking is not None:
             return [*deadline, call_model(state, run, run.asking)]
         begun = [item for item in run.pending if item.result is None and not item.waits]

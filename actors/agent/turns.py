@@ -87,12 +87,12 @@ def await_deadline(state: Conversation, name: str) -> list[AwaitDeadline]:
 
 
 def ask_model(folding: Folding, name: str) -> None:
-    """Ask the run's model to go on."""
+    """Ask the run's model to go on, or what it was asked already."""
     state = folding.state
     run = state.runs[name]
-    step = run.step + 1
+    step, attempt = (run.step + 1, "") if run.retry is None else (run.step, str(run.retry.attempt))
     called = ModelCalled(
-        effect=f"{name}-{step}-m",
+        effect=f"{name}-{step}-m{attempt}",
         model=run.profile.model,
         step=step,
         seen=len(state.messages),

@@ -9,11 +9,21 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
-from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, Profile, ToolResult, ToolResumed
+from schemas.runs import (
+    DeadlinePassed,
+    Event,
+    ModelFailed,
+    ModelReturned,
+    Problem,
+    Profile,
+    RetryDue,
+    ToolResult,
+    ToolResumed,
+)
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | DeadlinePassed
+Result = ModelReturned | ModelFailed | ToolResult | DeadlinePassed | RetryDue
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

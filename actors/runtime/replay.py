@@ -23,11 +23,12 @@ from schemas.runs import (
     Event,
     ModelCalled,
     Profile,
+    RetryScheduled,
     RunQueued,
     RunStarted,
 )
 
-_WITH_PROFILE = frozenset({"run.started", "run.queued", "model.called"})
+_WITH_INPUTS = frozenset({"run.started", "run.queued", "model.called", "retry.scheduled"})
 _BEGINNINGS = {name: f'{{"type":"{name}"'.encode() for name in codec.EVENT_TYPES}
 """How an event's bytes begin: enough to trust its label without decoding it."""
 
@@ -54,13 +55,13 @@ class Recorded(NamedTuple):
             Unreadable: this code cannot read it.
             Divergence: the bytes are not an event of the recorded type.
         """
-        if self.type not in codec.EVENT_TYPES:
+        if self.type not in codec.READABLE:
             raise Unreadable(self.place, self.type, "a known event type", f"the unknown type {self.type!r}")
         try:
-            event: Event = codec.decode(self.payload, Event)
+            event = codec.decode_event(self.payload)
         except SchemaError as error:
             raise Unreadable(self.place, self.type, "a readable event", str(error)) from error
-        if codec.tag(event) != self.type:
+        if self.type in codec.EVENT_TYPES and codec.tag(event) != self.type:
             raise Divergence(self.place, self.type, self.type, f"a payload of type {codec.tag(event)!r}")
         return event
 
@@ -109,8 +110,8 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
     first = log[position]
     event = first.event()
     if isinstance(event, CommandAccepted):
-        profile = _profile(log, position)
-        return machine.ask(state, Asked(event.command, profile), _context(first, profile)).events
+        profile, context = _inputs(log, position)
+        return machine.ask(state, Asked(event.command, profile), context).events
     if isinstance(event, CommandRefused):
         missing = event.problem if event.problem.kind in {"unknown_agent", "unknown_model"} else None
         return machine.ask(state, Asked(event.command, None, missing), _context(first, None)).events
@@ -127,7 +128,7 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
         )
     if is_resumption(event):
         return [result]
-    context = _context(first, _profile(log, position))
+    _, context = _inputs(log, position)
     return [result, *machine.follow(machine.evolve(state, result), result, context).events]
 
 
@@ -135,8 +136,9 @@ def _context(first: Recorded, profile: Profile | None) -> Context:
     return Context(now=first.time, seed=Sampling().seed if profile is None else profile.sampling.seed)
 
 
-def _profile(log: Sequence[Recorded], position: int) -> Profile | None:
-    """Find what was looked up for the input at `position` in what was committed together with it, for the same cause.
+def _inputs(log: Sequence[Recorded], position: int) -> tuple[Profile | None, Context]:
+    """Find what was looked up for the input at `position`, and the time and chance that its decision knew, in what was
+    committed together with it, for the same cause.
 
     Only the events that hold it are decoded: of a decision's events most are compared as bytes.
     """
@@ -145,22 +147,24 @@ def _profile(log: Sequence[Recorded], position: int) -> Profile | None:
         lambda item: (item.sequence, item.cause) == (first.sequence, first.cause), islice(log, position, None)
     )
     for item in together:
-        if item.type not in _WITH_PROFILE and item.payload.startswith(_BEGINNINGS.get(item.type, b"?")):
+        if item.type not in _WITH_INPUTS and item.payload.startswith(_BEGINNINGS.get(item.type, b"?")):
             continue
         match item.event():
             case RunStarted(profile=profile) | RunQueued(profile=profile):
-                return profile
+                return profile, _context(first, profile)
             case ModelCalled(model=model, sampling=sampling):
-                return Profile(agent="", model=model, instructions="", tools=(), sampling=sampling, max_steps=1)
+                profile = Profile(agent="", model=model, instructions="", tools=(), sampling=sampling, max_steps=1)
+                return profile, _context(first, profile)
+            case RetryScheduled(decided=decided, chance=chance):
+                return None, Context(now=decided, seed=chance)
             case _:
                 pass
-    return None
+    return None, _context(first, None)
 
 
 def _compare(recorded: Recorded, emitted: Emitted, first: Recorded) -> None:
-    if recorded.type not in codec.EVENT_TYPES:
-        recorded.event()
-    if (recorded.kind, recorded.entity, recorded.type) != (emitted.kind, emitted.entity, codec.tag(emitted.event)):
+    type_ = recorded.type if recorded.type in codec.EVENT_TYPES else codec.tag(recorded.event())
+    if (recorded.kind, recorded.entity, type_) != (emitted.kind, emitted.entity, codec.tag(emitted.event)):
         expected = (
             f"{codec.tag(emitted.event)} of {emitted.kind} {emitted.entity!r} after {first.type} at {first.place}"
         )
@@ -169,7 +173,7 @@ def _compare(recorded: Recorded, emitted: Emitted, first: Recorded) -> None:
     if recorded.payload == codec.encode(emitted.event):
         return
     found = recorded.event()
-    if found != emitted.event:  # an old record may spell out what is a default today
+    if found != emitted.event:  # an old record may have another shape, or spell out what is a default today
         expected, actual = _difference(emitted.event, found)
         raise Divergence(recorded.place, recorded.type, expected, actual)
 

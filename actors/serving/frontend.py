@@ -50,8 +50,8 @@ Shape = TypeVar("Shape", ChatMessage, ToolSpec)
 
 _SILENCE_S = 3.0
 """After this long without a token the scheduler is asked whether it still knows the request, seconds."""
-_SCHEDULER_S = 60.0
-"""How long a call waits for a scheduler to be there, seconds."""
+_SCHEDULER_S = 15.0
+"""How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
 
 _PROBLEMS: dict[str, ErrorKind] = {
@@ -239,6 +239,8 @@ class Frontend:
                 break
             except (BusError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
+                    # one that only was slow has what was handed in, and nobody waits for it any more
+                    await self.abort(submit.request)
                     message = f"no scheduler of {self._engine!r} answers: {error}"
                     raise CallFailed(Problem(kind="engine", message=message, retry_after_ms=1000)) from error
                 await asyncio.sleep(_RETRY_S)

@@ -221,6 +221,8 @@ class ChatEncoder:
             case Committed(type="model.failed", data=data):
                 call: ModelFailed = codec.decode(data, ModelFailed)
                 self.problem = call.problem
+            case Committed(type="retry.scheduled"):
+                self.problem = None  # there may be an answer yet
             case _:
                 pass
         return []

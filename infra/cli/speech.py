@@ -16,6 +16,7 @@ from schemas.runs import (
     NEEDS_PERSON,
     ModelReturned,
     Problem,
+    RetryScheduled,
     RunQueued,
     ToolCalled,
     ToolFailed,
@@ -66,6 +67,8 @@ class Speech:
                 self.problem = problem
             case Committed(type="run.failed" | "model.failed", data=data):
                 self.problem = codec.decode(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["problem"], Problem)
+            case Committed(type="retry.scheduled"):
+                self.problem = None  # there may be an answer yet
             case Committed(type="model.returned", data=data):
                 answer: ModelReturned = codec.decode(data, ModelReturned)
                 self.text = answer.text
@@ -86,9 +89,14 @@ class Speech:
                 said: ModelReturned = codec.decode(data, ModelReturned)
                 self._say_text(said.effect, said.text[self._length if said.effect == self._effect else 0 :])
                 for index, call in enumerate(said.tool_calls):
-                    self._wanted[f"{said.effect.removesuffix('m')}t{index}"] = call
+                    self._wanted[f"{said.effect.rpartition('-m')[0]}-t{index}"] = call
             case Committed(type="run.queued", data=data):
                 self._aside(f"[waits for run {codec.decode(data, RunQueued).behind}]\n")
+            case Committed(type="retry.scheduled", data=data):
+                retry: RetryScheduled = codec.decode(data, RetryScheduled)
+                seconds = (retry.at - retry.decided) / 1e6
+                self.end()
+                self._aside(f"[{retry.kind}: the model is asked again in {seconds:.1f} s, attempt {retry.attempt}]\n")
             case Committed(type="tool.called", data=data, time=time):
                 self._begin(codec.decode(data, ToolCalled), time)
             case Committed(type="tool.returned", data=data, time=time):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bus.steps import StoredStep
+from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
@@ -26,6 +26,8 @@ from schemas.runs import (
     ModelCalled,
     ModelFailed,
     ModelReturned,
+    RetryDue,
+    RetryScheduled,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -96,7 +98,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
         latency = None
-        if isinstance(event, ModelCalled | ToolCalled | RunStarted):
+        if isinstance(event, ModelCalled | RetryScheduled | ToolCalled | RunStarted):
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
@@ -181,11 +183,8 @@ def _told_of_run(event: Event) -> tuple[str, str]:
 
 def _told_of_effect(event: Event) -> tuple[str, str]:
     match event:
-        case ModelReturned(text=text, tool_calls=calls):
-            wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
-            told = ("model", f"wants {wants}" if calls else repr(text))
-        case ModelFailed(problem=problem):
-            told = ("model", f"{problem.kind}: {problem.message}")
+        case ModelReturned() | ModelFailed() | RetryScheduled() | RetryDue():
+            told = _told_of_model(event)
         case ApprovalRequested(call=call):
             told = ("agent", f"may it? {call.name} {call.arguments}")
         case ApprovalGiven(by=by):
@@ -203,6 +202,19 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case _:
             told = ("", "")
     return told
+
+
+def _told_of_model(event: ModelReturned | ModelFailed | RetryScheduled | RetryDue) -> tuple[str, str]:
+    match event:
+        case ModelReturned(text=text, tool_calls=calls):
+            wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
+            return "model", f"wants {wants}" if calls else repr(text)
+        case ModelFailed(problem=problem):
+            return "model", f"{problem.kind}: {problem.message}"
+        case RetryScheduled(at=at, decided=decided, attempt=attempt, kind=kind):
+            return "agent", f"{kind}: attempt {attempt} in {(at - decided) / 1e6:.1f} s"
+        case RetryDue():
+            return "clock", "the model is asked again"
 
 
 def _noun(noun: str, count: int) -> str:
@@ -313,4 +325,34 @@ def step_lines(request: str, steps: Sequence[StoredStep]) -> list[StepLine]:
                     compute_us=results[0].compute_us if results else None,
                 )
             )
+    return told
+
+
+class GapLine(msgspec.Struct, frozen=True):
+    """What the trace has lost of a model call; the log has the whole answer."""
+
+    missing: str
+    """`steps` or `characters`."""
+    count: int
+    told: str
+
+    def text(self, style: Style = PLAIN) -> str:
+        """Write it for a terminal."""
+        return f"{'':13}{style.problem(self.told)}"
+
+
+def gap_lines(text: str, holes: Sequence[Hole], frames: Frames) -> list[GapLine]:
+    """Tell what is missing between the steps that served a call, and of the frames of its text."""
+    told = []
+    for hole in holes:
+        count = hole.last - hole.first + 1
+        which = f"step {hole.first} is" if count == 1 else f"steps {hole.first} to {hole.last} are"
+        told.append(GapLine("steps", count, f"gap: {which} not in the trace (scheduler {hole.epoch})"))
+    if missing := frames.missing(len(text)):
+        left_out = "".join(
+            f"; {shed.producer} left out {shed.count} of its deltas {shed.first} to {shed.last}: the bus was slow"
+            for shed in frames.shed
+        )
+        what = f"gap: {missing} of {len(text)} characters are in no frame of the trace{left_out}"
+        told.append(GapLine("characters", missing, what))
     return told

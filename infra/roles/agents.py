@@ -19,6 +19,7 @@ from bus.commit import Writer
 from bus.connection import Connection
 from bus.lease import Leases
 from bus.live import Live
+from bus.trace import Trace
 from infra.agents import load_agents
 from infra.process import Status, until
 from infra.readback import LateStore
@@ -31,11 +32,16 @@ DRAIN_S = STOP_S - 1.0
 
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
     """Own shards until told to stop, then give the lease back."""
+    async with Trace(connection, status.run) as trace:
+        await _run(place, connection, status, stopping, trace)
+
+
+async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = load_agents(settings.agents)
     frontend = await asyncio.to_thread(Frontend, connection, engine.name, Path(engine.model), status.run)
     await frontend.start()
-    live, models, record = Live(connection), {engine.name: frontend}, LateStore(place.postgres_url)
+    live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -59,6 +65,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     status.statistics = lambda: {
         "shards": {str(shard): owner.statistics() for shard, owner in owners.items()},
         "model_calls": frontend.under_way,
+        "trace": trace.statistics(),
     }
     async with record:
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))

@@ -8,6 +8,7 @@ import pytest
 from bus.connection import Connection, Message
 from bus.live import QUEUE, Live, Watcher, watching
 from bus.streams import TRACE, ensure_streams
+from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.live import Committed, Delta, Outcome
@@ -44,8 +45,8 @@ async def test_the_watchers_of_an_entity_hear_its_facts_and_no_others(connection
 async def test_a_delta_is_heard_and_the_same_bytes_are_kept_in_the_trace(connection: Connection) -> None:
     await ensure_streams(connection, 1)
     delta = Delta("r1", "t1", "r1-1-m", 2, 0, "hello")
-    async with watching(connection, "live.acme.run.r1") as watcher:
-        await Live(connection).delta("acme", "run", delta)
+    async with watching(connection, "live.acme.run.r1") as watcher, Trace(connection, "p1") as trace:
+        await Live(connection, trace).delta("acme", "run", delta)
         assert await watcher.next(2) == delta
     kept = (await connection.api(f"STREAM.MSG.GET.{TRACE}", {"last_by_subj": "trace.acme.run.r1"}))["message"]
     assert msgspec.convert(kept["data"], bytes, strict=False) == codec.encode(delta)

@@ -15,7 +15,7 @@ from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
-from schemas.runs import Event, Problem
+from schemas.runs import Event, Problem, Retries
 from schemas.steps import StepPlan, StepResult
 from schemas.times import rfc3339, utc
 
@@ -65,7 +65,8 @@ def events(kind: type) -> st.SearchStrategy[object]:
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
-    with_types = {Command: command, Message: messages, ToolCall: calls}
+    retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
+    with_types = {Command: command, Message: messages, ToolCall: calls, Retries: retries}
     for shape, strategy in with_types.items():
         st.register_type_strategy(shape, strategy)
     return st.from_type(kind)

@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import sys
 
-from bus.steps import steps_of_request
+from bus.steps import frames_of_call, holes_of_request, steps_of_request
 from bus.store import Store, StoredEvent
 from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads, Source, source
 from infra.cli.terminal import style_for
-from infra.cli.timeline import Line, StepLine, lines, step_lines, summary
+from infra.cli.timeline import GapLine, Line, StepLine, gap_lines, lines, step_lines, summary
 from infra.errors import NothingRecorded
+from schemas import codec
+from schemas.runs import ModelReturned
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,24 +42,34 @@ async def _ls(options: argparse.Namespace) -> int:
 async def _show(options: argparse.Namespace) -> int:
     async with source(options) as threads:
         found = await _find(threads, options.tenant, options.id)
-        for line in lines([event for _, event in found], [number for number, _ in found]):
+        told = lines([event for _, event in found], [number for number, _ in found])
+        for line, (_, event) in zip(told, found, strict=True):
             _show_line(line, options)
             if options.steps and line.kind == "model.returned" and isinstance(threads, RecordedThreads):
-                await _show_steps(threads.store, line, options)
+                await _show_steps(threads.store, line, event, options)
     return 0
 
 
-def _show_line(line: Line | StepLine, options: argparse.Namespace) -> None:
+def _show_line(line: Line | StepLine | GapLine, options: argparse.Namespace) -> None:
     if options.json:
         say_json(line)
     else:
         say(line.text(style_for(sys.stdout)))
 
 
-async def _show_steps(store: Store, line: Line, options: argparse.Namespace) -> None:
+async def _show_steps(store: Store, line: Line, event: StoredEvent, options: argparse.Namespace) -> None:
+    """Show the steps that served a model call, and what of it the trace has lost."""
     assert line.request is not None
-    for step in step_lines(line.request, await steps_of_request(store, line.request)):
+    steps = step_lines(line.request, await steps_of_request(store, line.request))
+    for step in steps:
         _show_line(step, options)
+    answer = codec.event_of(event.fact)
+    assert isinstance(answer, ModelReturned)
+    frames = await frames_of_call(store, event.fact.tenant, event.fact.kind, event.fact.entity, answer.effect)
+    if not steps and not frames.deltas and not frames.shed:
+        return  # all of it is older than the trace is kept
+    for gap in gap_lines(answer.text, await holes_of_request(store, line.request), frames):
+        _show_line(gap, options)
 
 
 async def _find(threads: Source, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:

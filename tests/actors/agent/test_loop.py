@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from actors.agent.conversation import Conversation
 from actors.agent.loop import ConversationMachine
+from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, waiting
 from actors.errors import Divergence
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
@@ -29,10 +30,13 @@ from schemas.runs import (
     DeadlinePassed,
     Event,
     MemoryWrite,
+    ModelCalled,
     ModelFailed,
     ModelReturned,
     Problem,
     Profile,
+    Retries,
+    RetryDue,
     RunFailed,
     RunFinished,
     ToolBinding,
@@ -54,6 +58,9 @@ PROFILE = Profile(
     sampling=Sampling(),
     max_steps=4,
 )
+
+
+PATIENT = msgspec.structs.replace(PROFILE, retries=Retries(most=2, first_ms=100, longest_ms=150))
 
 
 class World:
@@ -365,6 +372,10 @@ def scene() -> World:
     world.result(ToolReturned("c4-1-t0", "call-4", "paid"))
     world.settle("a3", Deny("c4-1-t1", "too dear"))
     world.result(said("c4-2-m", "paid one"))
+    world.ask("c5", PATIENT, text="are you there?")
+    world.result(ModelFailed("c5-1-m", Problem(kind="overloaded", message="busy", retry_after_ms=3)))
+    world.result(RetryDue("c5-1-r2"))
+    world.result(said("c5-1-m2", "now I am"))
     return world
 
 
@@ -382,7 +393,7 @@ def altered_strings(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, .
 
 
 DECIDED = {"message.added", "model.called", "tool.called", "memory.written", "run.finished", "run.failed"}
-DECIDED |= {"approval.requested", "approval.given", "approval.denied"}
+DECIDED |= {"approval.requested", "approval.given", "approval.denied", "retry.scheduled"}
 CHOICES = {"role", "effect_class", "kind", "finish_reason"}
 
 
@@ -480,11 +491,13 @@ class Threads(RuleBasedStateMachine):
         text=texts,
         seed=st.none() | st.integers(0, 9),
         known=st.sampled_from([True, True, True, False]),
-        deadline=st.sampled_from([0, 0, 5]),
+        deadline=st.sampled_from([0, 0, 5, 10_000_000]),
+        patient=st.booleans(),
     )
-    def command(self, text: str, seed: int | None, known: bool, deadline: int) -> None:
+    def command(self, text: str, seed: int | None, known: bool, deadline: int, patient: bool) -> None:
         self.asked += 1
-        self.world.ask(f"c{self.asked}", PROFILE if known else None, text=text, seed=seed, deadline=deadline)
+        profile = PATIENT if patient else PROFILE
+        self.world.ask(f"c{self.asked}", profile if known else None, text=text, seed=seed, deadline=deadline)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -524,12 +537,16 @@ class Threads(RuleBasedStateMachine):
         if isinstance(effect, AwaitDeadline):
             self.world.result(DeadlinePassed(effect.id))
             assert self.world.state.runs[effect.entity].over
+        elif isinstance(effect, AwaitRetry):
+            assert tags(self.world.result(RetryDue(effect.id))) == ["model.called"]
         elif isinstance(effect, CallTool):
             wanted = effect.called.call.id
             kind = data.draw(st.sampled_from([ToolReturned, ToolFailed, ToolIndeterminate]))
             self.world.result(kind(effect.id, wanted, data.draw(texts)))
-        elif data.draw(st.integers(0, 9)) == 0:
-            self.world.result(ModelFailed(effect.id, Problem(kind="engine", message="gone")))
+        elif data.draw(st.integers(0, 4)) == 0:
+            after = data.draw(st.sampled_from([0, 0, 1, 200]))
+            kind = data.draw(st.sampled_from(["engine", "overloaded", "too_long"]))
+            self.world.result(ModelFailed(effect.id, Problem(kind=kind, message="gone", retry_after_ms=after)))
         else:
             ids = st.sampled_from(["x", "y", "z"])
             calls = data.draw(st.lists(st.builds(ToolCall, ids, names, st.just("{}")), max_size=4))
@@ -564,6 +581,15 @@ class Threads(RuleBasedStateMachine):
             assert state.active is not None
 
     @invariant()
+    def no_step_is_tried_more_often_than_its_run_allows_nor_any_time_twice(self) -> None:
+        calls = self.world.events(ModelCalled)
+        assert len({called.effect for called in calls}) == len(calls)
+        for run in self.world.state.runs.values():
+            steps = Counter(called.step for called in calls if called.effect.startswith(f"{run.id}-"))
+            assert all(times <= 1 + run.profile.retries.most for times in steps.values())
+            assert not (run.over and run.retry)
+
+    @invariant()
     def the_record_verifies(self) -> None:
         self.world.verified()
 
@@ -577,6 +603,8 @@ class Threads(RuleBasedStateMachine):
             effect = next(effect for effect in self.world.open.values() if not isinstance(effect, AwaitDeadline))
             if isinstance(effect, CallTool):
                 self.world.result(ToolReturned(effect.id, effect.called.call.id, ""))
+            elif isinstance(effect, AwaitRetry):
+                self.world.result(RetryDue(effect.id))
             else:
                 self.world.result(said(effect.id, "end"))
         assert all(run.over for run in self.world.state.runs.values())

@@ -14,7 +14,7 @@ from schemas import codec
 from schemas.commands import Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage
-from schemas.runs import ErrorKind, Event, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+from schemas.runs import ErrorKind, Event, ModelFailed, ModelReturned, Problem, RetryScheduled, RunFailed, RunFinished
 
 
 def committed(version: int, event: Event) -> Committed:
@@ -158,6 +158,15 @@ def test_what_went_wrong_is_kept(frame: Frame) -> None:
     encoder = agent()
     assert encoder.feed(frame) == []
     assert encoder.problem == Problem("tool", "no")
+
+
+def test_a_failure_after_which_the_model_is_asked_again_is_none() -> None:
+    encoder = agent()
+    failed = committed(3, ModelFailed("r1-1-m", Problem("overloaded", "busy")))
+    again = committed(4, RetryScheduled("r1-1-r2", 2, 1_250_000, "overloaded", 1_000_000, 7))
+    fed(encoder, failed, again, returned("four", effect="r1-1-m2"), committed(9, RunFinished("four", 1, Usage())))
+    assert encoder.problem is None
+    assert encoder.finish_reason == "stop"
 
 
 def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
