@@ -26,6 +26,7 @@ from bus.streams import EV, ensure_streams
 from bus.trim import trim
 from infra.readback import LateStore
 from infra.snapshots import check_snapshots
+from schemas.envelope import Envelope
 from schemas.live import Committed, Outcome
 from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, until
 
@@ -315,6 +316,29 @@ async def test_an_owner_that_was_replaced_makes_no_checkpoint(bench: Bench, reco
             await answer_of(bench, run("c1", "hello"))
         await checkpoint(stale, recorder)
         assert not await store.rows("SELECT * FROM checkpoint")
+
+
+async def test_a_commit_that_is_recorded_before_its_owner_has_folded_it_is_in_no_checkpoint(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    hold = bench.model.hold = asyncio.Event()
+    telling, told = asyncio.Event(), asyncio.Event()
+    async with owning(bench.runtime("p1")) as owner:
+        pen = owner._pen
+        assert pen is not None
+
+        async def slowly(_sequence: int, _envelope: Envelope) -> None:
+            telling.set()
+            await told.wait()
+
+        pen.on_commit = slowly
+        await send_command(bench.connection, run("c1"))
+        await telling.wait()
+        await checkpoint(owner, recorder)
+    hold.set()
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:
+        await until(watcher, ends)
+    await bench.verified("t1")
 
 
 KEYS = st.tuples(st.sampled_from(["agent", "generation"]), st.text(max_size=5), st.text(max_size=8))
