@@ -22,7 +22,7 @@ from actors.runtime.known import Known
 from actors.runtime.machine import Emitted, Machine
 from actors.runtime.reducer import reducers_of
 from bus.connection import Connection
-from bus.errors import Unavailable
+from bus.errors import LogDamaged, Unavailable
 from bus.inspection import bounds_of
 from bus.log import START, Position, read_shard
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
@@ -199,17 +199,23 @@ class Cells:
 
         Raises:
             LogDamaged: something is missing, in either copy.
-            NotNow: Postgres went away meanwhile.
+            NotNow: Postgres went away meanwhile, or the log was trimmed.
             TimeoutError: NATS stopped answering.
         """
         self._reducers = await asyncio.to_thread(reducers_of, self._machines)
+        first = (await bounds_of(connection)).first
         checkpoint = await self._record.checkpoint(self._shard)
-        if checkpoint is None:
-            position = await self._take_trimmed(connection)
-            async for stored in read_shard(connection, self._shard, position, until):
-                for fact in stored.envelope.facts:
-                    self._fold(stored.sequence, fact)
-            return
+        try:
+            if checkpoint is None:
+                await self._take_whole(connection, first, until)
+            else:
+                await self._take_tail(connection, checkpoint, until)
+        except LogDamaged as damage:
+            if (await bounds_of(connection)).first == first:
+                raise
+            raise NotNow(f"the log was trimmed meanwhile: {damage}") from damage
+
+    async def _take_tail(self, connection: Connection, checkpoint: Checkpoint, until: int) -> None:
         self.kept, self._known = checkpoint.sequence, Known(checkpoint.known)
         tail = [
             (stored.sequence, fact)
@@ -223,19 +229,20 @@ class Cells:
         for sequence, fact in tail:
             self._fold(sequence, fact)
 
-    async def _take_trimmed(self, connection: Connection) -> Position:
-        """Fold from the record what the log does not hold any more; say where it begins."""
-        position, first = START, (await bounds_of(connection)).first
-        if first == 1:
-            return position
+    async def _take_whole(self, connection: Connection, first: int, until: int) -> None:
+        """Fold from the record what the log does not hold any more, and then the log."""
+        position = START
         try:
-            async for after, events in self._record.facts(self._shard, first - 1):
-                position = after
-                for event in events:
-                    self._fold(event.sequence, event.fact)
+            if first > 1:
+                async for after, events in self._record.facts(self._shard, first - 1):
+                    position = after
+                    for event in events:
+                        self._fold(event.sequence, event.fact)
         except (Unavailable, TimeoutError) as error:
             raise NotNow(f"the log begins at {first}, and what was before cannot be read: {error}") from error
-        return position
+        async for stored in read_shard(connection, self._shard, position, until):
+            for fact in stored.envelope.facts:
+                self._fold(stored.sequence, fact)
 
     @asynccontextmanager
     async def using(self, key: ThreadKey) -> AsyncIterator[Cell]:

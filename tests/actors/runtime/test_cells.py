@@ -244,6 +244,29 @@ async def test_an_owner_of_a_trimmed_log_waits_for_the_record(
     assert said(bench.model.calls[-1]) == ["hello", "more"]
 
 
+async def test_what_is_trimmed_while_an_owner_takes_the_shard_is_no_damage(
+    bench: Bench, recorder: Recorder, store: Store, record: Counting
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+        await answer_of(bench, run("c2", "more"))
+
+    async def trimmed_meanwhile(shard: int) -> Checkpoint | None:
+        del record.checkpoint  # type: ignore[method-assign]
+        found = await record.checkpoint(shard)
+        async with owning(bench.runtime("p3")) as other:
+            await checkpoint(other, recorder)
+        assert (await trim(bench.connection, store, 2**60)).envelopes > 2
+        return found
+
+    record.checkpoint = trimmed_meanwhile  # type: ignore[method-assign]
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c3") as watcher:
+        await send_command(bench.connection, run("c3", "and more"))
+        await until(watcher, ends)
+    assert said(bench.model.calls[-1]) == ["hello", "more", "and more"]
+
+
 async def test_a_long_thread_is_kept_as_a_snapshot_and_folds_on_from_it(
     bench: Bench, recorder: Recorder, store: Store
 ) -> None:
