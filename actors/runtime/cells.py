@@ -24,9 +24,10 @@ from actors.runtime.reducer import reducers_of
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
 from bus.inspection import bounds_of
-from bus.log import START, Position, read_shard
+from bus.log import START, Position, last_commit, read_shard
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
 from bus.store import StoredEvent
+from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
 
@@ -199,7 +200,7 @@ class Cells:
 
         Raises:
             LogDamaged: something is missing, in either copy.
-            NotNow: Postgres went away meanwhile, or the log was trimmed.
+            NotNow: Postgres went away meanwhile, or another owner took the shard, or the log was trimmed.
             TimeoutError: NATS stopped answering.
         """
         self._reducers = await asyncio.to_thread(reducers_of, self._machines)
@@ -216,6 +217,12 @@ class Cells:
             raise NotNow(f"the log was trimmed meanwhile: {damage}") from damage
 
     async def _take_tail(self, connection: Connection, checkpoint: Checkpoint, until: int) -> None:
+        if checkpoint.sequence >= until:
+            last = await last_commit(connection, self._shard)
+            if last is None or last.sequence < checkpoint.sequence:
+                problem = f"shard {self._shard} ends there, and has a checkpoint at {checkpoint.sequence}"
+                raise LogDamaged(EV, until, problem)
+            raise NotNow(f"another owner has taken it, and got to {last.sequence}")
         self.kept, self._known = checkpoint.sequence, Known(checkpoint.known)
         tail = [
             (stored.sequence, fact)

@@ -18,7 +18,7 @@ from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
-from bus.log import Position
+from bus.log import START, Position
 from bus.recorder import Recorder
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, drop_snapshots
 from bus.store import Store, StoredEvent
@@ -244,8 +244,9 @@ async def test_an_owner_of_a_trimmed_log_waits_for_the_record(
     assert said(bench.model.calls[-1]) == ["hello", "more"]
 
 
+@pytest.mark.parametrize("paused", [True, False])
 async def test_what_is_trimmed_while_an_owner_takes_the_shard_is_no_damage(
-    bench: Bench, recorder: Recorder, store: Store, record: Counting
+    bench: Bench, recorder: Recorder, store: Store, record: Counting, paused: bool
 ) -> None:
     async with owning(bench.runtime("p1")) as owner:
         await answer_of(bench, run("c1", "hello"))
@@ -258,13 +259,30 @@ async def test_what_is_trimmed_while_an_owner_takes_the_shard_is_no_damage(
         async with owning(bench.runtime("p3")) as other:
             await checkpoint(other, recorder)
         assert (await trim(bench.connection, store, 2**60)).envelopes > 2
-        return found
+        return await record.checkpoint(shard) if paused else found
 
     record.checkpoint = trimmed_meanwhile  # type: ignore[method-assign]
     async with owning(bench.runtime("p2")), hearing(bench, "run.c3") as watcher:
         await send_command(bench.connection, run("c3", "and more"))
         await until(watcher, ends)
     assert said(bench.model.calls[-1]) == ["hello", "more", "and more"]
+
+
+async def test_a_log_that_ends_before_its_checkpoint_is_not_built_upon(
+    bench: Bench, recorder: Recorder, record: Counting
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    await bench.connection.api(f"STREAM.DELETE.{EV}")
+    await ensure_streams(bench.connection, 1)
+
+    async def late(_shard: int) -> Position:
+        return START
+
+    record.head = late  # type: ignore[method-assign]
+    with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
+        await ShardOwner(bench.runtime("p2"), 0).run()
 
 
 async def test_a_long_thread_is_kept_as_a_snapshot_and_folds_on_from_it(
