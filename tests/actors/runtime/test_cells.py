@@ -338,6 +338,24 @@ async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
         assert owner.statistics()["threads"] == 1
 
 
+async def test_a_checkpoint_that_fails_for_whatever_reason_leaves_its_shard_alone(
+    bench: Bench, recorder: Recorder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def failing(*_: object) -> None:
+        failed.set()
+        raise ValueError("so odd")
+
+    monkeypatch.setattr(bench.record, "keep", failing)
+    monkeypatch.setattr("actors.runtime.shard.CHECKPOINT_S", 0.01)
+    async with owning(bench.runtime("p1")) as owner:
+        await recorder.drain()
+        await failed.wait()
+        await answer_of(bench, run("c1", "hello"))
+        assert owner.statistics()["checkpoint"] == 0
+
+
 async def test_a_thread_with_a_hole_in_the_record_is_damage(bench: Bench, recorder: Recorder, store: Store) -> None:
     async with owning(bench.runtime("p1")) as owner:
         await answer_of(bench, run("c1", "hello"))
