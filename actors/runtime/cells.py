@@ -30,6 +30,7 @@ from bus.store import StoredEvent
 from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
+from schemas.errors import BadShape
 
 log = logging.getLogger(__name__)
 
@@ -359,21 +360,34 @@ class Cells:
     async def _load(self, cells: Sequence[Cell], until: int | None = None) -> None:
         for first in range(0, len(cells), _AT_ONCE):
             some = cells[first : first + _AT_ONCE]
-            try:
-                found = await self._record.histories([cell.key for cell in some], KINDS, self._reducers, until)
-            except (Unavailable, TimeoutError) as error:
-                raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
+            found = await self._histories(some, self._reducers, until)
+            spoiled = [cell for cell in some if not self._thaw(cell, found[cell.key].snapshot)]
+            if spoiled:
+                found |= await self._histories(spoiled, dict.fromkeys(KINDS, ""), until)
             for cell in some:
-                self._restore(cell, found[cell.key])
+                for event in found[cell.key].events:
+                    self._evolve(cell, event.sequence, event.fact)
+                cell.loaded = True
 
-    def _restore(self, cell: Cell, history: History) -> None:
-        kept = history.snapshot
-        if kept is not None:
+    async def _histories(
+        self, cells: Sequence[Cell], reducers: Mapping[str, str], until: int | None
+    ) -> dict[ThreadKey, History]:
+        try:
+            return await self._record.histories([cell.key for cell in cells], KINDS, reducers, until)
+        except (Unavailable, TimeoutError) as error:
+            raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
+
+    def _thaw(self, cell: Cell, kept: Snapshot | None) -> bool:
+        """Begin with a snapshot where there is one; False if it cannot be read."""
+        if kept is None:
+            return True
+        try:
             cell.versions, cell.state = thawed(self._machines[cell.family], kept.state)
-            cell.sequence = kept.sequence
-        for event in history.events:
-            self._evolve(cell, event.sequence, event.fact)
-        cell.loaded = True
+        except BadShape as error:
+            log.warning("thread %r is folded from zero: its snapshot is damaged: %s", cell.thread, error)
+            return False
+        cell.sequence = kept.sequence
+        return True
 
 
 def _key(fact: Fact) -> ThreadKey:

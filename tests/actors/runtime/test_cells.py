@@ -338,6 +338,20 @@ async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
         assert owner.statistics()["threads"] == 1
 
 
+async def test_a_snapshot_that_cannot_be_read_is_passed_over(bench: Bench, recorder: Recorder, store: Store) -> None:
+    turns = SNAPSHOT_EACH // 6 + 1
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(turns):
+            await answer_of(bench, run(f"c{n}", "hello"))
+        await checkpoint(owner, recorder)
+        await store.rows("UPDATE snapshot SET state = 'nonsense'")
+        await answer_of(bench, run("more", "more"))
+    async with owning(bench.runtime("p2")):
+        await answer_of(bench, run("last", "last"))
+    assert len(said(bench.model.calls[-1])) == turns + 2
+    await bench.verified("t1")
+
+
 async def test_a_checkpoint_that_fails_for_whatever_reason_leaves_its_shard_alone(
     bench: Bench, recorder: Recorder, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
