@@ -140,7 +140,7 @@ class ShardWriter:
 
     @property
     def position(self) -> Position:
-        """The last acknowledged envelope: its sequence and hash, and this owner's term."""
+        """The last envelope that was acknowledged and told of: its sequence and hash, and this owner's term."""
         return self._position
 
     @property
@@ -214,8 +214,9 @@ class ShardWriter:
             stored = replace(envelope, facts=await self._slim(envelope.facts))
         data = codec.encode(stored)
         sequence = await self._send(envelope.commit, data)
-        self._position = Position(sequence, codec.digest(data), self._position.term)
         await self._announce(sequence, envelope)
+        # not before those who wait are about to hear of it: an owner takes all up to here for folded
+        self._position = Position(sequence, codec.digest(data), self._position.term)
         index = 0
         for waiting in group:
             if not waiting.done.done():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from bus.errors import Unavailable
 from bus.log import START, Position
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 _HEAD_S: Final = 2.0
 _READ_S: Final = 5.0
 
+T = TypeVar("T")
+
 
 class LateStore:
     """A store that is opened when something must be read back; an owner's `Record`."""
@@ -29,6 +31,7 @@ class LateStore:
         self._url = url
         self._store: Store | None = None
         self._opening = asyncio.Lock()
+        self._asking: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,8 +53,7 @@ class LateStore:
     async def head(self, shard: int) -> Position:
         """Say where a shard has got by the record; `START` where it has nothing, or Postgres cannot be asked now."""
         try:
-            async with asyncio.timeout(_HEAD_S):
-                sequence, digest = (await (await self._opened()).heads()).get(shard, START[:2])
+            sequence, digest = (await self._within(_HEAD_S, Store.heads)).get(shard, START[:2])
         except (Unavailable, TimeoutError) as error:
             log.warning("shard %s: the record cannot be asked now: %s", shard, error)
             return START
@@ -60,8 +62,7 @@ class LateStore:
     async def checkpoint(self, shard: int) -> Checkpoint | None:
         """Return the shard's checkpoint; None where there is none, or Postgres cannot be asked now."""
         try:
-            async with asyncio.timeout(_HEAD_S):
-                return await read_checkpoint(await self._opened(), shard)
+            return await self._within(_HEAD_S, lambda store: read_checkpoint(store, shard))
         except (Unavailable, TimeoutError) as error:
             log.warning("shard %s is read from its beginning: %s", shard, error)
             return None
@@ -79,8 +80,7 @@ class LateStore:
             Unavailable: Postgres cannot be reached.
             TimeoutError: it does not answer.
         """
-        async with asyncio.timeout(_READ_S):
-            return await histories(await self._opened(), keys, kinds, reducers, until)
+        return await self._within(_READ_S, lambda store: histories(store, keys, kinds, reducers, until))
 
     async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
         """Read a shard's beginning; as `bus.snapshots.recorded_facts`.
@@ -98,8 +98,35 @@ class LateStore:
             Unavailable: Postgres cannot be reached.
             TimeoutError: it does not answer.
         """
-        async with asyncio.timeout(_READ_S):
-            await keep(await self._opened(), shard, checkpoint, snapshots)
+        await self._within(_READ_S, lambda store: keep(store, shard, checkpoint, snapshots))
+
+    async def _within(self, seconds: float, ask: Callable[[Store], Awaitable[T]]) -> T:
+        """Ask something, and do without the answer after so many seconds.
+
+        A query that is cancelled ends when the server has heeded that. One that says nothing does not, so the query is
+        left to itself.
+
+        Raises:
+            TimeoutError: the answer did not come.
+            Unavailable: Postgres cannot be reached.
+        """
+
+        async def asking() -> T:
+            return await ask(await self._opened())
+
+        task = asyncio.create_task(asking(), name="record")
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(task)
+        finally:
+            task.cancel()
+
+    def _asked(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was raised to whoever still waited
 
     async def _opened(self) -> Store:
         async with self._opening:

@@ -22,13 +22,15 @@ from actors.runtime.known import Known
 from actors.runtime.machine import Emitted, Machine
 from actors.runtime.reducer import reducers_of
 from bus.connection import Connection
-from bus.errors import Unavailable
+from bus.errors import LogDamaged, Unavailable
 from bus.inspection import bounds_of
-from bus.log import START, Position, read_shard
+from bus.log import START, Position, last_commit, read_shard
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
 from bus.store import StoredEvent
+from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
+from schemas.errors import BadShape
 
 log = logging.getLogger(__name__)
 
@@ -199,17 +201,29 @@ class Cells:
 
         Raises:
             LogDamaged: something is missing, in either copy.
-            NotNow: Postgres went away meanwhile.
+            NotNow: Postgres went away meanwhile, or another owner took the shard, or the log was trimmed.
             TimeoutError: NATS stopped answering.
         """
         self._reducers = await asyncio.to_thread(reducers_of, self._machines)
+        first = (await bounds_of(connection)).first
         checkpoint = await self._record.checkpoint(self._shard)
-        if checkpoint is None:
-            position = await self._take_trimmed(connection)
-            async for stored in read_shard(connection, self._shard, position, until):
-                for fact in stored.envelope.facts:
-                    self._fold(stored.sequence, fact)
-            return
+        try:
+            if checkpoint is None:
+                await self._take_whole(connection, first, until)
+            else:
+                await self._take_tail(connection, checkpoint, until)
+        except LogDamaged as damage:
+            if (await bounds_of(connection)).first == first:
+                raise
+            raise NotNow(f"the log was trimmed meanwhile: {damage}") from damage
+
+    async def _take_tail(self, connection: Connection, checkpoint: Checkpoint, until: int) -> None:
+        if checkpoint.sequence >= until:
+            last = await last_commit(connection, self._shard)
+            if last is None or last.sequence < checkpoint.sequence:
+                problem = f"shard {self._shard} ends there, and has a checkpoint at {checkpoint.sequence}"
+                raise LogDamaged(EV, until, problem)
+            raise NotNow(f"another owner has taken it, and got to {last.sequence}")
         self.kept, self._known = checkpoint.sequence, Known(checkpoint.known)
         tail = [
             (stored.sequence, fact)
@@ -223,19 +237,20 @@ class Cells:
         for sequence, fact in tail:
             self._fold(sequence, fact)
 
-    async def _take_trimmed(self, connection: Connection) -> Position:
-        """Fold from the record what the log does not hold any more; say where it begins."""
-        position, first = START, (await bounds_of(connection)).first
-        if first == 1:
-            return position
+    async def _take_whole(self, connection: Connection, first: int, until: int) -> None:
+        """Fold from the record what the log does not hold any more, and then the log."""
+        position = START
         try:
-            async for after, events in self._record.facts(self._shard, first - 1):
-                position = after
-                for event in events:
-                    self._fold(event.sequence, event.fact)
+            if first > 1:
+                async for after, events in self._record.facts(self._shard, first - 1):
+                    position = after
+                    for event in events:
+                        self._fold(event.sequence, event.fact)
         except (Unavailable, TimeoutError) as error:
             raise NotNow(f"the log begins at {first}, and what was before cannot be read: {error}") from error
-        return position
+        async for stored in read_shard(connection, self._shard, position, until):
+            for fact in stored.envelope.facts:
+                self._fold(stored.sequence, fact)
 
     @asynccontextmanager
     async def using(self, key: ThreadKey) -> AsyncIterator[Cell]:
@@ -345,21 +360,34 @@ class Cells:
     async def _load(self, cells: Sequence[Cell], until: int | None = None) -> None:
         for first in range(0, len(cells), _AT_ONCE):
             some = cells[first : first + _AT_ONCE]
-            try:
-                found = await self._record.histories([cell.key for cell in some], KINDS, self._reducers, until)
-            except (Unavailable, TimeoutError) as error:
-                raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
+            found = await self._histories(some, self._reducers, until)
+            spoiled = [cell for cell in some if not self._thaw(cell, found[cell.key].snapshot)]
+            if spoiled:
+                found |= await self._histories(spoiled, dict.fromkeys(KINDS, ""), until)
             for cell in some:
-                self._restore(cell, found[cell.key])
+                for event in found[cell.key].events:
+                    self._evolve(cell, event.sequence, event.fact)
+                cell.loaded = True
 
-    def _restore(self, cell: Cell, history: History) -> None:
-        kept = history.snapshot
-        if kept is not None:
+    async def _histories(
+        self, cells: Sequence[Cell], reducers: Mapping[str, str], until: int | None
+    ) -> dict[ThreadKey, History]:
+        try:
+            return await self._record.histories([cell.key for cell in cells], KINDS, reducers, until)
+        except (Unavailable, TimeoutError) as error:
+            raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
+
+    def _thaw(self, cell: Cell, kept: Snapshot | None) -> bool:
+        """Begin with a snapshot where there is one; False if it cannot be read."""
+        if kept is None:
+            return True
+        try:
             cell.versions, cell.state = thawed(self._machines[cell.family], kept.state)
-            cell.sequence = kept.sequence
-        for event in history.events:
-            self._evolve(cell, event.sequence, event.fact)
-        cell.loaded = True
+        except BadShape as error:
+            log.warning("thread %r is folded from zero: its snapshot is damaged: %s", cell.thread, error)
+            return False
+        cell.sequence = kept.sequence
+        return True
 
 
 def _key(fact: Fact) -> ThreadKey:

@@ -23,7 +23,7 @@ from actors.runtime.performer import Performer, Site
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
+from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START
 from bus.snapshots import ThreadKey
@@ -205,8 +205,8 @@ class ShardOwner:
             await asyncio.sleep(CHECKPOINT_S)
             try:
                 await self.checkpoint()
-            except (Unavailable, TimeoutError) as error:
-                log.warning("shard %s: no checkpoint now: %s", self._shard, error)
+            except Exception as error:  # noqa: BLE001  whatever is wrong with a cache, its shard goes on
+                log.warning("shard %s: no checkpoint now: %r", self._shard, error)
 
     async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Decide on a command, commit, tell its sender, then acknowledge it."""

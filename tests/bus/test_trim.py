@@ -14,7 +14,7 @@ from bus.inspection import Damage, bounds_of, inspect, suspicion
 from bus.log import Position, last_commit, read_shard, read_stream
 from bus.recorder import Recorder
 from bus.repair import repair
-from bus.snapshots import Checkpoint, keep
+from bus.snapshots import Checkpoint, keep, recorded_facts
 from bus.store import Store
 from bus.streams import EV
 from bus.trim import trim
@@ -158,3 +158,28 @@ async def test_damage_of_what_exists_once_is_named_and_not_mended(
     assert found.damages == [Damage("record", 5, 5, "not what was recorded")]
     with pytest.raises(LogLost):
         await repair(connection, store, "mender", no_cut)
+
+
+async def test_the_record_of_a_shard_is_read_by_its_key(connection: Connection, store: Store) -> None:
+    await store.rows(
+        "INSERT INTO commit SELECT 1, n, n % 4, 1, 'w', 'c' || n, 'code', n, '', n::text "
+        "FROM generate_series(1, 4000) n"
+    )
+    await store.rows(
+        "INSERT INTO event SELECT 1, n, i, 'acme', 't' || n, 'run', 'r', i, 'x', 'c', n, '', NULL, "
+        "repeat('x', 900)::bytea FROM generate_series(1, 4000) n, generate_series(1, 5) i"
+    )
+    await store.rows("ANALYZE")
+    asked: list[tuple[str, tuple[object, ...]]] = []
+
+    class Watched:
+        async def rows(self, sql: str, *values: object) -> Any:
+            asked.append((sql, values))
+            return await store.rows(sql, *values)
+
+    pages = [page async for page in recorded_facts(Watched(), 1, 3000)]  # type: ignore[arg-type]
+    assert [event.sequence for _, events in pages for event in events][::5] == list(range(1, 3000, 4))
+    assert [position.sequence for position, _ in pages] == [397, 797, 1197, 1597, 1997, 2397, 2797, 2997]
+    for sql, values in asked:
+        plan = "\n".join(row[0] for row in await store.rows(f"EXPLAIN {sql}", *values))
+        assert "Seq Scan" not in plan, plan

@@ -18,7 +18,7 @@ from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
-from bus.log import Position
+from bus.log import START, Position
 from bus.recorder import Recorder
 from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, drop_snapshots
 from bus.store import Store, StoredEvent
@@ -26,6 +26,7 @@ from bus.streams import EV, ensure_streams
 from bus.trim import trim
 from infra.readback import LateStore
 from infra.snapshots import check_snapshots
+from schemas.envelope import Envelope
 from schemas.live import Committed, Outcome
 from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, until
 
@@ -243,6 +244,47 @@ async def test_an_owner_of_a_trimmed_log_waits_for_the_record(
     assert said(bench.model.calls[-1]) == ["hello", "more"]
 
 
+@pytest.mark.parametrize("paused", [True, False])
+async def test_what_is_trimmed_while_an_owner_takes_the_shard_is_no_damage(
+    bench: Bench, recorder: Recorder, store: Store, record: Counting, paused: bool
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+        await answer_of(bench, run("c2", "more"))
+
+    async def trimmed_meanwhile(shard: int) -> Checkpoint | None:
+        del record.checkpoint  # type: ignore[method-assign]
+        found = await record.checkpoint(shard)
+        async with owning(bench.runtime("p3")) as other:
+            await checkpoint(other, recorder)
+        assert (await trim(bench.connection, store, 2**60)).envelopes > 2
+        return await record.checkpoint(shard) if paused else found
+
+    record.checkpoint = trimmed_meanwhile  # type: ignore[method-assign]
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c3") as watcher:
+        await send_command(bench.connection, run("c3", "and more"))
+        await until(watcher, ends)
+    assert said(bench.model.calls[-1]) == ["hello", "more", "and more"]
+
+
+async def test_a_log_that_ends_before_its_checkpoint_is_not_built_upon(
+    bench: Bench, recorder: Recorder, record: Counting
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    await bench.connection.api(f"STREAM.DELETE.{EV}")
+    await ensure_streams(bench.connection, 1)
+
+    async def late(_shard: int) -> Position:
+        return START
+
+    record.head = late  # type: ignore[method-assign]
+    with pytest.RaisesGroup(LogDamaged, flatten_subgroups=True):
+        await ShardOwner(bench.runtime("p2"), 0).run()
+
+
 async def test_a_long_thread_is_kept_as_a_snapshot_and_folds_on_from_it(
     bench: Bench, recorder: Recorder, store: Store
 ) -> None:
@@ -296,6 +338,38 @@ async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
         assert owner.statistics()["threads"] == 1
 
 
+async def test_a_snapshot_that_cannot_be_read_is_passed_over(bench: Bench, recorder: Recorder, store: Store) -> None:
+    turns = SNAPSHOT_EACH // 6 + 1
+    async with owning(bench.runtime("p1")) as owner:
+        for n in range(turns):
+            await answer_of(bench, run(f"c{n}", "hello"))
+        await checkpoint(owner, recorder)
+        await store.rows("UPDATE snapshot SET state = 'nonsense'")
+        await answer_of(bench, run("more", "more"))
+    async with owning(bench.runtime("p2")):
+        await answer_of(bench, run("last", "last"))
+    assert len(said(bench.model.calls[-1])) == turns + 2
+    await bench.verified("t1")
+
+
+async def test_a_checkpoint_that_fails_for_whatever_reason_leaves_its_shard_alone(
+    bench: Bench, recorder: Recorder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = asyncio.Event()
+
+    async def failing(*_: object) -> None:
+        failed.set()
+        raise ValueError("so odd")
+
+    monkeypatch.setattr(bench.record, "keep", failing)
+    monkeypatch.setattr("actors.runtime.shard.CHECKPOINT_S", 0.01)
+    async with owning(bench.runtime("p1")) as owner:
+        await recorder.drain()
+        await failed.wait()
+        await answer_of(bench, run("c1", "hello"))
+        assert owner.statistics()["checkpoint"] == 0
+
+
 async def test_a_thread_with_a_hole_in_the_record_is_damage(bench: Bench, recorder: Recorder, store: Store) -> None:
     async with owning(bench.runtime("p1")) as owner:
         await answer_of(bench, run("c1", "hello"))
@@ -315,6 +389,29 @@ async def test_an_owner_that_was_replaced_makes_no_checkpoint(bench: Bench, reco
             await answer_of(bench, run("c1", "hello"))
         await checkpoint(stale, recorder)
         assert not await store.rows("SELECT * FROM checkpoint")
+
+
+async def test_a_commit_that_is_recorded_before_its_owner_has_folded_it_is_in_no_checkpoint(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    hold = bench.model.hold = asyncio.Event()
+    telling, told = asyncio.Event(), asyncio.Event()
+    async with owning(bench.runtime("p1")) as owner:
+        pen = owner._pen
+        assert pen is not None
+
+        async def slowly(_sequence: int, _envelope: Envelope) -> None:
+            telling.set()
+            await told.wait()
+
+        pen.on_commit = slowly
+        await send_command(bench.connection, run("c1"))
+        await telling.wait()
+        await checkpoint(owner, recorder)
+    hold.set()
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:
+        await until(watcher, ends)
+    await bench.verified("t1")
 
 
 KEYS = st.tuples(st.sampled_from(["agent", "generation"]), st.text(max_size=5), st.text(max_size=8))
