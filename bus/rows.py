@@ -121,7 +121,7 @@ class TraceRows:
         """Return what follows `cursor`."""
         records: list[Row] = []
         gaps: list[Row] = []
-        ranges: dict[tuple[str, str, str], tuple[int, int]] = {}
+        ranges: dict[tuple[str, str, str], tuple[int, int, int]] = {}
         expected = cursor.sequence + 1
         data = b""
         for item in items:
@@ -131,7 +131,7 @@ class TraceRows:
             data = item.data
             parts = item.subject.split(".")
             tenant = parts[1] if parts[0] == "trace" else ""
-            producer, n = _origin(parts, data, ranges)
+            producer, n = _origin(parts, item, ranges)
             records.append((cursor.incarnation, item.sequence, tenant, item.subject, producer, n, item.time, data))
         digest = codec.digest(data) if records else cursor.hash
         steps = [(request, engine, epoch, *bounds) for (request, engine, epoch), bounds in ranges.items()]
@@ -143,9 +143,10 @@ class TraceRows:
 
 
 def _origin(
-    parts: list[str], data: bytes, ranges: dict[tuple[str, str, str], tuple[int, int]]
+    parts: list[str], item: Item, ranges: dict[tuple[str, str, str], tuple[int, int, int]]
 ) -> tuple[str, int | None]:
-    """Return a trace message's (producer, n), and note which requests a plan serves."""
+    """Return a trace message's (producer, n), and note which requests a plan serves, and when."""
+    data = item.data
     try:
         if parts[0] == "trace":
             frame: Delta = codec.decode(data, Delta)
@@ -159,8 +160,8 @@ def _origin(
     epoch = _text(plan.epoch)
     for part in plan.slices:
         key = (_text(part.request), parts[1], epoch)
-        first, _ = ranges.get(key, (plan.n, plan.n))
-        ranges[key] = (first, plan.n)
+        first, *_ = ranges.get(key, (plan.n,))
+        ranges[key] = (first, plan.n, item.time)
     return epoch, plan.n
 
 

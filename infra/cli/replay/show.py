@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import sys
 
+from bus.retention import steps_gone_before
 from bus.steps import steps_of_request
 from bus.store import Store, StoredEvent
 from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads, Source, source
 from infra.cli.terminal import style_for
-from infra.cli.timeline import Line, StepLine, lines, step_lines, summary
+from infra.cli.timeline import ExpiredSteps, Line, StepLine, expired_steps, lines, step_lines, summary
 from infra.errors import NothingRecorded
 
 
@@ -47,7 +48,7 @@ async def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_line(line: Line | StepLine, options: argparse.Namespace) -> None:
+def _show_line(line: Line | StepLine | ExpiredSteps, options: argparse.Namespace) -> None:
     if options.json:
         say_json(line)
     else:
@@ -58,6 +59,9 @@ async def _show_steps(store: Store, line: Line, options: argparse.Namespace) -> 
     assert line.request is not None
     for step in step_lines(line.request, await steps_of_request(store, line.request)):
         _show_line(step, options)
+    gone = expired_steps(line, await steps_gone_before(store))
+    if gone is not None:
+        _show_line(gone, options)
 
 
 async def _find(threads: Source, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:
