@@ -10,6 +10,7 @@ seen      how long after its acknowledgement a commit is visible in Postgres, at
 fold      decode and evolve the events of threads with tool calls
 cold      a thread of 100 events read from Postgres in a log of many others
 verify    `replay verify` of threads, in this process
+project   the projections of such threads, made from the log's beginning
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.feed import Item
 from bus.log import read_shard, read_stream
+from bus.projections import PROJECTIONS
+from bus.projector import Projector
+from bus.rebuild import rebuild
 from bus.recorder import Recorder
 from bus.rows import EventRows
-from bus.store import COLUMNS, Cursor, Store
+from bus.store import COLUMNS, Batch, Cursor, Store
 from bus.streams import EV, ensure_streams
 from schemas import codec
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
@@ -276,12 +280,37 @@ def fold() -> float:
     return rounds * len(facts) / statistics.median(times)
 
 
-async def cold(store: Store, threads: int) -> dict[str, float]:
-    """Read one thread of 100 events among many."""
+async def hold(store: Store, threads: int) -> int:
+    """Fill Postgres with threads of 100 events; return the last one's sequence."""
     for first in range(0, threads, 200):
         batch = [line for n in range(first, min(first + 200, threads)) for line in rows(n, sequence=10_000_000 + n)]
         async with store.transaction() as client:
             await client.copy_records_to_table("event", records=batch, columns=COLUMNS["event"])
+    return 10_000_000 + threads
+
+
+async def project(store: Store, threads: int) -> dict[str, float]:
+    """Make every projection from the log's beginning; then time a look that finds nothing new."""
+    last = await hold(store, threads)
+    before = await store.claim(EV, "benchmark")
+    await store.advance(before, Batch(Cursor(EV, 1, last, ""), {}, {}), "benchmark")
+    began, cpu = time.perf_counter(), time.process_time()
+    await rebuild(store, list(PROJECTIONS))
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    (row,) = await store.rows("SELECT sum(events)::bigint AS events FROM threads")
+    assert row["events"] == threads * EVENTS, f"{row['events']} events are in the projections"
+    projector, looks = Projector(store), 200
+    cpu = time.process_time()
+    for _ in range(looks):
+        assert await projector.catch_up()
+    idle = (time.process_time() - cpu) / looks
+    events = threads * EVENTS
+    return {"project_events_s": events / took, "project_cpu_us": 1e6 * used / events, "project_look_cpu_ms": 1e3 * idle}
+
+
+async def cold(store: Store, threads: int) -> dict[str, float]:
+    """Read one thread of 100 events among many."""
+    await hold(store, threads)
     times = []
     for number in range(0, threads, max(1, threads // 50)):
         began = time.perf_counter()
@@ -342,10 +371,13 @@ async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
         found["fold_events_s"] = fold()
     if "verify" in parts:
         found["verify_decisions_s"] = verified()
+    if "project" in parts:
+        async with fresh() as (_, store, _):
+            found |= await project(store, sizes.threads)
     return found
 
 
-PARTS = ("append", "record", "cold", "fold", "verify")
+PARTS = ("append", "record", "cold", "fold", "verify", "project")
 
 
 def main() -> None:
