@@ -11,6 +11,7 @@ fold      decode and evolve the events of threads with tool calls
 cold      a thread of 100 events read from Postgres in a log of many others
 takeover  the folding of a shard with a long history by its next owner, all of it and from a checkpoint
 verify    `replay verify` of threads, in this process
+project   the projections of such threads, made from the log's beginning
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from actors.agent.loop import ConversationMachine
 from actors.runtime.context import SystemClock, SystemIds
 from actors.runtime.machine import Emitted
 from actors.runtime.replay import Recorded, verify
+from benchmarks.log_projections import hold, project
 from benchmarks.log_servers import fresh_servers
 from benchmarks.log_takeover import takeover
-from benchmarks.log_threads import DECISIONS, EVENTS, TURNS, rows, told
+from benchmarks.log_threads import DECISIONS, EVENTS, TURNS, told
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.feed import Item
@@ -280,10 +282,7 @@ def fold() -> float:
 
 async def cold(store: Store, threads: int) -> dict[str, float]:
     """Read one thread of 100 events among many."""
-    for first in range(0, threads, 200):
-        batch = [line for n in range(first, min(first + 200, threads)) for line in rows(n, sequence=10_000_000 + n)]
-        async with store.transaction() as client:
-            await client.copy_records_to_table("event", records=batch, columns=COLUMNS["event"])
+    await hold(store, threads)
     times = []
     for number in range(0, threads, max(1, threads // 50)):
         began = time.perf_counter()
@@ -347,10 +346,13 @@ async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
         found["fold_events_s"] = fold()
     if "verify" in parts:
         found["verify_decisions_s"] = verified()
+    if "project" in parts:
+        async with fresh() as (_, store, _):
+            found |= await project(store, sizes.threads)
     return found
 
 
-PARTS = ("append", "record", "cold", "takeover", "fold", "verify")
+PARTS = ("append", "record", "cold", "takeover", "fold", "verify", "project")
 
 
 def main() -> None:

@@ -81,6 +81,10 @@ async def rewrite(store: Store, incarnation: int, sequence: int, tables: Mapping
         for table in ("event", "commit"):  # both names are ours
             await connection.execute(f"DELETE FROM {table} WHERE incarnation = $1 AND seq = $2", incarnation, sequence)
             await connection.copy_records_to_table(table, records=tables[table], columns=COLUMNS[table])
+        # projections may have been made of what was there before, or without it: they are to be made again, and one
+        # that is being made is not to be finished
+        await connection.execute("UPDATE projection SET code = ''")
+        await connection.execute(_BREAK_OFF)
 
 
 def _place(row: asyncpg.Record) -> tuple[int, int]:
@@ -114,6 +118,12 @@ def _payload(data: bytes, blob: str | None) -> msgspec.Raw:
     # of what is there now: a payload that was altered makes another envelope
     return codec.reference_payload(BlobReference(hash=content_hash(data), size=len(data)))
 
+
+_BREAK_OFF = """
+DELETE FROM cursor WHERE name LIKE 'projection.%' AND name NOT IN (
+    SELECT 'projection.' || name || '.' || build FROM projection
+)
+"""
 
 _COMMITS = """
 SELECT incarnation, seq, shard, term, writer, commit_id, code, time, previous, hash, raw FROM commit

@@ -22,8 +22,9 @@ from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import LogDamaged, Refused, Unavailable
 from bus.feed import Feed, FeedLost, Item
+from bus.partitions import EXPIRING, Partitions, oldest_sequence
 from bus.rows import EventRows, TraceRows, parts, with_blobs
-from bus.store import Batch, Cursor, Store
+from bus.store import COLUMNS, Batch, Cursor, Store
 from bus.streams import EV, TRACE
 from schemas import codec
 
@@ -139,6 +140,7 @@ class Copy:
         self._process = process
         self._cursor = Cursor(stream, 1, 0, "")
         self._blobs = Blobs(connection)
+        self._partitions = Partitions(store)
         self._feed: Feed | None = None
         self._rows: Rows | None = None
         self._checked = False
@@ -259,20 +261,34 @@ class Copy:
     async def _last_common(self, first: int, last: int) -> int:
         """Return the last sequence at which the stream holds what we recorded; its messages after it are others."""
         low, high = first - 1, last
+        oldest = await oldest_sequence(self._store)
+        if first <= oldest <= last and await self._same(oldest):
+            low = oldest  # and what has expired before it was the same, too
         while low < high:
             middle = (low + high + 1) // 2
-            there = await self._held(middle)
-            ours = await self._store.trace_message(middle)
-            if there == ours:
+            if await self._same(middle):
                 low = middle
             else:
                 high = middle - 1
         return low
 
+    async def _same(self, sequence: int) -> bool:
+        return await self._held(sequence) == await self._store.trace_message(sequence)
+
     async def _advance(self, batch: Batch) -> None:
         """Record a batch; done when it is in Postgres."""
-        await self._persist(lambda: self._store.advance(self._cursor, batch, self._process))
+        await self._persist(lambda: self._write(batch))
         await self._move(batch.cursor)
+
+    async def _write(self, batch: Batch) -> None:
+        try:
+            for table in EXPIRING:
+                rows = batch.tables.get(table, ())
+                await self._partitions.make_for(table, rows, COLUMNS[table].index("time"))
+            await self._store.advance(self._cursor, batch, self._process)
+        except Unavailable:
+            self._partitions.forget()
+            raise
 
     async def _move(self, cursor: Cursor) -> None:
         async with self._moved:

@@ -136,7 +136,7 @@ class TraceRows:
         """Return what follows `cursor`."""
         records: list[Row] = []
         gaps: list[Row] = []
-        ranges: dict[tuple[str, str, str], tuple[int, int]] = {}
+        ranges: dict[tuple[str, str, str], tuple[int, int, int]] = {}
         self._holes = []
         expected = cursor.sequence + 1
         data = b""
@@ -147,7 +147,7 @@ class TraceRows:
             data = item.data
             parts = item.subject.split(".")
             tenant = parts[1] if parts[0] == "trace" else ""
-            producer, n = _origin(parts, data, ranges)
+            producer, n = _origin(parts, item, ranges)
             if parts[-1] == "plan" and n is not None:
                 self._follow(item.subject, producer, n)
             records.append((cursor.incarnation, item.sequence, tenant, item.subject, producer, n, item.time, data))
@@ -170,9 +170,10 @@ class TraceRows:
 
 
 def _origin(
-    parts: list[str], data: bytes, ranges: dict[tuple[str, str, str], tuple[int, int]]
+    parts: list[str], item: Item, ranges: dict[tuple[str, str, str], tuple[int, int, int]]
 ) -> tuple[str, int | None]:
-    """Return a trace message's (producer, n), and note which requests a plan serves."""
+    """Return a trace message's (producer, n), and note which requests a plan serves, and when."""
+    data = item.data
     try:
         if parts[0] == "trace":
             frame: Traced = codec.decode(data, Traced)
@@ -188,8 +189,8 @@ def _origin(
     epoch = _text(plan.epoch)
     for part in plan.slices:
         key = (_text(part.request), parts[1], epoch)
-        first, _ = ranges.get(key, (plan.n, plan.n))
-        ranges[key] = (first, plan.n)
+        first, *_ = ranges.get(key, (plan.n,))
+        ranges[key] = (first, plan.n, item.time)
     return epoch, plan.n
 
 

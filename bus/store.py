@@ -99,7 +99,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "traceparent", "key_id", "payload", "blob",
     ),
     "record": ("incarnation", "seq", "tenant", "subject", "producer", "n", "time", "payload"),
-    "step_request": ("request", "engine", "epoch", "first", "last"),
+    "step_request": ("request", "engine", "epoch", "first", "last", "time"),
     "gap": ("stream", "incarnation", "first", "last"),
 }  # fmt: skip
 
@@ -218,7 +218,7 @@ class Store:
         Raises:
             RecorderFenced: the cursor is another writer's.
             LogDamaged: the log holds an entity's version or a commit twice.
-            Unavailable: Postgres cannot be reached.
+            Unavailable: Postgres cannot be reached, or a row's partition is not there any more.
         """
         try:
             async with self.transaction() as connection:
@@ -226,6 +226,8 @@ class Store:
                     await _add(connection, batch)
         except asyncpg.UniqueViolationError as error:
             raise LogDamaged(batch.cursor.name, batch.cursor.sequence, f"{error} ({error.detail})") from error
+        except asyncpg.CheckViolationError as error:
+            raise Unavailable(f"a partition of Postgres was dropped: {error}") from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

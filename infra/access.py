@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +15,16 @@ from bus.connection import Connection
 from bus.errors import Unavailable
 from bus.recorder import Recorder
 from bus.store import Store
+from bus.streams import EV
 from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning, ServerUnfit
 from infra.services.data_directory import DataDirectory, Runtime, made_shards
 from infra.services.embedded import embedded
 from infra.services.outside import check_outside, prepare_streams, remembered_outside
 
 _ASK_S = 1.0
+_RECORD_S = 5.0
+"""How long the recorder of a stack that runs may take."""
+_LOOK_S = 0.02
 
 
 def runtime_of(data: str) -> Runtime:
@@ -120,6 +125,35 @@ def _live_runtime(path: Path) -> Runtime | None:
     except AlreadyRunning:
         return directory.read_runtime()
     return None
+
+
+@asynccontextmanager
+async def current_record(data: str) -> AsyncIterator[tuple[Store, int]]:
+    """Open the record of a data directory once it holds what the log held when this was called.
+
+    Gives with it how many envelopes are yet to be recorded: 0, unless the stack's recorder is away for long.
+
+    Raises:
+        NoDataDirectory: there is none.
+        InfraError: the servers cannot be started.
+        BusError: a server cannot be reached.
+    """
+    runs = await asyncio.to_thread(lambda: _live_runtime(_existing(data))) is not None
+    async with log_servers(data) as (connection, store):
+        if not runs:
+            await catch_up(connection, store)
+        yield store, await _behind(connection, store)
+
+
+async def _behind(connection: Connection, store: Store) -> int:
+    last = int((await connection.api(f"STREAM.INFO.{EV}"))["state"]["last_seq"])
+    end = time.monotonic() + _RECORD_S
+    while True:
+        cursor = await store.cursor(EV)
+        behind = last - (cursor.sequence if cursor is not None else 0)
+        if behind <= 0 or time.monotonic() > end:
+            return max(0, behind)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def catch_up(connection: Connection, store: Store) -> None:

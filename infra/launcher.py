@@ -30,6 +30,7 @@ from bus.errors import BusError
 from bus.service import Numbers, serve_status
 from bus.store import Store
 from infra.agents import load_agents
+from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
@@ -70,6 +71,8 @@ class Stack:
     """Of our own nats-server and its disk."""
     mended: list[str]
     """What was mended of the log on the way; empty if it was whole."""
+    books: Books
+    """What is kept of the log beside it."""
 
     def trouble(self) -> str:
         """Say why nothing can be taken now; empty while all is well."""
@@ -144,7 +147,8 @@ async def running(
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             watch = exits.enter_context(_watching(directory, servers, connection, notice))
-            stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch, mended)
+            books = exits.enter_context(bookkeeping(store, settings.keep_steps))
+            stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch, mended, books)
             await _tell_who_asks(stack)
             await _wait_until_whole(stack, stage, tell)
             await exits.enter_async_context(_bridge(stack, listening))
@@ -197,7 +201,8 @@ async def _tell_who_asks(stack: Stack) -> None:
 
     def statistics() -> Numbers:
         children = {child.name: child.restarts for child in stack.supervisor.statistics()}
-        return {"restarts": children, "free_mb": None if stack.watch is None else stack.watch.free_mb}
+        free = None if stack.watch is None else stack.watch.free_mb
+        return {"restarts": children, "free_mb": free, **stack.books.statistics()}
 
     version = importlib.metadata.version("ostinato")
     subject = subjects.status(_HOST)

@@ -12,6 +12,11 @@ def rfc3339(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def microseconds(text: str) -> int:
+    """Read what `rfc3339` wrote."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
 def utc(microseconds: int) -> datetime:
     """Return the aware UTC datetime."""
     return _EPOCH + timedelta(microseconds=microseconds)

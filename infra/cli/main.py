@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from infra.cli.log_verbs import add_log_verbs
+
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
 
@@ -110,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
     _abort(_told(commands, "abort", "end a run, whatever it is doing"))
     _replay(_told(commands, "replay", "read, verify and compare what happened"))
-    _log(_told(commands, "log", "see that the log is whole, and mend it"))
+    log = _told(commands, "log", "see that the log is whole, mend it, and what is kept of it")
+    add_log_verbs(log, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
@@ -315,16 +318,6 @@ def _dead(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--all", action="store_true", help="every one")
     for name, verb in (("ls", ls), ("show", show), ("edit", edit), ("redrive", redrive), ("drop", drop)):
         verb.set_defaults(module="infra.cli.dead", verb=name)
-        verb.add_argument("--json", action="store_true", help="one JSON object a line")
-        _data(verb)
-
-
-def _log(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    verify = _told(verbs, "verify", "see that both copies, in JetStream and in Postgres, are whole and the same")
-    repair = _told(verbs, "repair", "mend each copy from the other (stop the stack first)")
-    for name, verb in (("verify", verify), ("repair", repair)):
-        verb.set_defaults(module="infra.cli.log", verb=name)
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
 

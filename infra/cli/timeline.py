@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,7 +40,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.steps import StepPlan, StepResult
-from schemas.times import rfc3339
+from schemas.times import microseconds, rfc3339
 
 WIDTH = 100
 PROBLEMS = frozenset({"command.refused", "model.failed", "run.failed", "tool.failed", "tool.indeterminate"})
@@ -266,6 +266,34 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
         state=events[-1].fact.type if events else "",
         said=said,
     )
+
+
+class ExpiredSteps(msgspec.Struct, frozen=True):
+    """Says that steps of a model call are not kept any more."""
+
+    expired: Literal["all", "some"]
+    """Of the call's steps."""
+    before: str
+    """Steps from before this time are gone."""
+
+    def text(self, style: Style = PLAIN) -> str:
+        """Write it for a terminal."""
+        which = "its steps" if self.expired == "all" else "some of its steps"
+        return f"{'':13}{style.aside(f'{which} have expired: those before {self.before[:10]} are not kept')}"
+
+
+def expired_steps(returned: Line, gone_before: int) -> ExpiredSteps | None:
+    """Say whether steps of a call have expired; None if all are kept.
+
+    Args:
+        returned: the line of its `model.returned`.
+        gone_before: steps from before this time are gone, microseconds since the Unix epoch.
+    """
+    began = microseconds(returned.time) - round((returned.latency_s or 0.0) * 1e6)
+    if began >= gone_before:
+        return None
+    which: Literal["all", "some"] = "all" if microseconds(returned.time) < gone_before else "some"
+    return ExpiredSteps(which, rfc3339(gone_before))
 
 
 class StepLine(msgspec.Struct, frozen=True):

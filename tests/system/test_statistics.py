@@ -47,3 +47,7 @@ def test_every_process_says_how_full_its_queues_are(stack: UpProcess) -> None:
     assert numbers["worker-0"]["steps"] > 0
     assert numbers["recorder-0"]["EV"]["recorded"] > 0
     assert numbers["host"]["restarts"]["worker-0"] >= 0
+    projections = numbers["host"]["projections"]
+    assert projections.pop("problem") == ""
+    assert set(projections) == {"threads", "runs", "usage"}
+    assert all({"sequence", "incarnation", "behind"} == place.keys() for place in projections.values())

@@ -6,12 +6,23 @@ import argparse
 import asyncio
 import sys
 
+from bus.retention import steps_gone_before
 from bus.steps import frames_of_call, holes_of_request, steps_of_request
 from bus.store import Store, StoredEvent
 from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads, Source, source
 from infra.cli.terminal import style_for
-from infra.cli.timeline import GapLine, Line, StepLine, gap_lines, lines, step_lines, summary
+from infra.cli.timeline import (
+    ExpiredSteps,
+    GapLine,
+    Line,
+    StepLine,
+    expired_steps,
+    gap_lines,
+    lines,
+    step_lines,
+    summary,
+)
 from infra.errors import NothingRecorded
 from schemas import codec
 from schemas.runs import ModelReturned
@@ -50,7 +61,7 @@ async def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_line(line: Line | StepLine | GapLine, options: argparse.Namespace) -> None:
+def _show_line(line: Line | StepLine | GapLine | ExpiredSteps, options: argparse.Namespace) -> None:
     if options.json:
         say_json(line)
     else:
@@ -63,11 +74,15 @@ async def _show_steps(store: Store, line: Line, event: StoredEvent, options: arg
     steps = step_lines(line.request, await steps_of_request(store, line.request))
     for step in steps:
         _show_line(step, options)
+    gone = expired_steps(line, await steps_gone_before(store))
+    if gone is not None:
+        _show_line(gone, options)
+        return
     answer = codec.event_of(event.fact)
     assert isinstance(answer, ModelReturned)
     frames = await frames_of_call(store, event.fact.tenant, event.fact.kind, event.fact.entity, answer.effect)
     if not steps and not frames.deltas and not frames.shed:
-        return  # all of it is older than the trace is kept
+        return  # nothing of it was recorded yet
     for gap in gap_lines(answer.text, await holes_of_request(store, line.request), frames):
         _show_line(gap, options)
 

@@ -1,0 +1,365 @@
+"""What a thread's events mean for the books that are kept of it: a fold, pure, one event at a time.
+
+Of a thread only what is under way is kept between two events (`Place`), so that a thread at rest costs nothing. Each
+event gives what changes in the rows of its thread, of its run and of the day's usage.
+
+A fork begins with its origin's history. That is counted where it happened: until `thread.forked` only the thread's
+events and messages are counted, which it does hold. A run that ended in the origin has no row here; one that goes on
+has a row of its own, which counts what happens from there on.
+
+An event that this code cannot read or follow stops its thread: the thread's row and those of its open runs say so,
+and everything after it is counted as unread. A sealed event stops it only where its payload is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from bus.store import StoredEvent
+from schemas import codec
+from schemas.commands import Fork, Generate
+from schemas.errors import SchemaError
+from schemas.messages import Usage
+from schemas.runs import (
+    CommandAccepted,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    Profile,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ThreadForked,
+)
+
+_DAY = 86_400_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
+_LAST_DAY = date.max.toordinal() - _EPOCH
+_LONGEST = 200
+"""Characters of a name that are kept: an index cannot hold a long one."""
+_MOST = 1 << 40
+"""Tokens that one call cannot have used."""
+_BROKEN_OFF = frozenset({"abort", "error", "timeout"})
+
+Delta = Mapping[str, Any]
+"""Column to what an event says of it: what is to be added to a count, or the value from here on."""
+
+
+class UsageKey(NamedTuple):
+    """Whose usage, and when."""
+
+    agent: str
+    """Empty for a bare generation."""
+    model: str
+    day: date
+    """UTC, of the event."""
+
+
+class Change(NamedTuple):
+    """What one event changes."""
+
+    thread: Delta
+    runs: tuple[tuple[str, Delta], ...] = ()
+    """By the run's id."""
+    usage: tuple[tuple[UsageKey, Delta], ...] = ()
+
+
+class OpenRun(msgspec.Struct, frozen=True, array_like=True):
+    """A run, or bare generation, that is not over."""
+
+    agent: str
+    model: str
+    asked: int
+    """When, microseconds since the Unix epoch."""
+    status: str
+    """`queued`, `running` or `waiting`."""
+    waits: int = 0
+    """Tool calls that wait for approval."""
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """What must be known of a thread to follow its next event."""
+
+    runs: dict[str, OpenRun] = {}
+    forking: bool = False
+    """Whether its events are still those of the thread that it was forked from."""
+    stopped: str = ""
+    """Why its events are not followed any more; empty while they are."""
+
+
+AT_REST = Place()
+
+
+_NOTHING = Change({})
+
+
+class _Lost(Exception):
+    """An event that does not follow from those before it."""
+
+
+def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    """Follow a thread's next event; never fails."""
+    if place.stopped:
+        return place, _unread(stored)
+    try:
+        after, change = _read(place, stored)
+    except (SchemaError, _Lost) as error:
+        reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
+        told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
+        unread = _unread(stored)
+        stopped = {**unread.thread, "status": "stopped", "stopped": _text(reason)}
+        return Place(stopped=_text(reason)), Change(stopped, told, unread.usage)
+    kind = "generation" if stored.fact.kind == "generation" else "agent"
+    plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    if after is not place:
+        plain["status"] = _status(after)
+    if change is _NOTHING:
+        return after, Change(plain)
+    return after, Change({**plain, **change.thread}, change.runs, change.usage)
+
+
+def _unread(stored: StoredEvent) -> Change:
+    """Count an event that was not followed."""
+    kind = "generation" if stored.fact.kind == "generation" else "agent"
+    plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    return Change(plain, usage=((UsageKey("", "", _day(stored.time)), {"unread": 1}),))
+
+
+def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    type_ = stored.fact.type
+    if type_ in _WITHOUT_EFFECT:
+        return place, _NOTHING
+    whole = _WHOLE.get(type_)
+    if whole is not None:
+        if stored.fact.key is not None:
+            raise _Lost(f"it is sealed with key {stored.fact.key!r}")
+        return whole(place, stored, codec.event_of(stored.fact))
+    by_type = _BY_TYPE.get(type_)
+    if by_type is None:
+        raise _Lost("this code does not know it: written by newer code?")
+    return by_type(place, stored)
+
+
+def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:
+    match event.command.data:
+        case Fork(origin=origin):
+            return replace(place, forking=True), Change({"origin": _text(origin)})
+        case Generate(model=model):
+            run = OpenRun("", _text(model), stored.time, "running")
+            return _began(place, stored, run, {"kind": "generation", "asked": stored.time})
+        case _:
+            return place, _NOTHING
+
+
+def _refused(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return place, Change({"refused": 1})
+
+
+def _said(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return place, Change({"messages": 1})
+
+
+def _queued(place: Place, stored: StoredEvent, event: RunQueued) -> tuple[Place, Change]:
+    run = _run(event.profile, stored.time, "queued")
+    told = {**_named(run), "kind": "agent", "status": "queued", "asked": stored.time}
+    return _with(place, stored, run), _told(place, stored, told)
+
+
+def _started(place: Place, stored: StoredEvent, event: RunStarted) -> tuple[Place, Change]:
+    queued = place.runs.get(stored.fact.entity)
+    run = _run(event.profile, queued.asked if queued is not None else stored.time, "running")
+    return _began(place, stored, run, {"kind": "agent", "asked": run.asked})
+
+
+def _began(place: Place, stored: StoredEvent, run: OpenRun, more: Delta) -> tuple[Place, Change]:
+    told = {**_named(run), "status": "running", "started": stored.time, **more}
+    change = _told(place, stored, told, (_key(run, stored), {"runs": 1}))
+    named = {"agent": run.agent} if run.agent else {}
+    return _with(place, stored, run), change._replace(thread=named if place.forking else {**named, "runs": 1})
+
+
+def _called_model(place: Place, stored: StoredEvent, event: ModelCalled) -> tuple[Place, Change]:
+    run = replace(_open(place, stored), model=_text(event.model), status="running", waits=0)
+    told = {"model": run.model, "status": "running", "model_calls": 1}
+    return _with(place, stored, run), _told(place, stored, told, (_key(run, stored), {"model_calls": 1}))
+
+
+def _model_returned(place: Place, stored: StoredEvent, event: ModelReturned) -> tuple[Place, Change]:
+    run = _open(place, stored)
+    used = _used(event.usage)
+    if stored.fact.kind != "generation":
+        return place, _told(place, stored, used, (_key(run, stored), used))
+    if event.finish_reason in _BROKEN_OFF:
+        return _ended(place, stored, "failed", event.finish_reason, used)
+    return _ended(place, stored, "finished", event.finish_reason, used)
+
+
+def _model_failed(place: Place, stored: StoredEvent, event: ModelFailed) -> tuple[Place, Change]:
+    _open(place, stored)
+    if stored.fact.kind != "generation":
+        return place, _NOTHING  # the run's own end follows
+    return _ended(place, stored, "failed", event.problem.kind)
+
+
+def _run_finished(place: Place, stored: StoredEvent, event: RunFinished) -> tuple[Place, Change]:
+    return _ended(place, stored, "finished", event.finish_reason)
+
+
+def _run_failed(place: Place, stored: StoredEvent, event: RunFailed) -> tuple[Place, Change]:
+    return _ended(place, stored, "failed", event.problem.kind)
+
+
+def _ended(
+    place: Place, stored: StoredEvent, status: str, reason: str, used: Mapping[str, int] | None = None
+) -> tuple[Place, Change]:
+    run = _open(place, stored)
+    after = replace(place, runs={name: other for name, other in place.runs.items() if name != stored.fact.entity})
+    told = {"status": status, "reason": _text(reason), "finished": stored.time, **(used or {})}
+    counted = {**(used or {}), **({"failed": 1} if status == "failed" else {})}
+    return after, _told(place, stored, told, (_key(run, stored), counted))
+
+
+def _called_tool(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    run = _open(place, stored)
+    return place, _told(place, stored, {"tool_calls": 1}, (_key(run, stored), {"tool_calls": 1}))
+
+
+def _asked_approval(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return _waiting(place, stored, 1)
+
+
+def _settled(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return _waiting(place, stored, -1)
+
+
+def _waiting(place: Place, stored: StoredEvent, more: int) -> tuple[Place, Change]:
+    run = _open(place, stored)
+    waits = max(0, run.waits + more)
+    run = replace(run, waits=waits, status="waiting" if waits else "running")
+    return _with(place, stored, run), _told(place, stored, {"status": run.status})
+
+
+def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Place, Change]:
+    """Leave the origin: the runs that are open there go on here, each with a row of its own."""
+    runs = dict(place.runs)
+    if event.profile is not None and event.run in runs:
+        runs[event.run] = replace(runs[event.run], agent=_text(event.profile.agent), model=_text(event.profile.model))
+    told, counted = [], []
+    for name, run in runs.items():
+        runs[name] = replace(run, asked=stored.time)
+        row = {**_named(run), "kind": "agent", "status": run.status, "asked": stored.time, "forked": True}
+        if run.status != "queued":
+            row["started"] = stored.time
+            counted.append((_key(run, stored), {"runs": 1}))
+        told.append((name, row))
+    after = Place(runs=runs)
+    return after, Change({"runs": len(counted), "origin": _text(event.origin)}, tuple(told), tuple(counted))
+
+
+def _open(place: Place, stored: StoredEvent) -> OpenRun:
+    run = place.runs.get(stored.fact.entity)
+    if run is None:
+        raise _Lost(f"{stored.fact.kind} {stored.fact.entity!r} is not under way")
+    return run
+
+
+def _with(place: Place, stored: StoredEvent, run: OpenRun) -> Place:
+    return replace(place, runs={**place.runs, stored.fact.entity: run})
+
+
+def _told(place: Place, stored: StoredEvent, run: Delta, *usage: tuple[UsageKey, Delta]) -> Change:
+    """Change the event's own run, unless it happened elsewhere."""
+    if place.forking:
+        return _NOTHING
+    return Change({}, ((stored.fact.entity, run),), usage)
+
+
+def _run(profile: Profile, asked: int, status: str) -> OpenRun:
+    return OpenRun(_text(profile.agent), _text(profile.model), asked, status)
+
+
+def _named(run: OpenRun) -> dict[str, Any]:
+    return {"agent": run.agent, "model": run.model}
+
+
+def _key(run: OpenRun, stored: StoredEvent) -> UsageKey:
+    return UsageKey(run.agent, run.model, _day(stored.time))
+
+
+def _used(usage: Usage) -> dict[str, int]:
+    used = msgspec.structs.asdict(usage)
+    if not all(0 <= count < _MOST for count in used.values()):
+        raise _Lost(f"no call uses {used}")
+    return used
+
+
+def _status(place: Place) -> str:
+    if not place.runs:
+        return "idle"
+    found = {run.status for run in place.runs.values()}
+    return next(status for status in ("waiting", "running", "queued") if status in found)
+
+
+def _text(value: str) -> str:
+    """Return what Postgres can hold and index."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST]
+
+
+def _day(time: int) -> date:
+    return _date(time // _DAY)
+
+
+@lru_cache(maxsize=64)
+def _date(days: int) -> date:
+    return date.fromordinal(_EPOCH + min(max(0, days), _LAST_DAY))
+
+
+_Whole = Callable[[Place, StoredEvent, Any], tuple[Place, Change]]
+
+_WHOLE: Mapping[str, _Whole] = {
+    "command.accepted": _accepted,
+    "run.queued": _queued,
+    "run.started": _started,
+    "model.called": _called_model,
+    "model.returned": _model_returned,
+    "model.failed": _model_failed,
+    "run.finished": _run_finished,
+    "run.failed": _run_failed,
+    "thread.forked": _forked,
+}
+"""Events that are read whole."""
+
+_BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
+    "command.refused": _refused,
+    "message.added": _said,
+    "approval.requested": _asked_approval,
+    "approval.given": _settled,
+    "approval.denied": _settled,
+    "tool.called": _called_tool,
+}
+"""Events of which the type says enough."""
+
+_WITHOUT_EFFECT = frozenset({
+    "deadline.passed",
+    "memory.written",
+    "ownership.taken",
+    "retry.due",
+    "retry.scheduled",
+    "tool.failed",
+    "tool.indeterminate",
+    "tool.resumed",
+    "tool.returned",
+})  # fmt: skip
+"""Events that change no row but their thread's count and time."""
+
+FOLLOWED = frozenset({*_WHOLE, *_BY_TYPE, *_WITHOUT_EFFECT})
+"""Every type that is known here; a test sees that it is every type there is."""
+WHOLE = tuple(sorted(_WHOLE))
+"""The types whose payload is needed."""

@@ -1,0 +1,72 @@
+"""The verbs of `ostinato log`, as the command line takes them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+_MOST_DAYS = 36_500
+
+Told = Callable[..., argparse.ArgumentParser]
+"""Adds a verb that says what it does."""
+
+
+def add_log_verbs(
+    parser: argparse.ArgumentParser,
+    told: Told,
+    data: Callable[[argparse.ArgumentParser], None],
+    positive: Callable[[str], int],
+) -> None:
+    """Add them, with what every command has: `told` adds a verb, `data` its data directory, `positive` reads a number.
+
+    It comes as arguments, as the module that has it imports this one.
+    """
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verify = told(verbs, "verify", "see that both copies, in JetStream and in Postgres, are whole and the same")
+    repair = told(verbs, "repair", "mend each copy from the other (stop the stack first)")
+    threads = told(verbs, "threads", "list threads and how they stand, latest first")
+    runs = told(verbs, "runs", "list runs, how each ended and what it used, latest first")
+    runs.add_argument("--thread", default=None, help="those of one thread (default: all)")
+    usage = told(verbs, "usage", "say what each agent used of each model, by day")
+    usage.add_argument(
+        "--days", type=_days_of(positive), default=30, metavar="COUNT", help="so many, today too (default: %(default)s)"
+    )
+    rebuild = told(verbs, "rebuild", "make projections of the log again; who reads them sees the old ones meanwhile")
+    rebuild.add_argument("projection", choices=("threads", "runs", "usage", "all"), help="which")
+    retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
+    retain.add_argument(
+        "--steps", type=_span_of(positive), required=True, metavar="DAYS", help="how long to keep them, such as 7d"
+    )
+    retain.add_argument("--dry-run", action="store_true", help="only say what would go")
+    for verb in (threads, runs):
+        verb.add_argument(
+            "--limit", type=positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
+        )
+    for verb in (threads, runs, usage):
+        verb.add_argument("--tenant", default=None, help="whose (default: everybody's)")
+    modules = {verify: "log", repair: "log", retain: "retain"}
+    for verb in (verify, repair, threads, runs, usage, rebuild, retain):
+        verb.set_defaults(module=f"infra.cli.{modules.get(verb, 'books')}", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        data(verb)
+
+
+def _days_of(positive: Callable[[str], int]) -> Callable[[str], int]:
+    def days(text: str) -> int:
+        number = positive(text)
+        if number > _MOST_DAYS:
+            raise argparse.ArgumentTypeError(f"{text} days are more than {_MOST_DAYS}")
+        return number
+
+    return days
+
+
+def _span_of(positive: Callable[[str], int]) -> Callable[[str], int]:
+    days = _days_of(positive)
+
+    def span(text: str) -> int:
+        if not text.endswith("d"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of days, such as 7d: whole days are dropped")
+        return days(text.removesuffix("d"))
+
+    return span
