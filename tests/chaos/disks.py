@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import resource
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from bus.connection import Connection
 from bus.errors import BusError, Refused
 from infra.cli.asking import agent_command
 from infra.launcher import status_of
+from infra.services.unprivileged import server_account
 from infra.watch import LOW_BYTES
 from tests.chaos.fault import Ground, Happen, from_its_beginning, from_its_end
 from tests.chaos.load import Line, until_recorded
@@ -25,9 +27,10 @@ from tests.chaos.processes import descendants, end_all, signal_all
 SAID_S = 20.0
 FULL_S = 3.0
 _LOOK_S = 0.05
+_LIMITS = "prlimit"
 _PAGE = 4096
-_WRITABLE = 4096
-"""So much of a file may still be written when writes are refused."""
+_WRITABLE = 16 << 10
+"""So much may still be written to the server's log when writes are refused; the log's blocks are larger."""
 
 Alter = Callable[[Sequence[Path], random.Random], None]
 """Damages one of the log's block files."""
@@ -143,8 +146,13 @@ async def _heard(ground: Ground, ask: Callable[[Connection], Awaitable[str]]) ->
 @from_its_beginning
 async def writes_refused(ground: Ground, chance: random.Random) -> None:
     """Let the kernel refuse what nats-server writes: it stays so until the host notices and starts another one."""
-    pid = ground.stack.pid("nats")
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (_WRITABLE, resource.RLIM_INFINITY))
+    # as the server's user: root may be kept from changing the limits of others
+    account = server_account()
+    as_whom = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    # its log is a file too, and the only one that tells
+    limit = (await asyncio.to_thread((ground.stack.data / "logs" / "nats.log").stat)).st_size + _WRITABLE
+    argv = [_LIMITS, f"--pid={ground.stack.pid('nats')}", f"--fsize={limit}:"]
+    await asyncio.to_thread(lambda: subprocess.run(argv, check=True, timeout=SAID_S, **as_whom))
 
 
 @asynccontextmanager
@@ -165,3 +173,13 @@ async def power_cut(ground: Ground, chance: random.Random) -> AsyncIterator[floa
     began = time.monotonic()
     await stack.start_again()
     yield began
+
+
+def cannot_limit(ground: Ground) -> str:
+    """Say what `writes_refused` lacks."""
+    return "" if shutil.which(_LIMITS) else f"needs {_LIMITS} of util-linux"
+
+
+def no_volume(ground: Ground) -> str:
+    """Say why the stack's data is on everybody's disk, if it is."""
+    return ground.no_volume if ground.volume is None else ""

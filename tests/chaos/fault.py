@@ -47,12 +47,8 @@ class Fault(NamedTuple):
     happen: Happen
     agents_die: int = 0
     """How many ends of agents processes the supervisor sees."""
-    needs_volume: bool = False
-    """Whether it happens to a disk of the stack's own."""
-
-    def missing(self, ground: Ground) -> str:
-        """Say what it lacks here; empty if nothing."""
-        return ground.no_volume if self.needs_volume and ground.volume is None else ""
+    missing: Callable[[Ground], str] = lambda _: ""
+    """Says what it lacks here; empty if nothing."""
 
 
 def from_its_beginning(happen: Plain) -> Happen:

@@ -181,10 +181,10 @@ DISK_FAULTS = (
     Fault("bit flipped at rest", True, "start", disks.damaged(disks.flip)),
     Fault("block cut at rest", True, "start", disks.damaged(disks.truncate)),
     Fault("page of zeros at rest", True, "start", disks.damaged(disks.blank)),
-    Fault("writes refused", False, "commands", disks.writes_refused),
+    Fault("writes refused", False, "commands", disks.writes_refused, missing=disks.cannot_limit),
     Fault("disk said to be full", False, "commands", disks.said_to_be_full),
-    Fault("disk full", False, "commands", disks.full, needs_volume=True),
-    Fault("power cut", True, "start", disks.power_cut, needs_volume=True),
+    Fault("disk full", False, "commands", disks.full, missing=disks.no_volume),
+    Fault("power cut", True, "start", disks.power_cut, missing=disks.no_volume),
 )
 
 FAULTS = (*PROCESS_FAULTS, *NETWORK_FAULTS, *STRAINS, *DISK_FAULTS)

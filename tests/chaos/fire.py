@@ -21,6 +21,7 @@ import httpx
 from actors.runtime.supervisor import CRASHES, WINDOW_S
 from bus.errors import BusError
 from infra.access import catch_up, resting_log_servers
+from tests.chaos.disks import no_volume
 from tests.chaos.fault import Fault, Ground
 from tests.chaos.faults import CLUSTER_FAULTS, FAULTS
 from tests.chaos.links import links_to
@@ -168,7 +169,7 @@ def standing(folder: Path, faults: Sequence[Fault], servers: int = 1) -> Iterato
             yield Ground(Stack(folder, "--nats", nodes.url, cluster=Cluster(nodes)), Ledger())
             return
         volume, why = None, ""
-        if any(fault.needs_volume for fault in faults):
+        if any(fault.missing is no_volume for fault in faults):
             try:
                 volume = exits.enter_context(mounted(folder))
             except CannotMount as error:

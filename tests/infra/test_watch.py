@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from bus.commands import send_command
-from bus.connection import Connection
+from bus.connection import Connection, accepted
 from bus.errors import Refused
 from bus.streams import CMD, HEALTH, ensure_streams
 from infra import watch
 from infra.services.nats_server import NatsServer
+from infra.services.unprivileged import server_account
 from infra.watch import LOW_BYTES, Watch
 from schemas.commands import Command, RunAgent
 
@@ -153,3 +156,26 @@ async def test_a_server_whose_disk_was_full_is_ended_when_there_is_space_again(
         await heard.until("the disk was full")
         await nats_server.wait()
     await nats_server.start(nats_server.port)
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
+@pytest.mark.deadline(20)
+async def test_a_server_one_of_whose_streams_could_not_be_written_to_is_ended_though_others_take_writes(
+    connection: Connection, nats_server: NatsServer
+) -> None:
+    await ensure_streams(connection, 1)
+    account = server_account()
+    as_whom = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    heard = Heard()
+    async with watching(connection, nats_server, Disk(), heard):
+        # its log is a file too
+        argv = ["prlimit", f"--pid={nats_server.pid}", f"--fsize={(1 << 16) + nats_server.log.stat().st_size}:"]
+        await asyncio.to_thread(lambda: subprocess.run(argv, check=True, timeout=10, **as_whom))
+        with pytest.raises(TimeoutError):
+            await connection.request("ev.0", b"x" * (1 << 20), 0.5)
+        await heard.until("nats is started anew: JetStream stream '$G > EV' critical write error")
+        await nats_server.wait()
+    await nats_server.start(nats_server.port)
+    assert await asyncio.to_thread(nats_server.write_error) == ""
+    await connection.flush()
+    assert accepted(await connection.request("ev.0", b"x")) == 1
