@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 LOW_BYTES = NEEDED_BYTES // 2
 """With less free space than this no new command is taken; with twice as much they are again."""
 FULL_BYTES = 16 << 20
-"""With less than this, writes may have failed: the server is started anew when there is space again."""
+"""With less than this, writes may have failed: the server is started anew when there is space again, and no stream's
+settings are changed before."""
 _LOOK_S = 1.0
 _WRITE_EVERY = 5
 """Looks between two writes that succeed."""
@@ -89,7 +90,7 @@ class Watch:
             free = await asyncio.to_thread(self._least_free)
             self.free_mb = free // _MIB
             self._stuck = await asyncio.to_thread(self._why_stuck, free) or self._stuck
-            await self._settle(closes(self.closed, free))
+            await self._settle(closes(self.closed, free), free)
             if self._failures or looks % _WRITE_EVERY == 0:
                 await self._write(free)
             looks += 1
@@ -112,7 +113,7 @@ class Watch:
             error = ""
         return "the disk was full" if free < FULL_BYTES else error
 
-    async def _settle(self, closed: bool) -> None:
+    async def _settle(self, closed: bool, free: int) -> None:
         """Close or open admission, tried again at every look until it is done, and tell of it.
 
         Nearly full is said before the door is shut, and that all is well after it is open.
@@ -124,6 +125,11 @@ class Watch:
             # a stream that could not be written to stays stuck, though others take writes
             why, self._stuck = self._stuck, ""
             await self._end(why)
+            return  # what is asked of a server that ends is never answered: at the next look there is another one
+        if free < FULL_BYTES:
+            # nats-server writes a stream's settings and their checksum one after the other: when there is room for one
+            # of them alone, it does not know the stream any more after its next start
+            return
         try:
             await self._shut(closed)
         except (BusError, TimeoutError) as error:

@@ -43,7 +43,8 @@ def damaged(alter: Alter) -> Happen:
     server has not recorded yet exists once.
     """
 
-    async def happen(ground: Ground, chance: random.Random) -> None:
+    @asynccontextmanager
+    async def happen(ground: Ground, chance: random.Random) -> AsyncIterator[float]:
         stack = ground.stack
         for name in ("agents-0", "agents-1"):
             os.kill(stack.pid(name), signal.SIGSTOP)
@@ -51,9 +52,11 @@ def damaged(alter: Alter) -> Happen:
         await until_recorded(line)
         await line.close()
         os.kill(stack.pid("host"), signal.SIGKILL)
+        began = time.monotonic()
         await stack.start_damaged(lambda blocks: alter(blocks, chance))
+        yield began
 
-    return from_its_beginning(happen)
+    return happen
 
 
 def flip(blocks: Sequence[Path], chance: random.Random) -> None:
@@ -97,8 +100,10 @@ async def full(ground: Ground, chance: random.Random) -> None:
 async def said_to_be_full(ground: Ground, chance: random.Random) -> None:
     """Have the host believe that the disk is full: the same without a disk of our own, but for the writes."""
     try:
-        await asyncio.to_thread(ground.stack.say_free, chance.choice((0, LOW_BYTES // 2)))
-        await _refused(ground)
+        if chance.random() < 0.5:
+            await asyncio.to_thread(ground.stack.say_free, LOW_BYTES // 2)
+            await _refused(ground)
+        await asyncio.to_thread(ground.stack.say_free, 0)
         await _said(ground)
     finally:
         await asyncio.to_thread(ground.stack.say_free, None)

@@ -47,6 +47,8 @@ class Fault(NamedTuple):
     happen: Happen
     agents_die: int = 0
     """How many ends of agents processes the supervisor sees."""
+    nats_ends: int = 0
+    """How many ends of nats-server the host sees."""
     missing: Callable[[Ground], str] = lambda _: ""
     """Says what it lacks here; empty if nothing."""
 

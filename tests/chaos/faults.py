@@ -140,13 +140,13 @@ CLUSTER_FAULTS = (
 
 PROCESS_FAULTS = (
     _AGENTS,
-    Fault("kill nats-server", True, "commands", kill("nats")),
+    Fault("kill nats-server", True, "commands", kill("nats"), nats_ends=1),
     _RECORDER,
     Fault("kill Postgres", True, "record", kill("postgres")),
     Fault("Postgres stopped hard", True, "record", stop_postgres_hard),
     _SCHEDULER,
     Fault("kill worker", True, "model", kill("worker-0")),
-    Fault("kill both servers", True, "record", kill_both_servers),
+    Fault("kill both servers", True, "record", kill_both_servers, nats_ends=1),
     Fault("kill everything", True, "start", kill_everything),
     _STALE,
     Fault("nats-server paused", False, "commands", pause("nats", 4.0)),
@@ -181,9 +181,9 @@ DISK_FAULTS = (
     Fault("bit flipped at rest", True, "start", disks.damaged(disks.flip)),
     Fault("block cut at rest", True, "start", disks.damaged(disks.truncate)),
     Fault("page of zeros at rest", True, "start", disks.damaged(disks.blank)),
-    Fault("writes refused", False, "commands", disks.writes_refused, missing=disks.cannot_limit),
-    Fault("disk said to be full", False, "commands", disks.said_to_be_full),
-    Fault("disk full", False, "commands", disks.full, missing=disks.no_volume),
+    Fault("writes refused", False, "commands", disks.writes_refused, nats_ends=1, missing=disks.cannot_limit),
+    Fault("disk said to be full", False, "commands", disks.said_to_be_full, nats_ends=1),
+    Fault("disk full", False, "commands", disks.full, nats_ends=1, missing=disks.no_volume),
     Fault("power cut", True, "start", disks.power_cut, missing=disks.no_volume),
 )
 

@@ -37,7 +37,7 @@ PROBES = 12
 """Threads that are asked after a fault: enough to meet every shard."""
 CALM_S = 60.0
 BEARABLE = CRASHES - 2
-"""Ends of agents processes that the supervisor bears in its window."""
+"""Ends of a process that who starts it again bears in its window."""
 
 
 async def burn(
@@ -99,14 +99,14 @@ async def _faults(
 ) -> tuple[dict[str, Trials], int]:
     trials: dict[str, Trials] = defaultdict(Trials)
     kills = 0
-    agents_died: deque[float] = deque(maxlen=BEARABLE)
+    agents_died, nats_ended = deque[float](maxlen=BEARABLE), deque[float](maxlen=BEARABLE)
     line = Line(ground.stack.urls, "probe")
     await until_served(line, PROBES)
     while time.monotonic() < end:
         for fault in chance.sample(faults, len(faults)):
             if time.monotonic() >= end:
                 break
-            await asyncio.sleep(chance.uniform(0.2, 1.5) + _too_soon(agents_died))
+            await asyncio.sleep(chance.uniform(0.2, 1.5) + max(_too_soon(agents_died), _too_soon(nats_ended)))
             ground.stack.check()
             began = time.time()
             try:
@@ -119,6 +119,7 @@ async def _faults(
                 trials[fault.name].recovery_s.append(took)
                 say(f"{fault.name:<24} {took:6.2f} s")
             agents_died.extend([time.monotonic()] * fault.agents_die)
+            nats_ended.extend([time.monotonic()] * fault.nats_ends)
             await until_served(line, PROBES)
             trials[fault.name].times.append((began, time.time()))
     await line.close()

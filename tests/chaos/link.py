@@ -68,13 +68,21 @@ class Link:
         self._server = server
         self._weather = Weather()
         self._up, self._down = Way(), Way()
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._serving: asyncio.Server | None = None
 
     async def listen(self) -> int:
         """Begin; return the port."""
         self.change(self._weather)
-        serving = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return int(serving.sockets[0].getsockname()[1])
+        self._serving = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._serving.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """End, and break every connection."""
+        if self._serving is not None:
+            self._serving.close()
+        self.change(Weather(refuses=True))
+        await asyncio.gather(*filter(None, self._connections.values()))
 
     def change(self, weather: Weather) -> None:
         """Have another weather from now on."""
@@ -87,13 +95,13 @@ class Link:
         self._down.set(weather.down)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
+        self._connections[writer] = asyncio.current_task()
         try:
             await self._connect(reader, writer)
         except OSError:
             pass  # one of the two is gone, and so is the other
         finally:
-            self._connections.discard(writer)
+            del self._connections[writer]
             _break(writer)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -166,8 +166,9 @@ class Saboteur:
         try:
             for number in itertools.count():
                 name = f"poison-{number}"
+                subject = subjects.command("default", "agent", self._chance.choice(self._names), "run")
                 while name not in self.taken and not self.stopping.is_set():
-                    await self._attempt(name)
+                    await self._attempt(name, subject)
                 if self.stopping.is_set():
                     return
                 with contextlib.suppress(TimeoutError):
@@ -176,8 +177,7 @@ class Saboteur:
         finally:
             await self._line.close()
 
-    async def _attempt(self, name: str) -> None:
-        subject = subjects.command("default", "agent", self._chance.choice(self._names), "run")
+    async def _attempt(self, name: str, subject: str) -> None:
         try:
             connection, _ = await self._line.open()
             accepted(

@@ -38,9 +38,8 @@ class Report:
 
     def figures(self) -> dict[str, float]:
         """Give the figures of `benchmarks/chaos.py`."""
-        serving = [
-            s for f in self.faults if f.kills and f.recovers == "commands" for s in self.trials[f.name].recovery_s
-        ]
+        tried = [fault for fault in self.faults if fault.name in self.trials]
+        serving = [s for f in tried if f.kills and f.recovers == "commands" for s in self.trials[f.name].recovery_s]
         return {
             "kills": self.kills,
             "lost": len(self.verdict.lost),

@@ -18,7 +18,7 @@ from bus.streams import CMD, HEALTH, ensure_streams
 from infra import watch
 from infra.services.nats_server import NatsServer
 from infra.services.unprivileged import server_account
-from infra.watch import LOW_BYTES, Watch
+from infra.watch import FULL_BYTES, LOW_BYTES, Watch
 from schemas.commands import Command, RunAgent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
@@ -29,8 +29,10 @@ class Disk:
 
     def __init__(self) -> None:
         self.free = 4 * LOW_BYTES
+        self.looks = 0
 
     def __call__(self, place: Path) -> int:
+        self.looks += 1
         return self.free
 
 
@@ -102,12 +104,30 @@ async def test_commands_are_refused_while_the_disk_is_nearly_full_with_the_reaso
 async def test_a_start_opens_what_a_crash_left_closed(connection: Connection, nats_server: NatsServer) -> None:
     await ensure_streams(connection, 1)
     disk, heard = Disk(), Heard()
-    disk.free = 0
+    disk.free = FULL_BYTES
     async with watching(connection, nats_server, disk, heard):
         while (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1:
             pass
     await ensure_streams(connection, 1)
     await send_command(connection, command("c1"))
+
+
+async def test_no_stream_is_changed_when_there_may_be_no_room_for_its_settings(
+    connection: Connection, nats_server: NatsServer
+) -> None:
+    await ensure_streams(connection, 1)
+    disk, heard = Disk(), Heard()
+    disk.free = FULL_BYTES - 1
+    async with watching(connection, nats_server, disk, heard) as watched:
+        await heard.until("nearly full")
+        looks = disk.looks
+        while disk.looks < looks + 5:
+            await connection.flush()
+        assert watched.trouble
+        assert (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1
+        disk.free = FULL_BYTES
+        while (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1:
+            pass
 
 
 async def test_a_full_command_stream_says_how_many_wait(connection: Connection) -> None:
