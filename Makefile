@@ -1,6 +1,7 @@
 # make demo   sets up, starts everything, holds a short conversation, stops
 # make test   installs what the tests need and runs them
-# make chaos  kills and pauses a stack under load for ten minutes, and prints what was lost; make chaos-long: an hour
+# make chaos  has processes, links, clocks and disks of a stack under load fail for ten minutes, and prints what was lost;
+#             make chaos-long: an hour
 #
 # TORCH_INDEX chooses where the torch wheel comes from. Unless told otherwise a machine without an NVIDIA driver
 # gets the CPU wheel (200 MB), one with it the CUDA wheel of the default index (several GB).

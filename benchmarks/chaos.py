@@ -1,6 +1,7 @@
-"""The fault matrix as a benchmark: a stack under load whose processes are killed and paused, and what was lost by it.
+"""The fault matrix as a benchmark: what a stack under load loses when processes, links, clocks and disks fail.
 
-Prints the table of faults, then one JSON object: `kills`, `lost`, `duplicated`, `reordered` (all three are to be 0),
+Prints the table of faults (those that this system does not let us make are skipped, with the reason), then one JSON
+object: `kills`, `lost`, `duplicated`, `reordered` (all three are to be 0),
 and `recovery_p99_s`, the time from the end of a bus or agents process until every shard answers again.
 """
 

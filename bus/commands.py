@@ -36,6 +36,8 @@ _LOOK_S = 0.1
 _GRACE_S = 0.5
 _PAUSE_S = 0.2
 _ATTEMPT_S = 1.0
+_BIND_S = 2.0
+"""A server that ends while it is asked never answers, and the shard waits."""
 _NOTHING_CAME = frozenset({"404", "408"})
 
 
@@ -199,6 +201,7 @@ class CommandQueue:
         await self._connection.api(
             f"CONSUMER.CREATE.{CMD}.{self._consumer}.{subjects.shard_commands(self._shard)}",
             {"stream_name": CMD, "config": config},
+            _BIND_S,
         )
 
     async def _read(self, message: Msg) -> Delivery | None:
@@ -231,7 +234,11 @@ class CommandQueue:
         kind = parts[3] if len(parts) > 3 else "unknown"
         found = message.metadata
         dead = dead_command(message.subject, message.data, error, found.num_delivered, self._process)
-        await keep(self._connection, self._shard, kind, dead, f"dead-{found.sequence.stream}")
+        # by its sender's id, if it has one: a server that restarts forgets those of what it keeps no more, and takes a
+        # repetition for another message
+        sent_as = (message.headers or {}).get("Nats-Msg-Id")
+        identity = f"dead-{found.sequence.stream}" if sent_as is None else f"dead-as-{sent_as}"
+        await keep(self._connection, self._shard, kind, dead, identity)
 
     async def _tell(self, message: Msg, error: str) -> None:
         parts = message.subject.split(".")

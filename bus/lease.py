@@ -67,6 +67,7 @@ class Leases:
         """Renew for ever; yield the set of shards to own, whenever it changes."""
         mine: frozenset[int] | None = None
         born = ""
+        hears = True
         changed = asyncio.Event()
 
         async def heard(_: Message) -> None:
@@ -76,11 +77,16 @@ class Leases:
         try:
             while True:
                 try:
+                    if not hears:
+                        # what it sends may arrive all the same: a lease kept alive by who hears nothing is in the way
+                        await self._held()
                     await self._renew()
                     held = await self._held()
                 except (BusError, TimeoutError) as error:
                     log.warning("lease of %s: %s", self._lease.slot, error)
+                    hears = not isinstance(error, TimeoutError)
                 else:
+                    hears = True
                     now = shards_of(self._lease.slot, held.slots, shards)
                     if mine is None:
                         born = held.born

@@ -1,7 +1,8 @@
 """Watches what the log stands on: how much disk is left, and whether the server still takes writes.
 
 A nats-server whose disk was full answers nothing and stays so after space is freed, until it is started again: a
-check that only reads does not notice. So this one writes, and admission is closed before the disk is full.
+check that only reads does not notice. So this one writes, and admission is closed before the disk is full. Its write
+tells of one stream alone: of the others the server's log does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 LOW_BYTES = NEEDED_BYTES // 2
 """With less free space than this no new command is taken; with twice as much they are again."""
 FULL_BYTES = 16 << 20
-"""With less than this, writes may have failed: the server is started anew when there is space again."""
+"""With less than this, writes may have failed: the server is started anew when there is space again, and no stream's
+settings are changed before."""
 _LOOK_S = 1.0
 _WRITE_EVERY = 5
 """Looks between two writes that succeed."""
@@ -66,7 +68,8 @@ class Watch:
         self._notice = notice
         self._free = free
         self._failures = 0
-        self._was_full = False
+        self._stuck = ""
+        """Why streams of the server may take no writes until it is started anew."""
         self._is_shut = False
         """Whether JetStream was told; a start leaves it open."""
         self.free_mb = 0
@@ -86,8 +89,8 @@ class Watch:
         while True:
             free = await asyncio.to_thread(self._least_free)
             self.free_mb = free // _MIB
-            self._was_full = self._was_full or free < FULL_BYTES
-            await self._settle(closes(self.closed, free))
+            self._stuck = await asyncio.to_thread(self._why_stuck, free) or self._stuck
+            await self._settle(closes(self.closed, free), free)
             if self._failures or looks % _WRITE_EVERY == 0:
                 await self._write(free)
             looks += 1
@@ -101,7 +104,16 @@ class Watch:
             log.warning("the disk cannot be asked for its free space: %s", error)
             return 0
 
-    async def _settle(self, closed: bool) -> None:
+    def _why_stuck(self, free: int) -> str:
+        """Blocks."""
+        try:
+            error = self._server.write_error()
+        except OSError as problem:
+            log.warning("the server's log cannot be read: %s", problem)
+            error = ""
+        return "the disk was full" if free < FULL_BYTES else error
+
+    async def _settle(self, closed: bool, free: int) -> None:
         """Close or open admission, tried again at every look until it is done, and tell of it.
 
         Nearly full is said before the door is shut, and that all is well after it is open.
@@ -109,10 +121,15 @@ class Watch:
         if closed and not self.closed:
             self.closed = True
             self._notice(f"{self.trouble} (until {2 * LOW_BYTES // _MIB} MB are free, new commands are refused)")
-        if self._was_full and not closed:
+        if self._stuck and not closed:
             # a stream that could not be written to stays stuck, though others take writes
-            self._was_full = False
-            await self._end("the disk was full")
+            why, self._stuck = self._stuck, ""
+            await self._end(why)
+            return  # what is asked of a server that ends is never answered: at the next look there is another one
+        if free < FULL_BYTES:
+            # nats-server writes a stream's settings and their checksum one after the other: when there is room for one
+            # of them alone, it does not know the stream any more after its next start
+            return
         try:
             await self._shut(closed)
         except (BusError, TimeoutError) as error:

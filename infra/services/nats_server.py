@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import sysconfig
@@ -20,6 +21,9 @@ MAX_PAYLOAD = 8 * 2**20
 MAX_MEMORY = 256 * 2**20
 LEAST_STORE = 3 * 2**30
 """JetStream refuses streams whose reserved sizes exceed its limit, and TRACE alone reserves 2 GiB."""
+
+_WRITE_ERROR = b"critical write error"
+"""How the server's log tells of a stream that could not be written to."""
 
 # `sync_interval: always` makes an acknowledged message survive a power cut; the default loses up to two minutes
 _CONFIG = """\
@@ -67,11 +71,18 @@ class NatsServer:
         )
         self._process: ServerProcess | None = None
         self._port: int | None = None
+        self._read = 0
+        """How much of the log was looked at for write errors."""
 
     @property
     def folder(self) -> Path:
         """Where its data lies."""
         return self._folder
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self._program.log
 
     @property
     def port(self) -> int:
@@ -123,6 +134,21 @@ class NatsServer:
                 return
         await process.stop()
         raise await process.failed(f"was not ready within {READY_S:g} s")
+
+    def write_error(self) -> str:
+        """Say in the server's words what it could not write since it was last asked; empty if nothing. Blocks.
+
+        A stream that could not be written to answers no publish any more, whatever the others do, and is read as if
+        nothing were wrong: the log alone tells, and only another start helps.
+        """
+        with self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(self._read if self._read <= size else 0)  # a log that grew long was moved aside
+            lines = log.read().splitlines()
+        self._read = size
+        mine = b"[%d] " % self.pid
+        found = next((line for line in lines if line.startswith(mine) and _WRITE_ERROR in line), b"")
+        return found.partition(b"[ERR] ")[2].decode(errors="replace")
 
     async def stop(self) -> None:
         """End the server; what was acknowledged is on disk."""

@@ -196,6 +196,23 @@ async def test_poison_is_buried_and_its_neighbours_go_on(
     assert found.process == "p1"
 
 
+@pytest.mark.deadline(20)
+async def test_poison_that_is_sent_again_to_a_server_that_restarted_is_buried_once(
+    bus: Connection, nats_server: NatsServer
+) -> None:
+    poison, headers = b'{"id":"p1","data":7}', {"Nats-Msg-Id": "acme.p1"}
+    await bus.request(HERE, poison, headers=headers)
+    async with pulling(bus):
+        await nothing_kept(bus)
+        await nats_server.kill()
+        await nats_server.start(nats_server.port)
+        await bus.flush()
+        again = msgspec.json.decode((await bus.request(HERE, poison, headers=headers)).data)
+        assert "duplicate" not in again  # or there would be nothing to test
+        await nothing_kept(bus)
+    assert await kept(bus, DEAD) == 1
+
+
 async def test_the_sender_of_a_dead_command_is_told_if_it_gave_an_id(bus: Connection) -> None:
     async with watching(bus, "live.acme.command.bad") as watcher, pulling(bus):
         await bus.request(HERE, b'{"id":"bad","data":{"text":"hi"}}')

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.connection import Connection
+from bus.connection import Connection, Message
 from bus.lease import Leases, shards_of
 from bus.streams import ensure_streams
 from infra.services.nats_server import NatsServer
@@ -75,6 +75,40 @@ async def test_two_processes_share_and_a_dead_ones_shards_move_within_three_seco
             await one.owns({0, 2}, 2)
             await other.owns({1, 3}, 2)
         await one.owns({0, 1, 2, 3}, 3.2)
+
+
+class Deaf(Connection):
+    """A connection whose requests arrive, and which hears nothing of it once it is deaf."""
+
+    deaf = False
+
+    async def request(
+        self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
+    ) -> Message:
+        reply = await super().request(subject, data, timeout_s, headers)
+        if self.deaf:
+            raise TimeoutError("nothing was heard")
+        return reply
+
+
+@pytest.mark.anyio
+@pytest.mark.deadline(12)
+async def test_a_process_that_hears_nothing_does_not_keep_its_shards_from_the_others(
+    connection: Connection, nats_url: str
+) -> None:
+    await ensure_streams(connection, 4)
+    async with (
+        await Deaf.open(nats_url, "deaf") as half,
+        living(connection, "agents-0") as one,
+        living(half, "agents-1") as other,
+    ):
+        await one.owns({0, 2}, 2)
+        await other.owns({1, 3}, 2)
+        half.deaf = True
+        await one.owns({0, 1, 2, 3}, 3.2)
+        half.deaf = False
+        await other.owns({1, 3}, 2)
+        await one.owns({0, 2}, 2)
 
 
 @pytest.mark.anyio

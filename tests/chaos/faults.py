@@ -1,4 +1,4 @@
-"""What is done to the running stack: one function per fault, each ends when the fault is over."""
+"""What is done to the running stack: the faults of its processes, and the list of all faults."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
 
-from tests.chaos.load import Line, until_recorded
-from tests.chaos.stack import Cluster
+from tests.chaos import disks, network, strain
+from tests.chaos.fault import Fault, Ground, Happen, from_its_beginning, from_its_end
+from tests.chaos.processes import descendants, signal_all
 
 POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K12")
 """Failpoints of `inject/sitecustomize.py` that every command passes; K10 is during a snapshot: there are none yet."""
@@ -22,130 +21,93 @@ PAUSED_S = 12.0
 """Longer than a cluster takes to choose another leader."""
 
 
-class Victim(Protocol):
-    """The stack, as the faults see it."""
-
-    def urls(self) -> dict[str, str]:
-        """Say where everything is."""
-
-    def pid(self, name: str) -> int:
-        """Find a process: a slot, `nats`, `postgres` or `host`."""
-
-    async def start_again(self) -> None:
-        """Start the whole stack again after its host is gone."""
-
-    @property
-    def cluster(self) -> Cluster | None:
-        """The nats-servers, where they are three of somebody else's."""
-
-    async def start_damaged(self, chance: random.Random) -> None:
-        """Start the whole stack again, with a bit of the log altered on the disk."""
-
-    async def die_at(self, point: str, count: int) -> None:
-        """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
-
-
-class Fault(NamedTuple):
-    """One kind of fault."""
-
-    name: str
-    kills: bool
-    """Whether it ends a process."""
-    recovers: str
-    """What serves again afterwards: `commands`, `model`, `record`, or everything after another `start`."""
-    happen: Callable[[Victim, random.Random], Awaitable[None]]
-
-
-def kill(*names: str) -> Callable[[Victim, random.Random], Awaitable[None]]:
+def kill(*names: str) -> Happen:
     """Kill one of these, chosen by chance."""
 
-    async def happen(victim: Victim, chance: random.Random) -> None:
-        os.kill(victim.pid(chance.choice(names)), signal.SIGKILL)
+    async def happen(ground: Ground, chance: random.Random) -> None:
+        os.kill(ground.stack.pid(chance.choice(names)), signal.SIGKILL)
 
-    return happen
+    return from_its_beginning(happen)
 
 
-def pause(name: str, seconds: float) -> Callable[[Victim, random.Random], Awaitable[None]]:
-    """Stop a process for a while, and let it go on: it does not know that time has passed."""
+def pause(name: str, seconds: float) -> Happen:
+    """Stop a process, with all that it started, and let it go on: it does not know that time has passed."""
 
-    async def happen(victim: Victim, chance: random.Random) -> None:
-        pid = victim.pid(name)
-        os.kill(pid, signal.SIGSTOP)
+    async def happen(ground: Ground, chance: random.Random) -> None:
+        pids = await asyncio.to_thread(descendants, ground.stack.pid(name))
+        signal_all(pids, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            signal_all(pids, signal.SIGCONT)
 
-    return happen
+    return from_its_end(happen)
 
 
-async def kill_everything(victim: Victim, chance: random.Random) -> None:
+@from_its_beginning
+async def kill_everything(ground: Ground, chance: random.Random) -> None:
     """Kill the host, with which everything goes, and start again."""
-    os.kill(victim.pid("host"), signal.SIGKILL)
-    await victim.start_again()
+    os.kill(ground.stack.pid("host"), signal.SIGKILL)
+    await ground.stack.start_again()
 
 
-async def damage_at_rest(victim: Victim, chance: random.Random) -> None:
-    """Kill everything, alter a bit of what is recorded of the log, and start again: it mends itself from Postgres.
-
-    Appends are stopped first until all is recorded: JetStream drops the rest of a damaged block, and what a single
-    server has not recorded yet exists once.
-    """
-    for name in ("agents-0", "agents-1"):
-        os.kill(victim.pid(name), signal.SIGSTOP)
-    line = Line(victim.urls, "fault")
-    await until_recorded(line)
-    await line.close()
-    os.kill(victim.pid("host"), signal.SIGKILL)
-    await victim.start_damaged(chance)
-
-
-async def kill_both_servers(victim: Victim, chance: random.Random) -> None:
+@from_its_beginning
+async def kill_both_servers(ground: Ground, chance: random.Random) -> None:
     """Kill NATS and Postgres together."""
     for name in ("nats", "postgres"):
-        os.kill(victim.pid(name), signal.SIGKILL)
+        os.kill(ground.stack.pid(name), signal.SIGKILL)
 
 
-def at(point: str) -> Callable[[Victim, random.Random], Awaitable[None]]:
-    """Have an agents process die at a failpoint."""
+@from_its_beginning
+async def stop_postgres_hard(ground: Ground, chance: random.Random) -> None:
+    """Have Postgres stop at once (`immediate`): it drops its clients, writes nothing, and recovers at its start."""
+    os.kill(ground.stack.pid("postgres"), signal.SIGQUIT)
 
-    async def happen(victim: Victim, chance: random.Random) -> None:
+
+def at(point: str) -> Happen:
+    """Have an agents process die at a failpoint; until it gets there all is well."""
+
+    async def happen(ground: Ground, chance: random.Random) -> None:
         async with asyncio.timeout(POINT_S):
-            await victim.die_at(point, chance.randint(1, 4))
+            await ground.stack.die_at(point, chance.randint(1, 4))
 
-    return happen
+    return from_its_end(happen)
 
 
-async def die_while_taking_over(victim: Victim, chance: random.Random) -> None:
+@from_its_beginning
+async def die_while_taking_over(ground: Ground, chance: random.Random) -> None:
     """Kill an agents process, and the one that takes its shards over before it has read them."""
     async with asyncio.timeout(POINT_S):
-        dying = asyncio.create_task(victim.die_at("K11", 1))
+        dying = asyncio.create_task(ground.stack.die_at("K11", 1))
         await asyncio.sleep(0.1)
-        os.kill(victim.pid("agents-0"), signal.SIGKILL)
+        os.kill(ground.stack.pid("agents-0"), signal.SIGKILL)
         await dying
 
 
-async def lose_the_leader(victim: Victim, chance: random.Random) -> None:
+@from_its_end
+async def lose_the_leader(ground: Ground, chance: random.Random) -> None:
     """Kill the nats-server that leads the log; it comes back when another one leads."""
-    assert victim.cluster is not None
-    node = await victim.cluster.leader()
+    assert ground.stack.cluster is not None
+    node = await ground.stack.cluster.leader()
     await asyncio.to_thread(node.kill)
     await asyncio.sleep(DOWN_S)
     await asyncio.to_thread(node.start)
 
 
-async def lose_any(victim: Victim, chance: random.Random) -> None:
+@from_its_end
+async def lose_any(ground: Ground, chance: random.Random) -> None:
     """Kill one of the nats-servers; it comes back at once."""
-    assert victim.cluster is not None
-    node = victim.cluster.any(chance)
+    assert ground.stack.cluster is not None
+    node = ground.stack.cluster.any(chance)
     await asyncio.to_thread(node.kill)
     await asyncio.to_thread(node.start)
 
 
-async def pause_the_leader(victim: Victim, chance: random.Random) -> None:
+@from_its_end
+async def pause_the_leader(ground: Ground, chance: random.Random) -> None:
     """Stop the nats-server that leads the log for a while: it wakes, and is not the leader any more."""
-    assert victim.cluster is not None
-    node = await victim.cluster.leader()
+    assert ground.stack.cluster is not None
+    node = await ground.stack.cluster.leader()
     assert node.process is not None
     node.process.send_signal(signal.SIGSTOP)
     try:
@@ -154,32 +116,88 @@ async def pause_the_leader(victim: Victim, chance: random.Random) -> None:
         node.process.send_signal(signal.SIGCONT)
 
 
+_AGENTS = Fault("kill agents", True, "commands", kill("agents-0", "agents-1"), agents_die=1)
+_RECORDER = Fault("kill recorder", True, "record", kill("recorder-0"))
+_SCHEDULER = Fault("kill scheduler", True, "model", kill("scheduler-0"))
+_STALE = Fault("stale owner", False, "commands", pause("agents-0", STALE_S))
+_TWICE = Fault("every command twice", False, "commands", strain.everything_twice)
+_CLOCK = Fault("clock an hour off", True, "commands", strain.clock_an_hour_off, agents_die=1)
+
 CLUSTER_FAULTS = (
     Fault("lose the leader", True, "commands", lose_the_leader),
     Fault("lose a server", True, "commands", lose_any),
     Fault("leader paused", False, "commands", pause_the_leader),
-    Fault("kill agents", True, "commands", kill("agents-0", "agents-1")),
-    Fault("kill recorder", True, "record", kill("recorder-0")),
-    Fault("kill scheduler", True, "model", kill("scheduler-0")),
-    Fault("stale owner", False, "commands", pause("agents-0", STALE_S)),
-    Fault("agents die at K3", True, "commands", at("K3")),
-    Fault("agents die at K7", True, "commands", at("K7")),
+    _AGENTS,
+    _RECORDER,
+    _SCHEDULER,
+    _STALE,
+    _TWICE,
+    _CLOCK,
+    Fault("agents die at K3", True, "commands", at("K3"), agents_die=1),
+    Fault("agents die at K7", True, "commands", at("K7"), agents_die=1),
 )
-"""With three nats-servers: recovery from a fault of theirs counts from its end."""
+"""With three nats-servers."""
 
-FAULTS = (
-    Fault("kill agents", True, "commands", kill("agents-0", "agents-1")),
-    Fault("kill nats-server", True, "commands", kill("nats")),
-    Fault("kill recorder", True, "record", kill("recorder-0")),
+PROCESS_FAULTS = (
+    _AGENTS,
+    Fault("kill nats-server", True, "commands", kill("nats"), nats_ends=1),
+    _RECORDER,
     Fault("kill Postgres", True, "record", kill("postgres")),
-    Fault("kill scheduler", True, "model", kill("scheduler-0")),
+    Fault("Postgres stopped hard", True, "record", stop_postgres_hard),
+    _SCHEDULER,
     Fault("kill worker", True, "model", kill("worker-0")),
-    Fault("kill both servers", True, "record", kill_both_servers),
+    Fault("kill both servers", True, "record", kill_both_servers, nats_ends=1),
     Fault("kill everything", True, "start", kill_everything),
-    Fault("bit flipped at rest", True, "start", damage_at_rest),
-    Fault("stale owner", False, "commands", pause("agents-0", STALE_S)),
+    _STALE,
     Fault("nats-server paused", False, "commands", pause("nats", 4.0)),
     Fault("recorder paused", False, "record", pause("recorder-0", 2.0)),
-    Fault("agents die at K11", True, "commands", die_while_taking_over),
-    *(Fault(f"agents die at {point}", True, "commands", at(point)) for point in POINTS),
+    Fault("Postgres paused", False, "record", pause("postgres", 4.0)),
+    Fault("agents die at K11", True, "commands", die_while_taking_over, agents_die=2),
+    *(Fault(f"agents die at {point}", True, "commands", at(point), agents_die=1) for point in POINTS),
 )
+
+NETWORK_FAULTS = (
+    Fault("link delayed", False, "model", network.delayed),
+    Fault("link loses", False, "model", network.losing),
+    Fault("link cut", False, "model", network.cut),
+    Fault("link half-open", False, "model", network.half_open),
+    Fault("link one-way, up", False, "model", network.one_way(up=True, down=False)),
+    Fault("link one-way, down", False, "model", network.one_way(up=False, down=True)),
+    Fault("agents-1 half-open", False, "commands", network.apart("agents-1", up=False, down=False)),
+    Fault("agents-1 hears nothing", False, "commands", network.apart("agents-1", up=True, down=False)),
+    Fault("agents-1 is not heard", False, "commands", network.apart("agents-1", up=False, down=True)),
+    Fault("recorder half-open", False, "record", network.recorder_half_open),
+)
+
+STRAINS = (
+    _TWICE,
+    _CLOCK,
+    Fault("slow Postgres", False, "record", strain.slow_postgres),
+    Fault("Postgres locked", False, "record", strain.postgres_locked),
+    Fault("slow consumer", False, "commands", strain.slow_consumer),
+)
+
+DISK_FAULTS = (
+    Fault("bit flipped at rest", True, "start", disks.damaged(disks.flip)),
+    Fault("block cut at rest", True, "start", disks.damaged(disks.truncate)),
+    Fault("page of zeros at rest", True, "start", disks.damaged(disks.blank)),
+    Fault("writes refused", False, "commands", disks.writes_refused, nats_ends=1, missing=disks.cannot_limit),
+    Fault("disk said to be full", False, "commands", disks.said_to_be_full, nats_ends=1),
+    Fault("disk full", False, "commands", disks.full, nats_ends=1, missing=disks.no_volume),
+    Fault("power cut", True, "start", disks.power_cut, missing=disks.no_volume),
+)
+
+FAULTS = (*PROCESS_FAULTS, *NETWORK_FAULTS, *STRAINS, *DISK_FAULTS)
+"""With one nats-server, ours."""
+
+QUICK = tuple(
+    fault
+    for fault in FAULTS
+    if fault.name
+    in {
+        "kill agents", "kill nats-server", "kill recorder", "kill Postgres", "stale owner", "agents die at K3",
+        "agents die at K6", "block cut at rest", "link cut", "agents-1 half-open", "agents-1 hears nothing",
+        "every command twice", "clock an hour off", "Postgres stopped hard",
+    }
+)  # fmt: skip
+"""Those that take little time, for every test run."""

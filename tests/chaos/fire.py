@@ -8,175 +8,131 @@ import json
 import logging
 import random
 import shutil
-import statistics
 import sys
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
 from actors.runtime.supervisor import CRASHES, WINDOW_S
+from bus.errors import BusError
 from infra.access import catch_up, resting_log_servers
-from tests.chaos.faults import CLUSTER_FAULTS, FAULTS, Fault
+from tests.chaos.disks import no_volume
+from tests.chaos.fault import Fault, Ground
+from tests.chaos.faults import CLUSTER_FAULTS, FAULTS
+from tests.chaos.links import links_to
 from tests.chaos.load import Client, Ledger, Line, Saboteur, until_answered, until_recorded, until_served
-from tests.chaos.oracle import Verdict, judge
+from tests.chaos.oracle import Finding, Verdict, judge
+from tests.chaos.report import Report, Trials
 from tests.chaos.stack import Cluster, Stack
-from tests.system.foreign import Nodes, nats_servers
+from tests.chaos.volume import CannotMount, mounted
+from tests.system.foreign import nats_servers
 
 CLIENTS = 8
 PROBES = 12
 """Threads that are asked after a fault: enough to meet every shard."""
 CALM_S = 60.0
 BEARABLE = CRASHES - 2
-"""Ends of agents processes that the supervisor bears in its window."""
-
-
-@dataclass(slots=True)
-class Trials:
-    """What happened with one fault."""
-
-    recovery_s: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Report:
-    """A whole run."""
-
-    seed: int
-    faults: Sequence[Fault]
-    trials: dict[str, Trials]
-    verdict: Verdict
-    kills: int
-    seconds: float
-
-    def figures(self) -> dict[str, float]:
-        """Give the figures of `benchmarks/chaos.py`."""
-        serving = [
-            s for f in self.faults if f.kills and f.recovers == "commands" for s in self.trials[f.name].recovery_s
-        ]
-        return {
-            "kills": self.kills,
-            "lost": len(self.verdict.lost),
-            "duplicated": len(self.verdict.duplicated),
-            "reordered": len(self.verdict.reordered),
-            "recovery_p99_s": round(_p99(serving), 3) if serving else 0.0,
-            "commands": self.verdict.commands,
-            "events": self.verdict.events,
-            "tool_calls": self.verdict.tool_calls,
-        }
-
-    def broken(self) -> list[str]:
-        """List the promises that did not hold, and the faults after which nothing served again."""
-        verdict = self.verdict
-        failures = [f"{name}: {failure}" for name, trials in self.trials.items() for failure in trials.failures]
-        return [*verdict.lost, *verdict.duplicated, *verdict.reordered, *verdict.wrong, *failures]
-
-    def table(self) -> str:
-        """Print one line a fault."""
-        lines = [f"{'fault':<24} {'trials':>6} {'recovery p50':>13} {'p99':>8}"]
-        for fault in self.faults:
-            trials = self.trials[fault.name]
-            if trials.recovery_s:
-                median, worst = statistics.median(trials.recovery_s), _p99(trials.recovery_s)
-                lines.append(f"{fault.name:<24} {len(trials.recovery_s):>6} {median:>11.2f} s {worst:>6.2f} s")
-            lines += [f"{fault.name:<24} FAILED: {failure}" for failure in trials.failures]
-        verdict = self.verdict
-        lines.append(
-            f"\nseed {self.seed}: {self.kills} kills in {self.seconds:.0f} s; {verdict.commands} commands, "
-            f"{verdict.events} events, {verdict.tool_calls} tool calls, "
-            f"{verdict.poison} poisonous commands; lost {len(verdict.lost)}, "
-            f"duplicated {len(verdict.duplicated)}, reordered {len(verdict.reordered)}"
-        )
-        for what in ("lost", "duplicated", "reordered", "wrong"):
-            lines += [f"  {what}: {sentence}" for sentence in getattr(verdict, what)[:10]]
-        return "\n".join(lines)
+"""Ends of a process that who starts it again bears in its window."""
 
 
 async def burn(
-    folder: Path,
-    seconds: float,
-    seed: int,
-    faults: Sequence[Fault] = FAULTS,
-    nodes: Nodes | None = None,
-    say: Callable[[str], None] = print,
+    ground: Ground, seconds: float, seed: int, faults: Sequence[Fault], say: Callable[[str], None] = print
 ) -> Report:
     """Run a stack under load and faults for a while, and judge what is left.
 
     Args:
-        folder: an empty folder that anybody may enter.
+        ground: the stack, which is not started yet, and what lies around it.
         seconds: how long faults go on.
         seed: of the faults' order and the questions.
         faults: which.
-        nodes: three nats-servers for the stack to use; it runs one of its own unless given.
         say: hears of each fault.
     """
-    stack, ledger, chance = Stack(folder), Ledger(), random.Random(seed)
-    if nodes is not None:
-        stack = Stack(folder, "--nats", nodes.url)
-        stack.cluster = Cluster(nodes)
+    missing = {fault.name: why for fault in faults if (why := fault.missing(ground))}
+    able = [fault for fault in faults if fault.name not in missing]
+    stack, chance = ground.stack, random.Random(seed)
     try:
         await stack.start()
-        clients = [Client(Line(stack.urls, f"client-{n}"), ledger, n, seed, duplicates=n % 2) for n in range(CLIENTS)]
-        saboteur = Saboteur(Line(stack.urls, "saboteur"), seed, CLIENTS)
-        asking = [asyncio.create_task(one.run()) for one in (*clients, saboteur)]
+        asking = _askers(ground, seed)
+        tasks = [asyncio.create_task(one.run()) for one in asking]
         began = time.monotonic()
-        trials, kills = await _faults(stack, chance, faults, began + seconds, say)
-        for one in (*clients, saboteur):
+        trials, kills = await _faults(ground, chance, able, began + seconds, say)
+        for one in asking:
             one.stopping.set()
-        done, hanging = await asyncio.wait(asking, timeout=CALM_S)
+        done, hanging = await asyncio.wait(tasks, timeout=CALM_S)
         for task in done:
             task.result()
         took = time.monotonic() - began
         await stack.stop()
     finally:
         stack.kill()
-    verdict = await _judged(stack, ledger, saboteur.taken)
+    poison = {name for one in asking if isinstance(one, Saboteur) for name in one.taken}
+    verdict = await _judged(ground, poison)
     for task in hanging:
         task.cancel()
     if hanging:
-        verdict.lost.append(f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault")
-    return Report(seed, faults, trials, verdict, kills, took)
+        sentence = f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault"
+        verdict.lost.append(Finding(sentence, min(asked.began for asked in ground.ledger.open)))
+    return Report(seed, faults, trials, missing, verdict, kills, took)
+
+
+def _askers(ground: Ground, seed: int) -> list[Client | Saboteur]:
+    """Make the clients: half of them send every command twice, half of those reach NATS through a link."""
+    stack, links = ground.stack, ground.links
+
+    def far() -> dict[str, str]:
+        return stack.urls() if links is None else links.client_urls(stack.urls())
+
+    clients = [
+        Client(Line(far if n % 4 >= 2 else stack.urls, f"client-{n}"), ground.ledger, n, seed, duplicates=n % 2 == 1)
+        for n in range(CLIENTS)
+    ]
+    return [*clients, Saboteur(Line(stack.urls, "saboteur"), seed, CLIENTS)]
 
 
 async def _faults(
-    stack: Stack, chance: random.Random, faults: Sequence[Fault], end: float, say: Callable[[str], None]
+    ground: Ground, chance: random.Random, faults: Sequence[Fault], end: float, say: Callable[[str], None]
 ) -> tuple[dict[str, Trials], int]:
     trials: dict[str, Trials] = defaultdict(Trials)
     kills = 0
-    agents_died: deque[float] = deque(maxlen=BEARABLE)
-    line = Line(stack.urls, "probe")
+    agents_died, nats_ended = deque[float](maxlen=BEARABLE), deque[float](maxlen=BEARABLE)
+    line = Line(ground.stack.urls, "probe")
     await until_served(line, PROBES)
     while time.monotonic() < end:
         for fault in chance.sample(faults, len(faults)):
             if time.monotonic() >= end:
                 break
-            await asyncio.sleep(chance.uniform(0.2, 1.5) + _too_soon(agents_died))
-            stack.check()
+            await asyncio.sleep(chance.uniform(0.2, 1.5) + max(_too_soon(agents_died), _too_soon(nats_ended)))
+            ground.stack.check()
+            began = time.time()
             try:
-                began = time.monotonic()
-                await fault.happen(stack, chance)
-                kills += fault.kills
-                if "agents" in fault.name:
-                    agents_died.append(time.monotonic())
-                if fault.recovers in {"record", "start"}:
-                    await line.close()
-                paused = time.monotonic() - began if stack.cluster is not None or not fault.kills else 0.0
-                await _recovered(stack, line, fault)
-                took = time.monotonic() - began - paused
-            except (TimeoutError, OSError, httpx.HTTPError) as error:
+                took = await _trial(ground, chance, fault, line)
+            except (TimeoutError, OSError, httpx.HTTPError, AssertionError, BusError) as error:
                 trials[fault.name].failures.append(f"{type(error).__name__}: {error}")
                 await line.close()
             else:
+                kills += fault.kills
                 trials[fault.name].recovery_s.append(took)
                 say(f"{fault.name:<24} {took:6.2f} s")
+            agents_died.extend([time.monotonic()] * fault.agents_die)
+            nats_ended.extend([time.monotonic()] * fault.nats_ends)
             await until_served(line, PROBES)
+            trials[fault.name].times.append((began, time.time()))
     await line.close()
     return trials, kills
+
+
+async def _trial(ground: Ground, chance: random.Random, fault: Fault, line: Line) -> float:
+    """Have a fault happen; return how long it took until all served again, seconds."""
+    async with fault.happen(ground, chance) as moment:
+        if fault.recovers in {"record", "start"}:
+            await line.close()
+        await _recovered(line, fault)
+        return time.monotonic() - moment
 
 
 def _too_soon(died: deque[float]) -> float:
@@ -184,7 +140,7 @@ def _too_soon(died: deque[float]) -> float:
     return max(0.0, died[0] + WINDOW_S - time.monotonic()) if len(died) == died.maxlen else 0.0
 
 
-async def _recovered(stack: Stack, line: Line, fault: Fault) -> None:
+async def _recovered(line: Line, fault: Fault) -> None:
     if fault.recovers == "model":
         await until_answered(line, "ostinato-mini")
     elif fault.recovers == "record":
@@ -193,15 +149,36 @@ async def _recovered(stack: Stack, line: Line, fault: Fault) -> None:
         await until_served(line, PROBES)
 
 
-async def _judged(stack: Stack, ledger: Ledger, poison: set[str]) -> Verdict:
-    async with resting_log_servers(str(stack.data)) as (connection, store):
+async def _judged(ground: Ground, poison: set[str]) -> Verdict:
+    async with resting_log_servers(str(ground.stack.data)) as (connection, store):
         await catch_up(connection, store)
-        return await judge(connection, store, ledger, stack.witness, poison)
+        return await judge(connection, store, ground.ledger, ground.stack.witness, poison)
 
 
-def _p99(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+@contextmanager
+def standing(folder: Path, faults: Sequence[Fault], servers: int = 1) -> Iterator[Ground]:
+    """Make the ground for some faults: the links, the disk, or three nats-servers; the stack is not started yet.
+
+    Args:
+        folder: an empty folder that anybody may enter.
+        faults: which.
+        servers: how many nats-servers: one of our own, or so many of somebody else's.
+    """
+    with ExitStack() as exits:
+        if servers > 1:
+            nodes = exits.enter_context(nats_servers(folder, servers))
+            yield Ground(Stack(folder, "--nats", nodes.url, cluster=Cluster(nodes)), Ledger())
+            return
+        volume, why = None, ""
+        if any(fault.missing is no_volume for fault in faults):
+            try:
+                volume = exits.enter_context(mounted(folder))
+            except CannotMount as error:
+                why = str(error)
+        stack = Stack(folder, data=None if volume is None else volume.folder / "data")
+        links = exits.enter_context(links_to(stack.data / "runtime.json"))
+        stack.links = links.of_processes()
+        yield Ground(stack, Ledger(), links, volume, why)
 
 
 def run(seconds: float, seed: int, only: Sequence[str] = (), servers: int = 1) -> int:
@@ -211,13 +188,12 @@ def run(seconds: float, seed: int, only: Sequence[str] = (), servers: int = 1) -
     faults = [fault for fault in known if not only or any(word in fault.name for word in only)]
     folder = Path(tempfile.mkdtemp(prefix="ostinato-chaos-"))
     folder.chmod(0o755)
-    if servers == 1:
-        report = asyncio.run(burn(folder, seconds, seed, faults))
-    else:
-        with nats_servers(folder, servers) as nodes:
-            report = asyncio.run(burn(folder, seconds, seed, faults, nodes))
-    print(report.table())  # noqa: T201
-    print(json.dumps(report.figures()))  # noqa: T201
+    with standing(folder, faults, servers) as ground:
+        report = asyncio.run(burn(ground, seconds, seed, faults))
+        print(report.table())  # noqa: T201
+        print(json.dumps(report.figures()))  # noqa: T201
+        if report.broken() and ground.volume is not None:
+            shutil.copytree(ground.volume.folder, folder / "left", symlinks=True)
     if report.broken():
         sys.stderr.write(f"everything is left in {folder}\n")
         return 1

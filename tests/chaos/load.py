@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class Asked:
     """The command stream acknowledged it."""
     heard: list[Committed] = field(default_factory=list)
     over: bool = False
+    began: float = field(default_factory=time.time)
+    ended: float = math.inf
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Ledger:
     """Everything that clients intended and were told."""
 
     asked: list[Asked] = field(default_factory=list)
+    twice: bool = False
+    """Whether everything is sent twice now, and as another message too."""
 
     @property
     def open(self) -> list[Asked]:
@@ -96,7 +101,7 @@ class Line:
 class Client:
     """Asks until told to stop; every question it began it sees through."""
 
-    def __init__(self, line: Line, ledger: Ledger, number: int, seed: int, duplicates: int) -> None:
+    def __init__(self, line: Line, ledger: Ledger, number: int, seed: int, duplicates: bool) -> None:
         self._line = line
         self._ledger = ledger
         self._chance = random.Random(f"{seed}-{number}")
@@ -127,7 +132,9 @@ class Client:
             connection, late = await self._line.open()
             await send_command(connection, asked.command)
             asked.taken = True
-            for _ in range(self._duplicates):
+            if self._ledger.twice:
+                await send_command(connection, asked.command)
+            if self._ledger.twice or self._duplicates:
                 await _send_twin(connection, asked.command)
             async for frame in follow(connection, late.read_back, asked.command, ANSWER_S, _version(asked)):
                 self._note(asked, frame)
@@ -138,7 +145,8 @@ class Client:
     def _note(self, asked: Asked, frame: Frame) -> None:
         if isinstance(frame, Committed):
             asked.heard.append(frame)
-            asked.over = frame.type in {"run.finished", "run.failed"}
+            if frame.type in {"run.finished", "run.failed"}:
+                asked.over, asked.ended = True, time.time()
         elif isinstance(frame, Outcome) and frame.result != "accepted":
             raise AssertionError(f"a good question was {frame.result}: {frame}")
 
@@ -158,8 +166,9 @@ class Saboteur:
         try:
             for number in itertools.count():
                 name = f"poison-{number}"
+                subject = subjects.command("default", "agent", self._chance.choice(self._names), "run")
                 while name not in self.taken and not self.stopping.is_set():
-                    await self._attempt(name)
+                    await self._attempt(name, subject)
                 if self.stopping.is_set():
                     return
                 with contextlib.suppress(TimeoutError):
@@ -168,8 +177,7 @@ class Saboteur:
         finally:
             await self._line.close()
 
-    async def _attempt(self, name: str) -> None:
-        subject = subjects.command("default", "agent", self._chance.choice(self._names), "run")
+    async def _attempt(self, name: str, subject: str) -> None:
         try:
             connection, _ = await self._line.open()
             accepted(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bus.connection import Connection
 from bus.dead import command_id, letters
@@ -21,19 +23,31 @@ from tests.chaos.load import Asked, Ledger
 _EVERY = 1_000_000
 
 
+class Finding(NamedTuple):
+    """A promise that did not hold."""
+
+    sentence: str
+    began: float = 0.0
+    """When the question was asked that it happened to, seconds since the Unix epoch; 0 if it was none."""
+    ended: float = math.inf
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
 @dataclass(slots=True)
 class Verdict:
-    """What was found; each entry is a sentence."""
+    """What was found."""
 
     commands: int = 0
     events: int = 0
     tool_calls: int = 0
     poison: int = 0
     """Commands that nobody can decode."""
-    lost: list[str] = field(default_factory=list)
-    duplicated: list[str] = field(default_factory=list)
-    reordered: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    lost: list[Finding] = field(default_factory=list)
+    duplicated: list[Finding] = field(default_factory=list)
+    reordered: list[Finding] = field(default_factory=list)
+    wrong: list[Finding] = field(default_factory=list)
     """Answers that are not what the tool said."""
 
 
@@ -43,26 +57,42 @@ async def judge(
     """Read everything and judge it. Nothing runs any more, and the recorder has caught up."""
     verdict = Verdict(poison=len(poison))
     buried = Counter(command_id(letter.dead.body.encode()) for letter in await letters(connection, _EVERY))
-    verdict.lost += [f"{name} was taken and is not among the dead" for name in poison if not buried[name]]
-    verdict.duplicated += [f"{name} was buried {times} times" for name, times in buried.items() if times > 1]
+    verdict.lost += [Finding(f"{name} was taken and is not among the dead") for name in poison if not buried[name]]
+    verdict.duplicated += [Finding(f"{name} was buried {times} times") for name, times in buried.items() if times > 1]
     found = await inspect(connection, store)
-    verdict.lost += [f"{damage.where}: {damage.first} to {damage.last}: {damage.problem}" for damage in found.damages]
+    verdict.lost += [Finding(f"{bad.where}: {bad.first} to {bad.last}: {bad.problem}") for bad in found.damages]
     facts = [fact async for row in recorded_envelopes(store, 0, found.cursor.sequence) for fact in row.envelope.facts]
     if found.cursor.sequence != found.bounds.last:
-        verdict.lost.append(f"recorded up to {found.cursor.sequence} of {found.bounds.last}")
+        verdict.lost.append(Finding(f"recorded up to {found.cursor.sequence} of {found.bounds.last}"))
     verdict.events = len(facts)
-    _versions(verdict, facts)
-    _commands(verdict, facts, ledger)
-    _heard(verdict, facts, ledger)
-    _tools(verdict, facts, await asyncio.to_thread(_lines, witness))
+    times = _Times({asked.command.id: asked for asked in ledger.asked})
+    _versions(verdict, facts, times)
+    _commands(verdict, facts, ledger, times)
+    _heard(verdict, facts, ledger, times)
+    _tools(verdict, facts, await asyncio.to_thread(_lines, witness), times)
     return verdict
+
+
+class _Times(NamedTuple):
+    """Says when what went wrong was under way, by the question that it belongs to: clocks of processes may be wrong."""
+
+    asked: Mapping[str, Asked]
+
+    def of(self, sentence: str, *names: str) -> Finding:
+        """Make a finding of the first of these, commands, runs or effects, that belongs to a question."""
+        for name in names:
+            # an effect is `<run>-<step>-m` or `<run>-<step>-t<index>`, and a run is named after its command
+            asked = self.asked.get(name) or self.asked.get(name.rpartition("/")[2].rsplit("-", 2)[0])
+            if asked is not None:
+                return Finding(sentence, asked.began, asked.ended)
+        return Finding(sentence)
 
 
 def _lines(witness: Path) -> list[str]:
     return witness.read_text(encoding="utf-8").splitlines() if witness.exists() else []
 
 
-def _versions(verdict: Verdict, facts: Sequence[Fact]) -> None:
+def _versions(verdict: Verdict, facts: Sequence[Fact], times: _Times) -> None:
     """Each entity's versions are 1, 2, 3 … in the order of the log."""
     last: dict[tuple[str, str, str, str], int] = {}
     for fact in facts:
@@ -70,9 +100,9 @@ def _versions(verdict: Verdict, facts: Sequence[Fact]) -> None:
         expected = last.get(key, 0) + 1
         where = f"{fact.kind} {fact.entity} of {fact.thread}: version {fact.version} after {expected - 1}"
         if fact.version < expected:
-            verdict.duplicated.append(where)
+            verdict.duplicated.append(times.of(where, fact.cause, fact.entity))
         elif fact.version > expected:
-            verdict.lost.append(where)
+            verdict.lost.append(times.of(where, fact.cause, fact.entity))
         last[key] = fact.version
 
 
@@ -111,7 +141,7 @@ class _Story:
                 pass
 
 
-def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger) -> None:
+def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: _Times) -> None:
     """What the stream took is in the log once, in the order it was asked in, and came to an end."""
     story = _Story()
     for fact in facts:
@@ -119,45 +149,54 @@ def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger) -> None:
     for asked in ledger.asked:
         if asked.taken:
             verdict.commands += 1
-            _command(verdict, story, asked)
-    twice = [(key, times) for key, times in story.messages.items() if times > 1]
-    verdict.duplicated += [f"message {key} was added {times} times" for key, times in twice]
+            _command(verdict, story, asked, times)
+    twice = [(key, count) for key, count in story.messages.items() if count > 1]
+    verdict.duplicated += [times.of(f"message {key} was added {count} times", key[0]) for key, count in twice]
     asked_in: dict[str, list[str]] = defaultdict(list)
     for asked in ledger.asked:
         asked_in[asked.command.thread].append(asked.command.id)
     for thread, mine in asked_in.items():
         found = [identity for identity in story.order[thread] if identity in mine]
         if found != sorted(found, key=mine.index):
-            verdict.reordered.append(f"thread {thread}: {found}")
+            verdict.reordered.append(times.of(f"thread {thread}: {found}", *_displaced(found, mine)))
 
 
-def _command(verdict: Verdict, story: _Story, asked: Asked) -> None:
+def _displaced(found: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Name the commands that are not where they should be."""
+    return [is_ for is_, should in zip(found, sorted(found, key=asked.index), strict=True) if is_ != should]
+
+
+def _command(verdict: Verdict, story: _Story, asked: Asked, times: _Times) -> None:
     identity = asked.command.id
     accepted, ends = story.accepted[identity], story.ends[identity]
     if not accepted:
-        verdict.lost.append(f"command {identity} was taken and is not in the log")
+        verdict.lost.append(times.of(f"command {identity} was taken and is not in the log", identity))
     elif not ends:
-        verdict.lost.append(f"run {identity} has no end")
+        verdict.lost.append(times.of(f"run {identity} has no end", identity))
     if accepted > 1 or ends > 1:
-        verdict.duplicated.append(f"command {identity} was accepted {accepted} times, and ended {ends} times")
+        sentence = f"command {identity} was accepted {accepted} times, and ended {ends} times"
+        verdict.duplicated.append(times.of(sentence, identity))
     text = story.texts.get(identity, asked.expected)
     if asked.command.thread not in story.unsure and asked.expected not in text:
-        verdict.wrong.append(f"{identity} in {asked.command.thread} said {text!r}, not {asked.expected}")
+        sentence = f"{identity} in {asked.command.thread} said {text!r}, not {asked.expected}"
+        verdict.wrong.append(times.of(sentence, identity))
 
 
-def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger) -> None:
+def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: _Times) -> None:
     """What a client was told is in the log with the same bytes, and it was told each event once and in order."""
     logged = {(fact.thread, fact.kind, fact.entity, fact.version): bytes(fact.payload) for fact in facts}
     for asked in ledger.asked:
         versions = [frame.version for frame in asked.heard]
         if versions != list(range(1, len(versions) + 1)):
-            verdict.reordered.append(f"run {asked.command.id} was told of versions {versions}")
+            sentence = f"run {asked.command.id} was told of versions {versions}"
+            verdict.reordered.append(times.of(sentence, asked.command.id))
         for frame in asked.heard:
             if logged.get((frame.thread, "run", frame.subject, frame.version)) != bytes(frame.data):
-                verdict.lost.append(f"a client heard {frame.type} {frame.version} of {frame.subject}: not in the log")
+                sentence = f"a client heard {frame.type} {frame.version} of {frame.subject}: not in the log"
+                verdict.lost.append(times.of(sentence, asked.command.id))
 
 
-def _tools(verdict: Verdict, facts: Sequence[Fact], witness: Sequence[str]) -> None:
+def _tools(verdict: Verdict, facts: Sequence[Fact], witness: Sequence[str], times: _Times) -> None:
     """No `once` call took effect twice, no call without its intention, none that returned without effect."""
     called: Counter[str] = Counter()
     returned: set[str] = set()
@@ -174,9 +213,12 @@ def _tools(verdict: Verdict, facts: Sequence[Fact], witness: Sequence[str]) -> N
         effect, key, _ = line.split(" ", 2)
         done[effect, key] += 1
         verdict.tool_calls += 1
-    twice = [(key, times) for (effect, key), times in done.items() if effect == "once" and times > 1]
-    verdict.duplicated += [f"once-only {key} took effect {times} times" for key, times in twice]
-    verdict.duplicated += [f"tool call {key} was logged {count} times" for key, count in called.items() if count > 1]
+    twice = [(key, count) for (effect, key), count in done.items() if effect == "once" and count > 1]
+    verdict.duplicated += [times.of(f"once-only {key} took effect {count} times", key) for key, count in twice]
+    again = [(key, count) for key, count in called.items() if count > 1]
+    verdict.duplicated += [times.of(f"tool call {key} was logged {count} times", key) for key, count in again]
     seen = {key for _, key in done}
-    verdict.lost += [f"{key} took effect and was never called" for key in seen if not called[key]]
-    verdict.lost += [f"{key} returned and never took effect" for key in returned if key in called and key not in seen]
+    unsaid = [key for key in seen if not called[key]]
+    verdict.lost += [times.of(f"{key} took effect and was never called", key) for key in unsaid]
+    undone = [key for key in returned if key in called and key not in seen]
+    verdict.lost += [times.of(f"{key} returned and never took effect", key) for key in undone]

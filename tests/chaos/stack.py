@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ import msgspec
 
 from bus.connection import Connection
 from bus.streams import EV
+from tests.chaos.processes import end_all
 from tests.system.foreign import Node, Nodes
 
 HERE = Path(__file__).parent
@@ -45,26 +46,27 @@ class Cluster:
         return chance.choice(self._nodes.nodes)
 
 
-def _end_server(pid: int) -> None:
-    """See that a server whose host is gone is gone too before its files are touched."""
-    try:
-        watched = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    os.kill(pid, signal.SIGKILL)
-    select.select([watched], [], [], STOP_S)
-    os.close(watched)
-
-
 class Stack:
     """`ostinato up` in a process of its own, with two agents processes."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, data: Path | None = None, cluster: Cluster | None = None) -> None:
+        """Make it.
+
+        Args:
+            folder: where its output, its witness and the orders for `inject` go.
+            flags: more arguments for `up`.
+            data: its data directory; one in `folder` unless said.
+            cluster: the nats-servers, where they are somebody else's.
+        """
         self._flags = flags
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.witness = folder / "witness"
-        self.cluster: Cluster | None = None
+        self.cluster = cluster
+        self.links: Mapping[str, Mapping[str, int]] = {}
+        """Through which ports its processes reach the servers: slot to server to port."""
         self._failpoint = folder / "failpoint"
+        self._skew = folder / "skew"
+        self._free = folder / "free"
         self._output = folder / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,6 +84,9 @@ class Stack:
             "OMP_WAIT_POLICY": "PASSIVE",
             "OSTINATO_CHAOS_WITNESS": str(self.witness),
             "OSTINATO_CHAOS_FAILPOINT": str(self._failpoint),
+            "OSTINATO_CHAOS_SKEW": str(self._skew),
+            "OSTINATO_CHAOS_FREE": str(self._free),
+            "OSTINATO_CHAOS_LINKS": msgspec.json.encode(self.links).decode(),
         }
         argv = [sys.executable, "-m", "infra.cli.main", "up", "--port", "0", "--data", str(self.data)]
         argv += ["--agents", str(HERE / "agents.py"), "--agent-processes", "2", "--json", *self._flags]
@@ -98,25 +103,27 @@ class Stack:
 
     async def start_again(self) -> None:
         """Start the whole stack again after its host is gone."""
-        await asyncio.to_thread(self._wait)
+        await self.gone()
         await self.start()
 
-    async def start_damaged(self, chance: random.Random) -> None:
-        """Alter one bit of what the log's first half holds on the disk, and start."""
-        await asyncio.to_thread(self._wait)
-        await asyncio.to_thread(self._flip, chance)
+    async def start_damaged(self, damage: Callable[[Sequence[Path]], None]) -> None:
+        """Damage the log's block files, once their server is gone, and start: it must be noticed, and mended."""
+        await self.gone()
+        server = int(await asyncio.to_thread((self.data / "nats" / "nats.pid").read_text, encoding="utf-8"))
+        await asyncio.to_thread(end_all, [server])
+        blocks = sorted((await asyncio.to_thread(self._messages)).glob("*.blk"), key=lambda block: int(block.stem))
+        await asyncio.to_thread(damage, blocks)
         said = len(await asyncio.to_thread(self.output))
         await self.start()
         if "the log was damaged" not in (await asyncio.to_thread(self.output))[said:]:
             raise AssertionError(f"the damage was not noticed: {self.output()[-2000:]}")
 
-    def _flip(self, chance: random.Random) -> None:
-        folder = next(self.data.glob("**/streams/EV/msgs"))
-        _end_server(int((self.data / "nats" / "nats.pid").read_text(encoding="utf-8")))
-        blocks = sorted(folder.glob("*.blk"), key=lambda block: int(block.stem))
-        data = bytearray(blocks[0].read_bytes())
-        data[chance.randrange(len(data) // 2)] ^= 1
-        blocks[0].write_bytes(bytes(data))
+    def _messages(self) -> Path:
+        return next(self.data.glob("**/streams/EV/msgs"))
+
+    async def gone(self) -> None:
+        """Wait until the host, which was killed, is gone."""
+        await asyncio.to_thread(self._wait)
 
     def check(self) -> None:
         """See that it still runs.
@@ -169,11 +176,24 @@ class Stack:
 
     async def die_at(self, point: str, count: int) -> None:
         """Have an agents process die at the `count`th time that it passes a point, and wait for it."""
-        await asyncio.to_thread(self._write_failpoint, f"{point} {count}")
+        await asyncio.to_thread(_order, self._failpoint, f"{point} {count}")
         while await asyncio.to_thread(self._failpoint.exists):  # noqa: ASYNC110  the file is all that is left of it
             await asyncio.sleep(0.01)
 
-    def _write_failpoint(self, text: str) -> None:
-        written = self._failpoint.with_suffix(".new")
-        written.write_text(text, encoding="utf-8")
-        written.rename(self._failpoint)
+    def skew(self, slot: str, seconds: int) -> None:
+        """Have a process's clock go wrong by so much. Blocks."""
+        _order(self._skew, f"{slot} {seconds}")
+
+    def say_free(self, size: int | None) -> None:
+        """Have the host believe that so much of the disk is free; the truth for None. Blocks."""
+        if size is None:
+            self._free.unlink(missing_ok=True)
+        else:
+            _order(self._free, str(size))
+
+
+def _order(file: Path, text: str) -> None:
+    """Tell `inject`, which finds either all of it or nothing."""
+    written = file.with_suffix(".new")
+    written.write_text(text, encoding="utf-8")
+    written.rename(file)

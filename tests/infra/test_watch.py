@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from bus.commands import send_command
-from bus.connection import Connection
+from bus.connection import Connection, accepted
 from bus.errors import Refused
 from bus.streams import CMD, HEALTH, ensure_streams
 from infra import watch
 from infra.services.nats_server import NatsServer
-from infra.watch import LOW_BYTES, Watch
+from infra.services.unprivileged import server_account
+from infra.watch import FULL_BYTES, LOW_BYTES, Watch
 from schemas.commands import Command, RunAgent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
@@ -26,8 +29,10 @@ class Disk:
 
     def __init__(self) -> None:
         self.free = 4 * LOW_BYTES
+        self.looks = 0
 
     def __call__(self, place: Path) -> int:
+        self.looks += 1
         return self.free
 
 
@@ -99,12 +104,30 @@ async def test_commands_are_refused_while_the_disk_is_nearly_full_with_the_reaso
 async def test_a_start_opens_what_a_crash_left_closed(connection: Connection, nats_server: NatsServer) -> None:
     await ensure_streams(connection, 1)
     disk, heard = Disk(), Heard()
-    disk.free = 0
+    disk.free = FULL_BYTES
     async with watching(connection, nats_server, disk, heard):
         while (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1:
             pass
     await ensure_streams(connection, 1)
     await send_command(connection, command("c1"))
+
+
+async def test_no_stream_is_changed_when_there_may_be_no_room_for_its_settings(
+    connection: Connection, nats_server: NatsServer
+) -> None:
+    await ensure_streams(connection, 1)
+    disk, heard = Disk(), Heard()
+    disk.free = FULL_BYTES - 1
+    async with watching(connection, nats_server, disk, heard) as watched:
+        await heard.until("nearly full")
+        looks = disk.looks
+        while disk.looks < looks + 5:
+            await connection.flush()
+        assert watched.trouble
+        assert (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1
+        disk.free = FULL_BYTES
+        while (await connection.api(f"STREAM.INFO.{CMD}"))["config"]["max_bytes"] == -1:
+            pass
 
 
 async def test_a_full_command_stream_says_how_many_wait(connection: Connection) -> None:
@@ -153,3 +176,26 @@ async def test_a_server_whose_disk_was_full_is_ended_when_there_is_space_again(
         await heard.until("the disk was full")
         await nats_server.wait()
     await nats_server.start(nats_server.port)
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
+@pytest.mark.deadline(20)
+async def test_a_server_one_of_whose_streams_could_not_be_written_to_is_ended_though_others_take_writes(
+    connection: Connection, nats_server: NatsServer
+) -> None:
+    await ensure_streams(connection, 1)
+    account = server_account()
+    as_whom = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    heard = Heard()
+    async with watching(connection, nats_server, Disk(), heard):
+        # its log is a file too
+        argv = ["prlimit", f"--pid={nats_server.pid}", f"--fsize={(1 << 16) + nats_server.log.stat().st_size}:"]
+        await asyncio.to_thread(lambda: subprocess.run(argv, check=True, timeout=10, **as_whom))
+        with pytest.raises(TimeoutError):
+            await connection.request("ev.0", b"x" * (1 << 20), 0.5)
+        await heard.until("nats is started anew: JetStream stream '$G > EV' critical write error")
+        await nats_server.wait()
+    await nats_server.start(nats_server.port)
+    assert await asyncio.to_thread(nats_server.write_error) == ""
+    await connection.flush()
+    assert accepted(await connection.request("ev.0", b"x")) == 1

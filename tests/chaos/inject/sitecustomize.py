@@ -1,20 +1,34 @@
-"""Failpoints for the agents processes, from outside: Python imports this by itself when its folder is on the path.
+"""Faults inside processes, from outside: Python imports this by itself when its folder is on the path.
 
-OSTINATO_CHAOS_FAILPOINT names a file. When it holds `<point> <n>`, the n-th time that this process passes the point
-it takes the file away and kills itself with SIGKILL. Nothing of this is in the code that is shipped.
+Four variables, the first three of which name files that may come and go:
+
+- OSTINATO_CHAOS_FAILPOINT: when it holds `<point> <n>`, the n-th time that an agents process passes the point it
+  takes the file away and kills itself with SIGKILL.
+- OSTINATO_CHAOS_SKEW: when it holds `<slot> <seconds>`, the clock of that agents process is so much ahead.
+- OSTINATO_CHAOS_FREE: how many bytes the host is to believe are free on the disk.
+- OSTINATO_CHAOS_LINKS: through which ports processes reach the servers, JSON: slot to server to port.
+
+Nothing of this is in the code that is shipped.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 _FILE = Path(os.environ.get("OSTINATO_CHAOS_FAILPOINT", "/nonexistent"))
+_SKEW = Path(os.environ.get("OSTINATO_CHAOS_SKEW", "/nonexistent"))
+_FREE = Path(os.environ.get("OSTINATO_CHAOS_FREE", "/nonexistent"))
 _passed: dict[str, int] = {}
 
 
@@ -104,5 +118,69 @@ def _inject() -> None:
     _after(Leases, "_renew", "K12")
 
 
-if "infra.process" in sys.orig_argv and any(part.startswith("agents-") for part in sys.orig_argv):
-    _inject()
+def _run_with_a_wrong_clock(slot: str) -> None:
+    """Have the Context's time, and that in ids, be wrong by what the file says for this slot."""
+    from actors.runtime import context
+
+    def time_ns() -> int:
+        try:
+            who, _, seconds = _SKEW.read_text(encoding="utf-8").partition(" ")
+        except OSError:
+            return time.time_ns()
+        return time.time_ns() + (int(seconds) * 1_000_000_000 if who == slot else 0)
+
+    context.time = SimpleNamespace(time_ns=time_ns)  # type: ignore[assignment]
+
+
+def _reach_servers_through(links: dict[str, int]) -> None:
+    """Have a process that is told where the servers are find our links there."""
+    from msgspec.structs import replace
+
+    from infra import settings
+
+    plain = settings.decode_place
+
+    @wraps(plain)
+    def decode_place(text: str) -> settings.Place:
+        place = plain(text)
+        return replace(
+            place,
+            nats_url=_elsewhere(place.nats_url, links["nats"]),
+            postgres_url=_elsewhere(place.postgres_url, links["postgres"]),
+        )
+
+    settings.decode_place = decode_place
+
+
+def _elsewhere(url: str, port: int) -> str:
+    return re.sub(r"(?<=127\.0\.0\.1:)\d+", str(port), url)
+
+
+def _believe_what_is_free() -> None:
+    """Have the host take its word for the free space from the file, where there is one."""
+    from infra.services import data_directory
+
+    def free_space(path: Path) -> int:
+        try:
+            return int(_FREE.read_text(encoding="utf-8"))
+        except OSError:
+            return shutil.disk_usage(path).free
+
+    data_directory.free_space = free_space
+
+
+def _main() -> None:
+    words = sys.orig_argv
+    if "infra.cli.main" in words:
+        _believe_what_is_free()
+    elif "infra.process" in words:
+        slot = words[words.index("infra.process") + 1]
+        links = json.loads(os.environ.get("OSTINATO_CHAOS_LINKS", "{}"))
+        if slot in links:
+            _reach_servers_through(links[slot])
+        if slot.startswith("agents-"):
+            _run_with_a_wrong_clock(slot)
+            _inject()
+
+
+_main()
