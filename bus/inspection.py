@@ -105,6 +105,15 @@ class Inspection:
                 break
         self.damages.append(Damage(where, sequence, sequence, problem))
 
+    def trimmed(self, until: int) -> None:
+        """Hear that the log was trimmed meanwhile: what it does not have up to there is none of its damages."""
+        self.begins = until + 1
+        self.damages = [
+            damage._replace(first=max(damage.first, self.begins)) if damage.where == "log" else damage
+            for damage in self.damages
+            if damage.where != "log" or damage.last >= self.begins
+        ]
+
 
 async def bounds_of(connection: Connection) -> Bounds:
     """Ask what EV holds: nothing, where the stream is gone.
@@ -170,7 +179,8 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
     found = Inspection(bounds, cursor)
     until = max(bounds.last, cursor.sequence)
     walk, blobs = _Walk(found), Blobs(connection)
-    found.begins = min(bounds.first, await trimmed_to(store) + 1)
+    trimmed = await trimmed_to(store)
+    found.begins = min(bounds.first, trimmed + 1)
     items = read_stream(connection, found.begins, bounds.last)
     rows = recorded_envelopes(store, 0, until)
     item, row = await anext(items, None), await anext(rows, None)
@@ -189,6 +199,8 @@ async def inspect(connection: Connection, store: Store, told: Told = lambda _don
             row = await anext(rows, None)
         if expected % _TELL_EACH == 0:
             told(expected, until)
+    if (since := await trimmed_to(store)) > trimmed:
+        found.trimmed(since)
     told(until, until)
     return found
 

@@ -123,6 +123,8 @@ class Cell:
     fresh: int = 0
     """Events that are in no snapshot."""
     users: int = 0
+    put_off: bool = False
+    """Whether it could not be read when it was to be: who waits for it as well comes after whoever tried."""
     stopped: str | None = None
     """Why this code cannot go on with the thread. The log has all of it: mended code takes it up again."""
 
@@ -265,8 +267,12 @@ class Cells:
         cell.users += 1
         try:
             async with cell.lock:
+                if cell.put_off:
+                    raise NotNow("a command before it was put off")
                 if not cell.loaded:
+                    cell.put_off = True
                     await self._load([cell])
+                    cell.put_off = False
                 yield cell
         finally:
             cell.users -= 1

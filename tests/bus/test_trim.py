@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from bus import inspection
 from bus.connection import Connection
 from bus.errors import LogDamaged, LogLost
 from bus.feed import Item
-from bus.inspection import Damage, bounds_of, inspect, suspicion
+from bus.inspection import Damage, bounds_of, inspect, suspicion, trimmed_to
 from bus.log import Position, last_commit, read_shard, read_stream
 from bus.recorder import Recorder
 from bus.repair import repair
@@ -147,6 +148,23 @@ async def test_losing_more_of_the_beginning_than_was_trimmed_is_damage_and_comes
         assert last is not None
         position = Position(before["seq"], before["hash"], 0)
         assert [one async for one in read_shard(connection, shard, position, last.sequence)]
+
+
+async def test_what_is_trimmed_while_the_log_is_inspected_is_no_damage(
+    filled: Any, connection: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = {item.sequence: item async for item in read_stream(connection, 1, 40)}
+
+    async def then_trimmed(asked: Store) -> int:
+        found = await trimmed_to(asked)
+        monkeypatch.undo()
+        assert (await trim(connection, store, items[30].time)).envelopes > 10
+        return found
+
+    monkeypatch.setattr(inspection, "trimmed_to", then_trimmed)
+    found = await inspect(connection, store)
+    assert found.whole, found.damages
+    assert found.recorded == 40
 
 
 async def test_damage_of_what_exists_once_is_named_and_not_mended(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from actors.models.provider import ModelCall
-from actors.runtime.cells import SNAPSHOT_EACH
-from actors.runtime.known import Known
+from actors.runtime.cells import SNAPSHOT_EACH, Cell
 from actors.runtime.shard import ShardOwner
 from actors.testing import ScriptedModel
 from bus.commands import send_command
@@ -187,6 +185,33 @@ async def test_while_the_record_is_away_new_threads_go_on_and_cold_ones_wait(
         await until(watcher, ends)
         await checkpoint(owner, recorder)
     assert said(bench.model.calls[-1]) == ["hello", "more"]
+
+
+async def test_commands_of_a_thread_that_cannot_be_read_keep_their_order(
+    bench: Bench, recorder: Recorder, record: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        await checkpoint(owner, recorder)
+    async with owning(bench.runtime("p2")) as owner, hearing(bench, "run.c2", "run.c3") as watcher:
+        using, second = owner._cells.using, asyncio.Event()
+
+        def joined(wanted: ThreadKey) -> AbstractAsyncContextManager[Cell]:
+            second.set()
+            return using(wanted)
+
+        async def away(*_: object) -> dict[ThreadKey, History]:
+            monkeypatch.undo()
+            monkeypatch.setattr(owner._cells, "using", joined)
+            await send_command(bench.connection, run("c3", "second"))
+            await second.wait()
+            raise Unavailable("Postgres cannot be used")
+
+        monkeypatch.setattr(record, "histories", away)
+        await send_command(bench.connection, run("c2", "first"))
+        await until(watcher, ends)
+        await until(watcher, ends)
+    assert said(bench.model.calls[-1]) == ["hello", "first", "second"]
 
 
 async def test_a_record_that_is_away_at_a_takeover_makes_it_read_all(bench: Bench, recorder: Recorder) -> None:
@@ -412,28 +437,3 @@ async def test_a_commit_that_is_recorded_before_its_owner_has_folded_it_is_in_no
     async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:
         await until(watcher, ends)
     await bench.verified("t1")
-
-
-KEYS = st.tuples(st.sampled_from(["agent", "generation"]), st.text(max_size=5), st.text(max_size=8))
-
-
-@given(st.lists(KEYS, max_size=50), st.lists(KEYS, max_size=50))
-def test_what_was_added_is_known_also_after_it_was_stored(first: list[ThreadKey], second: list[ThreadKey]) -> None:
-    known = Known()
-    for key in first:
-        known.add(key)
-    known = Known(bytes(known))
-    for key in second:
-        known.add(key)
-    assert all(key in known for key in (*first, *second))
-    assert bytes(Known(bytes(known))) == bytes(known)
-
-
-def test_few_new_keys_look_known_however_many_there_are() -> None:
-    known = Known()
-    for n in range(60_000):
-        known.add(("agent", "acme", f"t{n}"))
-    assert len(bytes(known)) < 60_000 * 8
-    wrong = sum(("agent", "acme", f"n{n}") in known for n in range(10_000))
-    assert wrong < 200
-    assert ("agent", "acme", "t0") not in Known()
