@@ -1,4 +1,4 @@
-"""What the host does for Postgres beside everything else: keeps the projections up, and has old step records expire.
+"""What the host does for the record beside everything else: keeps the projections up, has what is old go.
 
 None of it is needed to answer anybody: what fails here is told and tried again, and never ends the stack.
 """
@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from actors.runtime.context import SystemClock
-from bus.errors import Unavailable
+from bus.connection import Connection
+from bus.errors import BusError
 from bus.partitions import DAY
 from bus.projector import Projector
 from bus.retention import expire_steps, prepare_partitions
 from bus.store import Store
+from bus.trim import trim
+from infra.settings import Settings
 from schemas.context import Clock
 
 log = logging.getLogger(__name__)
@@ -26,18 +29,20 @@ _RETRY_S = 10.0
 
 
 class Books:
-    """The projector, and the step records' end."""
+    """The projector, the step records' end, and that of JetStream's copy of the log."""
 
-    def __init__(self, store: Store, keep_days: int, clock: Clock) -> None:
+    def __init__(self, store: Store, connection: Connection, settings: Settings, clock: Clock) -> None:
         """Make it.
 
         Args:
             store: the record.
-            keep_days: how long step records stay; 0 is for ever.
+            connection: to NATS.
+            settings: how long what is kept.
             clock: says what day it is.
         """
         self._store = store
-        self._keep_days = keep_days
+        self._connection = connection
+        self._settings = settings
         self._clock = clock
         self._projector = Projector(store)
         self._expired = 0
@@ -47,29 +52,33 @@ class Books:
         await self._projector.run()
 
     async def expire(self) -> None:
-        """Look after the partitions of step records every hour, until cancelled."""
+        """Look every hour for what is older than it is to be kept, until cancelled."""
         while True:
             try:
                 await self.look()
                 pause = _LOOK_S
-            except Unavailable as error:
-                log.warning("step records: %s", error)
+            except (BusError, TimeoutError) as error:
+                log.warning("what is old: %s", error)
                 pause = _RETRY_S
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
-        """Make the partitions of the next days, and drop those that are older than they are to be kept.
+        """Make the partitions of the next days, drop those that are older than they are to be kept, and trim the log.
 
         Raises:
-            Unavailable: Postgres cannot be reached.
+            Unavailable: a server cannot be reached.
+            LogDamaged: the log has lost more of its beginning than was trimmed.
+            TimeoutError: NATS does not answer.
         """
         now = self._clock.now()
         await prepare_partitions(self._store, now)
-        if not self._keep_days:
-            return
-        for gone in await expire_steps(self._store, now, self._keep_days * DAY):
-            self._expired += gone.rows
-            log.info("%s expired: %s rows, %s MB", gone.name, gone.rows, gone.bytes >> 20)
+        if self._settings.keep_steps:
+            for gone in await expire_steps(self._store, now, self._settings.keep_steps * DAY):
+                self._expired += gone.rows
+                log.info("%s expired: %s rows, %s MB", gone.name, gone.rows, gone.bytes >> 20)
+        if self._settings.keep_log:
+            done = await trim(self._connection, self._store, now - self._settings.keep_log * DAY)
+            log.info("the log begins at %s: %s envelopes were trimmed %s", done.first, done.envelopes, done.held_by)
 
     def statistics(self) -> dict[str, Any]:
         """Say how far the projections are, and how many rows of step records expired."""
@@ -77,9 +86,9 @@ class Books:
 
 
 @contextmanager
-def bookkeeping(store: Store, keep_days: int) -> Iterator[Books]:
+def bookkeeping(store: Store, connection: Connection, settings: Settings) -> Iterator[Books]:
     """Keep books for as long as the block runs."""
-    books = Books(store, keep_days, SystemClock())
+    books = Books(store, connection, settings, SystemClock())
     tasks = [
         asyncio.create_task(books.project(), name="projections"),
         asyncio.create_task(books.expire(), name="retention"),

@@ -147,7 +147,7 @@ async def running(
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             watch = exits.enter_context(_watching(directory, servers, connection, notice))
-            books = exits.enter_context(bookkeeping(store, settings.keep_steps))
+            books = exits.enter_context(bookkeeping(store, connection, settings))
             stack = Stack(settings, directory, servers, connection, store, supervisor, url, watch, mended, books)
             await _tell_who_asks(stack)
             await _wait_until_whole(stack, stage, tell)

@@ -57,6 +57,8 @@ class Settings(Wire, frozen=True):
     """URL of a Postgres database to use; empty runs our own."""
     keep_steps: _CountOrOurs = 7
     """Days that step records stay in Postgres; 0 keeps them for ever."""
+    keep_log: _CountOrOurs = 0
+    """Days that JetStream keeps of the log, all of which is in Postgres; 0 keeps it for ever."""
     replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
 

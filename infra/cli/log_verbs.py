@@ -37,15 +37,24 @@ def add_log_verbs(
     retain.add_argument(
         "--steps", type=_span_of(positive), required=True, metavar="DAYS", help="how long to keep them, such as 7d"
     )
-    retain.add_argument("--dry-run", action="store_true", help="only say what would go")
+    trim = told(verbs, "trim", "have JetStream forget what is old and recorded; Postgres keeps all")
+    trim.add_argument(
+        "--keep",
+        type=_kept_of(positive),
+        required=True,
+        metavar="DAYS",
+        help="how long JetStream keeps it, such as 30d",
+    )
+    for verb in (retain, trim):
+        verb.add_argument("--dry-run", action="store_true", help="only say what would go")
     for verb in (threads, runs):
         verb.add_argument(
             "--limit", type=positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
         )
     for verb in (threads, runs, usage):
         verb.add_argument("--tenant", default=None, help="whose (default: everybody's)")
-    modules = {verify: "log", repair: "log", retain: "retain"}
-    for verb in (verify, repair, threads, runs, usage, rebuild, retain):
+    modules = {verify: "log", repair: "log", retain: "retain", trim: "trim"}
+    for verb in (verify, repair, threads, runs, usage, rebuild, retain, trim):
         verb.set_defaults(module=f"infra.cli.{modules.get(verb, 'books')}", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)
@@ -70,3 +79,9 @@ def _span_of(positive: Callable[[str], int]) -> Callable[[str], int]:
         return days(text.removesuffix("d"))
 
     return span
+
+
+def _kept_of(positive: Callable[[str], int]) -> Callable[[str], int]:
+    span = _span_of(positive)
+    # nothing needs to be kept of what is recorded and behind every checkpoint
+    return lambda text: 0 if text == "0d" else span(text)

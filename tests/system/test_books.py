@@ -61,7 +61,7 @@ def test_a_run_is_in_the_books_as_soon_as_it_was_answered(stack: UpProcess) -> N
 def test_the_page_on_the_log_can_be_typed_as_it_stands(stack: UpProcess) -> None:
     thread = asked(stack, "Hello!")
     typed = commands("log.md")
-    assert len(typed) == 9
+    assert len(typed) == 11
     for line in typed:
         done = stack.cli(*shlex.split(line.replace("ID", thread))[1:])
         assert (done.returncode, done.stderr) == (0, ""), line
@@ -155,6 +155,19 @@ def test_old_step_records_go_threads_stay_and_whoever_asks_for_them_is_told(own:
     shown = own.cli("replay", "show", thread, "--steps").stdout
     assert shown.count("its steps have expired: those before 2255-03-14 are not kept") == 2
     assert "run.finished" in shown
+
+
+def test_jetstream_forgets_what_it_need_not_keep(own: UpProcess) -> None:
+    asked(own, "What is 12 times 34?")
+    [would] = rows(own, "trim", "--keep", "0d", "--dry-run")
+    [done] = rows(own, "trim", "--keep", "0d")
+    assert (would["trimmed"], done["trimmed"]) == (False, True)
+    assert "0 envelopes" in own.cli("log", "trim", "--keep", "30d").stdout
+    assert own.cli("log", "verify").returncode == 0
+    assert own.cli("replay", "verify", "--all").returncode == 0
+    refused = own.cli("log", "trim", "--keep", "soon")
+    assert refused.returncode == 2
+    assert "such as 7d" in refused.stderr
 
 
 def test_a_stack_lets_old_step_records_expire_by_itself(own: UpProcess) -> None:
