@@ -11,8 +11,8 @@ from tests.chaos import disks, network, strain
 from tests.chaos.fault import Fault, Ground, Happen, from_its_beginning, from_its_end
 from tests.chaos.processes import descendants, signal_all
 
-POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K12")
-"""Failpoints of `inject/sitecustomize.py` that every command passes; K10 is during a snapshot: there are none yet."""
+POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K12")
+"""Failpoints of `inject/sitecustomize.py` that owners pass all the time; K10 is before and after a checkpoint."""
 STALE_S = 3.0
 """Longer than a lease lives."""
 POINT_S = 20.0

@@ -101,10 +101,13 @@ def _inject() -> None:
     from nats.aio.msg import Msg
 
     from actors.agent import actor
+    from actors.runtime import shard
     from actors.runtime.shard import ShardOwner
     from bus.commit import ShardWriter
     from bus.lease import Leases
+    from infra.readback import LateStore
 
+    shard.CHECKPOINT_S = 1.0  # so that every owner that dies leaves one, and every other one begins with it
     _before(ShardOwner, "_handle", "K1")
     _before(ShardWriter, "_send", "K2")
     _sent_without_answer()
@@ -114,6 +117,8 @@ def _inject() -> None:
     _after(ShardOwner, "_follow", "K7")
     _before(Msg, "ack", "K8")
     _after(Msg, "ack", "K9")
+    _before(LateStore, "keep", "K10")
+    _after(LateStore, "keep", "K10")
     _after(ShardWriter, "take", "K11")
     _after(Leases, "_renew", "K12")
 
