@@ -1,13 +1,17 @@
-"""Doubles for agent authors and tests: a scripted model, a fixed clock, counted ids, known chance."""
+"""Doubles for agent authors and tests: a scripted model, a fixed clock, counted ids, known chance, no record."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
+from bus.errors import Unavailable
+from bus.log import START, Position
+from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey
+from bus.store import StoredEvent
 from schemas.messages import ToolCall, Usage
 from schemas.runs import Problem
 
@@ -86,3 +90,37 @@ class KnownChance:
     def bits(self, count: int) -> int:
         """Return the number, cut to `count` bits."""
         return self.number & ((1 << count) - 1)
+
+
+class NoRecord:
+    """A record that is never there: every owner reads its whole shard and keeps it in memory."""
+
+    async def head(self, shard: int) -> Position:
+        """Know nothing."""
+        return START
+
+    async def checkpoint(self, shard: int) -> Checkpoint | None:
+        """Know nothing."""
+        return None
+
+    async def histories(
+        self, keys: Sequence[ThreadKey], folds: Mapping[str, Fold], until: int | None
+    ) -> dict[ThreadKey, History]:
+        """Know nothing.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("there is no record")
+
+    async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
+        """Know nothing.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("there is no record")
+        yield
+
+    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
+        """Forget it."""

@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.loop import ConversationMachine
-from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
+from actors.testing import NoRecord
 from benchmarks.log_servers import fresh_servers
 from bus.commit import Writer
 from bus.connection import Connection

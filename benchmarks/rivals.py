@@ -27,10 +27,9 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
-from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.shard import Runtime, ShardOwner
-from actors.testing import Say, ScriptedModel
+from actors.testing import NoRecord, Say, ScriptedModel
 from actors.tools import tool
 from benchmarks.log_servers import Urls, fresh_servers
 from bus.commands import send_command

@@ -148,6 +148,11 @@ class ShardWriter:
         """How many appends wait for the one under way."""
         return len(self._queue)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether more can be appended; if not, its owner may not have folded all that was."""
+        return self._failed is None
+
     def give_up(self) -> None:
         """Take no more appends: the owner no longer knows what is written. Those under way go on."""
         self._failed = self._failed or OutcomeUnknown(self._shard, "under way")

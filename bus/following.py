@@ -25,6 +25,7 @@ from bus.store import StoredEvent
 from schemas import codec
 from schemas.commands import Fork, Generate
 from schemas.errors import SchemaError
+from schemas.generation import BROKEN_OFF
 from schemas.messages import Usage
 from schemas.runs import (
     CommandAccepted,
@@ -38,15 +39,14 @@ from schemas.runs import (
     RunStarted,
     ThreadForked,
 )
+from schemas.times import DAY
 
-_DAY = 86_400_000_000
 _EPOCH = date(1970, 1, 1).toordinal()
 _LAST_DAY = date.max.toordinal() - _EPOCH
 _LONGEST = 200
 """Characters of a name that are kept: an index cannot hold a long one."""
 _MOST = 1 << 40
 """Tokens that one call cannot have used."""
-_BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 
 Delta = Mapping[str, Any]
 """Column to what an event says of it: what is to be added to a count, or the value from here on."""
@@ -196,7 +196,7 @@ def _model_returned(place: Place, stored: StoredEvent, event: ModelReturned) -> 
     used = _used(event.usage)
     if stored.fact.kind != "generation":
         return place, _told(place, stored, used, (_key(run, stored), used))
-    if event.finish_reason in _BROKEN_OFF:
+    if event.finish_reason in BROKEN_OFF:
         return _ended(place, stored, "failed", event.finish_reason, used)
     return _ended(place, stored, "finished", event.finish_reason, used)
 
@@ -313,7 +313,7 @@ def _text(value: str) -> str:
 
 
 def _day(time: int) -> date:
-    return _date(time // _DAY)
+    return _date(time // DAY)
 
 
 @lru_cache(maxsize=64)

@@ -14,12 +14,10 @@ import asyncpg
 
 from bus.errors import Unavailable
 from bus.store import Rows, Store
-from schemas.times import utc
+from schemas.times import DAY, utc
 
 EXPIRING = ("record", "step_request")
 """Tables whose rows expire, by their column `time`."""
-DAY = 86_400_000_000
-"""Microseconds."""
 
 _LOCK = 0x70617274  # "part": one process at a time makes partitions
 _BOUND = re.compile(r"FROM \((MINVALUE|'\d+')\) TO \('(\d+)'\)")

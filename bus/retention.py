@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bus.partitions import DAY, EXPIRING, Partition, Partitions, drop, orphans, partitions
+from bus.partitions import EXPIRING, Partition, Partitions, drop, orphans, partitions
 from bus.store import Store
+from schemas.times import DAY
 
 AHEAD = 2
 """Days after this one whose partitions are made before they are needed."""

@@ -55,6 +55,15 @@ class Snapshot(NamedTuple):
     state: bytes
 
 
+class Fold(NamedTuple):
+    """How the threads of one family are folded."""
+
+    kinds: tuple[str, ...]
+    """Of the entities whose events are."""
+    reducer: str
+    """Hash of the code that does it; empty where no snapshot is to be used."""
+
+
 class History(NamedTuple):
     """A thread as it is recorded: a snapshot where there is one, and every event after it."""
 
@@ -106,8 +115,7 @@ async def keep(store: Store, shard: int, checkpoint: Checkpoint, snapshots: Sequ
 async def histories(
     store: Store,
     keys: Sequence[ThreadKey],
-    kinds: Mapping[str, Sequence[str]],
-    reducers: Mapping[str, str],
+    folds: Mapping[str, Fold],
     until: int | None = None,
 ) -> dict[ThreadKey, History]:
     """Read threads: the snapshot of each, if it is this code's, and its events after that.
@@ -115,8 +123,7 @@ async def histories(
     Args:
         store: the record.
         keys: which threads.
-        kinds: of each family, the kinds of entities that its machine folds.
-        reducers: of each family, the hash of the code that folds it.
+        folds: how each family is folded.
         until: no further than this sequence; all that is recorded, if None.
 
     Raises:
@@ -127,7 +134,7 @@ async def histories(
     for family in {key.family for key in keys}:
         wanted = [key for key in keys if key.family == family]
         names = ([key.tenant for key in wanted], [key.thread for key in wanted])
-        rows = await store.rows(_SNAPSHOTS, family, reducers[family], end, *names)
+        rows = await store.rows(_SNAPSHOTS, family, folds[family].reducer, end, *names)
         snapshots = {
             (row["tenant"], row["thread"]): Snapshot(
                 ThreadKey(family, row["tenant"], row["thread"]), row["reducer"], row["seq"], row["state"]
@@ -136,7 +143,7 @@ async def histories(
         }
         after = [snapshots[key[1:]].sequence if key[1:] in snapshots else 0 for key in wanted]
         events: dict[tuple[str, str], list[StoredEvent]] = {}
-        for row in await store.rows(_EVENTS, *names, after, end, list(kinds[family])):
+        for row in await store.rows(_EVENTS, *names, after, end, folds[family].kinds):
             events.setdefault((row["tenant"], row["thread"]), []).append(stored_event(row))
         for key in wanted:
             found[key] = History(snapshots.get(key[1:]), events.get(key[1:], []))

@@ -14,13 +14,13 @@ from typing import Any
 from actors.runtime.context import SystemClock
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.partitions import DAY
 from bus.projector import Projector
 from bus.retention import expire_steps, prepare_partitions
 from bus.store import Store
 from bus.trim import trim
 from infra.settings import Settings
 from schemas.context import Clock
+from schemas.times import DAY
 
 log = logging.getLogger(__name__)
 

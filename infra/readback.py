@@ -10,7 +10,17 @@ from typing import Any, Final, Self, TypeVar
 
 from bus.errors import Unavailable
 from bus.log import START, Position
-from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, histories, keep, read_checkpoint, recorded_facts
+from bus.snapshots import (
+    Checkpoint,
+    Fold,
+    History,
+    Snapshot,
+    ThreadKey,
+    histories,
+    keep,
+    read_checkpoint,
+    recorded_facts,
+)
 from bus.store import Store, StoredEvent
 from infra.follow import ReadBack
 from schemas.live import Committed
@@ -68,11 +78,7 @@ class LateStore:
             return None
 
     async def histories(
-        self,
-        keys: Sequence[ThreadKey],
-        kinds: Mapping[str, Sequence[str]],
-        reducers: Mapping[str, str],
-        until: int | None,
+        self, keys: Sequence[ThreadKey], folds: Mapping[str, Fold], until: int | None
     ) -> dict[ThreadKey, History]:
         """Read threads; as `bus.snapshots.histories`.
 
@@ -80,7 +86,7 @@ class LateStore:
             Unavailable: Postgres cannot be reached.
             TimeoutError: it does not answer.
         """
-        return await self._within(_READ_S, lambda store: histories(store, keys, kinds, reducers, until))
+        return await self._within(_READ_S, lambda store: histories(store, keys, folds, until))
 
     async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
         """Read a shard's beginning; as `bus.snapshots.recorded_facts`.

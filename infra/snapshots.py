@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from actors.agent.loop import ConversationMachine
-from actors.runtime.cells import KINDS, thawed
-from actors.runtime.machine import Emitted, Machine
+from actors.machines import MACHINES
+from actors.runtime.cells import KINDS
+from actors.runtime.frozen import thawed
+from actors.runtime.machine import Emitted
 from actors.runtime.reducer import reducers_of
-from actors.serving.generation import GenerationMachine
 from bus.snapshots import Snapshot, snapshots_of
 from bus.store import Store, StoredEvent
 from schemas import codec
 from schemas.errors import SchemaError
-
-MACHINES: Mapping[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
 
 
 class SnapshotsChecked(NamedTuple):

@@ -8,6 +8,9 @@ from schemas.wire import Record, Wire
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
 
+BROKEN_OFF = frozenset({"abort", "error", "timeout"})
+"""Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
+
 
 def request_id(tenant: str, thread: str, effect: str) -> str:
     """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
+from schemas.generation import BROKEN_OFF
 from schemas.messages import Message, ToolCall, Usage
 from schemas.runs import (
     ApprovalDenied,
@@ -41,10 +42,6 @@ from schemas.runs import (
     ToolResumed,
     ToolReturned,
 )
-
-BROKEN_OFF = frozenset({"abort", "error", "timeout"})
-"""Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
-
 
 ToolEvent = ApprovalRequested | ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
 

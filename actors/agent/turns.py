@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from actors.agent.conversation import BROKEN_OFF, Conversation, Pending, Run, evolve, incoming
+from actors.agent.conversation import Conversation, Pending, Run, evolve, incoming
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
+from schemas.generation import BROKEN_OFF
 from schemas.messages import Message, ToolCall
 from schemas.runs import (
     NEEDS_PERSON,

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-import msgspec
-
 from actors.errors import NotNow
+from actors.runtime.frozen import frozen, thawed
 from actors.runtime.known import Known
 from actors.runtime.machine import Emitted, Machine
 from actors.runtime.reducer import reducers_of
@@ -25,7 +24,7 @@ from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
 from bus.inspection import bounds_of
 from bus.log import START, Position, last_commit, read_shard
-from bus.snapshots import Checkpoint, History, Snapshot, ThreadKey, check_version
+from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey, check_version
 from bus.store import StoredEvent
 from bus.streams import EV
 from schemas import codec
@@ -55,11 +54,7 @@ class Record(Protocol):
         """Return the shard's checkpoint; None where there is none, or it cannot be had."""
 
     async def histories(
-        self,
-        keys: Sequence[ThreadKey],
-        kinds: Mapping[str, Sequence[str]],
-        reducers: Mapping[str, str],
-        until: int | None,
+        self, keys: Sequence[ThreadKey], folds: Mapping[str, Fold], until: int | None
     ) -> dict[ThreadKey, History]:
         """Read threads; as `bus.snapshots.histories`."""
 
@@ -68,44 +63,6 @@ class Record(Protocol):
 
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
         """Write a checkpoint and snapshots; as `bus.snapshots.keep`."""
-
-
-class NoRecord:
-    """A record that is never there: every owner reads its whole shard and keeps it in memory."""
-
-    async def head(self, shard: int) -> Position:
-        """Know nothing."""
-        return START
-
-    async def checkpoint(self, shard: int) -> Checkpoint | None:
-        """Know nothing."""
-        return None
-
-    async def histories(
-        self,
-        keys: Sequence[ThreadKey],
-        kinds: Mapping[str, Sequence[str]],
-        reducers: Mapping[str, str],
-        until: int | None,
-    ) -> dict[ThreadKey, History]:
-        """Know nothing.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable("there is no record")
-
-    async def facts(self, shard: int, until: int) -> AsyncIterator[tuple[Position, list[StoredEvent]]]:
-        """Know nothing.
-
-        Raises:
-            Unavailable: always.
-        """
-        raise Unavailable("there is no record")
-        yield
-
-    async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
-        """Forget it."""
 
 
 @dataclass(slots=True)
@@ -149,31 +106,6 @@ class Cell:
         self.stopped = reason
 
 
-class Frozen(msgspec.Struct, frozen=True, array_like=True):
-    """What a snapshot holds."""
-
-    versions: tuple[tuple[str, str, int], ...]
-    """Of each entity: kind, id, version."""
-    state: msgspec.Raw
-
-
-def frozen(versions: Mapping[tuple[str, str], int], state: Any) -> bytes:
-    """Encode a folded thread."""
-    numbers = tuple((kind, entity, version) for (kind, entity), version in versions.items())
-    return codec.encode(Frozen(numbers, msgspec.Raw(codec.encode(state))))
-
-
-def thawed(machine: Machine[Any], data: bytes) -> tuple[dict[tuple[str, str], int], Any]:
-    """Decode what `frozen` gave: versions and state.
-
-    Raises:
-        BadShape: it is another machine's.
-    """
-    kept: Frozen = codec.decode(data, Frozen)
-    versions = {(kind, entity): version for kind, entity, version in kept.versions}
-    return versions, codec.decode(bytes(kept.state), machine.shape())
-
-
 class Cells:
     """The threads of one shard that are in memory, by their keys; the latest used come last."""
 
@@ -182,7 +114,7 @@ class Cells:
         self._record = record
         self._shard = shard
         self._room = room
-        self._reducers: Mapping[str, str] = {}
+        self._folds: Mapping[str, Fold] = {}
         self._cells: dict[ThreadKey, Cell] = {}
         self._known = Known()
         self.kept = 0
@@ -206,7 +138,8 @@ class Cells:
             NotNow: Postgres went away meanwhile, or another owner took the shard, or the log was trimmed.
             TimeoutError: NATS stopped answering.
         """
-        self._reducers = await asyncio.to_thread(reducers_of, self._machines)
+        reducers = await asyncio.to_thread(reducers_of, self._machines)
+        self._folds = {family: Fold(KINDS[family], reducer) for family, reducer in reducers.items()}
         first = (await bounds_of(connection)).first
         checkpoint = await self._record.checkpoint(self._shard)
         try:
@@ -320,7 +253,7 @@ class Cells:
         return cell.stopped is None and cell.fresh >= SNAPSHOT_EACH and cell.sequence <= recorded
 
     def _snapshot(self, cell: Cell) -> Snapshot:
-        return Snapshot(cell.key, self._reducers[cell.family], cell.sequence, frozen(cell.versions, cell.state))
+        return Snapshot(cell.key, self._folds[cell.family].reducer, cell.sequence, frozen(cell.versions, cell.state))
 
     def _is_open(self, cell: Cell) -> bool:
         return bool(self._machines[cell.family].open_effects(cell.state))
@@ -366,20 +299,21 @@ class Cells:
     async def _load(self, cells: Sequence[Cell], until: int | None = None) -> None:
         for first in range(0, len(cells), _AT_ONCE):
             some = cells[first : first + _AT_ONCE]
-            found = await self._histories(some, self._reducers, until)
+            found = await self._histories(some, self._folds, until)
             spoiled = [cell for cell in some if not self._thaw(cell, found[cell.key].snapshot)]
             if spoiled:
-                found |= await self._histories(spoiled, dict.fromkeys(KINDS, ""), until)
+                from_zero = {family: fold._replace(reducer="") for family, fold in self._folds.items()}
+                found |= await self._histories(spoiled, from_zero, until)
             for cell in some:
                 for event in found[cell.key].events:
                     self._evolve(cell, event.sequence, event.fact)
                 cell.loaded = True
 
     async def _histories(
-        self, cells: Sequence[Cell], reducers: Mapping[str, str], until: int | None
+        self, cells: Sequence[Cell], folds: Mapping[str, Fold], until: int | None
     ) -> dict[ThreadKey, History]:
         try:
-            return await self._record.histories([cell.key for cell in cells], KINDS, reducers, until)
+            return await self._record.histories([cell.key for cell in cells], folds, until)
         except (Unavailable, TimeoutError) as error:
             raise NotNow(f"what is recorded of its threads cannot be read: {error}") from error
 

@@ -41,8 +41,9 @@ MAX_DELIVERIES = 5
 CHECKPOINT_S = 10.0
 _DRAIN_GRACE_S = 0.5
 _LOOK_S = 0.05
+_TAKE_AGAIN_S = 0.2
 _AGAIN_S = 1.0
-"""After which a command comes again whose thread cannot be read now."""
+"""After which what cannot be read now is asked for again: a command's thread, or a shard."""
 
 
 @dataclass(slots=True)
@@ -116,18 +117,23 @@ class ShardOwner:
             LogDamaged: what the shard holds is not what it held, or not whole; in an exception group.
         """
         while not self._drained.is_set():
+            pause = _TAKE_AGAIN_S
             try:
                 await self._own()
             except* LogDamaged:
                 raise
             except* (Fenced, OutcomeUnknown) as errors:
                 log.warning("shard %s: taking it again: %s", self._shard, errors.exceptions[0])
-            except* (BusError, TimeoutError, NotNow) as errors:
+            except* NotNow as errors:
+                # each try has written a marker
+                log.warning("shard %s: %s", self._shard, errors.exceptions[0])
+                pause = _AGAIN_S
+            except* (BusError, TimeoutError) as errors:
                 log.warning("shard %s: %s", self._shard, errors.exceptions[0])
             self.ready.clear()
             self._known = self._known if self._pen is None else self._pen.position
             if not self._drained.is_set():
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(pause)
 
     async def drain(self, seconds: float) -> None:
         """Take no more commands, let what cannot be gone on with elsewhere come to its end, and own no more.
@@ -197,7 +203,7 @@ class ShardOwner:
             Unavailable: Postgres cannot be reached.
             TimeoutError: it does not answer.
         """
-        if self._pen is not None:
+        if self._pen is not None and self._pen.is_writing:
             await self._cells.checkpoint(self._pen.position.sequence, self._doing)
 
     async def _keep(self) -> None:

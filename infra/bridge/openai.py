@@ -14,6 +14,7 @@ import msgspec
 
 from schemas import codec
 from schemas.commands import CommandData, Generate, RunAgent
+from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
@@ -233,7 +234,7 @@ class ChatEncoder:
         chunks = self._text(answer.effect, answer.text[seen:])
         if self._last == "model.returned":
             self.usage = answer.usage
-            if answer.finish_reason in {"abort", "error", "timeout"}:
+            if answer.finish_reason in BROKEN_OFF:
                 message = f"the model's answer was broken off ({answer.finish_reason})"
                 self.problem = Problem(kind="engine", message=message)
                 return chunks

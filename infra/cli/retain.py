@@ -6,11 +6,10 @@ import argparse
 import asyncio
 
 from actors.runtime.context import SystemClock
-from bus.partitions import DAY
 from bus.retention import Expired, expire_steps, expiring_steps
 from infra.access import current_record
 from infra.cli.printing import say, say_json
-from schemas.times import rfc3339
+from schemas.times import DAY, rfc3339
 
 _DATE = 10
 

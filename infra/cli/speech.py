@@ -10,6 +10,7 @@ import msgspec
 
 from infra.cli.terminal import Style, printable, style_for
 from schemas import codec
+from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import ToolCall
 from schemas.runs import (
@@ -72,7 +73,7 @@ class Speech:
             case Committed(type="model.returned", data=data):
                 answer: ModelReturned = codec.decode(data, ModelReturned)
                 self.text = answer.text
-                if answer.finish_reason in {"abort", "error", "timeout"}:
+                if answer.finish_reason in BROKEN_OFF:
                     message = f"the model's answer was broken off ({answer.finish_reason})"
                     self.problem = Problem(kind="engine", message=message)
             case Committed(type="tool.failed", data=data):

@@ -6,10 +6,10 @@ import argparse
 import asyncio
 
 from actors.runtime.context import SystemClock
-from bus.partitions import DAY
 from bus.trim import trim
 from infra.access import log_servers
 from infra.cli.printing import say, say_json
+from schemas.times import DAY
 
 
 def main(options: argparse.Namespace) -> int:

@@ -7,13 +7,12 @@ import importlib.metadata
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
-from actors.agent.loop import ConversationMachine
+from actors.machines import MACHINES
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
 from actors.serving.frontend import Frontend
-from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from bus.commit import Writer
 from bus.connection import Connection
@@ -49,7 +48,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         chance=SystemChance(),
         writer=Writer(status.run, importlib.metadata.version("ostinato")),
         slot=place.slot,
-        machines={"agent": ConversationMachine(), "generation": GenerationMachine()},
+        machines=MACHINES,
         performers={
             "agent": AgentPerformer(agents, models, engine.name, live, clock),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),

@@ -19,7 +19,6 @@ from bus.errors import LogDamaged, Unavailable
 from bus.feed import Item
 from bus.inspection import Damage, inspect
 from bus.log import START, read_shard, read_stream
-from bus.recorder import Recorder
 from bus.repair import repair
 from bus.store import Store
 from bus.streams import BLOBS, ensure_streams
@@ -27,6 +26,7 @@ from schemas import codec
 from schemas.blobs import LIMIT, BlobReference
 from schemas.envelope import Fact
 from schemas.runs import MemoryWritten
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -45,16 +45,6 @@ def fact(version: int, size: int) -> Fact:
 
 async def pen(bus: Connection, process: str = "p1") -> ShardWriter:
     return await ShardWriter.take(bus, 0, Writer(process, "test"), FixedClock(), CountedIds(), process)
-
-
-async def record(connection: Connection, store: Store) -> None:
-    recorder = Recorder(connection, store, "rec1")
-    task = asyncio.create_task(recorder.run())
-    try:
-        await recorder.drain()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def nothing_cut(items: list[Item]) -> None:

@@ -15,24 +15,14 @@ from bus.errors import LogLost
 from bus.feed import Item
 from bus.inspection import Damage, inspect, suspicion
 from bus.log import START, last_commit, read_shard, read_stream
-from bus.recorder import Recorder
 from bus.repair import Repaired, _rebuild, repair
 from bus.store import Store
 from bus.streams import EV, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
-
-
-async def record(connection: Connection, store: Store) -> None:
-    recorder = Recorder(connection, store, "rec1")
-    task = asyncio.create_task(recorder.run())
-    try:
-        await recorder.drain()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def mended(connection: Connection, store: Store, dropped: list[Item] | None = None) -> Repaired:

@@ -12,12 +12,13 @@ import pytest
 
 from bus.connection import Connection
 from bus.migrate import migrate, migrations
-from bus.partitions import DAY, EXPIRING, Partitions, partitions
+from bus.partitions import EXPIRING, Partitions, partitions
 from bus.recorder import Recorder
 from bus.retention import expire_steps, expiring_steps, prepare_partitions, steps_gone_before
 from bus.steps import steps_of_request
 from bus.store import COLUMNS, Batch, Cursor, Store
 from bus.streams import TRACE, ensure_streams
+from schemas.times import DAY
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 

@@ -11,19 +11,11 @@ import pytest
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
 from bus.migrate import DatabaseMismatch, Migration, migrate, migrations
-from bus.recorder import Recorder
 from bus.store import Batch, Cursor, RecorderFenced, Store
 from infra.services.process import free_port
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
-
-
-async def record(connection: Connection, store: Store) -> None:
-    recorder = Recorder(connection, store, "rec1")
-    task = asyncio.create_task(recorder.run())
-    await recorder.drain()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def rows(entity: str, version: int, sequence: int, idx: int = 0) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -13,27 +12,17 @@ from bus.errors import LogDamaged, LogLost
 from bus.feed import Item
 from bus.inspection import Damage, bounds_of, inspect, suspicion, trimmed_to
 from bus.log import Position, last_commit, read_shard, read_stream
-from bus.recorder import Recorder
 from bus.repair import repair
 from bus.snapshots import Checkpoint, keep, recorded_facts
 from bus.store import Store
 from bus.streams import EV
 from bus.trim import trim
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
 EVER = 2**60
 """Later than any time."""
-
-
-async def record(connection: Connection, store: Store) -> None:
-    recorder = Recorder(connection, store, "rec1", (EV,))
-    task = asyncio.create_task(recorder.run())
-    try:
-        await recorder.drain()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def checkpoints(store: Store, *shards: int) -> None:
@@ -55,7 +44,7 @@ async def filled(history: Any, connection: Connection, store: Store) -> Any:
     """Forty envelopes over four shards, recorded, with checkpoints; the shards end at 37, 38, 39 and 40."""
     for n in range(40):
         await history.commit(n % 4)
-    await record(connection, store)
+    await record(connection, store, (EV,))
     await checkpoints(store, 0, 1, 2, 3)
     return history
 
@@ -82,7 +71,7 @@ async def test_all_but_the_last_of_each_shard_can_go_and_the_log_is_whole(
 async def test_recording_goes_on_after_it(filled: Any, connection: Connection, store: Store) -> None:
     await trim(connection, store, EVER)
     await filled.commit(2)
-    await record(connection, store)
+    await record(connection, store, (EV,))
     found = await inspect(connection, store)
     assert found.whole, found.damages
     assert found.recorded == 41
@@ -94,7 +83,7 @@ async def test_what_is_not_recorded_or_has_no_checkpoint_stays(
     for n in range(8):
         await history.commit(n % 2)
     assert await trim(connection, store, EVER) == (1, 0, "nothing is recorded yet")
-    await record(connection, store)
+    await record(connection, store, (EV,))
     await checkpoints(store, 0)
     assert (await trim(connection, store, EVER)).held_by == "shard 1 has no checkpoint after it"
     await checkpoints(store, 1)
@@ -102,7 +91,7 @@ async def test_what_is_not_recorded_or_has_no_checkpoint_stays(
         await history.commit(n % 2)
     assert (await trim(connection, store, EVER)).first == 7
     assert (await held(connection))[0] == 7
-    await record(connection, store)
+    await record(connection, store, (EV,))
     assert "no checkpoint after it" in (await trim(connection, store, EVER)).held_by
 
 

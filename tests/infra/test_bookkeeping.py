@@ -10,14 +10,16 @@ import pytest
 from bus.connection import Connection
 from bus.errors import Unavailable
 from bus.inspection import bounds_of
-from bus.partitions import DAY, Partitions, partitions
+from bus.partitions import Partitions, partitions
 from bus.projector import Projector
 from bus.retention import steps_gone_before
 from bus.store import Store
 from infra import bookkeeping
 from infra.bookkeeping import Books
 from infra.settings import Settings
-from tests.bus.test_trim import checkpoints, record
+from schemas.times import DAY
+from tests.bus.recording import record
+from tests.bus.test_trim import checkpoints
 from tests.conftest import History
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bus.log import START
-from bus.snapshots import Checkpoint, ThreadKey
+from bus.snapshots import Checkpoint, Fold, ThreadKey
 from infra import readback
 from infra.readback import LateStore
 
@@ -57,18 +57,18 @@ async def line(database: str) -> AsyncIterator[Line]:
 async def test_a_record_that_falls_silent_holds_nobody_up(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readback, "_HEAD_S", 0.1)
     monkeypatch.setattr(readback, "_READ_S", 0.1)
-    key = ThreadKey("agent", "acme", "t1")
+    key, folds = ThreadKey("agent", "acme", "t1"), {"agent": Fold(("run",), "x")}
     async with LateStore(line.url) as record:
-        assert (await record.histories([key], {"agent": ["run"]}, {"agent": "x"}, None))[key].events == []
+        assert (await record.histories([key], folds, None))[key].events == []
         line.open.clear()
         began = time.monotonic()
         assert await record.head(0) == START
         assert await record.checkpoint(0) is None
         with pytest.raises(TimeoutError):
-            await record.histories([key], {"agent": ["run"]}, {"agent": "x"}, None)
+            await record.histories([key], folds, None)
         with pytest.raises(TimeoutError):
             await record.keep(0, Checkpoint(1, "hash", (), b""), ())
         assert time.monotonic() - began < 2
         line.open.set()
         monkeypatch.setattr(readback, "_READ_S", 5.0)
-        assert key in await record.histories([key], {"agent": ["run"]}, {"agent": "x"}, None)
+        assert key in await record.histories([key], folds, None)

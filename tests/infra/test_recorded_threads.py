@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actors.agent.loop import ConversationMachine
-from actors.runtime.cells import FAMILY, frozen, thawed
-from actors.runtime.machine import Emitted, Machine
-from actors.serving.generation import GenerationMachine
+from actors.machines import MACHINES
+from actors.runtime.cells import FAMILY
+from actors.runtime.frozen import frozen, thawed
+from actors.runtime.machine import Emitted
 from bus.store import StoredEvent
 from infra.bundles import Bundle
 from infra.cli.replay.checking import check
 from infra.cli.timeline import lines
 from schemas import codec
 
-MACHINES: dict[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
 BUNDLES = sorted((Path(__file__).parents[1] / "golden" / "threads").glob("*.jsonl"))
 THREADS = [
     pytest.param(events, id=f"{path.stem}:{events[0].fact.thread}")

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from bus.partitions import DAY
+from schemas.times import DAY
 from tests.system.conftest import UpProcess, ask, chat, records, start
 from tests.system.pseudo_terminal import PseudoTerminal
 from tests.system.test_docs import blocks, commands

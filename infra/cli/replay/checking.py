@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from actors.agent.loop import ConversationMachine
 from actors.errors import Divergence, Unreadable
-from actors.runtime.machine import Machine
+from actors.machines import MACHINES
 from actors.runtime.replay import Recorded, verify
-from actors.serving.generation import GenerationMachine
 from bus.store import StoredEvent
 
 
@@ -36,7 +34,7 @@ class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(events: Sequence[StoredEvent]) -> Checked:
     """Decide again what a thread's events say was decided; whatever is wrong with them is the outcome."""
     first = events[0].fact
-    machine: Machine[Any] = GenerationMachine() if first.kind == "generation" else ConversationMachine()
+    machine = MACHINES["generation" if first.kind == "generation" else "agent"]
     try:
         verdict = verify(machine, first.tenant, first.thread, [_recorded(event) for event in events])
     except Divergence as found:

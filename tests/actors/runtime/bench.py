@@ -12,13 +12,13 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
-from actors.runtime.cells import ROOM, NoRecord, Record
+from actors.runtime.cells import ROOM, Record
 from actors.runtime.context import SystemIds
 from actors.runtime.replay import Recorded, verify
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
-from actors.testing import FixedClock, KnownChance, Say, ScriptedModel
+from actors.testing import FixedClock, KnownChance, NoRecord, Say, ScriptedModel
 from actors.tools import ToolContext, tool
 from bus.commands import send_command
 from bus.commit import Writer

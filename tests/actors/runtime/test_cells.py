@@ -408,6 +408,18 @@ async def test_a_thread_with_a_hole_in_the_record_is_damage(bench: Bench, record
         await task
 
 
+async def test_an_owner_that_gave_its_pen_up_makes_no_checkpoint(
+    bench: Bench, recorder: Recorder, store: Store
+) -> None:
+    async with owning(bench.runtime("p1")) as owner:
+        await answer_of(bench, run("c1", "hello"))
+        pen = owner._pen
+        assert pen is not None
+        pen.give_up()
+        await checkpoint(owner, recorder)
+        assert not await store.rows("SELECT * FROM checkpoint")
+
+
 async def test_an_owner_that_was_replaced_makes_no_checkpoint(bench: Bench, recorder: Recorder, store: Store) -> None:
     async with owning(bench.runtime("p1")) as stale:
         async with owning(bench.runtime("p2")):

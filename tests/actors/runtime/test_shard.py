@@ -13,12 +13,11 @@ import pytest
 
 from actors.agent.loop import ConversationMachine
 from actors.models.provider import ModelCall
-from actors.runtime.cells import NoRecord
 from actors.runtime.context import SystemIds
 from actors.runtime.machine import Asked, Decision
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import ShardOwner
-from actors.testing import FixedClock, Say, ScriptedModel
+from actors.testing import FixedClock, NoRecord, Say, ScriptedModel
 from bus.commands import CommandQueue, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection

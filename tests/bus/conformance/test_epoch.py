@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from actors.testing import CountedIds, FixedClock
@@ -12,12 +10,12 @@ from bus.connection import Connection, accepted
 from bus.errors import LogDamaged
 from bus.feed import Item
 from bus.log import Position, read_stream
-from bus.recorder import Recorder
 from bus.repair import repair
 from bus.store import Store
 from bus.streams import EV
 from tests.bus.conformance.conftest import create
 from tests.bus.conformance.writing import everything, fact, taken, versions
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -42,16 +40,6 @@ async def test_shards_count_their_owners_apart(log: Connection) -> None:
     assert (await taken(log, "p3", 1)).position.term == 1
 
 
-async def recorded(log: Connection, store: Store) -> None:
-    recorder = Recorder(log, store, "rec1", (EV,))
-    task = asyncio.create_task(recorder.run())
-    try:
-        await recorder.drain()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def come_back_shorter(log: Connection, last: int) -> None:
     """Have the stream end at `last`, as one that was restored from an older copy."""
     left = [item async for item in read_stream(log, 1, last)]
@@ -70,7 +58,7 @@ async def test_a_log_that_came_back_shorter_is_restored_in_a_new_incarnation_and
     for number in range(1, 9):
         await pen.append([fact(number)])
     before = await everything(log)
-    await recorded(log, store)
+    await record(log, store, (EV,))
     await come_back_shorter(log, 4)
     with pytest.raises(LogDamaged):
         await ShardWriter.take(log, 0, Writer("p2", "test"), FixedClock(), CountedIds(), "p2", pen.position)
@@ -89,7 +77,7 @@ async def test_a_log_that_came_back_shorter_is_restored_in_a_new_incarnation_and
     await next_pen.append([fact(9)])
     assert next_pen.position.term == 2
     assert await versions(log) == list(range(1, 10))
-    await recorded(log, store)
+    await record(log, store, (EV,))
     cursor = await store.cursor(EV)
     assert cursor is not None
     assert (cursor.incarnation, cursor.sequence) == (2, next_pen.position.sequence)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from bus.connection import Connection
 from bus.errors import Fenced
 from bus.inspection import inspect
 from bus.log import last_commit, read_shard, read_stream
-from bus.recorder import Recorder
 from bus.snapshots import Checkpoint, keep
 from bus.store import Store
 from bus.streams import EV
 from bus.trim import trim
 from tests.bus.conformance.writing import fact, taken
+from tests.bus.recording import record
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -23,22 +21,12 @@ EVER = 2**60
 """Later than any time."""
 
 
-async def recorded(log: Connection, store: Store) -> None:
-    recorder = Recorder(log, store, "rec1", (EV,))
-    task = asyncio.create_task(recorder.run())
-    try:
-        await recorder.drain()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 async def test_an_owner_goes_on_over_a_trim_and_a_stale_one_stays_fenced(log: Connection, store: Store) -> None:
     stale = await taken(log, "p1")
     pen = await taken(log, "p2")
     for number in range(1, 11):
         await pen.append([fact(number)])
-    await recorded(log, store)
+    await record(log, store, (EV,))
     position = pen.position
     assert (await trim(log, store, EVER)).envelopes == 0
     await keep(store, 0, Checkpoint(position.sequence, position.hash, (), b""), ())
@@ -55,6 +43,6 @@ async def test_an_owner_goes_on_over_a_trim_and_a_stale_one_stays_fenced(log: Co
     assert [stored.envelope.facts[0].version for stored in after] == [11]
     heir = await taken(log, "p3")
     assert heir.position.term == pen.position.term + 1
-    await recorded(log, store)
+    await record(log, store, (EV,))
     found = await inspect(log, store)
     assert found.whole, found.damages

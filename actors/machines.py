@@ -1,0 +1,12 @@
+"""Every state machine that owners of shards run, by the family of threads that it folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.agent.loop import ConversationMachine
+from actors.runtime.machine import Machine
+from actors.serving.generation import GenerationMachine
+
+MACHINES: Mapping[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
