@@ -29,6 +29,9 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 EVENT_TYPES: dict[str, type[Any]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
 """Tag to class of every event."""
 
+_TAGS = {shape: name for name, shape in EVENT_TYPES.items()}
+"""Class to tag: msgspec builds a class's configuration anew each time it is asked for."""
+
 READABLE = EVENT_TYPES.keys() | {str(old.shape.__struct_config__.tag) for old in UPCASTS}
 """Tags of events that can be read, those of old shapes included."""
 
@@ -65,7 +68,7 @@ def decode(data: bytes, shape: type[T] | Any) -> T:
 
 def tag(event: Event) -> str:
     """Return an event's type as the log names it."""
-    return str(event.__struct_config__.tag)
+    return _TAGS[type(event)]
 
 
 def payload(event: Event) -> msgspec.Raw:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from schemas.runs import (
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
+    Event,
     MemoryWritten,
     MessageAdded,
     ModelCalled,
@@ -43,6 +44,9 @@ from schemas.runs import (
     ToolReturned,
 )
 
+ThreadEvent = CommandAccepted | CommandRefused | MessageAdded | MemoryWritten | OwnershipTaken | ThreadForked
+RunEvent = RunQueued | RunStarted | DeadlinePassed | RunFinished | RunFailed
+ModelEvent = ModelCalled | ModelReturned | ModelFailed | RetryScheduled | RetryDue
 ToolEvent = ApprovalRequested | ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
 
 
@@ -105,66 +109,91 @@ def incoming(command: Command) -> tuple[Message, ...]:
 
 def evolve(state: Conversation, emitted: Emitted) -> Conversation:
     """Fold one fact into the conversation. Never fails: the event has already happened."""
-    event = emitted.event
+    return _FOLDS[type(emitted.event)](state, emitted.entity, emitted.event)
+
+
+def _evolve_thread(state: Conversation, _name: str, event: ThreadEvent) -> Conversation:
     match event:
-        case CommandAccepted(command=command):
-            after = replace(state, commands={**state.commands, command.id: command})
-        case CommandRefused(command=command, problem=problem):
-            after = replace(state, refused={**state.refused, command.id: problem})
         case MessageAdded(message=message):
-            after = _said(state, message)
+            return _said(state, message)
+        case CommandAccepted(command=command):
+            return replace(state, commands={**state.commands, command.id: command})
+        case CommandRefused(command=command, problem=problem):
+            return replace(state, refused={**state.refused, command.id: problem})
         case MemoryWritten(topic=topic, text=text):
-            after = replace(state, notes={**state.notes, topic: text})
+            return replace(state, notes={**state.notes, topic: text})
         case OwnershipTaken():
-            after = state
+            return state
         case ThreadForked(profile=profile):
-            after = _gone_over(state, profile)
+            return _gone_over(state, profile)
         case _:
-            after = _evolve_run(state, emitted)
-    return after
+            assert_never(event)
 
 
-def _evolve_run(state: Conversation, emitted: Emitted) -> Conversation:
-    event, name = emitted.event, emitted.entity
+def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation:
     match event:
-        case RunQueued(profile=profile):
-            after = replace(_with(state, _begun(state, name, profile)), queue=(*state.queue, name))
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
-            after = replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
-        case ModelCalled() | ModelFailed() | RetryScheduled() | RetryDue():
-            after = _with(state, _asking(state.runs[name], event))
-        case ModelReturned():
-            after = _answered(state, state.runs[name], event)
-        case DeadlinePassed():
-            after = _with(state, replace(state.runs[name], deadline=0))
+            return replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
         case RunFinished() | RunFailed():
-            after = _over(state, name, event)
-        case CommandAccepted() | CommandRefused() | MessageAdded() | MemoryWritten():
-            after = state
-        case OwnershipTaken() | ThreadForked():
-            after = state
+            return _over(state, name, event)
+        case RunQueued(profile=profile):
+            return replace(_with(state, _begun(state, name, profile)), queue=(*state.queue, name))
+        case DeadlinePassed():
+            return _with(state, replace(state.runs[name], deadline=0))
         case _:
-            after = _evolve_call(state, state.runs[name], event)
-    return after
+            assert_never(event)
 
 
-def _evolve_call(state: Conversation, run: Run, event: ToolEvent) -> Conversation:
+def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversation:
+    run = state.runs[name]
     match event:
+        case ModelCalled(step=step):
+            attempt = 1 if run.retry is None else run.retry.attempt
+            called = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
+            return _with(state, called)
+        case ModelReturned():
+            return _answered(state, run, event)
+        case ModelFailed():
+            return _with(state, replace(run, asking=None))
+        case RetryScheduled():
+            return _with(state, replace(run, retry=event))
+        case RetryDue():
+            return state
+        case _:
+            assert_never(event)
+
+
+def _evolve_call(state: Conversation, name: str, event: ToolEvent) -> Conversation:
+    run = state.runs[name]
+    match event:
+        case ToolCalled(effect=effect, call=call):
+            return _with(state, _pending(run, Pending(effect, call)))
+        case ToolReturned() | ToolFailed() | ToolIndeterminate():
+            return _resolved(state, run, event)
         case ApprovalRequested(effect=effect, call=call):
             return _with(state, _pending(run, Pending(effect, call, waits=True)))
         case ApprovalGiven() | ApprovalDenied():
             # the fact that follows in the same commit says what becomes of the call
             return state
-        case ToolCalled(effect=effect, call=call):
-            return _with(state, _pending(run, Pending(effect, call)))
         case ToolResumed(effect=effect, attempt=attempt):
             pending = (replace(item, attempts=attempt) if item.effect == effect else item for item in run.pending)
             return _with(state, replace(run, pending=tuple(pending)))
-        case ToolReturned() | ToolFailed() | ToolIndeterminate():
-            return _resolved(state, run, event)
         case _:
             assert_never(event)
+
+
+_FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
+    shape: fold
+    for shapes, fold in (
+        (ThreadEvent, _evolve_thread),
+        (RunEvent, _evolve_run),
+        (ModelEvent, _evolve_model),
+        (ToolEvent, _evolve_call),
+    )
+    for shape in get_args(shapes)
+}
+"""Event type to what folds it: one lookup instead of up to twenty comparisons, at every event of every replay."""
 
 
 def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
@@ -180,19 +209,6 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
     pending = tuple(item for item in run.pending if item.result is not None or item.waits)
     step = run.step if run.asking is None else run.step - 1
     return _with(state, replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending))
-
-
-def _asking(run: Run, event: ModelCalled | ModelFailed | RetryScheduled | RetryDue) -> Run:
-    match event:
-        case ModelCalled(step=step):
-            attempt = 1 if run.retry is None else run.retry.attempt
-            return replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
-        case ModelFailed():
-            return replace(run, asking=None)
-        case RetryScheduled():
-            return replace(run, retry=event)
-        case RetryDue():
-            return run
 
 
 def _undated(command: Command) -> Command:

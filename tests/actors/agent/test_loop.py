@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.agent.conversation import Conversation
+from actors.agent.conversation import Conversation, ModelEvent, RunEvent, ThreadEvent, ToolEvent
 from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, waiting
@@ -173,6 +173,11 @@ def tags(events: Sequence[Event]) -> list[str]:
 
 def roles(world: World) -> list[str]:
     return [message.role for message in world.state.messages]
+
+
+def test_each_event_is_folded_by_one_of_the_four_groups() -> None:
+    groups = [shape for union in (ThreadEvent, RunEvent, ModelEvent, ToolEvent) for shape in get_args(union)]
+    assert Counter(groups) == Counter(codec.EVENT_TYPES.values())
 
 
 def test_a_question_is_logged_before_the_model_is_asked_and_its_answer_ends_the_run() -> None:
