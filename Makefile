@@ -48,11 +48,11 @@ lint: .venv/.tested
 	.venv/bin/lint-imports
 
 chaos: .venv/.tested
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 480
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 480 --kills 60
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 120 --cluster
 
 chaos-long: .venv/.tested
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 3600
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 3600 --kills 500
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ostinato needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'

@@ -13,19 +13,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.chaos.fire import run
+from tests.chaos.fire import Length, run
 
 QUICK_S = 25.0
 FULL_S = 600.0
+KILLS = 60
 
 
 def main() -> None:
     """Burn and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:.0f} s instead of {FULL_S:.0f} s")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:.0f} s, not {FULL_S:.0f} s and {KILLS} kills")
     parser.add_argument("--seed", type=int, default=1, help="of the order of faults (default: %(default)s)")
     chosen = parser.parse_args()
-    raise SystemExit(run(QUICK_S if chosen.quick else FULL_S, chosen.seed))
+    raise SystemExit(run(Length(QUICK_S) if chosen.quick else Length(FULL_S, KILLS), chosen.seed))
 
 
 if __name__ == "__main__":

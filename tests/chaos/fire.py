@@ -15,12 +15,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
 from actors.runtime.supervisor import CRASHES, WINDOW_S
 from bus.errors import BusError
 from infra.access import catch_up, resting_log_servers
+from tests.chaos.calm import forgive_the_model
 from tests.chaos.disks import no_volume
 from tests.chaos.fault import Fault, Ground
 from tests.chaos.faults import CLUSTER_FAULTS, FAULTS
@@ -40,14 +42,25 @@ BEARABLE = CRASHES - 2
 """Ends of a process that who starts it again bears in its window."""
 
 
+class Length(NamedTuple):
+    """How long faults go on: so many seconds and until so many kills, but at most twice the seconds."""
+
+    seconds: float
+    kills: int = 0
+
+    def over(self, took: float, kills: int) -> bool:
+        """Say whether it was enough, after so many seconds and kills."""
+        return took >= self.seconds and (kills >= self.kills or took >= 2 * self.seconds)
+
+
 async def burn(
-    ground: Ground, seconds: float, seed: int, faults: Sequence[Fault], say: Callable[[str], None] = print
+    ground: Ground, length: Length, seed: int, faults: Sequence[Fault], say: Callable[[str], None] = print
 ) -> Report:
     """Run a stack under load and faults for a while, and judge what is left.
 
     Args:
         ground: the stack, which is not started yet, and what lies around it.
-        seconds: how long faults go on.
+        length: how long faults go on.
         seed: of the faults' order and the questions.
         faults: which.
         say: hears of each fault.
@@ -60,13 +73,14 @@ async def burn(
         asking = _askers(ground, seed)
         tasks = [asyncio.create_task(one.run()) for one in asking]
         began = time.monotonic()
-        trials, kills = await _faults(ground, chance, able, began + seconds, say)
+        trials, kills = await _faults(ground, chance, able, length, say)
         for one in asking:
             one.stopping.set()
         done, hanging = await asyncio.wait(tasks, timeout=CALM_S)
         for task in done:
             task.result()
         took = time.monotonic() - began
+        own = await forgive_the_model(Line(stack.urls, "calm"), ground.ledger)
         await stack.stop()
     finally:
         stack.kill()
@@ -77,7 +91,7 @@ async def burn(
     if hanging:
         sentence = f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault"
         verdict.lost.append(Finding(sentence, min(asked.began for asked in ground.ledger.open)))
-    return Report(seed, faults, trials, missing, verdict, kills, took)
+    return Report(seed, faults, trials, missing, verdict, kills, took, own)
 
 
 def _askers(ground: Ground, seed: int) -> list[Client | Saboteur]:
@@ -95,35 +109,50 @@ def _askers(ground: Ground, seed: int) -> list[Client | Saboteur]:
 
 
 async def _faults(
-    ground: Ground, chance: random.Random, faults: Sequence[Fault], end: float, say: Callable[[str], None]
+    ground: Ground, chance: random.Random, faults: Sequence[Fault], length: Length, say: Callable[[str], None]
 ) -> tuple[dict[str, Trials], int]:
     trials: dict[str, Trials] = defaultdict(Trials)
-    kills = 0
-    agents_died, nats_ended = deque[float](maxlen=BEARABLE), deque[float](maxlen=BEARABLE)
+    kills, bearable = 0, Bearable()
     line = Line(ground.stack.urls, "probe")
     await until_served(line, PROBES)
-    while time.monotonic() < end:
-        for fault in chance.sample(faults, len(faults)):
-            if time.monotonic() >= end:
-                break
-            await asyncio.sleep(chance.uniform(0.2, 1.5) + max(_too_soon(agents_died), _too_soon(nats_ended)))
-            ground.stack.check()
-            began = time.time()
-            try:
-                took = await _trial(ground, chance, fault, line)
-            except (TimeoutError, OSError, httpx.HTTPError, AssertionError, BusError) as error:
-                trials[fault.name].failures.append(f"{type(error).__name__}: {error}")
-                await line.close()
-            else:
-                kills += fault.kills
-                trials[fault.name].recovery_s.append(took)
-                say(f"{fault.name:<24} {took:6.2f} s")
-            agents_died.extend([time.monotonic()] * fault.agents_die)
-            nats_ended.extend([time.monotonic()] * fault.nats_ends)
-            await until_served(line, PROBES)
-            trials[fault.name].times.append((began, time.time()))
+    start, left = time.monotonic(), list[Fault]()
+    while not length.over(time.monotonic() - start, kills):
+        left = left or chance.sample(faults, len(faults))
+        fault = min(left, key=bearable.wait_s)
+        left.remove(fault)
+        await asyncio.sleep(chance.uniform(0.2, 1.5) + bearable.wait_s(fault))
+        ground.stack.check()
+        began = time.time()
+        try:
+            took = await _trial(ground, chance, fault, line)
+        except (TimeoutError, OSError, httpx.HTTPError, AssertionError, BusError) as error:
+            trials[fault.name].failures.append(f"{type(error).__name__}: {error}")
+            await line.close()
+        else:
+            kills += fault.kills
+            trials[fault.name].recovery_s.append(took)
+            say(f"{fault.name:<24} {took:6.2f} s")
+        bearable.note(fault)
+        await until_served(line, PROBES)
+        trials[fault.name].times.append((began, time.time()))
     await line.close()
     return trials, kills
+
+
+class Bearable:
+    """How often processes may end: a supervisor takes one that ends again and again for one that cannot work."""
+
+    def __init__(self) -> None:
+        self._agents, self._nats = deque[float](maxlen=BEARABLE), deque[float](maxlen=BEARABLE)
+
+    def note(self, fault: Fault) -> None:
+        """Count what a fault has ended."""
+        self._agents.extend([time.monotonic()] * fault.agents_die)
+        self._nats.extend([time.monotonic()] * fault.nats_ends)
+
+    def wait_s(self, fault: Fault) -> float:
+        """Say how long a fault must wait."""
+        return max(_too_soon(self._agents, fault.agents_die), _too_soon(self._nats, fault.nats_ends))
 
 
 async def _trial(ground: Ground, chance: random.Random, fault: Fault, line: Line) -> float:
@@ -135,9 +164,9 @@ async def _trial(ground: Ground, chance: random.Random, fault: Fault, line: Line
         return time.monotonic() - moment
 
 
-def _too_soon(died: deque[float]) -> float:
-    """Say how long to wait: a supervisor takes a process that ends again and again for one that cannot work."""
-    return max(0.0, died[0] + WINDOW_S - time.monotonic()) if len(died) == died.maxlen else 0.0
+def _too_soon(died: deque[float], more: int) -> float:
+    first = len(died) - BEARABLE + more - 1
+    return max(0.0, died[first] + WINDOW_S - time.monotonic()) if more and first >= 0 else 0.0
 
 
 async def _recovered(line: Line, fault: Fault) -> None:
@@ -181,7 +210,7 @@ def standing(folder: Path, faults: Sequence[Fault], servers: int = 1) -> Iterato
         yield Ground(stack, Ledger(), links, volume, why)
 
 
-def run(seconds: float, seed: int, only: Sequence[str] = (), servers: int = 1) -> int:
+def run(length: Length, seed: int, only: Sequence[str] = (), servers: int = 1) -> int:
     """Burn, print the table and the figures; return 1 when a promise was broken."""
     logging.basicConfig(level=logging.CRITICAL)  # clients of a dying stack have much to say
     known = FAULTS if servers == 1 else CLUSTER_FAULTS
@@ -189,7 +218,7 @@ def run(seconds: float, seed: int, only: Sequence[str] = (), servers: int = 1) -
     folder = Path(tempfile.mkdtemp(prefix="ostinato-chaos-"))
     folder.chmod(0o755)
     with standing(folder, faults, servers) as ground:
-        report = asyncio.run(burn(ground, seconds, seed, faults))
+        report = asyncio.run(burn(ground, length, seed, faults))
         print(report.table())  # noqa: T201
         print(json.dumps(report.figures()))  # noqa: T201
         if report.broken() and ground.volume is not None:
@@ -205,11 +234,12 @@ def main() -> None:
     """Burn as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long faults go on (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=0, help="and until so many kills, for at most twice that time")
     parser.add_argument("--seed", type=int, default=1, help="of the order of faults (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="faults named with one of these")
     parser.add_argument("--cluster", action="store_true", help="with three nats-servers of somebody else's")
     chosen = parser.parse_args()
-    raise SystemExit(run(chosen.seconds, chosen.seed, chosen.only, 3 if chosen.cluster else 1))
+    raise SystemExit(run(Length(chosen.seconds, chosen.kills), chosen.seed, chosen.only, 3 if chosen.cluster else 1))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,11 @@ class Ledger:
         """Questions that the stream took and that are not over."""
         return [asked for asked in self.asked if asked.taken and not asked.over]
 
+    def up_to(self, last: Asked) -> list[Asked]:
+        """List what was asked in its thread before it, and it."""
+        before = self.asked[: self.asked.index(last) + 1]
+        return [asked for asked in before if asked.command.thread == last.command.thread]
+
 
 class Line:
     """A client's connections, made anew when the stack has moved."""
@@ -118,8 +123,7 @@ class Client:
                     return
                 left, right = self._chance.randrange(2, 99), self._chance.randrange(2, 99)
                 thread = f"{self._name}-{number // TURNS}"
-                command = agent_command(self._agent, f"What is {left} times {right}?", thread)
-                command = msgspec.structs.replace(command, data=msgspec.structs.replace(command.data, thread="any"))
+                command = question(self._agent, f"What is {left} times {right}?", thread)
                 asked = Asked(command, str(left * right))
                 self._ledger.asked.append(asked)
                 while not asked.over:
@@ -189,6 +193,12 @@ class Saboteur:
         except (BusError, TimeoutError, OSError):
             await self._line.close()
             await asyncio.sleep(_AGAIN_S)
+
+
+def question(agent: str, text: str, thread: str) -> Command:
+    """Ask an agent in a thread that may be there or not."""
+    command = agent_command(agent, text, thread)
+    return msgspec.structs.replace(command, data=msgspec.structs.replace(command.data, thread="any"))
 
 
 def _version(asked: Asked) -> int:

@@ -35,6 +35,8 @@ class Report:
     verdict: Verdict
     kills: int
     seconds: float
+    own: Sequence[str] = ()
+    """Wrong answers that are the model's own: it gave them in the calm after the fire too."""
 
     def figures(self) -> dict[str, float]:
         """Give the figures of `benchmarks/chaos.py`."""
@@ -104,6 +106,7 @@ class Report:
         for what in ("lost", "duplicated", "reordered", "wrong"):
             found: list[Finding] = getattr(verdict, what)
             lines += [f"  {what} ({self.under_way(finding)}): {finding}" for finding in found[:_MOST]]
+        lines += [f"  the model's own mistake: {sentence}" for sentence in self.own[:_MOST]]
         return lines
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import QUICK
-from tests.chaos.fire import burn, standing
+from tests.chaos.fire import Length, burn, standing
 
 pytestmark = pytest.mark.servers
 
@@ -17,7 +17,7 @@ SECONDS = 20.0
 
 def test_nothing_is_lost_doubled_or_reordered_under_fire(folder: Path) -> None:
     with standing(folder, QUICK) as ground:
-        report = asyncio.run(burn(ground, SECONDS, seed=20261476, faults=QUICK))
+        report = asyncio.run(burn(ground, Length(SECONDS), seed=20261476, faults=QUICK))
     print(report.table())  # noqa: T201  what a person wants to see when it fails
     assert report.kills >= 3
     assert report.verdict.commands > 10
