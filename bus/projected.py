@@ -81,13 +81,15 @@ class UsageRow(NamedTuple):
     """Events of threads that cannot be followed: nobody knows what they used."""
 
 
-async def latest_threads(store: Store, limit: int, tenant: str | None = None) -> list[ThreadRow]:
-    """Return the threads with the latest events, the latest first; of one tenant, or of all.
+async def latest_threads(
+    store: Store, limit: int, tenant: str | None = None, kind: str | None = None
+) -> list[ThreadRow]:
+    """Return the threads with the latest events, the latest first; of one tenant and kind, or of all.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    rows = await store.rows(_THREADS, limit, tenant)
+    rows = await store.rows(_THREADS, limit, tenant, kind)
     return [ThreadRow(*row) for row in rows]
 
 
@@ -121,7 +123,10 @@ async def daily_usage(store: Store, since: date, tenant: str | None = None) -> l
     return [UsageRow(*row) for row in rows]
 
 
-_THREADS = "SELECT * FROM threads WHERE $2::text IS NULL OR tenant = $2 ORDER BY last DESC, tenant, thread LIMIT $1"
+_THREADS = """
+SELECT * FROM threads WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR kind = $3)
+ORDER BY last DESC, tenant, thread LIMIT $1
+"""
 
 _RUNS = """
 SELECT * FROM runs WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)

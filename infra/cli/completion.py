@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from infra.configuration import data_directory
 
 _THREADS = 50
+_CONVERSES = frozenset({"chat", "run", "abort"})
+"""Commands that take the threads of agents alone, and not those of bare generations."""
+_NAMES = frozenset({"fork"})
+"""Commands whose `--thread` names one that is not there yet."""
 _WAIT_S = 3.0
 
 _BASH = """\
@@ -120,8 +124,10 @@ def _values(action: argparse.Action, place: Place) -> Sequence[str]:
         return list(_SCRIPTS)
     if action.choices is not None:
         return [str(choice) for choice in action.choices]
+    if action.dest == "thread" and _verb(place) in _NAMES:
+        return []
     if action.dest in {"thread", "id", "ids", "a", "b"}:
-        return list(_threads(_data(place)))
+        return _threads(_data(place), _verb(place) in _CONVERSES)
     if action.dest in {"agent", "partner"}:
         return _partners(_data(place))
     return []
@@ -143,19 +149,25 @@ def _partners(data: str) -> list[str]:
         return []
 
 
-def _threads(data: str) -> Iterator[str]:
-    """Name the latest threads of the running stack."""
+def _verb(place: Place) -> str:
+    return place.parser.prog.rpartition(" ")[2]
+
+
+def _threads(data: str, conversations: bool) -> list[str]:
+    """Name the latest threads of the running stack; those of agents alone, or of bare generations too."""
     from bus.errors import BusError  # noqa: PLC0415  most words are completed without a stack
+    from bus.projected import latest_threads  # noqa: PLC0415
     from bus.store import Store  # noqa: PLC0415
     from infra.access import runtime_of  # noqa: PLC0415
     from infra.errors import InfraError  # noqa: PLC0415
 
-    async def latest(url: str) -> list[Any]:
+    async def latest(url: str) -> list[str]:
         async with asyncio.timeout(_WAIT_S), await Store.open(url) as store:
-            return list(await store.threads(_THREADS))
+            if conversations:
+                return [row.thread for row in await latest_threads(store, _THREADS, kind="agent")]
+            return [line.thread for line in await store.threads(_THREADS)]
 
     try:
-        found = asyncio.run(latest(runtime_of(data).urls["postgres"]))
+        return asyncio.run(latest(runtime_of(data).urls["postgres"]))
     except (InfraError, BusError, TimeoutError):
-        return
-    yield from (thread.thread for thread in found)
+        return []

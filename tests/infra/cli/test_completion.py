@@ -30,6 +30,7 @@ BIN = Path(sys.executable).parent
         (["nonsense", ""], []),
         (["chat", "--data", "/no/such/directory", ""], []),
         (["chat", "--data", "/no/such/directory", "--thread", ""], []),
+        (["replay", "fork", "--data", "/no/such/directory", "--thread", ""], []),
     ],
     ids=" ".join,
 )
