@@ -49,6 +49,8 @@ class Fault(NamedTuple):
     """How many ends of agents processes the supervisor sees."""
     nats_ends: int = 0
     """How many ends of nats-server the host sees."""
+    recorder_ends: int = 0
+    """How many ends of the recorder the supervisor sees."""
     missing: Callable[[Ground], str] = lambda _: ""
     """Says what it lacks here; empty if nothing."""
 

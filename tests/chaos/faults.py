@@ -117,7 +117,7 @@ async def pause_the_leader(ground: Ground, chance: random.Random) -> None:
 
 
 _AGENTS = Fault("kill agents", True, "commands", kill("agents-0", "agents-1"), agents_die=1)
-_RECORDER = Fault("kill recorder", True, "record", kill("recorder-0"))
+_RECORDER = Fault("kill recorder", True, "record", kill("recorder-0"), recorder_ends=1)
 _SCHEDULER = Fault("kill scheduler", True, "model", kill("scheduler-0"))
 _STALE = Fault("stale owner", False, "commands", pause("agents-0", STALE_S))
 _TWICE = Fault("every command twice", False, "commands", strain.everything_twice)
@@ -166,12 +166,13 @@ NETWORK_FAULTS = (
     Fault("agents-1 half-open", False, "commands", network.apart("agents-1", up=False, down=False)),
     Fault("agents-1 hears nothing", False, "commands", network.apart("agents-1", up=True, down=False)),
     Fault("agents-1 is not heard", False, "commands", network.apart("agents-1", up=False, down=True)),
-    Fault("recorder half-open", False, "record", network.recorder_half_open),
+    Fault("recorder half-open", False, "record", network.recorder_half_open, recorder_ends=1),
 )
 
 STRAINS = (
     _TWICE,
     _CLOCK,
+    Fault("two recorders", False, "record", strain.two_recorders, recorder_ends=2),
     Fault("slow Postgres", False, "record", strain.slow_postgres),
     Fault("Postgres locked", False, "record", strain.postgres_locked),
     Fault("slow consumer", False, "commands", strain.slow_consumer),

@@ -143,16 +143,20 @@ class Bearable:
     """How often processes may end: a supervisor takes one that ends again and again for one that cannot work."""
 
     def __init__(self) -> None:
-        self._agents, self._nats = deque[float](maxlen=BEARABLE), deque[float](maxlen=BEARABLE)
+        self._ended: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=BEARABLE))
 
     def note(self, fault: Fault) -> None:
         """Count what a fault has ended."""
-        self._agents.extend([time.monotonic()] * fault.agents_die)
-        self._nats.extend([time.monotonic()] * fault.nats_ends)
+        for name, times in _ends(fault).items():
+            self._ended[name].extend([time.monotonic()] * times)
 
     def wait_s(self, fault: Fault) -> float:
         """Say how long a fault must wait."""
-        return max(_too_soon(self._agents, fault.agents_die), _too_soon(self._nats, fault.nats_ends))
+        return max(_too_soon(self._ended[name], times) for name, times in _ends(fault).items())
+
+
+def _ends(fault: Fault) -> dict[str, int]:
+    return {"agents": fault.agents_die, "nats": fault.nats_ends, "recorder": fault.recorder_ends}
 
 
 async def _trial(ground: Ground, chance: random.Random, fault: Fault, line: Line) -> float:

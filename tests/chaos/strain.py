@@ -15,8 +15,11 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from actors.runtime.context import SystemIds
 from bus import subjects
 from bus.connection import Connection
+from bus.recorder import Recorder
+from bus.store import RecorderFenced, Store
 from tests.chaos.fault import Ground, from_its_end
 from tests.chaos.link import Weather
 from tests.chaos.links import POSTGRES
@@ -27,6 +30,7 @@ LASTS_S = 4.0
 HOUR_S = 3600
 SLOW_S = 0.1
 """Of each message to and from Postgres: a transaction of the recorder takes ten times as long."""
+FENCED_S = 20.0
 FLOOD = 20_000
 """Frames for the trace while Postgres is slow."""
 FRAME = b'{"type":"flood","text":"%b"}' % (b"x" * 1000)
@@ -75,6 +79,20 @@ async def slow_postgres(ground: Ground, chance: random.Random) -> None:
                     await connection.publish(subjects.frames("default", "run", "flood"), FRAME)
                 await connection.flush()
         await asyncio.sleep(max(0.0, began + LASTS_S - time.monotonic()))
+
+
+@from_its_end
+async def two_recorders(ground: Ground, chance: random.Random) -> None:
+    """Start another recorder beside the stack's, twice: the older one is fenced, and comes again as the newer."""
+    urls = ground.stack.urls()
+    async with (
+        asyncio.timeout(FENCED_S),
+        await Connection.open(urls["nats"], "second") as connection,
+        await Store.open(urls["postgres"]) as store,
+    ):
+        for _ in range(2):
+            with contextlib.suppress(RecorderFenced):
+                await Recorder(connection, store, SystemIds().new("p")).run()
 
 
 @from_its_end
