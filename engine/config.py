@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal, get_args
+
 import msgspec
+
+Policy = Literal["fcfs", "priority"]
+POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +27,16 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of one request computed in one step."""
     max_waiting: int = 1024
     """Requests that may wait for admission; one more is refused as overloaded."""
+    max_waiting_tokens: int = 1 << 20
+    """Tokens of requests that may wait for admission; one that would make it more is refused, unless none waits."""
+    policy: Policy = "fcfs"
+    """Who begins first, and who gives way last: whoever came first, or whoever has the lowest `priority`, and of
+    those whoever came first."""
+    long_prefill: int = 2048
+    """A prompt with more positions to compute than this is a long one: only the first of those is sure of its chunk
+    in a step, others get what shorter ones and newcomers leave."""
+    watermark: float = 0.01
+    """Share of the KV blocks that new requests leave idle while others run, so that those can grow."""
     max_in_flight: int = 2
     """Plans made before the result of the first of them must be applied."""
     max_finished: int = 4096
@@ -33,8 +48,13 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse limits under which nothing could ever run.
 
         Raises:
-            ValueError: a limit is not positive.
+            ValueError: a limit is not positive, `watermark` no share, or `policy` unknown.
         """
         for name in self.__struct_fields__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value!r}")
+        if not 0 <= self.watermark < 1:
+            raise ValueError(f"watermark is a share from 0 to less than 1, not {self.watermark!r}")
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy is {' or '.join(POLICIES)}, not {self.policy!r}")

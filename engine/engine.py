@@ -27,17 +27,18 @@ class Engine:
         return self._scheduler.abort(request)
 
     def step(self) -> list[RequestEvent]:
-        """Launch what can be planned, wait for the oldest step and return what it brought.
+        """End what is late, launch what can be planned, wait for the oldest step and return what it brought.
 
         The list is empty when a step brought no request a token, and when there was nothing to do: see `busy`.
         """
+        late = self._scheduler.expire(self._clock.now())
         while (plan := self._scheduler.plan(self._clock.now())) is not None:
             self._executor.launch(plan)
             self._launched += 1
         if not self._launched:
-            return []
+            return late
         self._launched -= 1
-        return self._scheduler.apply(self._executor.collect())
+        return [*late, *self._scheduler.apply(self._executor.collect())]
 
     @property
     def busy(self) -> bool:

@@ -67,6 +67,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
     stop: tuple[StopText, ...] = ()
+    priority: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = 0
+    """The lower, the sooner, where the engine goes by priority."""
+    deadline: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
 
 
 class Past(Wire, frozen=True):

@@ -46,6 +46,14 @@ class Submit(Wire, frozen=True):
     output: tuple[int, ...] = ()
     """Tokens already generated before the scheduler was lost; generation goes on after them."""
     traceparent: str = ""
+    priority: int = 0
+    """The lower, the sooner, where the scheduler goes by priority."""
+    deadline: int = 0
+    """When it ends with `timeout` at the latest, microseconds since the Unix epoch; 0 is never."""
+    cache_salt: str = ""
+    """Only requests of the tenant with the same salt share its KV blocks."""
+    read_cache: bool = True
+    """Whether its prompt's beginning may be taken from the prefix cache instead of being computed."""
 
 
 class Attach(Wire, frozen=True):
@@ -90,6 +98,10 @@ class Output(Record, frozen=True):
     finish: FinishReason | None = None
     cached: int = 0
     """Prompt tokens found in the prefix cache when the request was first scheduled."""
+    preemptions: int = 0
+    """How often it gave its blocks up to another request; told at the end."""
+    recomputed: int = 0
+    """Positions that were computed again because of that; told at the end."""
 
 
 class Outputs(Record, frozen=True):

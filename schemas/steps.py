@@ -95,3 +95,7 @@ class RequestEvent(Record, frozen=True):
     start: int
     finish: FinishReason | None
     cached: int
+    preemptions: int = 0
+    """How often it gave its blocks up; told at the end."""
+    recomputed: int = 0
+    """Positions computed again because of that, or because the worker was a new one; told at the end."""

@@ -27,6 +27,10 @@ class ModelCall(msgspec.Struct, frozen=True):
     thread: str
     stop: tuple[str, ...] = ()
     traceparent: str = ""
+    priority: int = 0
+    """The lower, the sooner, where the engine goes by priority."""
+    deadline: int = 0
+    """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
 
 
 class ModelAnswer(msgspec.Struct, frozen=True):

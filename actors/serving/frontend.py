@@ -133,6 +133,8 @@ class Frontend:
             frontend=self._name,
             tenant=call.tenant,
             traceparent=call.traceparent,
+            priority=call.priority,
+            deadline=call.deadline,
         )
 
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:

@@ -63,5 +63,7 @@ class GenerationPerformer:
             thread=site.thread,
             stop=data.stop,
             traceparent=effect.called.traceparent,
+            priority=data.priority,
+            deadline=data.deadline,
         )
         return await ask_model(self._models, call, self._live, effect, site)

@@ -8,6 +8,7 @@ and whoever notices asks for a full plan.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 
@@ -48,6 +49,8 @@ class SchedulerActor:
         self._engine = announce.engine
         self._frontends: dict[str, str] = {}
         self._planning = asyncio.Lock()
+        self._sooner = asyncio.Event()
+        """A request came that may have to end before all others."""
         self._results = 0
 
     def statistics(self) -> dict[str, int]:
@@ -66,7 +69,19 @@ class SchedulerActor:
         # results and requests may have been lost with the connection: everyone says again where he stands
         connection.on_reconnect(self._say_up)
         await self._say_up()
-        await self._watch()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._watch())
+            both.create_task(self._end_late_ones())
+
+    async def _end_late_ones(self) -> None:
+        """End requests at their deadlines, whether or not any step comes to an end."""
+        while True:
+            self._sooner.clear()
+            due = self._scheduler.next_deadline
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if due is None else max(0, due - self._clock.now()) / 1e6):
+                    await self._sooner.wait()
+            await self._plan()
 
     async def _watch(self) -> None:
         """When no result comes for a while, say that some are due: a worker that has none to give asks for plans."""
@@ -98,6 +113,8 @@ class SchedulerActor:
         if isinstance(answer, Accepted):
             # a request known before has tokens already; its new frontend counts from those it submitted
             await self._send_from(submit.request, len(submit.output))
+            if submit.deadline:
+                self._sooner.set()
             await self._plan()
 
     async def _attach(self, message: Message) -> None:
@@ -143,8 +160,9 @@ class SchedulerActor:
         await self._send(ended)
 
     async def _plan(self) -> None:
-        """Publish plans until the scheduler has nothing more to plan."""
+        """End what is late, and publish plans until the scheduler has nothing more to plan."""
         async with self._planning:
+            await self._send(self._scheduler.expire(self._clock.now()))
             while (plan := self._scheduler.plan(self._clock.now())) is not None:
                 await self._connection.publish(subjects.plan(self._engine), codec.encode(plan))
 
@@ -153,8 +171,7 @@ class SchedulerActor:
         for event in events:
             frontend = self._frontends.get(event.request)
             if frontend is not None:
-                output = Output(event.request, event.start, event.tokens, event.finish, event.cached)
-                by_frontend[frontend].append(output)
+                by_frontend[frontend].append(_output(event))
             if event.finish is not None:
                 self._frontends.pop(event.request, None)
         for frontend, outputs in by_frontend.items():
@@ -164,3 +181,9 @@ class SchedulerActor:
     async def _answer(self, message: Message, answer: Answer) -> None:
         if message.reply:
             await self._connection.publish(message.reply, codec.encode(answer))
+
+
+def _output(event: RequestEvent) -> Output:
+    return Output(
+        event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed
+    )

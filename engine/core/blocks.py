@@ -59,6 +59,17 @@ class BlockPool:
         assert self._holders[block] > 0, f"block {block} is idle: its content may be gone"
         self._kept[block] = 1
 
+    def unkeep(self, block: int) -> None:
+        """Take the mark away: the block's content is not worth keeping any more."""
+        self._kept[block] = 0
+        if block in self._idle:
+            self._idle.move_to_end(block, last=False)
+
+    def held_once(self, blocks: Iterable[int]) -> int:
+        """Count those of some blocks that have one holder alone."""
+        holders = self._holders
+        return sum(1 for block in blocks if holders[block] == 1)
+
     def release(self, blocks: Sequence[int]) -> None:
         """Give up a request's blocks. The tail becomes idle first and so is used again before the head, which more
         requests share.

@@ -44,20 +44,35 @@ class Memory:
         """
         return max(self.blocks_for(min(len(request.tokens) + self.block_size, request.limit)) - len(request.blocks), 0)
 
-    def open(self, request: Request, spared: int) -> bool:
-        """Give a waiting request the blocks of its cached prefix, if all its tokens would fit.
+    def lacking(self, request: Request, spared: int) -> int:
+        """Count the blocks that must be given up for a waiting request to begin; 0 if it could now.
 
-        Blocks already promised to others, `spared`, do not count as room. False changes nothing.
+        It begins only if all its tokens fit. Blocks already promised to others, `spared`, do not count as room.
         """
-        found = self._cache.match(request.keys, request.tokens)
-        needed = self.blocks_for(len(request.tokens)) - len(found) + self._pool.idle_among(found)
-        if needed + spared > self._pool.idle:
+        return self._fit(request, spared)[1]
+
+    def open(self, request: Request, spared: int) -> bool:
+        """Give a waiting request the blocks of its cached prefix, if it does not lack any. False changes nothing."""
+        found, lacking = self._fit(request, spared)
+        if lacking:
             return False
         self._pool.hold(found)
         request.blocks = found
         request.entered = len(found)
         request.computed = request.settled = len(found) * self.block_size
+        request.recomputed += max(request.lost - request.computed, 0)
+        request.lost = 0
         return True
+
+    def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
+        """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
+        found = self._cache.match(request.keys, request.tokens) if request.reads_cache else []
+        needed = self.blocks_for(len(request.tokens)) - len(found) + self._pool.idle_among(found)
+        return found, max(needed + spared - self._pool.idle, 0)
+
+    def sole(self, request: Request) -> int:
+        """Count the blocks that would be idle if a running request gave its own up."""
+        return self._pool.held_once(request.blocks)
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
@@ -82,8 +97,17 @@ class Memory:
     def close(self, request: Request) -> None:
         """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
         self._pool.release(request.blocks)
+        request.lost = max(request.lost, request.settled)
         request.blocks = []
         request.computed = request.settled = request.entered = 0
+
+    def forget(self) -> int:
+        """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
+        known = list(self._cache.entries)
+        for block in known:
+            self._cache.forget(block)
+            self._pool.unkeep(block)
+        return len(known)
 
     def check(self, running: Iterable[Request]) -> None:
         """Fail if a block leaked, was freed early, or may be written by two requests."""

@@ -42,9 +42,10 @@ class PrefixCache:
         return self._entries
 
     @staticmethod
-    def root(salt: str) -> bytes:
-        """Return the beginning of a tenant's chains."""
-        return blake2b(salt.encode(), digest_size=16).digest()
+    def root(*parts: str) -> bytes:
+        """Return the beginning of the chains of those who may share: a tenant, and its salt."""
+        encoded = [part.encode() for part in parts]
+        return blake2b(b"".join(len(part).to_bytes(8, "little") + part for part in encoded), digest_size=16).digest()
 
     def extend(self, keys: list[bytes], tokens: Sequence[int], blocks: int) -> None:
         """Append to `keys` until it has those of the first `blocks` blocks of `tokens`, which must be full."""

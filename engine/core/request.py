@@ -9,6 +9,8 @@ from schemas.generation import FinishReason, Submit
 from schemas.steps import RequestEvent
 
 State = Literal["waiting", "running", "finished"]
+Rank = tuple[int, int]
+"""Priority and arrival: the lower, the sooner it begins and the later it gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
     {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
@@ -26,14 +28,20 @@ class Request:
         "blocks",
         "cached",
         "computed",
+        "deadline",
         "entered",
         "finish",
         "id",
         "keys",
         "life",
         "limit",
+        "lost",
         "pending",
+        "preemptions",
         "prompt_tokens",
+        "rank",
+        "reads_cache",
+        "recomputed",
         "sampling",
         "settled",
         "state",
@@ -42,8 +50,11 @@ class Request:
         "tokens",
     )
 
-    def __init__(self, submit: Submit, context_length: int, root: bytes) -> None:
+    def __init__(self, submit: Submit, context_length: int, root: bytes, rank: Rank) -> None:
         self.id = submit.request
+        self.rank = rank
+        self.deadline = submit.deadline
+        self.reads_cache = submit.read_cache
         self.tenant = submit.tenant
         self.sampling = submit.sampling
         self.stops = frozenset(submit.sampling.stop_tokens)
@@ -62,6 +73,11 @@ class Request:
         """Counts preemptions: a result from before one says nothing of the blocks held now."""
         self.cached: int | None = None
         """Prompt tokens found in the prefix cache at the first admission."""
+        self.preemptions = 0
+        self.lost = 0
+        """Positions whose KV entries it had, and gave up."""
+        self.recomputed = 0
+        """Of those, the ones that were not in the prefix cache when it came back."""
         self.entered = 0
         """Leading blocks whose content the prefix cache knows."""
         self.keys = [root]
@@ -110,4 +126,10 @@ class Request:
     def tell(self, start: int) -> RequestEvent:
         """Describe the output from index `start` on."""
         tokens = tuple(self.tokens[self.prompt_tokens + start :])
-        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0)
+        return self.event(tokens, start)
+
+    def event(self, tokens: tuple[int, ...], start: int) -> RequestEvent:
+        """Tell some of the output, and at the end what it cost."""
+        if self.finish is None:
+            return RequestEvent(self.id, tokens, start, None, self.cached or 0)
+        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0, self.preemptions, self.recomputed)

@@ -2,7 +2,7 @@
 
 There is no prefill or decode phase: in every step each running request closes some of the gap between the tokens it
 has and those computed, within one token budget. Requests with one token to compute (decoding) come first, then
-prompts in chunks, then new requests; when blocks run out the youngest request gives way and is recomputed later
+prompts in chunks, then new requests; when blocks run out the last in rank gives way and is recomputed later
 (Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", 2023; chunked
 prefill after Agrawal et al., "Sarathi-Serve", 2024).
 
@@ -14,35 +14,20 @@ sampled. A result that shows it had ended makes the extra token void.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-
-import msgspec
+import heapq
+from collections import OrderedDict
+from collections.abc import Sequence
 
 from engine.config import SchedulerConfig
+from engine.core.admission import refusal
 from engine.core.memory import Memory
-from engine.core.prefix_cache import TOKEN_IDS, PrefixCache
+from engine.core.prefix_cache import PrefixCache
 from engine.core.request import Request
+from engine.core.statistics import Statistics
 from engine.core.step import Draft, Planned
-from schemas.generation import Accepted, Answer, FinishReason, Refused, Submit
+from engine.core.waiting import WaitingQueue
+from schemas.generation import Accepted, Answer, FinishReason, Submit
 from schemas.steps import Arrival, RequestEvent, Resync, StepPlan, StepResult
-
-
-class Statistics(msgspec.Struct, frozen=True):
-    """How the scheduler does."""
-
-    running: int
-    waiting: int
-    finished: int
-    """Finished requests still remembered."""
-    idle_blocks: int
-    cached_blocks: int
-    steps: int
-    in_flight: int
-    prompt_tokens: int
-    """Prompt tokens of all requests admitted for the first time."""
-    cached_tokens: int
-    """Those of them found in the prefix cache."""
-    preemptions: int
 
 
 class Scheduler:
@@ -52,7 +37,8 @@ class Scheduler:
         self._config = config
         self._epoch = epoch
         self._memory = Memory(config.blocks, config.block_size)
-        self._waiting: deque[Request] = deque()
+        self._waiting = WaitingQueue()
+        self._deadlines: list[tuple[int, str]] = []
         self._running: dict[str, Request] = {}
         self._requests: dict[str, Request] = {}
         self._finished: OrderedDict[str, Request] = OrderedDict()
@@ -61,7 +47,7 @@ class Scheduler:
         self._preempted: list[str] = []
         self._worker: str | None = None
         self._full = True
-        self._n = 0
+        self._n = self._arrived = 0
         self._prompt_tokens = self._cached_tokens = self._preemptions = 0
 
     # requests in
@@ -70,52 +56,48 @@ class Scheduler:
         """Take a request on. One that is known already is accepted again and not begun twice."""
         if submit.request in self._requests or submit.request in self._finished:
             return Accepted(request=submit.request)
-        refused = self._unfit(submit)
+        refused = refusal(submit, self._config, self._memory, self._waiting)
         if refused is not None:
             return refused
-        request = Request(submit, self._config.context_length, PrefixCache.root(submit.tenant))
+        self._arrived += 1
+        rank = (submit.priority if self._config.policy == "priority" else 0, self._arrived)
+        root = PrefixCache.root(submit.tenant, submit.cache_salt)
+        request = Request(submit, self._config.context_length, root, rank)
         self._requests[request.id] = request
-        self._waiting.append(request)
+        self._waiting.add(request)
+        if request.deadline:
+            heapq.heappush(self._deadlines, (request.deadline, request.id))
         if submit.output and submit.output[-1] in request.stops:
             self._end(request, "stop")
         elif request.length >= request.limit:
             self._end(request, "length")
         return Accepted(request=submit.request)
 
-    def _unfit(self, submit: Submit) -> Refused | None:
-        config, prompt = self._config, len(submit.prompt)
-        if not prompt or submit.sampling.max_tokens < 1:
-            message = "give at least one prompt token and max_tokens of at least 1"
-            return Refused(request=submit.request, reason="invalid", message=message)
-        for name, tokens in (("prompt", submit.prompt), ("output", submit.output)):
-            if tokens and not (min(tokens) in TOKEN_IDS and max(tokens) in TOKEN_IDS):
-                message = f"{name}: token ids are from 0 to {TOKEN_IDS[-1]}"
-                return Refused(request=submit.request, reason="invalid", message=message)
-        if prompt >= config.context_length:
-            message = (
-                f"the prompt has {prompt} tokens and this model's context is {config.context_length}, "
-                "answer included: shorten the messages or start a new thread"
-            )
-            return Refused(request=submit.request, reason="too_long", message=message)
-        needed = self._memory.blocks_for(min(prompt + submit.sampling.max_tokens, config.context_length))
-        if needed > self._memory.size:
-            message = f"prompt and answer may need {needed} KV blocks, there are {self._memory.size}: lower max_tokens"
-            return Refused(request=submit.request, reason="too_long", message=message)
-        if len(self._waiting) >= config.max_waiting:
-            message = f"{len(self._waiting)} requests are waiting already: try again later"
-            return Refused(
-                request=submit.request, reason="overloaded", message=message, retry_after_ms=config.retry_after_ms
-            )
-        return None
-
     def abort(self, request: str) -> RequestEvent | None:
         """End a request now; None when it is unknown or over."""
         found = self._requests.get(request)
         if found is None:
             return None
-        start = found.outputs
-        self._end(found, "abort")
-        return found.tell(start)
+        return self._ended(found, "abort")
+
+    def expire(self, now: int) -> list[RequestEvent]:
+        """End what has come to its deadline; to be called before `plan`, with the same time."""
+        events = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, name = heapq.heappop(self._deadlines)
+            request = self._requests.get(name)
+            if request is not None:
+                events.append(self._ended(request, "timeout"))
+        return events
+
+    @property
+    def next_deadline(self) -> int | None:
+        """When `expire` will have something to end, if nothing ends before; microseconds since the Unix epoch."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def forget_prefixes(self) -> int:
+        """Empty the prefix cache; return how many blocks were in it. Running requests keep what they have."""
+        return self._memory.forget()
 
     def attach(self, request: str, start: int) -> RequestEvent | None:
         """Tell a request's output from index `start` on; None when it is unknown or was long ago."""
@@ -142,49 +124,94 @@ class Scheduler:
                 self._continue(draft, request, 1)
             else:
                 behind.append(request)
-        for request in behind:
-            self._continue(draft, request, min(request.length - request.computed, self._config.prefill_chunk))
-        if self._waiting and not draft.preempted:
+        long = self._catch_up(draft, behind) if behind else ()
+        if len(self._waiting) and not draft.preempted:
             self._admit(draft)
+        for request in long:
+            self._prefill(draft, request)
         if not draft.slices:
             return None
         return self._publish(draft, now)
 
+    def _catch_up(self, draft: Draft, behind: Sequence[Request]) -> list[Request]:
+        """Continue prompts; return the long ones that must wait for what others leave: all of those but the first."""
+        threshold = self._config.long_prefill
+        long = [request for request in behind if request.length - request.computed > threshold]
+        for request in (*long[:1], *(request for request in behind if request not in long)):
+            self._prefill(draft, request)
+        return long[1:]
+
+    def _prefill(self, draft: Draft, request: Request) -> None:
+        self._continue(draft, request, min(request.length - request.computed, self._config.prefill_chunk))
+
     def _continue(self, draft: Draft, request: Request, count: int) -> None:
-        """Give a running request its slice, taking blocks from younger ones if need be."""
+        """Give a running request its slice, taking blocks from those of a higher rank if need be."""
         count = min(count, draft.budget)
         if not count or request.state != "running":
             return
         while (fresh := self._memory.grow(request, request.computed + count)) is None:
-            youngest = next(reversed(self._running.values()))
-            self._preempt(draft, youngest)
-            if youngest is request:
+            last = max(self._running.values(), key=lambda running: running.rank)
+            self._preempt(draft, last)
+            if last is request:
                 return
         draft.add(request, count, fresh)
 
     def _admit(self, draft: Draft) -> None:
-        """Begin waiting requests, first come first served, as long as budget, places and blocks last.
+        """Begin waiting requests in their order, as long as budget, places and blocks last.
 
         One begins only if its whole prompt fits beside what the running ones still lack of theirs: otherwise two
         long prompts would take turns at throwing each other out.
         """
-        config = self._config
-        spared = sum(self._memory.missing(request) for request in self._running.values())
-        while self._waiting and draft.budget > 0 and len(self._running) < config.max_running:
-            request = self._waiting[0]
+        promised = self._promised()
+        while len(self._waiting) and draft.budget > 0:
+            request = self._waiting.first
             # preempted with a token under way, it cannot say yet what it knows
-            if request.pending or not self._memory.open(request, spared):
+            if request.pending:
                 return
-            self._waiting.popleft()
-            request.move("running")
-            self._running[request.id] = request
-            if request.cached is None:
-                request.cached = min(request.computed, request.prompt_tokens)
-                self._prompt_tokens += request.prompt_tokens
-                self._cached_tokens += request.cached
-            draft.admitted[request.id] = (request.computed, tuple(request.blocks))
-            self._continue(draft, request, min(request.length - request.computed, config.prefill_chunk))
-            spared += self._memory.missing(request)
+            if self._make_way(draft, request, promised):
+                promised = self._promised()
+            if len(self._running) >= self._config.max_running or not self._memory.open(request, promised):
+                return
+            self._begin(draft, request)
+            promised += self._memory.missing(request) + (self._watermark if len(self._running) == 1 else 0)
+
+    def _promised(self) -> int:
+        """Count the blocks that are for running requests to grow into."""
+        lacking = sum(self._memory.missing(request) for request in self._running.values())
+        return lacking + (self._watermark if self._running else 0)
+
+    @property
+    def _watermark(self) -> int:
+        return int(self._memory.size * self._config.watermark)
+
+    def _make_way(self, draft: Draft, request: Request, promised: int) -> bool:
+        """Have less urgent requests give way to a waiting one, if it lacks a seat or blocks, and not in vain."""
+        if self._config.policy != "priority":
+            return False
+        seats = len(self._running) - self._config.max_running + 1
+        urgent, victims = request.rank[0], list[Request]()
+        blocks = self._memory.lacking(request, promised)
+        for running in sorted(self._running.values(), key=lambda running: running.rank, reverse=True):
+            if max(seats, blocks) <= 0 or running.rank[0] <= urgent:
+                break
+            victims.append(running)
+            seats, blocks = seats - 1, blocks - self._memory.sole(running)
+        if max(seats, blocks) > 0:
+            return False
+        for victim in victims:
+            self._preempt(draft, victim)
+        return bool(victims)
+
+    def _begin(self, draft: Draft, request: Request) -> None:
+        self._waiting.remove(request)
+        request.move("running")
+        self._running[request.id] = request
+        if request.cached is None:
+            request.cached = min(request.computed, request.prompt_tokens)
+            self._prompt_tokens += request.prompt_tokens
+            self._cached_tokens += request.cached
+        draft.admitted[request.id] = (request.computed, tuple(request.blocks))
+        self._prefill(draft, request)
 
     def _publish(self, draft: Draft, now: int) -> StepPlan:
         self._n += 1
@@ -250,8 +277,11 @@ class Scheduler:
         return events
 
     def _failed(self, request: Request) -> RequestEvent:
+        return self._ended(request, "error")
+
+    def _ended(self, request: Request, finish: FinishReason) -> RequestEvent:
         start = request.outputs
-        self._end(request, "error")
+        self._end(request, finish)
         return request.tell(start)
 
     def _sampled(self, request: Request, token: int) -> RequestEvent:
@@ -259,7 +289,7 @@ class Scheduler:
         finish = request.accept(token)
         if finish is not None:
             self._end(request, finish)
-        return RequestEvent(request.id, (token,), start, finish, request.cached or 0)
+        return request.event((token,), start)
 
     def resync(self, resync: Resync) -> list[RequestEvent]:
         """A worker needs a full plan; tell which requests this ends.
@@ -297,12 +327,13 @@ class Scheduler:
         self._gone.append(request.id)
         self._preempted.append(request.id)
         self._preemptions += 1
+        request.preemptions += 1
 
     def _suspend(self, request: Request) -> None:
         del self._running[request.id]
         request.move("waiting")
-        self._waiting.appendleft(request)
         self._memory.close(request)
+        self._waiting.add(request)
         request.life += 1
 
     def _end(self, request: Request, finish: FinishReason) -> None:
@@ -338,6 +369,7 @@ class Scheduler:
     def check(self) -> None:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""
         self._memory.check(self._running.values())
+        self._waiting.check()
         assert set(self._requests) == {*self._running, *(request.id for request in self._waiting)}
         assert not set(self._requests) & set(self._finished)
         for request in self._running.values():

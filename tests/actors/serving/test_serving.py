@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall
+from actors.runtime.context import SystemClock
 from actors.serving.frontend import Frontend
 from actors.serving.scheduler import SchedulerActor
 from actors.serving.worker import WorkerActor
@@ -24,6 +26,7 @@ from engine.runner.model_runner import ModelRunner
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
+from schemas.context import Clock
 from schemas.generation import Announce, Sampling
 from schemas.messages import Message as ChatMessage
 from schemas.messages import ToolCall, ToolSpec
@@ -89,13 +92,15 @@ class Stage:
         self.opened.append(opened)
         return opened
 
-    async def scheduler(self, epoch: str, kind: type[SchedulerActor] = SchedulerActor) -> Callable[[], Any]:
+    async def scheduler(
+        self, epoch: str, kind: type[SchedulerActor] = SchedulerActor, clock: Clock | None = None
+    ) -> Callable[[], Any]:
         config = SchedulerConfig(blocks=400, context_length=2048)
         actor = kind(
             await self.connection(epoch),
             Scheduler(config, epoch),
             Announce(engine=ENGINE, epoch=epoch, model=ENGINE, context_length=2048),
-            FixedClock(),
+            clock or FixedClock(),
         )
         return self._run(actor.run(), self.opened[-1])
 
@@ -140,6 +145,22 @@ async def test_a_call_comes_back_as_text_in_pieces_with_its_usage(nats_url: str)
         answer = await (await on.frontend("f1")).call(model_call("e1"), heard)
     assert (answer.text, heard.text, answer.finish_reason) == (REPLY, REPLY, "stop")
     assert answer.usage.completion_tokens == len(TOKENIZER.encode(REPLY)) + 1
+
+
+async def test_a_call_ends_at_its_deadline_though_no_worker_ever_comes(nats_url: str) -> None:
+    clock = SystemClock()
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1", clock=clock)
+        frontend = await on.frontend("f1")
+        later = asyncio.create_task(
+            frontend.call(replace(model_call("e1"), deadline=clock.now() + 60_000_000), Listener())
+        )
+        due = clock.now() + 300_000
+        answer = await frontend.call(replace(model_call("e2"), deadline=due), Listener())
+        assert clock.now() >= due
+        assert not later.done()
+        later.cancel()
+    assert (answer.text, answer.finish_reason) == ("", "timeout")
 
 
 async def test_many_calls_share_steps(nats_url: str) -> None:

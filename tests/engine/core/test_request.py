@@ -14,7 +14,7 @@ LEGAL = {("waiting", "running"), ("running", "waiting"), ("running", "finished")
 
 def made(max_tokens: int = 3, stops: tuple[int, ...] = (9,), context: int = 100) -> Request:
     sampling = Sampling(max_tokens=max_tokens, stop_tokens=stops)
-    return Request(Submit("a", (1, 2, 3), sampling, "front", "acme", output=(4,)), context, b"root")
+    return Request(Submit("a", (1, 2, 3), sampling, "front", "acme", output=(4,)), context, b"root", (0, 1))
 
 
 @pytest.mark.parametrize("wanted", ["waiting", "running", "finished"])

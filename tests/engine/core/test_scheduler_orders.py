@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engine.config import SchedulerConfig
+from engine.config import Policy, SchedulerConfig
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
 from schemas.steps import RequestEvent, Resync, StepPlan, StepResult
@@ -135,17 +135,24 @@ class Orders(RuleBasedStateMachine):
         running=st.sampled_from([1, 3, 8]),
         step=st.sampled_from([1, 3, 8, 30]),
         chunk=st.sampled_from([1, 3, 8, 30]),
+        policy=st.sampled_from(get_args(Policy)),
+        long=st.sampled_from([2, 6, 100]),
+        watermark=st.sampled_from([0.0, 0.0, 0.3]),
     )
-    def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, chunk: int) -> None:
+    def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, **more: Any) -> None:
         self.config = SchedulerConfig(
             blocks=positions // size,
             context_length=context,
             block_size=size,
             max_running=running,
             max_step_tokens=step,
-            prefill_chunk=chunk,
+            prefill_chunk=more["chunk"],
             max_waiting=12,
+            max_waiting_tokens=60,
             max_in_flight=depth,
+            policy=more["policy"],
+            long_prefill=more["long"],
+            watermark=more["watermark"],
         )
         self.scheduler = Scheduler(self.config, "epoch")
         self.told: list[tuple[str, tuple[Any, ...], bytes]] = []
@@ -188,6 +195,10 @@ class Orders(RuleBasedStateMachine):
         tenant=st.sampled_from(TENANTS),
         done=st.integers(0, 12),
         resumed=st.booleans(),
+        salt=st.sampled_from(["", "", "pepper"]),
+        reads=st.sampled_from([True, True, False]),
+        priority=st.integers(-1, 2),
+        lasts=st.sampled_from([0, 0, 0, 1, 4, 20]),
     )
     def submit(
         self,
@@ -198,16 +209,24 @@ class Orders(RuleBasedStateMachine):
         stops: list[int],
         tenant: str,
         done: int,
+        salt: str = "",
+        priority: int = 0,
+        lasts: int = 0,
         *,
         resumed: bool,
+        reads: bool = True,
     ) -> None:
         sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops))
         request = f"r{len(self.tenants)}"
         submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant)
+        deadline = self.now + lasts if lasts else 0
+        submit = msgspec.structs.replace(
+            submit, cache_salt=salt, read_cache=reads, priority=priority, deadline=deadline
+        )
         if resumed and len(submit.prompt) < self.config.context_length:
             output, _ = alone(submit, self.config.context_length)
             submit = msgspec.structs.replace(submit, output=tuple(output[:done]))
-        self.tenants[request] = tenant
+        self.tenants[request] = tenant + salt
         answer = self.tell("submit", submit)
         if isinstance(answer, Refused):
             assert answer.reason in {"too_long", "overloaded"}
@@ -236,18 +255,37 @@ class Orders(RuleBasedStateMachine):
     def abort(self, data: st.DataObject) -> None:
         self.hear([self.tell("abort", data.draw(st.sampled_from(sorted(self.submits))))])
 
+    @rule()
+    def the_cache_is_emptied(self) -> None:
+        known = self.scheduler.statistics().cached_blocks
+        assert self.tell("forget_prefixes") == known
+        assert self.scheduler.statistics().cached_blocks == 0
+
     # what steps do; several at once, so that most orders get somewhere
 
     @rule(times=st.integers(1, 6))
     def plan(self, times: int) -> None:
         for _ in range(times):
             self.now += 1
+            self.expire()
             plan = self.tell("plan", self.now)
             if plan is None:
                 before = self.scheduler.statistics()
                 assert before.in_flight or not (before.running or before.waiting), "somebody waits for nothing"
                 return
             self.plans.append(plan)
+
+    def expire(self) -> None:
+        """End what is due, and nothing else."""
+        ended = self.tell("expire", self.now)
+        due = {
+            name for name, submit in self.submits.items() if name not in self.finish and 0 < submit.deadline <= self.now
+        }
+        assert {event.request for event in ended} == due
+        assert all(event.finish == "timeout" for event in ended)
+        self.hear(ended)
+        following = self.scheduler.next_deadline
+        assert following is None or following > self.now
 
     @rule(times=st.integers(1, 6))
     def work(self, times: int) -> None:
@@ -335,7 +373,7 @@ class Orders(RuleBasedStateMachine):
             tokens, natural = alone(self.submits[request], self.config.context_length)
             got = self.got[request]
             assert got == tokens[: len(got)]
-            assert finish in {"abort", "error"} or (got, finish) == (tokens, natural)
+            assert finish in {"abort", "error", "timeout"} or (got, finish) == (tokens, natural)
         left = self.scheduler.statistics()
         assert (left.running, left.waiting, left.idle_blocks) == (0, 0, self.worker.blocks)
         self.told_the_same_it_does_the_same()
