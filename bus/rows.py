@@ -15,7 +15,7 @@ from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
 from schemas.live import Shed, Traced
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import StepPlan, StepResult, ToldMore
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +183,9 @@ def _origin(
         if parts[-1] == "result":
             result: StepResult = codec.decode(data, StepResult)
             return _text(result.epoch), result.n
+        if parts[-1] == "told":
+            more: ToldMore = codec.decode(data, ToldMore)
+            return _text(more.epoch), more.n
         plan: StepPlan = codec.decode(data, StepPlan)
     except BadShape:
         return "", None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
 
 from bus import subjects
 from bus.store import Store
@@ -28,6 +29,21 @@ class Hole(NamedTuple):
     epoch: str
     first: int
     last: int
+
+
+class StoredPlan(NamedTuple):
+    """What a scheduler published, as recorded: a plan, or what it was told while it could make none."""
+
+    engine: str
+    """As the subject names it."""
+    epoch: str
+    n: int
+    """Of the plan; or of the last one before."""
+    time: int
+    """When it was stored, microseconds since the Unix epoch."""
+    payload: bytes
+    more: bool
+    """Whether it is a `ToldMore`, not a `StepPlan`."""
 
 
 class Frames(NamedTuple):
@@ -81,6 +97,43 @@ async def steps_between(store: Store, engine: str, epoch: str, first: int, last:
     ]
 
 
+async def last_plans(store: Store, count: int) -> list[StoredPlan]:
+    """Return the plans that were recorded last, of whatever engine, in the order in which they were made."""
+    return [_stored(row) for row in reversed(await store.rows(_LAST_PLANS, count))]
+
+
+async def schedulers_of_request(store: Store, request: str) -> list[tuple[str, str]]:
+    """Return the (engine, epoch) of each scheduler that planned steps for the request."""
+    rows = await store.rows("SELECT DISTINCT engine, epoch FROM step_request WHERE request = $1 ORDER BY 1, 2", request)
+    return [(row["engine"], row["epoch"]) for row in rows]
+
+
+async def last_number(store: Store, engine: str, epoch: str) -> int:
+    """Return the number of a scheduler's last recorded plan; 0 if there is none."""
+    (row,) = await store.rows(
+        "SELECT max(n) AS n FROM record WHERE subject = $1 AND producer = $2", f"step.{engine}.plan", epoch
+    )
+    return int(row["n"] or 0)
+
+
+async def all_plans(store: Store, engine: str, epoch: str, batch: int = 500) -> AsyncIterator[StoredPlan]:
+    """Read all that a scheduler published, in order; each plan once, however often it was recorded."""
+    after = (-1, -1)
+    while True:
+        rows = await store.rows(_PLANS, f"step.{engine}.plan", f"step.{engine}.told", epoch, *after, batch)
+        for row in rows:
+            if row["more"] or row["n"] != after[0]:
+                yield _stored(row)
+            after = (row["n"], row["seq"])
+        if len(rows) < batch:
+            return
+
+
+def _stored(row: Mapping[str, Any]) -> StoredPlan:
+    engine = str(row["subject"]).split(".")[1]
+    return StoredPlan(engine, row["epoch"], row["n"], row["time"], row["payload"], bool(row["more"]))
+
+
 async def steps_of_request(store: Store, request: str) -> list[StoredStep]:
     """Return the recorded steps that computed something for the request, in order."""
     ranges = await store.rows(
@@ -117,4 +170,14 @@ SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan,
 FROM record AS plan
 WHERE plan.subject = 'step.' || $1 || '.plan' AND plan.producer = $2 AND plan.n BETWEEN $3 AND $4
 ORDER BY plan.n, plan.seq
+"""
+
+_LAST_PLANS = """
+SELECT subject, producer AS epoch, n, time, payload, false AS more FROM record
+WHERE subject LIKE 'step.%.plan' AND n IS NOT NULL ORDER BY incarnation DESC, seq DESC LIMIT $1
+"""
+
+_PLANS = """
+SELECT subject, producer AS epoch, n, time, payload, seq, subject = $2 AS more FROM record
+WHERE subject IN ($1, $2) AND producer = $3 AND (n, seq) > ($4, $5) ORDER BY n, seq LIMIT $6
 """

@@ -19,6 +19,7 @@ COMMANDS_IN = "in.*.*.*.*"
 EVENTS = "ev.*"
 STEP_PLANS = "step.*.plan"
 STEP_RESULTS = "step.*.result"
+STEP_TOLD = "step.*.told"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
@@ -66,6 +67,13 @@ def encoded(name: str) -> str:
     if not token or len(token) > 200:
         raise BadSubject(f"name {name[:80]!r} cannot be used: 1 to 200 characters once encoded")
     return token
+
+
+def decoded(token: str) -> str:
+    """Make a subject token the name that `encoded` made it of."""
+    head, *parts = token.split("-")
+    data = head.encode() + b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in parts)
+    return data.decode(errors="replace")
 
 
 def command(tenant: str, kind: str, thread: str, verb: str) -> str:
@@ -137,6 +145,11 @@ def announcements(engine: str) -> str:
 def plan(engine: str) -> str:
     """Where step plans go."""
     return f"step.{encoded(engine)}.plan"
+
+
+def told(engine: str) -> str:
+    """Where a scheduler tells what it was told, when no plan can do so."""
+    return f"step.{encoded(engine)}.told"
 
 
 def result(engine: str) -> str:

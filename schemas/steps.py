@@ -7,9 +7,9 @@ nothing and asks for a full plan, which lists every running request as new.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from schemas.generation import FinishReason, Sampling
+from schemas.generation import FinishReason, Sampling, Submit
 from schemas.wire import Record, Wire
 
 
@@ -40,6 +40,72 @@ class Slice(Record, frozen=True):
     """Whether a token is sampled after the last position (false for all but the last prompt chunk)."""
 
 
+class Began(Record, frozen=True, tag="begin"):
+    """The scheduler began."""
+
+    limits: dict[str, Any]
+    """Its `SchedulerConfig`, by field."""
+
+
+class Submitted(Record, frozen=True, tag="submit"):
+    """It took a request on."""
+
+    submit: Submit
+    """Without its tokens where the request arrives in the same plan: they stand there."""
+
+
+class Aborted(Record, frozen=True, tag="abort"):
+    """It ended a request that somebody no longer wanted."""
+
+    request: str
+
+
+class Expired(Record, frozen=True, tag="expire"):
+    """It ended requests that had come to their deadlines."""
+
+    time: int
+
+
+class Applied(Record, frozen=True, tag="apply"):
+    """It took in a step's result."""
+
+    n: int
+    tokens: tuple[int | None, ...] = ()
+    """What was sampled, for those slices of the plan that sample, in their order; None for a slice that brought
+    nothing. Empty for a result that came before its predecessor's: it only said that this was lost."""
+    failed: tuple[str, ...] = ()
+    """Requests that the worker could not compute."""
+
+
+class Resynced(Record, frozen=True, tag="resync"):
+    """It was asked for a full plan."""
+
+    worker: str
+    blocks: int
+
+
+class Forgot(Record, frozen=True, tag="forget"):
+    """It emptied its prefix cache."""
+
+
+class Tried(Record, frozen=True, tag="try"):
+    """It planned, and came to no plan; but requests gave their blocks up."""
+
+    time: int
+
+
+Told = Began | Submitted | Aborted | Expired | Applied | Resynced | Forgot | Tried
+
+
+class ToldMore(Record, frozen=True):
+    """`step.<engine>.told`: what a scheduler was told while it could make no plan, if that is very much."""
+
+    epoch: str
+    n: int
+    """The last plan before."""
+    told: tuple[Told, ...]
+
+
 class StepPlan(Record, frozen=True):
     """What the workers do in step `n`."""
 
@@ -57,7 +123,10 @@ class StepPlan(Record, frozen=True):
     """Requests that left since the last plan (finished, aborted, preempted), in full plans too: the worker forgets
     them before the arrivals, unless it never heard of them."""
     preempted: tuple[str, ...] = ()
-    """Those of `gone` whose blocks an older request needed: they will come back."""
+    """Those of `gone` whose blocks another request needed: they will come back."""
+    told: tuple[Told, ...] = ()
+    """All that the scheduler was told since the plan before, in order: with the plans before it this is why the plan
+    is what it is. Workers have no use for it."""
 
 
 class StepResult(Record, frozen=True):

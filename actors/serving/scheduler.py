@@ -165,6 +165,9 @@ class SchedulerActor:
             await self._send(self._scheduler.expire(self._clock.now()))
             while (plan := self._scheduler.plan(self._clock.now())) is not None:
                 await self._connection.publish(subjects.plan(self._engine), codec.encode(plan))
+            more = self._scheduler.told_more()
+            if more is not None:
+                await self._connection.publish(subjects.told(self._engine), codec.encode(more))
 
     async def _send(self, events: list[RequestEvent]) -> None:
         by_frontend: dict[str, list[Output]] = defaultdict(list)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from engine.config import SchedulerConfig
 from engine.core.admission import refusal
+from engine.core.diary import Diary
 from engine.core.memory import Memory
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import Request
@@ -27,7 +28,20 @@ from engine.core.statistics import Statistics
 from engine.core.step import Draft, Planned
 from engine.core.waiting import WaitingQueue
 from schemas.generation import Accepted, Answer, FinishReason, Submit
-from schemas.steps import Arrival, RequestEvent, Resync, StepPlan, StepResult
+from schemas.steps import (
+    Aborted,
+    Applied,
+    Expired,
+    Forgot,
+    RequestEvent,
+    Resync,
+    Resynced,
+    StepPlan,
+    StepResult,
+    Submitted,
+    ToldMore,
+    Tried,
+)
 
 
 class Scheduler:
@@ -39,6 +53,7 @@ class Scheduler:
         self._memory = Memory(config.blocks, config.block_size)
         self._waiting = WaitingQueue()
         self._deadlines: list[tuple[int, str]] = []
+        self._diary = Diary(config)
         self._running: dict[str, Request] = {}
         self._requests: dict[str, Request] = {}
         self._finished: OrderedDict[str, Request] = OrderedDict()
@@ -64,6 +79,7 @@ class Scheduler:
         root = PrefixCache.root(submit.tenant, submit.cache_salt)
         request = Request(submit, self._config.context_length, root, rank)
         self._requests[request.id] = request
+        self._diary.note(Submitted(submit))
         self._waiting.add(request)
         if request.deadline:
             heapq.heappush(self._deadlines, (request.deadline, request.id))
@@ -78,6 +94,7 @@ class Scheduler:
         found = self._requests.get(request)
         if found is None:
             return None
+        self._diary.note(Aborted(request))
         return self._ended(found, "abort")
 
     def expire(self, now: int) -> list[RequestEvent]:
@@ -88,6 +105,8 @@ class Scheduler:
             request = self._requests.get(name)
             if request is not None:
                 events.append(self._ended(request, "timeout"))
+        if events:
+            self._diary.note(Expired(now))
         return events
 
     @property
@@ -97,7 +116,12 @@ class Scheduler:
 
     def forget_prefixes(self) -> int:
         """Empty the prefix cache; return how many blocks were in it. Running requests keep what they have."""
+        self._diary.note(Forgot())
         return self._memory.forget()
+
+    def told_more(self) -> ToldMore | None:
+        """Tell what the next plan would, if that has become very much because none can be made."""
+        return self._diary.spill(self._epoch, self._n)
 
     def attach(self, request: str, start: int) -> RequestEvent | None:
         """Tell a request's output from index `start` on; None when it is unknown or was long ago."""
@@ -130,6 +154,8 @@ class Scheduler:
         for request in long:
             self._prefill(draft, request)
         if not draft.slices:
+            if draft.preempted:
+                self._diary.note(Tried(now))
             return None
         return self._publish(draft, now)
 
@@ -222,27 +248,15 @@ class Scheduler:
             epoch=self._epoch,
             time=now,
             full=self._full,
-            arrivals=tuple(self._arrivals(draft)),
+            arrivals=tuple(draft.all_arrivals(self._running.values()) if self._full else draft.arrivals(self._running)),
             slices=tuple([part for _, part, _ in planned]),
             gone=tuple(self._gone),
             preempted=tuple(self._preempted),
+            told=self._diary.take(draft.admitted),
         )
         self._full = False
         self._gone, self._preempted = [], []
         return plan
-
-    def _arrivals(self, draft: Draft) -> list[Arrival]:
-        """Describe what the worker must learn: new requests, or all that run when the plan is a full one."""
-        if not self._full:
-            return [
-                _arrival(self._running[name], computed, blocks) for name, (computed, blocks) in draft.admitted.items()
-            ]
-        arrivals = []
-        for request in self._running.values():
-            found = draft.slices.get(request.id)
-            fresh, computed = (len(found[1].blocks), found[1].start) if found else (0, request.computed)
-            arrivals.append(_arrival(request, computed, tuple(request.blocks[: len(request.blocks) - fresh])))
-        return arrivals
 
     # results in
 
@@ -255,10 +269,13 @@ class Scheduler:
         if result.epoch != self._epoch or result.n not in self._in_flight:
             return []
         if next(iter(self._in_flight)) != result.n:
+            self._diary.note(Applied(result.n))
             self._forget_in_flight()
             return []
         planned = self._in_flight.pop(result.n)
         tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
+        sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
+        self._diary.note(Applied(result.n, sampled, tuple(sorted(failed))))
         size, events = self._config.block_size, []
         for request, part, life in planned:
             if request.state == "finished":
@@ -298,6 +315,7 @@ class Scheduler:
         every request is computed afresh, in as many blocks as the worker holds (but no more than configured), and
         ends with an error if so many could never do.
         """
+        self._diary.note(Resynced(resync.worker, resync.blocks))
         self._forget_in_flight()
         if resync.worker == self._worker:
             return []
@@ -378,14 +396,3 @@ class Scheduler:
         for request in self._waiting:
             assert request.state == "waiting"
             assert not request.blocks
-
-
-def _arrival(request: Request, computed: int, blocks: tuple[int, ...]) -> Arrival:
-    return Arrival(
-        request=request.id,
-        tokens=tuple(request.tokens),
-        prompt_tokens=request.prompt_tokens,
-        sampling=request.sampling,
-        blocks=blocks,
-        computed=computed,
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from engine.core.request import Request
-from schemas.steps import Slice
+from schemas.steps import Arrival, Slice
 
 Planned = tuple[Request, Slice, int]
 """A request's part of a step, and the life of the request that it belongs to."""
@@ -37,3 +39,27 @@ class Draft:
             request.computed -= part.count
             request.pending -= part.sample
             self.budget += part.count
+
+    def arrivals(self, running: Mapping[str, Request]) -> list[Arrival]:
+        """Describe the requests that begin in this step."""
+        return [_arrival(running[name], computed, blocks) for name, (computed, blocks) in self.admitted.items()]
+
+    def all_arrivals(self, running: Iterable[Request]) -> list[Arrival]:
+        """Describe all that run, as they are before this step."""
+        arrivals = []
+        for request in running:
+            found = self.slices.get(request.id)
+            fresh, computed = (len(found[1].blocks), found[1].start) if found else (0, request.computed)
+            arrivals.append(_arrival(request, computed, tuple(request.blocks[: len(request.blocks) - fresh])))
+        return arrivals
+
+
+def _arrival(request: Request, computed: int, blocks: tuple[int, ...]) -> Arrival:
+    return Arrival(
+        request=request.id,
+        tokens=tuple(request.tokens),
+        prompt_tokens=request.prompt_tokens,
+        sampling=request.sampling,
+        blocks=blocks,
+        computed=computed,
+    )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from infra.cli.log_verbs import add_log_verbs
+from infra.cli.replay_verbs import add_replay_verbs
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
 """Modules of commands that settle every setting themselves."""
@@ -219,85 +220,7 @@ def _abort(parser: argparse.ArgumentParser) -> None:
 
 
 def _replay(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    ls = _told(verbs, "ls", "list threads, latest first")
-    ls.set_defaults(module="infra.cli.replay.show", verb="ls")
-    ls.add_argument(
-        "--limit", type=_positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
-    )
-    ls.add_argument("--imported", action="store_true", help="those of imported bundles, instead of the log's")
-    show = _told(verbs, "show", "show what happened in a thread, run or generation")
-    show.set_defaults(module="infra.cli.replay.show", verb="show")
-    show.add_argument("id", metavar="ID", help="a thread, run or generation")
-    show.add_argument("--steps", action="store_true", help="with the scheduler steps behind each model call")
-    verify = _told(verbs, "verify", "decide again what was decided, and compare")
-    verify.set_defaults(module="infra.cli.replay.verify")
-    verify.add_argument("ids", metavar="ID", nargs="*", help="a thread or generation")
-    verify.add_argument("--all", action="store_true", help="every thread and generation of every tenant")
-    verify.add_argument(
-        "--jobs", type=_positive, default=None, metavar="COUNT", help="processes for --all (default: one per CPU)"
-    )
-    diff = _told(verbs, "diff", "compare two threads: where they part, and how each went on")
-    diff.set_defaults(module="infra.cli.replay.diff")
-    for name in ("a", "b"):
-        diff.add_argument(name, metavar=name.upper(), help="a thread or generation")
-    for verb in (show, verify, diff):
-        verb.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
-    for verb in (ls, show, verify, diff):
-        verb.add_argument("--bundle", default=None, metavar="FILE", help="read this bundle instead of the log")
-        verb.add_argument("--json", action="store_true", help="one JSON object a line")
-        _data(verb)
-    _bundles(verbs)
-    _live_replays(verbs)
-
-
-def _live_replays(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    fork = _told(verbs, "fork", "begin a thread as another did up to one of its events, and go on from there")
-    fork.set_defaults(module="infra.cli.replay.fork")
-    fork.add_argument("id", metavar="ID", help="a thread")
-    fork.add_argument(
-        "--at", type=_positive, required=True, metavar="NUMBER", help="its last event to take over, as show numbers it"
-    )
-    fork.add_argument(
-        "--set",
-        dest="changes",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="model, prompt or seed from there on; message or tool_result of that event; may be given again",
-    )
-    fork.add_argument("--thread", default=None, help="what to call the new thread (default: a fresh id)")
-    fork.add_argument("--bundle", default=None, metavar="FILE", help="take it from this bundle instead of the log")
-    fork.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
-    fork.add_argument("--json", action="store_true", help="print every frame as a JSON line")
-    _data(fork)
-    tail = _told(verbs, "tail", "follow what is committed, one line an event, until Ctrl-C")
-    tail.set_defaults(module="infra.cli.replay.tail")
-    tail.add_argument(
-        "id", metavar="ID", nargs="?", default=None, help="a thread, run or command, or a type of event (default: all)"
-    )
-    tail.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
-    tail.add_argument("--json", action="store_true", help="one JSON object a line")
-    _data(tail)
-
-
-def _bundles(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    export = _told(verbs, "export", "write threads to a file, without what was said in them")
-    export.add_argument("ids", metavar="ID", nargs="*", help="a thread or generation")
-    export.add_argument("--all", action="store_true", help="every thread and generation of every tenant")
-    export.add_argument("-o", "--output", required=True, metavar="FILE", help="where to; .gz is packed")
-    export.add_argument(
-        "--no-redact", dest="redact", action="store_false", help="with all messages, prompts, arguments and results"
-    )
-    export.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
-    bring = _told(verbs, "import", "keep the threads of a bundle beside the log, as NAME:ID")
-    bring.add_argument("file", metavar="FILE", help="a bundle")
-    bring.add_argument("--as", dest="name", default=None, metavar="NAME", help="what to call it (default: as the file)")
-    bring.add_argument("--replace", action="store_true", help="in place of one that has the name")
-    for name, verb in (("export", export), ("import", bring)):
-        verb.set_defaults(module="infra.cli.replay.bundle", verb=name)
-        verb.add_argument("--json", action="store_true", help="print one JSON object")
-        _data(verb)
+    add_replay_verbs(parser, _told, _data, _positive)
 
 
 def _dead(parser: argparse.ArgumentParser) -> None:

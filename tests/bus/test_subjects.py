@@ -24,6 +24,7 @@ def test_encoding_never_makes_two_names_one(one: str, other: str) -> None:
 @given(short.filter(bool))
 def test_an_encoded_name_is_one_subject_token(name: str) -> None:
     assert set(subjects.encoded(name)) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-")
+    assert subjects.decoded(subjects.encoded(name)) == name
 
 
 def test_a_model_name_stays_readable() -> None:

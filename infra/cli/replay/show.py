@@ -52,7 +52,7 @@ async def _ls(options: argparse.Namespace) -> int:
 
 async def _show(options: argparse.Namespace) -> int:
     async with source(options) as threads:
-        found = await _find(threads, options.tenant, options.id)
+        found = await find_events(threads, options.tenant, options.id)
         told = lines([event for _, event in found], [number for number, _ in found])
         for line, (_, event) in zip(told, found, strict=True):
             _show_line(line, options)
@@ -87,7 +87,7 @@ async def _show_steps(store: Store, line: Line, event: StoredEvent, options: arg
         _show_line(gap, options)
 
 
-async def _find(threads: Source, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:
+async def find_events(threads: Source, tenant: str, identity: str) -> list[tuple[int, StoredEvent]]:
     """Return the events of a thread, or of one run in its thread, with their numbers in the thread.
 
     Raises:

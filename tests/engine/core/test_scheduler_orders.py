@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.config import Policy, SchedulerConfig
+from engine.core.retrace import Retrace
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
 from schemas.steps import RequestEvent, Resync, StepPlan, StepResult
@@ -161,6 +162,7 @@ class Orders(RuleBasedStateMachine):
         self.got: dict[str, list[int]] = {}
         self.finish: dict[str, str] = {}
         self.plans: deque[StepPlan] = deque()
+        self.made: list[StepPlan] = []
         self.results: deque[StepResult] = deque()
         self.workers = 0
         self.now = 0
@@ -274,6 +276,7 @@ class Orders(RuleBasedStateMachine):
                 assert before.in_flight or not (before.running or before.waiting), "somebody waits for nothing"
                 return
             self.plans.append(plan)
+            self.made.append(plan)
 
     def expire(self) -> None:
         """End what is due, and nothing else."""
@@ -377,6 +380,14 @@ class Orders(RuleBasedStateMachine):
         left = self.scheduler.statistics()
         assert (left.running, left.waiting, left.idle_blocks) == (0, 0, self.worker.blocks)
         self.told_the_same_it_does_the_same()
+        self.what_was_recorded_makes_the_same_plans_again()
+
+    def what_was_recorded_makes_the_same_plans_again(self) -> None:
+        retrace = Retrace()
+        for plan in self.made:
+            recorded = msgspec.json.decode(msgspec.json.encode(plan), type=StepPlan)
+            assert retrace.follow(recorded) is None
+            retrace.scheduler.check()
 
     def told_the_same_it_does_the_same(self) -> None:
         twin = Scheduler(self.config, "epoch")

@@ -1,0 +1,172 @@
+"""Makes a scheduler's plans again from what it was told, and finds the first that is another one.
+
+A scheduler is deterministic: told the same in the same order it plans the same. So a plan that comes out otherwise
+means that the code is another one than that which made it, or that the record was changed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import msgspec
+
+from engine.config import SchedulerConfig
+from engine.core.scheduler import Scheduler
+from engine.errors import EngineError
+from schemas.generation import Accepted
+from schemas.steps import (
+    Aborted,
+    Applied,
+    Arrival,
+    Began,
+    Expired,
+    Forgot,
+    Resync,
+    Resynced,
+    StepPlan,
+    StepResult,
+    Submitted,
+    Told,
+    ToldMore,
+    Tried,
+)
+
+_NOBODY = "retrace"
+_COMPARED = ("full", "arrivals", "slices", "gone", "preempted")
+
+
+class Divergence(NamedTuple):
+    """A plan that does not come out as it was recorded."""
+
+    n: int
+    field: str
+    """Of `StepPlan`."""
+    recorded: str
+    made: str
+
+
+class CannotRetrace(EngineError):
+    """What was recorded does not suffice to make the plans again."""
+
+
+class Retrace:
+    """Follows one scheduler from its beginning."""
+
+    def __init__(self) -> None:
+        self._scheduler: Scheduler | None = None
+        self._in_flight: OrderedDict[int, StepPlan] = OrderedDict()
+        self._n = 0
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The scheduler as it was after what was followed last.
+
+        Raises:
+            CannotRetrace: nothing was followed.
+        """
+        if self._scheduler is None:
+            raise CannotRetrace("the scheduler's beginning is not recorded")
+        return self._scheduler
+
+    def follow(self, plan: StepPlan) -> Divergence | None:
+        """Make the next plan again; say how it differs. After a difference there is no going on.
+
+        Raises:
+            CannotRetrace: plans are missing before it, or it says something that cannot have happened.
+        """
+        if plan.n != self._n + 1:
+            raise CannotRetrace(f"plans {self._n + 1} to {plan.n - 1} are missing")
+        self._hear(plan.epoch, plan.told, {arrival.request: arrival for arrival in plan.arrivals})
+        made = self.scheduler.plan(plan.time)
+        self._n = plan.n
+        if made is None:
+            return Divergence(plan.n, "n", str(plan.n), "no plan")
+        self._in_flight[plan.n] = made
+        for field in _COMPARED:
+            recorded, now = getattr(plan, field), getattr(made, field)
+            if recorded != now:
+                return Divergence(plan.n, field, _text(recorded), _text(now))
+        return None
+
+    @property
+    def in_flight(self) -> tuple[int, ...]:
+        """Numbers of the plans of whose results nothing was told."""
+        return tuple(self._in_flight)
+
+    def finish(self, result: StepResult) -> None:
+        """Take in a result that came after the last plan, and so is told by none."""
+        self.scheduler.apply(result)
+        self._in_flight.pop(result.n, None)
+
+    def follow_more(self, more: ToldMore) -> None:
+        """Take in what was told while no plan could be made.
+
+        Raises:
+            CannotRetrace: plans are missing before it, or it says something that cannot have happened.
+        """
+        if more.n != self._n:
+            raise CannotRetrace(f"plans {self._n + 1} to {more.n} are missing")
+        self._hear(more.epoch, more.told, {})
+
+    def _hear(self, epoch: str, told: tuple[Told, ...], arrivals: dict[str, Arrival]) -> None:
+        for one in told:
+            if isinstance(one, Began):
+                limits = msgspec.convert(one.limits, SchedulerConfig, strict=False)
+                self._scheduler = Scheduler(limits, epoch)
+            else:
+                self._tell(one, arrivals)
+
+    def _tell(self, told: Told, arrivals: dict[str, Arrival]) -> None:
+        scheduler = self.scheduler
+        match told:
+            case Submitted():
+                self._submit(told, arrivals)
+            case Aborted(request=request):
+                scheduler.abort(request)
+            case Expired(time=time):
+                scheduler.expire(time)
+            case Applied():
+                self._apply(told)
+            case Resynced(worker=worker, blocks=blocks):
+                scheduler.resync(Resync(worker=worker, expected=0, reason="gap", blocks=blocks))
+                self._in_flight.clear()
+            case Forgot():
+                scheduler.forget_prefixes()
+            case Tried(time=time):
+                if scheduler.plan(time) is not None:
+                    raise CannotRetrace(f"after plan {self._n} a plan comes out where none did")
+            case Began():
+                raise AssertionError("it began before")
+
+    def _submit(self, told: Submitted, arrivals: dict[str, Arrival]) -> None:
+        submit = told.submit
+        if not submit.prompt:
+            arrival = arrivals.get(submit.request)
+            if arrival is None:
+                raise CannotRetrace(f"the tokens of {submit.request!r} are not recorded")
+            prompt, output = arrival.tokens[: arrival.prompt_tokens], arrival.tokens[arrival.prompt_tokens :]
+            submit = msgspec.structs.replace(submit, prompt=prompt, output=output)
+        answer = self.scheduler.submit(submit)
+        if not isinstance(answer, Accepted):
+            raise CannotRetrace(f"after plan {self._n} {submit.request!r} is refused: {answer.message}")
+
+    def _apply(self, told: Applied) -> None:
+        plan = self._in_flight.get(told.n)
+        if plan is None:
+            raise CannotRetrace(f"after plan {self._n} a result of step {told.n} is told, which is not under way")
+        first = next(iter(self._in_flight)) == told.n
+        sampling = [part.request for part in plan.slices if part.sample]
+        if first and len(sampling) != len(told.tokens):
+            raise CannotRetrace(f"step {told.n} samples {len(sampling)} tokens, and {len(told.tokens)} are told")
+        tokens = tuple((name, token) for name, token in zip(sampling, told.tokens, strict=False) if token is not None)
+        errors = tuple((name, "") for name in told.failed)
+        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors))
+        if first:
+            del self._in_flight[told.n]
+        else:
+            self._in_flight.clear()
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,122 @@
+"""Plans are made again from the record, and one that was changed is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from engine.core import diary
+from engine.core.retrace import CannotRetrace, Divergence, Retrace
+from engine.core.scheduler import Scheduler
+from schemas.generation import Accepted
+from schemas.steps import Resync, StepPlan, Submitted, ToldMore, Tried
+from tests.engine.core.test_scheduler import answered, asked
+from tests.engine.core.test_scheduler_policies import made
+
+
+def recorded(scheduler: Scheduler, steps: int = 10_000, started: int = 0) -> list[StepPlan]:
+    """Run until nothing is left to do; return the plans as the record has them."""
+    plans: list[StepPlan] = []
+    for now in range(started, started + steps):
+        plan = scheduler.plan(now)
+        if plan is None:
+            break
+        plans.append(msgspec.json.decode(msgspec.json.encode(plan), type=StepPlan))
+        scheduler.apply(answered(plan))
+    return plans
+
+
+def story(**limits: Any) -> list[StepPlan]:
+    """Two requests that do not fit together, one that is aborted, one that is late, and a new worker."""
+    scheduler = made(**{"blocks": 12, "block_size": 4, "max_in_flight": 1, **limits})
+    for name, first in (("a", 0), ("b", 100)):
+        assert isinstance(scheduler.submit(asked(name, range(first, first + 20), 16)), Accepted)
+    plans = recorded(scheduler, 7)
+    scheduler.submit(asked("c", range(8), 4))
+    scheduler.submit(replace(asked("d", range(8), 4), deadline=9))
+    scheduler.abort("c")
+    scheduler.expire(9)
+    scheduler.resync(Resync("worker-2", 1, "started", 11))
+    scheduler.forget_prefixes()
+    return [*plans, *recorded(scheduler, started=7)]
+
+
+def followed(plans: list[StepPlan]) -> Divergence | None:
+    """Follow up to the first difference."""
+    retrace = Retrace()
+    return next((found for plan in plans if (found := retrace.follow(plan)) is not None), None)
+
+
+def test_every_plan_comes_out_as_it_was_recorded() -> None:
+    plans = story()
+    assert any(plan.preempted for plan in plans)
+    kinds = {type(told).__name__ for plan in plans for told in plan.told}
+    assert kinds == {"Began", "Submitted", "Aborted", "Expired", "Applied", "Resynced", "Forgot"}
+    assert followed(plans) is None
+
+
+def test_the_tokens_of_a_request_that_begins_at_once_are_recorded_once() -> None:
+    first = story()[0]
+    assert [told.submit.prompt for told in first.told if isinstance(told, Submitted)] == [(), ()]
+    assert [len(arrival.tokens) for arrival in first.arrivals] == [20, 20]
+
+
+@pytest.mark.parametrize("field", ["slices", "arrivals", "preempted", "gone"])
+def test_a_plan_that_was_changed_is_named_with_what_was_changed(field: str) -> None:
+    plans = story()
+    at = next(index for index, plan in enumerate(plans) if index and getattr(plan, field))
+    plans[at] = replace(plans[at], **{field: getattr(plans[at], field)[:-1]})
+    found = followed(plans)
+    assert found is not None
+    assert (found.n, found.field) == (at + 1, field)
+    assert len(found.recorded) < len(found.made)
+
+
+def test_other_limits_than_those_it_had_give_other_plans() -> None:
+    plans = story()
+    (began, *rest) = plans[0].told
+    limits = {**began.limits, "prefill_chunk": 4}  # type: ignore[union-attr]
+    plans[0] = replace(plans[0], told=(replace(began, limits=limits), *rest))
+    found = followed(plans)
+    assert found is not None
+    assert found.field == "slices"
+
+
+def test_missing_plans_are_said_by_number() -> None:
+    plans = story()
+    with pytest.raises(CannotRetrace, match=r"^plans 3 to 5 are missing$"):
+        followed([*plans[:2], *plans[5:]])
+    with pytest.raises(CannotRetrace, match=r"^plans 1 to 1 are missing$"):
+        followed(plans[1:])
+
+
+def test_what_was_told_while_no_plan_could_be_made_is_told_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diary, "MOST", 4)
+    scheduler = made(max_in_flight=1)
+    scheduler.submit(asked("a", range(20)))
+    first = scheduler.plan(0)
+    assert first is not None
+    more: list[ToldMore] = []
+    for name in "bcdefg":
+        scheduler.submit(asked(name, range(20)))
+        scheduler.abort(name)
+        more += filter(None, [scheduler.told_more()])
+    assert [(len(one.told), one.n) for one in more] == [(4, 1), (4, 1), (4, 1)]
+    scheduler.apply(answered(first))
+    retrace = Retrace()
+    assert retrace.follow(first) is None
+    for one in more:
+        retrace.follow_more(msgspec.json.decode(msgspec.json.encode(one), type=ToldMore))
+    assert [retrace.follow(plan) for plan in recorded(scheduler)] == [None] * 7
+    with pytest.raises(CannotRetrace, match="missing"):
+        Retrace().follow_more(more[0])
+
+
+def test_a_try_that_comes_to_a_plan_after_all_is_no_record_of_ours() -> None:
+    plans = story()
+    plans[1] = replace(plans[1], told=(*plans[1].told, Tried(0)))
+    with pytest.raises(CannotRetrace, match="after plan 1 a plan comes out where none did"):
+        followed(plans)
