@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from engine.config import SchedulerConfig
-from schemas.steps import Began, Submitted, Told, ToldMore
+from engine.core.step import Planned
+from schemas.generation import Submit
+from schemas.steps import (
+    Aborted,
+    Applied,
+    Began,
+    Expired,
+    Forgot,
+    Resynced,
+    StepResult,
+    Submitted,
+    Told,
+    ToldMore,
+    Tried,
+)
 
 MOST = 1024
 """Entries after which they are told without waiting for a plan."""
@@ -19,9 +33,39 @@ class Diary:
     def __init__(self, config: SchedulerConfig) -> None:
         self._told: list[Told] = [Began(msgspec.structs.asdict(config))]
 
-    def note(self, told: Told) -> None:
-        """Remember what changed something."""
-        self._told.append(told)
+    def submitted(self, submit: Submit) -> None:
+        """A request was taken on."""
+        self._told.append(Submitted(submit))
+
+    def aborted(self, request: str) -> None:
+        """A request was ended by those who asked for it."""
+        self._told.append(Aborted(request))
+
+    def expired(self, time: int) -> None:
+        """Requests were ended because they were late."""
+        self._told.append(Expired(time))
+
+    def applied(self, planned: Iterable[Planned], result: StepResult) -> None:
+        """The result of the first step under way was taken in."""
+        tokens = dict(result.tokens)
+        sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
+        self._told.append(Applied(result.n, sampled, tuple(request for request, _ in result.errors)))
+
+    def lost(self, n: int) -> None:
+        """The result of a later step came before that of the first."""
+        self._told.append(Applied(n))
+
+    def resynced(self, worker: str, blocks: int) -> None:
+        """A worker asked for a full plan."""
+        self._told.append(Resynced(worker, blocks))
+
+    def forgot(self) -> None:
+        """The prefix cache was emptied."""
+        self._told.append(Forgot())
+
+    def tried(self, time: int) -> None:
+        """Planning took blocks away and came to no plan."""
+        self._told.append(Tried(time))
 
     def take(self, arriving: Collection[str]) -> tuple[Told, ...]:
         """Tell all since the last time; the tokens of requests that arrive in the same plan stand there already."""

@@ -27,21 +27,9 @@ from engine.core.request import Request
 from engine.core.statistics import Statistics
 from engine.core.step import Draft, Planned
 from engine.core.waiting import WaitingQueue
+from engine.core.waits import Books, Waits
 from schemas.generation import Accepted, Answer, FinishReason, Submit
-from schemas.steps import (
-    Aborted,
-    Applied,
-    Expired,
-    Forgot,
-    RequestEvent,
-    Resync,
-    Resynced,
-    StepPlan,
-    StepResult,
-    Submitted,
-    ToldMore,
-    Tried,
-)
+from schemas.steps import RequestEvent, Resync, StepPlan, StepResult, ToldMore
 
 
 class Scheduler:
@@ -79,7 +67,7 @@ class Scheduler:
         root = PrefixCache.root(submit.tenant, submit.cache_salt)
         request = Request(submit, self._config.context_length, root, rank)
         self._requests[request.id] = request
-        self._diary.note(Submitted(submit))
+        self._diary.submitted(submit)
         self._waiting.add(request)
         if request.deadline:
             heapq.heappush(self._deadlines, (request.deadline, request.id))
@@ -94,7 +82,7 @@ class Scheduler:
         found = self._requests.get(request)
         if found is None:
             return None
-        self._diary.note(Aborted(request))
+        self._diary.aborted(request)
         return self._ended(found, "abort")
 
     def expire(self, now: int) -> list[RequestEvent]:
@@ -106,7 +94,7 @@ class Scheduler:
             if request is not None:
                 events.append(self._ended(request, "timeout"))
         if events:
-            self._diary.note(Expired(now))
+            self._diary.expired(now)
         return events
 
     @property
@@ -116,7 +104,7 @@ class Scheduler:
 
     def forget_prefixes(self) -> int:
         """Empty the prefix cache; return how many blocks were in it. Running requests keep what they have."""
-        self._diary.note(Forgot())
+        self._diary.forgot()
         return self._memory.forget()
 
     def told_more(self) -> ToldMore | None:
@@ -155,7 +143,7 @@ class Scheduler:
             self._prefill(draft, request)
         if not draft.slices:
             if draft.preempted:
-                self._diary.note(Tried(now))
+                self._diary.tried(now)
             return None
         return self._publish(draft, now)
 
@@ -269,13 +257,12 @@ class Scheduler:
         if result.epoch != self._epoch or result.n not in self._in_flight:
             return []
         if next(iter(self._in_flight)) != result.n:
-            self._diary.note(Applied(result.n))
+            self._diary.lost(result.n)
             self._forget_in_flight()
             return []
         planned = self._in_flight.pop(result.n)
         tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
-        sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
-        self._diary.note(Applied(result.n, sampled, tuple(sorted(failed))))
+        self._diary.applied(planned, result)
         size, events = self._config.block_size, []
         for request, part, life in planned:
             if request.state == "finished":
@@ -315,7 +302,7 @@ class Scheduler:
         every request is computed afresh, in as many blocks as the worker holds (but no more than configured), and
         ends with an error if so many could never do.
         """
-        self._diary.note(Resynced(resync.worker, resync.blocks))
+        self._diary.resynced(resync.worker, resync.blocks)
         self._forget_in_flight()
         if resync.worker == self._worker:
             return []
@@ -383,6 +370,12 @@ class Scheduler:
             cached_tokens=self._cached_tokens,
             preemptions=self._preemptions,
         )
+
+    def waits(self) -> Waits:
+        """Say what is under way, and what each request waits for that does not run."""
+        promised = self._promised() if len(self._waiting) else 0
+        steps = self._in_flight
+        return Books(self._config, self._memory, self._running, self._waiting, promised, steps, self._worker).waits()
 
     def check(self) -> None:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""

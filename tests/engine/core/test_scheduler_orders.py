@@ -359,6 +359,9 @@ class Orders(RuleBasedStateMachine):
         now = self.scheduler.statistics()
         assert now.running <= self.config.max_running
         assert now.running + now.waiting == len(self.submits) - len(self.finish)
+        told = self.scheduler.waits()
+        assert (told.running, told.waiting, len(told.reasons)) == (now.running, now.waiting, now.waiting)
+        assert all(reason for _, reason in told.reasons)
 
     def teardown(self) -> None:
         """Once messages arrive again every request ends, with its own tokens."""
