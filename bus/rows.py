@@ -15,7 +15,7 @@ from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
 from schemas.live import Shed, Traced
-from schemas.steps import StepPlan, StepResult, ToldMore
+from schemas.steps import Stalled, StepPlan, StepResult, ToldMore
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,10 @@ class TraceRows:
         self._plans[subject] = (epoch, n)
 
 
+_NUMBERED = {"result": StepResult, "told": ToldMore, "stall": Stalled}
+"""What schedulers and workers say beside plans, by the end of the subject."""
+
+
 def _origin(
     parts: list[str], item: Item, ranges: dict[tuple[str, str, str], tuple[int, int, int]]
 ) -> tuple[str, int | None]:
@@ -180,12 +184,10 @@ def _origin(
             if isinstance(frame, Shed):
                 return _text(frame.producer), frame.first
             return _text(frame.effect), frame.offset
-        if parts[-1] == "result":
-            result: StepResult = codec.decode(data, StepResult)
-            return _text(result.epoch), result.n
-        if parts[-1] == "told":
-            more: ToldMore = codec.decode(data, ToldMore)
-            return _text(more.epoch), more.n
+        shape = _NUMBERED.get(parts[-1])
+        if shape is not None:
+            numbered: StepResult | ToldMore | Stalled = codec.decode(data, shape)
+            return _text(numbered.epoch), numbered.n
         plan: StepPlan = codec.decode(data, StepPlan)
     except BadShape:
         return "", None

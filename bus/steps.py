@@ -32,7 +32,7 @@ class Hole(NamedTuple):
 
 
 class StoredPlan(NamedTuple):
-    """What a scheduler published, as recorded: a plan, or what it was told while it could make none."""
+    """What a scheduler published, as recorded: a plan, what it was told while it could make none, or a stall."""
 
     engine: str
     """As the subject names it."""
@@ -42,8 +42,8 @@ class StoredPlan(NamedTuple):
     time: int
     """When it was stored, microseconds since the Unix epoch."""
     payload: bytes
-    more: bool
-    """Whether it is a `ToldMore`, not a `StepPlan`."""
+    kind: str
+    """`plan` (a `StepPlan`), `told` (a `ToldMore`) or `stall` (a `Stalled`)."""
 
 
 class Frames(NamedTuple):
@@ -98,7 +98,7 @@ async def steps_between(store: Store, engine: str, epoch: str, first: int, last:
 
 
 async def last_plans(store: Store, count: int) -> list[StoredPlan]:
-    """Return the plans that were recorded last, of whatever engine, in the order in which they were made."""
+    """Return the plans and stalls that were recorded last, of whatever engine, in the order in which they were made."""
     return [_stored(row) for row in reversed(await store.rows(_LAST_PLANS, count))]
 
 
@@ -120,18 +120,23 @@ async def all_plans(store: Store, engine: str, epoch: str, batch: int = 500) -> 
     """Read all that a scheduler published, in order; each plan once, however often it was recorded."""
     after = (-1, -1)
     while True:
-        rows = await store.rows(_PLANS, f"step.{engine}.plan", f"step.{engine}.told", epoch, *after, batch)
+        rows = await store.rows(_PLANS, _subjects(engine), epoch, *after, batch)
         for row in rows:
-            if row["more"] or row["n"] != after[0]:
-                yield _stored(row)
+            stored = _stored(row)
+            if stored.kind != "plan" or stored.n != after[0]:
+                yield stored
             after = (row["n"], row["seq"])
         if len(rows) < batch:
             return
 
 
+def _subjects(engine: str) -> list[str]:
+    return [f"step.{engine}.{kind}" for kind in ("plan", "told", "stall")]
+
+
 def _stored(row: Mapping[str, Any]) -> StoredPlan:
-    engine = str(row["subject"]).split(".")[1]
-    return StoredPlan(engine, row["epoch"], row["n"], row["time"], row["payload"], bool(row["more"]))
+    _, engine, kind = str(row["subject"]).split(".")
+    return StoredPlan(engine, row["epoch"], row["n"], row["time"], row["payload"], kind)
 
 
 async def steps_of_request(store: Store, request: str) -> list[StoredStep]:
@@ -173,11 +178,12 @@ ORDER BY plan.n, plan.seq
 """
 
 _LAST_PLANS = """
-SELECT subject, producer AS epoch, n, time, payload, false AS more FROM record
-WHERE subject LIKE 'step.%.plan' AND n IS NOT NULL ORDER BY incarnation DESC, seq DESC LIMIT $1
+SELECT subject, producer AS epoch, n, time, payload FROM record
+WHERE (subject LIKE 'step.%.plan' OR subject LIKE 'step.%.stall') AND n IS NOT NULL
+ORDER BY incarnation DESC, seq DESC LIMIT $1
 """
 
 _PLANS = """
-SELECT subject, producer AS epoch, n, time, payload, seq, subject = $2 AS more FROM record
-WHERE subject IN ($1, $2) AND producer = $3 AND (n, seq) > ($4, $5) ORDER BY n, seq LIMIT $6
+SELECT subject, producer AS epoch, n, time, payload, seq FROM record
+WHERE subject = ANY($1) AND producer = $2 AND (n, seq) > ($3, $4) ORDER BY n, seq LIMIT $5
 """

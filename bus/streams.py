@@ -65,7 +65,13 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
         },
         {
             "name": TRACE,
-            "subjects": [subjects.STEP_PLANS, subjects.STEP_RESULTS, subjects.STEP_TOLD, subjects.FRAMES],
+            "subjects": [
+                subjects.STEP_PLANS,
+                subjects.STEP_RESULTS,
+                subjects.STEP_TOLD,
+                subjects.STALLS,
+                subjects.FRAMES,
+            ],
             "retention": "limits",
             "storage": "file",
             "discard": "old",

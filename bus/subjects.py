@@ -20,6 +20,7 @@ EVENTS = "ev.*"
 STEP_PLANS = "step.*.plan"
 STEP_RESULTS = "step.*.result"
 STEP_TOLD = "step.*.told"
+STALLS = "step.*.stall"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
@@ -150,6 +151,11 @@ def plan(engine: str) -> str:
 def told(engine: str) -> str:
     """Where a scheduler tells what it was told, when no plan can do so."""
     return f"step.{encoded(engine)}.told"
+
+
+def stall(engine: str) -> str:
+    """Where a scheduler says that nothing moves, and when it does again."""
+    return f"step.{encoded(engine)}.stall"
 
 
 def result(engine: str) -> str:

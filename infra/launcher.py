@@ -22,7 +22,7 @@ import msgspec
 import uvicorn
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
-from actors.runtime.supervisor import DAMAGED, Child, Crashes, Supervisor
+from actors.runtime.supervisor import DAMAGED, Child, ChildStatus, Crashes, Supervisor
 from bus import subjects
 from bus.address import masked
 from bus.connection import Connection
@@ -328,6 +328,12 @@ async def status_of(connection: Connection, slot: str) -> dict[str, Any] | None:
     return status
 
 
+def _part(child: ChildStatus, answer: dict[str, Any] | None) -> dict[str, Any]:
+    """Tell of a process what `/health` shows."""
+    part = {"pid": child.pid, "restarts": child.restarts, "ready": bool(answer and answer["ready"])}
+    return part if answer is None or "trouble" not in answer else {**part, "trouble": answer["trouble"]}
+
+
 @asynccontextmanager
 async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]:
     settings = stack.settings
@@ -335,11 +341,8 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
     async def state() -> dict[str, Any]:
         children = stack.supervisor.statistics()
         answers = await asyncio.gather(*(status_of(stack.connection, child.name) for child in children))
-        parts = {
-            child.name: {"pid": child.pid, "restarts": child.restarts, "ready": bool(answer and answer["ready"])}
-            for child, answer in zip(children, answers, strict=True)
-        }
-        fine = all(part["ready"] for part in parts.values())
+        parts = {child.name: _part(child, answer) for child, answer in zip(children, answers, strict=True)}
+        fine = all(part["ready"] and "trouble" not in part for part in parts.values())
         disk = {}
         if stack.watch is not None:
             fine = fine and not stack.watch.trouble

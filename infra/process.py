@@ -47,6 +47,8 @@ class Status:
     detail: dict[str, Any] = field(default_factory=dict)
     statistics: Callable[[], Numbers] = dict
     """How full its queues are, and what it has done."""
+    trouble: Callable[[], str] = str
+    """Why it does not get on with its work, though it lives; empty while it does."""
 
     def numbers(self) -> Numbers:
         """Give its numbers as they are now."""
@@ -55,6 +57,8 @@ class Status:
     def encoded(self) -> bytes:
         """Give how it stands."""
         shown = {"slot": self.slot, "run": self.run, "ready": self.ready, "detail": self.detail}
+        if trouble := self.trouble():
+            shown["trouble"] = trouble
         return msgspec.json.encode(shown)
 
 

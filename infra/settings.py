@@ -36,6 +36,20 @@ class EngineSettings(Wire, frozen=True):
     """Torch threads of the worker; 0 takes half of the cores, at least one."""
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """What a request without a temperature gets."""
+    policy: Literal["fcfs", "priority"] = "fcfs"
+    """Who begins first: whoever came first, or whoever has the lowest `priority`."""
+    max_running: _Count = 256
+    """Requests computed at the same time."""
+    max_step_tokens: _Count = 2048
+    """Positions computed in one step."""
+    prefill_chunk: _Count = 512
+    """Positions of one prompt computed in one step."""
+    max_waiting: _Count = 1024
+    """Requests that may wait; one more is refused."""
+    max_waiting_tokens: _Count = 1 << 20
+    """Tokens of requests that may wait; one that would make it more is refused."""
+    stall_s: _Count = 30
+    """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
 
 
 class Settings(Wire, frozen=True):

@@ -129,6 +129,24 @@ class StepPlan(Record, frozen=True):
     is what it is. Workers have no use for it."""
 
 
+class Stalled(Record, frozen=True):
+    """`step.<engine>.stall`: there is work, and no step has come to an end for long; or one has again."""
+
+    epoch: str
+    n: int
+    """The last plan before."""
+    time: int
+    """Microseconds since the Unix epoch."""
+    quiet_ms: int
+    """How long nothing had moved."""
+    over: bool
+    """Whether it moves again."""
+    chain: str
+    """What the first waits for, and what that waits for."""
+    reasons: tuple[tuple[str, str], ...] = ()
+    """(request, what it waits for)."""
+
+
 class StepResult(Record, frozen=True):
     """What came of step `n`."""
 

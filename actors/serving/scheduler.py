@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import msgspec
 
@@ -31,17 +33,50 @@ from schemas.generation import (
     Refused,
     Submit,
 )
-from schemas.steps import RequestEvent, Resync, StepResult
+from schemas.steps import RequestEvent, Resync, Stalled, StepResult
 
 log = logging.getLogger(__name__)
 
 _QUIET_S = 2.0
 
 
+class Stalls:
+    """Notices when there is work and no step comes to an end."""
+
+    def __init__(self, after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.after_s = after_s
+        self.chain = ""
+        """What nothing moves for; empty while something does."""
+        self._clock = clock
+        self._results = 0
+        self._moved = clock()
+
+    def look(self, results: int, *, busy: bool) -> float | None:
+        """Say for how many seconds nothing moved, when that has become too long, and when it is over; else None.
+
+        Args:
+            results: of steps, so far.
+            busy: whether there is work.
+        """
+        quiet_s = self._clock() - self._moved
+        if results != self._results or not busy:
+            self._results, self._moved = results, self._clock()
+            return quiet_s if self.chain else None
+        return quiet_s if quiet_s >= self.after_s and not self.chain else None
+
+
 class SchedulerActor:
     """Serves one engine."""
 
-    def __init__(self, connection: Connection, scheduler: Scheduler, announce: Announce, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        scheduler: Scheduler,
+        announce: Announce,
+        clock: Clock,
+        stall_s: float = 30.0,
+    ) -> None:
+        """Make it; after `stall_s` without the end of a step, while there is work, it says that nothing moves."""
         self._connection = connection
         self._scheduler = scheduler
         self._announce = announce
@@ -52,10 +87,15 @@ class SchedulerActor:
         self._sooner = asyncio.Event()
         """A request came that may have to end before all others."""
         self._results = 0
+        self._stalls = Stalls(stall_s)
 
     def statistics(self) -> dict[str, int]:
         """Say how the scheduler does."""
         return msgspec.structs.asdict(self._scheduler.statistics())
+
+    def trouble(self) -> str:
+        """Say why nothing moves; empty while it does."""
+        return self._stalls.chain
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -84,14 +124,38 @@ class SchedulerActor:
             await self._plan()
 
     async def _watch(self) -> None:
-        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans."""
+        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. When
+        nothing moves for long, say why.
+        """
         before = -1
         while True:
-            await asyncio.sleep(_QUIET_S)
+            await asyncio.sleep(min(_QUIET_S, self._stalls.after_s / 2))
             now = self._scheduler.statistics()
             if now.in_flight and self._results == before:
                 await self._say_up()
             before = self._results
+            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting))
+            if quiet_s is not None:
+                await self._tell_stall(quiet_s)
+
+    async def _tell_stall(self, quiet_s: float) -> None:
+        waits = self._scheduler.waits()
+        over = bool(self._stalls.chain)
+        self._stalls.chain = "" if over else f"no step has ended for {quiet_s:.0f} s: {waits.chain()}"
+        if over:
+            log.warning("the engine moves again after %.0f s", quiet_s)
+        else:
+            log.error("%s", self._stalls.chain)
+        stalled = Stalled(
+            epoch=self._announce.epoch,
+            n=self._scheduler.statistics().steps,
+            time=self._clock.now(),
+            quiet_ms=int(quiet_s * 1000),
+            over=over,
+            chain=waits.chain(),
+            reasons=waits.reasons,
+        )
+        await self._connection.publish(subjects.stall(self._engine), codec.encode(stalled))
 
     async def _say_up(self) -> None:
         self._announce = msgspec.structs.replace(self._announce, in_flight=self._scheduler.statistics().in_flight)

@@ -18,10 +18,18 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     """Schedule until told to stop."""
     engine = place.settings.engine
     config = SchedulerConfig(
-        blocks=engine.kv_blocks, context_length=engine.context_length, block_size=engine.block_size
+        blocks=engine.kv_blocks,
+        context_length=engine.context_length,
+        block_size=engine.block_size,
+        policy=engine.policy,
+        max_running=engine.max_running,
+        max_step_tokens=engine.max_step_tokens,
+        prefill_chunk=engine.prefill_chunk,
+        max_waiting=engine.max_waiting,
+        max_waiting_tokens=engine.max_waiting_tokens,
     )
     announce = Announce(engine=engine.name, epoch=status.run, model=engine.name, context_length=engine.context_length)
-    actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock())
-    status.statistics = actor.statistics
+    actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock(), engine.stall_s)
+    status.statistics, status.trouble = actor.statistics, actor.trouble
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
 from schemas import codec
 from schemas.steps import StepPlan
 from tests.system.conftest import UpProcess, ask, chat, records, start
+from tests.system.test_disk import health, until
 from tests.system.test_record import rows, wait_until_recorded
 
 pytestmark = pytest.mark.servers
@@ -71,3 +76,37 @@ def test_steps_of_nothing_and_of_nobody_are_errors(stack: UpProcess) -> None:
     nobody = stack.cli("replay", "engine", "nobody")
     assert nobody.returncode == 1
     assert "nothing recorded of 'nobody'" in nobody.stderr
+
+
+def test_an_engine_that_stands_still_is_not_healthy_and_says_why(system_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ostinato.toml"
+    file.write_text("[engine]\nstall_s = 1\n", encoding="utf-8")
+    up = start(system_folder / tmp_path.name, "--config", str(file))
+    worker = up.pid("worker-0")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(chat, up, ask("What is 12 times 34?"))
+            until(lambda: "trouble" in process(up, "scheduler-0"), "a stall")
+            trouble = process(up, "scheduler-0")["trouble"]
+            assert re.search(
+                r"no step has ended for \d+ s: 0 waiting, 1 running; worker \S+ has not answered steps 1", trouble
+            )
+            assert httpx.get(f"{up.url}/health", timeout=10).status_code == 503
+            os.kill(worker, signal.SIGCONT)
+            assert "408" in asked.result(timeout=60).json()["choices"][0]["message"]["content"]
+        until(lambda: health(up)["status"] == "ok", "a fine state")
+        wait_until_recorded(up)
+        lines = records(up.cli("replay", "engine", "--last", "100", "--json"))
+        stalls = [line for line in lines if "after_step" in line]
+        assert (stalls[0]["after_step"], stalls[0]["over"]) == (2, False)
+        assert stalls[-1]["over"]
+        assert "stands still" in up.cli("replay", "engine", "--last", "100").stdout
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        assert up.stop() == 0
+
+
+def process(up: UpProcess, slot: str) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx.get(f"{up.url}/health", timeout=10).json()["processes"][slot]
+    return answer

@@ -20,7 +20,7 @@ from infra.cli.printing import say, say_json
 from infra.cli.progress import Bar
 from infra.cli.replay.show import find_events
 from infra.cli.replay.source import RecordedThreads, source
-from infra.cli.replay.steps import EngineStep, engine_step
+from infra.cli.replay.steps import EngineStall, EngineStep, engine_stall, engine_step
 from infra.cli.terminal import style_for
 from infra.cli.timeline import lines
 from infra.errors import NothingRecorded
@@ -103,7 +103,7 @@ async def _requests(threads: RecordedThreads, options: argparse.Namespace) -> se
 
 
 def _serves(stored: StoredPlan, requests: set[str]) -> bool:
-    if stored.more:
+    if stored.kind != "plan":
         return False
     plan: StepPlan = codec.decode(stored.payload, StepPlan)
     return any(part.request in requests for part in plan.slices)
@@ -115,12 +115,18 @@ async def _show(store: Store, plans: Sequence[StoredPlan], options: argparse.Nam
         if stored.epoch != before and not options.json:
             say(f"{subjects.decoded(stored.engine)}, scheduler {stored.epoch}")
         before = stored.epoch
-        steps = await steps_between(store, stored.engine, stored.epoch, stored.n, stored.n)
-        step: EngineStep = engine_step(stored, steps[0].results if steps else ())
+        line = await _line(store, stored)
         if options.json:
-            say_json(step)
+            say_json(line)
         else:
-            say(step.text(style))
+            say(line.text(style))
+
+
+async def _line(store: Store, stored: StoredPlan) -> EngineStep | EngineStall:
+    if stored.kind == "stall":
+        return engine_stall(stored)
+    steps = await steps_between(store, stored.engine, stored.epoch, stored.n, stored.n)
+    return engine_step(stored, steps[0].results if steps else ())
 
 
 async def _verify(store: Store, engine: str, epoch: str) -> Verified:
@@ -130,18 +136,11 @@ async def _verify(store: Store, engine: str, epoch: str) -> Verified:
     with Bar(sys.stderr, "verifying") as bar:
         try:
             async for stored in all_plans(store, engine, epoch):
-                if stored.more:
-                    retrace.follow_more(codec.decode(stored.payload, ToldMore))
-                    continue
-                divergence = retrace.follow(codec.decode(stored.payload, StepPlan))
-                if divergence is not None:
-                    outcome.ok = False
-                    outcome.problem = (
-                        f"plan {divergence.n} has {divergence.field} {_short(divergence.recorded)}, "
-                        f"and comes out with {_short(divergence.made)}"
-                    )
+                outcome.problem = _follow(retrace, stored)
+                outcome.ok = not outcome.problem
+                if not outcome.ok:
                     return outcome
-                outcome.plans += 1
+                outcome.plans += stored.kind == "plan"
                 if outcome.plans % _REPORT == 0:
                     bar(outcome.plans, last, f"{outcome.plans} plans")
         except (CannotRetrace, BadShape) as error:
@@ -155,6 +154,18 @@ async def _verify(store: Store, engine: str, epoch: str) -> Verified:
     outcome.running, outcome.waiting = left.running, left.waiting
     outcome.idle_blocks, outcome.in_flight = left.idle_blocks, left.in_flight
     return outcome
+
+
+def _follow(retrace: Retrace, stored: StoredPlan) -> str:
+    """Go one step further; say how a plan differs."""
+    if stored.kind == "told":
+        retrace.follow_more(codec.decode(stored.payload, ToldMore))
+    if stored.kind != "plan":
+        return ""
+    found = retrace.follow(codec.decode(stored.payload, StepPlan))
+    if found is None:
+        return ""
+    return f"plan {found.n} has {found.field} {_short(found.recorded)}, and comes out with {_short(found.made)}"
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from bus import subjects
 from bus.steps import StoredPlan
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
-from schemas.steps import Aborted, Expired, Forgot, Resynced, StepPlan, StepResult, Submitted, Told
+from schemas.steps import Aborted, Expired, Forgot, Resynced, Stalled, StepPlan, StepResult, Submitted, Told
 from schemas.times import rfc3339
 
 
@@ -60,6 +60,45 @@ class EngineStep(msgspec.Struct, frozen=True):
         more += [f"gone {name}" for name in self.gone if name not in self.preempted]
         more += [*self.told, *self.errors]
         return "\n".join([f"{head}{blocks}", *(f"    {style.aside(printable(line))}" for line in more)])
+
+
+class EngineStall(msgspec.Struct, frozen=True):
+    """A time in which there was work and no step came to an end, or the end of it."""
+
+    engine: str
+    scheduler: str
+    after_step: int
+    time: str
+    quiet_s: float
+    over: bool
+    chain: str
+    reasons: tuple[tuple[str, str], ...]
+
+    def text(self, style: Style = PLAIN) -> str:
+        """Write it for a terminal."""
+        what = "moves again" if self.over else "stands still"
+        head = f"{what:<12} {self.time[11:23]}  no step had ended for {self.quiet_s:.1f} s: {printable(self.chain)}"
+        shown = () if self.over else self.reasons
+        return "\n".join([head, *(f"    {style.aside(printable(f'{who} waits for {why}'))}" for who, why in shown)])
+
+
+def engine_stall(stored: StoredPlan) -> EngineStall:
+    """Tell a stall.
+
+    Raises:
+        BadShape: it cannot be read.
+    """
+    stalled: Stalled = codec.decode(stored.payload, Stalled)
+    return EngineStall(
+        engine=subjects.decoded(stored.engine),
+        scheduler=stored.epoch,
+        after_step=stalled.n,
+        time=rfc3339(stalled.time),
+        quiet_s=stalled.quiet_ms / 1000,
+        over=stalled.over,
+        chain=stalled.chain,
+        reasons=stalled.reasons,
+    )
 
 
 def engine_step(stored: StoredPlan, results: Sequence[bytes]) -> EngineStep:

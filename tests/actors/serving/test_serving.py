@@ -15,7 +15,7 @@ from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall
 from actors.runtime.context import SystemClock
 from actors.serving.frontend import Frontend
-from actors.serving.scheduler import SchedulerActor
+from actors.serving.scheduler import SchedulerActor, Stalls
 from actors.serving.worker import WorkerActor
 from actors.testing import FixedClock
 from bus import subjects
@@ -30,7 +30,7 @@ from schemas.context import Clock
 from schemas.generation import Announce, Sampling
 from schemas.messages import Message as ChatMessage
 from schemas.messages import ToolCall, ToolSpec
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import Stalled, StepPlan, StepResult
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -93,7 +93,7 @@ class Stage:
         return opened
 
     async def scheduler(
-        self, epoch: str, kind: type[SchedulerActor] = SchedulerActor, clock: Clock | None = None
+        self, epoch: str, kind: type[SchedulerActor] = SchedulerActor, clock: Clock | None = None, stall_s: float = 30.0
     ) -> Callable[[], Any]:
         config = SchedulerConfig(blocks=400, context_length=2048)
         actor = kind(
@@ -101,6 +101,7 @@ class Stage:
             Scheduler(config, epoch),
             Announce(engine=ENGINE, epoch=epoch, model=ENGINE, context_length=2048),
             clock or FixedClock(),
+            stall_s,
         )
         return self._run(actor.run(), self.opened[-1])
 
@@ -343,3 +344,43 @@ async def test_what_is_served_can_be_asked(nats_url: str) -> None:
         reply = await (await on.connection("asks")).request(subjects.describe(ENGINE), b"")
         announce: Announce = codec.decode(reply.data, Announce)
     assert (announce.engine, announce.epoch, announce.ready) == (ENGINE, "epoch-1", True)
+
+
+def test_a_stall_is_noticed_once_and_its_end_too() -> None:
+    now = [0.0]
+    stalls = Stalls(10.0, lambda: now[0])
+    looks: list[float | None] = []
+    for second, results, busy in (
+        (5, 0, True),
+        (11, 0, True),
+        (15, 0, True),
+        (16, 1, True),
+        (20, 1, False),
+        (60, 1, True),
+    ):
+        now[0] = second
+        found = stalls.look(results, busy=busy)
+        looks.append(found)
+        if found is not None:
+            stalls.chain = "" if stalls.chain else "why"
+    assert looks == [None, 11, None, 16, None, 40]
+
+
+async def test_a_worker_that_never_answers_is_said_to_stand_still_with_the_reason(nats_url: str) -> None:
+    async with stage(nats_url) as on:
+        told: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def hear(message: Message) -> None:
+            await told.put(message)
+
+        await (await on.connection("watcher")).subscribe(subjects.stall(ENGINE), hear)
+        await on.scheduler("epoch-1", stall_s=0.2)
+        frontend = await on.frontend("f1")
+        calls = [asyncio.create_task(frontend.call(model_call(f"e{n}"), Listener())) for n in range(2)]
+        stalled: Stalled = codec.decode((await told.get()).data, Stalled)
+        assert (stalled.over, stalled.epoch) == (False, "epoch-1")
+        assert "no worker has come" in stalled.chain
+        await on.worker(PlayedModel())
+        assert {(await call).text for call in calls} == {REPLY}
+        over: Stalled = codec.decode((await told.get()).data, Stalled)
+        assert over.over
