@@ -59,12 +59,15 @@ class _Run:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
+    preemptions: int = 0
+    recomputed: int = 0
     finish: FinishReason | None = None
 
     def add(self, event: RequestEvent) -> None:
         """Take in what a step brought."""
         self.tokens.extend(event.tokens)
         self.cached = event.cached
+        self.preemptions, self.recomputed = event.preemptions, event.recomputed
         self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
         self.finish = event.finish
         if self.finish is not None or self.parser.stopped:
@@ -78,7 +81,11 @@ class _Run:
             for index, call in enumerate(self.parser.calls)
         )
         usage = Usage(
-            prompt_tokens=len(self.submit.prompt), completion_tokens=len(self.tokens), cached_tokens=self.cached
+            prompt_tokens=len(self.submit.prompt),
+            completion_tokens=len(self.tokens),
+            cached_tokens=self.cached,
+            preemptions=self.preemptions,
+            recomputed_tokens=self.recomputed,
         )
         return Completion(self.text, tuple(self.tokens), self.finish, usage, calls)
 

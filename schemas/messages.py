@@ -65,6 +65,10 @@ class Usage(Wire, frozen=True):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens whose KV entries came from the prefix cache."""
+    preemptions: int = 0
+    """How often it gave its KV blocks up to another request."""
+    recomputed_tokens: int = 0
+    """Tokens whose KV entries were computed again because of that."""
 
     def __add__(self, other: Usage) -> Usage:
         """Sum two usages field by field."""
@@ -72,4 +76,6 @@ class Usage(Wire, frozen=True):
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            preemptions=self.preemptions + other.preemptions,
+            recomputed_tokens=self.recomputed_tokens + other.recomputed_tokens,
         )

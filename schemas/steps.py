@@ -7,7 +7,7 @@ nothing and asks for a full plan, which lists every running request as new.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from schemas.generation import FinishReason, Sampling, Submit
 from schemas.wire import Record, Wire
@@ -43,7 +43,7 @@ class Slice(Record, frozen=True):
 class Began(Record, frozen=True, tag="begin"):
     """The scheduler began."""
 
-    limits: dict[str, Any]
+    limits: dict[str, int | float | str]
     """Its `SchedulerConfig`, by field."""
 
 

@@ -70,6 +70,8 @@ class _Open:
     submit: Submit
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
+    preemptions: int = 0
+    recomputed: int = 0
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
 
 
@@ -172,6 +174,8 @@ class Frontend:
                 prompt_tokens=len(opened.submit.prompt),
                 completion_tokens=len(opened.tokens),
                 cached_tokens=opened.cached,
+                preemptions=opened.preemptions,
+                recomputed_tokens=opened.recomputed,
             ),
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
@@ -202,6 +206,7 @@ class Frontend:
         fresh = output.tokens[have - output.start :]
         opened.tokens.extend(fresh)
         opened.cached = max(opened.cached, output.cached)
+        opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 

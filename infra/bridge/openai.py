@@ -304,5 +304,9 @@ def usage(counted: Usage) -> CompletionUsage:
         prompt_tokens=counted.prompt_tokens,
         completion_tokens=counted.completion_tokens,
         total_tokens=counted.prompt_tokens + counted.completion_tokens,
-        prompt_tokens_details={"cached_tokens": counted.cached_tokens},
+        prompt_tokens_details={
+            "cached_tokens": counted.cached_tokens,
+            "recomputed_tokens": counted.recomputed_tokens,
+            "preemptions": counted.preemptions,
+        },
     )

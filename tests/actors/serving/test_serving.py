@@ -93,12 +93,16 @@ class Stage:
         return opened
 
     async def scheduler(
-        self, epoch: str, kind: type[SchedulerActor] = SchedulerActor, clock: Clock | None = None, stall_s: float = 30.0
+        self,
+        epoch: str,
+        kind: type[SchedulerActor] = SchedulerActor,
+        clock: Clock | None = None,
+        stall_s: float = 30.0,
+        config: SchedulerConfig | None = None,
     ) -> Callable[[], Any]:
-        config = SchedulerConfig(blocks=400, context_length=2048)
         actor = kind(
             await self.connection(epoch),
-            Scheduler(config, epoch),
+            Scheduler(config or SchedulerConfig(blocks=400, context_length=2048), epoch),
             Announce(engine=ENGINE, epoch=epoch, model=ENGINE, context_length=2048),
             clock or FixedClock(),
             stall_s,
@@ -162,6 +166,27 @@ async def test_a_call_ends_at_its_deadline_though_no_worker_ever_comes(nats_url:
         assert not later.done()
         later.cancel()
     assert (answer.text, answer.finish_reason) == ("", "timeout")
+
+
+async def test_the_usage_tells_of_calls_that_gave_their_blocks_up(nats_url: str) -> None:
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(PlayedModel())
+        alone = await (await on.frontend("f1")).call(model_call("e1"), Listener())
+    prompt = alone.usage.prompt_tokens
+    config = SchedulerConfig(blocks=2 * -(-prompt // 4) + 3, context_length=2048, block_size=4, watermark=0.0)
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-2", config=config)
+        frontend = await on.frontend("f2")
+        short = Sampling(max_tokens=12)
+        asked = [replace(model_call(f"e{n}", text=f"Say {n}."), sampling=short) for n in (2, 3)]
+        calls = [asyncio.create_task(frontend.call(one, Listener())) for one in asked]
+        await on.worker(PlayedModel(blocks=config.blocks))
+        answers = [await call for call in calls]
+    assert answers[0].text == answers[1].text == REPLY[: len(answers[0].text)]
+    assert sorted(answer.usage.preemptions for answer in answers) == [0, 1]
+    again = sum(answer.usage.recomputed_tokens for answer in answers)
+    assert 0 < again <= prompt + short.max_tokens
 
 
 async def test_many_calls_share_steps(nats_url: str) -> None:

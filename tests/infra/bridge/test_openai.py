@@ -104,7 +104,7 @@ def test_usage_comes_last_with_no_choices() -> None:
         "prompt_tokens": 10,
         "completion_tokens": 5,
         "total_tokens": 15,
-        "prompt_tokens_details": {"cached_tokens": 8},
+        "prompt_tokens_details": {"cached_tokens": 8, "recomputed_tokens": 0, "preemptions": 0},
     }
 
 
