@@ -40,13 +40,22 @@ class Choices:
     """0 keeps all."""
     top_p: npt.NDArray[np.float32]
     """1 keeps all."""
+    min_p: npt.NDArray[np.float32]
+    """0 keeps all."""
     seed: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
     """Position of the token in the output, from 0."""
 
     def among(self, rows: npt.NDArray[np.bool_]) -> Choices:
         """Return the choices of some rows only."""
-        return Choices(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.seed[rows], self.index[rows])
+        return Choices(
+            self.temperature[rows],
+            self.top_k[rows],
+            self.top_p[rows],
+            self.min_p[rows],
+            self.seed[rows],
+            self.index[rows],
+        )
 
 
 def sample(logits: Tensor, choices: Choices) -> Tensor:
@@ -64,6 +73,8 @@ def sample(logits: Tensor, choices: Choices) -> Tensor:
 def _draw(logits: Tensor, choices: Choices) -> Tensor:
     """Sample every row with its temperature, which must be above 0."""
     scaled = logits / _column(choices.temperature, logits)
+    if choices.min_p.any():
+        scaled = _above_min_p(scaled, choices.min_p)
     cut = (choices.top_k > 0) | (choices.top_p < 1)
     # a row's way through this function depends on that row alone, so that its rounding does too
     narrow = cut & (choices.top_k < _CANDIDATES)
@@ -75,6 +86,16 @@ def _draw(logits: Tensor, choices: Choices) -> Tensor:
             drawn = _draw_from_all(few, chosen) if width is None else _draw_from_best(few, chosen, width)
             tokens.index_copy_(0, some, drawn)
     return tokens
+
+
+def _above_min_p(scaled: Tensor, min_p: npt.NDArray[np.float32]) -> Tensor:
+    """Leave out the tokens whose chance is below a share of the likeliest one's (Nguyen et al. 2024, arXiv 2407.01082).
+
+    A ratio of chances is a difference of logits, so no softmax is needed; a row with a share of 0 stays as it is.
+    """
+    with np.errstate(divide="ignore"):
+        least = scaled.amax(dim=-1, keepdim=True) + _column(np.log(min_p), scaled)
+    return scaled.masked_fill(scaled < least, float("-inf"))
 
 
 def _draw_from_all(scaled: Tensor, choices: Choices) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from schemas.wire import Record, Wire
@@ -30,6 +31,22 @@ class Sampling(Wire, frozen=True):
     max_tokens: int = 512
     stop_tokens: tuple[int, ...] = ()
     """Token ids that end the generation; the last one is part of the output ids, never of the text."""
+    min_p: float = 0.0
+    """Tokens less likely than this share of the likeliest one are left out."""
+    presence_penalty: float = 0.0
+    """Taken once from the logit of each token that is in the output."""
+    frequency_penalty: float = 0.0
+    """Taken as often as it is in the output."""
+    repetition_penalty: float = 1.0
+    """What the logits of tokens in prompt and output are divided by, or multiplied where negative."""
+    min_tokens: int = 0
+    """No stop token before so many tokens."""
+    logit_bias: Mapping[int, float] = {}
+    """Added to the logits of some tokens."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """No other tokens; empty allows all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that must not come to an end in the output."""
 
 
 class Submit(Wire, frozen=True):

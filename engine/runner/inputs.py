@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import Integers, PagedBatch
+from engine.logits import Wanted, changes_logits
 from engine.sampling import Choices
+from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice
 
 _SEED_BITS: Final = (1 << 64) - 1
@@ -30,6 +32,7 @@ _STATE: Final = np.dtype(
         ("temperature", np.float32),
         ("top_k", np.int64),
         ("top_p", np.float32),
+        ("min_p", np.float32),
         ("seed", np.int64),
     ]
 )
@@ -57,6 +60,8 @@ class FlatBatch:
     paged: PagedBatch
     choices: Choices
     """Over the sampled slices."""
+    wanted: tuple[Wanted, ...]
+    """Those of the sampled slices whose logits are to be changed."""
 
 
 class RequestTable:
@@ -73,6 +78,8 @@ class RequestTable:
         self._tainted: set[int] = set()
         """Blocks whose content a failed request left unwritten."""
         self._rows: dict[str, int] = {}
+        self._changing: dict[int, Sampling] = {}
+        """Rows whose requests want their logits changed."""
         self._free: list[int] = []
         self._state = np.zeros(0, _STATE)
         self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
@@ -90,6 +97,7 @@ class RequestTable:
             row = self._rows.pop(request, None)
             if row is not None:
                 self._free.append(row)
+                self._changing.pop(row, None)
 
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
@@ -104,9 +112,11 @@ class RequestTable:
         seed = np.uint64(sampling.seed & _SEED_BITS).astype(np.int64)
         self._state[row] = (
             *(len(arrival.tokens), arrival.computed, 0, arrival.prompt_tokens),
-            *(sampling.temperature, sampling.top_k, sampling.top_p, seed),
+            *(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed),
         )
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
+        if changes_logits(sampling):
+            self._changing[row] = sampling
         self._hold(row, arrival.blocks, fresh=arrival.blocks[-(-arrival.computed // self._block_size) :])
 
     def fail(self, flat: FlatBatch, index: int, message: str) -> None:
@@ -175,7 +185,19 @@ class RequestTable:
         tables = torch.from_numpy(self._tables[rows[order], :widest]).to(self._device)
         paged = PagedBatch(targets, tables, counts[order], ends[order], size)
         choices = self._choices(rows[sampled], ends[sampled])
-        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices)
+        wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
+        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted)
+
+    def _wanted(self, rows: Integers, ends: Integers) -> tuple[Wanted, ...]:
+        """Collect what is to be changed about the logits of some rows."""
+        wanted = []
+        for index, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
+            sampling = self._changing.get(row)
+            if sampling is not None:
+                prompt = int(self._state["prompt"][row])
+                tokens = self._tokens[row]
+                wanted.append(Wanted(index, sampling, tokens[:prompt], tokens[prompt:end]))
+        return tuple(wanted)
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:
         """Collect the sampling parameters of some rows."""
@@ -184,6 +206,7 @@ class RequestTable:
             temperature=state["temperature"],
             top_k=state["top_k"],
             top_p=state["top_p"],
+            min_p=state["min_p"],
             seed=state["seed"],
             index=ends - state["prompt"],
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import Integers
+from engine.logits import adjust
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
@@ -27,6 +28,7 @@ from engine.sampling import sample
 from schemas.steps import StepPlan, StepResult
 
 _NOT_FINITE: Final = "the model computed a number that is not finite"
+_NO_TOKEN: Final = "allowed_token_ids, bad_words and min_tokens leave no token that could come next"
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,20 +109,24 @@ class ModelRunner:
         """Run the model over a batch; return (request, token) in the plan's order, append to `errors`."""
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
+        stuck: list[int] = []
         if not batch.sampled.any():
             tokens = np.empty(0, np.int64)
             broken = self._broken(batch, sound.cpu(), None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
-            sampled = sample(logits, batch.choices)
-            tokens = sampled.cpu().numpy()
-            broken = self._broken(batch, sound.cpu(), logits.sum(dim=-1).isfinite().cpu())
+            finite = logits.sum(dim=-1).isfinite()
+            if batch.wanted:
+                stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist()
+            tokens = sample(logits, batch.choices).cpu().numpy()
+            broken = self._broken(batch, sound.cpu(), finite.cpu())
         self._requests.record(batch, tokens)
-        for index in broken:
-            self._fail(batch, index)
-            errors.append((batch.slices[index].request, _NOT_FINITE))
+        problems = {**dict.fromkeys(stuck, _NO_TOKEN), **dict.fromkeys(broken, _NOT_FINITE)}
+        for index, problem in problems.items():
+            self._fail(batch, index, problem)
+            errors.append((batch.slices[index].request, problem))
         names = [piece.request for piece in batch.slices if piece.sample]
-        failed = {batch.slices[index].request for index in broken}
+        failed = {batch.slices[index].request for index in problems}
         return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed]
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
@@ -138,11 +144,11 @@ class ModelRunner:
             if heads[index] or ((bad > last - count) & (bad <= last)).any()
         ]
 
-    def _fail(self, batch: FlatBatch, index: int) -> None:
+    def _fail(self, batch: FlatBatch, index: int, problem: str) -> None:
         """Drop a request that went wrong, and what it wrote: nobody may read numbers that are not finite."""
         last, count = int(batch.last[index]), batch.slices[index].count
         self._cache.clear(batch.paged.slots[last - count + 1 : last + 1])
-        self._requests.fail(batch, index, _NOT_FINITE)
+        self._requests.fail(batch, index, problem)
 
 
 def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:

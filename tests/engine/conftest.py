@@ -58,11 +58,12 @@ class Tiny:
             found: torch.Tensor = self.reference(torch.tensor([tokens])).logits[0]
         return found
 
-    def greedy(self, tokens: list[int], count: int) -> list[int]:
-        """Return the reference's own greedy continuation."""
-        out = self.reference.generate(
-            torch.tensor([tokens]), max_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None
-        )
+    def greedy(self, tokens: list[int], count: int, **wanted: Any) -> list[int]:
+        """Return the reference's own greedy continuation; `wanted` is more for its `generate`."""
+        ids = torch.tensor([tokens])
+        # without a mask `generate` takes every 0 in the prompt for padding
+        given = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "attention_mask": torch.ones_like(ids)}
+        out = self.reference.generate(ids, max_new_tokens=count, **given | wanted)
         found: list[int] = out[0, len(tokens) :].tolist()
         return found
 

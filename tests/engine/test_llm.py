@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,41 @@ def test_greedy_tokens_of_concurrent_requests_equal_those_of_transformers(
     found = run(engine, [submit(str(i), prompt, Sampling(max_tokens=48)) for i, prompt in enumerate(made)])
     for i, prompt in enumerate(made):
         assert found[str(i)] == tiny(kind).greedy(prompt, 48)
+
+
+def test_what_requests_want_of_their_logits_equals_transformers_in_one_batch(tiny: Callable[[str], Tiny]) -> None:
+    made = prompts(5, 30, 12, 20, 9)
+    plain = tiny("qwen3-tied").greedy(made[2], 40)
+    word, stop = plain[6:8], plain[3]
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"repetition_penalty": 1.6}, {"repetition_penalty": 1.6}),
+        ({}, {}),
+        ({"bad_words": (tuple(word), (plain[0],))}, {"bad_words_ids": [word, [plain[0]]]}),
+        (
+            {"min_tokens": 30, "stop_tokens": (stop,), "repetition_penalty": 1.2},
+            {"min_new_tokens": 30, "eos_token_id": stop, "repetition_penalty": 1.2},
+        ),
+    ]
+    submits = [
+        submit(str(i), prompt, Sampling(max_tokens=40, **ours))
+        for i, (prompt, (ours, _)) in enumerate(zip(made, pairs, strict=True))
+    ]
+    found = run(make_engine(tiny("qwen3-tied")), submits)
+    for i, (prompt, (_, theirs)) in enumerate(zip(made, pairs, strict=True)):
+        assert found[str(i)] == tiny("qwen3-tied").greedy(prompt, 40, **theirs), pairs[i][0]
+    assert found["0"] != tiny("qwen3-tied").greedy(made[0], 40)
+    # short of memory, requests come back and count what they had said before
+    assert run(make_engine(tiny("qwen3-tied"), blocks=26), submits) == found
+
+
+def test_a_request_that_no_token_is_left_for_ends_with_an_error_alone(tiny: Callable[[str], Tiny]) -> None:
+    engine = make_engine(tiny("qwen3-tied"))
+    nothing = Sampling(max_tokens=4, allowed_token_ids=(3,), bad_words=((3,),))
+    for one in (submit("a", [1, 2, 3], nothing), submit("b", [1, 2, 3], Sampling(max_tokens=4))):
+        assert isinstance(engine.add(one), Accepted)
+    ends = {event.request: event for _ in range(10) for event in engine.step() if event.finish}
+    assert (ends["a"].finish, ends["a"].tokens) == ("error", ())
+    assert ends["b"].finish == "length"
 
 
 def test_the_same_seed_gives_the_same_tokens_alone_in_a_crowd_and_short_of_memory(

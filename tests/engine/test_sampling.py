@@ -10,13 +10,20 @@ from engine.sampling import Choices, gumbel, gumbel_at, philox, sample
 
 
 def choices(
-    rows: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0, index: int = 0
+    rows: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    index: int = 0,
 ) -> Choices:
     """Give all rows the same parameters."""
     return Choices(
         temperature=np.full(rows, temperature, np.float32),
         top_k=np.full(rows, top_k, np.int64),
         top_p=np.full(rows, top_p, np.float32),
+        min_p=np.full(rows, min_p, np.float32),
         seed=np.full(rows, seed, np.int64),
         index=np.full(rows, index, np.int64),
     )
@@ -26,7 +33,8 @@ def many(logits: torch.Tensor, count: int, **parameters: float) -> torch.Tensor:
     """Draw from one row of logits at `count` output positions; return how often each token came."""
     made = choices(count, **parameters)
     drawn = sample(
-        logits.expand(count, -1), Choices(made.temperature, made.top_k, made.top_p, made.seed, np.arange(count))
+        logits.expand(count, -1),
+        Choices(made.temperature, made.top_k, made.top_p, made.min_p, made.seed, np.arange(count)),
     )
     return torch.bincount(drawn, minlength=logits.shape[-1]) / count
 
@@ -77,10 +85,19 @@ def test_frequencies_under_top_k_and_top_p_follow_the_renormalised_softmax() -> 
     assert many(logits, 500, top_k=2, top_p=0.5)[0] == 1
 
 
+def test_min_p_leaves_out_what_is_less_likely_than_a_share_of_the_likeliest() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    seen = many(logits, 20_000, min_p=0.25)
+    assert (seen - torch.tensor([0.5, 0.3, 0.15, 0]) / 0.95).abs().max() < 0.015
+    hot = many(logits, 20_000, min_p=0.25, temperature=2.0)
+    assert (hot > 0).all(), "the share is of chances after temperature"
+
+
 def test_at_least_one_token_stays_in() -> None:
     logits = random_logits(6, 50)
     assert torch.equal(sample(logits, choices(6, top_p=1e-9)), logits.argmax(-1))
     assert torch.equal(sample(logits, choices(6, top_k=1)), logits.argmax(-1))
+    assert torch.equal(sample(logits, choices(6, min_p=1)), logits.argmax(-1))
 
 
 @pytest.mark.parametrize("top_k", [0, 3])
@@ -112,6 +129,7 @@ def test_a_row_is_sampled_the_same_alone_and_among_rows_with_other_parameters() 
         temperature=np.array([0, 0.7, 1.0, 1.3, 0.9, 0], np.float32),
         top_k=np.array([0, 20, 0, 0, 300, 5]),
         top_p=np.array([1, 0.9, 1, 0.8, 0.99, 0.5], np.float32),
+        min_p=np.array([0, 0.01, 0, 0.1, 0, 0.2], np.float32),
         seed=np.array([1, 2, 3, -4, 2**40, 6]),
         index=np.array([0, 10, 200, 3000, 7, 5]),
     )
