@@ -37,6 +37,8 @@ MAX_FACTS = 512
 MAX_BYTES = 256 * 1024
 _ATTEMPT_S = 1.0
 _RETRY_S = 0.05
+_BEHIND_S = 2.0
+"""How long a refusal is not believed that the log contradicts: a leader of a cluster may have to catch up."""
 
 
 class Place(NamedTuple):
@@ -254,7 +256,8 @@ class ShardWriter:
             "Nats-Msg-Id": commit,
             "Nats-Expected-Last-Subject-Sequence": str(self._position.sequence),
         }
-        deadline = time.monotonic() + self.deadline_s
+        began = time.monotonic()
+        deadline = began + self.deadline_s
         lost = False
         while True:
             try:
@@ -276,7 +279,16 @@ class ShardWriter:
                 return last.sequence
             if lost:
                 raise OutcomeUnknown(self._shard, commit)
-            raise Fenced(self._shard, self._position.sequence) if refused.code in WRONG_LAST_SEQUENCE else refused
+            if refused.code not in WRONG_LAST_SEQUENCE:
+                raise refused
+            if self._is_past(last) or time.monotonic() >= min(began + _BEHIND_S, deadline):
+                raise Fenced(self._shard, self._position.sequence)
+            log.warning("shard %s: %s, though nobody wrote after us: again", self._shard, refused.description)
+            await asyncio.sleep(_RETRY_S)
+
+    def _is_past(self, last: Stored | None) -> bool:
+        """Say whether somebody has written after us; if not, a new leader does not know yet all that we wrote."""
+        return last is not None and last.sequence > self._position.sequence
 
     async def _last_if_asked(self, refused: Refused, lost: bool) -> Stored | None:
         """Read the shard's last envelope when a refusal may mean that an earlier attempt was stored.

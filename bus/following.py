@@ -294,7 +294,7 @@ def _key(run: OpenRun, stored: StoredEvent) -> UsageKey:
 
 
 def _used(usage: Usage) -> dict[str, int]:
-    used = msgspec.structs.asdict(usage)
+    used = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
     if not all(0 <= count < _MOST for count in used.values()):
         raise _Lost(f"no call uses {used}")
     return used

@@ -15,6 +15,7 @@ from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
+from engine.requests import settled
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.parsers import OutputParser
@@ -110,12 +111,16 @@ class LLM:
         )
         self._folder = folder
         self._tokenizer = Tokenizer.load(folder)
-        self._stops = tuple(sorted({*self._tokenizer.stop_tokens, *loaded.config.stop_tokens}))
+        self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling = _GREEDY, stop: tuple[str, ...] = ()
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling = _GREEDY,
+        stop: tuple[str, ...] = (),
+        bad_words: Sequence[str] = (),
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
@@ -123,11 +128,13 @@ class LLM:
             prompts: Texts as the model is to see them, without a chat template.
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
+            bad_words: Texts that must not come up in one.
 
         Raises:
-            BadRequest: A prompt is empty or longer than the model's context.
+            BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
+                has not.
         """
-        sampling = msgspec.structs.replace(sampling, stop_tokens=tuple(sorted({*sampling.stop_tokens, *self._stops})))
+        sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
         waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
         asked = {run.submit.request: run for run in waiting}
         open_ = set(asked)

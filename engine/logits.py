@@ -84,6 +84,8 @@ def _banned(one: Wanted) -> Iterator[int]:
 
 
 def _set(logits: Tensor, places: Sequence[tuple[int, int]], value: float) -> None:
+    # a checkpoint may end its answers with a token that its model has no logit for
+    places = [place for place in places if place[1] < logits.shape[1]]
     if places:
         rows, tokens = torch.tensor(places, device=logits.device).unbind(dim=1)
         logits[rows, tokens] = value

@@ -6,6 +6,7 @@ CloudEvents attributes are kept as given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,6 +18,14 @@ Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 TopP = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+TopK = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Repetition = Annotated[float, msgspec.Meta(gt=0, le=10)]
+MinTokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -67,7 +76,22 @@ class Generate(Wire, frozen=True, tag="generate"):
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
     stop: tuple[StopText, ...] = ()
-    priority: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = 0
+    top_k: TopK | None = None
+    """Only so many of the likeliest tokens; 0 or -1 is all."""
+    min_p: Share | None = None
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Repetition = 1.0
+    min_tokens: MinTokens = 0
+    stop_token_ids: tuple[TokenId, ...] = ()
+    """Beside those that the model ends its answers with."""
+    ignore_eos: bool = False
+    """Go on after those."""
+    logit_bias: Mapping[TokenId, Bias] = {}
+    allowed_token_ids: tuple[TokenId, ...] = ()
+    bad_words: tuple[StopText, ...] = ()
+    """Texts that must not come up in the answer."""
+    priority: Priority = 0
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""

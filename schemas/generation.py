@@ -47,6 +47,8 @@ class Sampling(Wire, frozen=True):
     """No other tokens; empty allows all."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Sequences of tokens that must not come to an end in the output."""
+    ignore_eos: bool = False
+    """Whether the tokens that the model ends its answers with do not end it; heeded where it is submitted."""
 
 
 class Submit(Wire, frozen=True):

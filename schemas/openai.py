@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from schemas.commands import Bias, MinTokens, Penalty, Priority, Repetition, Share, StopText, TokenId, TopK
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
 
@@ -81,6 +83,19 @@ class ChatRequest(Wire, frozen=True):
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Mapping[TokenId, Bias] | None = None
+    top_k: TopK | None = None
+    """From here on fields that OpenAI's API has not, named as vLLM's."""
+    min_p: Share | None = None
+    repetition_penalty: Repetition | None = None
+    min_tokens: MinTokens | None = None
+    stop_token_ids: tuple[TokenId, ...] | None = None
+    ignore_eos: bool | None = None
+    allowed_token_ids: tuple[TokenId, ...] | None = None
+    bad_words: tuple[StopText, ...] | None = None
+    priority: Priority | None = None
 
 
 class ErrorBody(Wire, frozen=True):

@@ -26,6 +26,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     tenant: str
     thread: str
     stop: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    """Texts that must not come up in the answer."""
     traceparent: str = ""
     priority: int = 0
     """The lower, the sooner, where the engine goes by priority."""

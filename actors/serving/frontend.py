@@ -22,7 +22,8 @@ from actors.models.provider import ModelAnswer, ModelCall, OnText
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.errors import TemplateError
+from engine.errors import BadRequest, TemplateError
+from engine.requests import settled
 from engine.text.parsers import OutputParser
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Tokenizer
@@ -127,11 +128,14 @@ class Frontend:
             prompt = self._tokenizer.encode(self._template.render(messages, tools))
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
-        stops = tuple(sorted({*call.sampling.stop_tokens, *self._tokenizer.stop_tokens}))
+        try:
+            sampling = settled(call.sampling, self._tokenizer, call.bad_words)
+        except BadRequest as error:
+            raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         return Submit(
             request=request_id(call.tenant, call.thread, call.effect),
             prompt=tuple(prompt),
-            sampling=msgspec.structs.replace(call.sampling, stop_tokens=stops),
+            sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,
             traceparent=call.traceparent,

@@ -130,6 +130,16 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         top_p=defaults.top_p if data.top_p is None else data.top_p,
         seed=context.seed if data.seed is None else data.seed,
         max_tokens=defaults.max_tokens if data.max_tokens is None else data.max_tokens,
+        top_k=defaults.top_k if data.top_k is None else max(data.top_k, 0),
+        min_p=defaults.min_p if data.min_p is None else data.min_p,
+        presence_penalty=data.presence_penalty,
+        frequency_penalty=data.frequency_penalty,
+        repetition_penalty=data.repetition_penalty,
+        min_tokens=data.min_tokens,
+        stop_tokens=(*defaults.stop_tokens, *data.stop_token_ids),
+        ignore_eos=data.ignore_eos,
+        logit_bias=data.logit_bias,
+        allowed_token_ids=data.allowed_token_ids,
     )
 
 

@@ -62,6 +62,7 @@ class GenerationPerformer:
             tenant=site.tenant,
             thread=site.thread,
             stop=data.stop,
+            bad_words=data.bad_words,
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,

@@ -39,9 +39,25 @@ _STATUS = {
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
 
+_CHOOSING: dict[str, tuple[object, ...]] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "stop_token_ids": ((),),
+    "ignore_eos": (False,),
+    "allowed_token_ids": ((),),
+    "bad_words": ((),),
+    "priority": (0,),
+}
+"""Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
+
 _RETRY_MS = 1000
 _MOST_TOKENS = (1 << 31) - 1
-_PATH = re.compile(r"at `\$\.?([^`]*)`")
+_PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 
@@ -139,7 +155,9 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
-    yield "top_p", request.top_p is None, "an agent samples as its model does: leave it out, or give `temperature`"
+    for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
+        fits = getattr(request, name) in (None, *neutral)
+        yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -171,6 +189,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
     )
 
 

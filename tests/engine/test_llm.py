@@ -231,3 +231,15 @@ def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(llm: LLM
     with pytest.raises(BadRequest, match="prompt"):
         llm.generate(["short", "long" * 200], Sampling(max_tokens=5))
     assert llm.generate(["short"], Sampling(max_tokens=5))[0].usage.completion_tokens > 0
+
+
+def test_what_must_not_come_up_does_not_and_what_is_allowed_alone_does(llm: LLM) -> None:
+    (plain,) = llm.generate(["hello"], Sampling(max_tokens=30))
+    word = plain.text[4:7]
+    (without,) = llm.generate(["hello"], Sampling(max_tokens=30), bad_words=[word])
+    assert word in plain.text
+    assert word not in without.text
+    (few,) = llm.generate(["hello"], Sampling(max_tokens=30, allowed_token_ids=(1, 2)))
+    assert set(few.tokens) <= {1, 2}
+    with pytest.raises(BadRequest, match="allowed_token_ids: token 9999 is not one of the model's"):
+        llm.generate(["hello"], Sampling(allowed_token_ids=(9999,)))

@@ -13,6 +13,7 @@ from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
+from schemas.generation import Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import Event, Problem, Retries
@@ -25,6 +26,29 @@ small = st.integers(-(1 << 62), 1 << 62)
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False, width=32))
 st.register_type_strategy(int, small)
+
+
+ids = st.integers(0, 1 << 31)
+shares = st.floats(0, 1, width=32)
+samplings = st.builds(
+    Sampling,
+    temperature=shares,
+    top_p=shares,
+    top_k=ids,
+    seed=small,
+    max_tokens=ids,
+    stop_tokens=st.lists(ids, max_size=3).map(tuple),
+    min_p=shares,
+    presence_penalty=shares,
+    frequency_penalty=shares,
+    repetition_penalty=shares,
+    min_tokens=ids,
+    logit_bias=st.dictionaries(ids, shares, max_size=3),
+    allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
+    bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    ignore_eos=st.booleans(),
+)
+st.register_type_strategy(Sampling, samplings)
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
@@ -63,6 +87,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         temperature=temperature,
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
+        logit_bias=st.dictionaries(ids, shares, max_size=2),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))

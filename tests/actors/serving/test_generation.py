@@ -65,6 +65,26 @@ def test_a_request_is_accepted_and_the_model_asked_once() -> None:
     assert list(MACHINE.open_effects(folded(decision, ANSWER))) == []
 
 
+def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
+    wanted: dict[str, Any] = {
+        "top_k": 5,
+        "min_p": 0.25,
+        "presence_penalty": 1.0,
+        "frequency_penalty": -1.0,
+        "repetition_penalty": 1.5,
+        "min_tokens": 2,
+        "ignore_eos": True,
+        "logit_bias": {4: 1.0},
+        "allowed_token_ids": (4, 5),
+    }
+    (effect,) = ask(MACHINE.initial("acme", "g1"), command(stop_token_ids=(9,), **wanted)).effects
+    assert isinstance(effect, AnswerPrompt)
+    assert effect.called.sampling == Sampling(temperature=0.3, seed=99, stop_tokens=(9,), **wanted)
+    (everything,) = ask(MACHINE.initial("acme", "g1"), command(top_k=-1)).effects
+    assert isinstance(everything, AnswerPrompt)
+    assert everything.called.sampling.top_k == 0
+
+
 def test_a_seed_that_is_given_is_kept() -> None:
     (effect,) = ask(MACHINE.initial("acme", "g1"), command(seed=4)).effects
     assert isinstance(effect, AnswerPrompt)

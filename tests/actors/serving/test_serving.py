@@ -168,6 +168,41 @@ async def test_a_call_ends_at_its_deadline_though_no_worker_ever_comes(nats_url:
     assert (answer.text, answer.finish_reason) == ("", "timeout")
 
 
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        (Sampling(logit_bias={TOKENIZER.size: 1.0}), "logit_bias"),
+        (Sampling(allowed_token_ids=(1, -1)), "allowed_token_ids"),
+        (Sampling(stop_tokens=(TOKENIZER.size,)), "stop_token_ids"),
+        (Sampling(max_tokens=3, min_tokens=4), "min_tokens"),
+    ],
+)
+async def test_a_token_that_the_model_has_not_is_refused_by_its_field(
+    nats_url: str, sampling: Sampling, field: str
+) -> None:
+    async with stage(nats_url) as on:
+        frontend = await on.frontend("f1")
+        with pytest.raises(CallFailed) as failed:
+            await frontend.call(replace(model_call("e1"), sampling=sampling), Listener())
+    assert (failed.value.problem.kind, failed.value.problem.field) == ("invalid", field)
+
+
+async def test_what_ends_an_answer_and_what_may_not_come_up_reaches_the_worker_as_tokens(nats_url: str) -> None:
+    model = PlayedModel()
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(model)
+        frontend = await on.frontend("f1")
+        await frontend.call(replace(model_call("e1"), bad_words=("fox",)), Listener())
+        endless = Sampling(max_tokens=40, ignore_eos=True, stop_tokens=(3,))
+        answer = await frontend.call(replace(model_call("e2"), sampling=endless), Listener())
+    first, second = (arrival.sampling for plan in model.plans for arrival in plan.arrivals)
+    assert {tuple(TOKENIZER.encode(text)) for text in ("fox", " fox")} == set(first.bad_words)
+    assert END in first.stop_tokens
+    assert second.stop_tokens == (3,)
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 40)
+
+
 async def test_the_usage_tells_of_calls_that_gave_their_blocks_up(nats_url: str) -> None:
     async with stage(nats_url) as on:
         await on.scheduler("epoch-1")

@@ -61,6 +61,33 @@ async def test_an_owner_overtaken_before_it_heard_of_its_append_never_says_that_
     assert await versions(forgetful) == [1]
 
 
+class Behind(Connection):
+    """Asks of the server, so many times, what only one that is behind would refuse."""
+
+    behind = 0
+
+    async def request(
+        self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
+    ) -> Message:
+        if self.behind and headers is not None:
+            self.behind -= 1
+            headers = {**headers, "Nats-Expected-Last-Subject-Sequence": "999"}
+        return await super().request(subject, data, timeout_s, headers)
+
+
+async def test_a_refusal_that_the_log_contradicts_is_not_believed_at_once(log: Connection, nats_url: str) -> None:
+    async with await Behind.open(nats_url, "behind") as connection:
+        pen = await taken(connection)
+        connection.behind = 3
+        assert (await pen.append([fact(1)])).sequence == 2
+        assert connection.behind == 0
+        pen.deadline_s = 0.3
+        connection.behind = 1_000
+        with pytest.raises(Fenced):
+            await pen.append([fact(2)])
+    assert await versions(log) == [1]
+
+
 async def test_an_append_that_is_never_answered_ends_at_its_deadline(log: Connection, nats_url: str) -> None:
     async with await Deaf.open(nats_url, "deaf") as connection:
         pen = await taken(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -253,6 +254,12 @@ BAD = {
         "tools",
     ),
     "stop of an agent": (body(model="agent/demo", stop=["END"]), "stop"),
+    "presence_penalty": (body(presence_penalty=3), "presence_penalty"),
+    "logit_bias": (body(logit_bias={"7": 101}), "logit_bias[...]"),
+    "logit_bias of no token": (body(logit_bias={"-7": 1}), "logit_bias"),
+    "bad_words": (body(bad_words=[""]), "bad_words[0]"),
+    "min_p": (body(min_p=1.5), "min_p"),
+    "penalty of an agent": (body(model="agent/demo", presence_penalty=0.5), "presence_penalty"),
     "top_p of an agent": (body(model="agent/demo", top_p=0.5), "top_p"),
     "system message to an agent": (
         body(model="agent/demo", messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]),
@@ -305,6 +312,27 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
 )
 def test_what_clients_usually_send_is_read(fields: dict[str, Any]) -> None:
     assert read_request(body(**fields)).model == "m"
+
+
+def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_nothing() -> None:
+    wanted = {
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "repetition_penalty": 1.2,
+        "logit_bias": {"7": -100},
+        "top_k": -1,
+        "min_p": 0.1,
+        "min_tokens": 3,
+        "stop_token_ids": [5],
+        "ignore_eos": True,
+        "allowed_token_ids": [1, 2],
+        "bad_words": ["no"],
+        "priority": -2,
+    }
+    data = json.loads(msgspec.json.encode(command_data(read_request(body(**wanted)), None)))
+    assert {name: data[name] for name in wanted} == wanted
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_p": 1, "top_k": 0, "logit_bias": {}, "bad_words": []}
+    assert isinstance(command_data(read_request(body(model="agent/demo", **neutral)), None), RunAgent)
 
 
 def test_a_model_gets_the_request_as_it_is() -> None:

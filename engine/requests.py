@@ -1,0 +1,57 @@
+"""What a request's parameters mean for one tokenizer: texts become tokens, and ids are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from engine.errors import BadRequest
+from engine.text.tokenizer import Tokenizer
+from schemas.generation import Sampling
+
+
+def settled(
+    sampling: Sampling, tokenizer: Tokenizer, bad_words: Iterable[str] = (), more_stops: Iterable[int] = ()
+) -> Sampling:
+    """Give the parameters as the engine takes them.
+
+    Args:
+        sampling: what was asked for.
+        tokenizer: of the model.
+        bad_words: texts that must not come up, beside the sequences in `sampling`.
+        more_stops: what else the model ends its answers with, beside the tokenizer's own.
+
+    Raises:
+        BadRequest: a token id is not one of the model's, or `min_tokens` is more than `max_tokens`.
+    """
+    named = {
+        "stop_token_ids": sampling.stop_tokens,
+        "logit_bias": sampling.logit_bias,
+        "allowed_token_ids": sampling.allowed_token_ids,
+    }
+    for field, ids in named.items():
+        for token in ids:
+            if not 0 <= token < tokenizer.size:
+                raise BadRequest(field, f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
+    if sampling.min_tokens > sampling.max_tokens:
+        message = f"{sampling.min_tokens} is more than max_tokens, {sampling.max_tokens}"
+        raise BadRequest("min_tokens", message)
+    ends = () if sampling.ignore_eos else (*tokenizer.stop_tokens, *more_stops)
+    return replace(
+        sampling,
+        stop_tokens=tuple(sorted({*sampling.stop_tokens, *ends})),
+        bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
+    )
+
+
+def _sequences(words: Iterable[str], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """Give the tokens of each text, at the beginning of a text and after a space: most vocabularies tell them apart."""
+    found = []
+    for word in words:
+        bare = word.strip() or word
+        for text in dict.fromkeys((word, bare, f" {bare}")):
+            ids = tuple(tokenizer.encode(tokenizer.quoted(text)))
+            if ids and ids not in found:
+                found.append(ids)
+    return found
