@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from bus import subjects
 from bus.store import Store
+from bus.streams import TRACE
 from schemas import codec
 from schemas.live import Delta, Shed, Traced
 from schemas.steps import StepPlan
@@ -99,7 +100,13 @@ async def steps_between(store: Store, engine: str, epoch: str, first: int, last:
 
 async def last_plans(store: Store, count: int) -> list[StoredPlan]:
     """Return the plans and stalls that were recorded last, of whatever engine, in the order in which they were made."""
-    return [_stored(row) for row in reversed(await store.rows(_LAST_PLANS, count))]
+    (newest,) = await store.rows("SELECT max(incarnation) AS incarnation FROM cursor WHERE name = $1", TRACE)
+    found: list[StoredPlan] = []
+    for incarnation in range(newest["incarnation"] or 0, 0, -1):
+        found += [_stored(row) for row in await store.rows(_LAST_PLANS, count - len(found), incarnation)]
+        if len(found) >= count:
+            break
+    return found[::-1]
 
 
 async def schedulers_of_request(store: Store, request: str) -> list[tuple[str, str]]:
@@ -118,14 +125,15 @@ async def last_number(store: Store, engine: str, epoch: str) -> int:
 
 async def all_plans(store: Store, engine: str, epoch: str, batch: int = 500) -> AsyncIterator[StoredPlan]:
     """Read all that a scheduler published, in order; each plan once, however often it was recorded."""
-    after = (-1, -1)
+    after, before = (-1, 0, 0), b""
     while True:
         rows = await store.rows(_PLANS, _subjects(engine), epoch, *after, batch)
         for row in rows:
             stored = _stored(row)
-            if stored.kind != "plan" or stored.n != after[0]:
+            again = stored.n == after[0] if stored.kind == "plan" else stored.payload == before
+            if not again:
                 yield stored
-            after = (row["n"], row["seq"])
+            after, before = (row["n"], row["incarnation"], row["seq"]), stored.payload
         if len(rows) < batch:
             return
 
@@ -179,11 +187,12 @@ ORDER BY plan.n, plan.seq
 
 _LAST_PLANS = """
 SELECT subject, producer AS epoch, n, time, payload FROM record
-WHERE (subject LIKE 'step.%.plan' OR subject LIKE 'step.%.stall') AND n IS NOT NULL
-ORDER BY incarnation DESC, seq DESC LIMIT $1
+WHERE (subject LIKE 'step.%.plan' OR subject LIKE 'step.%.stall') AND n IS NOT NULL AND incarnation = $2
+ORDER BY seq DESC LIMIT $1
 """
 
 _PLANS = """
-SELECT subject, producer AS epoch, n, time, payload, seq FROM record
-WHERE subject = ANY($1) AND producer = $2 AND (n, seq) > ($3, $4) ORDER BY n, seq LIMIT $5
+SELECT subject, producer AS epoch, n, time, payload, incarnation, seq FROM record
+WHERE subject = ANY($1) AND producer = $2 AND (n, incarnation, seq) > ($3, $4, $5)
+ORDER BY n, incarnation, seq LIMIT $6
 """

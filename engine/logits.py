@@ -66,7 +66,7 @@ def adjust(logits: Tensor, wanted: Sequence[Wanted]) -> list[int]:
 
 
 def _allow(row: Tensor, tokens: Sequence[int]) -> None:
-    kept = torch.tensor(tokens, device=row.device)
+    kept = torch.tensor([token for token in tokens if token < len(row)], dtype=torch.int64, device=row.device)
     values = row[kept]
     row.fill_(_NEVER)
     row[kept] = values
@@ -84,7 +84,7 @@ def _banned(one: Wanted) -> Iterator[int]:
 
 
 def _set(logits: Tensor, places: Sequence[tuple[int, int]], value: float) -> None:
-    # a checkpoint may end its answers with a token that its model has no logit for
+    # a tokenizer may have tokens that its model has no logit for
     places = [place for place in places if place[1] < logits.shape[1]]
     if places:
         rows, tokens = torch.tensor(places, device=logits.device).unbind(dim=1)
@@ -92,7 +92,9 @@ def _set(logits: Tensor, places: Sequence[tuple[int, int]], value: float) -> Non
 
 
 def _add(row: Tensor, bias: Mapping[int, float]) -> None:
-    row[torch.tensor([*bias], device=row.device)] += torch.tensor([*bias.values()], device=row.device)
+    known = {token: value for token, value in bias.items() if token < len(row)}
+    tokens = torch.tensor([*known], dtype=torch.int64, device=row.device)
+    row[tokens] += torch.tensor([*known.values()], dtype=row.dtype, device=row.device)
 
 
 def _penalise_repetition(logits: Tensor, wanted: Sequence[Wanted]) -> None:

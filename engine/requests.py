@@ -37,19 +37,30 @@ def settled(
     if sampling.min_tokens > sampling.max_tokens:
         message = f"{sampling.min_tokens} is more than max_tokens, {sampling.max_tokens}"
         raise BadRequest("min_tokens", message)
+    if sampling.allowed_token_ids and not _possible(sampling, tokenizer, more_stops):
+        raise BadRequest("allowed_token_ids", "none of them may come first: see bad_words and min_tokens")
     ends = () if sampling.ignore_eos else (*tokenizer.stop_tokens, *more_stops)
     return replace(
         sampling,
         stop_tokens=tuple(sorted({*sampling.stop_tokens, *ends})),
+        allowed_token_ids=tuple(sorted(set(sampling.allowed_token_ids))),
         bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
     )
+
+
+def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:
+    """Give the tokens that may come first."""
+    allowed = set(sampling.allowed_token_ids) - {word[0] for word in sampling.bad_words if len(word) == 1}
+    if sampling.min_tokens:
+        allowed -= {*sampling.stop_tokens, *tokenizer.stop_tokens, *more_stops}
+    return allowed
 
 
 def _sequences(words: Iterable[str], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """Give the tokens of each text, at the beginning of a text and after a space: most vocabularies tell them apart."""
     found = []
     for word in words:
-        bare = word.strip() or word
+        bare = word.lstrip() or word
         for text in dict.fromkeys((word, bare, f" {bare}")):
             ids = tuple(tokenizer.encode(tokenizer.quoted(text)))
             if ids and ids not in found:

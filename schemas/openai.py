@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import Bias, MinTokens, Penalty, Priority, Repetition, Share, StopText, TokenId, TopK
+from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repetition, Share, TokenId, TokenIds, TopK
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
 
@@ -85,16 +85,16 @@ class ChatRequest(Wire, frozen=True):
     logprobs: bool | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: Mapping[TokenId, Bias] | None = None
+    logit_bias: Annotated[Mapping[TokenId, Bias], msgspec.Meta(max_length=1024)] | None = None
     top_k: TopK | None = None
     """From here on fields that OpenAI's API has not, named as vLLM's."""
     min_p: Share | None = None
     repetition_penalty: Repetition | None = None
     min_tokens: MinTokens | None = None
-    stop_token_ids: tuple[TokenId, ...] | None = None
+    stop_token_ids: TokenIds | None = None
     ignore_eos: bool | None = None
-    allowed_token_ids: tuple[TokenId, ...] | None = None
-    bad_words: tuple[StopText, ...] | None = None
+    allowed_token_ids: TokenIds | None = None
+    bad_words: BadWords | None = None
     priority: Priority | None = None
 
 

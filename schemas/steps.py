@@ -51,7 +51,7 @@ class Submitted(Record, frozen=True, tag="submit"):
     """It took a request on."""
 
     submit: Submit
-    """Without its tokens where the request arrives in the same plan: they stand there."""
+    """Without tokens and sampling where the request arrives in the same plan: they stand there."""
 
 
 class Aborted(Record, frozen=True, tag="abort"):

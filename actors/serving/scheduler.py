@@ -12,12 +12,13 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from bus import subjects
 from bus.connection import Connection, Message
+from bus.errors import BusError
 from engine.core.scheduler import Scheduler
 from schemas import codec
 from schemas.context import Clock
@@ -118,10 +119,20 @@ class SchedulerActor:
         while True:
             self._sooner.clear()
             due = self._scheduler.next_deadline
+            late_s = _QUIET_S if due is None else min(max(0, min(due - self._clock.now(), 60_000_000)) / 1e6, _QUIET_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if due is None else max(0, due - self._clock.now()) / 1e6):
+                async with asyncio.timeout(late_s):
                     await self._sooner.wait()
-            await self._plan()
+            if due is not None:
+                await self._though_away(self._plan())
+
+    async def _though_away(self, sending: Awaitable[None]) -> None:
+        """Send what may be lost; a bus that takes nothing is no reason to lose what the scheduler knows."""
+        try:
+            await sending
+        except BusError as error:
+            log.warning("the bus takes nothing: %s", error)
+            await asyncio.sleep(_QUIET_S)
 
     async def _watch(self) -> None:
         """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. When
@@ -132,20 +143,21 @@ class SchedulerActor:
             await asyncio.sleep(min(_QUIET_S, self._stalls.after_s / 2))
             now = self._scheduler.statistics()
             if now.in_flight and self._results == before:
-                await self._say_up()
+                await self._though_away(self._say_up())
             before = self._results
             quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting))
             if quiet_s is not None:
-                await self._tell_stall(quiet_s)
+                await self._though_away(self._tell_stall(quiet_s))
 
     async def _tell_stall(self, quiet_s: float) -> None:
         waits = self._scheduler.waits()
         over = bool(self._stalls.chain)
-        self._stalls.chain = "" if over else f"no step has ended for {quiet_s:.0f} s: {waits.chain()}"
+        # names are of tenants: they are for the log and the record, not for whoever asks how it does
+        self._stalls.chain = "" if over else f"no step has ended for {quiet_s:.0f} s: {waits.chain(names=False)}"
         if over:
             log.warning("the engine moves again after %.0f s", quiet_s)
         else:
-            log.error("%s", self._stalls.chain)
+            log.error("no step has ended for %.0f s: %s", quiet_s, waits.chain())
         stalled = Stalled(
             epoch=self._announce.epoch,
             n=self._scheduler.statistics().steps,
@@ -200,6 +212,7 @@ class SchedulerActor:
     async def _abort(self, message: Message) -> None:
         abort: Abort = codec.decode(message.data, Abort)
         self._scheduler.abort(abort.request)
+        self._frontends.pop(abort.request, None)
         await self._plan()
 
     async def _result(self, message: Message) -> None:
@@ -227,11 +240,15 @@ class SchedulerActor:
         """End what is late, and publish plans until the scheduler has nothing more to plan."""
         async with self._planning:
             await self._send(self._scheduler.expire(self._clock.now()))
+            await self._tell_more()
             while (plan := self._scheduler.plan(self._clock.now())) is not None:
                 await self._connection.publish(subjects.plan(self._engine), codec.encode(plan))
-            more = self._scheduler.told_more()
-            if more is not None:
-                await self._connection.publish(subjects.told(self._engine), codec.encode(more))
+            await self._tell_more()
+
+    async def _tell_more(self) -> None:
+        more = self._scheduler.told_more()
+        if more is not None:
+            await self._connection.publish(subjects.told(self._engine), codec.encode(more))
 
     async def _send(self, events: list[RequestEvent]) -> None:
         by_frontend: dict[str, list[Output]] = defaultdict(list)

@@ -8,7 +8,7 @@ import msgspec
 
 from engine.config import SchedulerConfig
 from engine.core.step import Planned
-from schemas.generation import Submit
+from schemas.generation import Sampling, Submit
 from schemas.steps import (
     Aborted,
     Applied,
@@ -25,6 +25,8 @@ from schemas.steps import (
 
 MOST = 1024
 """Entries after which they are told without waiting for a plan."""
+MOST_TOKENS = 200_000
+"""Tokens of requests after which they are: a message holds about a million."""
 
 
 class Diary:
@@ -32,10 +34,12 @@ class Diary:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._told: list[Told] = [Began(msgspec.structs.asdict(config))]
+        self._tokens = 0
 
     def submitted(self, submit: Submit) -> None:
         """A request was taken on."""
         self._told.append(Submitted(submit))
+        self._tokens += len(submit.prompt) + len(submit.output)
 
     def aborted(self, request: str) -> None:
         """A request was ended by those who asked for it."""
@@ -68,13 +72,13 @@ class Diary:
         self._told.append(Tried(time))
 
     def take(self, arriving: Collection[str]) -> tuple[Told, ...]:
-        """Tell all since the last time; the tokens of requests that arrive in the same plan stand there already."""
-        told, self._told = self._told, []
+        """Tell all since the last time; what requests that arrive in the same plan bring stands there already."""
+        told, self._told, self._tokens = self._told, [], 0
         return tuple(_without_tokens(one, arriving) if type(one) is Submitted else one for one in told)
 
     def spill(self, epoch: str, n: int) -> ToldMore | None:
         """Tell all since the last time if it is very much: no plan may come for long."""
-        if len(self._told) < MOST:
+        if len(self._told) < MOST and self._tokens < MOST_TOKENS:
             return None
         return ToldMore(epoch, n, self.take(()))
 
@@ -82,4 +86,4 @@ class Diary:
 def _without_tokens(told: Submitted, arriving: Collection[str]) -> Submitted:
     if told.submit.request not in arriving:
         return told
-    return Submitted(msgspec.structs.replace(told.submit, prompt=(), output=()))
+    return Submitted(msgspec.structs.replace(told.submit, prompt=(), output=(), sampling=Sampling()))

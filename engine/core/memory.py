@@ -12,8 +12,10 @@ from engine.core.request import Request
 class Memory:
     """Gives requests their blocks. A request alone writes its table, but for the cached prefix, which nobody does."""
 
-    def __init__(self, blocks: int, block_size: int) -> None:
+    def __init__(self, blocks: int, block_size: int, watermark: float = 0.0) -> None:
         self.block_size = block_size
+        self.watermark = int(blocks * watermark)
+        """Blocks that new requests leave to those that run."""
         self._cache = PrefixCache(block_size)
         self._pool = BlockPool(blocks, self._cache.forget)
 
@@ -70,9 +72,13 @@ class Memory:
         needed = self.blocks_for(len(request.tokens)) - len(found) + self._pool.idle_among(found)
         return found, max(needed + spared - self._pool.idle, 0)
 
-    def sole(self, request: Request) -> int:
-        """Count the blocks that would be idle if a running request gave its own up."""
-        return self._pool.held_once(request.blocks)
+    def gained(self, victim: Request, request: Request) -> int:
+        """Count the blocks that a waiting request lacks no more once a running one has given way.
+
+        Those of its own cached prefix are none: it holds them then. What was promised to the victim is.
+        """
+        found = set(self._fit(request, 0)[0])
+        return self._pool.held_once(block for block in victim.blocks if block not in found) + self.missing(victim)
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""

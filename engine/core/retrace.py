@@ -146,7 +146,7 @@ class Retrace:
             if arrival is None:
                 raise CannotRetrace(f"the tokens of {submit.request!r} are not recorded")
             prompt, output = arrival.tokens[: arrival.prompt_tokens], arrival.tokens[arrival.prompt_tokens :]
-            submit = msgspec.structs.replace(submit, prompt=prompt, output=output)
+            submit = msgspec.structs.replace(submit, prompt=prompt, output=output, sampling=arrival.sampling)
         answer = self.scheduler.submit(submit)
         if not isinstance(answer, Accepted):
             raise CannotRetrace(f"after plan {self._n} {submit.request!r} is refused: {answer.message}")

@@ -1,10 +1,10 @@
 """Continuous batching over paged KV blocks, as a deterministic machine of plain integers.
 
 There is no prefill or decode phase: in every step each running request closes some of the gap between the tokens it
-has and those computed, within one token budget. Requests with one token to compute (decoding) come first, then
-prompts in chunks, then new requests; when blocks run out the last in rank gives way and is recomputed later
-(Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", 2023; chunked
-prefill after Agrawal et al., "Sarathi-Serve", 2024).
+has and those computed, within one token budget: first those with one token to compute, then prompts in chunks, then
+new requests. When blocks run out the last in rank gives way and is recomputed later (Kwon et al., "Efficient Memory
+Management for Large Language Model Serving with PagedAttention", 2023; chunked prefill after Agrawal et al.,
+"Sarathi-Serve", 2024).
 
 Plans may run ahead of results: a request is planned one position further while its last token is still being
 sampled. A result that shows it had ended makes the extra token void.
@@ -14,12 +14,14 @@ sampled. A result that shows it had ended makes the extra token void.
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import inf
+from operator import attrgetter
 
 from engine.config import SchedulerConfig
 from engine.core.admission import refusal
+from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
 from engine.core.memory import Memory
 from engine.core.prefix_cache import PrefixCache
@@ -31,6 +33,8 @@ from engine.core.waits import Books, Waits
 from schemas.generation import Accepted, Answer, FinishReason, Submit
 from schemas.steps import RequestEvent, Resync, StepPlan, StepResult, ToldMore
 
+_rank = attrgetter("rank")
+
 
 class Scheduler:
     """Plans one engine's steps."""
@@ -38,9 +42,9 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig, epoch: str) -> None:
         self._config = config
         self._epoch = epoch
-        self._memory = Memory(config.blocks, config.block_size)
+        self._memory = Memory(config.blocks, config.block_size, config.watermark)
         self._waiting = WaitingQueue()
-        self._deadlines: list[tuple[int, str]] = []
+        self._deadlines = Deadlines()
         self._diary = Diary(config)
         self._running: dict[str, Request] = {}
         self._requests: dict[str, Request] = {}
@@ -69,8 +73,7 @@ class Scheduler:
         self._requests[request.id] = request
         self._diary.submitted(submit)
         self._waiting.add(request)
-        if request.deadline:
-            heapq.heappush(self._deadlines, (request.deadline, request.id))
+        self._deadlines.add(request, self._requests)
         if submit.output and submit.output[-1] in request.stops:
             self._end(request, "stop")
         elif request.length >= request.limit:
@@ -87,12 +90,7 @@ class Scheduler:
 
     def expire(self, now: int) -> list[RequestEvent]:
         """End what has come to its deadline; to be called before `plan`, with the same time."""
-        events = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, name = heapq.heappop(self._deadlines)
-            request = self._requests.get(name)
-            if request is not None:
-                events.append(self._ended(request, "timeout"))
+        events = [self._ended(request, "timeout") for request in self._deadlines.due(now, self._requests)]
         if events:
             self._diary.expired(now)
         return events
@@ -100,7 +98,7 @@ class Scheduler:
     @property
     def next_deadline(self) -> int | None:
         """When `expire` will have something to end, if nothing ends before; microseconds since the Unix epoch."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.next
 
     def forget_prefixes(self) -> int:
         """Empty the prefix cache; return how many blocks were in it. Running requests keep what they have."""
@@ -126,9 +124,9 @@ class Scheduler:
         """
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
-        draft = Draft(self._config.max_step_tokens)
+        draft = self._draft()
         behind = []
-        for request in tuple(self._running.values()):
+        for request in self._in_turn():
             length = len(request.tokens) + request.pending
             if length >= request.limit:
                 continue  # computing more of it is in vain
@@ -147,16 +145,34 @@ class Scheduler:
             return None
         return self._publish(draft, now)
 
+    def _draft(self) -> Draft:
+        """Begin a step. A full plan tells of no more than a message holds: others begin again in the plans after it."""
+        draft = Draft(self._config.max_step_tokens)
+        for request in sorted(self._running.values(), key=_rank) if self._full else ():
+            if draft.is_told_much(request):
+                self._preempt(draft, request)
+            else:
+                draft.told += len(request.tokens)
+        return draft
+
+    def _in_turn(self) -> list[Request]:
+        """List running requests in the order in which they get their parts of a step."""
+        running = list(self._running.values())
+        return sorted(running, key=_rank) if self._config.policy == "priority" else running
+
     def _catch_up(self, draft: Draft, behind: Sequence[Request]) -> list[Request]:
-        """Continue prompts; return the long ones that must wait for what others leave: all of those but the first."""
-        threshold = self._config.long_prefill
-        long = [request for request in behind if request.length - request.computed > threshold]
-        for request in (*long[:1], *(request for request in behind if request not in long)):
-            self._prefill(draft, request)
-        return long[1:]
+        """Continue prompts; return those for what others leave: less urgent than who waits, or long but not first."""
+        urgent = self._waiting.first.rank[0] if len(self._waiting) else inf
+        soon = [request for request in behind if request.rank[0] <= urgent]
+        long = [one for one in soon if one.length - one.computed > self._config.long_prefill][1:]
+        for request in soon:
+            if request not in long:
+                self._prefill(draft, request)
+        return [*long, *(request for request in behind if request not in soon)]
 
     def _prefill(self, draft: Draft, request: Request) -> None:
-        self._continue(draft, request, min(request.length - request.computed, self._config.prefill_chunk))
+        if request.id not in draft.slices:  # a long one may have given way, and begun again
+            self._continue(draft, request, min(request.length - request.computed, self._config.prefill_chunk))
 
     def _continue(self, draft: Draft, request: Request, count: int) -> None:
         """Give a running request its slice, taking blocks from those of a higher rank if need be."""
@@ -164,52 +180,46 @@ class Scheduler:
         if not count or request.state != "running":
             return
         while (fresh := self._memory.grow(request, request.computed + count)) is None:
-            last = max(self._running.values(), key=lambda running: running.rank)
+            last = max(self._running.values(), key=_rank)
             self._preempt(draft, last)
             if last is request:
                 return
         draft.add(request, count, fresh)
 
     def _admit(self, draft: Draft) -> None:
-        """Begin waiting requests in their order, as long as budget, places and blocks last.
-
-        One begins only if its whole prompt fits beside what the running ones still lack of theirs: otherwise two
-        long prompts would take turns at throwing each other out.
+        """Begin waiting requests in their order, as long as budget, places and blocks last: each only if its whole
+        prompt fits beside what running ones still lack, or two long ones would take turns at throwing each other out.
         """
         promised = self._promised()
         while len(self._waiting) and draft.budget > 0:
             request = self._waiting.first
             # preempted with a token under way, it cannot say yet what it knows
-            if request.pending:
+            if request.pending or draft.is_told_much(request):
                 return
             if self._make_way(draft, request, promised):
                 promised = self._promised()
             if len(self._running) >= self._config.max_running or not self._memory.open(request, promised):
                 return
             self._begin(draft, request)
-            promised += self._memory.missing(request) + (self._watermark if len(self._running) == 1 else 0)
+            promised += self._memory.missing(request) + (self._memory.watermark if len(self._running) == 1 else 0)
 
     def _promised(self) -> int:
         """Count the blocks that are for running requests to grow into."""
         lacking = sum(self._memory.missing(request) for request in self._running.values())
-        return lacking + (self._watermark if self._running else 0)
-
-    @property
-    def _watermark(self) -> int:
-        return int(self._memory.size * self._config.watermark)
+        return lacking + (self._memory.watermark if self._running else 0)
 
     def _make_way(self, draft: Draft, request: Request, promised: int) -> bool:
         """Have less urgent requests give way to a waiting one, if it lacks a seat or blocks, and not in vain."""
         if self._config.policy != "priority":
             return False
         seats = len(self._running) - self._config.max_running + 1
-        urgent, victims = request.rank[0], list[Request]()
         blocks = self._memory.lacking(request, promised)
-        for running in sorted(self._running.values(), key=lambda running: running.rank, reverse=True):
-            if max(seats, blocks) <= 0 or running.rank[0] <= urgent:
+        victims: list[Request] = []
+        for running in sorted(self._running.values(), key=_rank, reverse=True):
+            if max(seats, blocks) <= 0 or running.rank[0] <= request.rank[0]:
                 break
             victims.append(running)
-            seats, blocks = seats - 1, blocks - self._memory.sole(running)
+            seats, blocks = seats - 1, blocks - self._memory.gained(running, request)
         if max(seats, blocks) > 0:
             return False
         for victim in victims:
@@ -224,7 +234,7 @@ class Scheduler:
             request.cached = min(request.computed, request.prompt_tokens)
             self._prompt_tokens += request.prompt_tokens
             self._cached_tokens += request.cached
-        draft.admitted[request.id] = (request.computed, tuple(request.blocks))
+        draft.admit(request)
         self._prefill(draft, request)
 
     def _publish(self, draft: Draft, now: int) -> StepPlan:
@@ -268,7 +278,7 @@ class Scheduler:
             if request.state == "finished":
                 continue
             if request.id in failed:
-                events.append(self._failed(request))
+                events.append(self._ended(request, "error"))
                 continue
             if life == request.life:
                 request.settled = part.start + part.count
@@ -277,11 +287,8 @@ class Scheduler:
             if part.sample:
                 token = tokens.get(request.id)
                 # a worker that sampled nothing, and does not say why, has lost the request
-                events.append(self._failed(request) if token is None else self._sampled(request, token))
+                events.append(self._ended(request, "error") if token is None else self._sampled(request, token))
         return events
-
-    def _failed(self, request: Request) -> RequestEvent:
-        return self._ended(request, "error")
 
     def _ended(self, request: Request, finish: FinishReason) -> RequestEvent:
         start = request.outputs
@@ -309,10 +316,14 @@ class Scheduler:
         self._worker = resync.worker
         for request in reversed(list(self._running.values())):
             self._suspend(request)
-        self._memory = Memory(max(min(self._config.blocks, resync.blocks), 0), self._config.block_size)
+        self._memory = Memory(
+            max(min(self._config.blocks, resync.blocks), 0), self._config.block_size, self._config.watermark
+        )
         room = self._memory.size
         return [
-            self._failed(request) for request in list(self._waiting) if self._memory.blocks_for(request.limit) > room
+            self._ended(request, "error")
+            for request in list(self._waiting)
+            if self._memory.blocks_for(request.limit) > room
         ]
 
     def _forget_in_flight(self) -> None:
@@ -326,11 +337,11 @@ class Scheduler:
 
     def _preempt(self, draft: Draft, request: Request) -> None:
         """Make a running request give its blocks up; it will be computed again from the tokens it has."""
-        draft.drop(request)
-        draft.preempted.append(request.id)
+        known = draft.drop(request)
         self._suspend(request)
-        self._gone.append(request.id)
-        self._preempted.append(request.id)
+        if known:
+            self._gone.append(request.id)
+            self._preempted.append(request.id)
         self._preemptions += 1
         request.preemptions += 1
 
@@ -386,6 +397,3 @@ class Scheduler:
         for request in self._running.values():
             assert request.state == "running"
             assert request.settled <= request.computed <= request.length <= request.limit, request.id
-        for request in self._waiting:
-            assert request.state == "waiting"
-            assert not request.blocks

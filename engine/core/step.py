@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from engine.core.request import Request
 from schemas.steps import Arrival, Slice
 
+MOST_TOLD = 500_000
+"""Tokens that arrivals of one plan may bring: as JSON, half of the 8 MiB that a message may have."""
+
 Planned = tuple[Request, Slice, int]
 """A request's part of a step, and the life of the request that it belongs to."""
 
@@ -21,9 +24,21 @@ class Draft:
         self.admitted: dict[str, tuple[int, tuple[int, ...]]] = {}
         """Requests that begin in this step: positions computed and blocks held before it."""
         self.preempted: list[str] = []
+        self.told = 0
+        """Tokens of arrivals."""
+
+    def is_told_much(self, request: Request) -> bool:
+        """Say whether the plan has no room for a request's tokens, beside those of others."""
+        return bool(self.told) and self.told + len(request.tokens) > MOST_TOLD
+
+    def admit(self, request: Request) -> None:
+        """Have a request begin with this step."""
+        self.admitted[request.id] = (request.computed, tuple(request.blocks))
+        self.told += len(request.tokens)
 
     def add(self, request: Request, count: int, blocks: tuple[int, ...]) -> None:
         """Give a request `count` positions; `blocks` are those of its table that are new."""
+        assert request.id not in self.slices, f"{request.id!r} has its part of this step"
         start = request.computed
         request.computed = end = start + count
         sample = end == len(request.tokens) + request.pending
@@ -31,14 +46,19 @@ class Draft:
         self.budget -= count
         self.slices[request.id] = (request, Slice(request.id, start, count, blocks, sample), request.life)
 
-    def drop(self, request: Request) -> None:
-        """Take a slice back: its request gives way to an older one. Its blocks are released with the others."""
+    def drop(self, request: Request) -> bool:
+        """Take a slice back: its request gives way to an older one. Its blocks are released with the others.
+
+        Return whether workers know the request: it did not begin with this very step.
+        """
+        self.preempted.append(request.id)
         found = self.slices.pop(request.id, None)
         if found is not None:
             part = found[1]
             request.computed -= part.count
             request.pending -= part.sample
             self.budget += part.count
+        return self.admitted.pop(request.id, None) is None
 
     def arrivals(self, running: Mapping[str, Request]) -> list[Arrival]:
         """Describe the requests that begin in this step."""

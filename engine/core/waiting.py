@@ -50,6 +50,7 @@ class WaitingQueue:
         ranks = [request.rank for request in self._requests]
         assert ranks == sorted(set(ranks))
         assert self.tokens == sum(self._counted.values())
+        assert all(request.state == "waiting" and not request.blocks for request in self._requests)
         assert self._counted.keys() == {request.id for request in self._requests}
 
 

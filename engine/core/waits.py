@@ -29,10 +29,10 @@ class Waits(msgspec.Struct, frozen=True):
     reasons: tuple[tuple[str, str], ...]
     """(request, what it waits for) of those that wait, the first of them in the order in which they are to begin."""
 
-    def chain(self) -> str:
-        """Say in one line what the first in the queue waits for, and what that waits for."""
+    def chain(self, *, names: bool = True) -> str:
+        """Say in one line what the first in the queue waits for, and what that waits for; or without their names."""
         parts = [f"{self.waiting} waiting, {self.running} running"]
-        parts += [f"{request} waits for {reason}" for request, reason in self.reasons[:1]]
+        parts += [f"{request} waits for {reason}" for request, reason in self.reasons[:1] if names]
         if self.worker is None:
             parts.append("no worker has come")
         elif self.steps:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ class Tokenizer:
             raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
         return cls(tokenizer, _stop_tokens(folder, tokenizer))
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Number of token ids, special ones included."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        """One more than the largest token id, special ones included; there may be ids below that are no token."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def quoted(self, text: str) -> str:
         """Mark special tokens in text from outside, so that `encode` spells them out."""

@@ -18,7 +18,7 @@ from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
-from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -255,7 +255,8 @@ class ChatEncoder:
             self.usage = answer.usage
             if answer.finish_reason in BROKEN_OFF:
                 message = f"the model's answer was broken off ({answer.finish_reason})"
-                self.problem = Problem(kind="engine", message=message)
+                kind: ErrorKind = "timeout" if answer.finish_reason == "timeout" else "engine"
+                self.problem = Problem(kind=kind, message=message)
                 return chunks
             chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
             chunks += self._finish(answer.finish_reason)

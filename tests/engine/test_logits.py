@@ -97,6 +97,17 @@ def test_a_row_in_which_no_token_is_left_is_named() -> None:
     assert adjust(changed, [wanted(0, presence_penalty=1.0), none]) == [2]
 
 
+def test_tokens_that_the_model_has_no_logit_for_change_nothing() -> None:
+    beyond = wanted(
+        logit_bias={VOCABULARY: 5.0, 3: 1.0}, bad_words=((VOCABULARY + 1,),), min_tokens=9, stop_tokens=(99,)
+    )
+    expected = logits()
+    expected[0, 3] += 1
+    assert torch.equal(adjusted(beyond), expected)
+    only = logits()
+    assert adjust(only, [wanted(allowed_token_ids=(VOCABULARY,))]) == [0]
+
+
 def test_who_wants_nothing_costs_nothing() -> None:
     assert not changes_logits(Sampling(temperature=1.0, top_p=0.5, top_k=3, min_p=0.1, seed=4, stop_tokens=(1,)))
     assert changes_logits(Sampling(min_tokens=1))

@@ -214,3 +214,19 @@ def test_a_conversation_in_which_calls_are_not_answered_is_named_at_the_place(
         "t": Message(role="tool", tool_call_id="c1"),
     }
     assert misplaced_in([shapes[role] for role in roles]) == misplaced
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("deadline", 10**320),
+        ("logit_bias", {str(token): 1.0 for token in range(1025)}),
+        ("allowed_token_ids", list(range(1025))),
+        ("stop_token_ids", list(range(1025))),
+        ("bad_words", ["no"] * 257),
+        ("stop", ["no"] * 65),
+    ],
+)
+def test_what_would_make_a_plan_too_large_is_refused_by_its_field(field: str, value: object) -> None:
+    with pytest.raises(BadShape, match=field):
+        codec.decode(msgspec.json.encode({"type": "generate", "model": "m", "messages": [], field: value}), Generate)

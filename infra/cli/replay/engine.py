@@ -143,17 +143,22 @@ async def _verify(store: Store, engine: str, epoch: str) -> Verified:
                 outcome.plans += stored.kind == "plan"
                 if outcome.plans % _REPORT == 0:
                     bar(outcome.plans, last, f"{outcome.plans} plans")
+            await _finish(store, engine, epoch, retrace)
+            left = retrace.scheduler.statistics()
         except (CannotRetrace, BadShape) as error:
             outcome.ok, outcome.problem = False, str(error)
             return outcome
-    for n in retrace.in_flight:
-        steps = await steps_between(store, engine, epoch, n, n)
-        for data in steps[0].results[:1]:
-            retrace.finish(codec.decode(data, StepResult))
-    left = retrace.scheduler.statistics()
     outcome.running, outcome.waiting = left.running, left.waiting
     outcome.idle_blocks, outcome.in_flight = left.idle_blocks, left.in_flight
     return outcome
+
+
+async def _finish(store: Store, engine: str, epoch: str, retrace: Retrace) -> None:
+    """Take in the results that came after the last plan."""
+    for n in retrace.in_flight:
+        for step in await steps_between(store, engine, epoch, n, n):
+            for data in step.results[:1]:
+                retrace.finish(codec.decode(data, StepResult))
 
 
 def _follow(retrace: Retrace, stored: StoredPlan) -> str:

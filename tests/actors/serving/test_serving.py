@@ -175,6 +175,8 @@ async def test_a_call_ends_at_its_deadline_though_no_worker_ever_comes(nats_url:
         (Sampling(allowed_token_ids=(1, -1)), "allowed_token_ids"),
         (Sampling(stop_tokens=(TOKENIZER.size,)), "stop_token_ids"),
         (Sampling(max_tokens=3, min_tokens=4), "min_tokens"),
+        (Sampling(allowed_token_ids=(END,), min_tokens=2), "allowed_token_ids"),
+        (Sampling(allowed_token_ids=(7, 8), bad_words=((7,), (8,))), "allowed_token_ids"),
     ],
 )
 async def test_a_token_that_the_model_has_not_is_refused_by_its_field(

@@ -8,22 +8,35 @@ would have got alone.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.config import Policy, SchedulerConfig
+from engine.core import diary, step
 from engine.core.retrace import Retrace
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
-from schemas.steps import RequestEvent, Resync, StepPlan, StepResult
+from schemas.steps import RequestEvent, Resync, StepPlan, StepResult, ToldMore
 
 HEADS = ((0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3), (3, 3, 2, 2, 1, 1, 0, 0, 1, 1, 2, 2))
 TENANTS = ("acme", "evil")
+MOST_TOLD = 45
+"""Tokens of arrivals in one plan: few, so that they come in several."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_is_told_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "MOST_TOLD", MOST_TOLD)
+        patch.setattr(diary, "MOST_TOKENS", 40)
+        yield
 
 
 def next_token(tokens: list[int]) -> int:
@@ -162,7 +175,7 @@ class Orders(RuleBasedStateMachine):
         self.got: dict[str, list[int]] = {}
         self.finish: dict[str, str] = {}
         self.plans: deque[StepPlan] = deque()
-        self.made: list[StepPlan] = []
+        self.made: list[StepPlan | ToldMore] = []
         self.results: deque[StepResult] = deque()
         self.workers = 0
         self.now = 0
@@ -270,13 +283,21 @@ class Orders(RuleBasedStateMachine):
         for _ in range(times):
             self.now += 1
             self.expire()
+            self.told_more()
             plan = self.tell("plan", self.now)
             if plan is None:
                 before = self.scheduler.statistics()
                 assert before.in_flight or not (before.running or before.waiting), "somebody waits for nothing"
                 return
+            assert sum(len(one.tokens) for one in plan.arrivals) <= MOST_TOLD or len(plan.arrivals) == 1
             self.plans.append(plan)
             self.made.append(plan)
+            self.told_more()
+
+    def told_more(self) -> None:
+        more = self.tell("told_more")
+        if more is not None:
+            self.made.append(more)
 
     def expire(self) -> None:
         """End what is due, and nothing else."""
@@ -387,10 +408,13 @@ class Orders(RuleBasedStateMachine):
 
     def what_was_recorded_makes_the_same_plans_again(self) -> None:
         retrace = Retrace()
-        for plan in self.made:
-            recorded = msgspec.json.decode(msgspec.json.encode(plan), type=StepPlan)
-            assert retrace.follow(recorded) is None
-            retrace.scheduler.check()
+        for made in self.made:
+            recorded = msgspec.json.decode(msgspec.json.encode(made), type=type(made))
+            if isinstance(recorded, ToldMore):
+                retrace.follow_more(recorded)
+            else:
+                assert retrace.follow(recorded) is None
+                retrace.scheduler.check()
 
     def told_the_same_it_does_the_same(self) -> None:
         twin = Scheduler(self.config, "epoch")

@@ -102,6 +102,66 @@ def test_whoever_grows_takes_blocks_from_the_last_in_rank() -> None:
     assert {event.finish for event in events if event.finish} == {"length"}
 
 
+def test_a_long_prompt_that_gave_way_and_begins_again_has_one_part_of_the_step() -> None:
+    scheduler = made(
+        blocks=300,
+        context_length=4000,
+        max_step_tokens=1024,
+        prefill_chunk=256,
+        long_prefill=512,
+        max_in_flight=1,
+        policy="priority",
+    )
+    for number in range(3):
+        submit(scheduler, f"v{number}", 1500, 4, first=10_000 * number, priority=5)
+    stepped(scheduler)
+    stepped(scheduler)
+    submit(scheduler, "urgent", 960, 4, first=90_000)
+    computed: dict[str, int] = {}
+    while (plan := scheduler.plan(0)) is not None:
+        computed.update({arrival.request: arrival.computed for arrival in plan.arrivals})
+        for part in plan.slices:
+            assert part.start == computed.get(part.request, part.start), "positions are left out"
+            computed[part.request] = part.start + part.count
+        scheduler.apply(answered(plan))
+        scheduler.check()
+
+
+def test_no_more_give_way_than_is_needed_and_their_promises_count() -> None:
+    scheduler = made(blocks=20, block_size=4, max_step_tokens=8, prefill_chunk=8, policy="priority", max_in_flight=1)
+    submit(scheduler, "a", 32, 4, priority=5)
+    submit(scheduler, "b", 32, 4, first=100, priority=5)
+    stepped(scheduler)
+    submit(scheduler, "urgent", 8, 1, first=200)
+    plan, _ = stepped(scheduler)
+    assert plan.preempted in {(), ("b",)}
+    assert "urgent" in work(plan)
+
+
+def test_blocks_that_the_urgent_one_begins_with_itself_are_not_gained() -> None:
+    scheduler = made(blocks=10, block_size=4, policy="priority", max_in_flight=1)
+    submit(scheduler, "w", 8, 20, first=300, priority=0)
+    submit(scheduler, "v", 16, 8, priority=5)
+    stepped(scheduler)
+    submit(scheduler, "u", 28, 1, priority=1)
+    plan, _ = stepped(scheduler)
+    assert plan.preempted == (), "v holds four blocks, and u would begin with those very four"
+
+
+def test_the_more_urgent_of_two_long_prompts_is_the_one_that_moves() -> None:
+    scheduler = made(
+        block_size=4, max_step_tokens=16, prefill_chunk=8, long_prefill=20, max_in_flight=1, policy="priority"
+    )
+    submit(scheduler, "later", 60, priority=5)
+    stepped(scheduler)
+    submit(scheduler, "urgent", 60, first=100, priority=1)
+    stepped(scheduler)
+    for number in range(3):
+        submit(scheduler, f"short{number}", 8, first=300 + 20 * number, priority=3)
+    plan, _ = stepped(scheduler)
+    assert work(plan)["urgent"] == 8
+
+
 # room
 
 
@@ -160,6 +220,16 @@ def test_a_request_ends_at_its_deadline_whether_it_runs_or_waits() -> None:
     assert scheduler.next_deadline is None
     plan, _ = stepped(scheduler)
     assert (plan.gone, set(work(plan))) == (("a",), {"c"})
+
+
+def test_deadlines_of_requests_that_are_over_are_not_kept_for_ever() -> None:
+    scheduler = made()
+    for number in range(1000):
+        submit(scheduler, f"r{number}", deadline=1 << 61)
+        scheduler.abort(f"r{number}")
+    assert len(scheduler._deadlines._heap) < 100
+    submit(scheduler, "last", deadline=10)
+    assert [event.request for event in scheduler.expire(10)] == ["last"]
 
 
 def test_what_is_over_before_its_deadline_does_not_end_again() -> None:
