@@ -197,7 +197,7 @@ def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) 
     cloud: CloudCommand = decode(body, CloudCommand)
     try:
         fields = msgspec.json.decode(cloud.data, type=dict[str, Any])
-        data: CommandData = msgspec.convert({**fields, "type": verb}, shape)
+        data: CommandData = msgspec.convert({**fields, "type": verb}, shape, str_keys=True)
     except _MISFITS as error:
         raise BadShape(f"command {cloud.id!r}: {error} (in `data`)") from error
     if not cloud.traceparent.isprintable():

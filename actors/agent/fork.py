@@ -135,7 +135,7 @@ def _profile(fork: Fork) -> Profile | None:
     if fork.profile is None:
         return None
     try:
-        return msgspec.convert(fork.profile, Profile)
+        return msgspec.convert(fork.profile, Profile, str_keys=True)
     except msgspec.ValidationError as error:
         raise Unfit(f"profile: {error}", "profile") from error
 

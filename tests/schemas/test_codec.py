@@ -230,3 +230,10 @@ def test_a_conversation_in_which_calls_are_not_answered_is_named_at_the_place(
 def test_what_would_make_a_plan_too_large_is_refused_by_its_field(field: str, value: object) -> None:
     with pytest.raises(BadShape, match=field):
         codec.decode(msgspec.json.encode({"type": "generate", "model": "m", "messages": [], field: value}), Generate)
+
+
+def test_a_bias_in_a_command_is_by_token() -> None:
+    data = b'{"id": "c1", "data": {"model": "m", "messages": [], "logit_bias": {"7": -1.5}}}'
+    command = codec.decode_command("acme", "generation", "g1", "generate", data)
+    assert isinstance(command.data, Generate)
+    assert command.data.logit_bias == {7: -1.5}

@@ -218,3 +218,25 @@ def test_eight_lines_say_where_everything_is(stack: UpProcess) -> None:
     text = "\n".join(stack.lines)
     for thing in (stack.url, "OPENAI_BASE_URL", stack.nats_url, str(stack.data), "curl", "replay"):
         assert thing in text
+
+
+def test_how_tokens_are_chosen_reaches_the_model_and_a_token_it_has_not_is_refused_by_its_field(
+    stack: UpProcess,
+) -> None:
+    plain = chat(stack, ask("Hello!", "ostinato-mini")).json()["choices"][0]["message"]["content"]
+    word = max(re.findall(r"[A-Za-z]+", plain), key=len)
+    chosen = client(stack).chat.completions.create(
+        model="ostinato-mini",
+        messages=[{"role": "user", "content": "Hello!"}],
+        max_tokens=40,
+        presence_penalty=0.5,
+        frequency_penalty=0.1,
+        logit_bias={"5": -100},
+        extra_body={"top_k": 5, "min_p": 0.01, "repetition_penalty": 1.1, "min_tokens": 3, "bad_words": [word]},
+    )
+    assert chosen.usage is not None
+    assert chosen.usage.completion_tokens >= 3
+    assert word not in (chosen.choices[0].message.content or "")
+    refused = chat(stack, ask("Hello!", "ostinato-mini", logit_bias={"999999": 1}))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "logit_bias"
