@@ -1,4 +1,4 @@
-"""What the trace kept of a model call, as the recorder copied it: scheduler steps and the frames of its text."""
+"""What the trace kept, as the recorder copied it: what schedulers planned, and the frames of a model call's text."""
 
 from __future__ import annotations
 

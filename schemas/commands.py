@@ -26,11 +26,10 @@ MinTokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
-StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-Deadline = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+StopText = Annotated[str, msgspec.Meta(min_length=1)]
+BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
-StopTexts = Annotated[tuple[StopText, ...], msgspec.Meta(max_length=64)]
-BadWords = Annotated[tuple[StopText, ...], msgspec.Meta(max_length=256)]
+BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -46,7 +45,7 @@ class RunAgent(Wire, frozen=True, tag="run"):
     temperature: Temperature | None = None
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
-    deadline: Deadline = 0
+    deadline: Annotated[int, msgspec.Meta(ge=0)] = 0
     """When the run is to be over, answered or not: microseconds since the Unix epoch; 0 is never."""
     approvals: Literal["ask", "refuse"] = "ask"
     """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
@@ -79,7 +78,7 @@ class Generate(Wire, frozen=True, tag="generate"):
     top_p: TopP | None = None
     seed: Seed | None = None
     max_tokens: MaxTokens | None = None
-    stop: StopTexts = ()
+    stop: tuple[StopText, ...] = ()
     top_k: TopK | None = None
     """Only so many of the likeliest tokens; 0 or -1 is all."""
     min_p: Share | None = None
@@ -97,7 +96,7 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Texts that must not come up in the answer."""
     priority: Priority = 0
     """The lower, the sooner, where the engine goes by priority."""
-    deadline: Deadline = 0
+    deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
 
 

@@ -35,6 +35,8 @@ from schemas.runs import (
 
 log = logging.getLogger(__name__)
 
+_MOST_US = 10 * 365 * 86_400_000_000
+"""The longest that anything is waited for: ten years."""
 MOST_ATTEMPTS = 3
 """A tool that was under way this often when its process ended is taken to end it."""
 LONGEST_RESULT = 100_000
@@ -120,7 +122,8 @@ class AgentPerformer:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
 
     async def _until(self, at: int) -> None:
-        await asyncio.sleep(max(0, at - self._clock.now()) / 1e6)
+        # clients choose the time, and no timer takes every number
+        await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
     async def _call_model(self, effect: CallModel, site: Site) -> Event:
         agent = self._agents.get(effect.profile.agent)

@@ -139,11 +139,11 @@ class Scheduler:
             self._admit(draft)
         for request in long:
             self._prefill(draft, request)
-        if not draft.slices:
-            if draft.preempted:
-                self._diary.tried(now)
-            return None
-        return self._publish(draft, now)
+        if draft.slices:
+            return self._publish(draft, now)
+        if draft.preempted:
+            self._diary.tried(now)
+        return None
 
     def _draft(self) -> Draft:
         """Begin a step. A full plan tells of no more than a message holds: others begin again in the plans after it."""
@@ -157,18 +157,20 @@ class Scheduler:
 
     def _in_turn(self) -> list[Request]:
         """List running requests in the order in which they get their parts of a step."""
-        running = list(self._running.values())
-        return sorted(running, key=_rank) if self._config.policy == "priority" else running
+        running = self._running.values()
+        return sorted(running, key=_rank) if self._config.policy == "priority" else list(running)
 
     def _catch_up(self, draft: Draft, behind: Sequence[Request]) -> list[Request]:
         """Continue prompts; return those for what others leave: less urgent than who waits, or long but not first."""
         urgent = self._waiting.first.rank[0] if len(self._waiting) else inf
-        soon = [request for request in behind if request.rank[0] <= urgent]
-        long = [one for one in soon if one.length - one.computed > self._config.long_prefill][1:]
-        for request in soon:
-            if request not in long:
+        later, longs = list[Request](), 0
+        for request in behind:
+            longs += (is_long := request.length - request.computed > self._config.long_prefill)
+            if request.rank[0] > urgent or (is_long and longs > 1):
+                later.append(request)
+            else:
                 self._prefill(draft, request)
-        return [*long, *(request for request in behind if request not in soon)]
+        return later
 
     def _prefill(self, draft: Draft, request: Request) -> None:
         if request.id not in draft.slices:  # a long one may have given way, and begun again
@@ -205,8 +207,8 @@ class Scheduler:
 
     def _promised(self) -> int:
         """Count the blocks that are for running requests to grow into."""
-        lacking = sum(self._memory.missing(request) for request in self._running.values())
-        return lacking + (self._memory.watermark if self._running else 0)
+        watermark = self._memory.watermark if self._running else 0
+        return watermark + sum(self._memory.missing(request) for request in self._running.values())
 
     def _make_way(self, draft: Draft, request: Request, promised: int) -> bool:
         """Have less urgent requests give way to a waiting one, if it lacks a seat or blocks, and not in vain."""
@@ -214,7 +216,7 @@ class Scheduler:
             return False
         seats = len(self._running) - self._config.max_running + 1
         blocks = self._memory.lacking(request, promised)
-        victims: list[Request] = []
+        victims = list[Request]()
         for running in sorted(self._running.values(), key=_rank, reverse=True):
             if max(seats, blocks) <= 0 or running.rank[0] <= request.rank[0]:
                 break
@@ -384,8 +386,7 @@ class Scheduler:
 
     def waits(self) -> Waits:
         """Say what is under way, and what each request waits for that does not run."""
-        promised = self._promised() if len(self._waiting) else 0
-        steps = self._in_flight
+        promised, steps = self._promised(), self._in_flight
         return Books(self._config, self._memory, self._running, self._waiting, promised, steps, self._worker).waits()
 
     def check(self) -> None:

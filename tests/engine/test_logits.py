@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +24,8 @@ def logits(rows: int = 1) -> torch.Tensor:
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(5)) * 3
 
 
-def wanted(row: int = 0, output: list[int] | None = None, **parameters: object) -> Wanted:
-    sampling = Sampling(**parameters)  # type: ignore[arg-type]
+def wanted(row: int = 0, output: list[int] | None = None, **parameters: Any) -> Wanted:
+    sampling = Sampling(**parameters)
     return Wanted(row, sampling, np.array(PROMPT), np.array(OUTPUT if output is None else output, np.int32))
 
 
@@ -77,7 +79,7 @@ def test_a_bias_is_added_and_only_allowed_tokens_stay() -> None:
 
 
 def test_rows_are_changed_each_by_its_own() -> None:
-    every: list[dict[str, object]] = [
+    every: list[dict[str, Any]] = [
         {"repetition_penalty": 1.3, "presence_penalty": 0.2},
         {"logit_bias": {1: -100.0}, "frequency_penalty": -0.5},
         {"allowed_token_ids": (1, 2, 3), "bad_words": ((11, 3),)},

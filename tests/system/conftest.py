@@ -117,6 +117,14 @@ def stack(system_folder: Path) -> Iterator[UpProcess]:
     assert up.stop() == 0
 
 
+@pytest.fixture
+def own_stack(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
+    """A stack for one test, which may damage it, or have it stand still."""
+    up = start(system_folder / tmp_path.name)
+    yield up
+    assert up.stop() == 0
+
+
 def chat(up: UpProcess, body: dict[str, Any] | bytes, thread: str | None = None) -> httpx.Response:
     """POST a chat completion as raw as can be."""
     headers = {"content-type": "application/json"} | ({"X-Ostinato-Thread": thread} if thread else {})

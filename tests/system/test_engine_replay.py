@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ from tests.system.test_disk import health, until
 from tests.system.test_record import rows, wait_until_recorded
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def own_stack(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
-    up = start(system_folder / tmp_path.name)
-    yield up
-    assert up.stop() == 0
 
 
 def test_the_last_steps_are_shown_and_planned_again_though_their_scheduler_was_killed(

@@ -6,24 +6,14 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import OSTINATO, UpProcess, records, start
+from tests.system.conftest import OSTINATO, UpProcess, records
 
 pytestmark = pytest.mark.servers
 
 ANSWER_S = 90.0
-
-
-@pytest.fixture
-def own_stack(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
-    """A stack to pause parts of."""
-    up = start(system_folder / tmp_path.name)
-    yield up
-    assert up.stop() == 0
 
 
 def test_an_engine_that_comes_back_is_asked_again_by_itself(own_stack: UpProcess) -> None:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.system.conftest import UpProcess, ask, chat, records, start
+from tests.system.conftest import UpProcess, ask, chat, records
 from tests.system.test_record import wait_until_recorded
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def own_stack(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
-    """A stack whose record is damaged."""
-    up = start(system_folder / tmp_path.name)
-    yield up
-    assert up.stop() == 0
 
 
 async def _lose(url: str, *statements: str) -> None:

@@ -12,7 +12,7 @@ from engine.core import diary
 from engine.core.retrace import CannotRetrace, Divergence, Retrace
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted
-from schemas.steps import Resync, StepPlan, Submitted, ToldMore, Tried
+from schemas.steps import Began, Resync, StepPlan, Submitted, ToldMore, Tried
 from tests.engine.core.test_scheduler import answered, asked
 from tests.engine.core.test_scheduler_policies import made
 
@@ -78,7 +78,8 @@ def test_a_plan_that_was_changed_is_named_with_what_was_changed(field: str) -> N
 def test_other_limits_than_those_it_had_give_other_plans() -> None:
     plans = story()
     (began, *rest) = plans[0].told
-    limits = {**began.limits, "prefill_chunk": 4}  # type: ignore[union-attr]
+    assert isinstance(began, Began)
+    limits = {**began.limits, "prefill_chunk": 4}
     plans[0] = replace(plans[0], told=(replace(began, limits=limits), *rest))
     found = followed(plans)
     assert found is not None
