@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -46,6 +46,20 @@ def settled(
         allowed_token_ids=tuple(sorted(set(sampling.allowed_token_ids))),
         bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
     )
+
+
+def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
+
+    Raises:
+        BadRequest: an id is not one of the model's.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    for token in prompt:
+        if not 0 <= token < tokenizer.size:
+            raise BadRequest("prompt", f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
+    return list(prompt)
 
 
 def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:

@@ -29,7 +29,7 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.service import Numbers, serve_status
 from bus.store import Store
-from infra.agents import load_agents
+from infra.agents import served_agents
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
@@ -114,7 +114,7 @@ async def running(
     def stage(name: str) -> None:
         progress(name, time.monotonic() - began)
 
-    load_agents(settings.agents)
+    served_agents(settings)
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
@@ -356,7 +356,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         clock=SystemClock(),
         chance=SystemChance(),
         models=(settings.engine.name,),
-        agents=tuple(agent.name for agent in load_agents(settings.agents)),
+        agents=tuple(agent.name for agent in served_agents(settings)),
         tenant=settings.tenant,
         state=state,
         trouble=stack.trouble,

@@ -60,7 +60,9 @@ class Settings(Wire, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     """Of the HTTP bridge; 0 takes a free one."""
     agents: tuple[str, ...] = ()
-    """Python files or modules whose `Agent` objects are served, beside the demo agent."""
+    """Python files or modules whose `Agent` objects are served."""
+    demo_agent: bool = True
+    """Whether the demo agent is served beside them."""
     agent_processes: _Count = 1
     shards: _Count = 4
     engine: EngineSettings = EngineSettings()

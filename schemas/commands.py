@@ -30,6 +30,9 @@ StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
+PromptText = Annotated[str, msgspec.Meta(min_length=1)]
+PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
+RawPrompt = PromptText | PromptTokens
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -72,7 +75,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """One answer from a model, outside any thread. `in.<tenant>.generation.<id>.generate`."""
 
     model: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    """A conversation, which the model's chat template renders; or give `prompt`."""
     tools: tuple[ToolSpec, ...] = ()
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -98,6 +102,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, as text or token ids, without a chat template."""
 
 
 class Past(Wire, frozen=True):
@@ -119,7 +125,7 @@ class Change(Wire, frozen=True):
 
 class AbortRun(Wire, frozen=True, tag="abort"):
     """End a run, whatever it is doing: the model and the tools that can be stopped are.
-    `in.<tenant>.agent.<thread>.abort`."""
+    `in.<tenant>.agent.<thread>.abort`; a bare generation: `in.<tenant>.generation.<id>.abort`."""
 
     run: str = ""
     """Empty is the one that is under way."""

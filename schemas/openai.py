@@ -11,6 +11,8 @@ from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repet
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
 
+TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
+
 
 class TextPart(Wire, frozen=True, tag="text"):
     """A piece of text in a message."""
@@ -96,6 +98,8 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    timeout_s: TimeoutS | None = None
+    """Ours: seconds after which it ends with status 504, answered or not."""
 
 
 class ErrorBody(Wire, frozen=True):

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from schemas.commands import RawPrompt
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 
@@ -33,6 +34,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, in place of messages and without a chat template."""
 
 
 class ModelAnswer(msgspec.Struct, frozen=True):

@@ -23,11 +23,13 @@ from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
 from engine.errors import BadRequest, TemplateError
-from engine.requests import settled
+from engine.requests import raw_tokens, settled
 from engine.text.parsers import OutputParser
+from engine.text.plain import PlainText
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from schemas import codec
+from schemas.commands import RawPrompt
 from schemas.generation import (
     Abort,
     Accepted,
@@ -107,7 +109,7 @@ class Frontend:
         submit = self._submission(call)
         opened = self._open[submit.request] = _Open(submit)
         try:
-            await self._submit(submit)
+            await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
         finally:
             self._open.pop(submit.request, None)
@@ -122,13 +124,8 @@ class Frontend:
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
     def _submission(self, call: ModelCall) -> Submit:
-        messages = _quoted(call.messages, self._tokenizer.quoted)
-        tools = _quoted(call.tools, self._tokenizer.quoted)
         try:
-            prompt = self._tokenizer.encode(self._template.render(messages, tools))
-        except TemplateError as error:
-            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
-        try:
+            prompt = raw_tokens(call.prompt, self._tokenizer) if call.prompt is not None else self._rendered(call)
             sampling = settled(call.sampling, self._tokenizer, call.bad_words)
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
@@ -143,9 +140,17 @@ class Frontend:
             deadline=call.deadline,
         )
 
+    def _rendered(self, call: ModelCall) -> list[int]:
+        messages = _quoted(call.messages, self._tokenizer.quoted)
+        tools = _quoted(call.tools, self._tokenizer.quoted)
+        try:
+            return self._tokenizer.encode(self._template.render(messages, tools))
+        except TemplateError as error:
+            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
+
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
         decoder = self._tokenizer.decoder()
-        parser = OutputParser(stop=call.stop)
+        parser = OutputParser(stop=call.stop) if call.prompt is None else PlainText(stop=call.stop)
         text = ""
         while True:
             tokens, finish = await self._next(opened)
@@ -162,7 +167,7 @@ class Frontend:
                 return self._answer(call, opened, text, parser, finish)
 
     def _answer(
-        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser, finish: FinishReason
+        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser | PlainText, finish: FinishReason
     ) -> ModelAnswer:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
@@ -236,7 +241,7 @@ class Frontend:
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)
 
-    async def _submit(self, submit: Submit) -> None:
+    async def _submit(self, submit: Submit, raw: RawPrompt | None) -> None:
         """Hand the request in, waiting for a scheduler if there is none.
 
         Raises:
@@ -257,7 +262,8 @@ class Frontend:
                 await asyncio.sleep(_RETRY_S)
         answer: Answer = codec.decode(reply.data, Answer)
         if not isinstance(answer, Accepted):
-            field_name = "messages" if answer.reason == "too_long" else None
+            given = "messages" if raw is None else "prompt"
+            field_name = given if answer.reason == "too_long" else None
             raise CallFailed(
                 Problem(
                     kind=_PROBLEMS[answer.reason],

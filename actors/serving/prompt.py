@@ -25,7 +25,8 @@ class GenerationPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the model a command names; its defaults are the profile."""
-        assert isinstance(command.data, Generate)
+        if not isinstance(command.data, Generate):
+            return Asked(command)  # an abort is about a generation that has its model
         name = command.data.model
         if name not in self._models:
             return Asked(command, missing=unknown_model(name, self._models))
@@ -66,5 +67,6 @@ class GenerationPerformer:
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,
+            prompt=data.prompt,
         )
         return await ask_model(self._models, call, self._live, effect, site)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
 from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+
+T = TypeVar("T")
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -39,7 +41,7 @@ _STATUS = {
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
 
-_CHOOSING: dict[str, tuple[object, ...]] = {
+CHOOSING: dict[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -56,7 +58,7 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 
 _RETRY_MS = 1000
-_MOST_TOKENS = (1 << 31) - 1
+MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -91,6 +93,12 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
 
 
+def broken_off(reason: str) -> Problem:
+    """Say that an answer ended before its end."""
+    kind: ErrorKind = "timeout" if reason == "timeout" else "engine"
+    return Problem(kind=kind, message=f"the model's answer was broken off ({reason})")
+
+
 def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
@@ -104,17 +112,26 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    try:
-        request = msgspec.json.decode(body, type=ChatRequest)
-    except msgspec.ValidationError as error:
-        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
+    request: ChatRequest = decoded(body, ChatRequest)
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
+
+
+def decoded(body: bytes, shape: type[T]) -> T:
+    """Decode a request of some shape.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
 
 
 def _param(problem: str) -> str | None:
@@ -129,7 +146,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
+    yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
     yield "logprobs", not request.logprobs, "not served yet: leave it out"
@@ -155,7 +172,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
-    for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
+    for name, neutral in {"top_p": (1,), **CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
 
@@ -189,7 +206,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
+        **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
     )
 
 
@@ -221,8 +238,8 @@ class ChatEncoder:
         self.usage = Usage()
         self.finish_reason: str | None = None
 
-    def feed(self, frame: Frame) -> list[dict[str, Any]]:
-        """Give the chunks that follow from one frame."""
+    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame; there is one command, so its `index` is 0."""
         self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
         match frame:
             case Outcome(problem=problem) if problem is not None:
@@ -254,9 +271,7 @@ class ChatEncoder:
         if self._last == "model.returned":
             self.usage = answer.usage
             if answer.finish_reason in BROKEN_OFF:
-                message = f"the model's answer was broken off ({answer.finish_reason})"
-                kind: ErrorKind = "timeout" if answer.finish_reason == "timeout" else "engine"
-                self.problem = Problem(kind=kind, message=message)
+                self.problem = broken_off(answer.finish_reason)
                 return chunks
             chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
             chunks += self._finish(answer.finish_reason)

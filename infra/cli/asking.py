@@ -70,6 +70,12 @@ def model_command(model: str, messages: Sequence[Message], tenant: str = "defaul
     return _command(identity, tenant, "generation", identity, "generate", Generate(model=model, messages=(*messages,)))
 
 
+def completion_command(wanted: Generate, tenant: str = "default") -> Command:
+    """Make the command for what a bare model writes after a raw prompt."""
+    identity = SystemIds().new("g")
+    return _command(identity, tenant, "generation", identity, "generate", wanted)
+
+
 def approval_command(thread: str, answer: Approve | Deny, tenant: str = "default") -> Command:
     """Make the command that settles whether a waiting tool call may run."""
     verb = "approve" if isinstance(answer, Approve) else "deny"

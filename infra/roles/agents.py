@@ -19,7 +19,7 @@ from bus.connection import Connection
 from bus.lease import Leases
 from bus.live import Live
 from bus.trace import Trace
-from infra.agents import load_agents
+from infra.agents import served_agents
 from infra.process import Status, until
 from infra.readback import LateStore
 from infra.settings import Place
@@ -37,7 +37,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
 
 async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
-    agents = load_agents(settings.agents)
+    agents = served_agents(settings)
     frontend = await asyncio.to_thread(Frontend, connection, engine.name, Path(engine.model), status.run)
     await frontend.start()
     live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)

@@ -446,3 +446,27 @@ async def test_a_worker_that_never_answers_is_said_to_stand_still_with_the_reaso
         assert {(await call).text for call in calls} == {REPLY}
         over: Stalled = codec.decode((await told.get()).data, Stalled)
         assert over.over
+
+
+@pytest.mark.parametrize("prompt", ["<|im_start|>Once", tuple(TOKENIZER.encode("<|im_start|>Once"))])
+async def test_a_raw_prompt_reaches_the_engine_as_it_is_and_what_follows_is_text(nats_url: str, prompt: Any) -> None:
+    call = '<tool_call>{"name": "add"}</tool_call>'
+    async with stage(nats_url) as actors:
+        model = PlayedModel(reply=call)
+        await actors.scheduler("s1")
+        await actors.worker(model)
+        frontend = await actors.frontend("f1")
+        answer = await frontend.call(replace(model_call("e1"), messages=(), prompt=prompt), Listener())
+    assert answer.text == call
+    assert not answer.tool_calls
+    assert answer.usage.prompt_tokens == len(TOKENIZER.encode("<|im_start|>Once"))
+
+
+@pytest.mark.parametrize(("prompt", "kind"), [((1 << 30,), "invalid"), ((1,) * 3000, "too_long")])
+async def test_a_raw_prompt_that_cannot_be_is_refused_by_its_field(nats_url: str, prompt: Any, kind: str) -> None:
+    async with stage(nats_url) as actors:
+        await actors.scheduler("s1")
+        frontend = await actors.frontend("f1")
+        with pytest.raises(CallFailed) as failed:
+            await frontend.call(replace(model_call("e1"), messages=(), prompt=prompt), Listener())
+    assert (failed.value.problem.kind, failed.value.problem.field) == (kind, "prompt")
