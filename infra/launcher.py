@@ -33,6 +33,7 @@ from infra.agents import served_agents
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
+from infra.draining import drain
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
@@ -362,7 +363,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         trouble=stack.trouble,
     )
     config = uvicorn.Config(
-        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=3
+        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listening]), name="bridge")
@@ -370,6 +371,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
     try:
         yield
     finally:
+        await drain(stack.connection, settings.engine, bridge.under_way)
         server.should_exit = True
         await serving
 

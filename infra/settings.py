@@ -48,6 +48,8 @@ class EngineSettings(Wire, frozen=True):
     """Requests that may wait; one more is refused."""
     max_waiting_tokens: _Count = 1 << 20
     """Tokens of requests that may wait; one that would make it more is refused."""
+    shutdown_timeout_s: _CountOrOurs = 3
+    """Seconds that requests under way may take to finish when the stack is told to stop."""
     stall_s: _Count = 30
     """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
 

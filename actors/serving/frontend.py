@@ -252,7 +252,11 @@ class Frontend:
         while True:
             try:
                 reply = await self._connection.request(subjects.submit(self._engine), data, 2.0)
-                break
+                answer: Answer = codec.decode(reply.data, Answer)
+                stops = isinstance(answer, Refused) and answer.reason == "draining"
+                if not stops or asyncio.get_running_loop().time() > deadline:
+                    break
+                await asyncio.sleep(_RETRY_S)  # there will be another
             except (BusError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     # one that only was slow has what was handed in, and nobody waits for it any more
@@ -260,7 +264,6 @@ class Frontend:
                     message = f"no scheduler of {self._engine!r} answers: {error}"
                     raise CallFailed(Problem(kind="engine", message=message, retry_after_ms=1000)) from error
                 await asyncio.sleep(_RETRY_S)
-        answer: Answer = codec.decode(reply.data, Answer)
         if not isinstance(answer, Accepted):
             given = "messages" if raw is None else "prompt"
             field_name = given if answer.reason == "too_long" else None

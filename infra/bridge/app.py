@@ -143,6 +143,8 @@ class Bridge:
         return _json(problem.body, problem.status, {**headers, **problem.headers})
 
     def _refuse_in_trouble(self) -> None:
+        if self.under_way.draining:
+            raise BadRequest(503, "the server is about to stop: try again later", None, "draining")
         if trouble := self.trouble():
             raise BadRequest(503, trouble, None, "overloaded")
 

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 Abort = Callable[[str, str], Awaitable[None]]
 """Ends the generation with an id, for a reason."""
 
+_LAST_WORDS_S = 2.0
+"""How long what was ended may take to say so."""
 _PREFIXES = ("chatcmpl-", "cmpl-")
 
 
@@ -27,6 +29,8 @@ class UnderWay:
         self._aborting: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self.draining = False
+        """Whether nothing new is begun."""
 
     def __len__(self) -> int:
         return len({id(exchange) for exchanges in self._named.values() for exchange in exchanges})
@@ -58,12 +62,18 @@ class UnderWay:
                 self._begin(bare, "a client aborted it")
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no exchange is under way, for so long at most, then end what is left and let clients hear it."""
+        """Wait until no exchange is under way, for so long at most, then end what is left and let clients hear it.
+
+        None must be begun from now on: see `draining`.
+        """
+        self.draining = True
         if await self._quiet_within(seconds):
             return
-        for exchange in {id(each): each for several in self._named.values() for each in several}.values():
+        left = {id(exchange): exchange for several in self._named.values() for exchange in several}.values()
+        for exchange in left:
             self._end(exchange, "the server stops")
-        await self._quiet_within(_LAST_WORDS_S)
+        if not all(exchange.agent for exchange in left):
+            await self._quiet_within(_LAST_WORDS_S)
 
     async def _quiet_within(self, seconds: float) -> bool:
         try:
@@ -92,7 +102,3 @@ class UnderWay:
             await self._abort(generation, reason)
         except (BusError, TimeoutError) as error:
             log.warning("generation %s is not aborted: %s", generation, error)
-
-
-_LAST_WORDS_S = 2.0
-"""How long what was ended may take to say so."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from infra.cli.engine_verbs import add_complete, add_serve
+from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
 from infra.cli.log_verbs import add_log_verbs
 from infra.cli.replay_verbs import add_replay_verbs
 
@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     log = _told(commands, "log", "see that the log is whole, mend it, and what is kept of it")
     add_log_verbs(log, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
+    add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
         _told(

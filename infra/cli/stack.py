@@ -51,6 +51,7 @@ SERVE_FLAGS = {
     "scheduling_policy": "engine.policy",
     "max_num_queued_reqs": "engine.max_waiting",
     "max_num_queued_tokens": "engine.max_waiting_tokens",
+    "shutdown_timeout": "engine.shutdown_timeout_s",
 }
 """The same of `ostinato serve`, whose options are named as vLLM's."""
 

@@ -27,7 +27,7 @@ from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
 from schemas.context import Clock
-from schemas.generation import Announce, Sampling
+from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit
 from schemas.messages import Message as ChatMessage
 from schemas.messages import ToolCall, ToolSpec
 from schemas.steps import Stalled, StepPlan, StepResult
@@ -470,3 +470,35 @@ async def test_a_raw_prompt_that_cannot_be_is_refused_by_its_field(nats_url: str
         with pytest.raises(CallFailed) as failed:
             await frontend.call(replace(model_call("e1"), messages=(), prompt=prompt), Listener())
     assert (failed.value.problem.kind, failed.value.problem.field) == (kind, "prompt")
+
+
+async def test_a_scheduler_that_is_about_to_stop_begins_nothing_and_finishes_what_it_has(nats_url: str) -> None:
+    async with stage(nats_url) as actors:
+        stop = await actors.scheduler("s1")
+        frontend = await actors.frontend("f1")
+        begun = asyncio.create_task(frontend.call(model_call("e1"), Listener()))
+        asker = await actors.connection("asker")
+        await known(asker, "default/t1/e1")
+        await asker.publish(subjects.drain(ENGINE), b"")
+        await asker.flush()
+        submit = Submit("default/t1/e2", (1,), Sampling(), "f1", "default")
+        refused = codec.decode((await asker.request(subjects.submit(ENGINE), codec.encode(submit))).data, Answer)
+        assert isinstance(refused, Refused)
+        assert (refused.reason, refused.retry_after_ms) == ("draining", 1000)
+        waiting = asyncio.create_task(frontend.call(model_call("e3"), Listener()))
+        await actors.worker(PlayedModel())
+        assert (await begun).text == REPLY
+        assert not waiting.done()
+        await stop()
+        await actors.scheduler("s2")
+        assert (await waiting).text == REPLY
+
+
+async def known(asker: Connection, request: str) -> None:
+    """Wait until the scheduler has a request."""
+    attach = codec.encode(Attach(request, "nobody"))
+    for _ in range(500):
+        answer = codec.decode((await asker.request(subjects.attach(ENGINE), attach)).data, Answer)
+        if isinstance(answer, Accepted):
+            break
+    await asker.request(subjects.attach(ENGINE), codec.encode(Attach(request, "f1")))

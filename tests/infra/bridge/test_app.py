@@ -305,6 +305,30 @@ async def test_a_list_of_ids_is_needed_to_end_some(monkeypatch: pytest.MonkeyPat
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "request_ids")
 
 
+@pytest.mark.anyio
+async def test_a_server_that_stops_takes_nothing_new_and_ends_what_does_not_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    standing = Standing(monkeypatch)
+    async with standing.client() as client:
+        question = {"model": "m", "messages": MESSAGES}
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=question))
+        await standing.heard.wait()
+        draining = asyncio.create_task(standing.bridge.under_way.drain(0.05))
+        await until(lambda: standing.bridge.under_way.draining)
+        refused = await client.post("/v1/chat/completions", json=question)
+        await draining
+        ended = await asking
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    assert refused.headers["Retry-After"] == "1"
+    assert (ended.status_code, ended.json()["error"]["code"]) == (409, "aborted")
+
+
+@pytest.mark.anyio
+async def test_a_server_with_nothing_to_do_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    await Standing(monkeypatch).bridge.under_way.drain(3600)
+
+
 async def until(true: Callable[[], bool]) -> None:
     """Let others go on until something is true."""
     for _ in range(1000):

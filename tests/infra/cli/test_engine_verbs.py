@@ -17,7 +17,7 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
     line = """serve some/model --host 0.0.0.0 --port 9000 --served-model-name small --dtype bfloat16 --max-model-len 4K
     --block-size 32 --kv-cache-memory-bytes 2G --num-gpu-blocks-override 100 --max-num-seqs 8
     --max-num-batched-tokens 1k --long-prefill-token-threshold 256 --max-num-queued-reqs 5
-    --max-num-queued-tokens 9 --scheduling-policy priority"""
+    --max-num-queued-tokens 9 --shutdown-timeout 7 --scheduling-policy priority"""
     settings = engine_settings_from(parser().parse_args(line.split()))
     assert (settings.host, settings.port, settings.agents, settings.demo_agent) == ("0.0.0.0", 9000, (), False)
     assert settings.engine == EngineSettings(
@@ -34,6 +34,7 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
         max_waiting=5,
         max_waiting_tokens=9,
         policy="priority",
+        shutdown_timeout_s=7,
     )
 
 
