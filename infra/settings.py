@@ -24,6 +24,8 @@ class EngineSettings(Wire, frozen=True):
     """The name clients ask for."""
     model: str = str(EMBEDDED_CHECKPOINT)
     """A folder in Hugging Face layout, or a hub id."""
+    device: str = "auto"
+    """`auto` takes the best there is; else `cpu`, `cuda:1`, `xpu`, or what another package calls its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     block_size: _Count = 16
     """Tokens per KV block."""
