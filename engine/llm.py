@@ -15,7 +15,7 @@ from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
-from engine.requests import raw_tokens, settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.parsers import OutputParser
@@ -118,6 +118,7 @@ class LLM:
         )
         self._folder = folder
         self._tokenizer = Tokenizer.load(folder)
+        self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
@@ -186,7 +187,7 @@ class LLM:
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=tuple(raw_tokens(prompt, self._tokenizer)),
+            prompt=truncated(raw_tokens(prompt, self._tokenizer), sampling, self._context_length),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,

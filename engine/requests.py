@@ -62,6 +62,16 @@ def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
     return list(prompt)
 
 
+def truncated(prompt: Sequence[int], sampling: Sampling, context_length: int) -> tuple[int, ...]:
+    """Give as much of a prompt as its parameters ask for."""
+    most = sampling.truncate_prompt_tokens
+    if most < 0:
+        most = max(1, context_length - sampling.max_tokens)
+    if not most or len(prompt) <= most:
+        return tuple(prompt)
+    return tuple(prompt[:most] if sampling.truncation_side == "right" else prompt[-most:])
+
+
 def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:
     """Give the tokens that may come first."""
     allowed = set(sampling.allowed_token_ids) - {word[0] for word in sampling.bad_words if len(word) == 1}

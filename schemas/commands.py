@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.generation import TruncationSide
 from schemas.messages import Message, ToolSpec
 from schemas.wire import Wire
 
@@ -33,6 +34,7 @@ BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
 PromptText = Annotated[str, msgspec.Meta(min_length=1)]
 PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
 RawPrompt = PromptText | PromptTokens
+Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -102,6 +104,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    truncate_prompt_tokens: Truncation | None = None
+    """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it."""
+    truncation_side: TruncationSide | None = None
+    """`left`, which keeps the last ones, unless given."""
     prompt: RawPrompt | None = None
     """What the model is to go on with, as text or token ids, without a chat template."""
 

@@ -19,7 +19,9 @@ from schemas.commands import (
     TokenId,
     TokenIds,
     TopK,
+    Truncation,
 )
+from schemas.generation import TruncationSide
 from schemas.openai import StreamOptions, TimeoutS
 from schemas.wire import Wire
 
@@ -60,5 +62,7 @@ class CompletionRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: TruncationSide | None = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""

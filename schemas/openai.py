@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repetition, Share, TokenId, TokenIds, TopK
+from schemas.commands import (
+    BadWords,
+    Bias,
+    MinTokens,
+    Penalty,
+    Priority,
+    Repetition,
+    Share,
+    TokenId,
+    TokenIds,
+    TopK,
+    Truncation,
+)
+from schemas.generation import TruncationSide
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
 
@@ -98,6 +111,8 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: TruncationSide | None = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""
 

@@ -23,7 +23,7 @@ from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
 from engine.errors import BadRequest, TemplateError
-from engine.requests import raw_tokens, settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.text.parsers import OutputParser
 from engine.text.plain import PlainText
 from engine.text.templates import ChatTemplate
@@ -56,6 +56,7 @@ _SILENCE_S = 3.0
 _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
+_ENDLESS = 1 << 62
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -81,8 +82,10 @@ class _Open:
 class Frontend:
     """The `ModelProvider` of one engine on the bus."""
 
-    def __init__(self, connection: Connection, engine: str, checkpoint: Path, name: str) -> None:
-        """Read the checkpoint's tokenizer and chat template.
+    def __init__(
+        self, connection: Connection, engine: str, checkpoint: Path, name: str, context_length: int = _ENDLESS
+    ) -> None:
+        """Read the checkpoint's tokenizer and chat template; `context_length` is the engine's.
 
         Raises:
             CheckpointError: they are not there or cannot be read.
@@ -90,6 +93,7 @@ class Frontend:
         self._connection = connection
         self._engine = engine
         self._name = name
+        self._context_length = context_length
         self._tokenizer = Tokenizer.load(checkpoint)
         self._template = ChatTemplate.load(checkpoint)
         self._open: dict[str, _Open] = {}
@@ -131,7 +135,7 @@ class Frontend:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         return Submit(
             request=request_id(call.tenant, call.thread, call.effect),
-            prompt=tuple(prompt),
+            prompt=truncated(prompt, sampling, self._context_length),
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,

@@ -165,6 +165,8 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         ignore_eos=data.ignore_eos,
         logit_bias=data.logit_bias,
         allowed_token_ids=data.allowed_token_ids,
+        truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
+        truncation_side=data.truncation_side or "left",
     )
 
 

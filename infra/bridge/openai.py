@@ -54,6 +54,8 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": ((),),
     "bad_words": ((),),
     "priority": (0,),
+    "truncate_prompt_tokens": (0,),
+    "truncation_side": ("left", "right"),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 

@@ -38,7 +38,8 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
 async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
-    frontend = await asyncio.to_thread(Frontend, connection, engine.name, Path(engine.model), status.run)
+    about = (connection, engine.name, Path(engine.model), status.run, engine.context_length)
+    frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
     live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
     runtime = Runtime(

@@ -46,6 +46,8 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    truncate_prompt_tokens=st.integers(-1, 9),
+    truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
 )
 st.register_type_strategy(Sampling, samplings)
@@ -88,6 +90,8 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        truncate_prompt_tokens=st.none() | st.integers(-1, 9),
+        truncation_side=st.sampled_from([None, "left", "right"]),
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)

@@ -76,6 +76,8 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "ignore_eos": True,
         "logit_bias": {4: 1.0},
         "allowed_token_ids": (4, 5),
+        "truncate_prompt_tokens": -1,
+        "truncation_side": "right",
     }
     (effect,) = ask(MACHINE.initial("acme", "g1"), command(stop_token_ids=(9,), **wanted)).effects
     assert isinstance(effect, AnswerPrompt)

@@ -494,6 +494,25 @@ async def test_a_scheduler_that_is_about_to_stop_begins_nothing_and_finishes_wha
         assert (await waiting).text == REPLY
 
 
+@pytest.mark.parametrize(("side", "kept"), [("left", (3, 4)), ("right", (1, 2))])
+async def test_a_prompt_is_truncated_before_it_is_submitted(nats_url: str, side: Any, kept: tuple[int, ...]) -> None:
+    async with stage(nats_url) as actors:
+        heard: asyncio.Queue[Submit] = asyncio.Queue()
+        listener = await actors.connection("listener")
+
+        async def hear(message: Message) -> None:
+            heard.put_nowait(codec.decode(message.data, Submit))
+
+        await listener.subscribe(subjects.submit(ENGINE), hear)
+        await listener.flush()
+        frontend = await actors.frontend("f1")
+        sampling = Sampling(truncate_prompt_tokens=2, truncation_side=side)
+        call = replace(model_call("e1"), messages=(), prompt=(1, 2, 3, 4), sampling=sampling)
+        calling = asyncio.create_task(frontend.call(call, Listener()))
+        assert (await heard.get()).prompt == kept
+        calling.cancel()
+
+
 async def known(asker: Connection, request: str) -> None:
     """Wait until the scheduler has a request."""
     attach = codec.encode(Attach(request, "nobody"))
