@@ -9,6 +9,7 @@ the same further tokens, because chance is a function of seed and position.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from actors.models.provider import ModelAnswer, ModelCall, OnText
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.errors import BadRequest, TemplateError
+from engine.errors import BadRequest, NoChatTemplate, TemplateError
 from engine.requests import raw_tokens, settled, truncated
 from engine.text.parsers import OutputParser
 from engine.text.plain import PlainText
@@ -85,17 +86,20 @@ class Frontend:
     def __init__(
         self, connection: Connection, engine: str, checkpoint: Path, name: str, context_length: int = _ENDLESS
     ) -> None:
-        """Read the checkpoint's tokenizer and chat template; `context_length` is the engine's.
+        """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` is the engine's.
 
         Raises:
-            CheckpointError: they are not there or cannot be read.
+            CheckpointError: they cannot be read, or there is no tokenizer.
         """
         self._connection = connection
         self._engine = engine
         self._name = name
         self._context_length = context_length
         self._tokenizer = Tokenizer.load(checkpoint)
-        self._template = ChatTemplate.load(checkpoint)
+        self._template: ChatTemplate | None = None
+        """None for a model that takes raw prompts alone."""
+        with contextlib.suppress(NoChatTemplate):
+            self._template = ChatTemplate.load(checkpoint)
         self._open: dict[str, _Open] = {}
 
     async def start(self) -> None:
@@ -145,6 +149,9 @@ class Frontend:
         )
 
     def _rendered(self, call: ModelCall) -> list[int]:
+        if self._template is None:
+            message = f"{call.model!r} has no chat template and takes raw prompts alone: give `prompt`"
+            raise CallFailed(Problem(kind="invalid", message=message, field="messages"))
         messages = _quoted(call.messages, self._tokenizer.quoted)
         tools = _quoted(call.tools, self._tokenizer.quoted)
         try:

@@ -21,8 +21,12 @@ import msgspec
 from infra.bench.measures import Sample
 from infra.bench.workload import Question
 
-Backend = Literal["openai", "openai-chat"]
-ENDPOINTS: Mapping[str, str] = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
+Backend = Literal["openai", "vllm", "openai-chat"]
+ENDPOINTS: Mapping[str, str] = {
+    "openai": "/v1/completions",
+    "vllm": "/v1/completions",
+    "openai-chat": "/v1/chat/completions",
+}
 _LIMIT = 1 << 22
 
 

@@ -38,6 +38,9 @@ class NoModel(InfraError):
 def main(options: argparse.Namespace) -> int:
     """Measure; exit code 1 when a request failed."""
     if options.verb == "serve":
+        if options.dataset_name == "custom" and options.dataset_path is None:
+            sys.stderr.write("ostinato bench serve: --dataset-name custom needs --dataset-path\n")
+            return 2
         return _serve(options)
     return _offline(options)
 
@@ -90,7 +93,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _questions(options: argparse.Namespace) -> list[Question]:
-    if options.dataset_path is not None:
+    if options.dataset_path is not None and options.dataset_name != "random":
         return custom_questions(Path(options.dataset_path), options.num_prompts, options.custom_output_len)
     lengths = (options.random_input_len, options.random_output_len)
     ratio, prefix = options.random_range_ratio, options.random_prefix_len

@@ -12,6 +12,7 @@ _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 _POLICIES = ("fcfs", "priority")
+_BACKENDS = ("openai", "vllm", "openai-chat")
 _LIMITED = ("ttft", "tpot", "e2el")
 
 
@@ -192,7 +193,10 @@ def _throughput(parser: argparse.ArgumentParser, positive: Reader) -> None:
 
 def _server(parser: argparse.ArgumentParser, port: Reader) -> None:
     parser.add_argument(
-        "--backend", choices=("openai", "openai-chat"), default="openai", help="completions or chat (default: openai)"
+        "--backend",
+        choices=("openai", "vllm", "openai-chat"),
+        default="openai",
+        help="completions or chat (default: openai)",
     )
     parser.add_argument("--base-url", default=None, metavar="URL", help="of the server, in place of host and port")
     parser.add_argument("--host", default="127.0.0.1", help="of the server (default: 127.0.0.1)")
@@ -205,6 +209,7 @@ def _server(parser: argparse.ArgumentParser, port: Reader) -> None:
 
 def _workload(parser: argparse.ArgumentParser, positive: Reader) -> None:
     parser.add_argument("--num-prompts", type=positive, default=1000, metavar="N", help="requests (default: 1000)")
+    parser.add_argument("--dataset-name", choices=("random", "custom"), default=None, help="custom is of a file")
     parser.add_argument(
         "--dataset-path", default=None, metavar="FILE", help='JSONL of {"prompt": ...} (default: random)'
     )

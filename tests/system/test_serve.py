@@ -115,6 +115,16 @@ def test_a_client_that_hangs_up_ends_its_generation(served: UpProcess) -> None:
     assert served.cli("replay", "verify", generation).returncode == 0
 
 
+def test_an_agent_s_run_goes_on_when_its_client_hangs_up(stack: UpProcess) -> None:
+    body = ask("What is 12 times 34?", stream=True)
+    with httpx.stream("POST", f"{stack.url}/v1/chat/completions", json=body, timeout=60) as response:
+        thread = response.headers["X-Ostinato-Thread"]
+        next(events(response))
+    assert chat(stack, ask("What is 1 plus 1?"), thread).status_code == 200  # it waits for the run before it
+    kinds = [line["kind"] for line in records(stack.cli("replay", "show", thread, "--json"))]
+    assert kinds.count("run.finished") == 2
+
+
 def test_a_generation_is_ended_by_its_id(served: UpProcess) -> None:
     with httpx.stream("POST", f"{served.url}/v1/completions", json={**LONG, "stream": True}, timeout=60) as response:
         heard = events(response)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -511,6 +513,20 @@ async def test_a_prompt_is_truncated_before_it_is_submitted(nats_url: str, side:
         calling = asyncio.create_task(frontend.call(call, Listener()))
         assert (await heard.get()).prompt == kept
         calling.cancel()
+
+
+async def test_a_model_without_a_chat_template_takes_raw_prompts_alone(nats_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(shutil.copy, EMBEDDED_CHECKPOINT / "tokenizer.json", tmp_path)
+    async with stage(nats_url) as actors:
+        await actors.scheduler("s1")
+        await actors.worker(PlayedModel())
+        frontend = await asyncio.to_thread(Frontend, await actors.connection("f1"), ENGINE, tmp_path, "f1")
+        await frontend.start()
+        with pytest.raises(CallFailed, match="no chat template") as failed:
+            await frontend.call(model_call("e1"), Listener())
+        assert failed.value.problem.field == "messages"
+        call = replace(model_call("e2"), messages=(), prompt="Once", sampling=Sampling(max_tokens=3))
+        assert (await frontend.call(call, Listener())).usage.completion_tokens == 3
 
 
 async def known(asker: Connection, request: str) -> None:

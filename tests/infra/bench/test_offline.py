@@ -34,3 +34,28 @@ def test_throughput_counts_every_token(tmp_path: Path) -> None:
     told = bench("throughput", tmp_path / "out.json", "--num-prompts", "5")
     assert (told["num_requests"], told["total_num_tokens"]) == (5, 5 * (6 + 3))
     assert told["output_tokens_per_second"] == pytest.approx(15 / told["elapsed_time"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("--dataset-name", "custom"), "needs --dataset-path"),
+        (("--goodput", "speed:3"), "'speed:3' is no limit"),
+        (("--request-rate", "0"), "0 is not more than 0"),
+        (("--random-range-ratio", "1"), "1 is no share"),
+        (("--metric-percentiles", "50,101"), "from 0 to 100"),
+        (("--seed", "-1"), "-1 is less than 0"),
+    ],
+)
+def test_a_load_that_cannot_be_is_a_usage_error(argv: tuple[str, ...], says: str) -> None:
+    command = [sys.executable, "-m", "infra.cli.main", "bench", "serve", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_server_that_is_not_there_is_one_clear_line() -> None:
+    command = [sys.executable, "-m", "infra.cli.main", "bench", "serve", "--base-url", "http://127.0.0.1:9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "does not say which models it serves" in done.stderr
