@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +15,7 @@ from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
-from engine.requests import settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.parsers import OutputParser
@@ -27,6 +27,13 @@ from schemas.steps import RequestEvent
 
 _NAME = "inline"
 _GREEDY = Sampling()
+
+Progress = Callable[[int, int], None]
+"""Told (prompts done, of how many)."""
+
+
+def _quiet(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,27 +127,30 @@ class LLM:
         )
         self._folder = folder
         self._tokenizer = Tokenizer.load(folder)
+        self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[int]],
         sampling: Sampling = _GREEDY,
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
         n: int = 1,
+        on_progress: Progress = _quiet,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
         Args:
-            prompts: Texts as the model is to see them, without a chat template.
+            prompts: Texts or token ids as the model is to see them, without a chat template.
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
             bad_words: Texts that must not come up in one.
             n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
                 that of `sampling`, the next one more.
+            on_progress: Told whenever a prompt is done.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
@@ -160,6 +170,7 @@ class LLM:
                 for event in self._engine.step():
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
+                        on_progress(len(asked) - len(open_), len(asked))
         finally:
             for request in open_:
                 self._engine.abort(request)
@@ -182,12 +193,17 @@ class LLM:
         ]
         return self.generate([template.render(safe, tools)], sampling)[0]
 
-    def _ask(self, prompt: str, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id."""
+        return self._tokenizer.size
+
+    def _ask(self, prompt: str | Sequence[int], sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=tuple(self._tokenizer.encode(prompt)),
+            prompt=truncated(raw_tokens(prompt, self._tokenizer), sampling, self._context_length),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,

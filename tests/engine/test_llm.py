@@ -24,6 +24,7 @@ from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig
+from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.messages import Message
 from schemas.steps import StepPlan, StepResult
@@ -243,3 +244,16 @@ def test_what_must_not_come_up_does_not_and_what_is_allowed_alone_does(llm: LLM)
     assert set(few.tokens) <= {1, 2}
     with pytest.raises(BadRequest, match="allowed_token_ids: token 9999 is not one of the model's"):
         llm.generate(["hello"], Sampling(allowed_token_ids=(9999,)))
+
+
+def test_prompts_may_be_token_ids_and_whoever_wants_hears_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu")
+    ids = llm._tokenizer.encode("Hello there")
+    sampling = Sampling(max_tokens=3)
+    answers = llm.generate(["Hello there", ids], sampling, on_progress=lambda *done: told.append(done))
+    assert answers[0].tokens == answers[1].tokens
+    assert told == [(1, 2), (2, 2)]
+    assert all(0 <= token < llm.vocabulary for token in ids)
+    short = Sampling(max_tokens=3, truncate_prompt_tokens=1)
+    assert llm.generate([ids], short)[0].usage.prompt_tokens == 1
