@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, cast
@@ -9,11 +10,11 @@ from typing import Final, Protocol, cast
 import torch
 
 from engine.errors import UnsupportedModel
-from engine.kernels.ops import Ops, load_ops
-from engine.layers.linear import TensorSource
+from engine.kernels.ops import load_ops
 from engine.models.config import ModelConfig, read_model_config
 from engine.models.decoder import Decoder
 from engine.models.families import FAMILIES
+from engine.models.traits import Traits
 from engine.models.weights import Checkpoint
 from engine.platforms import Dtype, Platform, choose_dtype
 
@@ -22,14 +23,14 @@ _ROTARY_BUFFER: Final = "rotary_emb.inv_freq"
 
 
 class Family(Protocol):
-    """A model class."""
+    """What is particular about the decoders of an architecture."""
 
-    def __call__(self, config: ModelConfig, ops: Ops, source: TensorSource) -> Decoder:
-        """Take the weights from `source`."""
+    def __call__(self, config: ModelConfig) -> Traits:
+        """Return it."""
 
 
 def find_family(architecture: str) -> Family:
-    """Import and return the class of an architecture, by the name that config.json uses.
+    """Import and return what is particular about an architecture, by the name that config.json uses.
 
     Raises:
         UnsupportedModel: We have none.
@@ -40,18 +41,22 @@ def find_family(architecture: str) -> Family:
     return cast(Family, getattr(import_module(module), name))
 
 
-def load_model(folder: Path, platform: Platform, dtype: Dtype = "auto") -> Decoder:
-    """Load the checkpoint in `folder` onto the platform's device.
+def load_model(
+    folder: Path, platform: Platform, dtype: Dtype = "auto", *, context_length: int | None = None
+) -> Decoder:
+    """Load the checkpoint in `folder` onto the platform's device, to serve the model's own positions or fewer.
 
     Raises:
         CheckpointError: A file is missing, damaged, or not what the architecture needs.
         UnsupportedModel: The architecture is not one of ours.
     """
     config = read_model_config(folder)
-    family = find_family(config.architecture)
+    traits = find_family(config.architecture)(config)
+    if context_length is not None:
+        config = replace(config, context_length=min(context_length, config.context_length))
     chosen = choose_dtype(platform, dtype, config.dtype, config.parameters)
     source = Checkpoint(folder, chosen, platform.device)
     with torch.inference_mode():
-        model = family(config, load_ops(platform.ops), source)
+        model = Decoder(config, load_ops(platform.ops), source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))
     return model

@@ -43,6 +43,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """KV blocks to hold; as many as `memory_share` gives if `None`."""
     memory_share: float | None = None
     """Part of the memory free after loading that KV blocks may fill; by kind of device if `None`."""
+    context_length: int | None = None
+    """Positions that are served at most; the model's own if `None`. LongRoPE turns by it."""
     most_contexts: int = 256
     """But no more blocks than so many requests of full context length could fill."""
     threads: int | None = None
@@ -161,7 +163,7 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = load_model(find_checkpoint(config.model), platform, config.dtype)
+    model = load_model(find_checkpoint(config.model), platform, config.dtype, context_length=config.context_length)
     blocks = config.blocks
     if blocks is None:
         one = block_bytes(model.config, config.block_size, model.dtype)

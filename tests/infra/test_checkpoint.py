@@ -184,7 +184,7 @@ def without_a_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (unsupported, "architecture 'GPT2LMHeadModel' is not supported (supported are LlamaForCausalLM, Qwen3"),
+        (unsupported, "architecture 'GPT2LMHeadModel' is not supported (supported are Gemma2ForCausalLM, Gemma3"),
         (cut, "model.safetensors is damaged or cut short (download it again)"),
         (cut_in_the_header, "model.safetensors is damaged or cut short (download it again)"),
         (empty, "model.safetensors is damaged or cut short (download it again)"),

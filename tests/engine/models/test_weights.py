@@ -95,13 +95,20 @@ def test_a_config_without_a_key_names_it(folder: Path) -> None:
     ("change", "message"),
     [
         ({"hidden_act": "gelu"}, "'gelu'"),
-        ({"use_sliding_window": True}, "sliding"),
+        ({"use_sliding_window": True, "layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention'"),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"]}, "1 entries for 2 layers"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"quantization_config": {}}, "quantised"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "'yarn'"),
+        (
+            {"rope_parameters": {"rope_type": "mrope"}},
+            "'mrope'; supported are default, linear, dynamic, yarn, longrope, llama3",
+        ),
+        ({"rope_parameters": {"rope_type": "yarn", "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "lacks the key 'factor'"),
         ({"num_key_value_heads": 3}, "3 key and value heads"),
         ({"hidden_size": "wide"}, "wrong kind"),
         ({"vocab_size": 0}, "vocabulary is 0"),
-        ({"head_dim": 7}, "odd"),
+        ({"head_dim": 7}, "in pairs"),
     ],
 )
 def test_what_the_decoder_cannot_compute_is_refused(folder: Path, change: dict[str, Any], message: str) -> None:
@@ -112,7 +119,7 @@ def test_what_the_decoder_cannot_compute_is_refused(folder: Path, change: dict[s
 
 def test_an_unknown_architecture_is_refused_with_those_we_have(folder: Path) -> None:
     edit_config(folder, architectures=["MambaForCausalLM"])
-    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM, Qwen3ForCausalLM") as refused:
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM, MistralForCausalLM") as refused:
         load_model(folder, CPU)
     assert refused.value.architecture == "MambaForCausalLM"
 

@@ -183,9 +183,9 @@ def test_a_plan_without_slices_has_an_empty_result(runner: ModelRunner) -> None:
 
 def poison(runner: ModelRunner, token: int) -> None:
     """Make the embedding of one token infinite, in a copy: the weight may be the mapped file."""
-    vocabulary = runner._model._vocabulary
-    vocabulary._weight = vocabulary._weight.clone()
-    vocabulary._weight[token] = torch.inf
+    embedding = runner._model._embedding
+    embedding.weight = embedding.weight.clone()
+    embedding.weight[token] = torch.inf
 
 
 @pytest.mark.parametrize("sampled", [True, False])
