@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import torch
 
-from engine.errors import CheckpointError, UnsupportedModel
+from engine.errors import CheckpointError
 from engine.layers.feed_forward import Activation
 from engine.layers.rotary import Rope
-from engine.models.dialects import DIALECTS, Dialect, Raw, reach, ropes, windows
-from engine.models.families import FAMILIES
+from engine.models.dialects import Dialect, Raw, find_dialect, reach, ropes, windows
 from engine.models.rope_parameters import parse_rope
 from engine.platforms import DTYPES
 
@@ -22,7 +21,6 @@ _ACTIVATIONS: Final[dict[str, Activation]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
-_ENDINGS: Final = ("ForCausalLM", "ForSequenceClassification", "TextModel", "Model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise CheckpointError(path, "missing: this folder is not a model checkpoint")
     generation = read_json(folder / "generation_config.json") or {}
     try:
-        dialect = _dialect(str(raw["architectures"][0]))
+        dialect = find_dialect(str(raw["architectures"][0]))
         raw = {**dialect.silent, **raw}
         config = _parse(raw, generation, dialect)
         _refuse_what_we_lack(path, raw)
@@ -92,19 +90,6 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise CheckpointError(path, f"has a value of the wrong kind: {error}") from error
     _check_shapes(path, config)
     return config
-
-
-def _dialect(architecture: str) -> Dialect:
-    """Return the dialect of the family that an architecture belongs to.
-
-    Raises:
-        UnsupportedModel: We have none.
-    """
-    for ending in _ENDINGS:
-        family = architecture.removesuffix(ending)
-        if family != architecture and family in DIALECTS:
-            return DIALECTS[family]
-    raise UnsupportedModel(architecture, FAMILIES)
 
 
 def _parse(raw: Raw, generation: Raw, dialect: Dialect) -> ModelConfig:

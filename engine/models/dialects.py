@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from engine.errors import UnsupportedModel
+from engine.models.families import FAMILIES
+
 Raw = Mapping[str, Any]
 """A config.json."""
 
+_ENDINGS: Final = ("ForCausalLM", "ForSequenceClassification", "TextModel", "Model")
 _SLIDING: Final = "sliding_attention"
 _FULL: Final = "full_attention"
 _GEMMA: Final = {
@@ -93,6 +97,19 @@ DIALECTS: Final = {
     "Gemma3": Dialect(alternating, two_ropes, silent=_GEMMA | {"sliding_window_pattern": 6}),
 }
 """By what the names of a family's architectures begin with."""
+
+
+def find_dialect(architecture: str) -> Dialect:
+    """Return the dialect of the family that an architecture belongs to.
+
+    Raises:
+        UnsupportedModel: We have none.
+    """
+    for ending in _ENDINGS:
+        family = architecture.removesuffix(ending)
+        if family != architecture and family in DIALECTS:
+            return DIALECTS[family]
+    raise UnsupportedModel(architecture, FAMILIES)
 
 
 def windows(raw: Raw, dialect: Dialect) -> tuple[int | None, ...]:
