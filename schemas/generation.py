@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from schemas.structured import Structured
 from schemas.wire import Record, Wire
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
@@ -49,6 +50,10 @@ class Sampling(Wire, frozen=True):
     """Sequences of tokens that must not come to an end in the output."""
     ignore_eos: bool = False
     """Whether the tokens that the model ends its answers with do not end it; heeded where it is submitted."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
+    structured_after: tuple[int, ...] = ()
+    """The tokens after which it begins to: those that end the model's thinking. Empty is from the first one on."""
 
 
 class Submit(Wire, frozen=True):
@@ -121,6 +126,8 @@ class Output(Record, frozen=True):
     """How often it gave its blocks up to another request; told at the end."""
     recomputed: int = 0
     """Positions that were computed again because of that; told at the end."""
+    problem: str = ""
+    """What of the request made it end with `error`; empty if nothing of the request did."""
 
 
 class Outputs(Record, frozen=True):

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from engine.errors import IllegalTransition
 from schemas.generation import FinishReason, Submit
 from schemas.steps import RequestEvent
 
-State = Literal["waiting", "running", "finished"]
+State = Literal["waiting", "parked", "running", "finished"]
 Rank = tuple[int, int]
 """Priority and arrival: the lower, the sooner it begins and the later it gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
-    {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
+    {
+        ("waiting", "running"),
+        ("running", "waiting"),
+        ("running", "finished"),
+        ("waiting", "finished"),
+        ("waiting", "parked"),
+        ("parked", "waiting"),
+        ("parked", "finished"),
+    }
 )
 
 
@@ -27,10 +37,12 @@ class Request:
     __slots__ = (
         "blocks",
         "cached",
+        "closing",
         "computed",
         "deadline",
         "entered",
         "finish",
+        "grammar",
         "id",
         "keys",
         "life",
@@ -38,6 +50,7 @@ class Request:
         "lost",
         "pending",
         "preemptions",
+        "problem",
         "prompt_tokens",
         "rank",
         "reads_cache",
@@ -62,6 +75,16 @@ class Request:
         self.prompt_tokens = len(submit.prompt)
         self.limit = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
         """Tokens, prompt and output, at which it ends."""
+        structured = submit.sampling.structured
+        self.grammar = "" if structured is None else structured.key()
+        """Key of the grammar that its answer keeps to."""
+        if structured is not None:
+            # whoever closes the document in time has to know how much time there is
+            self.sampling = replace(submit.sampling, max_tokens=max(self.limit - self.prompt_tokens, 1))
+        self.closing = False
+        """Whether a token was taken to bring its document to an end, because the limit was near."""
+        self.problem = ""
+        """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
         self.blocks: list[int] = []
@@ -87,6 +110,12 @@ class Request:
     def length(self) -> int:
         """Tokens known or under way."""
         return len(self.tokens) + self.pending
+
+    @property
+    def bulk(self) -> int:
+        """How much there is to tell of it, in tokens."""
+        structured = self.sampling.structured
+        return len(self.tokens) + (structured.size // 4 if structured is not None else 0)
 
     @property
     def outputs(self) -> int:
@@ -120,7 +149,7 @@ class Request:
         self.pending -= 1
         self.tokens.append(token)
         if token in self.stops:
-            return "stop"
+            return "length" if self.closing else "stop"
         return "length" if len(self.tokens) >= self.limit else None
 
     def tell(self, start: int) -> RequestEvent:
@@ -132,4 +161,5 @@ class Request:
         """Tell some of the output, and at the end what it cost."""
         if self.finish is None:
             return RequestEvent(self.id, tokens, start, None, self.cached or 0)
-        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0, self.preemptions, self.recomputed)
+        told = (self.cached or 0, self.preemptions, self.recomputed, self.problem)
+        return RequestEvent(self.id, tokens, start, self.finish, *told)
