@@ -132,7 +132,7 @@ class LLM:
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
-                has not.
+                has not, or a grammar that is none.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
         waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
@@ -142,6 +142,8 @@ class LLM:
             while open_:
                 self._admit(waiting)
                 for event in self._engine.step():
+                    if event.problem:
+                        raise BadRequest("structured", event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from engine.errors import BadRequest
+from engine.structured.checks import check
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Sampling
 
@@ -23,12 +24,14 @@ def settled(
         more_stops: what else the model ends its answers with, beside the tokenizer's own.
 
     Raises:
-        BadRequest: a token id is not one of the model's, or `min_tokens` is more than `max_tokens`.
+        BadRequest: a token id is not one of the model's, `min_tokens` is more than `max_tokens`, or the grammar is
+            none.
     """
     named = {
         "stop_token_ids": sampling.stop_tokens,
         "logit_bias": sampling.logit_bias,
         "allowed_token_ids": sampling.allowed_token_ids,
+        "structured_after": sampling.structured_after,
     }
     for field, ids in named.items():
         for token in ids:
@@ -39,7 +42,11 @@ def settled(
         raise BadRequest("min_tokens", message)
     if sampling.allowed_token_ids and not _possible(sampling, tokenizer, more_stops):
         raise BadRequest("allowed_token_ids", "none of them may come first: see bad_words and min_tokens")
-    ends = () if sampling.ignore_eos else (*tokenizer.stop_tokens, *more_stops)
+    if sampling.structured is not None:
+        check(sampling.structured)
+    # a document that is whole has to end somehow
+    goes_on = sampling.ignore_eos and sampling.structured is None
+    ends = () if goes_on else (*tokenizer.stop_tokens, *more_stops)
     return replace(
         sampling,
         stop_tokens=tuple(sorted({*sampling.stop_tokens, *ends})),

@@ -104,7 +104,7 @@ class Parking:
 
     def ask(self) -> tuple[Prepare, ...]:
         """Give what the next plan asks for, as much as fits."""
-        asked, size = [], 0
+        asked, size = list[Prepare](), 0
         for key, structured in self._unasked.items():
             size += structured.size
             if asked and size > MOST_ASKED:

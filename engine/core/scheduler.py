@@ -295,7 +295,7 @@ class Scheduler:
 
     def prepared(self, prepared: Prepared) -> list[RequestEvent]:
         """A worker has compiled a grammar, or says why it cannot; tell which requests this ends."""
-        if prepared.epoch != self._epoch or prepared.worker != self._worker:
+        if prepared.epoch != self._epoch or self._worker not in {None, prepared.worker}:
             return []
         self._diary.compiled(prepared)
         return [self._ended(request, "error") for request in self._parking.answer(prepared, self._waiting)]

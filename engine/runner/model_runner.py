@@ -8,6 +8,7 @@ scheduler drops what it did not need.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.errors import CheckpointError
 from engine.kernels.batch import Integers
 from engine.logits import adjust
 from engine.models.config import ModelConfig
@@ -22,13 +24,17 @@ from engine.models.decoder import Decoder
 from engine.models.registry import load_model
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, Platform
+from engine.runner.constraints import Constraints
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
-from schemas.steps import StepPlan, StepResult
+from engine.structured.compiler import Grammars
+from engine.structured.grammar import GrammarError, Vocabulary
+from engine.structured.registry import BUILT_IN, backend
+from engine.text.tokenizer import Tokenizer
+from schemas.steps import Prepare, StepPlan, StepResult
 
 _NOT_FINITE: Final = "the model computed a number that is not finite"
-_NO_TOKEN: Final = "allowed_token_ids, bad_words and min_tokens leave no token that could come next"
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,17 +53,20 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """But no more blocks than so many requests of full context length could fill."""
     threads: int | None = None
     """Processor threads for one operation, in the whole process; torch's choice if `None`. Small models want 1."""
+    grammar_backend: str = BUILT_IN
+    """Who compiles grammars: `llguidance`, or an entry point of the group `ostinato.grammars`."""
 
 
 class ModelRunner:
     """A model, its KV cache, and what is known of each request."""
 
-    def __init__(self, model: Decoder, cache: KvCache, worker: str) -> None:
+    def __init__(self, model: Decoder, cache: KvCache, worker: str, grammars: Grammars | None = None) -> None:
         """Make a runner without requests; `worker` is the id that its results carry."""
         self._model = model
         self._cache = cache
         self._worker = worker
         self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
+        self._constraints = Constraints(grammars)
 
     @property
     def config(self) -> ModelConfig:
@@ -70,6 +79,11 @@ class ModelRunner:
         return self._cache.blocks
 
     @property
+    def worker(self) -> str:
+        """The id that its results carry."""
+        return self._worker
+
+    @property
     def block_size(self) -> int:
         """Tokens per block."""
         return self._cache.block_size
@@ -77,6 +91,11 @@ class ModelRunner:
     def reset(self) -> None:
         """Forget every request. The content of KV blocks stays: a full plan may name them as a cached prefix."""
         self._requests.clear()
+        self._constraints.clear()
+
+    def prepare(self, prepare: Prepare) -> str:
+        """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
+        return self._constraints.prepare(prepare)
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Apply a plan's changes, compute its slices, sample where it asks.
@@ -88,12 +107,15 @@ class ModelRunner:
         if plan.full:
             self.reset()
         self._requests.forget(plan.gone)
+        self._constraints.forget(plan.gone)
         for arrival in plan.arrivals:
             self._requests.admit(arrival)
+            self._constraints.admit(arrival)
         batch, errors = self._requests.gather(plan.slices)
         tokens: list[tuple[str, int]] = []
+        closing: tuple[str, ...] = ()
         if batch is not None:
-            tokens = self._compute(batch, errors)
+            tokens, closing = self._compute(batch, errors)
         spent = time.perf_counter() - began
         return StepResult(
             n=plan.n,
@@ -102,32 +124,41 @@ class ModelRunner:
             tokens=tuple(tokens),
             errors=tuple(errors),
             compute_us=round(spent * 1e6),
+            closing=closing,
         )
 
     @torch.inference_mode()
-    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> list[tuple[str, int]]:
-        """Run the model over a batch; return (request, token) in the plan's order, append to `errors`."""
+    def _compute(
+        self, batch: FlatBatch, errors: list[tuple[str, str]]
+    ) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+        """Run the model over a batch; append to `errors`.
+
+        Return (request, token) in the plan's order, and the requests whose token was taken to close a document.
+        """
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
-        stuck: list[int] = []
+        problems: dict[int, str] = {}
+        closing: tuple[str, ...] = ()
         if not batch.sampled.any():
             tokens = np.empty(0, np.int64)
             broken = self._broken(batch, sound.cpu(), None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
             finite = logits.sum(dim=-1).isfinite()
-            if batch.wanted:
-                stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist()
+            stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist() if batch.wanted else ()
+            problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
+            closing, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
+            problems |= strayed
         self._requests.record(batch, tokens)
-        problems = {**dict.fromkeys(stuck, _NO_TOKEN), **dict.fromkeys(broken, _NOT_FINITE)}
+        problems |= dict.fromkeys(broken, _NOT_FINITE)
         for index, problem in problems.items():
             self._fail(batch, index, problem)
             errors.append((batch.slices[index].request, problem))
         names = [piece.request for piece in batch.slices if piece.sample]
         failed = {batch.slices[index].request for index in problems}
-        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed]
+        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed], closing
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
         """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""
@@ -158,13 +189,33 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
         CheckpointError: The checkpoint is not there or not whole.
         UnsupportedModel: Its architecture is not one of ours.
         NotEnoughMemory: The KV cache does not fit.
+        BadRequest: There is no grammar backend of that name.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = load_model(find_checkpoint(config.model), platform, config.dtype)
+    folder = find_checkpoint(config.model)
+    model = load_model(folder, platform, config.dtype)
     blocks = config.blocks
     if blocks is None:
         one = block_bytes(model.config, config.block_size, model.dtype)
         useful = config.most_contexts * -(-model.config.context_length // config.block_size)
         blocks = min(useful, blocks_that_fit(platform, one, config.memory_share))
-    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker)
+    grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
+    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker, grammars)
+
+
+def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:
+    """Read the tokens of a checkpoint, as grammars need them.
+
+    Raises:
+        GrammarError: It has no tokenizer, or no token that ends an answer.
+    """
+    try:
+        ends = {*config.stop_tokens, *Tokenizer.load(folder).stop_tokens}
+    except CheckpointError as error:
+        raise GrammarError(f"no grammars: {error}") from error
+    ends = {token for token in ends if token < config.vocabulary}
+    if not ends:
+        raise GrammarError("this model has no token that ends an answer, so none can keep to a grammar")
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    return Vocabulary(text, config.vocabulary, tuple(sorted(ends)))

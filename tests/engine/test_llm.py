@@ -26,7 +26,7 @@ from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.messages import Message
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import Prepared, StepPlan, StepResult
 from tests.engine.conftest import KINDS, VOCABULARY, Tiny
 
 LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?+-*/=<>()[]{}#$%&_~^|@'\"\\"
@@ -55,6 +55,9 @@ class Recorded:
 
     def collect(self) -> StepResult:
         return self.inner.collect()
+
+    def prepared(self) -> list[Prepared]:
+        return self.inner.prepared()
 
 
 def make_engine(tiny: Tiny, *, blocks: int = 200, block_size: int = 4, plans: list[StepPlan] | None = None) -> Engine:
