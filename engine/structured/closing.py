@@ -162,9 +162,9 @@ class _Walk:
         )
         if quote or not letter:
             self._in_words = False
-        if letter and not quote:
-            return self._out_of_string(allowed)
-        if quote and digit and not letter:
+        if letter:
+            return [int(alphabet.quote or 0)] if quote else self._out_of_string(allowed)
+        if quote and digit:
             return [int(alphabet.digit or 0)]  # any value: a number is the shortest
         found: list[int] = (singles if singles.size else np.flatnonzero(allowed))[:1].tolist()
         return found
