@@ -142,8 +142,9 @@ class LLM:
             while open_:
                 self._admit(waiting)
                 for event in self._engine.step():
-                    if event.problem:
-                        raise BadRequest("structured", event.problem)
+                    if event.problem and event.request in open_:
+                        structured = sampling.structured
+                        raise BadRequest("structured" if structured is None else structured.field, event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
         finally:

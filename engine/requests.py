@@ -42,8 +42,7 @@ def settled(
         raise BadRequest("min_tokens", message)
     if sampling.allowed_token_ids and not _possible(sampling, tokenizer, more_stops):
         raise BadRequest("allowed_token_ids", "none of them may come first: see bad_words and min_tokens")
-    if sampling.structured is not None:
-        check(sampling.structured)
+    sampling = replace(sampling, structured_after=_after(sampling, tokenizer))
     # a document that is whole has to end somehow
     goes_on = sampling.ignore_eos and sampling.structured is None
     ends = () if goes_on else (*tokenizer.stop_tokens, *more_stops)
@@ -53,6 +52,14 @@ def settled(
         allowed_token_ids=tuple(sorted(set(sampling.allowed_token_ids))),
         bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
     )
+
+
+def _after(sampling: Sampling, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Look at the grammar, if there is one; give the tokens after which it holds."""
+    if sampling.structured is None:
+        return sampling.structured_after
+    check(sampling.structured)
+    return sampling.structured_after or tuple(tokenizer.encode(sampling.structured.after))
 
 
 def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:

@@ -50,6 +50,8 @@ class EngineSettings(Wire, frozen=True):
     """Tokens of requests that may wait; one that would make it more is refused."""
     stall_s: _Count = 30
     """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
+    grammar_backend: str = "llguidance"
+    """Who compiles grammars: ours, or an entry point of the group `ostinato.grammars`."""
 
 
 class Settings(Wire, frozen=True):

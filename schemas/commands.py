@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.messages import Message, ToolSpec
+from schemas.structured import Structured
 from schemas.wire import Wire
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -98,6 +99,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
 
 
 class Past(Wire, frozen=True):

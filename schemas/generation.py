@@ -149,3 +149,5 @@ class Announce(Wire, frozen=True):
     """Whether a worker has its model loaded."""
     in_flight: int = 0
     """Plans published whose results have not come: an idle worker that hears of some has missed something."""
+    parked: int = 0
+    """Requests that wait for their grammars: a worker that compiles none has missed something."""

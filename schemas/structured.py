@@ -31,6 +31,8 @@ class Structured(Wire, frozen=True):
     """Whether anything may stand there."""
     additional_properties: bool = True
     """Whether objects whose schema lists properties, and says nothing of others, may have others."""
+    after: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """The text that ends the model's thinking, before which anything may come; empty is from the first token on."""
     field: Annotated[str, msgspec.Meta(max_length=100)] = "structured"
     """What whoever asked for it calls it: errors name it."""
 
@@ -41,5 +43,5 @@ class Structured(Wire, frozen=True):
 
     def key(self) -> str:
         """Name it by its content: two that ask for the same have the same key."""
-        data = msgspec.json.encode(msgspec.structs.replace(self, field=""))
+        data = msgspec.json.encode(msgspec.structs.replace(self, field="", after=""))
         return hashlib.sha256(data).hexdigest()[:32]

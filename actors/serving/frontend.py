@@ -73,6 +73,7 @@ class _Open:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    problem: str = ""
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
 
 
@@ -164,6 +165,11 @@ class Frontend:
     def _answer(
         self, call: ModelCall, opened: _Open, text: str, parser: OutputParser, finish: FinishReason
     ) -> ModelAnswer:
+        if finish == "error" and opened.problem:
+            structured = opened.submit.sampling.structured
+            field_name = None if structured is None else structured.field
+            message = f"{field_name}: {opened.problem}"
+            raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
@@ -211,6 +217,7 @@ class Frontend:
         opened.tokens.extend(fresh)
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
+        opened.problem = output.problem
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 

@@ -140,6 +140,7 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         ignore_eos=data.ignore_eos,
         logit_bias=data.logit_bias,
         allowed_token_ids=data.allowed_token_ids,
+        structured=data.structured,
     )
 
 

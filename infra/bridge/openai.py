@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from infra.bridge.formats import format_checks, is_formatted, structured
 from schemas import codec
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.generation import BROKEN_OFF
@@ -133,11 +134,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
     yield "logprobs", not request.logprobs, "not served yet: leave it out"
-    yield (
-        "response_format",
-        request.response_format is None or request.response_format.get("type") == "text",
-        "only {'type': 'text'} is served",
-    )
+    yield from format_checks(request)
     chosen = request.tool_choice is None or request.tool_choice == "auto"
     yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
@@ -155,6 +152,8 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
+    given = "response_format" if request.structured_outputs is None else "structured_outputs"
+    yield given, not is_formatted(request), "an agent answers in free text: leave it out"
     for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
@@ -189,6 +188,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        structured=structured(request),
         **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
     )
 

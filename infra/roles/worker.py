@@ -32,5 +32,11 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
     torch.set_num_threads(engine.threads or max(1, (os.cpu_count() or 2) // 2))
     platform = detect()
     log.info("%s", platform.describe())
-    config = RunnerConfig(model=engine.model, dtype=engine.dtype, block_size=engine.block_size, blocks=engine.kv_blocks)
+    config = RunnerConfig(
+        model=engine.model,
+        dtype=engine.dtype,
+        block_size=engine.block_size,
+        blocks=engine.kv_blocks,
+        grammar_backend=engine.grammar_backend,
+    )
     return load_runner(config, platform, worker)
