@@ -76,8 +76,8 @@ class Applied(Record, frozen=True, tag="apply"):
     nothing. Empty for a result that came before its predecessor's: it only said that this was lost."""
     failed: tuple[str, ...] = ()
     """Requests that the worker could not compute."""
-    closing: tuple[str, ...] = ()
-    """Those whose token was not drawn: see `StepResult`."""
+    whole: tuple[str, ...] = ()
+    """Those that have all that their grammars ask for: see `StepResult`."""
 
 
 class Resynced(Record, frozen=True, tag="resync"):
@@ -182,8 +182,8 @@ class StepResult(Record, frozen=True):
     """(request, message) for requests that the worker could not compute."""
     compute_us: int = 0
     """Duration of the forward pass and sampling, microseconds."""
-    closing: tuple[str, ...] = ()
-    """Requests whose token was not drawn but taken to bring the document to its end: their budget runs out."""
+    whole: tuple[str, ...] = ()
+    """Requests that have with this token all that their grammars ask for: nothing may follow it, so they stop."""
 
 
 class Resync(Wire, frozen=True):

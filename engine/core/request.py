@@ -37,7 +37,7 @@ class Request:
     __slots__ = (
         "blocks",
         "cached",
-        "closing",
+        "whole",
         "computed",
         "deadline",
         "entered",
@@ -81,8 +81,8 @@ class Request:
         if structured is not None:
             # whoever closes the document in time has to know how much time there is
             self.sampling = replace(submit.sampling, max_tokens=max(self.limit - self.prompt_tokens, 1))
-        self.closing = False
-        """Whether a token was taken to bring its document to an end, because the limit was near."""
+        self.whole = False
+        """Whether nothing may follow its last token: it has all that its grammar asks for."""
         self.problem = ""
         """What of the request made it end with an error."""
         self.state: State = "waiting"
@@ -148,8 +148,8 @@ class Request:
         """Take a sampled token that was under way; say whether it was the last."""
         self.pending -= 1
         self.tokens.append(token)
-        if token in self.stops:
-            return "length" if self.closing else "stop"
+        if self.whole or token in self.stops:
+            return "stop"
         return "length" if len(self.tokens) >= self.limit else None
 
     def tell(self, start: int) -> RequestEvent:

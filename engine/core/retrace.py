@@ -169,7 +169,7 @@ class Retrace:
             raise CannotRetrace(f"step {told.n} samples {len(sampling)} tokens, and {len(told.tokens)} are told")
         tokens = tuple((name, token) for name, token in zip(sampling, told.tokens, strict=False) if token is not None)
         errors = tuple((name, "") for name in told.failed)
-        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors, closing=told.closing))
+        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors, whole=told.whole))
         if first:
             del self._in_flight[told.n]
         else:

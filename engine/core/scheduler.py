@@ -263,7 +263,7 @@ class Scheduler:
         planned = self._in_flight.pop(result.n)
         tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
         self._diary.applied(planned, result)
-        size, closing, events = self._config.block_size, set(result.closing), []
+        size, whole, events = self._config.block_size, set(result.whole), []
         for request, part, life in planned:
             if request.state == "finished":
                 continue
@@ -274,7 +274,7 @@ class Scheduler:
                 request.settled = part.start + part.count
                 if request.settled >= (request.entered + 1) * size:
                     self._memory.enter(request)
-            request.closing = request.closing or request.id in closing
+            request.whole = request.id in whole
             if part.sample:
                 token = tokens.get(request.id)
                 # a worker that sampled nothing, and does not say why, has lost the request

@@ -98,10 +98,10 @@ class Constraints:
     def take(self, tokens: Integers, batch: FlatBatch, broken: Iterable[int]) -> tuple[tuple[str, ...], dict[int, str]]:
         """Follow what was sampled, and change it in place where a document has to be brought to its end.
 
-        Return the requests for which it was changed, and which slices cannot go on, and why; `broken` ones are not
-        looked at.
+        Return the requests whose documents are whole with it, and which slices cannot go on, and why; `broken` ones
+        are not looked at.
         """
-        closing, problems, skipped = [], dict[int, str](), set(broken)
+        whole, problems, skipped = [], dict[int, str](), set(broken)
         places = zip((index for index, piece in enumerate(batch.slices) if piece.sample), tokens.tolist(), strict=True)
         for row, (index, token) in enumerate(places):
             request = batch.slices[index].request
@@ -114,6 +114,6 @@ class Constraints:
                 problems[index] = str(error)
                 continue
             tokens[row] = taken.token
-            if taken.closing:
-                closing.append(request)
-        return tuple(closing), problems
+            if taken.whole:
+                whole.append(request)
+        return tuple(whole), problems

@@ -113,9 +113,9 @@ class ModelRunner:
             self._constraints.admit(arrival)
         batch, errors = self._requests.gather(plan.slices)
         tokens: list[tuple[str, int]] = []
-        closing: tuple[str, ...] = ()
+        whole: tuple[str, ...] = ()
         if batch is not None:
-            tokens, closing = self._compute(batch, errors)
+            tokens, whole = self._compute(batch, errors)
         spent = time.perf_counter() - began
         return StepResult(
             n=plan.n,
@@ -124,7 +124,7 @@ class ModelRunner:
             tokens=tuple(tokens),
             errors=tuple(errors),
             compute_us=round(spent * 1e6),
-            closing=closing,
+            whole=whole,
         )
 
     @torch.inference_mode()
@@ -138,7 +138,7 @@ class ModelRunner:
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         problems: dict[int, str] = {}
-        closing: tuple[str, ...] = ()
+        whole: tuple[str, ...] = ()
         if not batch.sampled.any():
             tokens = np.empty(0, np.int64)
             broken = self._broken(batch, sound.cpu(), None)
@@ -149,7 +149,7 @@ class ModelRunner:
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
-            closing, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
+            whole, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= strayed
         self._requests.record(batch, tokens)
         problems |= dict.fromkeys(broken, _NOT_FINITE)
@@ -158,7 +158,7 @@ class ModelRunner:
             errors.append((batch.slices[index].request, problem))
         names = [piece.request for piece in batch.slices if piece.sample]
         failed = {batch.slices[index].request for index in problems}
-        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed], closing
+        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed], whole
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
         """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""

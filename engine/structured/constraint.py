@@ -29,8 +29,8 @@ class Taken(NamedTuple):
 
     token: int
     """The one that is taken."""
-    closing: bool
-    """Whether it is another one, taken to bring the document to its end."""
+    whole: bool
+    """Whether nothing may follow it: the document has come to its end."""
 
 
 class Constraint:
@@ -82,7 +82,10 @@ class Constraint:
         """
         taken = token if self.stage != "within" or self._is_end(token) else self._choose(token)
         self._pass(taken)
-        return Taken(taken, taken != token)
+        whole = self.stage == "within" and self._matcher.is_whole()
+        if whole:
+            self.stage = "over"
+        return Taken(taken, whole)
 
     def _is_end(self, token: int) -> bool:
         return token in self.ends and self._matcher.is_accepting()

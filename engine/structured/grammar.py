@@ -51,6 +51,9 @@ class Matcher(Protocol):
     def is_accepting(self) -> bool:
         """Say whether the answer may end here."""
 
+    def is_whole(self) -> bool:
+        """Say whether the answer may end here and do nothing else."""
+
     def copy(self) -> Matcher:
         """Return another one that stands at the same place."""
 

@@ -121,6 +121,10 @@ class GuidedMatcher:
         """Say whether the answer may end here."""
         return self._matcher.is_accepting()
 
+    def is_whole(self) -> bool:
+        """Say whether the answer may end here and do nothing else."""
+        return self._matcher.is_accepting() and self._matcher.is_stopped()
+
     def copy(self) -> GuidedMatcher:
         """Return another one that stands at the same place."""
         return GuidedMatcher(self._matcher.deep_copy(), self._alphabet)
