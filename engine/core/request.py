@@ -37,7 +37,6 @@ class Request:
     __slots__ = (
         "blocks",
         "cached",
-        "whole",
         "computed",
         "deadline",
         "entered",
@@ -61,6 +60,7 @@ class Request:
         "stops",
         "tenant",
         "tokens",
+        "whole",
     )
 
     def __init__(self, submit: Submit, context_length: int, root: bytes, rank: Rank) -> None:
