@@ -21,7 +21,7 @@ from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.parsers import OutputParser
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Decoder, Tokenizer
-from schemas.generation import FinishReason, Refused, Sampling, Submit
+from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
@@ -40,6 +40,10 @@ class Completion:
     """`error` when the model could not compute the request; its tokens are those from before."""
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where `Sampling.logprobs` asks for it."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
 
 
 class Uptime:
@@ -62,11 +66,15 @@ class _Run:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish: FinishReason | None = None
 
     def add(self, event: RequestEvent) -> None:
         """Take in what a step brought."""
         self.tokens.extend(event.tokens)
+        self.logprobs.extend(event.logprobs)
+        self.prompt_logprobs = event.prompt_logprobs or self.prompt_logprobs
         self.cached = event.cached
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
         self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
@@ -88,7 +96,8 @@ class _Run:
             preemptions=self.preemptions,
             recomputed_tokens=self.recomputed,
         )
-        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls)
+        logprobs = (tuple(self.logprobs), self.prompt_logprobs)
+        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls, *logprobs)
 
 
 class LLM:
@@ -121,6 +130,7 @@ class LLM:
         sampling: Sampling = _GREEDY,
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
+        n: int = 1,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
@@ -129,13 +139,19 @@ class LLM:
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
             bad_words: Texts that must not come up in one.
+            n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
+                that of `sampling`, the next one more.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
                 has not, or a grammar that is none.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
+        waiting = deque(
+            self._ask(prompt, msgspec.structs.replace(sampling, seed=sampling.seed + index), stop)
+            for prompt in prompts
+            for index in range(n)
+        )
         asked = {run.submit.request: run for run in waiting}
         open_ = set(asked)
         try:

@@ -30,7 +30,18 @@ Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
+
+
+class RepetitionDetection(Wire, frozen=True):
+    """When an answer goes round in circles: its last tokens are a pattern that stands there several times in a row."""
+
+    max_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    """Tokens of a pattern."""
+    min_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    min_count: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 2
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -99,6 +110,18 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    n: Answers = 1
+    """How many answers."""
+    logprobs: Alternatives | None = None
+    """How many of the likeliest tokens are told beside each of the answer; none are told unless it is given."""
+    prompt_logprobs: Alternatives | None = None
+    """And beside each of the prompt, which is then computed whole."""
+    logprob_token_ids: TokenIds = ()
+    """Told beside those, however unlikely."""
+    return_token_ids: bool = False
+    """Tell the tokens of prompt and answer."""
+    repetition_detection: RepetitionDetection | None = None
+    """End with `repetition` when the answer goes round in circles."""
     structured: Structured | None = None
     """What the answer is to look like."""
 

@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repetition, Share, TokenId, TokenIds, TopK
+from schemas.commands import (
+    Alternatives,
+    Answers,
+    BadWords,
+    Bias,
+    MinTokens,
+    Penalty,
+    Priority,
+    Repetition,
+    RepetitionDetection,
+    Share,
+    TokenId,
+    TokenIds,
+    TopK,
+)
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
@@ -98,11 +112,12 @@ class ChatRequest(Wire, frozen=True):
     max_completion_tokens: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Answers | None = None
     tools: list[ChatTool] | None = None
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[Mapping[TokenId, Bias], msgspec.Meta(max_length=1024)] | None = None
@@ -116,6 +131,10 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    prompt_logprobs: Alternatives | None = None
+    logprob_token_ids: TokenIds | None = None
+    return_token_ids: bool | None = None
+    repetition_detection: RepetitionDetection | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: Any = None
     """Older names, which are refused: what they asked for must not be left out in silence."""

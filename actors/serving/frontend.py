@@ -19,6 +19,7 @@ import msgspec
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
@@ -39,7 +40,7 @@ from schemas.generation import (
     Outputs,
     Refused,
     Submit,
-    request_id,
+    TokenLogprobs,
 )
 from schemas.messages import Message as ChatMessage
 from schemas.messages import ToolCall, ToolSpec, Usage
@@ -74,6 +75,8 @@ class _Open:
     preemptions: int = 0
     recomputed: int = 0
     problem: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
 
 
@@ -134,7 +137,7 @@ class Frontend:
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         return Submit(
-            request=request_id(call.tenant, call.thread, call.effect),
+            request=call.request,
             prompt=tuple(prompt),
             sampling=sampling,
             frontend=self._name,
@@ -173,8 +176,9 @@ class Frontend:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
+        named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
-            ToolCall(id=f"call_{call.effect}-{index}", name=wanted.name, arguments=wanted.arguments)
+            ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(parser.calls)
         )
         return ModelAnswer(
@@ -189,6 +193,10 @@ class Frontend:
             ),
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
+            logprobs=told(opened.logprobs, self._tokenizer),
+            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._tokenizer),
+            token_ids=tuple(opened.tokens) if call.return_token_ids else (),
+            prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
 
     async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
@@ -215,6 +223,8 @@ class Frontend:
             return
         fresh = output.tokens[have - output.start :]
         opened.tokens.extend(fresh)
+        opened.logprobs.extend(output.logprobs[have - output.start :])
+        opened.prompt_logprobs = output.prompt_logprobs or opened.prompt_logprobs
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
         opened.problem = output.problem
@@ -238,7 +248,8 @@ class Frontend:
             reply = await self._connection.request(subjects.attach(self._engine), codec.encode(attach), 1.0)
             answer: Answer = codec.decode(reply.data, Answer)
             if isinstance(answer, Refused):
-                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens))
+                known = {"logprobs": tuple(opened.logprobs), "prompt_logprobs": opened.prompt_logprobs}
+                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens), **known)
                 await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)

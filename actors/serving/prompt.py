@@ -46,7 +46,10 @@ class GenerationPerformer:
         """Stop the generation."""
         assert isinstance(effect, AnswerPrompt)
         if effect.called.model in self._models:
-            await self._models[effect.called.model].abort(request_id(site.tenant, site.thread, effect.id))
+            data = effect.command.data
+            for choice in range(data.n if isinstance(data, Generate) else 1):
+                request = request_id(site.tenant, site.thread, effect.id, choice)
+                await self._models[effect.called.model].abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Ask the model once; asking again attaches to the same generation."""
@@ -66,5 +69,7 @@ class GenerationPerformer:
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,
+            n=data.n,
+            return_token_ids=data.return_token_ids,
         )
         return await ask_model(self._models, call, self._live, effect, site)
