@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
@@ -32,6 +33,39 @@ _FEW: Final = 8
 """Ways that are all tried where a value begins."""
 _DEEP: Final = 8
 """Characters that are tried to come out of a string."""
+_STEPS: Final = 2000
+"""Looks at the parser for one way, some ten microseconds each: a step of all requests waits for them."""
+_STEPS_AT_FIRST: Final = 30_000
+"""And where a grammar is compiled: other grammars wait for them."""
+_EXITS: Final = 4
+"""Ways out of a string that are remembered."""
+
+
+class _Exhausted(Exception):
+    """Nothing was found with the looks there were."""
+
+
+class _Effort:
+    """What looking for one way has cost and taught so far."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self.exits: list[tuple[int, ...]] = []
+        """Ways out of strings that were found, the latest first."""
+
+    def spend(self) -> None:
+        """Look once at the parser.
+
+        Raises:
+            _Exhausted: That is one look too many.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise _Exhausted
+
+    def learn(self, path: tuple[int, ...]) -> None:
+        """Remember a way out of a string."""
+        self.exits = [path, *[one for one in self.exits if one != path]][:_EXITS]
 
 
 class Alphabet:
@@ -95,25 +129,45 @@ def fits(matcher: LLMatcher, tokens: Sequence[int], alphabet: Alphabet) -> bool:
 
 def closing(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int = _TRIES) -> tuple[int, ...] | None:
     """Find at most so many tokens after which the answer may end; None if no such way is found."""
-    found = _Walk(matcher, alphabet).to_the_end(most)
-    if found is None or len(found) > most:
-        found = _search(matcher, alphabet, most, tries)
+    effort = _Effort(_STEPS)
+    try:
+        found = _Walk(matcher, alphabet, effort).to_the_end(most)
+        if found is None or len(found) > most:
+            found = _search(matcher, alphabet, most, tries, effort)
+    except _Exhausted:
+        return None
     return found
 
 
 def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
     """Find a way that is as short as can be found with so many tries."""
-    found = [_Walk(matcher, alphabet).to_the_end(most), _Walk(matcher, alphabet).carefully_to_the_end(most)]
-    known = min((way for way in found if way is not None), key=len, default=None)
-    better = _search(matcher, alphabet, most if known is None else len(known) - 1, tries)
-    return known if better is None else better
+    known: tuple[int, ...] | None = None
+    # the cheapest first: what it finds bounds what others look for
+    for look in (_walked, _walked_carefully, _searched):
+        with suppress(_Exhausted):
+            found = look(matcher, alphabet, most if known is None else len(known) - 1, tries)
+            known = known if found is None or (known is not None and len(known) <= len(found)) else found
+    return known
+
+
+def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).to_the_end(most)
+
+
+def _walked_carefully(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).carefully_to_the_end(most)
+
+
+def _searched(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _search(matcher, alphabet, most, tries, _Effort(_STEPS_AT_FIRST))
 
 
 class _Walk:
     """Goes on from one place by what closes, and never comes back."""
 
-    def __init__(self, matcher: LLMatcher, alphabet: Alphabet) -> None:
+    def __init__(self, matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> None:
         self._start = matcher
+        self._effort = effort
         self._matcher = matcher.deep_copy()
         self._alphabet = alphabet
         self._path: list[int] = []
@@ -149,12 +203,13 @@ class _Walk:
         for token in singles.tolist():
             after = self._matcher.deep_copy()
             if after.consume_token(token):
-                rest = _Walk(after, self._alphabet).to_the_end(most)
+                rest = _Walk(after, self._alphabet, self._effort).to_the_end(most)
                 ways += [] if rest is None else [(len(rest), token)]
         return [min(ways)[1]] if ways else []
 
     def _choice(self) -> list[int]:
         """Choose what comes next."""
+        self._effort.spend()
         alphabet, allowed = self._alphabet, self._alphabet.allowed(self._matcher)
         singles = alphabet.singles[allowed[alphabet.singles]]
         digit, letter, quote = (
@@ -171,15 +226,21 @@ class _Walk:
 
     def _out_of_string(self, allowed: npt.NDArray[np.bool_]) -> list[int]:
         """Go to where a string may end: by few characters if some are found, else by long words."""
-        found = None if self._in_words else _out_of_string(self._matcher, self._alphabet)
+        found = None if self._in_words else _out_of_string(self._matcher, self._alphabet, self._effort)
         if found is not None:
+            self._effort.learn(found)
             return list(found)
         self._in_words = True
         return [self._alphabet.longest(allowed)]
 
 
-def _out_of_string(matcher: LLMatcher, alphabet: Alphabet) -> tuple[int, ...] | None:
+def _out_of_string(matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> tuple[int, ...] | None:
     """Find a few characters after which a string may end, or the answer."""
+    for path in effort.exits:
+        effort.spend()
+        after = matcher.deep_copy()
+        if after.consume_tokens(list(path)) and alphabet.is_outside(after):
+            return path
     level: list[tuple[tuple[int, ...], LLMatcher]] = [((), matcher)]
     tries = _TRIES
     for _ in range(_DEEP):
@@ -190,7 +251,7 @@ def _out_of_string(matcher: LLMatcher, alphabet: Alphabet) -> tuple[int, ...] | 
             tries -= 1
             if mark not in seen:
                 seen.add(mark)
-                following += [((*path, token), after) for token, after in _steps(at, allowed, alphabet)]
+                following += [((*path, token), after) for token, after in _steps(at, allowed, alphabet, effort)]
             if tries <= 0:
                 return None
         for path, at in following:
@@ -200,15 +261,18 @@ def _out_of_string(matcher: LLMatcher, alphabet: Alphabet) -> tuple[int, ...] | 
     return None
 
 
-def _steps(matcher: LLMatcher, allowed: npt.NDArray[np.bool_], alphabet: Alphabet) -> Iterator[tuple[int, LLMatcher]]:
+def _steps(
+    matcher: LLMatcher, allowed: npt.NDArray[np.bool_], alphabet: Alphabet, effort: _Effort
+) -> Iterator[tuple[int, LLMatcher]]:
     """Go one character on, each that is allowed."""
     for token in alphabet.singles[allowed[alphabet.singles]].tolist():
+        effort.spend()
         after = matcher.deep_copy()
         if after.consume_token(token):
             yield token, after
 
 
-def _search(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+def _search(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort) -> tuple[int, ...] | None:
     """Try ways in the order of their length in tokens."""
     number, seen = 0, set[tuple[int, bytes]]()
     heap: list[tuple[int, int, tuple[int, ...], LLMatcher]] = [(0, 0, (), matcher.deep_copy())]
@@ -220,6 +284,7 @@ def _search(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tu
         for tokens in _following(at, path, alphabet, seen):
             if length + len(tokens) > most:
                 continue
+            effort.spend()
             after = at.deep_copy()
             if after.consume_tokens(tokens):
                 number += 1
@@ -255,6 +320,6 @@ def _merged(matcher: LLMatcher, path: tuple[int, ...], alphabet: Alphabet) -> tu
     return merged if len(merged) < len(path) and fits(matcher, merged, alphabet) else path
 
 
-def _plainness(byte: int) -> tuple[bool, int]:
-    """Sort letters before signs, and those before what is no character alone."""
-    return not chr(byte).isalnum() or byte > 126, byte
+def _plainness(byte: int) -> tuple[bool, bool, int]:
+    """Sort letters before signs, and those before what is no character alone and what only parts others."""
+    return chr(byte).isspace(), not chr(byte).isalnum() or byte > 126, byte
