@@ -21,12 +21,15 @@ from schemas.commands import (
     TokenId,
     TokenIds,
     TopK,
+    Truncation,
 )
+from schemas.generation import TruncationSide
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 
 GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
+TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
 class TextPart(Wire, frozen=True, tag="text"):
@@ -135,6 +138,10 @@ class ChatRequest(Wire, frozen=True):
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: TruncationSide | None = None
+    timeout_s: TimeoutS | None = None
+    """Ours: seconds after which it ends with status 504, answered or not."""
     structured_outputs: StructuredOutputs | None = None
     guided_json: Any = None
     """Older names, which are refused: what they asked for must not be left out in silence."""

@@ -143,6 +143,11 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     more: tuple[Alternative, ...] = ()
     """Other answers, where more than one was asked for."""
 
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """List all answers, the first one too."""
+        first = Alternative(self.text, self.finish_reason, self.tool_calls, self.logprobs, self.token_ids)
+        return (first, *self.more)
+
 
 class ModelFailed(Wire, frozen=True, tag="model.failed"):
     """The model call came to nothing."""

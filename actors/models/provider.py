@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from schemas.answers import AnswerFinish, TokenTold
+from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 
@@ -34,6 +35,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, in place of messages and without a chat template."""
     choice: int = 0
     """Which of several answers to the same prompt it is: each is a generation of its own."""
     n: int = 1

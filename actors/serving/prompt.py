@@ -25,7 +25,8 @@ class GenerationPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the model a command names; its defaults are the profile."""
-        assert isinstance(command.data, Generate)
+        if not isinstance(command.data, Generate):
+            return Asked(command)  # an abort is about a generation that has its model
         name = command.data.model
         if name not in self._models:
             return Asked(command, missing=unknown_model(name, self._models))
@@ -71,5 +72,6 @@ class GenerationPerformer:
             deadline=data.deadline,
             n=data.n,
             return_token_ids=data.return_token_ids,
+            prompt=data.prompt,
         )
         return await ask_model(self._models, call, self._live, effect, site)

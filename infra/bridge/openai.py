@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 
@@ -12,7 +13,9 @@ from infra.bridge.formats import format_checks, is_formatted, structured
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
-from schemas.runs import Problem
+from schemas.runs import ErrorKind, Problem
+
+T = TypeVar("T")
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -33,7 +36,7 @@ _STATUS = {
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
 
-_CHOOSING: dict[str, tuple[object, ...]] = {
+CHOOSING: dict[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -51,11 +54,13 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
     "logprob_token_ids": ((),),
     "return_token_ids": (False,),
     "repetition_detection": (),
+    "truncate_prompt_tokens": (0,),
+    "truncation_side": ("left", "right"),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 
 _RETRY_MS = 1000
-_MOST_TOKENS = (1 << 31) - 1
+MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -90,6 +95,12 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
 
 
+def broken_off(reason: str) -> Problem:
+    """Say that an answer ended before its end."""
+    kind: ErrorKind = "timeout" if reason == "timeout" else "engine"
+    return Problem(kind=kind, message=f"the model's answer was broken off ({reason})")
+
+
 def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
@@ -103,17 +114,26 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    try:
-        request = msgspec.json.decode(body, type=ChatRequest)
-    except msgspec.ValidationError as error:
-        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
+    request: ChatRequest = decoded(body, ChatRequest)
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
+
+
+def decoded(body: bytes, shape: type[T]) -> T:
+    """Decode a request of some shape.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
 
 
 def _param(problem: str) -> str | None:
@@ -128,7 +148,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
+    yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     wanted = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
@@ -153,7 +173,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     given = "response_format" if request.structured_outputs is None else "structured_outputs"
     yield given, not is_formatted(request), "an agent answers in free text: leave it out"
-    for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
+    for name, neutral in {"top_p": (1,), **CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
 
@@ -189,7 +209,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         structured=structured(request),
-        **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
+        **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
     )
 
 

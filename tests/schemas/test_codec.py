@@ -29,7 +29,7 @@ st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False
 st.register_type_strategy(int, small)
 
 
-ids = st.integers(0, 1 << 31)
+ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
 structures = st.builds(
     Structured,
@@ -58,6 +58,8 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    truncate_prompt_tokens=st.integers(-1, 9),
+    truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
     logprobs=st.none() | ids,
     prompt_logprobs=st.none() | ids,
@@ -107,6 +109,9 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        truncate_prompt_tokens=st.none() | st.integers(-1, 9),
+        truncation_side=st.sampled_from([None, "left", "right"]),
+        prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
         structured=st.none() | structures,
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
@@ -173,7 +178,7 @@ def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
 
 
 def test_an_unknown_verb_says_which_there_are() -> None:
-    with pytest.raises(BadShape, match="agent/run, generation/generate"):
+    with pytest.raises(BadShape, match="agent/run, generation/abort, generation/generate"):
         codec.decode_command("acme", "agent", "t1", "fly", b"{}")
 
 

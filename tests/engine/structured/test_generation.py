@@ -205,8 +205,8 @@ def test_the_text_that_ends_the_thinking_is_found(llm: LLM, folder: Path) -> Non
     (after,) = Tokenizer.load(folder).encode("</think>")
     sampling = Sampling(max_tokens=200, temperature=1.0, structured=structured, logit_bias={0: -100.0, after: 9.0})
     for answer in llm.generate(["one", "two", "three"], sampling):
-        thinking, _, said = answer.text.partition("</think>")
-        assert thinking
+        _, marker, said = answer.text.partition("</think>")
+        assert marker
         assert (said, answer.finish) in {("yes", "stop"), ("no", "stop")}
 
 

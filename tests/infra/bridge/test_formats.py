@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from infra.bridge.completions import generations, read_completion
 from infra.bridge.openai import BadRequest, command_data, read_request
 from schemas.commands import Generate
 from schemas.structured import MOST_SOURCE, Structured
@@ -73,6 +74,16 @@ def test_how_json_is_written_is_told_as_well() -> None:
     assert found is not None
     assert (found.whitespace, found.any_whitespace, found.additional_properties) == (" ?", False, False)
     assert found.after == "</think>"
+
+
+def test_raw_prompts_are_completed_in_a_form_as_well() -> None:
+    asked = {"model": "m", "prompt": ["a", "b"], "structured_outputs": {"regex": "a+"}}
+    for one in generations(read_completion(msgspec.json.encode(asked))):
+        assert one.structured == Structured(kind="regex", source="a+", field="structured_outputs.regex")
+    for wrong in ({"guided_regex": "a"}, {"response_format": {"type": "xml"}}):
+        with pytest.raises(BadRequest) as error:
+            read_completion(msgspec.json.encode({"model": "m", "prompt": "a", **wrong}))
+        assert error.value.body.error.param == next(iter(wrong))
 
 
 @pytest.mark.parametrize(
