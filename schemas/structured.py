@@ -20,7 +20,7 @@ class Structured(Wire, frozen=True):
     """One grammar that an answer keeps to."""
 
     kind: StructuredKind
-    source: Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)] = ""
+    text: Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)] = ""
     """The JSON schema as text, the regular expression, the grammar (Lark as llguidance reads it, or GBNF), or a JSON
     object of structural tags; nothing for the other kinds."""
     choices: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_CHOICES)] = ()
@@ -39,7 +39,7 @@ class Structured(Wire, frozen=True):
     @property
     def size(self) -> int:
         """Count its characters."""
-        return len(self.source) + sum(map(len, self.choices)) + len(self.whitespace or "")
+        return len(self.text) + sum(map(len, self.choices)) + len(self.whitespace or "")
 
     def key(self) -> str:
         """Name it by its content: two that ask for the same have the same key."""

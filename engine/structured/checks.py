@@ -46,7 +46,7 @@ def check(structured: Structured) -> None:
             found = parsed(structured)
             fits = isinstance(found, dict) and ("format" in found or {"structures", "triggers"} <= found.keys())
         case _:
-            fits = bool(structured.source)
+            fits = bool(structured.text)
     if not fits:
         raise BadRequest(structured.field, _EXPECTED[structured.kind])
 
@@ -58,7 +58,7 @@ def parsed(structured: Structured) -> Any:
         BadRequest: It is none.
     """
     try:
-        return json.loads(structured.source)
+        return json.loads(structured.text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(structured.field, f"{_EXPECTED[structured.kind]}: {error or 'it nests too deep'}") from error
 

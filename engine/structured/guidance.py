@@ -72,11 +72,11 @@ class Guidance:
             case "json_schema" | "json_object":
                 return LLMatcher.grammar_from_json_schema(_spaced(schema_of(structured), structured))
             case "regex":
-                return LLMatcher.grammar_from_regex(structured.source)
+                return LLMatcher.grammar_from_regex(structured.text)
             case "choice":
                 return grammar_from("choice", json.dumps(structured.choices))
             case "grammar":
-                return grammar_from("grammar", structured.source)
+                return grammar_from("grammar", structured.text)
             case "structural_tag":
                 tags: Mapping[str, Any] = parsed(structured)
                 lark = lark_of_tags(tags, lambda schema: _inline(schema, structured), self._special)

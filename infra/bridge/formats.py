@@ -82,10 +82,10 @@ def _formatted(given: Mapping[str, Any]) -> Structured | None:
         case "json_object":
             return Structured(kind="json_object", field=_FIELD)
         case "json_schema":
-            return Structured(kind="json_schema", source=json.dumps(given["json_schema"]["schema"]), field=_FIELD)
+            return Structured(kind="json_schema", text=json.dumps(given["json_schema"]["schema"]), field=_FIELD)
         case "structural_tag":
             tags = {name: value for name, value in given.items() if name != "type"}
-            return Structured(kind="structural_tag", source=json.dumps(tags), field=_FIELD)
+            return Structured(kind="structural_tag", text=json.dumps(tags), field=_FIELD)
         case _:
             return None
 
@@ -96,7 +96,7 @@ def _structured(wanted: StructuredOutputs) -> Structured:
     text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict) else ""
     return Structured(
         kind=kind,
-        source=text,
+        text=text,
         choices=tuple(value) if isinstance(value, list) else (),
         whitespace=wanted.whitespace_pattern,
         any_whitespace=not wanted.disable_any_whitespace,

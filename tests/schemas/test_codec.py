@@ -34,7 +34,7 @@ shares = st.floats(0, 1, width=32)
 structures = st.builds(
     Structured,
     kind=st.sampled_from(["json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"]),
-    source=texts,
+    text=texts,
     choices=st.lists(texts, max_size=2).map(tuple),
     whitespace=st.none() | texts,
     any_whitespace=st.booleans(),

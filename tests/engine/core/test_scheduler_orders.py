@@ -139,7 +139,7 @@ class Worker:
         """Compile what the plan asks for."""
         for prepare in plan.prepare:
             assert prepare.key == prepare.structured.key()
-            problem = "it is none" if prepare.structured.source == BAD else ""
+            problem = "it is none" if prepare.structured.text == BAD else ""
             if not problem:
                 self.grammars.add(prepare.key)
             yield Prepared(plan.epoch, self.name, prepare.key, problem)
@@ -268,7 +268,7 @@ class Orders(RuleBasedStateMachine):
         resumed: bool,
         reads: bool = True,
     ) -> None:
-        structured = Structured(kind="regex", source=grammar) if grammar else None
+        structured = Structured(kind="regex", text=grammar) if grammar else None
         sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops), structured=structured)
         request = f"r{len(self.tenants)}"
         submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant)
@@ -375,7 +375,7 @@ class Orders(RuleBasedStateMachine):
             for event in self.tell("prepared", answer):
                 structured = self.submits[event.request].sampling.structured
                 assert structured is not None
-                assert structured.source == BAD
+                assert structured.text == BAD
                 assert (event.finish, event.problem) == ("error", "it is none")
                 self.hear([event])
 

@@ -57,37 +57,37 @@ def matches(pattern: str) -> Callable[[str], bool]:
 
 
 def json_of(schema: Any, **more: Any) -> Structured:
-    return Structured(kind="json_schema", source=json.dumps(schema), **more)
+    return Structured(kind="json_schema", text=json.dumps(schema), **more)
 
 
 GOOD: Final[dict[str, tuple[Structured, Callable[[str], bool]]]] = {
     "json_schema": (json_of(PERSON), is_json_of(PERSON)),
     "json_object": (Structured(kind="json_object"), is_json_of({"type": "object"})),
-    "regex": (Structured(kind="regex", source="[a-c]{3,8}-[0-9]{1,4}"), matches("[a-c]{3,8}-[0-9]{1,4}")),
+    "regex": (Structured(kind="regex", text="[a-c]{3,8}-[0-9]{1,4}"), matches("[a-c]{3,8}-[0-9]{1,4}")),
     "choice": (Structured(kind="choice", choices=("yes", "yes, but no", "o")), matches("yes|yes, but no|o")),
     "lark": (
-        Structured(kind="grammar", source='start: "x" num ("+" num){0,3} ";"\nnum: /[0-9]{1,3}/'),
+        Structured(kind="grammar", text='start: "x" num ("+" num){0,3} ";"\nnum: /[0-9]{1,3}/'),
         matches(r"x[0-9]{1,3}(\+[0-9]{1,3}){0,3};"),
     ),
     "gbnf": (
-        Structured(kind="grammar", source='root ::= "x" num ";"\nnum ::= [0-9] [0-9]?'),
+        Structured(kind="grammar", text='root ::= "x" num ";"\nnum ::= [0-9] [0-9]?'),
         matches("x[0-9]{1,2};"),
     ),
 }
 """Forms with an end, and what checks them."""
 
 BAD: Final[dict[str, tuple[Structured, str]]] = {
-    "regex": (Structured(kind="regex", source="[a-"), "unclosed character class"),
-    "lark": (Structured(kind="grammar", source="start: x"), 'unknown name: "x"'),
+    "regex": (Structured(kind="regex", text="[a-"), "unclosed character class"),
+    "lark": (Structured(kind="grammar", text="start: x"), 'unknown name: "x"'),
     "type": (json_of({"type": "strin"}), "strin"),
     "nothing fits": (json_of({"type": "string", "minLength": 5, "maxLength": 2}), ""),
     "lookahead": (json_of({"type": "string", "pattern": "(?=a)b"}), "look-around"),
     "reference": (json_of({"$ref": "#/$defs/none"}), ""),
-    "tag": (Structured(kind="structural_tag", source='{"format": {"type": "what"}}'), "no format of type 'what'"),
+    "tag": (Structured(kind="structural_tag", text='{"format": {"type": "what"}}'), "no format of type 'what'"),
     "trigger": (
         Structured(
             kind="structural_tag",
-            source='{"structures": [{"begin": "<a>", "schema": {}, "end": "</a>"}], "triggers": ["<b"]}',
+            text='{"structures": [{"begin": "<a>", "schema": {}, "end": "</a>"}], "triggers": ["<b"]}',
         ),
         "none of the triggers",
     ),

@@ -139,11 +139,11 @@ def test_an_output_that_does_not_keep_to_its_grammar_is_told_of() -> None:
         Constraint(grammar, sampling(10), TOKENIZER.encode("never").ids)
 
 
-@pytest.mark.parametrize("source", ["[0-9]+", "(ab)*", "(.|\n)*"])
-def test_an_answer_that_could_go_on_and_is_cut_off_has_not_come_to_its_end(source: str) -> None:
-    grammar = guidance().compile(Structured(kind="regex", source=source))
+@pytest.mark.parametrize("pattern", ["[0-9]+", "(ab)*", "(.|\n)*"])
+def test_an_answer_that_could_go_on_and_is_cut_off_has_not_come_to_its_end(pattern: str) -> None:
+    grammar = guidance().compile(Structured(kind="regex", text=pattern))
     constraint = Constraint(grammar, sampling(50))
-    letters = TOKENIZER.encode("77777777" if "0" in source else "abababab").ids
+    letters = TOKENIZER.encode("77777777" if "0" in pattern else "abababab").ids
     assert not any(constraint.take(token).whole for token in letters)
 
 

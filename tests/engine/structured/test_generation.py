@@ -136,14 +136,14 @@ def test_plans_that_ask_for_grammars_come_out_again_as_they_were_recorded(folder
 
 
 def test_the_end_of_an_answer_waits_for_min_tokens_where_it_can(folder: Path) -> None:
-    digits = Structured(kind="regex", source="[0-9]{1,30}")
+    digits = Structured(kind="regex", text="[0-9]{1,30}")
     finish, text, tokens = Bench(folder).run([submit("a", digits, min_tokens=9)])["a"]
     assert (finish, text.isdigit()) == ("stop", True)
     assert len(tokens) > 9
 
 
 def test_one_that_no_token_is_left_for_fails_alone(folder: Path) -> None:
-    letters = Structured(kind="regex", source="[a-f]{5}")
+    letters = Structured(kind="regex", text="[a-f]{5}")
     digit = Tokenizer.load(folder).encode("7")[0]
     found = Bench(folder).run([submit("none", letters, allowed_token_ids=(digit,)), submit("some", letters)])
     assert found["none"][0] == "error"
@@ -151,7 +151,7 @@ def test_one_that_no_token_is_left_for_fails_alone(folder: Path) -> None:
 
 
 def test_tokens_to_be_avoided_are_avoided_within_a_form(folder: Path) -> None:
-    letters = Structured(kind="regex", source="[ab]{20}")
+    letters = Structured(kind="regex", text="[ab]{20}")
     a, b = (Tokenizer.load(folder).encode(letter)[0] for letter in "ab")
     _, text, tokens = Bench(folder).run([submit("x", letters, logit_bias={a: -100.0}, bad_words=((b, b, b),))])["x"]
     assert len(text) == 20
@@ -192,7 +192,7 @@ def test_generate_says_what_is_wrong_with_a_grammar_and_goes_on_afterwards(llm: 
 
 
 def test_a_text_that_ends_an_answer_ends_it_within_a_form(llm: LLM) -> None:
-    structured = Structured(kind="regex", source="[a-c]{30}")
+    structured = Structured(kind="regex", text="[a-c]{30}")
     sampling = Sampling(max_tokens=60, temperature=1.0, seed=5, structured=structured)
     (answer,) = llm.generate(["one"], sampling)
     stop = answer.text[7:9]

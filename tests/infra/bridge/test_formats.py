@@ -65,7 +65,7 @@ def test_every_form_reaches_the_command_with_the_name_the_client_gave_it(
 def test_a_schema_keeps_the_order_of_its_properties() -> None:
     found = wanted(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
     assert found is not None
-    assert found.source == json.dumps(SCHEMA)
+    assert found.text == json.dumps(SCHEMA)
 
 
 def test_how_json_is_written_is_told_as_well() -> None:
@@ -79,7 +79,7 @@ def test_how_json_is_written_is_told_as_well() -> None:
 def test_raw_prompts_are_completed_in_a_form_as_well() -> None:
     asked = {"model": "m", "prompt": ["a", "b"], "structured_outputs": {"regex": "a+"}}
     for one in generations(read_completion(msgspec.json.encode(asked))):
-        assert one.structured == Structured(kind="regex", source="a+", field="structured_outputs.regex")
+        assert one.structured == Structured(kind="regex", text="a+", field="structured_outputs.regex")
     for wrong in ({"guided_regex": "a"}, {"response_format": {"type": "xml"}}):
         with pytest.raises(BadRequest) as error:
             read_completion(msgspec.json.encode({"model": "m", "prompt": "a", **wrong}))
