@@ -10,7 +10,8 @@ import jsonschema
 import openai
 import pytest
 
-from tests.system.conftest import UpProcess, ask, chat
+from tests.system.conftest import UpProcess, ask, chat, records
+from tests.system.test_record import wait_until_recorded
 
 pytestmark = pytest.mark.servers
 
@@ -74,3 +75,11 @@ def test_an_older_name_is_refused_with_the_one_to_use(stack: UpProcess) -> None:
     answer = chat(stack, ask("hi", model="ostinato-mini", guided_json=CITY))
     assert answer.status_code == 400
     assert "structured_outputs" in answer.json()["error"]["message"]
+
+
+def test_steps_with_grammars_are_recorded_and_planned_again(stack: UpProcess) -> None:
+    choice = {"structured_outputs": {"choice": ["yes", "never seen before"]}}
+    assert chat(stack, ask("Well?", model="ostinato-mini", **choice)).status_code == 200
+    wait_until_recorded(stack)
+    *_, verified = records(stack.cli("replay", "engine", "--last", "100000", "--verify", "--json"))
+    assert (verified["ok"], verified["problem"]) == (True, "")
