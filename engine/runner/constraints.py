@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from torch import Tensor
@@ -60,15 +60,15 @@ class Constraints:
         except (GrammarError, BadRequest) as error:
             self._failed[arrival.request] = str(error)
 
-    def restrict(self, logits: Tensor, batch: FlatBatch, stuck: Iterable[int]) -> dict[int, str]:
+    def restrict(self, logits: Tensor, batch: FlatBatch, stuck: Mapping[int, str]) -> dict[int, str]:
         """Leave only what may come next in logits [sampled slices, vocabulary]; say which slices cannot go on, and why.
 
-        This comes after all that requests want changed about their logits, which left no token in those of `stuck`.
+        This comes after all that requests want changed about their logits; `stuck` are those that this went wrong for.
         Where a grammar lets an answer do nothing but end, it ends, whatever they want.
         """
         rows, problems = self._within(batch)
         kept = {index for _, index, _ in rows}
-        problems |= {index: NO_TOKEN for index in stuck if index not in kept}
+        problems |= {index: problem for index, problem in stuck.items() if index not in kept or problem != NO_TOKEN}
         if not rows:
             return problems
         bits, ending = rows_for(len(rows), logits.shape[1]), []

@@ -20,14 +20,15 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.kernels.batch import Integers
-from engine.logits import adjust
+from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, Platform
-from engine.runner.constraints import Constraints
+from engine.processors import Processors
+from engine.runner.constraints import NO_TOKEN, Constraints
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
@@ -81,6 +82,7 @@ class ModelRunner:
         self._model = model
         self._cache = cache
         self._worker = worker
+        self._processors = Processors()
         self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
         self._constraints = Constraints(grammars)
 
@@ -156,7 +158,7 @@ class ModelRunner:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
             finite = logits.sum(dim=-1).isfinite()
             raw = [logits[one.row].clone() for one in batch.measured]
-            stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist() if batch.wanted else ()
+            stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
@@ -177,6 +179,17 @@ class ModelRunner:
             prompts,
             whole,
         )
+
+    def _adjust(self, logits: Tensor, batch: FlatBatch) -> dict[int, str]:
+        """Change logits as requests want them; say which slices cannot go on, and why."""
+        theirs: dict[int, str] = {}
+
+        def by_plugins(logits: Tensor, wanted: Sequence[Wanted]) -> None:
+            theirs.update(self._processors.apply(logits, wanted))
+
+        problems = dict.fromkeys(adjust(logits, batch.wanted, by_plugins), NO_TOKEN) | theirs
+        places = np.flatnonzero(batch.sampled).tolist()
+        return {places[row]: problem for row, problem in problems.items()}
 
     def _judge(self, hidden: Tensor, one: MeasuredPrompt) -> tuple[str, int, tuple[TokenLogprobs, ...]]:
         """Tell what the model makes of some tokens of a prompt, few at a time: logits are wide."""

@@ -170,6 +170,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
+    yield "vllm_xargs", not request.vllm_xargs, "an agent samples as its model does: leave it out"
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     given = "response_format" if request.structured_outputs is None else "structured_outputs"
     yield given, not is_formatted(request), "an agent answers in free text: leave it out"
@@ -208,6 +209,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        extra_args=request.vllm_xargs or {},
         structured=structured(request),
         **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
     )

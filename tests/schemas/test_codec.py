@@ -31,6 +31,9 @@ st.register_type_strategy(int, small)
 
 ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
+extras = st.dictionaries(
+    st.text(min_size=1, max_size=4), ids | st.text(max_size=4) | st.lists(ids, max_size=2), max_size=2
+)
 structures = st.builds(
     Structured,
     kind=st.sampled_from(["json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"]),
@@ -58,6 +61,7 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    extra_args=extras,
     truncate_prompt_tokens=st.integers(-1, 9),
     truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
@@ -109,6 +113,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        extra_args=extras,
         truncate_prompt_tokens=st.none() | st.integers(-1, 9),
         truncation_side=st.sampled_from([None, "left", "right"]),
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
