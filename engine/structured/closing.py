@@ -92,6 +92,10 @@ class Alphabet:
         rest = [single[byte] for byte in sorted(single, key=_plainness) if byte not in _ORDER.encode()]
         self.singles = np.array([*first, *rest], np.int64)
         """Tokens of one byte."""
+        signs = [single[byte] for byte in sorted(single) if 32 < byte < 127 and not chr(byte).isalnum()]
+        alike = [single[byte] for byte in b"01aA" if byte in single]
+        self.few = np.array([*alike, *signs], np.int64)
+        """Some of them: signs, and of digits and letters those that stand for all, where nearly anything may come."""
         self._lengths = np.array([len(piece) if piece.isalnum() else 0 for piece in pieces], np.int32)
         """Bytes of those tokens that are words or numbers; 0 for others."""
         self.digit, self.letter, self.quote = (single.get(ord(char)) for char in '0a"')
@@ -251,7 +255,10 @@ def _out_of_string(matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> t
             tries -= 1
             if mark not in seen:
                 seen.add(mark)
-                following += [((*path, token), after) for token, after in _steps(at, allowed, alphabet, effort)]
+                singles = alphabet.singles[allowed[alphabet.singles]]
+                if path and singles.size > _WIDE:
+                    singles = alphabet.few[allowed[alphabet.few]]
+                following += [((*path, token), after) for token, after in _steps(at, singles.tolist(), effort)]
             if tries <= 0:
                 return None
         for path, at in following:
@@ -261,11 +268,9 @@ def _out_of_string(matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> t
     return None
 
 
-def _steps(
-    matcher: LLMatcher, allowed: npt.NDArray[np.bool_], alphabet: Alphabet, effort: _Effort
-) -> Iterator[tuple[int, LLMatcher]]:
-    """Go one character on, each that is allowed."""
-    for token in alphabet.singles[allowed[alphabet.singles]].tolist():
+def _steps(matcher: LLMatcher, tokens: Sequence[int], effort: _Effort) -> Iterator[tuple[int, LLMatcher]]:
+    """Go one character on, each that is given."""
+    for token in tokens:
         effort.spend()
         after = matcher.deep_copy()
         if after.consume_token(token):
