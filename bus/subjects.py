@@ -173,6 +173,11 @@ def resync(engine: str) -> str:
     return f"step.{encoded(engine)}.resync"
 
 
+def prepared(engine: str) -> str:
+    """Where a worker says what became of a grammar."""
+    return f"step.{encoded(engine)}.prepared"
+
+
 def live(tenant: str, kind: str, entity: str) -> str:
     """Where watchers of an entity listen."""
     return f"live.{tenant}.{kind}.{entity}"

@@ -172,7 +172,7 @@ class LLM:
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
-                has not.
+                has not, or a grammar that is none.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
         waiting = deque(
@@ -186,6 +186,9 @@ class LLM:
             while open_:
                 self._admit(waiting)
                 for event in self._engine.step():
+                    if event.problem and event.request in open_:
+                        structured = sampling.structured
+                        raise BadRequest("structured" if structured is None else structured.field, event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
                         on_progress(len(asked) - len(open_), len(asked))

@@ -57,6 +57,8 @@ class EngineSettings(Wire, frozen=True):
     """Seconds that requests under way may take to finish when the stack is told to stop."""
     stall_s: _Count = 30
     """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
+    grammar_backend: str = "llguidance"
+    """Who compiles grammars: ours, or an entry point of the group `ostinato.grammars`."""
 
 
 class Settings(Wire, frozen=True):

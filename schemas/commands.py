@@ -13,6 +13,7 @@ import msgspec
 
 from schemas.generation import TruncationSide
 from schemas.messages import Message, ToolSpec
+from schemas.structured import Structured
 from schemas.wire import Wire
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -136,6 +137,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """`left`, which keeps the last ones, unless given."""
     prompt: RawPrompt | None = None
     """What the model is to go on with, as text or token ids, without a chat template."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
 
 
 class Past(Wire, frozen=True):

@@ -26,7 +26,7 @@ from schemas.commands import (
     Truncation,
 )
 from schemas.generation import TruncationSide
-from schemas.openai import StreamOptions, TimeoutS
+from schemas.openai import StreamOptions, StructuredOutputs, TimeoutS
 from schemas.wire import Wire
 
 MOST_PROMPTS = 256
@@ -77,5 +77,16 @@ class CompletionRequest(Wire, frozen=True):
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None
     truncation_side: TruncationSide | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Any = None
+    """Older names, which are refused: what they asked for must not be left out in silence."""
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_json_object: Any = None
+    guided_whitespace_pattern: Any = None
+    guided_decoding_backend: Any = None
+    structural_tag: Any = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""

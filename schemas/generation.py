@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from schemas.structured import Structured
 from schemas.wire import Record, Wire
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout", "repetition"]
@@ -79,6 +80,10 @@ class Sampling(Wire, frozen=True):
     where it is submitted."""
     truncation_side: TruncationSide = "left"
     """Where tokens are left out: `left` keeps the last ones, `right` the first."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
+    structured_after: tuple[int, ...] = ()
+    """The tokens after which it begins to: those that end the model's thinking. Empty is from the first one on."""
 
 
 class TokenLogprobs(Record, frozen=True):
@@ -170,6 +175,8 @@ class Output(Record, frozen=True):
     """Of each token, where they are wanted."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Of each token of the prompt but the first, where they are wanted: told with the first tokens."""
+    problem: str = ""
+    """What of the request made it end with `error`; empty if nothing of the request did."""
 
 
 class Outputs(Record, frozen=True):
@@ -191,3 +198,5 @@ class Announce(Wire, frozen=True):
     """Whether a worker has its model loaded."""
     in_flight: int = 0
     """Plans published whose results have not come: an idle worker that hears of some has missed something."""
+    parked: int = 0
+    """Requests that wait for their grammars: a worker that compiles none has missed something."""

@@ -26,8 +26,10 @@ from schemas.commands import (
 )
 from schemas.generation import TruncationSide
 from schemas.messages import Message, Role, ToolCall, ToolSpec
+from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 
+GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
 TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
@@ -84,6 +86,23 @@ class StreamOptions(Wire, frozen=True):
     include_usage: bool = False
 
 
+class StructuredOutputs(Wire, frozen=True, forbid_unknown_fields=True):
+    """What the answer is to look like, in vLLM's words: one of the first six, and how JSON is written."""
+
+    json: GrammarText | dict[str, Any] | None = None
+    """A JSON schema, or its text."""
+    regex: GrammarText | None = None
+    choice: Annotated[list[str], msgspec.Meta(max_length=MOST_CHOICES)] | None = None
+    grammar: GrammarText | None = None
+    json_object: bool | None = None
+    structural_tag: GrammarText | dict[str, Any] | None = None
+    whitespace_pattern: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    after: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """The text that ends the model's thinking, after which the answer begins; vLLM has no such field."""
+
+
 class ChatRequest(Wire, frozen=True):
     """`POST /v1/chat/completions`. Unknown fields are ignored; known ones with a value not served are refused."""
 
@@ -126,6 +145,16 @@ class ChatRequest(Wire, frozen=True):
     truncation_side: TruncationSide | None = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Any = None
+    """Older names, which are refused: what they asked for must not be left out in silence."""
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_json_object: Any = None
+    guided_whitespace_pattern: Any = None
+    guided_decoding_backend: Any = None
+    structural_tag: Any = None
 
 
 class ErrorBody(Wire, frozen=True):

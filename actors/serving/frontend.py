@@ -78,6 +78,7 @@ class _Open:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    problem: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
@@ -183,6 +184,11 @@ class Frontend:
     def _answer(
         self, call: ModelCall, opened: _Open, text: str, parser: OutputParser | PlainText, finish: FinishReason
     ) -> ModelAnswer:
+        if finish == "error" and opened.problem:
+            structured = opened.submit.sampling.structured
+            field_name = None if structured is None else structured.field
+            message = f"{field_name}: {opened.problem}"
+            raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
@@ -237,6 +243,7 @@ class Frontend:
         opened.prompt_logprobs = output.prompt_logprobs or opened.prompt_logprobs
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
+        opened.problem = output.problem
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 

@@ -172,6 +172,7 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         extra_args=data.extra_args,
         truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
         truncation_side=data.truncation_side or "left",
+        structured=data.structured,
     )
 
 

@@ -34,7 +34,7 @@ from schemas.generation import (
     Refused,
     Submit,
 )
-from schemas.steps import RequestEvent, Resync, Stalled, StepResult
+from schemas.steps import Prepared, RequestEvent, Resync, Stalled, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ class SchedulerActor:
         self._results = 0
         self._draining = False
         """Whether nothing new is begun, as the stack is about to stop."""
+        self._grammars = 0
+        """Answers of workers about grammars."""
         self._stalls = Stalls(stall_s)
 
     def statistics(self) -> dict[str, int]:
@@ -111,6 +113,7 @@ class SchedulerActor:
         await connection.subscribe(subjects.drain(engine), self._drain)
         await connection.subscribe(subjects.result(engine), self._result)
         await connection.subscribe(subjects.resync(engine), self._resync)
+        await connection.subscribe(subjects.prepared(engine), self._prepared)
         # results and requests may have been lost with the connection: everyone says again where he stands
         connection.on_reconnect(self._say_up)
         await self._say_up()
@@ -139,17 +142,17 @@ class SchedulerActor:
             await asyncio.sleep(_QUIET_S)
 
     async def _watch(self) -> None:
-        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. When
-        nothing moves for long, say why.
+        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. The
+        same with grammars. When nothing moves for long, say why.
         """
-        before = -1
+        before = grammars = -1
         while True:
             await asyncio.sleep(min(_QUIET_S, self._stalls.after_s / 2))
             now = self._scheduler.statistics()
-            if now.in_flight and self._results == before:
+            if (now.in_flight and self._results == before) or (now.parked and self._grammars == grammars):
                 await self._though_away(self._say_up())
-            before = self._results
-            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting))
+            before, grammars = self._results, self._grammars
+            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting or now.parked))
             if quiet_s is not None:
                 await self._though_away(self._tell_stall(quiet_s))
 
@@ -174,7 +177,8 @@ class SchedulerActor:
         await self._connection.publish(subjects.stall(self._engine), codec.encode(stalled))
 
     async def _say_up(self) -> None:
-        self._announce = msgspec.structs.replace(self._announce, in_flight=self._scheduler.statistics().in_flight)
+        now = self._scheduler.statistics()
+        self._announce = msgspec.structs.replace(self._announce, in_flight=now.in_flight, parked=now.parked)
         await self._connection.publish(subjects.announcements(self._engine), codec.encode(self._announce))
 
     async def _describe(self, message: Message) -> None:
@@ -239,6 +243,13 @@ class SchedulerActor:
         await self._plan()
         await self._send(events)
 
+    async def _prepared(self, message: Message) -> None:
+        prepared: Prepared = codec.decode(message.data, Prepared)
+        self._grammars += 1
+        ended = self._scheduler.prepared(prepared)
+        await self._plan()
+        await self._send(ended)
+
     async def _resync(self, message: Message) -> None:
         resync: Resync = codec.decode(message.data, Resync)
         log.info("worker %s asks for a full plan (%s, step %s)", resync.worker, resync.reason, resync.expected)
@@ -285,5 +296,5 @@ class SchedulerActor:
 def _output(event: RequestEvent) -> Output:
     return Output(
         *(event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed),
-        *(event.logprobs, event.prompt_logprobs),
+        *(event.logprobs, event.prompt_logprobs, event.problem),
     )

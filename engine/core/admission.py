@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.config import SchedulerConfig
 from engine.core.memory import Memory
+from engine.core.parking import Parking
 from engine.core.prefix_cache import TOKEN_IDS
 from engine.core.waiting import WaitingQueue
 from schemas.generation import Refused, Submit
@@ -12,9 +13,15 @@ MOST_NUMBERS = 200_000
 """Logarithms that one request may want: as JSON, half of the 8 MiB that a message may have."""
 
 
-def refusal(submit: Submit, config: SchedulerConfig, memory: Memory, waiting: WaitingQueue) -> Refused | None:
+def refusal(
+    submit: Submit, config: SchedulerConfig, memory: Memory, waiting: WaitingQueue, parked: Parking
+) -> Refused | None:
     """Say why a request could never run, or cannot be taken now; None if it can be."""
-    return _misfit(submit) or _too_long(submit, config, memory) or _overload(submit, config, waiting)
+    return (
+        _misfit(submit)
+        or _too_long(submit, config, memory)
+        or _overload(submit, config, len(waiting) + len(parked), waiting.tokens + parked.tokens)
+    )
 
 
 def _misfit(submit: Submit) -> Refused | None:
@@ -60,14 +67,13 @@ def _too_long(submit: Submit, config: SchedulerConfig, memory: Memory) -> Refuse
     return Refused(request=submit.request, reason="too_long", message=message)
 
 
-def _overload(submit: Submit, config: SchedulerConfig, waiting: WaitingQueue) -> Refused | None:
-    tokens = waiting.tokens + len(submit.prompt) + len(submit.output)
-    if len(waiting) >= config.max_waiting:
-        message = f"{len(waiting)} requests are waiting already: try again later"
-    elif len(waiting) and tokens > config.max_waiting_tokens:
+def _overload(submit: Submit, config: SchedulerConfig, waiting: int, tokens: int) -> Refused | None:
+    more = tokens + len(submit.prompt) + len(submit.output)
+    if waiting >= config.max_waiting:
+        message = f"{waiting} requests are waiting already: try again later"
+    elif waiting and more > config.max_waiting_tokens:
         message = (
-            f"{waiting.tokens} prompt tokens are waiting already, of {config.max_waiting_tokens} that may: "
-            "try again later"
+            f"{tokens} prompt tokens are waiting already, of {config.max_waiting_tokens} that may: try again later"
         )
     else:
         return None

@@ -13,14 +13,16 @@ class Heard:
         self._tokens = dict(result.tokens)
         self._logprobs = dict(result.logprobs)
         self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
+        self._whole = frozenset(result.whole)
         self.failed = frozenset([name for name, _ in result.errors])
         """Requests that the worker could not compute."""
 
     def token(self, request: Request) -> int | None:
-        """Give the token that was sampled for a request, which keeps what the model made of it; None for none."""
+        """Give the token that was sampled for a request, which keeps what was made of it; None for none."""
         logprobs = self._logprobs.get(request.id)
         if logprobs is not None and request.id in self._tokens:
             request.logprobs.append(logprobs)
+        request.whole = request.id in self._whole
         return self._tokens.get(request.id)
 
     def learn(self, request: Request) -> None:

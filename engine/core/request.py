@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from engine.errors import IllegalTransition
-from schemas.generation import FinishReason, Repetition, Submit
+from schemas.generation import FinishReason, Repetition, Sampling, Submit
 from schemas.steps import RequestEvent
 
-State = Literal["waiting", "running", "finished"]
+State = Literal["waiting", "parked", "running", "finished"]
 Rank = tuple[int, int]
 """Priority and arrival: the lower, the sooner it begins and the later it gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
-    {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
+    {
+        ("waiting", "running"),
+        ("running", "waiting"),
+        ("running", "finished"),
+        ("waiting", "finished"),
+        ("waiting", "parked"),
+        ("parked", "waiting"),
+        ("parked", "finished"),
+    }
 )
 
 
@@ -32,6 +42,7 @@ class Request:
         "deadline",
         "entered",
         "finish",
+        "grammar",
         "id",
         "keys",
         "life",
@@ -40,6 +51,7 @@ class Request:
         "lost",
         "pending",
         "preemptions",
+        "problem",
         "prompt_logprobs",
         "prompt_tokens",
         "rank",
@@ -51,6 +63,7 @@ class Request:
         "stops",
         "tenant",
         "tokens",
+        "whole",
     )
 
     def __init__(self, submit: Submit, context_length: int, root: bytes, rank: Rank) -> None:
@@ -60,17 +73,22 @@ class Request:
         # what the model makes of a prompt is known where it is computed, and only there
         self.reads_cache = submit.read_cache and submit.sampling.prompt_logprobs is None
         self.tenant = submit.tenant
-        self.sampling = submit.sampling
         self.stops = frozenset(submit.sampling.stop_tokens)
         self.tokens = [*submit.prompt, *submit.output]
         self.prompt_tokens = len(submit.prompt)
         self.limit = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
         """Tokens, prompt and output, at which it ends."""
+        self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
+        self.grammar = _grammar(submit.sampling)
+        """Key of the grammar that its answer keeps to; empty if there is none."""
+        self.whole = False
+        """Whether nothing may follow its last token: it has all that its grammar asks for."""
+        self.problem = ""
+        """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
         self.blocks: list[int] = []
-        self.computed = 0
-        self.settled = 0
+        self.computed = self.settled = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
@@ -95,6 +113,12 @@ class Request:
     def length(self) -> int:
         """Tokens known or under way."""
         return len(self.tokens) + self.pending
+
+    @property
+    def bulk(self) -> int:
+        """How much there is to tell of it, in tokens."""
+        structured = self.sampling.structured
+        return len(self.tokens) + (structured.size // 4 if structured is not None else 0)
 
     @property
     def outputs(self) -> int:
@@ -131,7 +155,7 @@ class Request:
 
     def over(self) -> FinishReason | None:
         """Say whether the tokens there are end it."""
-        if self.outputs and self.tokens[-1] in self.stops:
+        if self.whole or (self.outputs and self.tokens[-1] in self.stops):
             return "stop"
         if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
             return "repetition"
@@ -151,7 +175,16 @@ class Request:
                 self.id, tokens, start, None, self.cached or 0, logprobs=logprobs, prompt_logprobs=first
             )
         spent = (self.cached or 0, self.preemptions, self.recomputed)
-        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first)
+        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem)
+
+
+def _grammar(sampling: Sampling) -> str:
+    return "" if sampling.structured is None else sampling.structured.key()
+
+
+def _within(sampling: Sampling, tokens: int) -> Sampling:
+    """Say how many tokens there will be at most: whoever closes a document in time has to know."""
+    return sampling if sampling.structured is None else replace(sampling, max_tokens=max(tokens, 1))
 
 
 def repeats(tokens: Sequence[int], outputs: int, wanted: Repetition) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.bridge.chat import usage
+from infra.bridge.formats import format_checks, structured
 from infra.bridge.logprobs import legacy
 from infra.bridge.logprobs import prompt as prompt_logprobs
 from infra.bridge.openai import (
@@ -56,6 +57,7 @@ def _checks(request: CompletionRequest) -> Iterator[tuple[str, bool, str]]:
     yield "best_of", best, "all answers are given: leave it out, and choose among n by their logprobs"
     for name in ("suffix", "prompt_embeds"):
         yield name, not getattr(request, name), "not served: leave it out"
+    yield from format_checks(request)
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
     yield "prompt", prompts_of(request) is not None, f"a text, token ids, or a list of up to {MOST_PROMPTS} of either"
@@ -95,6 +97,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             logprobs=request.logprobs,
             extra_args=request.vllm_xargs or {},
+            structured=structured(request),
             **chosen,
         )
         for prompt in prompts_of(request) or ()

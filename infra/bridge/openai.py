@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from infra.bridge.formats import format_checks, is_formatted, structured
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
@@ -151,11 +152,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     wanted = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
-    yield (
-        "response_format",
-        request.response_format is None or request.response_format.get("type") == "text",
-        "only {'type': 'text'} is served",
-    )
+    yield from format_checks(request)
     chosen = request.tool_choice is None or request.tool_choice == "auto"
     yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
@@ -175,6 +172,8 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
     yield "vllm_xargs", not request.vllm_xargs, "an agent samples as its model does: leave it out"
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
+    given = "response_format" if request.structured_outputs is None else "structured_outputs"
+    yield given, not is_formatted(request), "an agent answers in free text: leave it out"
     for name, neutral in {"top_p": (1,), **CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
@@ -211,6 +210,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         extra_args=request.vllm_xargs or {},
+        structured=structured(request),
         **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
     )
 

@@ -36,6 +36,7 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
         model=engine.model,
         dtype=engine.dtype,
         block_size=engine.block_size,
+        grammar_backend=engine.grammar_backend,
         load_format=engine.load_format,
         blocks=engine.kv_blocks or None,
         context_length=engine.context_length,

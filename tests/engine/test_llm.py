@@ -28,7 +28,7 @@ from engine.runner.model_runner import ModelRunner, RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.messages import Message
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import Prepared, StepPlan, StepResult
 from tests.engine.conftest import KINDS, VOCABULARY, Tiny
 
 LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?+-*/=<>()[]{}#$%&_~^|@'\"\\"
@@ -57,6 +57,9 @@ class Recorded:
 
     def collect(self) -> StepResult:
         return self.inner.collect()
+
+    def prepared(self) -> list[Prepared]:
+        return self.inner.prepared()
 
 
 def make_engine(tiny: Tiny, *, blocks: int = 200, block_size: int = 4, plans: list[StepPlan] | None = None) -> Engine:

@@ -78,6 +78,12 @@ def test_a_redacted_event_is_still_one_of_its_type(kind: type, data: st.DataObje
     assert type(redacted) is kind
 
 
+_SAID = {
+    *("text", "content", "message", "instructions", "reason", "topic", "description", "prefix"),
+    *("choices", "whitespace", "after"),
+}
+
+
 def planted(value: Any, key: str = "") -> Any:
     """Put the secret wherever something may have been said."""
     match value:
@@ -85,7 +91,7 @@ def planted(value: Any, key: str = "") -> Any:
             return {name: planted(below, name) for name, below in value.items()}
         case list():
             return [planted(below, key) for below in value]
-        case str() if key in {"text", "content", "message", "instructions", "reason", "topic", "description", "prefix"}:
+        case str() if key in _SAID:
             return f"I live in {SECRET}"
         case int() if key in {"token_ids", "prompt_token_ids", "prompt"}:
             return SECRET_TOKEN

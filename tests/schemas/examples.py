@@ -43,6 +43,7 @@ from schemas.runs import (
     ToolResumed,
     ToolReturned,
 )
+from schemas.structured import Structured
 
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _CALL = ToolCall(id="call_1", name="calculator", arguments='{"expression": "2+2"}')
@@ -56,6 +57,7 @@ _PROFILE = Profile(
     sampling=_SAMPLING,
     max_steps=8,
 )
+
 _RUN = Command(
     id="run-1",
     tenant="acme",
@@ -106,6 +108,26 @@ EXAMPLES: tuple[Event, ...] = (
     RunQueued(behind="run-0", profile=_PROFILE),
     RunStarted(profile=_PROFILE),
     ModelCalled(effect="run-1-1-m", model="m", step=1, seen=3, prefix="abcd", sampling=_SAMPLING, traceparent=_TRACE),
+    ModelCalled(
+        effect="run-1-1-m",
+        model="m",
+        step=1,
+        seen=3,
+        prefix="abcd",
+        sampling=Sampling(
+            structured=Structured(
+                kind="json_schema",
+                text='{"type": "object", "properties": {"a": {"type": "string"}}}',
+                choices=("yes",),
+                whitespace=" ",
+                any_whitespace=False,
+                additional_properties=False,
+                after="</think>",
+                field="response_format",
+            ),
+            structured_after=(7,),
+        ),
+    ),
     ModelReturned(
         effect="run-1-1-m",
         text="let me see",

@@ -18,6 +18,7 @@ from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import Event, Problem, Retries
 from schemas.steps import StepPlan, StepResult
+from schemas.structured import Structured
 from schemas.times import rfc3339, utc
 
 texts = st.text(max_size=12)
@@ -32,6 +33,17 @@ ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
 extras = st.dictionaries(
     st.text(min_size=1, max_size=4), ids | st.text(max_size=4) | st.lists(ids, max_size=2), max_size=2
+)
+structures = st.builds(
+    Structured,
+    kind=st.sampled_from(["json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"]),
+    text=texts,
+    choices=st.lists(texts, max_size=2).map(tuple),
+    whitespace=st.none() | texts,
+    any_whitespace=st.booleans(),
+    additional_properties=st.booleans(),
+    after=texts,
+    field=texts,
 )
 samplings = st.builds(
     Sampling,
@@ -57,7 +69,10 @@ samplings = st.builds(
     prompt_logprobs=st.none() | ids,
     logprob_token_ids=st.lists(ids, max_size=3).map(tuple),
     repetition=st.none() | st.builds(Repetition, ids, ids, ids),
+    structured=st.none() | structures,
+    structured_after=st.lists(ids, max_size=3).map(tuple),
 )
+st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
 
 
@@ -102,6 +117,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         truncate_prompt_tokens=st.none() | st.integers(-1, 9),
         truncation_side=st.sampled_from([None, "left", "right"]),
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
+        structured=st.none() | structures,
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))

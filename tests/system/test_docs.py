@@ -58,7 +58,9 @@ def test_what_a_page_writes_in_python_runs(capsys: pytest.CaptureFixture[str], m
     named: dict[str, Any] = {}
     for _, block in blocks("sampling.md", "py"):
         exec(block, named)
-    scores = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    city, *found = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\{'city': .*\} stop", city)
+    scores = [float(line.split()[0]) for line in found]
     assert len(scores) == 4
     assert scores == sorted(scores, reverse=True)
     logits = np.zeros(4)

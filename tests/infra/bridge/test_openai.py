@@ -247,7 +247,7 @@ BAD = {
     "top_logprobs": (body(logprobs=True, top_logprobs=21), "top_logprobs"),
     "top_logprobs without logprobs": (body(top_logprobs=2), "top_logprobs"),
     "repetition_detection": (body(repetition_detection={"min_count": 2}), "repetition_detection.max_pattern_size"),
-    "response_format": (body(response_format={"type": "json_object"}), "response_format"),
+    "response_format": (body(response_format={"type": "xml"}), "response_format"),
     "tool_choice": (body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none"), "tool_choice"),
     "tool_choice object": (
         body(
