@@ -19,6 +19,9 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Positions the model can attend to: prompt and output together never exceed it."""
     block_size: int = 16
     """Tokens per KV block."""
+    window: int | None = None
+    """How many positions back any layer of the model sees, itself included: what lies before it is given up. All of
+    them for None."""
     max_running: int = 256
     """Requests that hold KV blocks at the same time."""
     max_step_tokens: int = 2048

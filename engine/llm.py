@@ -14,6 +14,7 @@ from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
+from engine.models.config import ModelConfig
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
 from engine.requests import raw_tokens, settled, truncated
@@ -140,8 +141,9 @@ class LLM:
         loaded = load_runner(config, detect(device), _NAME)
         limits = SchedulerConfig(
             blocks=loaded.blocks,
-            context_length=min(loaded.config.context_length, loaded.blocks * loaded.block_size),
+            context_length=_context(loaded.config, loaded.blocks * loaded.block_size),
             block_size=loaded.block_size,
+            window=loaded.config.window,
         )
         self._folder = folder
         self._tokenizer = Tokenizer.load(folder)
@@ -306,3 +308,8 @@ def _likeliest(completion: Completion) -> list[Scored]:
         raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
     (told,) = completion.logprobs
     return list(zip(told.tokens, told.logprobs, strict=True))[1:]
+
+
+def _context(config: ModelConfig, positions: int) -> int:
+    """Say how long a context may be, given KV memory for so many positions: with a window all of it goes through."""
+    return config.context_length if config.window is not None else min(config.context_length, positions)

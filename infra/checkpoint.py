@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from engine.models.dialects import find_dialect, reach, ropes
+from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
@@ -35,13 +35,14 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
             cut short.
     """
     folder = _folder(settings, tell)
-    config, own = _config(folder, settings.model)
+    config, own, window = _config(folder, settings.model)
     _refuse_what_is_missing(folder, settings)
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
         problem = f"a context of {length} tokens is more than the model's {own}"
         raise CheckpointNotFound(settings.model, problem, "give a smaller --context-length, or none")
-    settled = msgspec.structs.replace(settings, model=str(folder), context_length=length)
+    window = settings.window if settings.window >= 0 else window
+    settled = msgspec.structs.replace(settings, model=str(folder), context_length=length, window=window)
     if not settings.kv_blocks and not settings.kv_memory_mb:
         return settled
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
@@ -139,8 +140,8 @@ def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
     return type("Bar", (base,), {"__init__": begin, "display": display})
 
 
-def _config(folder: Path, model: str) -> tuple[_Config, int]:
-    """Read what decides the KV cache's size, and the positions that the model can serve."""
+def _config(folder: Path, model: str) -> tuple[_Config, int, int]:
+    """Read what decides the KV cache's size, the positions that the model can serve, and how many any layer sees."""
     try:
         text = (folder / "config.json").read_bytes()
         kind = msgspec.json.decode(text, type=_Kind).architectures
@@ -149,10 +150,13 @@ def _config(folder: Path, model: str) -> tuple[_Config, int]:
             raise CheckpointNotFound(model, problem, f"supported are {', '.join(FAMILIES)}")
         if not kind:
             plain = msgspec.json.decode(text, type=_Config)
-            return plain, plain.max_position_embeddings
+            return plain, plain.max_position_embeddings, 0
         dialect = find_dialect(kind[0])
         raw = {**dialect.silent, **msgspec.json.decode(text, type=dict[str, Any])}
-        return msgspec.convert(raw, _Config), min(reach(raw, rope) for rope in ropes(raw, dialect))
+        own = min(reach(raw, rope) for rope in ropes(raw, dialect))
+        seen = [window for window in windows(raw, dialect) if window is not None]
+        all_are_windowed = len(seen) == len(windows(raw, dialect))
+        return msgspec.convert(raw, _Config), own, max(seen) if all_are_windowed else 0
     except FileNotFoundError as error:
         raise CheckpointNotFound(model, "there is no config.json in it") from error
     except KeyError as error:

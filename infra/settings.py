@@ -37,6 +37,8 @@ class EngineSettings(Wire, frozen=True):
     """0 takes what fits the worker's memory."""
     context_length: _CountOrOurs = 0
     """Tokens; 0 takes the model's own."""
+    window: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    """Tokens that any layer sees at most, blocks before which are given up; 0 keeps all, -1 takes the model's own."""
     threads: _CountOrOurs = 0
     """Torch threads of the worker; 0 takes half of the cores, at least one."""
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0

@@ -35,7 +35,9 @@ class Diary:
     """Collects what a scheduler is told between two plans."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        self._told: list[Told] = [Began(msgspec.structs.asdict(config))]
+        self._told: list[Told] = [
+            Began({name: limit for name, limit in msgspec.structs.asdict(config).items() if limit is not None})
+        ]
         self._tokens = 0
 
     def submitted(self, submit: Submit) -> None:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from engine.config import SchedulerConfig
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
-from engine.core.request import Request
+from engine.core.request import LEFT, Request
 
 
 class Memory:
     """Gives requests their blocks. A request alone writes its table, but for the cached prefix, which nobody does."""
 
-    def __init__(self, blocks: int, block_size: int, watermark: float = 0.0) -> None:
+    def __init__(
+        self, blocks: int, block_size: int, watermark: float = 0.0, window: int | None = None, ahead: int = 0
+    ) -> None:
+        """Make one in which nothing is known.
+
+        Args:
+            blocks: how many there are.
+            block_size: tokens per block.
+            watermark: share of the blocks that new requests leave to those that run.
+            window: how many positions back a position sees, itself included; all for None.
+            ahead: positions of a request that are computed at most before the result of the first of them is in.
+        """
+        self.size = blocks
         self.block_size = block_size
+        self._window = window
+        self._ahead = ahead
         self.watermark = int(blocks * watermark)
         """Blocks that new requests leave to those that run."""
         self._cache = PrefixCache(block_size)
         self._pool = BlockPool(blocks, self._cache.forget)
-
-    @property
-    def size(self) -> int:
-        """Blocks in all."""
-        return self._pool.size
 
     @property
     def idle(self) -> int:
@@ -38,13 +48,22 @@ class Memory:
         """How many blocks so many tokens fill."""
         return -(-tokens // self.block_size)
 
+    def most_for(self, tokens: int) -> int:
+        """How many blocks a request of so many tokens holds at most at once."""
+        blocks = self.blocks_for(tokens)
+        if self._window is None:
+            return blocks
+        return min(blocks, self.blocks_for(self._window - 1 + self._ahead) + 1)
+
     def missing(self, request: Request) -> int:
         """Count the blocks that a running request will soon want: those for its tokens, and one to grow into.
 
         In crowds of growing answers the one saved a fifth to a half of what was computed twice, for at most 4 % more
         steps.
         """
-        return max(self.blocks_for(min(len(request.tokens) + self.block_size, request.limit)) - len(request.blocks), 0)
+        tokens = min(len(request.tokens) + self.block_size, request.limit)
+        table = len(request.blocks)
+        return max(min(self.blocks_for(tokens) - table, self.most_for(tokens) - table + request.left), 0)
 
     def promised(self, running: Collection[Request]) -> int:
         """Count the blocks that are for running requests to grow into."""
@@ -62,8 +81,8 @@ class Memory:
         found, lacking = self._fit(request, spared)
         if lacking:
             return False
-        self._pool.hold(found)
-        request.blocks = found
+        request.blocks, request.left = found, found.count(LEFT)
+        self._pool.hold(request.held)
         request.entered = len(found)
         request.computed = request.settled = len(found) * self.block_size
         request.recomputed += max(request.lost - request.computed, 0)
@@ -72,8 +91,11 @@ class Memory:
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
-        found = self._cache.match(request.keys, request.tokens) if request.reads_cache else []
-        needed = self.blocks_for(len(request.tokens)) - len(found) + self._pool.idle_among(found)
+        found = self._cache.match(request.keys, request.tokens, self._window) if request.reads_cache else []
+        held = [block for block in found if block != LEFT]
+        tokens = len(request.tokens)
+        fresh = min(self.blocks_for(tokens) - len(found), self.most_for(tokens) - len(held))
+        needed = fresh + self._pool.idle_among(held)
         return found, max(needed + spared - self._pool.idle, 0)
 
     def gained(self, victim: Request, request: Request) -> int:
@@ -82,7 +104,7 @@ class Memory:
         Those of its own cached prefix are none: it holds them then. What was promised to the victim is.
         """
         found = set(self._fit(request, 0)[0])
-        return self._pool.held_once(block for block in victim.blocks if block not in found) + self.missing(victim)
+        return self._pool.held_once(block for block in victim.held if block not in found) + self.missing(victim)
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
@@ -95,8 +117,20 @@ class Memory:
         request.blocks += taken
         return tuple(taken)
 
-    def enter(self, request: Request) -> None:
-        """Let other requests find the full blocks whose content is settled."""
+    def settle(self, request: Request, settled: int) -> None:
+        """Note that the first positions of a request are computed: full blocks can be found, and such that no position
+        to come sees are given up.
+        """
+        request.settled = settled
+        if settled >= (request.entered + 1) * self.block_size:
+            self._enter(request)
+        if self._window is not None:
+            first = max(0, settled - self._window + 1) // self.block_size
+            self._pool.release(request.blocks[request.left : first])
+            request.blocks[request.left : first] = [LEFT] * max(0, first - request.left)
+            request.left = max(request.left, first)
+
+    def _enter(self, request: Request) -> None:
         full = request.settled // self.block_size
         for index in range(request.entered, full):
             block = request.blocks[index]
@@ -106,10 +140,10 @@ class Memory:
 
     def close(self, request: Request) -> None:
         """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
-        self._pool.release(request.blocks)
+        self._pool.release(request.held)
         request.lost = max(request.lost, request.settled)
         request.blocks = []
-        request.computed = request.settled = request.entered = 0
+        request.left = request.computed = request.settled = request.entered = 0
 
     def forget(self) -> int:
         """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
@@ -122,13 +156,24 @@ class Memory:
     def check(self, running: Iterable[Request]) -> None:
         """Fail if a block leaked, was freed early, or may be written by two requests."""
         requests = list(running)
-        self._pool.check((request.blocks for request in requests), self._cache.entries)
+        self._pool.check((request.held for request in requests), self._cache.entries)
         self._cache.check()
         writers: dict[int, str] = {}
         for request in requests:
-            assert len(set(request.blocks)) == len(request.blocks), f"{request.id!r} holds a block twice"
+            assert len(set(request.held)) == len(request.held), f"{request.id!r} holds a block twice"
+            assert LEFT not in request.held, f"{request.id!r} has left a block behind among those that it holds"
+            assert request.blocks[: request.left] == [LEFT] * request.left, f"{request.id!r} left blocks that it names"
+            assert len(request.held) <= self.most_for(request.limit), f"{request.id!r} holds more than it can need"
+            seen = 0 if self._window is None else max(0, request.settled - self._window + 1) // self.block_size
+            assert request.left == seen, f"{request.id!r} left {request.left} blocks behind, and sees those from {seen}"
             assert len(request.blocks) >= self.blocks_for(request.computed), f"{request.id!r} writes past its blocks"
             for block in request.blocks[request.settled // self.block_size :]:
                 other = writers.setdefault(block, request.id)
                 assert other == request.id, f"block {block} is written by {other!r} and {request.id!r}"
                 assert block not in self._cache.entries, f"{request.id!r} writes block {block} that others may read"
+
+
+def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
+    """Make one of so many blocks."""
+    ahead = config.max_in_flight * min(config.prefill_chunk, config.max_step_tokens)
+    return Memory(blocks, config.block_size, config.watermark, config.window, ahead)

@@ -15,6 +15,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Final, NamedTuple
 
+from engine.core.request import LEFT
+
 TOKEN_IDS: Final = range(1 << 32)
 """What a key can tell apart."""
 
@@ -54,11 +56,14 @@ class PrefixCache:
             content = self._pack(*tokens[start : start + size])
             keys.append(blake2b(keys[-1] + content, digest_size=16).digest())
 
-    def match(self, keys: list[bytes], tokens: Sequence[int]) -> list[int]:
+    def match(self, keys: list[bytes], tokens: Sequence[int], window: int | None = None) -> list[int]:
         """Return the blocks that hold the longest known beginning of `tokens`; extends `keys` as needed.
 
-        The last token is never among them: something must be computed for there to be a next token.
+        The last token is never among them: something must be computed for there to be a next token. With a `window`
+        only what a position after the beginning sees must be known of it: for blocks before that stands `LEFT`.
         """
+        if window is not None:
+            return self._match_end(keys, tokens, window)
         size = self._block_size
         found: list[int] = []
         for index in range((len(tokens) - 1) // size):
@@ -68,6 +73,19 @@ class PrefixCache:
                 break
             found.append(block)
         return found
+
+    def _match_end(self, keys: list[bytes], tokens: Sequence[int], window: int) -> list[int]:
+        size = self._block_size
+        table, found, first = list[int](), 0, 0
+        for index in range((len(tokens) - 1) // size):
+            self.extend(keys, tokens, index + 1)
+            block = self._by_key.get(keys[index + 1])
+            known = block is not None and self._entries[block] == self._entry(keys, tokens, index)
+            table.append(block if block is not None and known else LEFT)
+            seen = max(0, (index + 1) * size - window + 1) // size
+            if LEFT not in table[seen:]:
+                found, first = index + 1, seen
+        return [LEFT] * first + table[first:found]
 
     def enter(self, keys: list[bytes], tokens: Sequence[int], index: int, block: int) -> bool:
         """Note that `block` holds block `index` of `tokens`; False if another one is known to, or to seem to."""

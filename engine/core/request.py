@@ -28,6 +28,10 @@ _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
 )
 
 
+LEFT: Final = -1
+"""Stands in a table for a block that no position to come will see."""
+
+
 class Request:
     """Token counts and blocks of one generation.
 
@@ -45,6 +49,7 @@ class Request:
         "grammar",
         "id",
         "keys",
+        "left",
         "life",
         "limit",
         "logprobs",
@@ -87,8 +92,9 @@ class Request:
         """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
+        # the table, in which `LEFT` stands for blocks that the window has left behind, and how many those are
         self.blocks: list[int] = []
-        self.computed = self.settled = 0
+        self.computed = self.settled = self.left = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
@@ -108,6 +114,11 @@ class Request:
         """Of each prompt token but the first, as far as they are known, where they are wanted."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
+
+    @property
+    def held(self) -> list[int]:
+        """The blocks that it holds."""
+        return self.blocks[self.left :]
 
     @property
     def length(self) -> int:

@@ -24,7 +24,7 @@ from engine.core.admission import refusal
 from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
 from engine.core.heard import Heard
-from engine.core.memory import Memory
+from engine.core.memory import memory_within
 from engine.core.parking import Parking
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import Request
@@ -45,7 +45,7 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig, epoch: str) -> None:
         self._config = config
         self._epoch = epoch
-        self._memory = Memory(config.blocks, config.block_size, config.watermark)
+        self._memory = memory_within(config, config.blocks)
         self._waiting = WaitingQueue()
         self._parking = Parking()
         self._deadlines = Deadlines()
@@ -262,7 +262,7 @@ class Scheduler:
             return []
         planned, heard = self._in_flight.pop(result.n), Heard(result)
         self._diary.applied(planned, result)
-        size, events = self._config.block_size, []
+        events = list[RequestEvent]()
         for request, part, life in planned:
             if request.state == "finished":
                 continue
@@ -271,9 +271,7 @@ class Scheduler:
                 continue
             heard.learn(request)
             if life == request.life:
-                request.settled = part.start + part.count
-                if request.settled >= (request.entered + 1) * size:
-                    self._memory.enter(request)
+                self._memory.settle(request, part.start + part.count)
             if part.sample:
                 token = heard.token(request)
                 # a worker that sampled nothing, and does not say why, has lost the request
@@ -314,14 +312,12 @@ class Scheduler:
         self._worker = resync.worker
         for request in reversed(list(self._running.values())):
             self._suspend(request)
-        self._memory = Memory(
-            max(min(self._config.blocks, resync.blocks), 0), self._config.block_size, self._config.watermark
-        )
+        self._memory = memory_within(self._config, max(min(self._config.blocks, resync.blocks), 0))
         room = self._memory.size
         ended = [
             self._ended(request, "error")
             for request in (*self._waiting, *self._parking)
-            if self._memory.blocks_for(request.limit) > room
+            if self._memory.most_for(request.limit) > room
         ]
         self._parking.renew(self._waiting)
         return ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from engine.core.request import Request
+from engine.core.request import LEFT, Request
 from schemas.steps import Arrival, Slice
 
 MOST_TOLD = 500_000
@@ -33,7 +33,7 @@ class Draft:
 
     def admit(self, request: Request) -> None:
         """Have a request begin with this step."""
-        self.admitted[request.id] = (request.computed, tuple(request.blocks))
+        self.admitted[request.id] = (request.computed, _table(request, len(request.blocks)))
         self.told += request.bulk
 
     def add(self, request: Request, count: int, blocks: tuple[int, ...]) -> None:
@@ -70,8 +70,14 @@ class Draft:
         for request in running:
             found = self.slices.get(request.id)
             fresh, computed = (len(found[1].blocks), found[1].start) if found else (0, request.computed)
-            arrivals.append(_arrival(request, computed, tuple(request.blocks[: len(request.blocks) - fresh])))
+            arrivals.append(_arrival(request, computed, _table(request, len(request.blocks) - fresh)))
         return arrivals
+
+
+def _table(request: Request, blocks: int) -> tuple[int, ...]:
+    """Give the first blocks of a request's table; for those left behind stands one of its own, which is not read."""
+    first = request.blocks[request.left] if request.left < len(request.blocks) else 0
+    return tuple([first if block == LEFT else block for block in request.blocks[:blocks]])
 
 
 def _arrival(request: Request, computed: int, blocks: tuple[int, ...]) -> Arrival:

@@ -82,8 +82,8 @@ class Books:
         if len(self.running) >= seats:
             return f"a seat: all {seats} are taken (max_running)"
         if lacking:
-            holders = sorted(self.running.values(), key=lambda holder: len(holder.blocks), reverse=True)[:_HOLDERS]
-            held = ", ".join(f"{holder.id} ({len(holder.blocks)})" for holder in holders)
+            holders = sorted(self.running.values(), key=lambda holder: len(holder.held), reverse=True)[:_HOLDERS]
+            held = ", ".join(f"{holder.id} ({len(holder.held)})" for holder in holders)
             return (
                 f"{lacking} more KV blocks: {memory.idle} of {memory.size} are idle, {promised} of them for "
                 f"running requests to grow into; most are held by {held}"

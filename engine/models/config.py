@@ -60,6 +60,12 @@ class ModelConfig:
     """Ids that end a generation, from config.json and generation_config.json."""
 
     @property
+    def window(self) -> int | None:
+        """How many tokens any layer sees at most, itself included; `None` if one sees them all."""
+        seen = [window for window in self.windows if window is not None]
+        return max(seen) if len(seen) == len(self.windows) else None
+
+    @property
     def parameters(self) -> int:
         """How many weights the model has, biases and norms aside."""
         attention = self.hidden * self.head_dim * (self.heads + self.kv_heads) * 2

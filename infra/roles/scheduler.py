@@ -22,6 +22,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
         blocks=engine.kv_blocks or engine.max_running * -(-engine.context_length // engine.block_size),
         context_length=engine.context_length,
         block_size=engine.block_size,
+        window=engine.window or None,
         policy=engine.policy,
         max_running=engine.max_running,
         max_step_tokens=engine.max_step_tokens,

@@ -36,6 +36,22 @@ def watched(model: Decoder, blocks: int, chunk: int = 16) -> tuple[Engine, Canar
     return Engine(Scheduler(config, "epoch"), InlineExecutor(canary), Ticks()), canary
 
 
+def test_blocks_that_a_window_left_behind_are_others_and_nobody_reads_them(tiny: Callable[[str], Tiny]) -> None:
+    """With memory for a fifth of what they would fill, and the answers that `transformers` gives."""
+    written = tiny("mistral-windowed")
+    model = load_model(written.folder, detect("cpu"), "float32")
+    window = model.config.window
+    assert window == 9
+    config = SchedulerConfig(blocks=20, context_length=CONTEXT, block_size=BLOCK, prefill_chunk=8, window=window)
+    canary = Canary(model, KvCache(model, 20, BLOCK), "worker", window=window)
+    engine = Engine(Scheduler(config, "epoch"), InlineExecutor(canary), Ticks())
+    asked = [ask(f"r{at}", prompt(length, at % 2), 60, temperature=0.0) for at, length in enumerate((90, 40, 91, 5))]
+    answers = finish(engine, *asked)
+    for one in asked:
+        assert [*answers[one.request].tokens] == written.greedy([*one.prompt], 60), one.request
+    assert canary.looked > 0
+
+
 def crowd(lengths: list[int], more: int) -> list[Submit]:
     """Requests some of which begin alike, so that they share blocks."""
     return [ask(f"r{at}", prompt(length, at % 2), more) for at, length in enumerate(lengths)]

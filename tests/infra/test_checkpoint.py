@@ -202,6 +202,28 @@ def test_memory_that_nobody_gave_is_left_to_the_worker_and_given_memory_is_count
 
 
 @pytest.mark.parametrize(
+    ("architecture", "more", "window"),
+    [
+        ("MistralForCausalLM", {"sliding_window": 24}, 24),
+        ("MistralForCausalLM", {"sliding_window": None}, 0),
+        ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}, 0),
+        ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 0}, 24),
+    ],
+)
+def test_how_far_back_a_model_sees_is_settled(
+    tmp_path: Path, architecture: str, more: dict[str, object], window: int
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    config = json.loads(FILES["config.json"]) | {"architectures": [architecture]} | more
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    settings = EngineSettings(model=str(tmp_path))
+    assert resolve_engine(settings, tell=lambda _: None).window == window
+    settings = EngineSettings(model=str(tmp_path), window=0)
+    assert resolve_engine(settings, tell=lambda _: None).window == 0
+
+
+@pytest.mark.parametrize(
     ("rope", "longest"),
     [({}, 64), ({"type": "dynamic", "factor": 2.0}, 128), ({"rope_type": "yarn", "factor": 4.0}, 256)],
 )

@@ -125,7 +125,7 @@ class Worker:
             assert structured is None or structured.key() in self.grammars, "a step waits for a grammar"
             assert held.computed < len(held.tokens)
             self.held[arrival.request] = held
-            self.may_read(arrival.request, held.computed)
+            self.may_read(arrival.request, held.computed, held.computed)
         assert len(self.held) <= self.config.max_running
         assert sum(part.count for part in plan.slices) <= self.config.max_step_tokens
         assert len({part.request for part in plan.slices}) == len(plan.slices)
@@ -157,17 +157,18 @@ class Worker:
             block = held.blocks[at // size]
             assert written.setdefault(block, part.request) == part.request, "two requests write one block"
             self.memory[block, at % size] = (held.tenant, tuple(held.tokens[: at + 1]))
-        self.may_read(part.request, end)
+        self.may_read(part.request, part.start, end)
         held.computed = end
         if not part.sample:
             return None
         held.tokens.append(next_token(held.tokens))
         return part.request, held.tokens[-1]
 
-    def may_read(self, request: str, end: int) -> None:
-        """Fail unless the first `end` positions hold what was computed for these tokens and this tenant."""
+    def may_read(self, request: str, start: int, end: int) -> None:
+        """Fail unless what positions from `start` on see, up to `end`, was computed for these tokens and tenant."""
         held, size = self.held[request], self.config.block_size
-        for at in range(end):
+        first = 0 if self.config.window is None else max(0, start - self.config.window + 1)
+        for at in range(first, end):
             found = self.memory.get((held.blocks[at // size], at % size))
             assert found == (held.tenant, tuple(held.tokens[: at + 1])), f"position {at} of {request} is not its own"
 
@@ -186,6 +187,7 @@ class Orders(RuleBasedStateMachine):
         policy=st.sampled_from(get_args(Policy)),
         long=st.sampled_from([2, 6, 100]),
         watermark=st.sampled_from([0.0, 0.0, 0.3]),
+        window=st.sampled_from([None, None, 2, 5, 9]),
     )
     def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, **more: Any) -> None:
         self.config = SchedulerConfig(
@@ -201,6 +203,7 @@ class Orders(RuleBasedStateMachine):
             policy=more["policy"],
             long_prefill=more["long"],
             watermark=more["watermark"],
+            window=more["window"],
         )
         self.scheduler = Scheduler(self.config, "epoch")
         self.told: list[tuple[str, tuple[Any, ...], bytes]] = []
