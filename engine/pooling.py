@@ -24,6 +24,8 @@ Progress = Callable[[int, int], None]
 """Told how many texts are done, and how many there are."""
 
 _BATCH_TOKENS: Final = 8192
+_SHORTEST: Final = np.float32(1e-12)
+"""A vector that is nothing is divided by this."""
 
 
 def _quiet(done: int, total: int) -> None:
@@ -255,15 +257,17 @@ def _last(tokens: Iterable[int], padding: int | None) -> int:
 
 def _normal(vector: Vector) -> Vector:
     """Return a vector of the same direction and length one."""
-    length: np.float32 = np.sqrt(np.square(vector).sum())
-    return vector / np.maximum(length, np.float32(1e-12))
+    length = np.sqrt(np.square(vector).sum())
+    scaled: Vector = np.divide(vector, np.maximum(length, _SHORTEST), dtype=np.float32)
+    return scaled
 
 
 def _sigmoid(logits: Vector) -> Vector:
     # written so that no power gets too large
-    return (np.tanh(logits / np.float32(2)) + np.float32(1)) / np.float32(2)
+    return np.asarray((np.tanh(logits / 2) + 1) / 2, np.float32)
 
 
 def _softmax(logits: Vector) -> Vector:
-    odds: Vector = np.exp(logits - logits.max())
-    return odds / odds.sum()
+    odds = np.exp(logits - logits.max())
+    shares: Vector = np.divide(odds, odds.sum(), dtype=np.float32)
+    return shares
