@@ -128,6 +128,11 @@ def abort(engine: str) -> str:
     return f"gen.{encoded(engine)}.abort"
 
 
+def drain(engine: str) -> str:
+    """Where a scheduler is told to begin nothing new."""
+    return f"gen.{encoded(engine)}.drain"
+
+
 def describe(engine: str) -> str:
     """Where a scheduler says what it serves."""
     return f"gen.{encoded(engine)}.describe"
@@ -166,6 +171,11 @@ def result(engine: str) -> str:
 def resync(engine: str) -> str:
     """Where a worker asks for a full plan."""
     return f"step.{encoded(engine)}.resync"
+
+
+def prepared(engine: str) -> str:
+    """Where a worker says what became of a grammar."""
+    return f"step.{encoded(engine)}.prepared"
 
 
 def live(tenant: str, kind: str, entity: str) -> str:

@@ -32,6 +32,8 @@ class Engine:
         The list is empty when a step brought no request a token, and when there was nothing to do: see `busy`.
         """
         late = self._scheduler.expire(self._clock.now())
+        for prepared in self._executor.prepared():
+            late += self._scheduler.prepared(prepared)
         while (plan := self._scheduler.plan(self._clock.now())) is not None:
             self._executor.launch(plan)
             self._launched += 1

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from engine.beam import BeamSearch, Found, Scored
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
-from engine.requests import settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.parsers import OutputParser
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Decoder, Tokenizer
-from schemas.generation import FinishReason, Refused, Sampling, Submit
+from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
 _NAME = "inline"
 _GREEDY = Sampling()
+
+Progress = Callable[[int, int], None]
+"""Told (prompts done, of how many)."""
+
+
+def _quiet(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,24 @@ class Completion:
     """`error` when the model could not compute the request; its tokens are those from before."""
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where `Sampling.logprobs` asks for it."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """One of the likeliest continuations of a prompt."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """The one that ended it included."""
+    finish: FinishReason
+    logprob: float
+    """Natural logarithm of the chance of all its tokens together."""
+    score: float
+    """What it is ranked by: the logarithm divided by a power of the length."""
 
 
 class Uptime:
@@ -62,11 +88,15 @@ class _Run:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish: FinishReason | None = None
 
     def add(self, event: RequestEvent) -> None:
         """Take in what a step brought."""
         self.tokens.extend(event.tokens)
+        self.logprobs.extend(event.logprobs)
+        self.prompt_logprobs = event.prompt_logprobs or self.prompt_logprobs
         self.cached = event.cached
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
         self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
@@ -88,7 +118,8 @@ class _Run:
             preemptions=self.preemptions,
             recomputed_tokens=self.recomputed,
         )
-        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls)
+        logprobs = (tuple(self.logprobs), self.prompt_logprobs)
+        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls, *logprobs)
 
 
 class LLM:
@@ -114,43 +145,103 @@ class LLM:
         )
         self._folder = folder
         self._tokenizer = Tokenizer.load(folder)
+        self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[int]],
         sampling: Sampling = _GREEDY,
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
+        n: int = 1,
+        on_progress: Progress = _quiet,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
         Args:
-            prompts: Texts as the model is to see them, without a chat template.
+            prompts: Texts or token ids as the model is to see them, without a chat template.
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
             bad_words: Texts that must not come up in one.
+            n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
+                that of `sampling`, the next one more.
+            on_progress: Told whenever a prompt is done.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
-                has not.
+                has not, or a grammar that is none.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
+        waiting = deque(
+            self._ask(prompt, msgspec.structs.replace(sampling, seed=sampling.seed + index), stop)
+            for prompt in prompts
+            for index in range(n)
+        )
         asked = {run.submit.request: run for run in waiting}
         open_ = set(asked)
         try:
             while open_:
                 self._admit(waiting)
                 for event in self._engine.step():
+                    if event.problem and event.request in open_:
+                        structured = sampling.structured
+                        raise BadRequest("structured" if structured is None else structured.field, event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
+                        on_progress(len(asked) - len(open_), len(asked))
         finally:
             for request in open_:
                 self._engine.abort(request)
         return [run.completion() for run in asked.values()]
+
+    def beam_search(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        width: int = 4,
+        max_tokens: int = 16,
+        length_penalty: float = 1.0,
+        *,
+        stop_token_ids: Sequence[int] = (),
+        ignore_eos: bool = False,
+    ) -> list[list[Likely]]:
+        """Find the likeliest continuations of every prompt, best first, `width` of each; nothing is left to chance.
+
+        Args:
+            prompts: Texts or token ids as the model is to see them, without a chat template.
+            width: How many continuations are gone on with at every step.
+            max_tokens: Tokens after which they are over.
+            length_penalty: The power of their length by which logarithms of chances are divided; more favours longer.
+            stop_token_ids: Tokens that end one, beside those that the model ends its answers with.
+            ignore_eos: Whether the model's own do not end them.
+
+        Raises:
+            BadRequest: A prompt is empty or longer than the model's context, or a width or length is below 1.
+        """
+        for name, value in {"width": width, "max_tokens": max_tokens}.items():
+            if value < 1:
+                raise BadRequest(name, f"{value} is less than 1")
+        given = Sampling(stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos)
+        stops = settled(given, self._tokenizer, (), self._stops).stop_tokens
+        asked = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
+        searches = [
+            BeamSearch(width, max(1, min(max_tokens, self._context_length - len(prompt))), stops, length_penalty)
+            for prompt in asked
+        ]
+        while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
+            grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
+            wanted = Sampling(max_tokens=1, logprobs=searches[0].candidates, ignore_eos=True)
+            told = iter(self.generate(grown, wanted))
+            for _, search in going:
+                search.take([_likeliest(next(told)) for _ in search.live])
+        return [[self._likely(found) for found in search.best()] for search in searches]
+
+    def _likely(self, found: Found) -> Likely:
+        said = found.tokens[:-1] if found.finish == "stop" else found.tokens
+        text = self._tokenizer.decode(said)
+        return Likely(text, found.tokens, found.finish, found.logprob, found.score)
 
     def chat(
         self, messages: Sequence[Message], sampling: Sampling = _GREEDY, tools: Sequence[ToolSpec] = ()
@@ -169,12 +260,17 @@ class LLM:
         ]
         return self.generate([template.render(safe, tools)], sampling)[0]
 
-    def _ask(self, prompt: str, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id."""
+        return self._tokenizer.size
+
+    def _ask(self, prompt: str | Sequence[int], sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=tuple(self._tokenizer.encode(prompt)),
+            prompt=truncated(raw_tokens(prompt, self._tokenizer), sampling, self._context_length),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,
@@ -198,3 +294,15 @@ class LLM:
             self._engine.abort(event.request)
             run.finish = "stop"
         return run.finish is not None
+
+
+def _likeliest(completion: Completion) -> list[Scored]:
+    """List what could have come instead of a completion's only token, the likeliest first.
+
+    Raises:
+        BadRequest: The model could not compute it.
+    """
+    if not completion.logprobs:
+        raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
+    (told,) = completion.logprobs
+    return list(zip(told.tokens, told.logprobs, strict=True))[1:]

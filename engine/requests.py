@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from engine.errors import BadRequest
+from engine.structured.checks import check
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Sampling
 
@@ -23,12 +24,14 @@ def settled(
         more_stops: what else the model ends its answers with, beside the tokenizer's own.
 
     Raises:
-        BadRequest: a token id is not one of the model's, or `min_tokens` is more than `max_tokens`.
+        BadRequest: a token id is not one of the model's, `min_tokens` is more than `max_tokens`, or the grammar is
+            none.
     """
     named = {
         "stop_token_ids": sampling.stop_tokens,
         "logit_bias": sampling.logit_bias,
         "allowed_token_ids": sampling.allowed_token_ids,
+        "structured_after": sampling.structured_after,
     }
     for field, ids in named.items():
         for token in ids:
@@ -39,13 +42,48 @@ def settled(
         raise BadRequest("min_tokens", message)
     if sampling.allowed_token_ids and not _possible(sampling, tokenizer, more_stops):
         raise BadRequest("allowed_token_ids", "none of them may come first: see bad_words and min_tokens")
-    ends = () if sampling.ignore_eos else (*tokenizer.stop_tokens, *more_stops)
+    sampling = replace(sampling, structured_after=_after(sampling, tokenizer))
+    # a document that is whole has to end somehow
+    goes_on = sampling.ignore_eos and sampling.structured is None
+    ends = () if goes_on else (*tokenizer.stop_tokens, *more_stops)
     return replace(
         sampling,
         stop_tokens=tuple(sorted({*sampling.stop_tokens, *ends})),
         allowed_token_ids=tuple(sorted(set(sampling.allowed_token_ids))),
         bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
     )
+
+
+def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
+
+    Raises:
+        BadRequest: an id is not one of the model's.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    for token in prompt:
+        if not 0 <= token < tokenizer.size:
+            raise BadRequest("prompt", f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
+    return list(prompt)
+
+
+def truncated(prompt: Sequence[int], sampling: Sampling, context_length: int) -> tuple[int, ...]:
+    """Give as much of a prompt as its parameters ask for."""
+    most = sampling.truncate_prompt_tokens
+    if most < 0:
+        most = max(1, context_length - sampling.max_tokens)
+    if not most or len(prompt) <= most:
+        return tuple(prompt)
+    return tuple(prompt[:most] if sampling.truncation_side == "right" else prompt[-most:])
+
+
+def _after(sampling: Sampling, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Look at the grammar, if there is one; give the tokens after which it holds."""
+    if sampling.structured is None:
+        return sampling.structured_after
+    check(sampling.structured)
+    return sampling.structured_after or tuple(tokenizer.encode(sampling.structured.after))
 
 
 def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:

@@ -39,7 +39,7 @@ def entity_of(command: Command) -> tuple[str, str]:
         return "run", command.data.effect.rsplit("-", 2)[0]
     if isinstance(command.data, Fork):
         return "run", command.data.run
-    if isinstance(command.data, AbortRun):
+    if isinstance(command.data, AbortRun) and command.kind == "agent":
         return "run", command.data.run
     kind = _ENTITY[command.kind]
     return kind, command.id if kind == "run" else command.thread
@@ -143,7 +143,8 @@ class _Order:
         self.version = after
         self.over = False
         self._effect = ""
-        self._length = 0
+        self._lengths: dict[int, int] = {}
+        """Characters of each answer of the call under way."""
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -171,9 +172,10 @@ class _Order:
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
-            self._effect, self._length = delta.effect, 0
-        seen = self._length - delta.offset
+            self._effect, self._lengths = delta.effect, {}
+        length = self._lengths.get(delta.choice, 0)
+        seen = length - delta.offset
         if seen < 0 or seen >= len(delta.text):
             return []
-        self._length += len(delta.text) - seen
+        self._lengths[delta.choice] = length + len(delta.text) - seen
         return [msgspec.structs.replace(delta, offset=delta.offset + seen, text=delta.text[seen:])]

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.generation import TruncationSide
 from schemas.messages import Message, ToolSpec
+from schemas.structured import Structured
 from schemas.wire import Wire
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -29,7 +31,23 @@ Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
+PromptText = Annotated[str, msgspec.Meta(min_length=1)]
+PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
+ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
+RawPrompt = PromptText | PromptTokens
+Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+
+
+class RepetitionDetection(Wire, frozen=True):
+    """When an answer goes round in circles: its last tokens are a pattern that stands there several times in a row."""
+
+    max_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    """Tokens of a pattern."""
+    min_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    min_count: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 2
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -72,7 +90,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """One answer from a model, outside any thread. `in.<tenant>.generation.<id>.generate`."""
 
     model: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    """A conversation, which the model's chat template renders; or give `prompt`."""
     tools: tuple[ToolSpec, ...] = ()
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -98,6 +117,28 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    n: Answers = 1
+    """How many answers."""
+    logprobs: Alternatives | None = None
+    """How many of the likeliest tokens are told beside each of the answer; none are told unless it is given."""
+    prompt_logprobs: Alternatives | None = None
+    """And beside each of the prompt, which is then computed whole."""
+    logprob_token_ids: TokenIds = ()
+    """Told beside those, however unlikely."""
+    return_token_ids: bool = False
+    """Tell the tokens of prompt and answer."""
+    repetition_detection: RepetitionDetection | None = None
+    """End with `repetition` when the answer goes round in circles."""
+    extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied
+    """By name of a logits processor that is installed where the model is, what that is to be told."""
+    truncate_prompt_tokens: Truncation | None = None
+    """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it."""
+    truncation_side: TruncationSide | None = None
+    """`left`, which keeps the last ones, unless given."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, as text or token ids, without a chat template."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
 
 
 class Past(Wire, frozen=True):
@@ -119,7 +160,7 @@ class Change(Wire, frozen=True):
 
 class AbortRun(Wire, frozen=True, tag="abort"):
     """End a run, whatever it is doing: the model and the tools that can be stopped are.
-    `in.<tenant>.agent.<thread>.abort`."""
+    `in.<tenant>.agent.<thread>.abort`; a bare generation: `in.<tenant>.generation.<id>.abort`."""
 
     run: str = ""
     """Empty is the one that is under way."""

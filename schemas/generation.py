@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+from schemas.structured import Structured
 from schemas.wire import Record, Wire
 
-FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
+FinishReason = Literal["stop", "length", "abort", "error", "timeout", "repetition"]
+
+TruncationSide = Literal["left", "right"]
 
 BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 """Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
 
-def request_id(tenant: str, thread: str, effect: str) -> str:
-    """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only."""
-    return f"{tenant}/{thread}/{effect}"
+def request_id(tenant: str, thread: str, effect: str, choice: int = 0) -> str:
+    """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only.
+
+    `choice` tells several answers to one call apart.
+    """
+    return f"{tenant}/{thread}/{effect}~{choice}" if choice else f"{tenant}/{thread}/{effect}"
+
+
+class Repetition(Wire, frozen=True):
+    """Output that says the same over and over: its last tokens are a pattern, `times` times in a row."""
+
+    longest: int
+    """Tokens of a pattern, at most."""
+    shortest: int = 1
+    """And at least."""
+    times: int = 2
 
 
 class Sampling(Wire, frozen=True):
@@ -49,6 +65,36 @@ class Sampling(Wire, frozen=True):
     """Sequences of tokens that must not come to an end in the output."""
     ignore_eos: bool = False
     """Whether the tokens that the model ends its answers with do not end it; heeded where it is submitted."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told beside each sampled one; None tells nothing."""
+    prompt_logprobs: int | None = None
+    """As many beside each token of the prompt but the first, which is then computed whole; None tells nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens that are told beside those, however unlikely."""
+    repetition: Repetition | None = None
+    """What ends it with `repetition`."""
+    extra_args: Mapping[str, Any] = {}
+    """By name of a logits processor that is installed where it is computed, what that is to be told."""
+    truncate_prompt_tokens: int = 0
+    """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it. Heeded
+    where it is submitted."""
+    truncation_side: TruncationSide = "left"
+    """Where tokens are left out: `left` keeps the last ones, `right` the first."""
+    structured: Structured | None = None
+    """What the answer is to look like."""
+    structured_after: tuple[int, ...] = ()
+    """The tokens after which it begins to: those that end the model's thinking. Empty is from the first one on."""
+
+
+class TokenLogprobs(Record, frozen=True):
+    """What a model made of one position."""
+
+    tokens: tuple[int, ...]
+    """The token that stands there, then the likeliest, best first, then those asked for by id."""
+    logprobs: tuple[float, ...]
+    """Natural logarithms of their chances, as the model gave them, before temperature and all that is asked for."""
+    rank: int
+    """Of the first, from 1: how many tokens are likelier, and one."""
 
 
 class Submit(Wire, frozen=True):
@@ -73,6 +119,10 @@ class Submit(Wire, frozen=True):
     """Only requests of the tenant with the same salt share its KV blocks."""
     read_cache: bool = True
     """Whether its prompt's beginning may be taken from the prefix cache instead of being computed."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of `output`, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the prompt, where they are wanted and there is output already."""
 
 
 class Attach(Wire, frozen=True):
@@ -121,6 +171,12 @@ class Output(Record, frozen=True):
     """How often it gave its blocks up to another request; told at the end."""
     recomputed: int = 0
     """Positions that were computed again because of that; told at the end."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token of the prompt but the first, where they are wanted: told with the first tokens."""
+    problem: str = ""
+    """What of the request made it end with `error`; empty if nothing of the request did."""
 
 
 class Outputs(Record, frozen=True):
@@ -142,3 +198,5 @@ class Announce(Wire, frozen=True):
     """Whether a worker has its model loaded."""
     in_flight: int = 0
     """Plans published whose results have not come: an idle worker that hears of some has missed something."""
+    parked: int = 0
+    """Requests that wait for their grammars: a worker that compiles none has missed something."""

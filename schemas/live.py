@@ -45,6 +45,8 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     offset: int
     """Characters of this call's text that came before: a reader that has more of them drops the overlap."""
     text: str
+    choice: int = 0
+    """Which of several answers."""
 
 
 class Shed(Wire, frozen=True, tag="shed", tag_field="frame"):

@@ -7,9 +7,30 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repetition, Share, TokenId, TokenIds, TopK
+from schemas.commands import (
+    Alternatives,
+    Answers,
+    BadWords,
+    Bias,
+    ExtraArgs,
+    MinTokens,
+    Penalty,
+    Priority,
+    Repetition,
+    RepetitionDetection,
+    Share,
+    TokenId,
+    TokenIds,
+    TopK,
+    Truncation,
+)
+from schemas.generation import TruncationSide
 from schemas.messages import Message, Role, ToolCall, ToolSpec
+from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
+
+GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
+TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
 class TextPart(Wire, frozen=True, tag="text"):
@@ -65,6 +86,23 @@ class StreamOptions(Wire, frozen=True):
     include_usage: bool = False
 
 
+class StructuredOutputs(Wire, frozen=True, forbid_unknown_fields=True):
+    """What the answer is to look like, in vLLM's words: one of the first six, and how JSON is written."""
+
+    json: GrammarText | dict[str, Any] | None = None
+    """A JSON schema, or its text."""
+    regex: GrammarText | None = None
+    choice: Annotated[list[str], msgspec.Meta(max_length=MOST_CHOICES)] | None = None
+    grammar: GrammarText | None = None
+    json_object: bool | None = None
+    structural_tag: GrammarText | dict[str, Any] | None = None
+    whitespace_pattern: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    after: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """The text that ends the model's thinking, after which the answer begins; vLLM has no such field."""
+
+
 class ChatRequest(Wire, frozen=True):
     """`POST /v1/chat/completions`. Unknown fields are ignored; known ones with a value not served are refused."""
 
@@ -78,11 +116,12 @@ class ChatRequest(Wire, frozen=True):
     max_completion_tokens: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Answers | None = None
     tools: list[ChatTool] | None = None
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[Mapping[TokenId, Bias], msgspec.Meta(max_length=1024)] | None = None
@@ -96,6 +135,26 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    prompt_logprobs: Alternatives | None = None
+    logprob_token_ids: TokenIds | None = None
+    return_token_ids: bool | None = None
+    repetition_detection: RepetitionDetection | None = None
+    vllm_xargs: ExtraArgs | None = None
+    """What logits processors of other packages are told, by their names."""
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: TruncationSide | None = None
+    timeout_s: TimeoutS | None = None
+    """Ours: seconds after which it ends with status 504, answered or not."""
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Any = None
+    """Older names, which are refused: what they asked for must not be left out in silence."""
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_json_object: Any = None
+    guided_whitespace_pattern: Any = None
+    guided_decoding_backend: Any = None
+    structural_tag: Any = None
 
 
 class ErrorBody(Wire, frozen=True):

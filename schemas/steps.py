@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.generation import FinishReason, Sampling, Submit
+from schemas.generation import FinishReason, Sampling, Submit, TokenLogprobs
+from schemas.structured import Structured
 from schemas.wire import Record, Wire
 
 
@@ -75,6 +76,8 @@ class Applied(Record, frozen=True, tag="apply"):
     nothing. Empty for a result that came before its predecessor's: it only said that this was lost."""
     failed: tuple[str, ...] = ()
     """Requests that the worker could not compute."""
+    whole: tuple[str, ...] = ()
+    """Those that have all that their grammars ask for: see `StepResult`."""
 
 
 class Resynced(Record, frozen=True, tag="resync"):
@@ -94,7 +97,16 @@ class Tried(Record, frozen=True, tag="try"):
     time: int
 
 
-Told = Began | Submitted | Aborted | Expired | Applied | Resynced | Forgot | Tried
+class Compiled(Record, frozen=True, tag="compile"):
+    """A worker said what became of a grammar."""
+
+    key: str
+    worker: str
+    problem: str = ""
+    """Why it cannot be compiled."""
+
+
+Told = Began | Submitted | Aborted | Expired | Applied | Resynced | Forgot | Tried | Compiled
 
 
 class ToldMore(Record, frozen=True):
@@ -104,6 +116,14 @@ class ToldMore(Record, frozen=True):
     n: int
     """The last plan before."""
     told: tuple[Told, ...]
+
+
+class Prepare(Record, frozen=True):
+    """A grammar that requests wait for: the worker compiles it beside its steps and answers with `Prepared`."""
+
+    key: str
+    """`Structured.key`."""
+    structured: Structured
 
 
 class StepPlan(Record, frozen=True):
@@ -127,6 +147,8 @@ class StepPlan(Record, frozen=True):
     told: tuple[Told, ...] = ()
     """All that the scheduler was told since the plan before, in order: with the plans before it this is why the plan
     is what it is. Workers have no use for it."""
+    prepare: tuple[Prepare, ...] = ()
+    """Grammars that requests wait for which are in no plan yet."""
 
 
 class Stalled(Record, frozen=True):
@@ -160,6 +182,12 @@ class StepResult(Record, frozen=True):
     """(request, message) for requests that the worker could not compute."""
     compute_us: int = 0
     """Duration of the forward pass and sampling, microseconds."""
+    logprobs: tuple[tuple[str, TokenLogprobs], ...] = ()
+    """(request, what the model made of it) for sampled tokens whose requests want it."""
+    prompt_logprobs: tuple[tuple[str, int, tuple[TokenLogprobs, ...]], ...] = ()
+    """(request, position of the first, what the model made of it and the next ones): tokens of prompts."""
+    whole: tuple[str, ...] = ()
+    """Requests that have with this token all that their grammars ask for: nothing may follow it, so they stop."""
 
 
 class Resync(Wire, frozen=True):
@@ -174,6 +202,17 @@ class Resync(Wire, frozen=True):
     """How many KV blocks it holds memory for."""
 
 
+class Prepared(Wire, frozen=True):
+    """`step.<engine>.prepared`: a worker has compiled a grammar, or cannot."""
+
+    epoch: str
+    """The scheduler whose plan asked for it."""
+    worker: str
+    key: str
+    problem: str = ""
+    """Why it cannot; empty when it is ready."""
+
+
 class RequestEvent(Record, frozen=True):
     """What `Scheduler.apply` tells about one request."""
 
@@ -186,3 +225,9 @@ class RequestEvent(Record, frozen=True):
     """How often it gave its blocks up; told at the end."""
     recomputed: int = 0
     """Positions computed again because of that, or because the worker was a new one; told at the end."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the prompt but its first token, where they are wanted; told with the first output token."""
+    problem: str = ""
+    """What of the request made it end with `error`; empty if nothing of the request did."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
-from schemas.generation import Sampling
+from schemas.answers import AnswerFinish, TokenTold
+from schemas.commands import RawPrompt
+from schemas.generation import Sampling, request_id
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 
 OnText = Callable[[int, str], Awaitable[None]]
@@ -33,16 +35,34 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, in place of messages and without a chat template."""
+    choice: int = 0
+    """Which of several answers to the same prompt it is: each is a generation of its own."""
+    n: int = 1
+    """How many answers are wanted."""
+    return_token_ids: bool = False
+    """Whether the answer names its tokens, and the prompt's."""
+
+    @property
+    def request(self) -> str:
+        """Its name in the engine."""
+        return request_id(self.tenant, self.thread, self.effect, self.choice)
 
 
 class ModelAnswer(msgspec.Struct, frozen=True):
     """What the model said."""
 
     text: str
-    finish_reason: Literal["stop", "length", "tool_calls", "abort", "error", "timeout"]
+    finish_reason: AnswerFinish
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     engine: str = ""
+    logprobs: tuple[TokenTold, ...] = ()
+    """What the model made of each token, where `sampling` asks for it."""
+    prompt_logprobs: tuple[TokenTold, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
 
 
 class ModelProvider(Protocol):

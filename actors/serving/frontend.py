@@ -9,6 +9,7 @@ the same further tokens, because chance is a function of seed and position.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,15 +20,18 @@ import msgspec
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.errors import BadRequest, TemplateError
-from engine.requests import settled
+from engine.errors import BadRequest, NoChatTemplate, TemplateError
+from engine.requests import raw_tokens, settled, truncated
 from engine.text.parsers import OutputParser
+from engine.text.plain import PlainText
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from schemas import codec
+from schemas.commands import RawPrompt
 from schemas.generation import (
     Abort,
     Accepted,
@@ -39,7 +43,7 @@ from schemas.generation import (
     Outputs,
     Refused,
     Submit,
-    request_id,
+    TokenLogprobs,
 )
 from schemas.messages import Message as ChatMessage
 from schemas.messages import ToolCall, ToolSpec, Usage
@@ -54,6 +58,7 @@ _SILENCE_S = 3.0
 _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
+_ENDLESS = 1 << 62
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -73,23 +78,32 @@ class _Open:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    problem: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
 
 
 class Frontend:
     """The `ModelProvider` of one engine on the bus."""
 
-    def __init__(self, connection: Connection, engine: str, checkpoint: Path, name: str) -> None:
-        """Read the checkpoint's tokenizer and chat template.
+    def __init__(
+        self, connection: Connection, engine: str, checkpoint: Path, name: str, context_length: int = _ENDLESS
+    ) -> None:
+        """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` is the engine's.
 
         Raises:
-            CheckpointError: they are not there or cannot be read.
+            CheckpointError: they cannot be read, or there is no tokenizer.
         """
         self._connection = connection
         self._engine = engine
         self._name = name
+        self._context_length = context_length
         self._tokenizer = Tokenizer.load(checkpoint)
-        self._template = ChatTemplate.load(checkpoint)
+        self._template: ChatTemplate | None = None
+        """None for a model that takes raw prompts alone."""
+        with contextlib.suppress(NoChatTemplate):
+            self._template = ChatTemplate.load(checkpoint)
         self._open: dict[str, _Open] = {}
 
     async def start(self) -> None:
@@ -107,7 +121,7 @@ class Frontend:
         submit = self._submission(call)
         opened = self._open[submit.request] = _Open(submit)
         try:
-            await self._submit(submit)
+            await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
         finally:
             self._open.pop(submit.request, None)
@@ -122,19 +136,14 @@ class Frontend:
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
     def _submission(self, call: ModelCall) -> Submit:
-        messages = _quoted(call.messages, self._tokenizer.quoted)
-        tools = _quoted(call.tools, self._tokenizer.quoted)
         try:
-            prompt = self._tokenizer.encode(self._template.render(messages, tools))
-        except TemplateError as error:
-            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
-        try:
+            prompt = raw_tokens(call.prompt, self._tokenizer) if call.prompt is not None else self._rendered(call)
             sampling = settled(call.sampling, self._tokenizer, call.bad_words)
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         return Submit(
-            request=request_id(call.tenant, call.thread, call.effect),
-            prompt=tuple(prompt),
+            request=call.request,
+            prompt=truncated(prompt, sampling, self._context_length),
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,
@@ -143,9 +152,20 @@ class Frontend:
             deadline=call.deadline,
         )
 
+    def _rendered(self, call: ModelCall) -> list[int]:
+        if self._template is None:
+            message = f"{call.model!r} has no chat template and takes raw prompts alone: give `prompt`"
+            raise CallFailed(Problem(kind="invalid", message=message, field="messages"))
+        messages = _quoted(call.messages, self._tokenizer.quoted)
+        tools = _quoted(call.tools, self._tokenizer.quoted)
+        try:
+            return self._tokenizer.encode(self._template.render(messages, tools))
+        except TemplateError as error:
+            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
+
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
         decoder = self._tokenizer.decoder()
-        parser = OutputParser(stop=call.stop)
+        parser = OutputParser(stop=call.stop) if call.prompt is None else PlainText(stop=call.stop)
         text = ""
         while True:
             tokens, finish = await self._next(opened)
@@ -162,13 +182,19 @@ class Frontend:
                 return self._answer(call, opened, text, parser, finish)
 
     def _answer(
-        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser, finish: FinishReason
+        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser | PlainText, finish: FinishReason
     ) -> ModelAnswer:
+        if finish == "error" and opened.problem:
+            structured = opened.submit.sampling.structured
+            field_name = None if structured is None else structured.field
+            message = f"{field_name}: {opened.problem}"
+            raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
+        named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
-            ToolCall(id=f"call_{call.effect}-{index}", name=wanted.name, arguments=wanted.arguments)
+            ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(parser.calls)
         )
         return ModelAnswer(
@@ -183,6 +209,10 @@ class Frontend:
             ),
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
+            logprobs=told(opened.logprobs, self._tokenizer),
+            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._tokenizer),
+            token_ids=tuple(opened.tokens) if call.return_token_ids else (),
+            prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
 
     async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
@@ -209,8 +239,11 @@ class Frontend:
             return
         fresh = output.tokens[have - output.start :]
         opened.tokens.extend(fresh)
+        opened.logprobs.extend(output.logprobs[have - output.start :])
+        opened.prompt_logprobs = output.prompt_logprobs or opened.prompt_logprobs
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
+        opened.problem = output.problem
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 
@@ -231,12 +264,13 @@ class Frontend:
             reply = await self._connection.request(subjects.attach(self._engine), codec.encode(attach), 1.0)
             answer: Answer = codec.decode(reply.data, Answer)
             if isinstance(answer, Refused):
-                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens))
+                known = {"logprobs": tuple(opened.logprobs), "prompt_logprobs": opened.prompt_logprobs}
+                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens), **known)
                 await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)
 
-    async def _submit(self, submit: Submit) -> None:
+    async def _submit(self, submit: Submit, raw: RawPrompt | None) -> None:
         """Hand the request in, waiting for a scheduler if there is none.
 
         Raises:
@@ -247,7 +281,11 @@ class Frontend:
         while True:
             try:
                 reply = await self._connection.request(subjects.submit(self._engine), data, 2.0)
-                break
+                answer: Answer = codec.decode(reply.data, Answer)
+                stops = isinstance(answer, Refused) and answer.reason == "draining"
+                if not stops or asyncio.get_running_loop().time() > deadline:
+                    break
+                await asyncio.sleep(_RETRY_S)  # there will be another
             except (BusError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     # one that only was slow has what was handed in, and nobody waits for it any more
@@ -255,9 +293,9 @@ class Frontend:
                     message = f"no scheduler of {self._engine!r} answers: {error}"
                     raise CallFailed(Problem(kind="engine", message=message, retry_after_ms=1000)) from error
                 await asyncio.sleep(_RETRY_S)
-        answer: Answer = codec.decode(reply.data, Answer)
         if not isinstance(answer, Accepted):
-            field_name = "messages" if answer.reason == "too_long" else None
+            given = "messages" if raw is None else "prompt"
+            field_name = given if answer.reason == "too_long" else None
             raise CallFailed(
                 Problem(
                     kind=_PROBLEMS[answer.reason],

@@ -25,7 +25,8 @@ class GenerationPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the model a command names; its defaults are the profile."""
-        assert isinstance(command.data, Generate)
+        if not isinstance(command.data, Generate):
+            return Asked(command)  # an abort is about a generation that has its model
         name = command.data.model
         if name not in self._models:
             return Asked(command, missing=unknown_model(name, self._models))
@@ -46,7 +47,10 @@ class GenerationPerformer:
         """Stop the generation."""
         assert isinstance(effect, AnswerPrompt)
         if effect.called.model in self._models:
-            await self._models[effect.called.model].abort(request_id(site.tenant, site.thread, effect.id))
+            data = effect.command.data
+            for choice in range(data.n if isinstance(data, Generate) else 1):
+                request = request_id(site.tenant, site.thread, effect.id, choice)
+                await self._models[effect.called.model].abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Ask the model once; asking again attaches to the same generation."""
@@ -66,5 +70,8 @@ class GenerationPerformer:
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,
+            n=data.n,
+            return_token_ids=data.return_token_ids,
+            prompt=data.prompt,
         )
         return await ask_model(self._models, call, self._live, effect, site)

@@ -34,11 +34,12 @@ from schemas.generation import (
     Refused,
     Submit,
 )
-from schemas.steps import RequestEvent, Resync, Stalled, StepResult
+from schemas.steps import Prepared, RequestEvent, Resync, Stalled, StepResult
 
 log = logging.getLogger(__name__)
 
 _QUIET_S = 2.0
+_AGAIN_MS = 1000
 
 
 class Stalls:
@@ -88,6 +89,10 @@ class SchedulerActor:
         self._sooner = asyncio.Event()
         """A request came that may have to end before all others."""
         self._results = 0
+        self._draining = False
+        """Whether nothing new is begun, as the stack is about to stop."""
+        self._grammars = 0
+        """Answers of workers about grammars."""
         self._stalls = Stalls(stall_s)
 
     def statistics(self) -> dict[str, int]:
@@ -105,8 +110,10 @@ class SchedulerActor:
         await connection.subscribe(subjects.attach(engine), self._attach)
         await connection.subscribe(subjects.abort(engine), self._abort)
         await connection.subscribe(subjects.describe(engine), self._describe)
+        await connection.subscribe(subjects.drain(engine), self._drain)
         await connection.subscribe(subjects.result(engine), self._result)
         await connection.subscribe(subjects.resync(engine), self._resync)
+        await connection.subscribe(subjects.prepared(engine), self._prepared)
         # results and requests may have been lost with the connection: everyone says again where he stands
         connection.on_reconnect(self._say_up)
         await self._say_up()
@@ -135,17 +142,17 @@ class SchedulerActor:
             await asyncio.sleep(_QUIET_S)
 
     async def _watch(self) -> None:
-        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. When
-        nothing moves for long, say why.
+        """When no result comes for a while, say that some are due: a worker that has none to give asks for plans. The
+        same with grammars. When nothing moves for long, say why.
         """
-        before = -1
+        before = grammars = -1
         while True:
             await asyncio.sleep(min(_QUIET_S, self._stalls.after_s / 2))
             now = self._scheduler.statistics()
-            if now.in_flight and self._results == before:
+            if (now.in_flight and self._results == before) or (now.parked and self._grammars == grammars):
                 await self._though_away(self._say_up())
-            before = self._results
-            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting))
+            before, grammars = self._results, self._grammars
+            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting or now.parked))
             if quiet_s is not None:
                 await self._though_away(self._tell_stall(quiet_s))
 
@@ -170,7 +177,8 @@ class SchedulerActor:
         await self._connection.publish(subjects.stall(self._engine), codec.encode(stalled))
 
     async def _say_up(self) -> None:
-        self._announce = msgspec.structs.replace(self._announce, in_flight=self._scheduler.statistics().in_flight)
+        now = self._scheduler.statistics()
+        self._announce = msgspec.structs.replace(self._announce, in_flight=now.in_flight, parked=now.parked)
         await self._connection.publish(subjects.announcements(self._engine), codec.encode(self._announce))
 
     async def _describe(self, message: Message) -> None:
@@ -182,7 +190,7 @@ class SchedulerActor:
         except BadShape as error:
             await self._answer(message, Refused(request="", reason="invalid", message=str(error)))
             return
-        answer = self._scheduler.submit(submit)
+        answer = self._refusal_while_draining(submit) or self._scheduler.submit(submit)
         if isinstance(answer, Accepted):
             self._frontends[submit.request] = submit.frontend
         await self._answer(message, answer)
@@ -192,6 +200,17 @@ class SchedulerActor:
             if submit.deadline:
                 self._sooner.set()
             await self._plan()
+
+    async def _drain(self, message: Message) -> None:
+        log.info("told to stop soon: nothing new is begun")
+        self._draining = True
+
+    def _refusal_while_draining(self, submit: Submit) -> Refused | None:
+        """Turn newcomers away once the stack is about to stop; what was begun, here or before, goes on."""
+        if not self._draining or submit.output or self._scheduler.attach(submit.request, 0) is not None:
+            return None
+        message = "the server is about to stop: try again later"
+        return Refused(request=submit.request, reason="draining", message=message, retry_after_ms=_AGAIN_MS)
 
     async def _attach(self, message: Message) -> None:
         attach: Attach = codec.decode(message.data, Attach)
@@ -223,6 +242,13 @@ class SchedulerActor:
         events = self._scheduler.apply(result)
         await self._plan()
         await self._send(events)
+
+    async def _prepared(self, message: Message) -> None:
+        prepared: Prepared = codec.decode(message.data, Prepared)
+        self._grammars += 1
+        ended = self._scheduler.prepared(prepared)
+        await self._plan()
+        await self._send(ended)
 
     async def _resync(self, message: Message) -> None:
         resync: Resync = codec.decode(message.data, Resync)
@@ -269,5 +295,6 @@ class SchedulerActor:
 
 def _output(event: RequestEvent) -> Output:
     return Output(
-        event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed
+        *(event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed),
+        *(event.logprobs, event.prompt_logprobs, event.problem),
     )

@@ -1,6 +1,7 @@
 """The worker actor: hears plans, runs them in order, publishes results. It owns the device and nothing else.
 
-The model runs in a thread of its own, so that plans are heard (and the connection kept alive) meanwhile.
+The model runs in a thread of its own, so that plans are heard (and the connection kept alive) meanwhile; grammars are
+compiled in another, so that no step waits for them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from engine.runner.executor import Ask, Follower, Ignore, Run, follow
 from engine.runner.model_runner import ModelRunner
 from schemas import codec
 from schemas.generation import Announce
-from schemas.steps import Resync, StepPlan
+from schemas.steps import Prepare, Prepared, Resync, StepPlan
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class WorkerActor:
         self._steps = 0
         # one thread for all steps: each new one would start a pool of OpenMP threads of its own
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
+        self._compiling = set[asyncio.Task[None]]()
 
     def statistics(self) -> dict[str, int]:
         """Say how many plans wait, how many were run, and how many blocks there are."""
@@ -88,7 +91,7 @@ class WorkerActor:
         announce: Announce = codec.decode(message.data, Announce)
         if not announce.ready or announce.epoch != self._follower.epoch:
             await self._ask("epoch")
-        elif announce.in_flight and self._idle:
+        elif (announce.in_flight and self._idle) or (announce.parked and not self._compiling and self._plans.empty()):
             await self._ask("gap")
 
     async def _catch_up(self) -> None:
@@ -96,7 +99,20 @@ class WorkerActor:
         self._asked_at = float("-inf")
         await self._ask("gap")
 
+    async def _prepare(self, epoch: str, prepare: Prepare) -> None:
+        """Compile a grammar, and say what became of it; if that is lost, the scheduler asks again."""
+        problem = await asyncio.get_running_loop().run_in_executor(self._compiler, self._runner.prepare, prepare)
+        prepared = Prepared(epoch, self._worker, prepare.key, problem)
+        try:
+            await self._connection.publish(subjects.prepared(self._engine), codec.encode(prepared))
+        except BusError as error:
+            log.warning("grammar %s: the bus takes nothing: %s", prepare.key, error)
+
     async def _execute(self, plan: StepPlan) -> None:
+        for prepare in plan.prepare:
+            task = asyncio.create_task(self._prepare(plan.epoch, prepare))
+            self._compiling.add(task)
+            task.add_done_callback(self._compiling.discard)
         self._busy = True
         result = await asyncio.get_running_loop().run_in_executor(self._device, self._runner.execute, plan)
         self._busy = False

@@ -13,8 +13,10 @@ from schemas.steps import (
     Aborted,
     Applied,
     Began,
+    Compiled,
     Expired,
     Forgot,
+    Prepared,
     Resynced,
     StepResult,
     Submitted,
@@ -39,7 +41,10 @@ class Diary:
     def submitted(self, submit: Submit) -> None:
         """A request was taken on."""
         self._told.append(Submitted(submit))
-        self._tokens += len(submit.prompt) + len(submit.output)
+        structured = submit.sampling.structured
+        self._tokens += (
+            len(submit.prompt) + len(submit.output) + (structured.size // 4 if structured is not None else 0)
+        )
 
     def aborted(self, request: str) -> None:
         """A request was ended by those who asked for it."""
@@ -53,7 +58,8 @@ class Diary:
         """The result of the first step under way was taken in."""
         tokens = dict(result.tokens)
         sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
-        self._told.append(Applied(result.n, sampled, tuple(request for request, _ in result.errors)))
+        failed = tuple(request for request, _ in result.errors)
+        self._told.append(Applied(result.n, sampled, failed, result.whole))
 
     def lost(self, n: int) -> None:
         """The result of a later step came before that of the first."""
@@ -62,6 +68,10 @@ class Diary:
     def resynced(self, worker: str, blocks: int) -> None:
         """A worker asked for a full plan."""
         self._told.append(Resynced(worker, blocks))
+
+    def compiled(self, prepared: Prepared) -> None:
+        """A worker said what became of a grammar."""
+        self._told.append(Compiled(prepared.key, prepared.worker, prepared.problem))
 
     def forgot(self) -> None:
         """The prefix cache was emptied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
@@ -45,6 +45,10 @@ class Memory:
         steps.
         """
         return max(self.blocks_for(min(len(request.tokens) + self.block_size, request.limit)) - len(request.blocks), 0)
+
+    def promised(self, running: Collection[Request]) -> int:
+        """Count the blocks that are for running requests to grow into."""
+        return (self.watermark if running else 0) + sum(self.missing(request) for request in running)
 
     def lacking(self, request: Request, spared: int) -> int:
         """Count the blocks that must be given up for a waiting request to begin; 0 if it could now.

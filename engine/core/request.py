@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from engine.errors import IllegalTransition
-from schemas.generation import FinishReason, Submit
+from schemas.generation import FinishReason, Repetition, Sampling, Submit
 from schemas.steps import RequestEvent
 
-State = Literal["waiting", "running", "finished"]
+State = Literal["waiting", "parked", "running", "finished"]
 Rank = tuple[int, int]
 """Priority and arrival: the lower, the sooner it begins and the later it gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
-    {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
+    {
+        ("waiting", "running"),
+        ("running", "waiting"),
+        ("running", "finished"),
+        ("waiting", "finished"),
+        ("waiting", "parked"),
+        ("parked", "waiting"),
+        ("parked", "finished"),
+    }
 )
 
 
@@ -31,13 +42,17 @@ class Request:
         "deadline",
         "entered",
         "finish",
+        "grammar",
         "id",
         "keys",
         "life",
         "limit",
+        "logprobs",
         "lost",
         "pending",
         "preemptions",
+        "problem",
+        "prompt_logprobs",
         "prompt_tokens",
         "rank",
         "reads_cache",
@@ -48,25 +63,32 @@ class Request:
         "stops",
         "tenant",
         "tokens",
+        "whole",
     )
 
     def __init__(self, submit: Submit, context_length: int, root: bytes, rank: Rank) -> None:
         self.id = submit.request
         self.rank = rank
         self.deadline = submit.deadline
-        self.reads_cache = submit.read_cache
+        # what the model makes of a prompt is known where it is computed, and only there
+        self.reads_cache = submit.read_cache and submit.sampling.prompt_logprobs is None
         self.tenant = submit.tenant
-        self.sampling = submit.sampling
         self.stops = frozenset(submit.sampling.stop_tokens)
         self.tokens = [*submit.prompt, *submit.output]
         self.prompt_tokens = len(submit.prompt)
         self.limit = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
         """Tokens, prompt and output, at which it ends."""
+        self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
+        self.grammar = _grammar(submit.sampling)
+        """Key of the grammar that its answer keeps to; empty if there is none."""
+        self.whole = False
+        """Whether nothing may follow its last token: it has all that its grammar asks for."""
+        self.problem = ""
+        """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
         self.blocks: list[int] = []
-        self.computed = 0
-        self.settled = 0
+        self.computed = self.settled = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
@@ -80,6 +102,10 @@ class Request:
         """Of those, the ones that were not in the prefix cache when it came back."""
         self.entered = 0
         """Leading blocks whose content the prefix cache knows."""
+        self.logprobs = list(submit.logprobs)
+        """Of each output token, where they are wanted."""
+        self.prompt_logprobs = list(submit.prompt_logprobs)
+        """Of each prompt token but the first, as far as they are known, where they are wanted."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
@@ -87,6 +113,12 @@ class Request:
     def length(self) -> int:
         """Tokens known or under way."""
         return len(self.tokens) + self.pending
+
+    @property
+    def bulk(self) -> int:
+        """How much there is to tell of it, in tokens."""
+        structured = self.sampling.structured
+        return len(self.tokens) + (structured.size // 4 if structured is not None else 0)
 
     @property
     def outputs(self) -> int:
@@ -119,8 +151,14 @@ class Request:
         """Take a sampled token that was under way; say whether it was the last."""
         self.pending -= 1
         self.tokens.append(token)
-        if token in self.stops:
+        return self.over()
+
+    def over(self) -> FinishReason | None:
+        """Say whether the tokens there are end it."""
+        if self.whole or (self.outputs and self.tokens[-1] in self.stops):
             return "stop"
+        if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
+            return "repetition"
         return "length" if len(self.tokens) >= self.limit else None
 
     def tell(self, start: int) -> RequestEvent:
@@ -130,6 +168,32 @@ class Request:
 
     def event(self, tokens: tuple[int, ...], start: int) -> RequestEvent:
         """Tell some of the output, and at the end what it cost."""
+        logprobs = tuple(self.logprobs[start : start + len(tokens)])
+        first = tuple(self.prompt_logprobs) if start == 0 else ()
         if self.finish is None:
-            return RequestEvent(self.id, tokens, start, None, self.cached or 0)
-        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0, self.preemptions, self.recomputed)
+            return RequestEvent(
+                self.id, tokens, start, None, self.cached or 0, logprobs=logprobs, prompt_logprobs=first
+            )
+        spent = (self.cached or 0, self.preemptions, self.recomputed)
+        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem)
+
+
+def _grammar(sampling: Sampling) -> str:
+    return "" if sampling.structured is None else sampling.structured.key()
+
+
+def _within(sampling: Sampling, tokens: int) -> Sampling:
+    """Say how many tokens there will be at most: whoever closes a document in time has to know."""
+    return sampling if sampling.structured is None else replace(sampling, max_tokens=max(tokens, 1))
+
+
+def repeats(tokens: Sequence[int], outputs: int, wanted: Repetition) -> bool:
+    """Say whether the last of `outputs` tokens are one pattern several times in a row."""
+    last = len(tokens) - 1
+    for size in range(wanted.shortest, min(wanted.longest, outputs // wanted.times) + 1):
+        if tokens[last] != tokens[last - size]:
+            continue
+        tail = tokens[-size * wanted.times :]
+        if tail[size:] == tail[:-size]:
+            return True
+    return False

@@ -20,8 +20,10 @@ from schemas.steps import (
     Applied,
     Arrival,
     Began,
+    Compiled,
     Expired,
     Forgot,
+    Prepared,
     Resync,
     Resynced,
     StepPlan,
@@ -33,7 +35,7 @@ from schemas.steps import (
 )
 
 _NOBODY = "retrace"
-_COMPARED = ("full", "arrivals", "slices", "gone", "preempted")
+_COMPARED = ("full", "arrivals", "slices", "gone", "preempted", "prepare")
 
 
 class Divergence(NamedTuple):
@@ -57,6 +59,7 @@ class Retrace:
         self._scheduler: Scheduler | None = None
         self._in_flight: OrderedDict[int, StepPlan] = OrderedDict()
         self._n = 0
+        self._epoch = ""
 
     @property
     def scheduler(self) -> Scheduler:
@@ -113,7 +116,7 @@ class Retrace:
         for one in told:
             if isinstance(one, Began):
                 limits = msgspec.convert(one.limits, SchedulerConfig, strict=False)
-                self._scheduler = Scheduler(limits, epoch)
+                self._scheduler, self._epoch = Scheduler(limits, epoch), epoch
             else:
                 self._tell(one, arrivals)
 
@@ -131,13 +134,18 @@ class Retrace:
             case Resynced(worker=worker, blocks=blocks):
                 scheduler.resync(Resync(worker=worker, expected=0, reason="gap", blocks=blocks))
                 self._in_flight.clear()
+            case Compiled():
+                scheduler.prepared(Prepared(self._epoch, told.worker, told.key, told.problem))
             case Forgot():
                 scheduler.forget_prefixes()
             case Tried(time=time):
-                if scheduler.plan(time) is not None:
-                    raise CannotRetrace(f"after plan {self._n} a plan comes out where none did")
+                self._try(time)
             case Began():
                 raise AssertionError("it began before")
+
+    def _try(self, time: int) -> None:
+        if self.scheduler.plan(time) is not None:
+            raise CannotRetrace(f"after plan {self._n} a plan comes out where none did")
 
     def _submit(self, told: Submitted, arrivals: dict[str, Arrival]) -> None:
         submit = told.submit
@@ -161,7 +169,7 @@ class Retrace:
             raise CannotRetrace(f"step {told.n} samples {len(sampling)} tokens, and {len(told.tokens)} are told")
         tokens = tuple((name, token) for name, token in zip(sampling, told.tokens, strict=False) if token is not None)
         errors = tuple((name, "") for name in told.failed)
-        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors))
+        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors, whole=told.whole))
         if first:
             del self._in_flight[told.n]
         else:

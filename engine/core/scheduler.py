@@ -23,15 +23,18 @@ from engine.config import SchedulerConfig
 from engine.core.admission import refusal
 from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
+from engine.core.heard import Heard
 from engine.core.memory import Memory
+from engine.core.parking import Parking
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import Request
 from engine.core.statistics import Statistics
 from engine.core.step import Draft, Planned
+from engine.core.victims import victims
 from engine.core.waiting import WaitingQueue
 from engine.core.waits import Books, Waits
 from schemas.generation import Accepted, Answer, FinishReason, Submit
-from schemas.steps import RequestEvent, Resync, StepPlan, StepResult, ToldMore
+from schemas.steps import Prepared, RequestEvent, Resync, StepPlan, StepResult, ToldMore
 
 _rank = attrgetter("rank")
 
@@ -44,6 +47,7 @@ class Scheduler:
         self._epoch = epoch
         self._memory = Memory(config.blocks, config.block_size, config.watermark)
         self._waiting = WaitingQueue()
+        self._parking = Parking()
         self._deadlines = Deadlines()
         self._diary = Diary(config)
         self._running: dict[str, Request] = {}
@@ -63,7 +67,7 @@ class Scheduler:
         """Take a request on. One that is known already is accepted again and not begun twice."""
         if submit.request in self._requests or submit.request in self._finished:
             return Accepted(request=submit.request)
-        refused = refusal(submit, self._config, self._memory, self._waiting)
+        refused = refusal(submit, self._config, self._memory, self._waiting, self._parking)
         if refused is not None:
             return refused
         self._arrived += 1
@@ -72,12 +76,11 @@ class Scheduler:
         request = Request(submit, self._config.context_length, root, rank)
         self._requests[request.id] = request
         self._diary.submitted(submit)
-        self._waiting.add(request)
+        self._parking.place(request, self._waiting)
         self._deadlines.add(request, self._requests)
-        if submit.output and submit.output[-1] in request.stops:
-            self._end(request, "stop")
-        elif request.length >= request.limit:
-            self._end(request, "length")
+        finish = request.over()
+        if finish is not None:
+            self._end(request, finish)
         return Accepted(request=submit.request)
 
     def abort(self, request: str) -> RequestEvent | None:
@@ -139,7 +142,7 @@ class Scheduler:
             self._admit(draft)
         for request in long:
             self._prefill(draft, request)
-        if draft.slices:
+        if draft.slices or self._parking.asks:
             return self._publish(draft, now)
         if draft.preempted:
             self._diary.tried(now)
@@ -152,7 +155,7 @@ class Scheduler:
             if draft.is_told_much(request):
                 self._preempt(draft, request)
             else:
-                draft.told += len(request.tokens)
+                draft.told += request.bulk
         return draft
 
     def _in_turn(self) -> list[Request]:
@@ -192,41 +195,25 @@ class Scheduler:
         """Begin waiting requests in their order, as long as budget, places and blocks last: each only if its whole
         prompt fits beside what running ones still lack, or two long ones would take turns at throwing each other out.
         """
-        promised = self._promised()
+        promised = self._memory.promised(self._running.values())
         while len(self._waiting) and draft.budget > 0:
             request = self._waiting.first
             # preempted with a token under way, it cannot say yet what it knows
             if request.pending or draft.is_told_much(request):
                 return
             if self._make_way(draft, request, promised):
-                promised = self._promised()
+                promised = self._memory.promised(self._running.values())
             if len(self._running) >= self._config.max_running or not self._memory.open(request, promised):
                 return
             self._begin(draft, request)
             promised += self._memory.missing(request) + (self._memory.watermark if len(self._running) == 1 else 0)
 
-    def _promised(self) -> int:
-        """Count the blocks that are for running requests to grow into."""
-        watermark = self._memory.watermark if self._running else 0
-        return watermark + sum(self._memory.missing(request) for request in self._running.values())
-
     def _make_way(self, draft: Draft, request: Request, promised: int) -> bool:
         """Have less urgent requests give way to a waiting one, if it lacks a seat or blocks, and not in vain."""
-        if self._config.policy != "priority":
-            return False
-        seats = len(self._running) - self._config.max_running + 1
-        blocks = self._memory.lacking(request, promised)
-        victims = list[Request]()
-        for running in sorted(self._running.values(), key=_rank, reverse=True):
-            if max(seats, blocks) <= 0 or running.rank[0] <= request.rank[0]:
-                break
-            victims.append(running)
-            seats, blocks = seats - 1, blocks - self._memory.gained(running, request)
-        if max(seats, blocks) > 0:
-            return False
-        for victim in victims:
+        found = victims(request, self._running.values(), self._config, self._memory, promised)
+        for victim in found:
             self._preempt(draft, victim)
-        return bool(victims)
+        return bool(found)
 
     def _begin(self, draft: Draft, request: Request) -> None:
         self._waiting.remove(request)
@@ -253,6 +240,7 @@ class Scheduler:
             gone=tuple(self._gone),
             preempted=tuple(self._preempted),
             told=self._diary.take(draft.admitted),
+            prepare=self._parking.ask(),
         )
         self._full = False
         self._gone, self._preempted = [], []
@@ -272,22 +260,22 @@ class Scheduler:
             self._diary.lost(result.n)
             self._forget_in_flight()
             return []
-        planned = self._in_flight.pop(result.n)
-        tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
+        planned, heard = self._in_flight.pop(result.n), Heard(result)
         self._diary.applied(planned, result)
         size, events = self._config.block_size, []
         for request, part, life in planned:
             if request.state == "finished":
                 continue
-            if request.id in failed:
+            if request.id in heard.failed:
                 events.append(self._ended(request, "error"))
                 continue
+            heard.learn(request)
             if life == request.life:
                 request.settled = part.start + part.count
                 if request.settled >= (request.entered + 1) * size:
                     self._memory.enter(request)
             if part.sample:
-                token = tokens.get(request.id)
+                token = heard.token(request)
                 # a worker that sampled nothing, and does not say why, has lost the request
                 events.append(self._ended(request, "error") if token is None else self._sampled(request, token))
         return events
@@ -298,11 +286,18 @@ class Scheduler:
         return request.tell(start)
 
     def _sampled(self, request: Request, token: int) -> RequestEvent:
-        start = len(request.tokens) - request.prompt_tokens
+        start = request.outputs
         finish = request.accept(token)
         if finish is not None:
             self._end(request, finish)
         return request.event((token,), start)
+
+    def prepared(self, prepared: Prepared) -> list[RequestEvent]:
+        """A worker has compiled a grammar, or says why it cannot; tell which requests this ends."""
+        if prepared.epoch != self._epoch or self._worker not in {None, prepared.worker}:
+            return []
+        self._diary.compiled(prepared)
+        return [self._ended(request, "error") for request in self._parking.answer(prepared, self._waiting)]
 
     def resync(self, resync: Resync) -> list[RequestEvent]:
         """A worker needs a full plan; tell which requests this ends.
@@ -313,6 +308,7 @@ class Scheduler:
         """
         self._diary.resynced(resync.worker, resync.blocks)
         self._forget_in_flight()
+        self._parking.ask_again()
         if resync.worker == self._worker:
             return []
         self._worker = resync.worker
@@ -322,11 +318,13 @@ class Scheduler:
             max(min(self._config.blocks, resync.blocks), 0), self._config.block_size, self._config.watermark
         )
         room = self._memory.size
-        return [
+        ended = [
             self._ended(request, "error")
-            for request in list(self._waiting)
+            for request in (*self._waiting, *self._parking)
             if self._memory.blocks_for(request.limit) > room
         ]
+        self._parking.renew(self._waiting)
+        return ended
 
     def _forget_in_flight(self) -> None:
         self._in_flight.clear()
@@ -360,7 +358,7 @@ class Scheduler:
             self._gone.append(request.id)
             self._memory.close(request)
         else:
-            self._waiting.remove(request)
+            (self._parking if request.state == "parked" else self._waiting).remove(request)
         request.end(finish)
         del self._requests[request.id]
         self._finished[request.id] = request
@@ -382,19 +380,18 @@ class Scheduler:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             preemptions=self._preemptions,
+            parked=len(self._parking),
         )
 
     def waits(self) -> Waits:
         """Say what is under way, and what each request waits for that does not run."""
-        promised, steps = self._promised(), self._in_flight
-        return Books(self._config, self._memory, self._running, self._waiting, promised, steps, self._worker).waits()
+        return self._books().waits()
 
     def check(self) -> None:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""
-        self._memory.check(self._running.values())
-        self._waiting.check()
-        assert set(self._requests) == {*self._running, *(request.id for request in self._waiting)}
         assert not set(self._requests) & set(self._finished)
-        for request in self._running.values():
-            assert request.state == "running"
-            assert request.settled <= request.computed <= request.length <= request.limit, request.id
+        self._books().check(self._requests)
+
+    def _books(self) -> Books:
+        queues = (self._running, self._waiting, self._parking)
+        return Books(self._config, self._memory, *queues, self._in_flight, self._worker)

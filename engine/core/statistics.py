@@ -21,3 +21,5 @@ class Statistics(msgspec.Struct, frozen=True):
     cached_tokens: int
     """Those of them found in the prefix cache."""
     preemptions: int
+    parked: int = 0
+    """Requests whose grammars are not compiled yet."""

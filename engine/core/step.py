@@ -29,12 +29,12 @@ class Draft:
 
     def is_told_much(self, request: Request) -> bool:
         """Say whether the plan has no room for a request's tokens, beside those of others."""
-        return bool(self.told) and self.told + len(request.tokens) > MOST_TOLD
+        return bool(self.told) and self.told + request.bulk > MOST_TOLD
 
     def admit(self, request: Request) -> None:
         """Have a request begin with this step."""
         self.admitted[request.id] = (request.computed, tuple(request.blocks))
-        self.told += len(request.tokens)
+        self.told += request.bulk
 
     def add(self, request: Request, count: int, blocks: tuple[int, ...]) -> None:
         """Give a request `count` positions; `blocks` are those of its table that are new."""

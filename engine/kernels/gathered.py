@@ -1,8 +1,10 @@
 """Few calls per layer on any device: blocks are gathered into dense tensors and attended by PyTorch's fused kernel.
 
-Requests with one token are attended together, in groups of similar length, so that one long conversation does not
-make every other row as wide as itself. A group is as wide as the next power of two of its requests' blocks, or of
-those that a window can touch: the shapes that a request's keys are reduced over depend on that request alone.
+A token is attended over as many blocks as the next power of two of those that it sees, or of those that its window can
+touch, whether it is decoded alone or computed in the middle of a prompt: the shapes that it is reduced over depend on
+its own position alone. And query rows are padded to a multiple of four, because products of one, two or three rows were
+measured to give other bits than those of more, and odd numbers of rows too. So a request's numbers depend neither on
+its neighbours, nor on the chunks its prompt is cut into, nor on what of it comes from the prefix cache.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +21,9 @@ from torch.nn import functional
 
 from engine.kernels.batch import Integers, PagedBatch
 from engine.kernels.reference import ReferenceOps
+
+_ROWS: Final = 4
+"""What the rows of a query are padded to a multiple of."""
 
 
 class GatheredOps(ReferenceOps):
@@ -82,22 +88,27 @@ class _Scores:
     cap: float | None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """[..., queries, head_dim], [..., keys, head_dim] twice, and what is added to scores [..., queries, keys]."""
+        """[..., queries, head_dim], [..., keys, head_dim] twice, and what is added to scores [..., queries, keys].
+
+        Rows of queries are rounded up to a multiple of four, as those of `bias` must be unless it has one for all;
+        those added mean nothing.
+        """
+        rows = query.shape[-2]
+        query = functional.pad(query, (0, 0, 0, -rows % _ROWS))
         if self.cap is None:
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale
-            )
-        # PyTorch's fused call cannot bend scores; of tensors laid out in order the product of each request is
-        # computed in the same way however many there are
+            mask = bias.to(query.dtype)
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+            return out[..., :rows, :]
+        # PyTorch's fused call cannot bend scores
         left, key, value = (part.float().contiguous() for part in (query, key, value))
         scores = (left @ key.transpose(-1, -2)).mul_(self.scale / self.cap)
         weights = scores.tanh_().mul_(self.cap).add_(bias).softmax(-1)
-        return (weights @ value).to(query.dtype)
+        return (weights @ value).to(query.dtype)[..., :rows, :]
 
 
 @dataclass(frozen=True, slots=True)
 class _Singles:
-    """Requests with one token each, attended in one call.
+    """Requests with one token each that see about as much, attended in one call.
 
     The query heads that share a key head lie along the query dimension: nothing is causal between them.
     """
@@ -124,7 +135,7 @@ class _Singles:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Several tokens of one request.
+    """Several tokens of one request that see about as much.
 
     The query heads that share a key head lie along the batch dimension, over which keys are repeated without a copy.
     """
@@ -133,53 +144,51 @@ class _Run:
     blocks: Tensor
     """int64 [width]."""
     bias: Tensor
-    """[count, keys], float32: 0 where a key is seen, else minus infinity."""
+    """[count, rounded up to a multiple of four; width * block_size], float32: 0 where a key is seen, else minus
+    infinity."""
     scores: _Scores
 
     def attend(self, query: Tensor, cache: Tensor) -> Tensor:
         count, heads, head_dim = query.shape
         kv_heads = cache.shape[3]
         shared = heads // kv_heads
-        keys = self.bias.shape[1]
-        held = cache.index_select(0, self.blocks).flatten(0, 1)[:keys]  # [keys, 2, kv_heads, head_dim]
+        held = cache.index_select(0, self.blocks).flatten(0, 1)  # [width * block_size, 2, kv_heads, head_dim]
         spread = held.permute(1, 2, 0, 3).unsqueeze(1).expand(-1, shared, -1, -1, -1)
         out = self.scores.attend(
             query.view(count, kv_heads, shared, head_dim).permute(2, 1, 0, 3),  # [shared, kv_heads, count, head_dim]
-            spread[0],  # [shared, kv_heads, keys, head_dim]
+            spread[0],  # [shared, kv_heads, width * block_size, head_dim]
             spread[1],
             self.bias,
         )
         return out.permute(2, 1, 0, 3).reshape(count, heads, head_dim)
 
 
-def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Singles]:
-    """Cut the single-token requests where the power of two of the blocks they see changes."""
-    lengths = batch.lengths[: batch.singles]
-    if not lengths.size:
-        return []
-    size = batch.block_size
-    blocks = -(-lengths // size)
+def _places(seen: Integers, block_size: int, window: int | None) -> tuple[Integers, Integers]:
+    """Say over which blocks tokens are attended that see so many keys: how many, and after how many."""
+    blocks = -(-seen // block_size)
     widths = _powers(blocks)
     if window is not None:  # wide enough for it wherever in a block it begins
-        widths = np.minimum(widths, _powers(np.array([-(-window // size) + 1])))
-    cuts = [0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(lengths)]
-    device = batch.tables.device
-    groups = []
-    for first, last in pairwise(cuts):
-        width = int(widths[first])
-        skipped = np.maximum(blocks[first:last] - width, 0)[:, None]
-        table = _columns(batch.tables[first:last], width, skipped)
-        places = skipped * size + np.arange(width * size)  # [requests, keys]
-        ends = lengths[first:last, None]
-        seen = places < ends if window is None else (places < ends) & (places >= ends - window)
-        bias = torch.from_numpy(np.where(seen, np.float32(0), np.float32("-inf"))).to(device)
-        groups.append(_Singles(slice(first, last), table.reshape(-1), bias[:, None, None], scores))
-    return groups
+        widths = np.minimum(widths, _powers(np.array([-(-window // block_size) + 1])))
+    return widths, np.maximum(blocks - widths, 0)
 
 
 def _powers(counts: Integers) -> Integers:
     """Return for each count the next power of two."""
     return 1 << np.ceil(np.log2(counts)).astype(np.int64)
+
+
+def _cuts(*numbers: Integers) -> list[tuple[int, int]]:
+    """Return the (first, last) of neighbours that are equal in all numbers."""
+    changes = np.any([np.diff(one) != 0 for one in numbers], axis=0)
+    return list(pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(numbers[0])]))
+
+
+def _bias(places: Integers, seen: Integers, window: int | None, device: torch.device) -> Tensor:
+    """Return float32 [tokens, keys] for keys at `places`, that tokens see which see `seen` [tokens, 1] in all."""
+    visible = places < seen
+    if window is not None:
+        visible &= places >= seen - window
+    return torch.from_numpy(np.where(visible, np.float32(0), np.float32("-inf"))).to(device)
 
 
 def _columns(tables: Tensor, width: int, skipped: Integers) -> Tensor:
@@ -190,22 +199,35 @@ def _columns(tables: Tensor, width: int, skipped: Integers) -> Tensor:
     return functional.pad(tables[:, :width], (0, max(0, width - tables.shape[1])))
 
 
+def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Singles]:
+    """Part the single-token requests by width."""
+    lengths, size = batch.lengths[: batch.singles], batch.block_size
+    if not lengths.size:
+        return []
+    widths, skips = _places(lengths, size, window)
+    groups = []
+    for first, last in _cuts(widths):
+        rows, width, skipped = slice(first, last), int(widths[first]), skips[first:last, None]
+        places = skipped * size + np.arange(width * size)  # [requests, keys]
+        bias = _bias(places, lengths[rows, None], window, batch.tables.device)[:, None, None]
+        groups.append(_Singles(rows, _columns(batch.tables[rows], width, skipped).reshape(-1), bias, scores))
+    return groups
+
+
 def _runs(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Run]:
-    """Prepare the requests with several tokens, one by one."""
-    device = batch.tables.device
-    size = batch.block_size
+    """Part the tokens of each request that has several by the blocks that they are attended over."""
     runs = []
-    first = batch.singles
+    flat, size = batch.singles, batch.block_size
     for i in range(batch.singles, len(batch.counts)):
         count, length = int(batch.counts[i]), int(batch.lengths[i])
-        # blocks that lie wholly before the first token's window
-        skipped = 0 if window is None else max(0, length - count + 1 - window) // size
-        keys = length - skipped * size
-        unseen = torch.ones(count, keys, dtype=torch.bool, device=device).triu(keys - count + 1)
-        if window is not None:
-            unseen |= torch.ones_like(unseen).tril(keys - count - window)
-        bias = torch.zeros(count, keys, device=device).masked_fill_(unseen, float("-inf"))
-        blocks = batch.tables[i, skipped : -(-length // size)]
-        runs.append(_Run(slice(first, first + count), blocks, bias, scores))
-        first += count
+        seen = np.arange(length - count + 1, length + 1)
+        widths, skips = _places(seen, size, window)
+        for first, last in _cuts(widths, skips):
+            width, skipped = int(widths[first]), skips[first : first + 1, None]
+            # rows are rounded up with tokens that see as much as the last one
+            ends = np.pad(seen[first:last], (0, -(last - first) % _ROWS), mode="edge")[:, None]
+            bias = _bias(skipped * size + np.arange(width * size), ends, window, batch.tables.device)
+            table = _columns(batch.tables[i : i + 1], width, skipped).reshape(-1)
+            runs.append(_Run(slice(flat + first, flat + last), table, bias, scores))
+        flat += count
     return runs

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from engine.runner.model_runner import ModelRunner
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import Prepare, Prepared, StepPlan, StepResult
 
 _REMEMBERED: Final = 16
 """How many schedulers a worker remembers to have left."""
@@ -22,6 +23,9 @@ class Executor(Protocol):
     def collect(self) -> StepResult:
         """Wait for the oldest step launched and not collected. At least one must be."""
 
+    def prepared(self) -> list[Prepared]:
+        """Tell what became of grammars since the last time; if no step is launched wait for one under way, if any."""
+
 
 class InlineExecutor:
     """Runs plans in this process, each when its result is wanted."""
@@ -29,10 +33,27 @@ class InlineExecutor:
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
         self._launched: deque[StepPlan] = deque()
+        self._compiling: deque[Future[Prepared]] = deque()
+        # a thread of their own, which no step waits for; none before there is a grammar
+        self._grammars = ThreadPoolExecutor(1, thread_name_prefix="grammars")
 
     def launch(self, plan: StepPlan) -> None:
-        """Queue the plan."""
+        """Queue the plan, and begin to compile what it asks for."""
         self._launched.append(plan)
+        for prepare in plan.prepare:
+            self._compiling.append(self._grammars.submit(self._compile, plan.epoch, prepare))
+
+    def _compile(self, epoch: str, prepare: Prepare) -> Prepared:
+        return Prepared(epoch, self._runner.worker, prepare.key, self._runner.prepare(prepare))
+
+    def prepared(self) -> list[Prepared]:
+        """Tell what became of grammars."""
+        if self._compiling and not self._launched:
+            wait([self._compiling[0]])
+        found = []
+        while self._compiling and self._compiling[0].done():
+            found.append(self._compiling.popleft().result())
+        return found
 
     def collect(self) -> StepResult:
         """Run the oldest plan."""

@@ -8,6 +8,9 @@ scheduler drops what it did not need.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,21 +18,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import NotEnoughMemory
+from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
-from engine.logits import adjust
+from engine.logits import Wanted, adjust
+from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
+from engine.processors import Processors
+from engine.runner.constraints import NO_TOKEN, Constraints
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
-from schemas.steps import StepPlan, StepResult
+from engine.structured.compiler import Grammars
+from engine.structured.grammar import GrammarError, Vocabulary
+from engine.structured.registry import BUILT_IN, backend
+from engine.text.tokenizer import Tokenizer
+from schemas.generation import TokenLogprobs
+from schemas.steps import Prepare, StepPlan, StepResult
 
 _NOT_FINITE: Final = "the model computed a number that is not finite"
-_NO_TOKEN: Final = "allowed_token_ids, bad_words and min_tokens leave no token that could come next"
+_JUDGED: Final = 64
+"""Positions of a prompt whose logits are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of a batch."""
+
+    tokens: list[tuple[str, int]] = field(default_factory=list)
+    logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
+    prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
+    whole: tuple[str, ...] = ()
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,17 +74,21 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """But no more blocks than so many requests of full context length could fill."""
     threads: int | None = None
     """Processor threads for one operation, in the whole process; torch's choice if `None`. Small models want 1."""
+    grammar_backend: str = BUILT_IN
+    """Who compiles grammars: `llguidance`, or an entry point of the group `ostinato.grammars`."""
 
 
 class ModelRunner:
     """A model, its KV cache, and what is known of each request."""
 
-    def __init__(self, model: Decoder, cache: KvCache, worker: str) -> None:
+    def __init__(self, model: Decoder, cache: KvCache, worker: str, grammars: Grammars | None = None) -> None:
         """Make a runner without requests; `worker` is the id that its results carry."""
         self._model = model
         self._cache = cache
         self._worker = worker
+        self._processors = Processors()
         self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
+        self._constraints = Constraints(grammars)
 
     @property
     def config(self) -> ModelConfig:
@@ -73,6 +99,11 @@ class ModelRunner:
     def blocks(self) -> int:
         """KV blocks there is memory for."""
         return self._cache.blocks
+
+    @property
+    def worker(self) -> str:
+        """The id that its results carry."""
+        return self._worker
 
     @property
     def block_size(self) -> int:
@@ -93,6 +124,11 @@ class ModelRunner:
     def reset(self) -> None:
         """Forget every request. The content of KV blocks stays: a full plan may name them as a cached prefix."""
         self._requests.clear()
+        self._constraints.clear()
+
+    def prepare(self, prepare: Prepare) -> str:
+        """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
+        return self._constraints.prepare(prepare)
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Apply a plan's changes, compute its slices, sample where it asks.
@@ -104,46 +140,81 @@ class ModelRunner:
         if plan.full:
             self.reset()
         self._requests.forget(plan.gone)
+        self._constraints.forget(plan.gone)
         for arrival in plan.arrivals:
             self._requests.admit(arrival)
+            self._constraints.admit(arrival)
         batch, errors = self._requests.gather(plan.slices)
-        tokens: list[tuple[str, int]] = []
-        if batch is not None:
-            tokens = self._compute(batch, errors)
+        made = _Made() if batch is None else self._compute(batch, errors)
         spent = time.perf_counter() - began
         return StepResult(
             n=plan.n,
             epoch=plan.epoch,
             worker=self._worker,
-            tokens=tuple(tokens),
+            tokens=tuple(made.tokens),
             errors=tuple(errors),
             compute_us=round(spent * 1e6),
+            logprobs=tuple(made.logprobs),
+            prompt_logprobs=tuple(made.prompts),
+            whole=made.whole,
         )
 
     @torch.inference_mode()
-    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> list[tuple[str, int]]:
-        """Run the model over a batch; return (request, token) in the plan's order, append to `errors`."""
+    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
+        """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
-        stuck: list[int] = []
+        problems: dict[int, str] = {}
+        whole: tuple[str, ...] = ()
+        tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
-            tokens = np.empty(0, np.int64)
             broken = self._broken(batch, sound.cpu(), None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
             finite = logits.sum(dim=-1).isfinite()
-            if batch.wanted:
-                stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist()
+            raw = [logits[one.row].clone() for one in batch.measured]
+            stuck = self._adjust(logits, batch) if batch.wanted else {}
+            problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
+            whole, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
+            problems |= strayed
+            told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
-        problems = {**dict.fromkeys(stuck, _NO_TOKEN), **dict.fromkeys(broken, _NOT_FINITE)}
+        problems |= dict.fromkeys(broken, _NOT_FINITE)
         for index, problem in problems.items():
             self._fail(batch, index, problem)
             errors.append((batch.slices[index].request, problem))
-        names = [piece.request for piece in batch.slices if piece.sample]
         failed = {batch.slices[index].request for index in problems}
-        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed]
+        prompts = [self._judge(hidden, one) for one in batch.prompts if one.request not in failed]
+        names = [piece.request for piece in batch.slices if piece.sample]
+        return _Made(
+            [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed],
+            [(names[row], one) for row, one in told if names[row] not in failed],
+            prompts,
+            whole,
+        )
+
+    def _adjust(self, logits: Tensor, batch: FlatBatch) -> dict[int, str]:
+        """Change logits as requests want them; say which slices cannot go on, and why."""
+        theirs: dict[int, str] = {}
+
+        def by_plugins(logits: Tensor, wanted: Sequence[Wanted]) -> None:
+            theirs.update(self._processors.apply(logits, wanted))
+
+        problems = dict.fromkeys(adjust(logits, batch.wanted, by_plugins), NO_TOKEN) | theirs
+        places = np.flatnonzero(batch.sampled).tolist()
+        return {places[row]: problem for row, problem in problems.items()}
+
+    def _judge(self, hidden: Tensor, one: MeasuredPrompt) -> tuple[str, int, tuple[TokenLogprobs, ...]]:
+        """Tell what the model makes of some tokens of a prompt, few at a time: logits are wide."""
+        told: list[TokenLogprobs] = []
+        for at in range(0, len(one.tokens), _JUDGED):
+            tokens = one.tokens[at : at + _JUDGED].tolist()
+            first = one.first + at
+            logits = self._model.logits(hidden[first : first + len(tokens)])
+            told += measure(logits, tokens, one.best, one.ids)
+        return one.request, one.position, tuple(told)
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
         """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""
@@ -167,6 +238,14 @@ class ModelRunner:
         self._requests.fail(batch, index, problem)
 
 
+def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list[tuple[int, TokenLogprobs]]:
+    """Describe those sampled rows of which something is to be told; `raw` are their logits, [vocabulary] each."""
+    return [
+        (one.row, measure(logits[None], [int(tokens[one.row])], one.best, one.ids)[0])
+        for one, logits in zip(batch.measured, raw, strict=True)
+    ]
+
+
 def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:
     """Load a checkpoint and allocate its KV cache.
 
@@ -174,6 +253,7 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
         CheckpointError: The checkpoint is not there or not whole.
         UnsupportedModel: Its architecture is not one of ours.
         NotEnoughMemory: The weights or the KV cache do not fit.
+        BadRequest: There is no grammar backend of that name.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -188,4 +268,22 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
         blocks = min(useful, blocks_that_fit(platform, one, config.memory_share))
     elif (available := platform.free_memory()) < blocks * one:
         raise NotEnoughMemory("the KV cache", blocks * one, available, KV_MEND)
-    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker)
+    grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
+    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker, grammars)
+
+
+def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:
+    """Read the tokens of a checkpoint, as grammars need them.
+
+    Raises:
+        GrammarError: It has no tokenizer, or no token that ends an answer.
+    """
+    try:
+        ends = {*config.stop_tokens, *Tokenizer.load(folder).stop_tokens}
+    except CheckpointError as error:
+        raise GrammarError(f"no grammars: {error}") from error
+    ends = {token for token in ends if token < config.vocabulary}
+    if not ends:
+        raise GrammarError("this model has no token that ends an answer, so none can keep to a grammar")
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    return Vocabulary(text, config.vocabulary, tuple(sorted(ends)))

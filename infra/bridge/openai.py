@@ -1,24 +1,21 @@
-"""OpenAI chat completions: requests to commands, run frames to chunks. Pure; ids are assigned once.
-
-A streamed answer and a whole one come from the same chunks, so they cannot differ.
-"""
+"""OpenAI chat completions: requests to commands, and problems to errors. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import TypeVar
 
 import msgspec
 
-from schemas import codec
+from infra.bridge.formats import format_checks, is_formatted, structured
 from schemas.commands import CommandData, Generate, RunAgent
-from schemas.generation import BROKEN_OFF
-from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import Message, ToolCall, Usage, misplaced_in
-from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
-from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+from schemas.messages import Message, misplaced_in
+from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
+from schemas.runs import ErrorKind, Problem
+
+T = TypeVar("T")
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -39,7 +36,7 @@ _STATUS = {
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
 
-_CHOOSING: dict[str, tuple[object, ...]] = {
+CHOOSING: dict[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -52,11 +49,18 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": ((),),
     "bad_words": ((),),
     "priority": (0,),
+    "n": (1,),
+    "prompt_logprobs": (),
+    "logprob_token_ids": ((),),
+    "return_token_ids": (False,),
+    "repetition_detection": (),
+    "truncate_prompt_tokens": (0,),
+    "truncation_side": ("left", "right"),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 
 _RETRY_MS = 1000
-_MOST_TOKENS = (1 << 31) - 1
+MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -91,6 +95,12 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
 
 
+def broken_off(reason: str) -> Problem:
+    """Say that an answer ended before its end."""
+    kind: ErrorKind = "timeout" if reason == "timeout" else "engine"
+    return Problem(kind=kind, message=f"the model's answer was broken off ({reason})")
+
+
 def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
@@ -104,17 +114,26 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    try:
-        request = msgspec.json.decode(body, type=ChatRequest)
-    except msgspec.ValidationError as error:
-        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
+    request: ChatRequest = decoded(body, ChatRequest)
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
+
+
+def decoded(body: bytes, shape: type[T]) -> T:
+    """Decode a request of some shape.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
 
 
 def _param(problem: str) -> str | None:
@@ -129,15 +148,11 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
+    yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
-    yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
-    yield "logprobs", not request.logprobs, "not served yet: leave it out"
-    yield (
-        "response_format",
-        request.response_format is None or request.response_format.get("type") == "text",
-        "only {'type': 'text'} is served",
-    )
+    wanted = request.top_logprobs is None or request.logprobs
+    yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
+    yield from format_checks(request)
     chosen = request.tool_choice is None or request.tool_choice == "auto"
     yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
@@ -155,7 +170,11 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
-    for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
+    yield "vllm_xargs", not request.vllm_xargs, "an agent samples as its model does: leave it out"
+    yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
+    given = "response_format" if request.structured_outputs is None else "structured_outputs"
+    yield given, not is_formatted(request), "an agent answers in free text: leave it out"
+    for name, neutral in {"top_p": (1,), **CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
 
@@ -189,7 +208,10 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        extra_args=request.vllm_xargs or {},
+        structured=structured(request),
+        **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
     )
 
 
@@ -200,133 +222,3 @@ def _limit(request: ChatRequest) -> int | None:
 def _fresh(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
     return messages[last + 1 :]
-
-
-class ChatEncoder:
-    """Turns a run's frames into `chat.completion.chunk` objects."""
-
-    def __init__(
-        self, identity: str, model: str, created: int, last: Literal["run.finished", "model.returned"]
-    ) -> None:
-        head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head: dict[str, Any] = head
-        self._last = last
-        self._spoken = False
-        self._effect = ""
-        self._length = 0
-        self.accepted = False
-        """Whether the command was taken on: its thread exists."""
-        self.problem: Problem | None = None
-        """Why there is no (whole) answer."""
-        self.usage = Usage()
-        self.finish_reason: str | None = None
-
-    def feed(self, frame: Frame) -> list[dict[str, Any]]:
-        """Give the chunks that follow from one frame."""
-        self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
-        match frame:
-            case Outcome(problem=problem) if problem is not None:
-                self.problem = problem
-            case Delta():
-                return self._text(frame.effect, frame.text)
-            case Committed(type="model.returned", data=data):
-                return self._returned(codec.decode(data, ModelReturned))
-            case Committed(type="run.finished", data=data):
-                finished: RunFinished = codec.decode(data, RunFinished)
-                self.usage = finished.usage
-                return self._finish(finished.finish_reason)
-            case Committed(type="run.failed", data=data):
-                run: RunFailed = codec.decode(data, RunFailed)
-                self.problem = run.problem
-            case Committed(type="model.failed", data=data):
-                call: ModelFailed = codec.decode(data, ModelFailed)
-                self.problem = call.problem
-            case Committed(type="retry.scheduled"):
-                self.problem = None  # there may be an answer yet
-            case _:
-                pass
-        return []
-
-    def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
-        """Send what of the answer's text no delta brought; a bare generation ends here."""
-        seen = self._length if answer.effect == self._effect else 0
-        chunks = self._text(answer.effect, answer.text[seen:])
-        if self._last == "model.returned":
-            self.usage = answer.usage
-            if answer.finish_reason in BROKEN_OFF:
-                message = f"the model's answer was broken off ({answer.finish_reason})"
-                kind: ErrorKind = "timeout" if answer.finish_reason == "timeout" else "engine"
-                self.problem = Problem(kind=kind, message=message)
-                return chunks
-            chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
-            chunks += self._finish(answer.finish_reason)
-        return chunks
-
-    def _text(self, effect: str, text: str) -> list[dict[str, Any]]:
-        if not text:
-            return []
-        separator = ""
-        if effect != self._effect:
-            # what an earlier step said, before its tool calls, stands as a paragraph of its own
-            separator = "\n\n" if self._effect else ""
-            self._effect, self._length = effect, 0
-        self._length += len(text)
-        return self._delta({"content": separator + text})
-
-    def _tool_call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
-        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-        rest = {"index": index, "function": {"arguments": call.arguments}}
-        return self._delta({"tool_calls": [first]}) + self._delta({"tool_calls": [rest]})
-
-    def _finish(self, reason: str) -> list[dict[str, Any]]:
-        self.finish_reason = reason
-        return [*self._opening(), self._chunk({}, reason)]
-
-    def _delta(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
-        return [*self._opening(), self._chunk(delta, None)]
-
-    def _opening(self) -> list[dict[str, Any]]:
-        if self._spoken:
-            return []
-        self._spoken = True
-        return [self._chunk({"role": "assistant", "content": ""}, None)]
-
-    def _chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._head, "choices": [choice]}
-
-    def usage_chunk(self) -> dict[str, Any]:
-        """Give the last chunk of a stream with `include_usage`."""
-        return {**self._head, "choices": [], "usage": usage(self.usage)}
-
-    def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Join all chunks into the `chat.completion` object."""
-        text = ""
-        calls: list[dict[str, Any]] = []
-        for chunk in chunks:
-            delta = chunk["choices"][0]["delta"]
-            text += delta.get("content") or ""
-            for call in delta.get("tool_calls", ()):
-                if "id" in call:
-                    calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
-                else:
-                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
-        if calls:
-            message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self.usage)}
-
-
-def usage(counted: Usage) -> CompletionUsage:
-    """Shape token counts as OpenAI does."""
-    return CompletionUsage(
-        prompt_tokens=counted.prompt_tokens,
-        completion_tokens=counted.completion_tokens,
-        total_tokens=counted.prompt_tokens + counted.completion_tokens,
-        prompt_tokens_details={
-            "cached_tokens": counted.cached_tokens,
-            "recomputed_tokens": counted.recomputed_tokens,
-            "preemptions": counted.preemptions,
-        },
-    )

@@ -13,11 +13,12 @@ from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
-from schemas.generation import Sampling
+from schemas.generation import Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import Event, Problem, Retries
 from schemas.steps import StepPlan, StepResult
+from schemas.structured import Structured
 from schemas.times import rfc3339, utc
 
 texts = st.text(max_size=12)
@@ -28,8 +29,22 @@ st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False
 st.register_type_strategy(int, small)
 
 
-ids = st.integers(0, 1 << 31)
+ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
+extras = st.dictionaries(
+    st.text(min_size=1, max_size=4), ids | st.text(max_size=4) | st.lists(ids, max_size=2), max_size=2
+)
+structures = st.builds(
+    Structured,
+    kind=st.sampled_from(["json_schema", "json_object", "regex", "choice", "grammar", "structural_tag"]),
+    text=texts,
+    choices=st.lists(texts, max_size=2).map(tuple),
+    whitespace=st.none() | texts,
+    any_whitespace=st.booleans(),
+    additional_properties=st.booleans(),
+    after=texts,
+    field=texts,
+)
 samplings = st.builds(
     Sampling,
     temperature=shares,
@@ -46,8 +61,18 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    extra_args=extras,
+    truncate_prompt_tokens=st.integers(-1, 9),
+    truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
+    logprobs=st.none() | ids,
+    prompt_logprobs=st.none() | ids,
+    logprob_token_ids=st.lists(ids, max_size=3).map(tuple),
+    repetition=st.none() | st.builds(Repetition, ids, ids, ids),
+    structured=st.none() | structures,
+    structured_after=st.lists(ids, max_size=3).map(tuple),
 )
+st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
 
 
@@ -88,6 +113,11 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        extra_args=extras,
+        truncate_prompt_tokens=st.none() | st.integers(-1, 9),
+        truncation_side=st.sampled_from([None, "left", "right"]),
+        prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
+        structured=st.none() | structures,
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
@@ -153,7 +183,7 @@ def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
 
 
 def test_an_unknown_verb_says_which_there_are() -> None:
-    with pytest.raises(BadShape, match="agent/run, generation/generate"):
+    with pytest.raises(BadShape, match="agent/run, generation/abort, generation/generate"):
         codec.decode_command("acme", "agent", "t1", "fly", b"{}")
 
 

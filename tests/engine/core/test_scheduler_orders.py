@@ -1,4 +1,4 @@
-"""The scheduler and a model worker in every order chance finds: losses, restarts, aborts, too little memory.
+"""The scheduler and a model worker in every order chance finds: losses, restarts, aborts, grammars, too little memory.
 
 The worker follows plans as diffs, as the real one does, and its KV memory remembers what was written for whom. Its
 next token is a function of all tokens before, so whatever happened, each request must end with the tokens that it
@@ -19,14 +19,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.config import Policy, SchedulerConfig
-from engine.core import diary, step
+from engine.core import diary, parking, step
 from engine.core.retrace import Retrace
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
-from schemas.steps import RequestEvent, Resync, StepPlan, StepResult, ToldMore
+from schemas.steps import Prepared, RequestEvent, Resync, StepPlan, StepResult, ToldMore
+from schemas.structured import Structured
 
 HEADS = ((0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3), (3, 3, 2, 2, 1, 1, 0, 0, 1, 1, 2, 2))
 TENANTS = ("acme", "evil")
+GRAMMARS = ("one", "two", "three", "four")
+BAD = "four"
+"""The grammar that is none."""
 MOST_TOLD = 45
 """Tokens of arrivals in one plan: few, so that they come in several."""
 
@@ -36,6 +40,8 @@ def little_is_told_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "MOST_TOLD", MOST_TOLD)
         patch.setattr(diary, "MOST_TOKENS", 40)
+        patch.setattr(parking, "MOST_READY", 2)
+        patch.setattr(parking, "MOST_ASKED", 4)
         yield
 
 
@@ -47,12 +53,19 @@ def next_token(tokens: list[int]) -> int:
     return state % 50
 
 
+def is_whole(sampling: Sampling, output: list[int]) -> bool:
+    """Whether the grammar, if there is one, asks for no more."""
+    return sampling.structured is not None and bool(output) and output[-1] % 7 == 3
+
+
 def alone(submit: Submit, context: int) -> tuple[list[int], str]:
     """What a request ends with when nobody else is there."""
     tokens, output = [*submit.prompt, *submit.output], list(submit.output)
     limit = min(len(submit.prompt) + submit.sampling.max_tokens, context)
     while True:
         if output and output[-1] in submit.sampling.stop_tokens:
+            return output, "stop"
+        if is_whole(submit.sampling, output[len(submit.output) :]):
             return output, "stop"
         if len(tokens) >= limit:
             return output, "length"
@@ -68,6 +81,7 @@ class Held:
     tokens: list[int]
     blocks: list[int]
     computed: int
+    sampling: Sampling
 
 
 @dataclass
@@ -80,6 +94,7 @@ class Worker:
     tenants: dict[str, str]
     expected: int | None = None
     held: dict[str, Held] = field(default_factory=dict)
+    grammars: set[str] = field(default_factory=set)
     memory: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     """Block and offset to the tenant and the tokens up to there, for which this was computed."""
 
@@ -99,7 +114,15 @@ class Worker:
             self.held.pop(request, None)
         for arrival in plan.arrivals:
             assert arrival.request not in self.held
-            held = Held(self.tenants[arrival.request], list(arrival.tokens), list(arrival.blocks), arrival.computed)
+            held = Held(
+                self.tenants[arrival.request],
+                list(arrival.tokens),
+                list(arrival.blocks),
+                arrival.computed,
+                arrival.sampling,
+            )
+            structured = held.sampling.structured
+            assert structured is None or structured.key() in self.grammars, "a step waits for a grammar"
             assert held.computed < len(held.tokens)
             self.held[arrival.request] = held
             self.may_read(arrival.request, held.computed)
@@ -108,7 +131,18 @@ class Worker:
         assert len({part.request for part in plan.slices}) == len(plan.slices)
         written: dict[int, str] = {}
         sampled = [self.compute(part, written) for part in plan.slices]
-        return StepResult(plan.n, plan.epoch, self.name, tuple(pair for pair in sampled if pair is not None))
+        tokens = tuple(pair for pair in sampled if pair is not None)
+        whole = tuple(name for name, token in tokens if is_whole(self.held[name].sampling, [token]))
+        return StepResult(plan.n, plan.epoch, self.name, tokens, whole=whole)
+
+    def prepare(self, plan: StepPlan) -> Iterator[Prepared]:
+        """Compile what the plan asks for."""
+        for prepare in plan.prepare:
+            assert prepare.key == prepare.structured.key()
+            problem = "it is none" if prepare.structured.text == BAD else ""
+            if not problem:
+                self.grammars.add(prepare.key)
+            yield Prepared(plan.epoch, self.name, prepare.key, problem)
 
     def compute(self, part: Any, written: dict[int, str]) -> tuple[str, int] | None:
         held, size = self.held[part.request], self.config.block_size
@@ -177,6 +211,7 @@ class Orders(RuleBasedStateMachine):
         self.plans: deque[StepPlan] = deque()
         self.made: list[StepPlan | ToldMore] = []
         self.results: deque[StepResult] = deque()
+        self.answers: deque[Prepared] = deque()
         self.workers = 0
         self.now = 0
         self.new_worker(self.config.blocks)
@@ -214,6 +249,7 @@ class Orders(RuleBasedStateMachine):
         reads=st.sampled_from([True, True, False]),
         priority=st.integers(-1, 2),
         lasts=st.sampled_from([0, 0, 0, 1, 4, 20]),
+        grammar=st.sampled_from(["", "", *GRAMMARS]),
     )
     def submit(
         self,
@@ -227,11 +263,13 @@ class Orders(RuleBasedStateMachine):
         salt: str = "",
         priority: int = 0,
         lasts: int = 0,
+        grammar: str = "",
         *,
         resumed: bool,
         reads: bool = True,
     ) -> None:
-        sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops))
+        structured = Structured(kind="regex", text=grammar) if grammar else None
+        sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops), structured=structured)
         request = f"r{len(self.tenants)}"
         submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant)
         deadline = self.now + lasts if lasts else 0
@@ -288,6 +326,7 @@ class Orders(RuleBasedStateMachine):
             if plan is None:
                 before = self.scheduler.statistics()
                 assert before.in_flight or not (before.running or before.waiting), "somebody waits for nothing"
+                assert before.in_flight or not self.scheduler._parking.asks, "a grammar is asked for, and by no plan"
                 return
             assert sum(len(one.tokens) for one in plan.arrivals) <= MOST_TOLD or len(plan.arrivals) == 1
             self.plans.append(plan)
@@ -316,6 +355,7 @@ class Orders(RuleBasedStateMachine):
         for _ in range(min(times, len(self.plans))):
             plan = self.plans.popleft()
             if self.worker.follows(plan):
+                self.answers += self.worker.prepare(plan)
                 self.results.append(self.worker.run(plan))
             else:
                 self.ask_again()
@@ -327,17 +367,34 @@ class Orders(RuleBasedStateMachine):
             assert all(event.finish != "error" for event in events)
             self.hear(events)
 
+    @rule(times=st.integers(1, 4))
+    def answer(self, times: int) -> None:
+        """What became of grammars is told."""
+        for _ in range(min(times, len(self.answers))):
+            answer = self.answers.popleft()
+            for event in self.tell("prepared", answer):
+                structured = self.submits[event.request].sampling.structured
+                assert structured is not None
+                assert structured.text == BAD
+                assert (event.finish, event.problem) == ("error", "it is none")
+                self.hear([event])
+
     @rule(times=st.integers(1, 12))
     def turn(self, times: int) -> None:
         """All goes well for a while."""
         for _ in range(times):
             self.plan(1)
             self.work(1)
+            self.answer(1)
             self.result(1)
 
     # what goes wrong
 
-    @rule(what=st.sampled_from(["plan lost", "result lost", "results overtake", "result comes twice"]))
+    @rule(
+        what=st.sampled_from(
+            ["plan lost", "result lost", "results overtake", "result comes twice", "answer lost", "answers overtake"]
+        )
+    )
     def the_wire_errs(self, what: str) -> None:
         if what == "plan lost" and self.plans:
             self.plans.popleft()
@@ -347,6 +404,10 @@ class Orders(RuleBasedStateMachine):
             self.results.rotate(1)
         elif what == "result comes twice" and self.results:
             self.results.append(self.results[0])
+        elif what == "answer lost" and self.answers:
+            self.answers.popleft()
+        elif what == "answers overtake":
+            self.answers.rotate(1)
 
     @rule(share=st.sampled_from([0, 0, 0, 1, 1, 2, 3]))
     def a_worker_asks(self, share: int) -> None:
@@ -379,9 +440,10 @@ class Orders(RuleBasedStateMachine):
         self.scheduler.check()
         now = self.scheduler.statistics()
         assert now.running <= self.config.max_running
-        assert now.running + now.waiting == len(self.submits) - len(self.finish)
+        assert now.running + now.waiting + now.parked == len(self.submits) - len(self.finish)
         told = self.scheduler.waits()
-        assert (told.running, told.waiting, len(told.reasons)) == (now.running, now.waiting, now.waiting)
+        assert (told.running, told.waiting, told.parked) == (now.running, now.waiting, now.parked)
+        assert len(told.reasons) == now.waiting + now.parked
         assert all(reason for _, reason in told.reasons)
 
     def teardown(self) -> None:
@@ -393,6 +455,7 @@ class Orders(RuleBasedStateMachine):
         while len(self.finish) < len(self.submits):
             self.plan(self.config.max_in_flight)
             self.work(1)
+            self.answer(1)
             self.result(1)
             patience -= 1
             assert patience > 0, f"no end: {self.scheduler.statistics()}"

@@ -1,0 +1,119 @@
+"""The grammars of a worker's requests: who is kept to one, what its next token may be, and which it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from torch import Tensor
+
+from engine.errors import BadRequest
+from engine.kernels.batch import Integers
+from engine.runner.inputs import FlatBatch
+from engine.structured.compiler import Grammars
+from engine.structured.constraint import Constraint
+from engine.structured.grammar import GrammarError
+from engine.structured.masks import allow, restrict, rows_for
+from schemas.steps import Arrival, Prepare
+
+_NO_GRAMMARS: Final = "this worker has no tokenizer, and so no grammars"
+NO_TOKEN: Final = (
+    "allowed_token_ids, bad_words, min_tokens and the grammar, if there is one, leave no token that could come next"
+)
+
+
+class Constraints:
+    """One `Constraint` for each request that has a grammar."""
+
+    def __init__(self, grammars: Grammars | None) -> None:
+        self._grammars = grammars
+        self._followed: dict[str, Constraint] = {}
+        self._failed: dict[str, str] = {}
+
+    def prepare(self, prepare: Prepare) -> str:
+        """Compile a grammar, in whatever thread; say what is wrong with it, or nothing."""
+        return _NO_GRAMMARS if self._grammars is None else self._grammars.prepare(prepare.structured)
+
+    def clear(self) -> None:
+        """Forget every request."""
+        self._followed.clear()
+        self._failed.clear()
+
+    def forget(self, requests: Iterable[str]) -> None:
+        """Forget some requests; unknown ones are ignored."""
+        for request in requests:
+            self._followed.pop(request, None)
+            self._failed.pop(request, None)
+
+    def admit(self, arrival: Arrival) -> None:
+        """Take a request in, afresh if it is known, with the output that it has."""
+        self.forget((arrival.request,))
+        structured = arrival.sampling.structured
+        if structured is None:
+            return
+        if self._grammars is None:
+            self._failed[arrival.request] = _NO_GRAMMARS
+            return
+        output = arrival.tokens[arrival.prompt_tokens :]
+        try:
+            self._followed[arrival.request] = Constraint(self._grammars.get(structured), arrival.sampling, output)
+        except (GrammarError, BadRequest) as error:
+            self._failed[arrival.request] = str(error)
+
+    def restrict(self, logits: Tensor, batch: FlatBatch, stuck: Mapping[int, str]) -> dict[int, str]:
+        """Leave only what may come next in logits [sampled slices, vocabulary]; say which slices cannot go on, and why.
+
+        This comes after all that requests want changed about their logits; `stuck` are those that this went wrong for.
+        Where a grammar lets an answer do nothing but end, it ends, whatever they want.
+        """
+        rows, problems = self._within(batch)
+        kept = {index for _, index, _ in rows}
+        problems |= {index: problem for index, problem in stuck.items() if index not in kept or problem != NO_TOKEN}
+        if not rows:
+            return problems
+        bits, ending = rows_for(len(rows), logits.shape[1]), []
+        for place, (row, index, followed) in enumerate(rows):
+            try:
+                if followed.mask(bits[place]):
+                    ending.append((row, followed.ends))
+            except GrammarError as error:
+                problems[index] = str(error)
+        for row, ends in ending:
+            allow(logits[row], ends)
+        empty = set(restrict(logits, [row for row, _, _ in rows], bits))
+        return {index: NO_TOKEN for row, index, _ in rows if row in empty} | problems
+
+    def _within(self, batch: FlatBatch) -> tuple[list[tuple[int, int, Constraint]], dict[int, str]]:
+        """List the sampled slices whose answers keep to a grammar now: row, index and constraint."""
+        rows, problems, row = [], dict[int, str](), 0
+        for index, piece in enumerate(batch.slices):
+            if piece.request in self._failed:
+                problems[index] = self._failed[piece.request]
+            followed = self._followed.get(piece.request) if piece.sample else None
+            if followed is not None and followed.stage == "within":
+                rows.append((row, index, followed))
+            row += piece.sample
+        return rows, problems
+
+    def take(self, tokens: Integers, batch: FlatBatch, broken: Iterable[int]) -> tuple[tuple[str, ...], dict[int, str]]:
+        """Follow what was sampled, and change it in place where a document has to be brought to its end.
+
+        Return the requests whose documents are whole with it, and which slices cannot go on, and why; `broken` ones
+        are not looked at.
+        """
+        whole, problems, skipped = [], dict[int, str](), set(broken)
+        places = zip((index for index, piece in enumerate(batch.slices) if piece.sample), tokens.tolist(), strict=True)
+        for row, (index, token) in enumerate(places):
+            request = batch.slices[index].request
+            followed = self._followed.get(request)
+            if followed is None or followed.stage == "over" or index in skipped:
+                continue
+            try:
+                taken = followed.take(token)
+            except GrammarError as error:
+                problems[index] = str(error)
+                continue
+            tokens[row] = taken.token
+            if taken.whole:
+                whole.append(request)
+        return tuple(whole), problems

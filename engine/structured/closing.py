@@ -1,0 +1,330 @@
+"""The shortest way to the end of a document, from wherever it is: what is to be written when the tokens run out.
+
+No analysis of the grammar is needed. A parser can be copied in a microsecond and asked what may come next, so the way
+is looked for by trying. Nearly always the closing characters, in the order in which they may come, are that way, and
+what the grammar forces is known without looking. Where this does not lead to an end in time, ways are tried in the
+order of their length: two that are equally long and leave the same choice are taken to be one, which keeps loops and
+long strings from multiplying.
+
+A way that is found is one that the parser accepts, so what is promised of it holds; that there is no shorter one is
+likely, not sure.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLTokenizer
+
+from engine.structured.grammar import Bits
+
+_ORDER: Final = '}])>",:0123456789'
+"""What is tried first: what closes something, what leads to the next part, a digit."""
+_SLACK: Final = 64
+_WIDE: Final = 24
+"""Single characters that may come next, beyond which only some are tried."""
+_TRIES: Final = 200
+_FEW: Final = 8
+"""Ways that are all tried where a value begins."""
+_DEEP: Final = 8
+"""Characters that are tried to come out of a string."""
+_STEPS: Final = 2000
+"""Looks at the parser for one way, some ten microseconds each: a step of all requests waits for them."""
+_STEPS_AT_FIRST: Final = 30_000
+"""And where a grammar is compiled: other grammars wait for them."""
+_EXITS: Final = 4
+"""Ways out of a string that are remembered."""
+
+
+class _Exhausted(Exception):
+    """Nothing was found with the looks there were."""
+
+
+class _Effort:
+    """What looking for one way has cost and taught so far."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self.exits: list[tuple[int, ...]] = []
+        """Ways out of strings that were found, the latest first."""
+
+    def spend(self) -> None:
+        """Look once at the parser.
+
+        Raises:
+            _Exhausted: That is one look too many.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise _Exhausted
+
+    def learn(self, path: tuple[int, ...]) -> None:
+        """Remember a way out of a string."""
+        self.exits = [path, *[one for one in self.exits if one != path]][:_EXITS]
+
+
+class Alphabet:
+    """A vocabulary's single characters and words, in the order in which they are tried."""
+
+    def __init__(self, tokenizer: LLTokenizer, ends: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.size = tokenizer.vocab_size
+        self._words = -(-self.size // 32)
+        others = np.full(self._words * 4, 255, np.uint8)
+        for token in {*ends, *tokenizer.eos_tokens}:
+            others[token >> 3] &= 255 - (1 << (token & 7))
+        self._ends = np.flatnonzero(others != 255)
+        self._others = others[self._ends]
+        self.end = tokenizer.eos_token
+        pieces = [tokenizer.decode_bytes([token]) for token in range(self.size)]
+        single: dict[int, int] = {}
+        for token, piece in enumerate(pieces):
+            if len(piece) == 1 and not tokenizer.is_special_token(token):
+                single.setdefault(piece[0], token)
+        self.closers = np.array([single[byte] for byte in b'}]"' if byte in single], np.int64)
+        """What closes something in JSON."""
+        first = [single[byte] for byte in _ORDER.encode() if byte in single]
+        rest = [single[byte] for byte in sorted(single, key=_plainness) if byte not in _ORDER.encode()]
+        self.singles = np.array([*first, *rest], np.int64)
+        """Tokens of one byte."""
+        signs = [single[byte] for byte in sorted(single) if 32 < byte < 127 and not chr(byte).isalnum()]
+        alike = [single[byte] for byte in b"01aA" if byte in single]
+        self.few = np.array([*alike, *signs], np.int64)
+        """Some of them: signs, and of digits and letters those that stand for all, where nearly anything may come."""
+        self._lengths = np.array([len(piece) if piece.isalnum() else 0 for piece in pieces], np.int32)
+        """Bytes of those tokens that are words or numbers; 0 for others."""
+        self.digit, self.letter, self.quote = (single.get(ord(char)) for char in '0a"')
+
+    def fill(self, matcher: LLMatcher, row: Bits) -> None:
+        """Set the bits of what may come next, but for what ends an answer."""
+        words = row[: self._words * 4]
+        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.size)
+        row[self._ends] &= self._others
+
+    def is_outside(self, matcher: LLMatcher) -> bool:
+        """Say whether the answer may end here, or the string that it is in: after a quote that is none of its own."""
+        if matcher.is_accepting():
+            return True
+        if self.quote is None or not matcher.validate_tokens([self.quote]):
+            return False
+        return self.letter is None or matcher.validate_tokens([self.quote, self.letter]) < 2
+
+    def longest(self, allowed: npt.NDArray[np.bool_]) -> int:
+        """Choose the longest word of those that are allowed; any allowed token if none is one."""
+        found = int(np.argmax(self._lengths * allowed))
+        return found if allowed[found] else int(np.argmax(allowed))
+
+    def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
+        """Say of each token whether it may come next."""
+        row = np.zeros(self._words * 4, np.uint8)
+        self.fill(matcher, row)
+        return np.unpackbits(row, count=self.size, bitorder="little").view(np.bool_)
+
+
+def fits(matcher: LLMatcher, tokens: Sequence[int], alphabet: Alphabet) -> bool:
+    """Say whether these tokens may come next, and the answer may end after them."""
+    return matcher.validate_tokens([*tokens, alphabet.end]) == len(tokens) + 1
+
+
+def closing(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int = _TRIES) -> tuple[int, ...] | None:
+    """Find at most so many tokens after which the answer may end; None if no such way is found."""
+    effort = _Effort(_STEPS)
+    try:
+        found = _Walk(matcher, alphabet, effort).to_the_end(most)
+        if found is None or len(found) > most:
+            found = _search(matcher, alphabet, most, tries, effort)
+    except _Exhausted:
+        return None
+    return found
+
+
+def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    """Find a way that is as short as can be found with so many tries."""
+    known: tuple[int, ...] | None = None
+    # the cheapest first: what it finds bounds what others look for
+    for look in (_walked, _walked_carefully, _searched):
+        with suppress(_Exhausted):
+            found = look(matcher, alphabet, most if known is None else len(known) - 1, tries)
+            known = known if found is None or (known is not None and len(known) <= len(found)) else found
+    return known
+
+
+def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).to_the_end(most)
+
+
+def _walked_carefully(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).carefully_to_the_end(most)
+
+
+def _searched(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+    return _search(matcher, alphabet, most, tries, _Effort(_STEPS_AT_FIRST))
+
+
+class _Walk:
+    """Goes on from one place by what closes, and never comes back."""
+
+    def __init__(self, matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> None:
+        self._start = matcher
+        self._effort = effort
+        self._matcher = matcher.deep_copy()
+        self._alphabet = alphabet
+        self._path: list[int] = []
+        self._in_words = False
+        """Whether no short way out of a string was found, so that it is filled with long words."""
+
+    def to_the_end(self, most: int) -> tuple[int, ...] | None:
+        """Take the first choice everywhere; None if this leads nowhere. The way may be longer than `most`, by some."""
+        while not self._matcher.is_accepting():
+            tokens = self._matcher.compute_ff_tokens() or self._choice()
+            if not self._take(tokens) or len(self._path) > 2 * most + _SLACK:
+                return None
+        return _merged(self._start, tuple(self._path), self._alphabet)
+
+    def carefully_to_the_end(self, most: int) -> tuple[int, ...] | None:
+        """The same, but wherever a value begins try all that it can be, and take what leads to the end soonest."""
+        while not self._matcher.is_accepting():
+            tokens = self._matcher.compute_ff_tokens() or self._best_choice(most - len(self._path))
+            if not self._take(tokens) or len(self._path) > most:
+                return None
+        return _merged(self._start, tuple(self._path), self._alphabet)
+
+    def _take(self, tokens: list[int]) -> bool:
+        self._path += tokens
+        return bool(tokens) and self._matcher.consume_tokens(tokens)
+
+    def _best_choice(self, most: int) -> list[int]:
+        allowed = self._alphabet.allowed(self._matcher)
+        singles = self._alphabet.singles[allowed[self._alphabet.singles]]
+        if not 1 < singles.size <= _FEW or np.isin(singles[0], self._alphabet.closers):
+            return self._choice()
+        ways = []
+        for token in singles.tolist():
+            after = self._matcher.deep_copy()
+            if after.consume_token(token):
+                rest = _Walk(after, self._alphabet, self._effort).to_the_end(most)
+                ways += [] if rest is None else [(len(rest), token)]
+        return [min(ways)[1]] if ways else []
+
+    def _choice(self) -> list[int]:
+        """Choose what comes next."""
+        self._effort.spend()
+        alphabet, allowed = self._alphabet, self._alphabet.allowed(self._matcher)
+        singles = alphabet.singles[allowed[alphabet.singles]]
+        digit, letter, quote = (
+            token is not None and bool(allowed[token]) for token in (alphabet.digit, alphabet.letter, alphabet.quote)
+        )
+        if quote or not letter:
+            self._in_words = False
+        if letter:
+            return [int(alphabet.quote or 0)] if quote else self._out_of_string(allowed)
+        if quote and digit:
+            return [int(alphabet.digit or 0)]  # any value: a number is the shortest
+        found: list[int] = (singles if singles.size else np.flatnonzero(allowed))[:1].tolist()
+        return found
+
+    def _out_of_string(self, allowed: npt.NDArray[np.bool_]) -> list[int]:
+        """Go to where a string may end: by few characters if some are found, else by long words."""
+        found = None if self._in_words else _out_of_string(self._matcher, self._alphabet, self._effort)
+        if found is not None:
+            self._effort.learn(found)
+            return list(found)
+        self._in_words = True
+        return [self._alphabet.longest(allowed)]
+
+
+def _out_of_string(matcher: LLMatcher, alphabet: Alphabet, effort: _Effort) -> tuple[int, ...] | None:
+    """Find a few characters after which a string may end, or the answer."""
+    for path in effort.exits:
+        effort.spend()
+        after = matcher.deep_copy()
+        if after.consume_tokens(list(path)) and alphabet.is_outside(after):
+            return path
+    level: list[tuple[tuple[int, ...], LLMatcher]] = [((), matcher)]
+    tries = _TRIES
+    for _ in range(_DEEP):
+        following, seen = list[tuple[tuple[int, ...], LLMatcher]](), set[bytes]()
+        for path, at in level:
+            allowed = alphabet.allowed(at)
+            mark = np.packbits(allowed).tobytes()
+            tries -= 1
+            if mark not in seen:
+                seen.add(mark)
+                singles = alphabet.singles[allowed[alphabet.singles]]
+                if path and singles.size > _WIDE:
+                    singles = alphabet.few[allowed[alphabet.few]]
+                following += [((*path, token), after) for token, after in _steps(at, singles.tolist(), effort)]
+            if tries <= 0:
+                return None
+        for path, at in following:
+            if alphabet.is_outside(at):
+                return path
+        level = following
+    return None
+
+
+def _steps(matcher: LLMatcher, tokens: Sequence[int], effort: _Effort) -> Iterator[tuple[int, LLMatcher]]:
+    """Go one character on, each that is given."""
+    for token in tokens:
+        effort.spend()
+        after = matcher.deep_copy()
+        if after.consume_token(token):
+            yield token, after
+
+
+def _search(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort) -> tuple[int, ...] | None:
+    """Try ways in the order of their length in tokens."""
+    number, seen = 0, set[tuple[int, bytes]]()
+    heap: list[tuple[int, int, tuple[int, ...], LLMatcher]] = [(0, 0, (), matcher.deep_copy())]
+    while heap and tries:
+        length, _, path, at = heapq.heappop(heap)
+        if at.is_accepting():
+            return _merged(matcher, path, alphabet)
+        tries -= 1
+        for tokens in _following(at, path, alphabet, seen):
+            if length + len(tokens) > most:
+                continue
+            effort.spend()
+            after = at.deep_copy()
+            if after.consume_tokens(tokens):
+                number += 1
+                heapq.heappush(heap, (length + len(tokens), number, (*path, *tokens), after))
+    return None
+
+
+def _following(
+    matcher: LLMatcher, path: tuple[int, ...], alphabet: Alphabet, seen: set[tuple[int, bytes]]
+) -> Iterator[list[int]]:
+    """Name what may come next and is worth a try."""
+    forced = matcher.compute_ff_tokens()
+    if forced:
+        yield forced
+        return
+    allowed = alphabet.allowed(matcher)
+    mark = (len(alphabet.tokenizer.decode_bytes(list(path))), np.packbits(allowed).tobytes())
+    if mark in seen:
+        return
+    seen.add(mark)
+    singles = alphabet.singles[allowed[alphabet.singles]]
+    if singles.size > _WIDE:
+        singles = np.append(singles[: _WIDE // 2], alphabet.longest(allowed))
+    elif not singles.size:
+        singles = np.flatnonzero(allowed)[:_WIDE]
+    for token in dict.fromkeys(singles.tolist()):
+        yield [token]
+
+
+def _merged(matcher: LLMatcher, path: tuple[int, ...], alphabet: Alphabet) -> tuple[int, ...]:
+    """Spell a way with as few tokens as the tokenizer would."""
+    merged = tuple(alphabet.tokenizer.tokenize_bytes(alphabet.tokenizer.decode_bytes(list(path))))
+    return merged if len(merged) < len(path) and fits(matcher, merged, alphabet) else path
+
+
+def _plainness(byte: int) -> tuple[bool, bool, int]:
+    """Sort letters before signs, and those before what is no character alone and what only parts others."""
+    return chr(byte).isspace(), not chr(byte).isalnum() or byte > 126, byte

@@ -1,0 +1,156 @@
+"""One answer that keeps to a grammar: what may come next, and the way to its end while there are tokens left for one.
+
+A document that is cut off in the middle is worth nothing. So a way to its end is known at every position, and always
+one that the tokens left are enough for. A token that was drawn is taken only if there is such a way after it, too;
+otherwise the first token of the known way is taken instead. Most tokens leave the known way as it was, which is cheap
+to see. Where even the shortest document needs more tokens than there are, nothing is promised, and the answer is
+broken off at its limit.
+
+Until the tokens have come after which the answer is to keep to its grammar (the end of a model's thinking), everything
+may come.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from engine.structured.grammar import Bits, Grammar, GrammarError
+from schemas.generation import Sampling
+
+Stage = Literal["before", "within", "over"]
+
+_NOT_ALLOWED: Final = "the output does not keep to its grammar"
+
+
+class Taken(NamedTuple):
+    """What became of a token that was drawn."""
+
+    token: int
+    """The one that is taken."""
+    whole: bool
+    """Whether nothing may follow it: the document has come to its end."""
+
+
+class Constraint:
+    """Follows one answer."""
+
+    def __init__(self, grammar: Grammar, sampling: Sampling, output: Sequence[int] = ()) -> None:
+        """Begin one, or go on after some output.
+
+        Raises:
+            GrammarError: The output does not keep to the grammar.
+        """
+        self.ends = sampling.stop_tokens
+        """Tokens that end the answer."""
+        self.count = 0
+        """Tokens of the output so far."""
+        self.stage: Stage = "before"
+        self._grammar = grammar
+        self._matcher = grammar.matcher()
+        self._left = sampling.max_tokens
+        self._after = sampling.structured_after
+        self._last = deque[int](maxlen=len(self._after))
+        self._way: tuple[int, ...] | None = None
+        self._tight = False
+        """Whether the known way takes all tokens that are left, and no shorter one was found."""
+        if not self._after:
+            self._begin()
+        self._replay(output)
+
+    def mask(self, row: Bits) -> bool:
+        """Set the bits of what may come next; say whether nothing but an end may.
+
+        Raises:
+            GrammarError: The grammar has become too complex.
+        """
+        self._matcher.mask(row)
+        may_end = self._matcher.is_accepting()
+        only_end = may_end and not row.any()
+        for token in self.ends:
+            if token >> 3 < len(row):
+                bit = 1 << (token & 7)
+                row[token >> 3] = (int(row[token >> 3]) & (255 - bit)) | (bit if may_end else 0)
+        return only_end
+
+    def take(self, token: int) -> Taken:
+        """Take a token that was drawn, or another one that leads to an end in time.
+
+        Raises:
+            GrammarError: It may not come.
+        """
+        taken = token if self.stage != "within" or self._is_end(token) else self._choose(token)
+        self._pass(taken)
+        whole = self.stage == "within" and self._matcher.is_whole()
+        if whole:
+            self.stage = "over"
+        return Taken(taken, whole)
+
+    def _is_end(self, token: int) -> bool:
+        return token in self.ends and self._matcher.is_accepting()
+
+    def _pass(self, token: int) -> None:
+        """Count a token, and see whether another stage begins after it."""
+        self.count += 1
+        self._left -= 1
+        if self.stage == "within" and token in self.ends:
+            self.stage = "over"
+        if self.stage == "before":
+            self._last.append(token)
+            if tuple(self._last) == self._after:
+                self._begin()
+
+    def _begin(self) -> None:
+        self.stage = "within"
+        shortest = self._grammar.shortest
+        if shortest is not None and len(shortest) <= self._left:
+            self._way = shortest
+
+    def _choose(self, token: int) -> int:
+        """Go on with a token, or with the next one of the known way."""
+        way = self._shorter_if_tight()
+        if way is not None and token not in way[:1]:
+            if not self._tight and self._try(token, way):
+                return token
+            if not way and self.ends:
+                return self.ends[0]  # the document is whole, and what was drawn would not leave it so
+            token = way[0] if way else token
+        self._go_on(token)
+        self._way = way[1:] if way else None
+        return token
+
+    def _shorter_if_tight(self) -> tuple[int, ...] | None:
+        """Look once more for a shorter way when the known one takes all that is left."""
+        if self._way is not None and len(self._way) >= self._left and not self._tight:
+            shorter = self._matcher.closing(self._left - 1, ())
+            self._tight = shorter is None
+            self._way = self._way if shorter is None else shorter
+        return self._way
+
+    def _try(self, token: int, way: tuple[int, ...]) -> bool:
+        """Go on with a token if there is a way to an end after it."""
+        trial = self._matcher.copy()
+        if not trial.accept(token):
+            raise GrammarError(_NOT_ALLOWED)
+        found = trial.closing(self._left - 1, way)
+        if found is None:
+            return False
+        self._matcher, self._way = trial, found
+        return True
+
+    def _go_on(self, token: int) -> None:
+        if not self._matcher.accept(token):
+            raise GrammarError(_NOT_ALLOWED)
+
+    def _replay(self, output: Sequence[int]) -> None:
+        """Take in what was put out before, as it was: first without ways, which are seldom needed."""
+        promised = False
+        for token in output:
+            promised = promised or self._way is not None
+            self._way = None
+            if self.stage == "within" and not self._is_end(token):
+                self._go_on(token)
+            self._pass(token)
+        if output and promised and self.stage == "within":
+            self._way = self._matcher.closing(self._left, ())

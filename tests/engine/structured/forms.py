@@ -1,0 +1,141 @@
+"""Forms of answers, what keeps to them, and what is none."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import jsonschema
+from hypothesis import strategies as st
+
+from schemas.structured import Structured
+
+PERSON: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "b", "long one"]}, "minItems": 1, "maxItems": 4},
+        "more": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/point"}]},
+    },
+    "required": ["name", "age", "tags", "more"],
+    "additionalProperties": False,
+    "$defs": {
+        "point": {
+            "type": "object",
+            "properties": {"x": {"type": "number"}, "y": {"type": "boolean"}},
+            "required": ["x", "y"],
+            "additionalProperties": False,
+        }
+    },
+}
+TAGGED: Final[dict[str, Any]] = {
+    "format": {
+        "type": "tag",
+        "begin": "<call>",
+        "content": {"type": "json_schema", "json_schema": PERSON["$defs"]["point"]},
+        "end": "</call>",
+    }
+}
+
+
+def is_json_of(schema: Any) -> Callable[[str], bool]:
+    """Make a check of a text: JSON that a schema allows."""
+
+    def check(text: str) -> bool:
+        jsonschema.validate(json.loads(text), schema)
+        return True
+
+    return check
+
+
+def matches(pattern: str) -> Callable[[str], bool]:
+    """Make a check of a text: all of it matches."""
+    return lambda text: re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
+def json_of(schema: Any, **more: Any) -> Structured:
+    return Structured(kind="json_schema", text=json.dumps(schema), **more)
+
+
+GOOD: Final[dict[str, tuple[Structured, Callable[[str], bool]]]] = {
+    "json_schema": (json_of(PERSON), is_json_of(PERSON)),
+    "json_object": (Structured(kind="json_object"), is_json_of({"type": "object"})),
+    "regex": (Structured(kind="regex", text="[a-c]{3,8}-[0-9]{1,4}"), matches("[a-c]{3,8}-[0-9]{1,4}")),
+    "choice": (Structured(kind="choice", choices=("yes", "yes, but no", "o")), matches("yes|yes, but no|o")),
+    "lark": (
+        Structured(kind="grammar", text='start: "x" num ("+" num){0,3} ";"\nnum: /[0-9]{1,3}/'),
+        matches(r"x[0-9]{1,3}(\+[0-9]{1,3}){0,3};"),
+    ),
+    "gbnf": (
+        Structured(kind="grammar", text='root ::= "x" num ";"\nnum ::= [0-9] [0-9]?'),
+        matches("x[0-9]{1,2};"),
+    ),
+}
+"""Forms with an end, and what checks them."""
+
+BAD: Final[dict[str, tuple[Structured, str]]] = {
+    "regex": (Structured(kind="regex", text="[a-"), "unclosed character class"),
+    "lark": (Structured(kind="grammar", text="start: x"), 'unknown name: "x"'),
+    "type": (json_of({"type": "strin"}), "strin"),
+    "nothing fits": (json_of({"type": "string", "minLength": 5, "maxLength": 2}), ""),
+    "lookahead": (json_of({"type": "string", "pattern": "(?=a)b"}), "look-around"),
+    "reference": (json_of({"$ref": "#/$defs/none"}), ""),
+    "tag": (Structured(kind="structural_tag", text='{"format": {"type": "what"}}'), "no format of type 'what'"),
+    "trigger": (
+        Structured(
+            kind="structural_tag",
+            text='{"structures": [{"begin": "<a>", "schema": {}, "end": "</a>"}], "triggers": ["<b"]}',
+        ),
+        "none of the triggers",
+    ),
+}
+"""What is no grammar, and what is said of it."""
+
+_NAMES = st.sampled_from(["a", "b", "name", "käse", 'q"t', "x y"])
+_FEW = st.integers(0, 9)
+_LEAVES = st.one_of(
+    st.builds(
+        lambda a, b: {"type": "integer", "minimum": a, "maximum": a + b}, st.integers(-99, 99), st.integers(0, 9)
+    ),
+    st.builds(
+        lambda a, b: {"type": "string", "minLength": a, "maxLength": a + b}, st.integers(0, 4), st.integers(0, 9)
+    ),
+    st.just({"type": "string", "pattern": "^[a-f]{2,4}[0-9]$"}),
+    st.lists(st.sampled_from(["one", "two", 3, None, True]), min_size=1, max_size=3, unique=True).map(
+        lambda values: {"enum": values}
+    ),
+    st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"type": "number"}, {"type": "string"}, {"const": "käse"}]),
+)
+
+
+def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    def make(properties: dict[str, Any], every: bool) -> dict[str, Any]:
+        names = sorted(properties)
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": names if every else names[::2],
+            "additionalProperties": False,
+        }
+
+    return st.builds(make, st.dictionaries(_NAMES, inner, max_size=3), st.booleans())
+
+
+schemas = st.recursive(
+    _LEAVES,
+    lambda inner: st.one_of(
+        _objects(inner),
+        st.builds(
+            lambda item, a, b: {"type": "array", "items": item, "minItems": a, "maxItems": a + b},
+            inner,
+            st.integers(0, 2),
+            st.integers(0, 2),
+        ),
+        st.lists(inner, min_size=1, max_size=2).map(lambda some: {"anyOf": some}),
+    ),
+    max_leaves=6,
+)
+"""JSON schemas of a few levels."""
