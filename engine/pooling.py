@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import BadRequest, NotFinite
 from engine.models.pooled import load_pooled
-from engine.models.sentence import Pooling, read_limit, read_prompts
+from engine.models.sentence import POOLINGS, Pooling, read_limit, read_prompts
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, detect
 from engine.text.framed import Framed, Framer, Text, TooLong
@@ -72,8 +72,10 @@ class Pooler:
             UnsupportedModel: Its architecture is not one of ours.
             NotEnoughMemory: The weights do not fit.
             PlatformUnavailable: The device is not there.
-            BadRequest: `batch_tokens` is not positive.
+            BadRequest: `batch_tokens` is not positive, or `pooling` is no way that we have.
         """
+        if pooling is not None and pooling not in POOLINGS:
+            raise BadRequest("pooling", f"{pooling!r} is none of {', '.join(POOLINGS)}")
         if batch_tokens < 1:
             raise BadRequest("batch_tokens", f"is {batch_tokens}, which is not positive")
         folder = find_checkpoint(path_or_id)
@@ -250,9 +252,9 @@ def _batches(framed: Sequence[Framed], budget: int) -> Iterator[list[int]]:
         yield sorted(batch, key=lambda place: len(framed[place].tokens))
 
 
-def _last(tokens: Iterable[int], padding: int | None) -> int:
+def _last(tokens: Sequence[int], padding: int | None) -> int:
     """Return the place of the last token that is not padding; of a text that is nothing else, the first."""
-    return max((i for i, token in enumerate(tokens) if token != padding), default=0)
+    return next((i for i in reversed(range(len(tokens))) if tokens[i] != padding), 0)
 
 
 def _normal(vector: Vector) -> Vector:

@@ -72,6 +72,8 @@ def parse_encoder(path: Path, raw: Mapping[str, Any]) -> EncoderConfig:
         raise CheckpointError(path, f"position_embedding_type {positions!r}: only 'absolute' is supported")
     if raw.get("is_decoder"):
         raise CheckpointError(path, "is_decoder is not supported")
+    if "quantization_config" in raw:
+        raise CheckpointError(path, "quantised weights are not supported; use the unquantised checkpoint")
     segments = int(raw.get("type_vocab_size", 2))
     counted = not str(raw["architectures"][0]).startswith("Bert")
     config = EncoderConfig(

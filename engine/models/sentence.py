@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from engine.errors import CheckpointError
 from engine.models.config import read_json
 
 Pooling = Literal["cls", "mean", "last"]
 """The state of the first token, the mean of all of them, or that of the last."""
+
+POOLINGS: Final[tuple[Pooling, ...]] = get_args(Pooling)
 
 _MODES: Final[dict[str, Pooling]] = {
     "cls_token": "cls",

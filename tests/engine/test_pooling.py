@@ -33,7 +33,7 @@ TEXTS = [
 PAIRS = [("what slept", "two dogs slept in the sun"), ("what sat", "a cat"), ("the", "mat while two dogs")]
 FRAMES = {
     "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
-    "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
+    "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B:1 [SEP]:1"),
     "decoder": ("$A [SEP]", "$A $B:1 [SEP]:1"),
 }
 
@@ -104,9 +104,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Given]:
 
 def farthest(found: Any, expected: Any) -> float:
     return float(np.abs(np.asarray(found) - np.asarray(expected)).max())
-
-
-OLD = {"cls": {"pooling_mode_cls_token": True}, "mean": {"pooling_mode_mean_tokens": True}}
 
 
 @pytest.mark.parametrize("mode", ["cls", "mean", "last"])
@@ -343,8 +340,31 @@ def test_texts_that_are_none_are_refused_by_place(given: Callable[..., Given]) -
         pooler.embed(["a cat", ""])
     with pytest.raises(BadRequest, match="texts: is one text; give a list"):
         pooler.embed("a cat")
+    with pytest.raises(BadRequest, match="pooling: 'max' is none of cls, mean, last"):
+        Pooler(str(given("BertModel").folder), pooling="max")  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="batch_tokens"):
         Pooler(str(given("BertModel").folder), batch_tokens=0)
+
+
+def test_a_text_that_is_no_token_is_refused(tmp_path: Path) -> None:
+    Given(tmp_path, "Qwen3Model")
+    edit(tmp_path, "tokenizer.json", post_processor=None)
+    with pytest.raises(BadRequest, match=r"texts\[1\]: is no token to the model"):
+        Pooler(str(tmp_path)).embed(["a cat", "  "])
+
+
+def test_an_embedding_model_that_calls_itself_a_generator_gives_the_vectors_of_its_last_tokens(tmp_path: Path) -> None:
+    """As Qwen3-Embedding is published: without a head, without `model.` before names, with a prompt for queries."""
+    one = Given(tmp_path, "Qwen3Model", tie_word_embeddings=True)
+    edit(tmp_path, "config.json", architectures=["Qwen3ForCausalLM"])
+    edit(tmp_path, "config_sentence_transformers.json", prompts={"query": "what ", "document": ""})
+    write_sentence(tmp_path, pooling_mode_mean_tokens=False, pooling_mode_lasttoken=True, include_prompt=True)
+    pooler = Pooler(str(tmp_path))
+    (query,) = pooler.embed(["nobody saw"], prompt="query", dimensions=16)
+    whole = one.vector("last", "what nobody saw")[:16]
+    assert farthest(query, whole / whole.norm()) <= EXACT
+    (document,) = pooler.embed([TEXTS[3]])
+    assert farthest(document, one.vector("last", TEXTS[3])) <= EXACT
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,7 @@ def test_an_unknown_architecture_is_refused_with_those_we_have(tmp_path: Path) -
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"position_embedding_type": "relative_key"}, "'relative_key'"),
         ({"is_decoder": True}, "is_decoder"),
+        ({"quantization_config": {}}, "quantised"),
         ({"num_attention_heads": 5}, "5 heads"),
         ({"hidden_size": "wide"}, "wrong kind"),
         ({"vocab_size": 100}, r"'embeddings\.word_embeddings\.weight' is \[101, 32\]"),
