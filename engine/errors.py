@@ -8,6 +8,7 @@ EngineError
 ├── TemplateError        the chat template is broken, or refused these messages
 ├── PlatformUnavailable  the device or kernel asked for cannot be used here
 ├── NotEnoughMemory      the model or its KV cache does not fit
+├── NotFinite            of a whole text the model computed what is no number
 └── IllegalTransition    a request was moved to a state it cannot reach from its own: our bug
 
 Requests that cannot be served now (too long, overloaded) are values, `schemas.generation.Refused`, not errors.
@@ -89,6 +90,15 @@ class NotEnoughMemory(EngineError):
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):,.0f} MiB ({size:,} bytes)"
+
+
+class NotFinite(EngineError):
+    """Of a whole text the model computed what is no number."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"text {index}: the model computed a number that is not finite; take dtype float32")
+        self.index = index
+        """Its place among those that were given."""
 
 
 class IllegalTransition(EngineError):

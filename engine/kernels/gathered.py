@@ -36,6 +36,9 @@ class GatheredOps(ReferenceOps):
             return functional.rms_norm(x, weight.shape, weight, eps)
         return functional.rms_norm(x, weight.shape[-1:], None, eps) * weight
 
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return functional.layer_norm(x, weight.shape, weight, bias, eps)
+
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return torch.addcmul(x * cos, torch.roll(x, x.shape[-1] // 2, dims=-1), sin)
 
@@ -62,6 +65,17 @@ class GatheredOps(ReferenceOps):
 
         def attend(query: Tensor, cache: Tensor) -> Tensor:
             return torch.cat([part.attend(query[part.rows], cache) for part in parts])
+
+        return attend
+
+    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
+        def attend(qkv: Tensor) -> Tensor:
+            parts = []
+            # one by one: what a sequence's keys are reduced over depends on it alone
+            for own in qkv.split_with_sizes(counts):
+                query, key, value = own.permute(1, 2, 0, 3).unsqueeze(1)  # each [1, heads, count, head_dim]
+                parts.append(functional.scaled_dot_product_attention(query, key, value, scale=scale)[0].transpose(0, 1))
+            return torch.cat(parts)
 
         return attend
 

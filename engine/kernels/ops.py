@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Final, Protocol, cast
 
@@ -39,6 +39,9 @@ class Ops(Protocol):
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Return the norm of `x + residual`, and the sum itself: the next residual."""
 
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """Subtract the mean, divide by the deviation, scale, shift: [tokens, n]. Ba et al. 2016, arXiv 1607.06450."""
+
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate pairs (i, i + n/2) of the last dimension: x [tokens, heads, n]; cos and sin [tokens, 1, n].
 
@@ -51,6 +54,9 @@ class Ops(Protocol):
 
     def gelu_and_mul(self, x: Tensor) -> Tensor:
         """The same with GELU in its approximation by a tangent. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU itself, not its approximation: [tokens, n]. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
 
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
@@ -67,6 +73,13 @@ class Ops(Protocol):
         With a `window` a token sees that many tokens, itself included; blocks that lie wholly before the windows of
         a batch are not read. Beltagy et al. 2020, "Longformer", arXiv 2004.05150. With a `cap` each score becomes
         `cap * tanh(score / cap)` after scaling. Gemma team 2024, arXiv 2408.00118.
+        """
+
+    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
+        """Prepare attention in which every token of a sequence sees all of it.
+
+        The function maps [tokens, 3, heads, head_dim], queries, keys and values of sequences of `counts` tokens that
+        follow one another, to [tokens, heads, head_dim]. Vaswani et al. 2017, arXiv 1706.03762.
         """
 
 

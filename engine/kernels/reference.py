@@ -5,7 +5,7 @@ Reductions run in float32, whatever the format of the input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ class ReferenceOps:
         total = x + residual
         return self.rms_norm(total, weight, eps), total
 
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        normal = (wide - wide.mean(-1, keepdim=True)) * torch.rsqrt(wide.var(-1, keepdim=True, correction=0) + eps)
+        return (normal * weight.float() + bias.float()).to(x.dtype)
+
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
 
@@ -45,6 +50,9 @@ class ReferenceOps:
     def gelu_and_mul(self, x: Tensor) -> Tensor:
         gate, up = x.chunk(2, dim=-1)
         return functional.gelu(gate, approximate="tanh") * up
+
+    def gelu(self, x: Tensor) -> Tensor:
+        return functional.gelu(x)
 
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
@@ -62,6 +70,17 @@ class ReferenceOps:
                 out[rows] = _attend_one(query[rows], held[:, 0], held[:, 1], scale, window, cap)
                 first += count
             return out
+
+        return attend
+
+    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
+        def attend(qkv: Tensor) -> Tensor:
+            parts = []
+            for own in qkv.split_with_sizes(counts):
+                query, key, value = own.float().unbind(1)  # [count, heads, head_dim]
+                weights = (torch.einsum("qhd,khd->hqk", query, key) * scale).softmax(-1)
+                parts.append(torch.einsum("hqk,khd->qhd", weights, value))
+            return torch.cat(parts).to(qkv.dtype)
 
         return attend
 

@@ -1,4 +1,4 @@
-"""Normalisation by the root mean square, and its absence."""
+"""Normalisation by the root mean square, its absence, and the older one by mean and deviation."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ class NoNorm:
         """Return the sum, twice."""
         total = x + residual
         return total, total
+
+
+class LayerNorm:
+    """Brings each row to mean zero and deviation one, then scales and shifts it."""
+
+    def __init__(self, ops: Ops, source: TensorSource, name: str, width: int, eps: float) -> None:
+        self._ops = ops
+        self._weight, self._bias = source.take(f"{name}.weight", width), source.take(f"{name}.bias", width)
+        self._eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, width] -> [tokens, width]."""
+        return self._ops.layer_norm(x, self._weight, self._bias, self._eps)
 
 
 def norm_weight(source: TensorSource, name: str, width: int, offset: float) -> Tensor:

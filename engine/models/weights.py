@@ -67,6 +67,10 @@ class Checkpoint:
         self._where = {tensor: name for name, file in self._files.items() for tensor in file.keys()}  # noqa: SIM118
         self._taken: set[str] = set()
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self._where
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Return a tensor in the model's number format, on its device.
 

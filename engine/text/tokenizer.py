@@ -55,14 +55,7 @@ class Tokenizer:
         Raises:
             CheckpointError: `tokenizer.json` is missing or cannot be read.
         """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise CheckpointError(folder, "it has no tokenizer.json")
-        try:
-            tokenizer = _Tokenizer.from_file(str(path))
-        except Exception as error:
-            # the library raises a bare Exception
-            raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
+        tokenizer = read_tokenizer(folder)
         return cls(tokenizer, _stop_tokens(folder, tokenizer))
 
     @cached_property
@@ -104,6 +97,22 @@ class Tokenizer:
     def decoder(self) -> Decoder:
         """Begin to decode a generation."""
         return Decoder(self._tokenizer)
+
+
+def read_tokenizer(folder: Path) -> _Tokenizer:
+    """Read a checkpoint folder's `tokenizer.json`.
+
+    Raises:
+        CheckpointError: It is missing or cannot be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(folder, "it has no tokenizer.json")
+    try:
+        return _Tokenizer.from_file(str(path))
+    except Exception as error:
+        # the library raises a bare Exception
+        raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
 
 
 def _stop_tokens(folder: Path, tokenizer: _Tokenizer) -> set[int]:

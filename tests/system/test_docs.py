@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 
+from engine.models.families import FAMILIES
+from engine.models.pooled import SUPPORTED
 from infra.cli.main import parser
 from tests.system.conftest import OSTINATO, UpProcess, start
 
@@ -53,12 +55,21 @@ def test_every_link_inside_the_repository_leads_somewhere(page: str) -> None:
         assert (ROOT / "docs" / link).exists(), link
 
 
-def test_what_a_page_writes_in_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def written(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], list[str]]:
+    """What the Python of a page names, and the lines that it prints."""
     monkeypatch.chdir(ROOT)
     named: dict[str, Any] = {}
-    for _, block in blocks("sampling.md", "py"):
+    for _, block in blocks(request.param, "py"):
         exec(block, named)
-    city, *found = capsys.readouterr().out.splitlines()
+    return named, capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("written", ["sampling.md"], indirect=True)
+def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
+    named, (city, *found) = written
     assert re.fullmatch(r"\{'city': .*\} stop", city)
     scores = [float(line.split()[0]) for line in found]
     assert len(scores) == 4
@@ -66,6 +77,21 @@ def test_what_a_page_writes_in_python_runs(capsys: pytest.CaptureFixture[str], m
     logits = np.zeros(4)
     named["never_twice"](logits, argument=True, prompt=[1], output=[2])
     assert logits.tolist() == [0, 0, -np.inf, 0]
+
+
+@pytest.mark.parametrize("written", ["models.md"], indirect=True)
+def test_what_the_page_on_models_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
+    named, (best, second) = written
+    assert best.endswith(" What is 12 times 7?")
+    assert float(best.split()[0]) > float(second.split()[0])
+    assert [vector.shape for vector in named["vectors"]] == [(64,)] * 3
+
+
+def test_the_page_on_models_names_every_architecture() -> None:
+    assert set(re.findall(r"`(\w+(?:ForCausalLM|ForMaskedLM|Classification|Model))`", PAGES["models.md"])) == set(
+        SUPPORTED
+    )
+    assert set(FAMILIES) < set(SUPPORTED)
 
 
 @pytest.fixture(scope="module")

@@ -207,6 +207,28 @@ def test_a_norm_in_half_precision_may_have_a_weight_in_float32(ops: Ops) -> None
     torch.testing.assert_close(normal, expected.bfloat16())
 
 
+def test_layer_norm_gives_rows_of_mean_zero_and_deviation_one_scaled_and_shifted(ops: Ops) -> None:
+    x, weight, bias = random(5, 96) * 9 + 4, random(96), random(1, 96)[0]
+    deviation = (x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).add(1e-6).sqrt()
+    expected = (x - x.mean(-1, keepdim=True)) / deviation * weight + bias
+    torch.testing.assert_close(ops.layer_norm(x, weight, bias, 1e-6), expected)
+
+
+def test_gelu_is_the_share_of_a_normal_distribution_that_lies_below(ops: Ops) -> None:
+    x = random(5, 14)
+    torch.testing.assert_close(ops.gelu(x), x * torch.special.ndtr(x))
+
+
+@pytest.mark.parametrize("counts", [[1], [7], [3, 1, 40, 5]])
+def test_attention_both_ways_sees_all_of_its_own_sequence(ops: Ops, counts: list[int]) -> None:
+    qkv = random(sum(counts), 3, 6, 10)
+    out = ops.attention_both_ways(counts, SCALE)(qkv)
+    for own, found in zip(qkv.split(counts), out.split(counts), strict=True):
+        for row, head in np.ndindex(len(own), 6):
+            weights = (own[:, 1, head] @ own[row, 0, head] * SCALE).softmax(0)
+            torch.testing.assert_close(found[row, head], weights @ own[:, 2, head], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 9])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_linear_multiplies_by_the_transposed_weight(ops: Ops, rows: int, with_bias: bool) -> None:

@@ -1,0 +1,195 @@
+"""Models that give no tokens: their trunk's hidden states, and the head that judges a text if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from torch import Tensor
+
+from engine.errors import CheckpointError, UnsupportedModel
+from engine.kernels.ops import Ops, load_ops
+from engine.layers.linear import TensorSource, load_linear
+from engine.models.bert import PREFIXES, Encoder, parse_encoder
+from engine.models.config import read_json, read_model_config
+from engine.models.decoder import Trunk
+from engine.models.families import FAMILIES
+from engine.models.registry import find_family, fitting
+from engine.models.sentence import Pooling, read_activation, read_pooling
+from engine.models.states import BothWays, Causal, States
+from engine.models.weights import Checkpoint
+from engine.platforms import Dtype, Platform, choose_dtype
+
+_HEAD: Final = "ForSequenceClassification"
+_CAUSAL: Final = "ForCausalLM"
+_KINDS: Final = ("Model", "ForMaskedLM", _HEAD)
+"""Of encoders."""
+_UNUSED: Final = ("rotary_emb.inv_freq", "position_ids", "lm_head.weight")
+_WORDS: Final = ("decoder.weight", "decoder.bias", "bias", "dense.weight", "dense.bias")
+_NORMS: Final = ("layer_norm.weight", "layer_norm.bias")
+_UNUSED_BESIDE_ENCODERS: Final = (
+    "position_ids",
+    *(f"pooler.dense.{part}" for part in ("weight", "bias")),
+    *(f"lm_head.{part}" for part in (*_WORDS, *_NORMS)),
+    *(f"cls.predictions.{part}" for part in _WORDS[:3]),
+    *(f"cls.predictions.transform.{part}" for part in (*_WORDS[3:], "LayerNorm.weight", "LayerNorm.bias")),
+)
+"""What training by masked words leaves behind, and BERT's pooler where its head is not used."""
+_NAMED_OTHERWISE: Final = {"Gemma3": ("Gemma3ForCausalLM", "Gemma3TextModel")}
+"""The other names stand for models that see pictures."""
+
+SUPPORTED: Final = tuple(
+    sorted(
+        [f"{family}{kind}" for family in PREFIXES for kind in _KINDS]
+        + [
+            architecture
+            for family in (name.removesuffix(_CAUSAL) for name in FAMILIES)
+            for architecture in _NAMED_OTHERWISE.get(
+                family, (f"{family}{_CAUSAL}", f"{family}{_HEAD}", f"{family}Model")
+            )
+        ]
+    )
+)
+"""Names of architectures, as config.json gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A model as it was loaded."""
+
+    states: States
+    pooling: Pooling
+    """How the states of a text's tokens become one."""
+    padding: int | None
+    """A token that is not the last one for a head, though it may come last."""
+    head: Callable[[Tensor], Tensor] | None
+    """Maps pooled states [texts, width] to float32 logits [texts, labels]."""
+    labels: tuple[str, ...]
+    independent: bool
+    """Each label is a question of its own, and does not compete with the others."""
+    activation: Literal["sigmoid", "identity"]
+    """What makes a score of the logit of a single label."""
+
+
+class _Renamed:
+    """Tensors whose names begin otherwise than the model calls them."""
+
+    def __init__(self, inner: TensorSource, ours: str, theirs: str) -> None:
+        self._inner = inner
+        self._ours = ours
+        self._theirs = theirs
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return the tensor."""
+        return self._inner.take(f"{self._theirs}{name.removeprefix(self._ours)}", *shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be loaded, and how."""
+
+    folder: Path
+    raw: Mapping[str, Any]
+    platform: Platform
+    dtype: Dtype
+    pooling: Pooling | None
+
+    @property
+    def architecture(self) -> str:
+        return str(self.raw["architectures"][0])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels; `transformers` has two where config.json says nothing."""
+        if not self.architecture.endswith(_HEAD):
+            return ()
+        named = self.raw.get("id2label")
+        if named:
+            return tuple(str(named[key]) for key in sorted(named, key=int))
+        return tuple(f"LABEL_{i}" for i in range(int(self.raw.get("num_labels") or 2)))
+
+    def loaded(self, states: States, head: Callable[[Tensor], Tensor] | None, default: Pooling) -> Pooled:
+        """Join the parts."""
+        pooling = default if head is not None else self.pooling or read_pooling(self.folder) or default
+        independent = self.raw.get("problem_type") == "multi_label_classification"
+        padding = self.raw.get("pad_token_id")
+        padding = int(padding) if head is not None and padding is not None else None
+        activation = read_activation(self.folder, self.raw)
+        return Pooled(states, pooling, padding, head, self.labels, independent, activation)
+
+
+def load_pooled(folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling | None) -> Pooled:
+    """Load the checkpoint in `folder` onto the platform's device; `pooling` overrides what it says itself.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or not what the architecture needs.
+        UnsupportedModel: The architecture is not one of ours.
+        NotEnoughMemory: The weights do not fit.
+    """
+    path = folder / "config.json"
+    raw = read_json(path)
+    if raw is None:
+        raise CheckpointError(path, "missing: this folder is not a model checkpoint")
+    wanted = _Wanted(folder, raw, platform, dtype, pooling)
+    try:
+        if wanted.architecture not in SUPPORTED:
+            raise UnsupportedModel(wanted.architecture, SUPPORTED)
+        if any(wanted.architecture.startswith(family) for family in PREFIXES):
+            return _load_encoder(wanted)
+        return _load_decoder(wanted)
+    except KeyError as error:
+        raise CheckpointError(path, f"lacks the key {error.args[0]!r}") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CheckpointError(path, f"has a value of the wrong kind: {error}") from error
+
+
+def _load_encoder(wanted: _Wanted) -> Pooled:
+    platform, labels = wanted.platform, wanted.labels
+    family = next(family for family in PREFIXES if wanted.architecture.startswith(family))
+    config = parse_encoder(wanted.folder / "config.json", wanted.raw)
+    chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
+    source = Checkpoint(wanted.folder, chosen, platform.device)
+    ops = load_ops(platform.ops)
+    prefix = PREFIXES[family]
+    with fitting(source.size(), platform):
+        bare = not source.has(f"{prefix}embeddings.word_embeddings.weight")
+        states = BothWays(Encoder(config, ops, _Renamed(source, "", "" if bare else prefix)))
+        head = _encoder_head(ops, source, family, config.hidden, len(labels)) if labels else None
+    source.refuse_leftovers(("position_ids",) if labels and family == "Bert" else _UNUSED_BESIDE_ENCODERS)
+    return wanted.loaded(states, head, "cls" if labels else "mean")
+
+
+def _load_decoder(wanted: _Wanted) -> Pooled:
+    platform, labels = wanted.platform, wanted.labels
+    config = read_model_config(wanted.folder)
+    traits = find_family(_family(wanted.architecture))(config)
+    chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
+    source = Checkpoint(wanted.folder, chosen, platform.device)
+    ops = load_ops(platform.ops)
+    with fitting(source.size(), platform):
+        bare = not source.has("model.embed_tokens.weight")
+        trunk = Trunk(config, ops, _Renamed(source, "model.", "" if bare else "model."), traits)
+        head = _floated(load_linear(ops, source, "score", (len(labels), config.hidden), False)) if labels else None
+    source.refuse_leftovers(_UNUSED)
+    return wanted.loaded(Causal(trunk), head, "last")
+
+
+def _family(architecture: str) -> str:
+    """Return the decoder whose trunk an architecture has."""
+    for ending in (_HEAD, _CAUSAL, "TextModel", "Model"):
+        architecture = architecture.removesuffix(ending)
+    return f"{architecture}{_CAUSAL}"
+
+
+def _encoder_head(ops: Ops, source: TensorSource, family: str, hidden: int, labels: int) -> Callable[[Tensor], Tensor]:
+    """Load the two products over the first token's state, with a tangent between them."""
+    bert = family == "Bert"
+    first = load_linear(ops, source, "bert.pooler.dense" if bert else "classifier.dense", (hidden, hidden), True)
+    last = load_linear(ops, source, "classifier" if bert else "classifier.out_proj", (labels, hidden), True)
+    return lambda pooled: last(first(pooled).tanh()).float()
+
+
+def _floated(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda pooled: product(pooled).float()

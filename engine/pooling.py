@@ -1,0 +1,275 @@
+"""Texts to vectors, labels and scores, offline: a checkpoint in this process that gives no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.errors import BadRequest, NotFinite
+from engine.models.pooled import load_pooled
+from engine.models.sentence import POOLINGS, Pooling, read_limit, read_prompts
+from engine.models.weights import find_checkpoint
+from engine.platforms import Dtype, detect
+from engine.text.framed import Framed, Framer, Text, TooLong
+
+Vector = npt.NDArray[np.float32]
+
+Progress = Callable[[int, int], None]
+"""Told how many texts are done, and how many there are."""
+
+_BATCH_TOKENS: Final = 8192
+_SHORTEST: Final = np.float32(1e-12)
+"""A vector that is nothing is divided by this."""
+
+
+def _quiet(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document among others."""
+
+    index: int
+    """Its place in the list that was given."""
+    document: str
+    score: float
+
+
+class Pooler:
+    """A model of whole texts, run in the calling thread.
+
+    Texts are read as the checkpoint's tokenizer reads them: a special token that is spelled out in one is that token.
+    On a processor a text's numbers do not depend on the texts beside it.
+    """
+
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        pooling: Pooling | None = None,
+        batch_tokens: int = _BATCH_TOKENS,
+    ) -> None:
+        """Load a checkpoint folder or hub model.
+
+        Args:
+            path_or_id: An encoder, a classifier or cross-encoder, or a decoder whose states are to be pooled.
+            device: `auto` for the best there is.
+            dtype: Of the computation; results are float32.
+            pooling: Overrides what the checkpoint says; a head has its own.
+            batch_tokens: So many are computed at once; a longer text is computed alone.
+
+        Raises:
+            CheckpointError: The checkpoint is not there or not whole.
+            UnsupportedModel: Its architecture is not one of ours.
+            NotEnoughMemory: The weights do not fit.
+            PlatformUnavailable: The device is not there.
+            BadRequest: `batch_tokens` is not positive, or `pooling` is no way that we have.
+        """
+        if pooling is not None and pooling not in POOLINGS:
+            raise BadRequest("pooling", f"{pooling!r} is none of {', '.join(POOLINGS)}")
+        if batch_tokens < 1:
+            raise BadRequest("batch_tokens", f"is {batch_tokens}, which is not positive")
+        folder = find_checkpoint(path_or_id)
+        self._model = load_pooled(folder, detect(device), dtype, pooling)
+        self._framer = Framer(folder, read_limit(folder, self._model.states.context_length))
+        self._prompts = read_prompts(folder)
+        self._batch_tokens = batch_tokens
+
+    @property
+    def width(self) -> int:
+        """Of a vector."""
+        return self._model.states.width
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text at most, those included that the tokenizer puts around it."""
+        return self._framer.limit
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What texts are told apart by; empty where the model gives vectors."""
+        return self._model.labels
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        prompt: str | None = None,
+        too_long: TooLong = "cut",
+        on_progress: Progress = _quiet,
+    ) -> list[Vector]:
+        """Return a vector of length one for each text.
+
+        Args:
+            texts: None of them empty.
+            dimensions: Only so many, the first ones: for models that were trained for it. Kusupati et al. 2022,
+                arXiv 2205.13147.
+            prompt: The name of what is put before every text, one of the checkpoint's own prompts.
+            too_long: Texts that are longer than the context are cut, or refused.
+            on_progress: Told after every batch.
+
+        Raises:
+            BadRequest: A text is empty or too long, an argument does not fit the model, or it gives no vectors.
+            NotFinite: The model computed a number that is none.
+        """
+        if self._model.head is not None:
+            raise BadRequest("model", "it gives labels, not vectors: ask `classify`, or `score` if it has one label")
+        if dimensions is not None and not 1 <= dimensions <= self.width:
+            raise BadRequest("dimensions", f"is {dimensions}; the model has 1 to {self.width}")
+        before = self._before(prompt)
+        framed = self._framer.frame("texts", texts, too_long, before)
+        return [_normal(vector[:dimensions]) for vector in self._compute(framed, on_progress)]
+
+    def classify(
+        self, texts: Sequence[Text], *, too_long: TooLong = "cut", on_progress: Progress = _quiet
+    ) -> list[dict[str, float]]:
+        """Return the probability of every label for each text or pair of texts.
+
+        They come to one, unless the model was trained for labels that do not exclude each other, or has only one.
+
+        Raises:
+            BadRequest: A text is empty or too long, or the model gives no labels.
+        """
+        if self._model.head is None:
+            raise BadRequest("model", "it gives vectors, not labels: ask `embed`")
+        apart = self._model.independent or len(self.labels) == 1
+        weigh = _sigmoid if apart else _softmax
+        framed = self._framer.frame("texts", texts, too_long)
+        return [
+            dict(zip(self.labels, weigh(logits).tolist(), strict=True)) for logits in self._compute(framed, on_progress)
+        ]
+
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", on_progress: Progress = _quiet
+    ) -> list[float]:
+        """Return how well the texts of each pair match.
+
+        A model with one label sees both together, and its logit becomes a number between 0 and 1, unless the checkpoint
+        says that it is to stay as it is. Of a model that gives vectors it is their cosine.
+
+        Raises:
+            BadRequest: A text is empty or too long, or the model has several labels.
+        """
+        if self._model.head is None:
+            different = list(dict.fromkeys(text for pair in pairs for text in pair))
+            vectors = self.embed(different, too_long=too_long, on_progress=on_progress)
+            where = dict(zip(different, vectors, strict=True))
+            return [float(where[one] @ where[other]) for one, other in pairs]
+        if len(self.labels) != 1:
+            raise BadRequest("model", f"it has {len(self.labels)} labels, a score needs one: ask `classify`")
+        framed = self._framer.frame("pairs", pairs, too_long)
+        weigh = _sigmoid if self._model.activation == "sigmoid" else np.asarray
+        return [float(weigh(logits)[0]) for logits in self._compute(framed, on_progress)]
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        *,
+        too_long: TooLong = "cut",
+        on_progress: Progress = _quiet,
+    ) -> list[Ranked]:
+        """Return the documents that match a query best, the best one first; `None` is all of them.
+
+        Raises:
+            BadRequest: A text is empty or too long, `top_n` is not positive, or the model has several labels.
+        """
+        if top_n is not None and top_n < 1:
+            raise BadRequest("top_n", f"is {top_n}, which is not positive")
+        scores = self.score([(query, document) for document in documents], too_long=too_long, on_progress=on_progress)
+        ranked = [Ranked(i, *both) for i, both in enumerate(zip(documents, scores, strict=True))]
+        return sorted(ranked, key=lambda one: -one.score)[:top_n]
+
+    def _before(self, prompt: str | None) -> str:
+        """Return the text of a prompt."""
+        name = self._prompts.default if prompt is None else prompt
+        if name is None:
+            return ""
+        if name not in self._prompts.texts:
+            known = ", ".join(sorted(self._prompts.texts)) or "none"
+            raise BadRequest("prompt", f"{name!r} is not one of the checkpoint's, which are: {known}")
+        return self._prompts.texts[name]
+
+    def _compute(self, framed: Sequence[Framed], on_progress: Progress) -> list[Vector]:
+        """Return what the model makes of each text: its pooled state, or the logits of its labels."""
+        found: dict[int, Vector] = {}
+        for batch in _batches(framed, self._batch_tokens):
+            for i, numbers in zip(batch, self._run([framed[i] for i in batch]), strict=True):
+                if not np.isfinite(numbers).all():
+                    raise NotFinite(i)
+                found[i] = numbers
+            on_progress(len(found), len(framed))
+        return [found[i] for i in range(len(framed))]
+
+    @torch.inference_mode()
+    def _run(self, texts: Sequence[Framed]) -> list[Vector]:
+        """Compute a batch, the shorter texts ahead."""
+        states, head = self._model.states, self._model.head
+        counts = [len(text.tokens) for text in texts]
+        tokens, segments = (
+            torch.from_numpy(np.concatenate(parts)).to(states.device)
+            for parts in zip(*((text.tokens, text.segments) for text in texts), strict=True)
+        )
+        hidden = states(tokens, segments, counts)
+        # one by one: what is computed of a text has the same shapes whatever is beside it
+        rows = [self._pool(own, text) for own, text in zip(hidden.split_with_sizes(counts), texts, strict=True)]
+        made = [row.float() if head is None else head(row[None])[0] for row in rows]
+        return list(torch.stack(made).cpu().numpy())
+
+    def _pool(self, states: Tensor, text: Framed) -> Tensor:
+        """[tokens, width] -> [width]."""
+        match self._model.pooling:
+            case "cls":
+                return states[0]
+            case "mean":
+                return states.float().mean(0)
+            case "last":
+                return states[_last(text.tokens, self._model.padding)]
+
+
+def _batches(framed: Sequence[Framed], budget: int) -> Iterator[list[int]]:
+    """Part texts, by their places: neighbours go together while they are within the budget, the shorter ones ahead."""
+    batch: list[int] = []
+    tokens = 0
+    for i, text in enumerate(framed):
+        if batch and tokens + len(text.tokens) > budget:
+            yield sorted(batch, key=lambda place: len(framed[place].tokens))
+            batch, tokens = [], 0
+        batch.append(i)
+        tokens += len(text.tokens)
+    if batch:
+        yield sorted(batch, key=lambda place: len(framed[place].tokens))
+
+
+def _last(tokens: Sequence[int], padding: int | None) -> int:
+    """Return the place of the last token that is not padding; of a text that is nothing else, the first."""
+    return next((i for i in reversed(range(len(tokens))) if tokens[i] != padding), 0)
+
+
+def _normal(vector: Vector) -> Vector:
+    """Return a vector of the same direction and length one."""
+    length = np.sqrt(np.square(vector).sum())
+    scaled: Vector = np.divide(vector, np.maximum(length, _SHORTEST), dtype=np.float32)
+    return scaled
+
+
+def _sigmoid(logits: Vector) -> Vector:
+    # written so that no power gets too large
+    return np.asarray((np.tanh(logits / 2) + 1) / 2, np.float32)
+
+
+def _softmax(logits: Vector) -> Vector:
+    odds = np.exp(logits - logits.max())
+    shares: Vector = np.divide(odds, odds.sum(), dtype=np.float32)
+    return shares
