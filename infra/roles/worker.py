@@ -36,7 +36,12 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
         model=engine.model,
         dtype=engine.dtype,
         block_size=engine.block_size,
-        blocks=engine.kv_blocks,
+        load_format=engine.load_format,
+        blocks=engine.kv_blocks or None,
+        context_length=engine.context_length,
+        most_contexts=engine.max_running,
         grammar_backend=engine.grammar_backend,
     )
-    return load_runner(config, platform, worker)
+    runner = load_runner(config, platform, worker)
+    log.info("%s", runner.describe())
+    return runner
