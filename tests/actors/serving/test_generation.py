@@ -16,6 +16,7 @@ from schemas.context import Context
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
+from schemas.structured import Structured
 
 MACHINE = GenerationMachine()
 DEFAULTS = Profile(agent="", model="m", instructions="", tools=(), sampling=Sampling(temperature=0.3), max_steps=1)
@@ -76,6 +77,7 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "ignore_eos": True,
         "logit_bias": {4: 1.0},
         "allowed_token_ids": (4, 5),
+        "structured": Structured(kind="regex", text="a+"),
         "truncate_prompt_tokens": -1,
         "truncation_side": "right",
     }
