@@ -298,6 +298,8 @@ def test_of_a_long_pair_the_longer_text_is_cut(given: Callable[..., Given]) -> N
 
 def test_the_limit_of_sentence_transformers_counts(tmp_path: Path) -> None:
     Given(tmp_path, "BertModel")
+    edit(tmp_path, "sentence_xlm-roberta_config.json", max_seq_length=7)
+    assert Pooler(str(tmp_path)).context_length == 7
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=9, do_lower_case=False)
     assert Pooler(str(tmp_path)).context_length == 9
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=4)
