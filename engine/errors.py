@@ -5,6 +5,7 @@ EngineError
 ├── CheckpointError      a file of the checkpoint is missing, damaged, or not what the model needs
 ├── UnsupportedModel     the checkpoint's architecture is not one of ours
 ├── TemplateError        the chat template is broken, or refused these messages
+├── UnknownParser        no format of answers has that name
 ├── PlatformUnavailable  the device or kernel asked for cannot be used here
 ├── NotEnoughMemory      the model or its KV cache does not fit
 └── IllegalTransition    a request was moved to a state it cannot reach from its own: our bug
@@ -56,6 +57,16 @@ class TemplateError(EngineError):
         super().__init__(f"chat template{f', line {line}' if line is not None else ''}: {problem}")
         self.problem = problem
         self.line = line
+
+
+class UnknownParser(EngineError):
+    """No format of tool calls, or of reasoning, has that name."""
+
+    def __init__(self, setting: str, name: str, known: Iterable[str]) -> None:
+        self.setting = setting
+        self.name = name
+        self.known = tuple(sorted(known))
+        super().__init__(f"{setting} {name!r} is not known: known are auto, {', '.join(self.known)}")
 
 
 class PlatformUnavailable(EngineError):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.text.parsers import OutputParser, ParsedCall
+from engine.text.parsers import OutputParser
+from engine.text.pieces import Content, ParsedCall
 
 PIECES = (
     "<tool_call>",
@@ -34,8 +35,10 @@ STOPS = ("STOP", "<stop>", "ool", "\n\n\n")
 
 def parsed(pieces: list[str], stop: tuple[str, ...] = ()) -> tuple[str, list[ParsedCall], bool]:
     parser = OutputParser(stop)
-    content = "".join([parser.feed(piece) for piece in pieces])
-    return content + parser.finish(), parser.calls, parser.stopped
+    found = [piece for part in pieces for piece in parser.feed(part)]
+    found += parser.finish()
+    content = "".join(piece.text for piece in found if isinstance(piece, Content))
+    return content, parser.calls, parser.stopped
 
 
 @settings(max_examples=250, deadline=None, derandomize=True, database=None)
@@ -136,21 +139,28 @@ def test_a_stop_string_ends_content_but_not_a_call() -> None:
 
 def test_content_is_passed_on_as_soon_as_it_is_certain() -> None:
     parser = OutputParser(("STOP",))
-    assert [parser.feed(piece) for piece in ("hi", " the", "re S", "T", "x <tool", "_box")] == [
-        "hi",
-        " the",
-        "re",
-        "",
-        " STx",
-        " <tool_box",
+    assert [parser.feed(piece) for piece in ("hi", " the", "re S", "T", "x <tool", "_box", "<tool_call>{", "x")] == [
+        [Content("hi")],
+        [Content(" the")],
+        [Content("re")],
+        [],
+        [Content(" STx")],
+        [Content(" <tool_box")],
+        [],
+        [Content("<tool_call>{x")],
     ]
 
 
-def test_each_part_of_an_unclosed_call_is_looked_at_once() -> None:
+def test_a_long_call_is_read_once() -> None:
     parser = OutputParser()
     parser.feed('<tool_call>{"name": "f", "arguments": {"t": "')
-    for _ in range(1000):
-        assert parser.feed('abc"\\') == ""
-        assert len(parser._buffer) < len("</tool_call>")
-    assert parser._body is not None
-    assert len(parser._body) <= 1001
+    for _ in range(20_000):
+        assert parser.feed('abc\\"[') == []
+    parser.feed('"}}</tool_call>')
+    assert len(parser.calls[0].arguments) == len('{"t": ""}') + 20_000 * len('abc\\"[')
+
+
+def test_stop_strings_and_marks_that_begin_alike_do_not_depend_on_the_cuts() -> None:
+    for stop in (("<tool",), ("<tool_call>{",), ("<", "<tool_call")):
+        for text in ("a <tool_call>{} b", "a <tool_call", "a <tool b", f"a {CALL} b"):
+            assert parsed(list(text), stop) == parsed([text], stop)
