@@ -66,7 +66,8 @@ class UnknownParser(EngineError):
         self.setting = setting
         self.name = name
         self.known = tuple(sorted(known))
-        super().__init__(f"{setting} {name!r} is not known: known are auto, {', '.join(self.known)}")
+        self.problem = f"{name!r} is not known: known are auto, {', '.join(self.known)}"
+        super().__init__(f"{setting}: {self.problem}")
 
 
 class PlatformUnavailable(EngineError):

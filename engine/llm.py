@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,15 +18,18 @@ from engine.platforms import detect
 from engine.requests import settled
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
-from engine.text.parsers import OutputParser
-from engine.text.templates import ChatTemplate
-from engine.text.tokenizer import Decoder, Tokenizer
+from engine.text.answers import AnswerReader
+from engine.text.parsers import NOTHING, Wanted
+from engine.text.prompts import Customs, Prompter
+from engine.text.tokenizer import Tokenizer
 from schemas.generation import FinishReason, Refused, Sampling, Submit
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
 _NAME = "inline"
 _GREEDY = Sampling()
+_AS_THE_MODEL = Customs()
+_AS_ALWAYS = Rendering()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Completion:
     """`error` when the model could not compute the request; its tokens are those from before."""
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    """What it thought before it answered."""
 
 
 class Uptime:
@@ -55,9 +60,7 @@ class _Run:
     """A request on its way."""
 
     submit: Submit
-    decoder: Decoder
-    parser: OutputParser
-    text: str = ""
+    answer: AnswerReader
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
@@ -69,17 +72,17 @@ class _Run:
         self.tokens.extend(event.tokens)
         self.cached = event.cached
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
-        self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
+        self.answer.read(event.tokens)
         self.finish = event.finish
-        if self.finish is not None or self.parser.stopped:
-            self.text += self.parser.finish()
+        if self.finish is not None or self.answer.stopped:
+            self.answer.finish()
 
     def completion(self) -> Completion:
         """Return what it came to."""
         assert self.finish is not None
         calls = tuple(
             ToolCall(id=f"call_{self.submit.request}-{index}", name=call.name, arguments=call.arguments)
-            for index, call in enumerate(self.parser.calls)
+            for index, call in enumerate(self.answer.calls)
         )
         usage = Usage(
             prompt_tokens=len(self.submit.prompt),
@@ -87,15 +90,23 @@ class _Run:
             cached_tokens=self.cached,
             preemptions=self.preemptions,
             recomputed_tokens=self.recomputed,
+            reasoning_tokens=self.answer.reasoning_tokens,
         )
-        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls)
+        return Completion(self.answer.text, tuple(self.tokens), self.finish, usage, calls, self.answer.reasoning)
 
 
 class LLM:
     """A model with its scheduler, run in the calling thread."""
 
-    def __init__(self, path_or_id: str, *, device: str = "auto", runner: RunnerConfig | None = None) -> None:
-        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included.
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        device: str = "auto",
+        runner: RunnerConfig | None = None,
+        customs: Customs = _AS_THE_MODEL,
+    ) -> None:
+        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included, `customs` its parsers.
 
         Raises:
             CheckpointError: The checkpoint is not there or not whole.
@@ -110,6 +121,8 @@ class LLM:
             blocks=loaded.blocks, context_length=loaded.config.context_length, block_size=loaded.block_size
         )
         self._folder = folder
+        self._customs = customs
+        self._prompter: Prompter | None = None
         self._tokenizer = Tokenizer.load(folder)
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
@@ -135,7 +148,11 @@ class LLM:
                 has not.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        waiting = deque(self._ask(prompt, sampling, stop) for prompt in prompts)
+        return self._completed(self._ask(self._tokenizer.encode(prompt), NOTHING, sampling, stop) for prompt in prompts)
+
+    def _completed(self, runs: Iterable[_Run]) -> list[Completion]:
+        """Run requests to their ends."""
+        waiting = deque(runs)
         asked = {run.submit.request: run for run in waiting}
         open_ = set(asked)
         try:
@@ -150,33 +167,45 @@ class LLM:
         return [run.completion() for run in asked.values()]
 
     def chat(
-        self, messages: Sequence[Message], sampling: Sampling = _GREEDY, tools: Sequence[ToolSpec] = ()
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = _GREEDY,
+        tools: Sequence[ToolSpec] = (),
+        rendering: Rendering = _AS_ALWAYS,
+        stop: tuple[str, ...] = (),
     ) -> Completion:
         """Answer a conversation through the checkpoint's chat template.
 
+        Args:
+            messages: From first to last.
+            sampling: How tokens are chosen; the model's own stop tokens are added.
+            tools: What the model may call.
+            rendering: What the template is told beside the messages.
+            stop: Texts that end what is said and are not part of it.
+
         Raises:
-            BadRequest: The conversation is longer than the model's context.
+            BadRequest: The conversation is longer than the model's context, or `rendering` does not fit it.
             TemplateError: The template refuses these messages.
             CheckpointError: The checkpoint has no chat template.
+            UnknownParser: `customs` names none that there is.
         """
-        template = ChatTemplate.load(self._folder)
-        # a special token that someone types is text
-        safe = [
-            msgspec.structs.replace(message, content=self._tokenizer.quoted(message.content)) for message in messages
-        ]
-        return self.generate([template.render(safe, tools)], sampling)[0]
+        if self._prompter is None:
+            self._prompter = Prompter.load(self._folder, self._customs)
+        prompt = self._prompter.prompt(messages, tools, rendering)
+        sampling = settled(sampling, self._tokenizer, (), self._stops)
+        return self._completed([self._ask(prompt.tokens, prompt.wanted, sampling, stop)])[0]
 
-    def _ask(self, prompt: str, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
+    def _ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=tuple(self._tokenizer.encode(prompt)),
+            prompt=tuple(prompt),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,
         )
-        return _Run(submit, self._tokenizer.decoder(), OutputParser(stop=stop))
+        return _Run(submit, AnswerReader(self._tokenizer, wanted, stop))
 
     def _admit(self, waiting: deque[_Run]) -> None:
         """Hand requests to the engine until it has enough."""
@@ -191,7 +220,7 @@ class LLM:
     def _hear(self, run: _Run, event: RequestEvent) -> bool:
         """Add what a step brought to a request; return whether it is over."""
         run.add(event)
-        if run.finish is None and run.parser.stopped:
+        if run.finish is None and run.answer.stopped:
             self._engine.abort(event.request)
             run.finish = "stop"
         return run.finish is not None

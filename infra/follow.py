@@ -144,6 +144,7 @@ class _Order:
         self.over = False
         self._effect = ""
         self._length = 0
+        self._thought = 0
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -171,9 +172,25 @@ class _Order:
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
-            self._effect, self._length = delta.effect, 0
-        seen = self._length - delta.offset
-        if seen < 0 or seen >= len(delta.text):
+            self._effect, self._length, self._thought = delta.effect, 0, 0
+        text = _beyond(self._length, delta.offset, delta.text)
+        reasoning = _beyond(self._thought, delta.reasoning_offset, delta.reasoning)
+        if not text and not reasoning:
             return []
-        self._length += len(delta.text) - seen
-        return [msgspec.structs.replace(delta, offset=delta.offset + seen, text=delta.text[seen:])]
+        at, thought_at = self._length, self._thought
+        self._length += len(text)
+        self._thought += len(reasoning)
+        return [
+            msgspec.structs.replace(
+                delta,
+                offset=at if text else delta.offset,
+                text=text,
+                reasoning=reasoning,
+                reasoning_offset=thought_at if reasoning else delta.reasoning_offset,
+            )
+        ]
+
+
+def _beyond(length: int, offset: int, text: str) -> str:
+    """Give what of a piece comes after `length` characters; nothing if there is a gap before it."""
+    return text[length - offset :] if length >= offset else ""

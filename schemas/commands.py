@@ -26,6 +26,7 @@ MinTokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
+ToolChoice = Literal["auto", "none", "required"]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
@@ -98,6 +99,22 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    tool_choice: ToolChoice = "auto"
+    """`none` keeps the tools from the model; `required` wants at least one call."""
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel_tool_calls: bool = True
+    """Whether there may be more than one call; the answer ends after the first where not."""
+    chat_template: str = ""
+    """In place of the model's own, where the engine trusts requests with it."""
+    chat_template_kwargs: Mapping[str, Any] = {}
+    """Further names for the template, such as `enable_thinking`."""
+    documents: tuple[dict[str, Any], ...] = ()
+    """For templates that put documents into the prompt."""
+    add_generation_prompt: bool = True
+    """Whether the prompt ends where the assistant begins to speak."""
+    continue_final_message: bool = False
+    """Whether the answer goes on with the last message, which the prompt ends with."""
 
 
 class Past(Wire, frozen=True):

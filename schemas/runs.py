@@ -132,6 +132,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     engine: str = ""
+    reasoning: str = ""
+    """What it thought before it answered."""
 
 
 class ModelFailed(Wire, frozen=True, tag="model.failed"):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
@@ -28,10 +28,9 @@ async def ask_model(
 ) -> ModelReturned | ModelFailed:
     """Call a model, sending its text to the watchers of the effect's entity as it comes."""
 
-    async def on_text(offset: int, text: str) -> None:
-        frame = Delta(
-            subject=effect.entity, thread=site.thread, effect=effect.id, version=site.version, offset=offset, text=text
-        )
+    async def on_text(offset: int, text: str, kind: Spoken = "text", /) -> None:
+        said, thought = ((offset, text), (0, "")) if kind == "text" else ((0, ""), (offset, text))
+        frame = Delta(effect.entity, site.thread, effect.id, site.version, *said, thought[1], thought[0])
         await live.delta(site.tenant, effect.kind, frame)
 
     provider = models.get(call.model)
@@ -54,4 +53,5 @@ async def ask_model(
         usage=answer.usage,
         tool_calls=answer.tool_calls,
         engine=answer.engine,
+        reasoning=answer.reasoning,
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
 import msgspec
 
+from schemas.commands import ToolChoice
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
 
-OnText = Callable[[int, str], Awaitable[None]]
-"""Called with (characters of this call's text that came before, new text)."""
+Spoken = Literal["text", "reasoning"]
+
+
+class OnText(Protocol):
+    """Hears what a model says, as it comes."""
+
+    async def __call__(self, offset: int, text: str, kind: Spoken = "text", /) -> None:
+        """Take new text, or reasoning, after `offset` characters of the same call and kind that came before."""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -33,6 +39,13 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    tool_choice: ToolChoice = "auto"
+    """Whether tools may be called, or one must be."""
+    tool: str = ""
+    """The one that must be; empty is any."""
+    parallel_tool_calls: bool = True
+    """Whether there may be more than one call."""
+    rendering: Rendering = Rendering()
 
 
 class ModelAnswer(msgspec.Struct, frozen=True):
@@ -43,13 +56,14 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     engine: str = ""
+    reasoning: str = ""
 
 
 class ModelProvider(Protocol):
     """Answers model calls."""
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
-        """Generate, reporting text as it comes; what `on_text` heard joined up is the answer's text.
+        """Generate, reporting text and reasoning as they come; what `on_text` heard joined up is the answer's.
 
         Raises:
             CallFailed: with the problem, as a client may see it.

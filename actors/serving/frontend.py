@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -24,9 +23,10 @@ from bus.connection import Connection, Message
 from bus.errors import BusError
 from engine.errors import BadRequest, TemplateError
 from engine.requests import settled
-from engine.text.parsers import OutputParser
-from engine.text.templates import ChatTemplate
-from engine.text.tokenizer import Tokenizer
+from engine.text.answers import AnswerReader
+from engine.text.parsers import Wanted
+from engine.text.parts import Content, Reasoning, joined
+from engine.text.prompts import Customs, Prompter
 from schemas import codec
 from schemas.generation import (
     Abort,
@@ -41,19 +41,20 @@ from schemas.generation import (
     Submit,
     request_id,
 )
-from schemas.messages import Message as ChatMessage
-from schemas.messages import ToolCall, ToolSpec, Usage
+from schemas.messages import ToolCall, Usage
 from schemas.runs import ErrorKind, Problem
 
 log = logging.getLogger(__name__)
 
-Shape = TypeVar("Shape", ChatMessage, ToolSpec)
+_AS_THE_MODEL: Final = Customs()
 
 _SILENCE_S = 3.0
 """After this long without a token the scheduler is asked whether it still knows the request, seconds."""
 _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
+
+_FREE: Final = "'auto' and 'none' are served: what the model writes cannot be bound to a call yet"
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -69,6 +70,7 @@ class _Open:
     """A call under way."""
 
     submit: Submit
+    wanted: Wanted
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
@@ -79,17 +81,20 @@ class _Open:
 class Frontend:
     """The `ModelProvider` of one engine on the bus."""
 
-    def __init__(self, connection: Connection, engine: str, checkpoint: Path, name: str) -> None:
+    def __init__(
+        self, connection: Connection, engine: str, checkpoint: Path, name: str, customs: Customs = _AS_THE_MODEL
+    ) -> None:
         """Read the checkpoint's tokenizer and chat template.
 
         Raises:
             CheckpointError: they are not there or cannot be read.
+            TemplateError: the template is not valid Jinja.
+            UnknownParser: `customs` names none that there is.
         """
         self._connection = connection
         self._engine = engine
         self._name = name
-        self._tokenizer = Tokenizer.load(checkpoint)
-        self._template = ChatTemplate.load(checkpoint)
+        self._prompter = Prompter.load(checkpoint, customs)
         self._open: dict[str, _Open] = {}
 
     async def start(self) -> None:
@@ -99,13 +104,13 @@ class Frontend:
         self._connection.on_reconnect(self._ask_for_all)
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
-        """Generate, reporting text as it comes.
+        """Generate, reporting text and reasoning as they come.
 
         Raises:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
-        submit = self._submission(call)
-        opened = self._open[submit.request] = _Open(submit)
+        submit, wanted = self._submission(call)
+        opened = self._open[submit.request] = _Open(submit, wanted)
         try:
             await self._submit(submit)
             return await self._read(call, opened, on_text)
@@ -121,20 +126,21 @@ class Frontend:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
-    def _submission(self, call: ModelCall) -> Submit:
-        messages = _quoted(call.messages, self._tokenizer.quoted)
-        tools = _quoted(call.tools, self._tokenizer.quoted)
+    def _submission(self, call: ModelCall) -> tuple[Submit, Wanted]:
         try:
-            prompt = self._tokenizer.encode(self._template.render(messages, tools))
+            if call.tool_choice == "required":
+                raise BadRequest("tool_choice", _FREE)  # noqa: TRY301
+            tools = () if call.tool_choice == "none" else call.tools
+            most = None if call.parallel_tool_calls else 1
+            prompt = self._prompter.prompt(call.messages, tools, call.rendering, most)
+            sampling = settled(call.sampling, self._prompter.tokenizer, call.bad_words)
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
-        try:
-            sampling = settled(call.sampling, self._tokenizer, call.bad_words)
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
-        return Submit(
+        submit = Submit(
             request=request_id(call.tenant, call.thread, call.effect),
-            prompt=tuple(prompt),
+            prompt=prompt.tokens,
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,
@@ -142,37 +148,44 @@ class Frontend:
             priority=call.priority,
             deadline=call.deadline,
         )
+        return submit, prompt.wanted
 
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
-        decoder = self._tokenizer.decoder()
-        parser = OutputParser(stop=call.stop)
-        text = ""
+        answer = AnswerReader(self._prompter.tokenizer, opened.wanted, call.stop)
+        said = thought = 0
         while True:
             tokens, finish = await self._next(opened)
-            piece = parser.feed("".join(decoder.push(token) for token in tokens))
-            if finish is not None or parser.stopped:
-                piece += parser.finish()
-            if piece:
-                await on_text(len(text), piece)
-                text += piece
-            if parser.stopped and finish is None:
+            parts = answer.read(tokens)
+            if finish is not None or answer.stopped:
+                parts += answer.finish()
+            for part in joined(parts):
+                match part:
+                    case Content(text):
+                        await on_text(said, text)
+                        said += len(text)
+                    case Reasoning(text):
+                        await on_text(thought, text, "reasoning")
+                        thought += len(text)
+                    case _:
+                        # calls are told whole, with the answer: until then it may be broken off
+                        pass
+            if answer.stopped and finish is None:
                 await self.abort(opened.submit.request)
+            if answer.stopped and finish in {None, "length"}:
                 finish = "stop"
             if finish is not None:
-                return self._answer(call, opened, text, parser, finish)
+                return self._answer(call, opened, answer, finish)
 
-    def _answer(
-        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser, finish: FinishReason
-    ) -> ModelAnswer:
+    def _answer(self, call: ModelCall, opened: _Open, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
         calls = tuple(
             ToolCall(id=f"call_{call.effect}-{index}", name=wanted.name, arguments=wanted.arguments)
-            for index, wanted in enumerate(parser.calls)
+            for index, wanted in enumerate(answer.calls)
         )
         return ModelAnswer(
-            text=text,
+            text=answer.text,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
             usage=Usage(
                 prompt_tokens=len(opened.submit.prompt),
@@ -180,9 +193,11 @@ class Frontend:
                 cached_tokens=opened.cached,
                 preemptions=opened.preemptions,
                 recomputed_tokens=opened.recomputed,
+                reasoning_tokens=answer.reasoning_tokens,
             ),
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
+            reasoning=answer.reasoning,
         )
 
     async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
@@ -266,20 +281,3 @@ class Frontend:
                     retry_after_ms=answer.retry_after_ms,
                 )
             )
-
-
-def _quoted(shapes: tuple[Shape, ...], quote: Callable[[str], str]) -> tuple[Shape, ...]:
-    """Mark control tokens in every text of messages and tools: all of it comes from outside."""
-
-    def walk(value: Any) -> Any:
-        match value:
-            case str():
-                return quote(value)
-            case list() | tuple():
-                return [walk(item) for item in value]
-            case dict():
-                return {quote(name): walk(item) for name, item in value.items()}
-            case _:
-                return value
-
-    return tuple(msgspec.convert(walk(msgspec.to_builtins(shape)), type(shape)) for shape in shapes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from engine.text.parsers import OutputParser, Wanted
-from engine.text.pieces import Content, ParsedCall, Piece, Reasoning, joined
+from engine.text.parts import Content, ParsedCall, Part, Reasoning, joined
 from engine.text.tokenizer import Tokenizer
 
 
@@ -30,23 +30,23 @@ class AnswerReader:
         """Whether the answer is over, whatever else is generated."""
         return self._parser.stopped
 
-    def read(self, tokens: Iterable[int]) -> list[Piece]:
+    def read(self, tokens: Iterable[int]) -> list[Part]:
         """Take tokens; return what is certain now."""
-        pieces: list[Piece] = []
+        parts: list[Part] = []
         for token in tokens:
             reasoned = self._parser.reasoning
-            pieces += self._parser.feed(self._decoder.push(token))
+            parts += self._parser.feed(self._decoder.push(token))
             self.reasoning_tokens += reasoned or self._parser.reasoning
-        return self._noted(pieces)
+        return self._noted(parts)
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[Part]:
         """There are no more tokens: return what was held back."""
         return self._noted(self._parser.finish())
 
-    def _noted(self, pieces: Iterable[Piece]) -> list[Piece]:
-        whole = joined(pieces)
-        for piece in whole:
-            match piece:
+    def _noted(self, parts: Iterable[Part]) -> list[Part]:
+        whole = joined(parts)
+        for part in whole:
+            match part:
                 case Content(text):
                     self.text += text
                 case Reasoning(text):

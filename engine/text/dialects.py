@@ -84,6 +84,7 @@ class Dialect:
         self,
         tools: Iterable[ToolSpec],
         prompt: str,
+        continued: str,
         special: Collection[str],
         *,
         calls: bool = True,
@@ -94,13 +95,18 @@ class Dialect:
         Args:
             tools: that were offered.
             prompt: what the answer follows on; the model reasons from the first word on where it ends with the tag.
+            continued: what the assistant has said of this answer already.
             special: the tokenizer's special tokens.
             calls: whether tools may be called.
             most_calls: after so many calls the answer ends.
         """
         schemas: Mapping[str, Mapping[str, Any]] = {tool.name: tool.parameters for tool in tools}
         thinking = self.thinking
-        begun = thinking is not None and (thinking.begun or prompt.rstrip().endswith(thinking.open))
+        begun = thinking is not None and (
+            (thinking.begun and not continued)
+            or prompt.rstrip().endswith(thinking.open)
+            or continued.rfind(thinking.open) > continued.rfind(thinking.close)
+        )
         wanted = Wanted(self.format, thinking, begun, calls, most_calls, schemas, reasons=self.reasons)
         return wanted.hearing(special)
 
@@ -135,7 +141,7 @@ def _detected(template: str) -> Format:
 def _thinking(name: str, template: str) -> Thinking | None:
     tags = name.split()
     if len(tags) == 2:
-        return Thinking("custom", *tags)
+        return Thinking("custom", tags[0], tags[1])
     if name == AUTO:
         signs = [sign for sign in _THINKING_SIGNS if sign in template]
         return next((known for known in THINKING.values() if signs and signs[0] in {known.open, known.close}), None)

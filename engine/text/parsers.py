@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from engine.text.formats import HERMES, Channels, Format, Opener
+from engine.text.formats import HERMES, NONE, Channels, Format, Opener
 from engine.text.layout import Layout
-from engine.text.pieces import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Piece, Reasoning, joined
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning, joined
 from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
 from engine.text.steps import Arguments, Reading, plain
 
@@ -72,13 +72,17 @@ class Wanted:
             yield from self.format.channels.ends
 
 
+NOTHING: Final = Wanted(NONE, calls=False)
+"""Text alone."""
+
+
 class OutputParser:
     """Parses one answer."""
 
     def __init__(self, stop: Sequence[str] = (), wanted: Wanted | None = None) -> None:
         self._wanted = wanted = wanted or Wanted()
         self._source = Source()
-        self._pieces: list[Piece] = []
+        self._parts: list[Part] = []
         self._said, self._thought = Layout(), Layout()
         self._fresh = True
         """Whether nothing was said since the beginning, or the last call or reasoning."""
@@ -109,24 +113,24 @@ class OutputParser:
     def _spell(self, mark: str) -> str:
         return SPECIAL + mark if mark in self._wanted.special else mark
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[Part]:
         """Take what the model wrote; return what is certain now."""
         if not self.stopped:
             self._source.text += text
             next(self._reader, None)
         return self._drained()
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[Part]:
         """The answer is over: return what was held back. A call without its end tag counts if it is whole."""
         self._source.ended = True
         next(self._reader, None)
         if space := self._said.end():
-            self._pieces.append(Content(space))
+            self._parts.append(Content(space))
         return self._drained()
 
-    def _drained(self) -> list[Piece]:
-        pieces, self._pieces = joined(self._pieces), []
-        return pieces
+    def _drained(self) -> list[Part]:
+        parts, self._parts = joined(self._parts), []
+        return parts
 
     def _read(self) -> Waiting[None]:
         """Read the answer from beginning to end."""
@@ -181,7 +185,7 @@ class OutputParser:
     def _say(self, text: str) -> None:
         self._fresh = self._fresh and not text.strip()
         if content := self._said.text(plain(text)):
-            self._pieces.append(Content(content))
+            self._parts.append(Content(content))
 
     def _call(self, opener: Opener, mark: str) -> Waiting[None]:
         """Read calls; where there are none the mark was text, and what follows it is read as such."""
@@ -206,7 +210,7 @@ class OutputParser:
             if index == most:
                 break
             self.calls.append(call)
-            self._pieces += [CallBegun(index, call.name), CallArguments(index, call.arguments), CallEnded(index)]
+            self._parts += [CallBegun(index, call.name), CallArguments(index, call.arguments), CallEnded(index)]
         self.stopped = len(self.calls) == most
         self._said.part()
         self._fresh = True
@@ -226,7 +230,7 @@ class OutputParser:
         while True:
             until, mark = ends.find(source.text, source.at, source.ended)
             if thought := self._thought.text(plain(source.text[source.at : until])):
-                self._pieces.append(Reasoning(thought))
+                self._parts.append(Reasoning(thought))
             source.at = until
             source.drop()
             if mark or source.ended:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from engine.text import literals
-from engine.text.pieces import ParsedCall
+from engine.text.parts import ParsedCall
 from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
 from engine.text.values import properties, typed
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.applications import Starlette
@@ -135,7 +135,9 @@ class Bridge:
     async def _answer(self, asked: ChatRequest, command: Command, headers: dict[str, str]) -> Response:
         agent = isinstance(command.data, RunAgent)
         created = self.clock.now() // 1_000_000
-        encoder = ChatEncoder(command.id, asked.model, created, "run.finished" if agent else "model.returned")
+        last: Literal["run.finished", "model.returned"] = "run.finished" if agent else "model.returned"
+        reasoning = asked.include_reasoning is not False
+        encoder = ChatEncoder(command.id, asked.model, created, last, reasoning=reasoning)
         chunks = self._chunks(encoder, command, headers)
         first = await anext(chunks, None)
         if first is None:

@@ -52,6 +52,11 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": ((),),
     "bad_words": ((),),
     "priority": (0,),
+    "parallel_tool_calls": (True,),
+    "chat_template": ("",),
+    "documents": ((),),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 
@@ -138,8 +143,8 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
         request.response_format is None or request.response_format.get("type") == "text",
         "only {'type': 'text'} is served",
     )
-    chosen = request.tool_choice is None or request.tool_choice == "auto"
-    yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
+    wanted = "'auto' and 'none' are served: what the model writes cannot be bound to a call yet"
+    yield "tool_choice", request.tool_choice in (None, "auto", "none") or not request.tools, wanted
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
 
@@ -158,6 +163,9 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
+    yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
+    for name in ("chat_template_kwargs", "reasoning_effort"):
+        yield name, not getattr(request, name), "an agent's prompts are its own: leave it out"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -189,6 +197,8 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        tool_choice="none" if request.tool_choice == "none" else "auto",
+        chat_template_kwargs=request.kwargs(),
         **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
     )
 
@@ -202,18 +212,48 @@ def _fresh(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages[last + 1 :]
 
 
+class _Told:
+    """How much of a model call's text the client has, and where that of another begins."""
+
+    def __init__(self) -> None:
+        self._effect = ""
+        self._length = 0
+
+    def length(self, effect: str) -> int:
+        """Count the characters told of a call."""
+        return self._length if effect == self._effect else 0
+
+    def more(self, effect: str, text: str) -> str:
+        """Tell more of a call; give it as it is told."""
+        separator = ""
+        if effect != self._effect:
+            # what an earlier step said, before its tool calls, stands as a paragraph of its own
+            separator = "\n\n" if self._effect else ""
+            self._effect, self._length = effect, 0
+        self._length += len(text)
+        return separator + text
+
+
 class ChatEncoder:
     """Turns a run's frames into `chat.completion.chunk` objects."""
 
     def __init__(
-        self, identity: str, model: str, created: int, last: Literal["run.finished", "model.returned"]
+        self,
+        identity: str,
+        model: str,
+        created: int,
+        last: Literal["run.finished", "model.returned"],
+        *,
+        reasoning: bool = True,
     ) -> None:
+        """Begin; `reasoning` says whether the client is told what was thought."""
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
+        self._reasoning = reasoning
         self._spoken = False
-        self._effect = ""
-        self._length = 0
+        self._said = _Told()
+        self._thought = _Told()
         self.accepted = False
         """Whether the command was taken on: its thread exists."""
         self.problem: Problem | None = None
@@ -228,7 +268,7 @@ class ChatEncoder:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
             case Delta():
-                return self._text(frame.effect, frame.text)
+                return [*self._think(frame.effect, frame.reasoning), *self._text(frame.effect, frame.text)]
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))
             case Committed(type="run.finished", data=data):
@@ -248,9 +288,9 @@ class ChatEncoder:
         return []
 
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
-        """Send what of the answer's text no delta brought; a bare generation ends here."""
-        seen = self._length if answer.effect == self._effect else 0
-        chunks = self._text(answer.effect, answer.text[seen:])
+        """Send what of the answer no delta brought; a bare generation ends here."""
+        chunks = self._think(answer.effect, answer.reasoning[self._thought.length(answer.effect) :])
+        chunks += self._text(answer.effect, answer.text[self._said.length(answer.effect) :])
         if self._last == "model.returned":
             self.usage = answer.usage
             if answer.finish_reason in BROKEN_OFF:
@@ -263,15 +303,13 @@ class ChatEncoder:
         return chunks
 
     def _text(self, effect: str, text: str) -> list[dict[str, Any]]:
-        if not text:
+        return self._delta({"content": self._said.more(effect, text)}) if text else []
+
+    def _think(self, effect: str, text: str) -> list[dict[str, Any]]:
+        if not text or not self._reasoning:
             return []
-        separator = ""
-        if effect != self._effect:
-            # what an earlier step said, before its tool calls, stands as a paragraph of its own
-            separator = "\n\n" if self._effect else ""
-            self._effect, self._length = effect, 0
-        self._length += len(text)
-        return self._delta({"content": separator + text})
+        # clients do not agree on its name
+        return self._delta(dict.fromkeys(("reasoning", "reasoning_content"), self._thought.more(effect, text)))
 
     def _tool_call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
         first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
@@ -301,17 +339,20 @@ class ChatEncoder:
 
     def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
         """Join all chunks into the `chat.completion` object."""
-        text = ""
+        text = reasoning = ""
         calls: list[dict[str, Any]] = []
         for chunk in chunks:
             delta = chunk["choices"][0]["delta"]
             text += delta.get("content") or ""
+            reasoning += delta.get("reasoning") or ""
             for call in delta.get("tool_calls", ()):
                 if "id" in call:
                     calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
                 else:
                     calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
         message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+        if reasoning:
+            message |= dict.fromkeys(("reasoning", "reasoning_content"), reasoning)
         if calls:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
@@ -329,4 +370,5 @@ def usage(counted: Usage) -> CompletionUsage:
             "recomputed_tokens": counted.recomputed_tokens,
             "preemptions": counted.preemptions,
         },
+        completion_tokens_details={"reasoning_tokens": counted.reasoning_tokens},
     )

@@ -23,7 +23,7 @@ from engine.text.formats import (
     Format,
 )
 from engine.text.parsers import OutputParser, Thinking, Wanted
-from engine.text.pieces import CallArguments, CallBegun, CallEnded, Content, Piece, Reasoning, joined
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, Part, Reasoning, joined
 
 SCHEMAS = {
     "add": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "number"}}},
@@ -284,14 +284,14 @@ _NONE = (
 ANSWERS = (*_HERMES, *_LLAMA, *_PYTHONIC, *_XML, *_MISTRAL, *_DEEPSEEK, *_HARMONY, *_NONE)
 
 
-def pieces(parts: list[str], wanted: Wanted, stop: tuple[str, ...] = ()) -> list[Piece]:
+def pieces(parts: list[str], wanted: Wanted, stop: tuple[str, ...] = ()) -> list[Part]:
     """Parse an answer that comes in parts; what comes out, neighbours of one kind joined."""
     parser = OutputParser(stop, wanted)
     found = [piece for part in parts for piece in parser.feed(part)]
     return joined([*found, *parser.finish()])
 
 
-def contents(found: list[Piece]) -> tuple[str, tuple[tuple[str, str], ...], str]:
+def contents(found: list[Part]) -> tuple[str, tuple[tuple[str, str], ...], str]:
     """Give what was said, the calls and what was thought; the calls' pieces must be in order."""
     names: list[str] = []
     arguments: list[str] = []

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.text.parsers import OutputParser
-from engine.text.pieces import Content, ParsedCall
+from engine.text.parts import Content, ParsedCall
 
 PIECES = (
     "<tool_call>",

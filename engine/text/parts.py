@@ -44,7 +44,7 @@ class CallEnded:
     index: int
 
 
-Piece = Content | Reasoning | CallBegun | CallArguments | CallEnded
+Part = Content | Reasoning | CallBegun | CallArguments | CallEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class ParsedCall:
     """JSON text of the arguments object; exactly as the model wrote it, where it wrote JSON."""
 
 
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
+def joined(parts: Iterable[Part]) -> list[Part]:
     """Join neighbours of the same kind: what is left does not depend on where the input was cut."""
-    whole: list[Piece] = []
-    for piece in pieces:
+    whole: list[Part] = []
+    for part in parts:
         last = whole[-1] if whole else None
-        match piece, last:
+        match part, last:
             case (Content(text), Content(before)):
                 whole[-1] = Content(before + text)
             case (Reasoning(text), Reasoning(before)):
@@ -69,5 +69,5 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
             case (CallArguments(index, text), CallArguments(of, before)) if of == index:
                 whole[-1] = CallArguments(index, before + text)
             case _:
-                whole.append(piece)
+                whole.append(part)
     return whole

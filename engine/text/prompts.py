@@ -1,0 +1,143 @@
+"""From a conversation to a prompt, and to how its answer is read: one checkpoint's template, tokenizer and dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from engine.errors import BadRequest, TemplateError
+from engine.text.dialects import AUTO, Dialect, dialect
+from engine.text.parsers import Wanted
+from engine.text.templates import ChatTemplate
+from engine.text.tokenizer import Tokenizer
+from schemas.messages import Message, Rendering, ToolSpec
+
+Shape = TypeVar("Shape", Message, ToolSpec)
+
+_AS_ALWAYS: Final = Rendering()
+
+
+class Customs(msgspec.Struct, frozen=True):
+    """What an engine is told about its model's prompts and answers."""
+
+    tool_parser: str = AUTO
+    reasoning_parser: str = AUTO
+    chat_template: str = ""
+    """A file in place of the checkpoint's own template."""
+    trust_request_chat_template: bool = False
+    """Whether a request may bring a template of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is given, and how its answer is read."""
+
+    tokens: tuple[int, ...]
+    wanted: Wanted
+
+
+class Prompter:
+    """Makes prompts."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate, speech: Dialect, *, trusting: bool = False
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.dialect = speech
+        self._template = template
+        self._trusting = trusting
+
+    @classmethod
+    def load(cls, folder: Path, customs: Customs) -> Prompter:
+        """Read a checkpoint's tokenizer and template.
+
+        Raises:
+            CheckpointError: one of them is not there or cannot be read.
+            TemplateError: the template is not valid Jinja.
+            UnknownParser: there is no parser of a name in `customs`.
+        """
+        template = ChatTemplate.load(folder, Path(customs.chat_template) if customs.chat_template else None)
+        speech = dialect(template.source, customs.tool_parser, customs.reasoning_parser)
+        return cls(Tokenizer.load(folder), template, speech, trusting=customs.trust_request_chat_template)
+
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] = (),
+        rendering: Rendering = _AS_ALWAYS,
+        most_calls: int | None = None,
+    ) -> Prompt:
+        """Make a prompt.
+
+        Args:
+            messages: from first to last.
+            tools: what the model may call; nothing it writes is a call where there are none.
+            rendering: what is not as always.
+            most_calls: after so many calls the answer ends.
+
+        Raises:
+            BadRequest: `rendering` asks for what is not allowed, or does not fit the messages.
+            TemplateError: the template refuses the conversation.
+        """
+        text = self._rendered(messages, tools, rendering)
+        continued = messages[-1].content if rendering.continue_final_message else ""
+        wanted = self.dialect.wanted(
+            tools, text, continued, self.tokenizer.special, calls=bool(tools), most_calls=most_calls
+        )
+        return Prompt(tuple(self.tokenizer.encode(text)), wanted)
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[ToolSpec], rendering: Rendering) -> str:
+        quote = self.tokenizer.quoted
+        template = self._chosen(rendering)
+        more: dict[str, Any] = dict(rendering.chat_template_kwargs)
+        if rendering.documents:
+            more["documents"] = list(rendering.documents)
+        continues = rendering.continue_final_message
+        if continues and (not messages or messages[-1].role != "assistant" or not messages[-1].content.strip()):
+            raise BadRequest("continue_final_message", "the last message is to be the assistant's, and not empty")
+        text = template.render(
+            quoted(messages, quote),
+            quoted(tools, quote),
+            prompt=rendering.add_generation_prompt and not continues,
+            more=_walked(more, quote),
+        )
+        if not continues:
+            return text
+        # templates trim what they are given, and write more after it
+        last = quote(messages[-1].content.strip())
+        before, found, _ = text.rpartition(last)
+        if not found:
+            raise BadRequest("continue_final_message", "the chat template does not write the last message as it is")
+        return before + found
+
+    def _chosen(self, rendering: Rendering) -> ChatTemplate:
+        if not rendering.chat_template:
+            return self._template
+        if not self._trusting:
+            message = "requests are not trusted with it here (engine.trust_request_chat_template): leave it out"
+            raise BadRequest("chat_template", message)
+        try:
+            return ChatTemplate(rendering.chat_template, self._template.variables)
+        except TemplateError as error:
+            raise BadRequest("chat_template", str(error)) from error
+
+
+def quoted(shapes: Iterable[Shape], quote: Callable[[str], str]) -> tuple[Shape, ...]:
+    """Mark control tokens in every text of messages or tools: all of it comes from outside."""
+    return tuple(msgspec.convert(_walked(msgspec.to_builtins(shape), quote), type(shape)) for shape in shapes)
+
+
+def _walked(value: Any, quote: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return quote(value)
+        case list() | tuple():
+            return [_walked(item, quote) for item in value]
+        case dict():
+            return {quote(name): _walked(item, quote) for name, item in value.items()}
+        case _:
+            return value
