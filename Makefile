@@ -52,7 +52,7 @@ chaos: .venv/.tested
 	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 120 --cluster
 
 chaos-long: .venv/.tested
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 2400 --kills 500
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m tests.chaos.fire --seconds 3000 --kills 500
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ostinato needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'

@@ -22,7 +22,7 @@ from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING, Wanted
 from engine.text.prompts import Customs, Prompter
 from engine.text.tokenizer import Tokenizer
-from schemas.generation import FinishReason, Refused, Sampling, Submit
+from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
@@ -43,6 +43,10 @@ class Completion:
     """`error` when the model could not compute the request; its tokens are those from before."""
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where `Sampling.logprobs` asks for it."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
     reasoning: str = ""
     """What it thought before it answered."""
 
@@ -65,11 +69,15 @@ class _Run:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     finish: FinishReason | None = None
 
     def add(self, event: RequestEvent) -> None:
         """Take in what a step brought."""
         self.tokens.extend(event.tokens)
+        self.logprobs.extend(event.logprobs)
+        self.prompt_logprobs = event.prompt_logprobs or self.prompt_logprobs
         self.cached = event.cached
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
         self.answer.read(event.tokens)
@@ -92,7 +100,9 @@ class _Run:
             recomputed_tokens=self.recomputed,
             reasoning_tokens=self.answer.reasoning_tokens,
         )
-        return Completion(self.answer.text, tuple(self.tokens), self.finish, usage, calls, self.answer.reasoning)
+        logprobs = (tuple(self.logprobs), self.prompt_logprobs)
+        said = (self.answer.text, tuple(self.tokens), self.finish, usage, calls)
+        return Completion(*said, *logprobs, self.answer.reasoning)
 
 
 class LLM:
@@ -134,6 +144,7 @@ class LLM:
         sampling: Sampling = _GREEDY,
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
+        n: int = 1,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
@@ -142,13 +153,17 @@ class LLM:
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
             bad_words: Texts that must not come up in one.
+            n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
+                that of `sampling`, the next one more.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
                 has not.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        return self._completed(self._ask(self._tokenizer.encode(prompt), NOTHING, sampling, stop) for prompt in prompts)
+        seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
+        encoded = [self._tokenizer.encode(prompt) for prompt in prompts]
+        return self._completed(self._ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds)
 
     def _completed(self, runs: Iterable[_Run]) -> list[Completion]:
         """Run requests to their ends."""

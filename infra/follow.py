@@ -143,8 +143,10 @@ class _Order:
         self.version = after
         self.over = False
         self._effect = ""
-        self._length = 0
-        self._thought = 0
+        self._said: dict[int, int] = {}
+        """Characters of each answer of the call under way."""
+        self._thought: dict[int, int] = {}
+        """Of the reasoning before it."""
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -172,25 +174,20 @@ class _Order:
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
-            self._effect, self._length, self._thought = delta.effect, 0, 0
-        text = _beyond(self._length, delta.offset, delta.text)
-        reasoning = _beyond(self._thought, delta.reasoning_offset, delta.reasoning)
+            self._effect, self._said, self._thought = delta.effect, {}, {}
+        offset, text = _beyond(self._said, delta.choice, delta.offset, delta.text)
+        before, reasoning = _beyond(self._thought, delta.choice, delta.reasoning_offset, delta.reasoning)
         if not text and not reasoning:
             return []
-        at, thought_at = self._length, self._thought
-        self._length += len(text)
-        self._thought += len(reasoning)
-        return [
-            msgspec.structs.replace(
-                delta,
-                offset=at if text else delta.offset,
-                text=text,
-                reasoning=reasoning,
-                reasoning_offset=thought_at if reasoning else delta.reasoning_offset,
-            )
-        ]
+        more = {"offset": offset, "text": text, "reasoning": reasoning, "reasoning_offset": before}
+        return [msgspec.structs.replace(delta, **more)]
 
 
-def _beyond(length: int, offset: int, text: str) -> str:
-    """Give what of a piece comes after `length` characters; nothing if there is a gap before it."""
-    return text[length - offset :] if length >= offset else ""
+def _beyond(lengths: dict[int, int], choice: int, offset: int, text: str) -> tuple[int, str]:
+    """Give what of a piece was not passed yet, and count it; nothing if there is a gap before it."""
+    length = lengths.get(choice, 0)
+    rest = text[length - offset :] if offset <= length else ""
+    if not rest:
+        return offset, ""
+    lengths[choice] = length + len(rest)
+    return length, rest

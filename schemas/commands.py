@@ -30,7 +30,18 @@ ToolChoice = Literal["auto", "none", "required"]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
+
+
+class RepetitionDetection(Wire, frozen=True):
+    """When an answer goes round in circles: its last tokens are a pattern that stands there several times in a row."""
+
+    max_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    """Tokens of a pattern."""
+    min_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    min_count: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 2
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -115,6 +126,18 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Whether the prompt ends where the assistant begins to speak."""
     continue_final_message: bool = False
     """Whether the answer goes on with the last message, which the prompt ends with."""
+    n: Answers = 1
+    """How many answers."""
+    logprobs: Alternatives | None = None
+    """How many of the likeliest tokens are told beside each of the answer; none are told unless it is given."""
+    prompt_logprobs: Alternatives | None = None
+    """And beside each of the prompt, which is then computed whole."""
+    logprob_token_ids: TokenIds = ()
+    """Told beside those, however unlikely."""
+    return_token_ids: bool = False
+    """Tell the tokens of prompt and answer."""
+    repetition_detection: RepetitionDetection | None = None
+    """End with `repetition` when the answer goes round in circles."""
 
 
 class Past(Wire, frozen=True):

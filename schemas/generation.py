@@ -7,15 +7,28 @@ from typing import Literal
 
 from schemas.wire import Record, Wire
 
-FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
+FinishReason = Literal["stop", "length", "abort", "error", "timeout", "repetition"]
 
 BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 """Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
 
-def request_id(tenant: str, thread: str, effect: str) -> str:
-    """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only."""
-    return f"{tenant}/{thread}/{effect}"
+def request_id(tenant: str, thread: str, effect: str, choice: int = 0) -> str:
+    """Name a generation: effect ids are made from ids that clients choose, so they are unique in a thread only.
+
+    `choice` tells several answers to one call apart.
+    """
+    return f"{tenant}/{thread}/{effect}~{choice}" if choice else f"{tenant}/{thread}/{effect}"
+
+
+class Repetition(Wire, frozen=True):
+    """Output that says the same over and over: its last tokens are a pattern, `times` times in a row."""
+
+    longest: int
+    """Tokens of a pattern, at most."""
+    shortest: int = 1
+    """And at least."""
+    times: int = 2
 
 
 class Sampling(Wire, frozen=True):
@@ -49,6 +62,25 @@ class Sampling(Wire, frozen=True):
     """Sequences of tokens that must not come to an end in the output."""
     ignore_eos: bool = False
     """Whether the tokens that the model ends its answers with do not end it; heeded where it is submitted."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens are told beside each sampled one; None tells nothing."""
+    prompt_logprobs: int | None = None
+    """As many beside each token of the prompt but the first, which is then computed whole; None tells nothing."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Tokens that are told beside those, however unlikely."""
+    repetition: Repetition | None = None
+    """What ends it with `repetition`."""
+
+
+class TokenLogprobs(Record, frozen=True):
+    """What a model made of one position."""
+
+    tokens: tuple[int, ...]
+    """The token that stands there, then the likeliest, best first, then those asked for by id."""
+    logprobs: tuple[float, ...]
+    """Natural logarithms of their chances, as the model gave them, before temperature and all that is asked for."""
+    rank: int
+    """Of the first, from 1: how many tokens are likelier, and one."""
 
 
 class Submit(Wire, frozen=True):
@@ -73,6 +105,10 @@ class Submit(Wire, frozen=True):
     """Only requests of the tenant with the same salt share its KV blocks."""
     read_cache: bool = True
     """Whether its prompt's beginning may be taken from the prefix cache instead of being computed."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of `output`, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the prompt, where they are wanted and there is output already."""
 
 
 class Attach(Wire, frozen=True):
@@ -121,6 +157,10 @@ class Output(Record, frozen=True):
     """How often it gave its blocks up to another request; told at the end."""
     recomputed: int = 0
     """Positions that were computed again because of that; told at the end."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token of the prompt but the first, where they are wanted: told with the first tokens."""
 
 
 class Outputs(Record, frozen=True):

@@ -46,6 +46,8 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     """Characters of this call's text that came before: a reader that has more of them drops the overlap."""
     text: str
     """Empty in a piece of reasoning: who knows of none hears nothing new."""
+    choice: int = 0
+    """Which of several answers."""
     reasoning: str = ""
     reasoning_offset: int = 0
     """Characters of this call's reasoning that came before."""

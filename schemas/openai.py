@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import BadWords, Bias, MinTokens, Penalty, Priority, Repetition, Share, TokenId, TokenIds, TopK
+from schemas.commands import (
+    Alternatives,
+    Answers,
+    BadWords,
+    Bias,
+    MinTokens,
+    Penalty,
+    Priority,
+    Repetition,
+    RepetitionDetection,
+    Share,
+    TokenId,
+    TokenIds,
+    TopK,
+)
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
 
@@ -82,11 +96,12 @@ class ChatRequest(Wire, frozen=True):
     max_completion_tokens: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Answers | None = None
     tools: list[ChatTool] | None = None
     tool_choice: Any = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[Mapping[TokenId, Bias], msgspec.Meta(max_length=1024)] | None = None
@@ -109,6 +124,11 @@ class ChatRequest(Wire, frozen=True):
     continue_final_message: bool | None = None
     reasoning_effort: str | None = None
     """OpenAI's again: templates that know of it are told."""
+
+    prompt_logprobs: Alternatives | None = None
+    logprob_token_ids: TokenIds | None = None
+    return_token_ids: bool | None = None
+    repetition_detection: RepetitionDetection | None = None
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.answers import Alternative, AnswerFinish, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, Usage
@@ -128,10 +129,19 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
 
     effect: str
     text: str
-    finish_reason: Literal["stop", "length", "tool_calls", "abort", "error", "timeout"]
+    finish_reason: AnswerFinish
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     engine: str = ""
+    logprobs: tuple[TokenTold, ...] = ()
+    """What the model made of each token, where that was asked for."""
+    prompt_logprobs: tuple[TokenTold, ...] = ()
+    """And of each of the prompt."""
+    token_ids: tuple[int, ...] = ()
+    """The answer's tokens, where they were asked for."""
+    prompt_token_ids: tuple[int, ...] = ()
+    more: tuple[Alternative, ...] = ()
+    """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
 

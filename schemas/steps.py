@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from schemas.generation import FinishReason, Sampling, Submit
+from schemas.generation import FinishReason, Sampling, Submit, TokenLogprobs
 from schemas.wire import Record, Wire
 
 
@@ -160,6 +160,10 @@ class StepResult(Record, frozen=True):
     """(request, message) for requests that the worker could not compute."""
     compute_us: int = 0
     """Duration of the forward pass and sampling, microseconds."""
+    logprobs: tuple[tuple[str, TokenLogprobs], ...] = ()
+    """(request, what the model made of it) for sampled tokens whose requests want it."""
+    prompt_logprobs: tuple[tuple[str, int, tuple[TokenLogprobs, ...]], ...] = ()
+    """(request, position of the first, what the model made of it and the next ones): tokens of prompts."""
 
 
 class Resync(Wire, frozen=True):
@@ -186,3 +190,7 @@ class RequestEvent(Record, frozen=True):
     """How often it gave its blocks up; told at the end."""
     recomputed: int = 0
     """Positions computed again because of that, or because the worker was a new one; told at the end."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where they are wanted."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the prompt but its first token, where they are wanted; told with the first output token."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
+from actors.models.choices import alternative, answers, total
+from actors.models.provider import ModelCall, ModelProvider, Spoken
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
@@ -28,16 +31,17 @@ async def ask_model(
 ) -> ModelReturned | ModelFailed:
     """Call a model, sending its text to the watchers of the effect's entity as it comes."""
 
-    async def on_text(offset: int, text: str, kind: Spoken = "text", /) -> None:
-        said, thought = ((offset, text), (0, "")) if kind == "text" else ((0, ""), (offset, text))
-        frame = Delta(effect.entity, site.thread, effect.id, site.version, *said, thought[1], thought[0])
+    async def on_text(choice: int, offset: int, text: str, kind: Spoken) -> None:
+        frame = Delta(effect.entity, site.thread, effect.id, site.version, offset, text, choice)
+        if kind == "reasoning":
+            frame = replace(frame, offset=0, text="", reasoning_offset=offset, reasoning=text)
         await live.delta(site.tenant, effect.kind, frame)
 
     provider = models.get(call.model)
     if provider is None:
         return ModelFailed(effect=effect.id, problem=unknown_model(call.model, models))
     try:
-        answer: ModelAnswer = await provider.call(call, on_text)
+        answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
         return ModelFailed(effect=effect.id, problem=failure.problem)
     except BusError:
@@ -50,8 +54,13 @@ async def ask_model(
         effect=effect.id,
         text=answer.text,
         finish_reason=answer.finish_reason,
-        usage=answer.usage,
+        usage=total([answer, *others]),
         tool_calls=answer.tool_calls,
         engine=answer.engine,
         reasoning=answer.reasoning,
+        logprobs=answer.logprobs,
+        prompt_logprobs=answer.prompt_logprobs,
+        token_ids=answer.token_ids,
+        prompt_token_ids=answer.prompt_token_ids,
+        more=tuple(map(alternative, others)),
     )

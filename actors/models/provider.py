@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from schemas.answers import AnswerFinish, TokenTold
 from schemas.commands import ToolChoice
-from schemas.generation import Sampling
+from schemas.generation import Sampling, request_id
 from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
 
 Spoken = Literal["text", "reasoning"]
@@ -46,16 +47,32 @@ class ModelCall(msgspec.Struct, frozen=True):
     parallel_tool_calls: bool = True
     """Whether there may be more than one call."""
     rendering: Rendering = Rendering()
+    choice: int = 0
+    """Which of several answers to the same prompt it is: each is a generation of its own."""
+    n: int = 1
+    """How many answers are wanted."""
+    return_token_ids: bool = False
+    """Whether the answer names its tokens, and the prompt's."""
+
+    @property
+    def request(self) -> str:
+        """Its name in the engine."""
+        return request_id(self.tenant, self.thread, self.effect, self.choice)
 
 
 class ModelAnswer(msgspec.Struct, frozen=True):
     """What the model said."""
 
     text: str
-    finish_reason: Literal["stop", "length", "tool_calls", "abort", "error", "timeout"]
+    finish_reason: AnswerFinish
     usage: Usage
     tool_calls: tuple[ToolCall, ...] = ()
     engine: str = ""
+    logprobs: tuple[TokenTold, ...] = ()
+    """What the model made of each token, where `sampling` asks for it."""
+    prompt_logprobs: tuple[TokenTold, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
     reasoning: str = ""
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
@@ -39,7 +40,7 @@ from schemas.generation import (
     Outputs,
     Refused,
     Submit,
-    request_id,
+    TokenLogprobs,
 )
 from schemas.messages import ToolCall, Usage
 from schemas.runs import ErrorKind, Problem
@@ -75,6 +76,8 @@ class _Open:
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
 
 
@@ -139,7 +142,7 @@ class Frontend:
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         submit = Submit(
-            request=request_id(call.tenant, call.thread, call.effect),
+            request=call.request,
             prompt=prompt.tokens,
             sampling=sampling,
             frontend=self._name,
@@ -180,8 +183,9 @@ class Frontend:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
+        named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
-            ToolCall(id=f"call_{call.effect}-{index}", name=wanted.name, arguments=wanted.arguments)
+            ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(answer.calls)
         )
         return ModelAnswer(
@@ -198,6 +202,10 @@ class Frontend:
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
             reasoning=answer.reasoning,
+            logprobs=told(opened.logprobs, self._prompter.tokenizer),
+            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
+            token_ids=tuple(opened.tokens) if call.return_token_ids else (),
+            prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
 
     async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
@@ -224,6 +232,8 @@ class Frontend:
             return
         fresh = output.tokens[have - output.start :]
         opened.tokens.extend(fresh)
+        opened.logprobs.extend(output.logprobs[have - output.start :])
+        opened.prompt_logprobs = output.prompt_logprobs or opened.prompt_logprobs
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
         if fresh or output.finish is not None:
@@ -246,7 +256,8 @@ class Frontend:
             reply = await self._connection.request(subjects.attach(self._engine), codec.encode(attach), 1.0)
             answer: Answer = codec.decode(reply.data, Answer)
             if isinstance(answer, Refused):
-                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens))
+                known = {"logprobs": tuple(opened.logprobs), "prompt_logprobs": opened.prompt_logprobs}
+                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens), **known)
                 await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)

@@ -11,7 +11,7 @@ from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas import codec
 from schemas.commands import Command, Generate
 from schemas.context import Context
-from schemas.generation import Sampling
+from schemas.generation import Repetition, Sampling
 from schemas.messages import misplaced_in
 from schemas.runs import (
     CommandAccepted,
@@ -140,7 +140,18 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         ignore_eos=data.ignore_eos,
         logit_bias=data.logit_bias,
         allowed_token_ids=data.allowed_token_ids,
+        logprobs=data.logprobs,
+        prompt_logprobs=data.prompt_logprobs,
+        logprob_token_ids=data.logprob_token_ids,
+        repetition=_repetition(data),
     )
+
+
+def _repetition(data: Generate) -> Repetition | None:
+    wanted = data.repetition_detection
+    if wanted is None:
+        return None
+    return Repetition(wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count)
 
 
 def _answer_prompt(identity: str, called: ModelCalled, command: Command) -> AnswerPrompt:

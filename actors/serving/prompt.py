@@ -47,7 +47,10 @@ class GenerationPerformer:
         """Stop the generation."""
         assert isinstance(effect, AnswerPrompt)
         if effect.called.model in self._models:
-            await self._models[effect.called.model].abort(request_id(site.tenant, site.thread, effect.id))
+            data = effect.command.data
+            for choice in range(data.n if isinstance(data, Generate) else 1):
+                request = request_id(site.tenant, site.thread, effect.id, choice)
+                await self._models[effect.called.model].abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Ask the model once; asking again attaches to the same generation."""
@@ -71,5 +74,7 @@ class GenerationPerformer:
             tool=data.tool,
             parallel_tool_calls=data.parallel_tool_calls,
             rendering=Rendering(**{name: getattr(data, name) for name in Rendering.__struct_fields__}),
+            n=data.n,
+            return_token_ids=data.return_token_ids,
         )
         return await ask_model(self._models, call, self._live, effect, site)

@@ -269,5 +269,6 @@ class SchedulerActor:
 
 def _output(event: RequestEvent) -> Output:
     return Output(
-        event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed
+        *(event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed),
+        *(event.logprobs, event.prompt_logprobs),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from engine.errors import IllegalTransition
-from schemas.generation import FinishReason, Submit
+from schemas.generation import FinishReason, Repetition, Submit
 from schemas.steps import RequestEvent
 
 State = Literal["waiting", "running", "finished"]
@@ -35,9 +36,11 @@ class Request:
         "keys",
         "life",
         "limit",
+        "logprobs",
         "lost",
         "pending",
         "preemptions",
+        "prompt_logprobs",
         "prompt_tokens",
         "rank",
         "reads_cache",
@@ -54,7 +57,8 @@ class Request:
         self.id = submit.request
         self.rank = rank
         self.deadline = submit.deadline
-        self.reads_cache = submit.read_cache
+        # what the model makes of a prompt is known where it is computed, and only there
+        self.reads_cache = submit.read_cache and submit.sampling.prompt_logprobs is None
         self.tenant = submit.tenant
         self.sampling = submit.sampling
         self.stops = frozenset(submit.sampling.stop_tokens)
@@ -80,6 +84,10 @@ class Request:
         """Of those, the ones that were not in the prefix cache when it came back."""
         self.entered = 0
         """Leading blocks whose content the prefix cache knows."""
+        self.logprobs = list(submit.logprobs)
+        """Of each output token, where they are wanted."""
+        self.prompt_logprobs = list(submit.prompt_logprobs)
+        """Of each prompt token but the first, as far as they are known, where they are wanted."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
@@ -119,8 +127,14 @@ class Request:
         """Take a sampled token that was under way; say whether it was the last."""
         self.pending -= 1
         self.tokens.append(token)
-        if token in self.stops:
+        return self.over()
+
+    def over(self) -> FinishReason | None:
+        """Say whether the tokens there are end it."""
+        if self.outputs and self.tokens[-1] in self.stops:
             return "stop"
+        if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
+            return "repetition"
         return "length" if len(self.tokens) >= self.limit else None
 
     def tell(self, start: int) -> RequestEvent:
@@ -130,6 +144,23 @@ class Request:
 
     def event(self, tokens: tuple[int, ...], start: int) -> RequestEvent:
         """Tell some of the output, and at the end what it cost."""
+        logprobs = tuple(self.logprobs[start : start + len(tokens)])
+        first = tuple(self.prompt_logprobs) if start == 0 else ()
         if self.finish is None:
-            return RequestEvent(self.id, tokens, start, None, self.cached or 0)
-        return RequestEvent(self.id, tokens, start, self.finish, self.cached or 0, self.preemptions, self.recomputed)
+            return RequestEvent(
+                self.id, tokens, start, None, self.cached or 0, logprobs=logprobs, prompt_logprobs=first
+            )
+        spent = (self.cached or 0, self.preemptions, self.recomputed)
+        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first)
+
+
+def repeats(tokens: Sequence[int], outputs: int, wanted: Repetition) -> bool:
+    """Say whether the last of `outputs` tokens are one pattern several times in a row."""
+    last = len(tokens) - 1
+    for size in range(wanted.shortest, min(wanted.longest, outputs // wanted.times) + 1):
+        if tokens[last] != tokens[last - size]:
+            continue
+        tail = tokens[-size * wanted.times :]
+        if tail[size:] == tail[:-size]:
+            return True
+    return False

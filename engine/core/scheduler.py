@@ -23,6 +23,7 @@ from engine.config import SchedulerConfig
 from engine.core.admission import refusal
 from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
+from engine.core.heard import Heard
 from engine.core.memory import Memory
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import Request
@@ -74,10 +75,9 @@ class Scheduler:
         self._diary.submitted(submit)
         self._waiting.add(request)
         self._deadlines.add(request, self._requests)
-        if submit.output and submit.output[-1] in request.stops:
-            self._end(request, "stop")
-        elif request.length >= request.limit:
-            self._end(request, "length")
+        finish = request.over()
+        if finish is not None:
+            self._end(request, finish)
         return Accepted(request=submit.request)
 
     def abort(self, request: str) -> RequestEvent | None:
@@ -272,22 +272,22 @@ class Scheduler:
             self._diary.lost(result.n)
             self._forget_in_flight()
             return []
-        planned = self._in_flight.pop(result.n)
-        tokens, failed = dict(result.tokens), {request for request, _ in result.errors}
+        planned, heard = self._in_flight.pop(result.n), Heard(result)
         self._diary.applied(planned, result)
         size, events = self._config.block_size, []
         for request, part, life in planned:
             if request.state == "finished":
                 continue
-            if request.id in failed:
+            if request.id in heard.failed:
                 events.append(self._ended(request, "error"))
                 continue
+            heard.learn(request)
             if life == request.life:
                 request.settled = part.start + part.count
                 if request.settled >= (request.entered + 1) * size:
                     self._memory.enter(request)
             if part.sample:
-                token = tokens.get(request.id)
+                token = heard.token(request)
                 # a worker that sampled nothing, and does not say why, has lost the request
                 events.append(self._ended(request, "error") if token is None else self._sampled(request, token))
         return events
@@ -298,7 +298,7 @@ class Scheduler:
         return request.tell(start)
 
     def _sampled(self, request: Request, token: int) -> RequestEvent:
-        start = len(request.tokens) - request.prompt_tokens
+        start = request.outputs
         finish = request.accept(token)
         if finish is not None:
             self._end(request, finish)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from engine.kernels.batch import Integers, PagedBatch
 from engine.logits import Wanted, changes_logits
+from engine.logprobs import Measured, MeasuredPrompt, measures
 from engine.sampling import Choices
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice
@@ -62,6 +63,9 @@ class FlatBatch:
     """Over the sampled slices."""
     wanted: tuple[Wanted, ...]
     """Those of the sampled slices whose logits are to be changed."""
+    measured: tuple[Measured, ...]
+    """Those whose logits are to be told of."""
+    prompts: tuple[MeasuredPrompt, ...]
 
 
 class RequestTable:
@@ -80,6 +84,8 @@ class RequestTable:
         self._rows: dict[str, int] = {}
         self._changing: dict[int, Sampling] = {}
         """Rows whose requests want their logits changed."""
+        self._measuring: dict[int, Sampling] = {}
+        """Rows whose requests want to be told of them."""
         self._free: list[int] = []
         self._state = np.zeros(0, _STATE)
         self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
@@ -98,6 +104,7 @@ class RequestTable:
             if row is not None:
                 self._free.append(row)
                 self._changing.pop(row, None)
+                self._measuring.pop(row, None)
 
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
@@ -117,6 +124,8 @@ class RequestTable:
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
         if changes_logits(sampling):
             self._changing[row] = sampling
+        if measures(sampling):
+            self._measuring[row] = sampling
         self._hold(row, arrival.blocks, fresh=arrival.blocks[-(-arrival.computed // self._block_size) :])
 
     def fail(self, flat: FlatBatch, index: int, message: str) -> None:
@@ -186,7 +195,8 @@ class RequestTable:
         paged = PagedBatch(targets, tables, counts[order], ends[order], size)
         choices = self._choices(rows[sampled], ends[sampled])
         wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
-        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted)
+        told = (self._measured(rows[sampled]), self._prompts(slices, rows, last)) if self._measuring else ((), ())
+        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted, *told)
 
     def _wanted(self, rows: Integers, ends: Integers) -> tuple[Wanted, ...]:
         """Collect what is to be changed about the logits of some rows."""
@@ -198,6 +208,29 @@ class RequestTable:
                 tokens = self._tokens[row]
                 wanted.append(Wanted(index, sampling, tokens[:prompt], tokens[prompt:end]))
         return tuple(wanted)
+
+    def _measured(self, rows: Integers) -> tuple[Measured, ...]:
+        """Name the sampled rows of which something is to be told."""
+        found = [(at, self._measuring.get(row)) for at, row in enumerate(rows.tolist())]
+        return tuple([
+            Measured(at, sampling.logprobs, sampling.logprob_token_ids)
+            for at, sampling in found
+            if sampling is not None and sampling.logprobs is not None
+        ])  # fmt: skip
+
+    def _prompts(self, slices: Sequence[Slice], rows: Integers, last: Integers) -> tuple[MeasuredPrompt, ...]:
+        """Name the prompt tokens that can be judged in this step, unless there was output: then they were before."""
+        told = []
+        for piece, row, at in zip(slices, rows.tolist(), last.tolist(), strict=True):
+            sampling = self._measuring.get(row)
+            known, _, _, prompt = self._state[row].item()[:4]
+            if sampling is None or sampling.prompt_logprobs is None or known > prompt:
+                continue
+            tokens = self._tokens[row, piece.start + 1 : min(piece.start + piece.count + 1, prompt)].copy()
+            if tokens.size:
+                about = (sampling.prompt_logprobs, sampling.logprob_token_ids)
+                told.append(MeasuredPrompt(piece.request, piece.start + 1, at - piece.count + 1, tokens, *about))
+        return tuple(told)
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:
         """Collect the sampling parameters of some rows."""

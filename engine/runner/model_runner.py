@@ -8,6 +8,8 @@ scheduler drops what it did not need.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from engine.kernels.batch import Integers
 from engine.logits import adjust
+from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
@@ -25,10 +28,22 @@ from engine.platforms import Dtype, Platform
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
+from schemas.generation import TokenLogprobs
 from schemas.steps import StepPlan, StepResult
 
 _NOT_FINITE: Final = "the model computed a number that is not finite"
+_JUDGED: Final = 64
+"""Positions of a prompt whose logits are held at once."""
 _NO_TOKEN: Final = "allowed_token_ids, bad_words and min_tokens leave no token that could come next"
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of a batch."""
+
+    tokens: list[tuple[str, int]] = field(default_factory=list)
+    logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
+    prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,43 +106,60 @@ class ModelRunner:
         for arrival in plan.arrivals:
             self._requests.admit(arrival)
         batch, errors = self._requests.gather(plan.slices)
-        tokens: list[tuple[str, int]] = []
-        if batch is not None:
-            tokens = self._compute(batch, errors)
+        made = _Made() if batch is None else self._compute(batch, errors)
         spent = time.perf_counter() - began
         return StepResult(
             n=plan.n,
             epoch=plan.epoch,
             worker=self._worker,
-            tokens=tuple(tokens),
+            tokens=tuple(made.tokens),
             errors=tuple(errors),
             compute_us=round(spent * 1e6),
+            logprobs=tuple(made.logprobs),
+            prompt_logprobs=tuple(made.prompts),
         )
 
     @torch.inference_mode()
-    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> list[tuple[str, int]]:
-        """Run the model over a batch; return (request, token) in the plan's order, append to `errors`."""
+    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
+        """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         stuck: list[int] = []
+        tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
-            tokens = np.empty(0, np.int64)
             broken = self._broken(batch, sound.cpu(), None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
             finite = logits.sum(dim=-1).isfinite()
+            raw = [logits[one.row].clone() for one in batch.measured]
             if batch.wanted:
                 stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist()
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
+            told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
         problems = {**dict.fromkeys(stuck, _NO_TOKEN), **dict.fromkeys(broken, _NOT_FINITE)}
         for index, problem in problems.items():
             self._fail(batch, index, problem)
             errors.append((batch.slices[index].request, problem))
-        names = [piece.request for piece in batch.slices if piece.sample]
         failed = {batch.slices[index].request for index in problems}
-        return [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed]
+        prompts = [self._judge(hidden, one) for one in batch.prompts if one.request not in failed]
+        names = [piece.request for piece in batch.slices if piece.sample]
+        return _Made(
+            [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed],
+            [(names[row], one) for row, one in told if names[row] not in failed],
+            prompts,
+        )
+
+    def _judge(self, hidden: Tensor, one: MeasuredPrompt) -> tuple[str, int, tuple[TokenLogprobs, ...]]:
+        """Tell what the model makes of some tokens of a prompt, few at a time: logits are wide."""
+        told: list[TokenLogprobs] = []
+        for at in range(0, len(one.tokens), _JUDGED):
+            tokens = one.tokens[at : at + _JUDGED].tolist()
+            first = one.first + at
+            logits = self._model.logits(hidden[first : first + len(tokens)])
+            told += measure(logits, tokens, one.best, one.ids)
+        return one.request, one.position, tuple(told)
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
         """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""
@@ -149,6 +181,14 @@ class ModelRunner:
         last, count = int(batch.last[index]), batch.slices[index].count
         self._cache.clear(batch.paged.slots[last - count + 1 : last + 1])
         self._requests.fail(batch, index, problem)
+
+
+def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list[tuple[int, TokenLogprobs]]:
+    """Describe those sampled rows of which something is to be told; `raw` are their logits, [vocabulary] each."""
+    return [
+        (one.row, measure(logits[None], [int(tokens[one.row])], one.best, one.ids)[0])
+        for one, logits in zip(batch.measured, raw, strict=True)
+    ]
 
 
 def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:

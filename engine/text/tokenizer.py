@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from engine.errors import CheckpointError
+from engine.text.pieces import Pieces
 from engine.text.source import SPECIAL
 
 # two private-use characters around text that must not be read as control; they never leave this module's callers
@@ -97,6 +98,14 @@ class Tokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of whole token sequences, special tokens left out."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text, which may be a part of a character."""
+        return self._pieces.piece(token)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        return Pieces(self._tokenizer)
 
     def decoder(self, heard: Iterable[str] = ()) -> Decoder:
         """Begin to decode a generation; special tokens in `heard` are not silent."""

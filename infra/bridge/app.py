@@ -17,11 +17,11 @@ from starlette.routing import Route
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
+from infra.bridge.chat import ChatEncoder
 from infra.bridge.openai import (
     AGENT_PREFIX,
     THREAD_HEADER,
     BadRequest,
-    ChatEncoder,
     command_data,
     error_body,
     read_request,

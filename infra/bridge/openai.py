@@ -1,24 +1,17 @@
-"""OpenAI chat completions: requests to commands, run frames to chunks. Pure; ids are assigned once.
-
-A streamed answer and a whole one come from the same chunks, so they cannot differ.
-"""
+"""OpenAI chat completions: requests to commands, and problems to errors. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal
 
 import msgspec
 
-from schemas import codec
 from schemas.commands import CommandData, Generate, RunAgent
-from schemas.generation import BROKEN_OFF
-from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import Message, ToolCall, Usage, misplaced_in
-from schemas.openai import ChatRequest, CompletionUsage, ErrorBody, ErrorResponse
-from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+from schemas.messages import Message, misplaced_in
+from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
+from schemas.runs import Problem
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -52,6 +45,11 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
     "allowed_token_ids": ((),),
     "bad_words": ((),),
     "priority": (0,),
+    "n": (1,),
+    "prompt_logprobs": (),
+    "logprob_token_ids": ((),),
+    "return_token_ids": (False,),
+    "repetition_detection": (),
     "parallel_tool_calls": (True,),
     "chat_template": ("",),
     "documents": ((),),
@@ -136,15 +134,15 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
-    yield "n", request.n in {None, 1}, "only 1 is served: send the request again for another answer"
-    yield "logprobs", not request.logprobs, "not served yet: leave it out"
+    wanted = request.top_logprobs is None or request.logprobs
+    yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
     yield (
         "response_format",
         request.response_format is None or request.response_format.get("type") == "text",
         "only {'type': 'text'} is served",
     )
-    wanted = "'auto' and 'none' are served: what the model writes cannot be bound to a call yet"
-    yield "tool_choice", request.tool_choice in (None, "auto", "none") or not request.tools, wanted
+    chosen = request.tool_choice is None or request.tool_choice == "auto"
+    yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
 
@@ -160,12 +158,10 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
+    yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
-    yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
-    for name in ("chat_template_kwargs", "reasoning_effort"):
-        yield name, not getattr(request, name), "an agent's prompts are its own: leave it out"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -197,8 +193,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         seed=request.seed,
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        tool_choice="none" if request.tool_choice == "none" else "auto",
-        chat_template_kwargs=request.kwargs(),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
     )
 
@@ -210,165 +205,3 @@ def _limit(request: ChatRequest) -> int | None:
 def _fresh(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
     return messages[last + 1 :]
-
-
-class _Told:
-    """How much of a model call's text the client has, and where that of another begins."""
-
-    def __init__(self) -> None:
-        self._effect = ""
-        self._length = 0
-
-    def length(self, effect: str) -> int:
-        """Count the characters told of a call."""
-        return self._length if effect == self._effect else 0
-
-    def more(self, effect: str, text: str) -> str:
-        """Tell more of a call; give it as it is told."""
-        separator = ""
-        if effect != self._effect:
-            # what an earlier step said, before its tool calls, stands as a paragraph of its own
-            separator = "\n\n" if self._effect else ""
-            self._effect, self._length = effect, 0
-        self._length += len(text)
-        return separator + text
-
-
-class ChatEncoder:
-    """Turns a run's frames into `chat.completion.chunk` objects."""
-
-    def __init__(
-        self,
-        identity: str,
-        model: str,
-        created: int,
-        last: Literal["run.finished", "model.returned"],
-        *,
-        reasoning: bool = True,
-    ) -> None:
-        """Begin; `reasoning` says whether the client is told what was thought."""
-        head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head: dict[str, Any] = head
-        self._last = last
-        self._reasoning = reasoning
-        self._spoken = False
-        self._said = _Told()
-        self._thought = _Told()
-        self.accepted = False
-        """Whether the command was taken on: its thread exists."""
-        self.problem: Problem | None = None
-        """Why there is no (whole) answer."""
-        self.usage = Usage()
-        self.finish_reason: str | None = None
-
-    def feed(self, frame: Frame) -> list[dict[str, Any]]:
-        """Give the chunks that follow from one frame."""
-        self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
-        match frame:
-            case Outcome(problem=problem) if problem is not None:
-                self.problem = problem
-            case Delta():
-                return [*self._think(frame.effect, frame.reasoning), *self._text(frame.effect, frame.text)]
-            case Committed(type="model.returned", data=data):
-                return self._returned(codec.decode(data, ModelReturned))
-            case Committed(type="run.finished", data=data):
-                finished: RunFinished = codec.decode(data, RunFinished)
-                self.usage = finished.usage
-                return self._finish(finished.finish_reason)
-            case Committed(type="run.failed", data=data):
-                run: RunFailed = codec.decode(data, RunFailed)
-                self.problem = run.problem
-            case Committed(type="model.failed", data=data):
-                call: ModelFailed = codec.decode(data, ModelFailed)
-                self.problem = call.problem
-            case Committed(type="retry.scheduled"):
-                self.problem = None  # there may be an answer yet
-            case _:
-                pass
-        return []
-
-    def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
-        """Send what of the answer no delta brought; a bare generation ends here."""
-        chunks = self._think(answer.effect, answer.reasoning[self._thought.length(answer.effect) :])
-        chunks += self._text(answer.effect, answer.text[self._said.length(answer.effect) :])
-        if self._last == "model.returned":
-            self.usage = answer.usage
-            if answer.finish_reason in BROKEN_OFF:
-                message = f"the model's answer was broken off ({answer.finish_reason})"
-                kind: ErrorKind = "timeout" if answer.finish_reason == "timeout" else "engine"
-                self.problem = Problem(kind=kind, message=message)
-                return chunks
-            chunks += [chunk for at, call in enumerate(answer.tool_calls) for chunk in self._tool_call(at, call)]
-            chunks += self._finish(answer.finish_reason)
-        return chunks
-
-    def _text(self, effect: str, text: str) -> list[dict[str, Any]]:
-        return self._delta({"content": self._said.more(effect, text)}) if text else []
-
-    def _think(self, effect: str, text: str) -> list[dict[str, Any]]:
-        if not text or not self._reasoning:
-            return []
-        # clients do not agree on its name
-        return self._delta(dict.fromkeys(("reasoning", "reasoning_content"), self._thought.more(effect, text)))
-
-    def _tool_call(self, index: int, call: ToolCall) -> list[dict[str, Any]]:
-        first = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-        rest = {"index": index, "function": {"arguments": call.arguments}}
-        return self._delta({"tool_calls": [first]}) + self._delta({"tool_calls": [rest]})
-
-    def _finish(self, reason: str) -> list[dict[str, Any]]:
-        self.finish_reason = reason
-        return [*self._opening(), self._chunk({}, reason)]
-
-    def _delta(self, delta: dict[str, Any]) -> list[dict[str, Any]]:
-        return [*self._opening(), self._chunk(delta, None)]
-
-    def _opening(self) -> list[dict[str, Any]]:
-        if self._spoken:
-            return []
-        self._spoken = True
-        return [self._chunk({"role": "assistant", "content": ""}, None)]
-
-    def _chunk(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._head, "choices": [choice]}
-
-    def usage_chunk(self) -> dict[str, Any]:
-        """Give the last chunk of a stream with `include_usage`."""
-        return {**self._head, "choices": [], "usage": usage(self.usage)}
-
-    def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Join all chunks into the `chat.completion` object."""
-        text = reasoning = ""
-        calls: list[dict[str, Any]] = []
-        for chunk in chunks:
-            delta = chunk["choices"][0]["delta"]
-            text += delta.get("content") or ""
-            reasoning += delta.get("reasoning") or ""
-            for call in delta.get("tool_calls", ()):
-                if "id" in call:
-                    calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
-                else:
-                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
-        if reasoning:
-            message |= dict.fromkeys(("reasoning", "reasoning_content"), reasoning)
-        if calls:
-            message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(self.usage)}
-
-
-def usage(counted: Usage) -> CompletionUsage:
-    """Shape token counts as OpenAI does."""
-    return CompletionUsage(
-        prompt_tokens=counted.prompt_tokens,
-        completion_tokens=counted.completion_tokens,
-        total_tokens=counted.prompt_tokens + counted.completion_tokens,
-        prompt_tokens_details={
-            "cached_tokens": counted.cached_tokens,
-            "recomputed_tokens": counted.recomputed_tokens,
-            "preemptions": counted.preemptions,
-        },
-        completion_tokens_details={"reasoning_tokens": counted.reasoning_tokens},
-    )

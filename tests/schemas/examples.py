@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
+from schemas import codec
+from schemas.answers import Alternative, TokenTold
 from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
@@ -92,7 +96,10 @@ _GENERATE = Command(
     ),
 )
 
+_TOLD = (TokenTold(5, b"le", -0.25, 1, top=((5, b"le", -0.25), (6, b"\xe2", -1.5))),)
+
 EXAMPLES: tuple[Event, ...] = (
+    # an event that was given more fields has an example more: what was recorded before is pinned as it was
     CommandAccepted(command=_RUN),
     CommandRefused(command=_GENERATE, problem=_PROBLEM),
     MessageAdded(message=Message(role="user", content="What is 2+2?")),
@@ -106,6 +113,25 @@ EXAMPLES: tuple[Event, ...] = (
         usage=Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8),
         tool_calls=(_CALL,),
         engine="ostinato-mini",
+    ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        logprobs=_TOLD,
+        prompt_logprobs=_TOLD,
+        token_ids=(5, 2),
+        prompt_token_ids=(7, 8),
+        more=(Alternative("let us see", "stop", (_CALL,), _TOLD, (5, 2)),),
+    ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5, reasoning_tokens=3),
+        reasoning="two and two",
+        more=(Alternative("let us see", "stop", reasoning="two"),),
     ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
     ApprovalRequested(effect="run-1-1-t0", call=_CALL),
@@ -158,3 +184,13 @@ ENVELOPE = Envelope(
         Fact("acme", "t2", "run", "r2", 4, "run.sealed", "r2", msgspec.Raw(b'"c2VhbGVk"'), "", "key-1"),
     ),
 )
+
+
+def named() -> dict[str, Event]:
+    """Name each example by its type, from the second of a type on with its number."""
+    names, seen = dict[str, Event](), Counter[str]()
+    for event in EXAMPLES:
+        tag = codec.tag(event)
+        seen[tag] += 1
+        names[tag if seen[tag] == 1 else f"{tag}-{seen[tag]}"] = event
+    return names

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas import codec
 from schemas.json_schema import event_schema
-from tests.schemas.examples import ENVELOPE, EXAMPLES
+from tests.schemas.examples import ENVELOPE, named
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -16,7 +16,7 @@ def write() -> None:
     """Write what is not there; what was released is never written again."""
     (GOLDEN / "events").mkdir(parents=True, exist_ok=True)
     data = codec.encode(ENVELOPE)
-    wanted = {GOLDEN / "events" / f"{codec.tag(event)}.json": codec.encode(event) for event in EXAMPLES}
+    wanted = {GOLDEN / "events" / f"{name}.json": codec.encode(event) for name, event in named().items()}
     wanted |= {GOLDEN / "envelope-1.json": data, GOLDEN / "envelope-1.hash": codec.digest(data).encode()}
     for path, content in wanted.items():
         if not path.exists():

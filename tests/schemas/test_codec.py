@@ -13,7 +13,7 @@ from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
-from schemas.generation import Sampling
+from schemas.generation import Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import Event, Problem, Retries
@@ -47,6 +47,10 @@ samplings = st.builds(
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
     ignore_eos=st.booleans(),
+    logprobs=st.none() | ids,
+    prompt_logprobs=st.none() | ids,
+    logprob_token_ids=st.lists(ids, max_size=3).map(tuple),
+    repetition=st.none() | st.builds(Repetition, ids, ids, ids),
 )
 st.register_type_strategy(Sampling, samplings)
 

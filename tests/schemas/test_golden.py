@@ -6,6 +6,7 @@ Golden files are written once, by hand of whoever adds an event (`python -m test
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from schemas.errors import BadShape, UnknownEvent, UnknownFormat
 from schemas.json_schema import event_schema
 from schemas.messages import Message
 from schemas.runs import Event
-from tests.schemas.examples import ENVELOPE, EXAMPLES
+from tests.schemas.examples import ENVELOPE, EXAMPLES, named
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVENTS = GOLDEN / "events"
@@ -25,27 +26,30 @@ FILES = sorted(EVENTS.glob("*.json"))
 
 
 def test_every_event_type_has_a_golden_file_and_every_file_an_event() -> None:
-    assert {path.stem for path in FILES} == set(codec.EVENT_TYPES)
+    assert {path.stem for path in FILES} == set(named())
 
 
 def test_the_examples_show_every_event_type_with_no_field_left_at_its_default() -> None:
-    assert {codec.tag(event) for event in EXAMPLES} == set(codec.EVENT_TYPES)
+    written = defaultdict[str, set[str]](set)
     for event in EXAMPLES:
-        written = msgspec.json.decode(codec.encode(event))
-        assert set(event.__struct_encode_fields__) <= set(written), f"{codec.tag(event)} leaves a field out"
+        written[codec.tag(event)] |= set(msgspec.json.decode(codec.encode(event)))
+    assert set(written) == set(codec.EVENT_TYPES)
+    for event in EXAMPLES:
+        left = set(event.__struct_encode_fields__) - written[codec.tag(event)]
+        assert not left, f"{codec.tag(event)} leaves out {left}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_golden_event_is_read_and_written_as_the_same_bytes(path: Path) -> None:
     data = path.read_bytes()
     event = codec.decode(data, Event)
-    assert codec.tag(event) == path.stem
+    assert codec.tag(event) == path.stem.partition("-")[0]
     assert codec.encode(event) == data
 
 
-@pytest.mark.parametrize("event", EXAMPLES, ids=codec.tag)
-def test_a_golden_event_still_means_what_it_meant(event: Event) -> None:
-    assert codec.decode((EVENTS / f"{codec.tag(event)}.json").read_bytes(), Event) == event
+@pytest.mark.parametrize("name", named())
+def test_a_golden_event_still_means_what_it_meant(name: str) -> None:
+    assert codec.decode((EVENTS / f"{name}.json").read_bytes(), Event) == named()[name]
 
 
 def test_the_golden_envelope_is_read_and_written_as_the_same_bytes() -> None:

@@ -116,10 +116,11 @@ def lost(released: dict[str, Any], today: dict[str, Any], names: frozenset[str])
         if now is None:
             told.append(f"{name} is gone")
             continue
-        told += [f"{name}.{field} is gone" for field in then.get("properties", {}).keys() - now["properties"].keys()]
+        old, new = _fields(then), _fields(now)
+        told += [f"{name}.{field} is gone" for field in old.keys() - new.keys()]
         told += [f"{name}.{field} is needed now" for field in _needed(now) - _needed(then)]
-        for field in then.get("properties", {}).keys() & now["properties"].keys():
-            was, shape = then["properties"][field], now["properties"][field]
+        for field in old.keys() & new.keys():
+            was, shape = old[field], new[field]
             if was.get("type") != shape.get("type"):
                 told.append(f"{name}.{field} is no {was.get('type')} any more")
             choices = {*was.get("enum", ())} - {*shape.get("enum", ())}
@@ -127,8 +128,14 @@ def lost(released: dict[str, Any], today: dict[str, Any], names: frozenset[str])
     return told
 
 
+def _fields(shape: dict[str, Any]) -> dict[str, Any]:
+    """Name the fields of an object; those of a tuple are named by where they are."""
+    places = {str(at): one for at, one in enumerate(shape.get("prefixItems", ()))}
+    return {**shape.get("properties", {}), **places}
+
+
 def _needed(shape: dict[str, Any]) -> set[str]:
-    return {*shape.get("required", ())}
+    return {*shape.get("required", ()), *(str(at) for at in range(shape.get("minItems", 0)))}
 
 
 READ_APART = frozenset[str]()

@@ -129,7 +129,7 @@ def called_with(arguments: str) -> dict[str, Any]:
         (ask("x", temperature="warm"), 400, "temperature", "float"),
         (ask("x", temperature=9), 400, "temperature", "0 to 2"),
         (ask("x", max_tokens=0), 400, "max_tokens", "at least 1"),
-        (ask("x", n=3), 400, "n", "only 1"),
+        (ask("x", n=3), 400, "n", "leave it out"),
         ({"model": "agent/demo", "messages": []}, 400, "messages", "at least one"),
         (ask("x", model="no-such-model"), 404, "model", "ostinato-mini"),
         (ask("x", model="agent/nobody"), 404, "model", "demo"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.core.request import Request, State
+from engine.core.request import Request, State, repeats
 from engine.errors import IllegalTransition
-from schemas.generation import Sampling, Submit
+from schemas.generation import Repetition, Sampling, Submit
 
 WAYS: dict[State, tuple[State, ...]] = {"waiting": (), "running": ("running",), "finished": ("finished",)}
 LEGAL = {("waiting", "running"), ("running", "waiting"), ("running", "finished"), ("waiting", "finished")}
@@ -56,3 +58,26 @@ def test_it_tells_output_from_any_index_on() -> None:
     assert request.tell(0).tokens == (4,)
     assert request.tell(1).tokens == ()
     assert request.tell(0).finish is None
+
+
+@given(st.lists(st.integers(0, 2), max_size=14), st.integers(1, 5), st.integers(1, 5), st.integers(2, 4))
+def test_going_round_in_circles_is_noticed_when_a_pattern_ends_its_last_time(
+    output: list[int], shortest: int, longest: int, times: int
+) -> None:
+    wanted = Repetition(longest, shortest, times)
+    plain = any(
+        len(output) >= size * times and output[-size * times :] == output[-size:] * times
+        for size in range(shortest, longest + 1)
+    )
+    # a prompt that repeats itself is nobody's fault
+    assert repeats([0, 0, 0, 0, *output], len(output), wanted) == plain
+
+
+def test_it_ends_with_repetition_where_that_is_asked_for_and_a_stop_goes_first() -> None:
+    sampling = Sampling(max_tokens=50, stop_tokens=(9,), repetition=Repetition(2, times=3))
+    request = Request(Submit("a", (1, 2, 3), sampling, "front", "acme"), 100, b"root", (0, 1))
+    request.pending = 6
+    assert [request.accept(token) for token in (7, 8, 7, 8, 7, 8)] == [None] * 5 + ["repetition"]
+    again = Request(Submit("a", (1, 2, 3), sampling, "front", "acme", output=(9, 9)), 100, b"root", (0, 1))
+    again.pending = 1
+    assert again.accept(9) == "stop"

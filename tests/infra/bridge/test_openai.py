@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.bridge.openai import BadRequest, ChatEncoder, command_data, read_request, refusal, retry_headers
+from infra.bridge.chat import ChatEncoder
+from infra.bridge.openai import BadRequest, command_data, read_request, refusal, retry_headers
 from schemas import codec
+from schemas.answers import Alternative, TokenTold
 from schemas.commands import Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage
@@ -106,6 +108,7 @@ def test_usage_comes_last_with_no_choices() -> None:
         "completion_tokens": 5,
         "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 8, "recomputed_tokens": 0, "preemptions": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 
@@ -165,9 +168,10 @@ def test_a_failure_after_which_the_model_is_asked_again_is_none() -> None:
     encoder = agent()
     failed = committed(3, ModelFailed("r1-1-m", Problem("overloaded", "busy")))
     again = committed(4, RetryScheduled("r1-1-r2", 2, 1_250_000, "overloaded", 1_000_000, 7))
-    fed(encoder, failed, again, returned("four", effect="r1-1-m2"), committed(9, RunFinished("four", 1, Usage())))
+    ended = committed(9, RunFinished("four", 1, Usage()))
+    chunks = fed(encoder, failed, again, returned("four", effect="r1-1-m2"), ended)
     assert encoder.problem is None
-    assert encoder.finish_reason == "stop"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 def test_encoding_the_same_frames_again_gives_the_same_bytes() -> None:
@@ -238,8 +242,12 @@ BAD = {
     "max_tokens past 31 bits": (body(max_tokens=1 << 31), "max_tokens"),
     "max_completion_tokens": (body(max_completion_tokens=1 << 31), "max_completion_tokens"),
     "seed": (body(seed=1 << 63), "seed"),
-    "n": (body(n=2), "n"),
-    "logprobs": (body(logprobs=True), "logprobs"),
+    "n": (body(n=129), "n"),
+    "n of an agent": (body(model="agent/demo", n=2), "n"),
+    "logprobs of an agent": (body(model="agent/demo", logprobs=True), "logprobs"),
+    "top_logprobs": (body(logprobs=True, top_logprobs=21), "top_logprobs"),
+    "top_logprobs without logprobs": (body(top_logprobs=2), "top_logprobs"),
+    "repetition_detection": (body(repetition_detection={"min_count": 2}), "repetition_detection.max_pattern_size"),
     "response_format": (body(response_format={"type": "json_object"}), "response_format"),
     "tool_choice": (body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none"), "tool_choice"),
     "tool_choice object": (
@@ -299,7 +307,9 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
         {"stop": "x"},
         {"stop": ["x", "y"]},
         {"stop": None},
-        {"n": 1},
+        {"n": 3},
+        {"logprobs": True, "top_logprobs": 5, "prompt_logprobs": 0, "return_token_ids": True},
+        {"repetition_detection": {"max_pattern_size": 20, "min_count": 4}},
         {"user": "someone", "frequency_penalty": 0.5},
         {"response_format": {"type": "text"}},
         {"stream": True, "stream_options": {"include_usage": True}},
@@ -420,3 +430,63 @@ def test_a_thread_is_known_to_exist_once_its_command_was_taken_on(frame: Frame, 
     encoder = agent()
     encoder.feed(frame)
     assert encoder.accepted is accepted
+
+
+def token(number: int, piece: bytes, logprob: float | None, *top: tuple[int, bytes, float]) -> TokenTold:
+    return TokenTold(number, piece, logprob, 0 if logprob is None else 1, top)
+
+
+def test_several_answers_are_choices_of_one_object_and_their_deltas_do_not_mix() -> None:
+    encoder = bare()
+    more = (Alternative("red wine", "length"), Alternative("", "tool_calls", (ToolCall("c2", "f", "{}"),)))
+    first, second = Delta("g1", "t1", "g1-1-m", 2, 0, "white", 0), Delta("g1", "t1", "g1-1-m", 2, 0, "red", 1)
+    whole = committed(3, ModelReturned("g1-1-m", "white wine", "stop", Usage(10, 9, 0), more=more))
+    chunks = fed(encoder, first, second, whole)
+    by_choice = {
+        index: [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index] for index in range(3)
+    }
+    assert [part["delta"].get("role") for part in by_choice[1]] == ["assistant", None, None, None]
+    assert "".join(part["delta"].get("content") or "" for part in by_choice[1]) == "red wine"
+    done = encoder.whole(chunks)["choices"]
+    assert [choice["index"] for choice in done] == [0, 1, 2]
+    assert [choice["message"]["content"] for choice in done] == ["white wine", "red wine", None]
+    assert [choice["finish_reason"] for choice in done] == ["stop", "length", "tool_calls"]
+    assert done[2]["message"]["tool_calls"][0]["id"] == "c2"
+
+
+def test_tokens_come_with_what_the_model_made_of_them_in_openai_s_shape() -> None:
+    encoder = bare()
+    half = token(7, b"\xe2\x82", -0.5, (7, b"\xe2\x82", -0.5), (3, b" a", -1.5))
+    answer = ModelReturned(
+        "g1-1-m",
+        "\u20ac",
+        "stop",
+        Usage(3, 2, 0),
+        logprobs=(half, token(8, b"\xac", -0.25)),
+        prompt_logprobs=(token(1, b"<s>", None), token(2, b"Hi", -2.0, (5, b"Yo", -1.0), (2, b"Hi", -2.0))),
+        token_ids=(7, 8),
+        prompt_token_ids=(1, 2),
+    )
+    chunks = fed(encoder, *deltas("g1-1-m", "\u20ac"), committed(3, answer))
+    whole = encoder.whole(chunks)
+    choice = whole["choices"][0]
+    assert choice["token_ids"] == [7, 8]
+    assert whole["prompt_token_ids"] == [1, 2]
+    assert choice["logprobs"]["content"][0] == {
+        "token": "\N{REPLACEMENT CHARACTER}",
+        "logprob": -0.5,
+        "bytes": [0xE2, 0x82],
+        "top_logprobs": [
+            {"token": "\N{REPLACEMENT CHARACTER}", "logprob": -0.5, "bytes": [0xE2, 0x82]},
+            {"token": " a", "logprob": -1.5, "bytes": [32, 97]},
+        ],
+    }
+    assert choice["logprobs"]["content"][1]["bytes"] == [0xAC]
+    assert whole["prompt_logprobs"] == [
+        None,
+        {
+            "2": {"logprob": -2.0, "rank": 1, "decoded_token": "Hi"},
+            "5": {"logprob": -1.0, "rank": 1, "decoded_token": "Yo"},
+        },
+    ]
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "\u20ac", None, None]

@@ -1,0 +1,65 @@
+"""Several answers to one prompt: each a generation of its own, all of them one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec.structs import replace
+
+from actors.errors import CallFailed
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
+from schemas.answers import Alternative
+from schemas.messages import Usage
+
+OnChoice = Callable[[int, int, str, Spoken], Awaitable[None]]
+"""Called with (which answer, characters of its text or reasoning that came before, what is new, which of the two)."""
+
+
+async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> list[ModelAnswer]:
+    """Ask for `call.n` answers at once; each draws from a seed of its own, the first from the one given.
+
+    Raises:
+        CallFailed: One of them came to nothing; the others are stopped.
+    """
+    calls = [_choice(call, index) for index in range(call.n)]
+    # one that fails ends the others
+    tasks = [asyncio.create_task(_ask(provider, one, on_text), name=f"choice {one.choice}") for one in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except CallFailed:
+        for one in calls:
+            await provider.abort(one.request)
+        raise
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def alternative(answer: ModelAnswer) -> Alternative:
+    """Give an answer as one beside another."""
+    return Alternative(
+        answer.text, answer.finish_reason, answer.tool_calls, answer.logprobs, answer.token_ids, answer.reasoning
+    )
+
+
+def total(given: Sequence[ModelAnswer]) -> Usage:
+    """Sum what answers to one prompt cost; the prompt counts once, as it was asked for once."""
+    first, *others = [answer.usage for answer in given]
+    used = first
+    for usage in others:
+        used += replace(usage, prompt_tokens=0, cached_tokens=0)
+    return used
+
+
+def _choice(call: ModelCall, index: int) -> ModelCall:
+    seed = (call.sampling.seed + index + (1 << 63)) % (1 << 64) - (1 << 63)
+    return replace(call, choice=index, n=1, sampling=replace(call.sampling, seed=seed))
+
+
+async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> ModelAnswer:
+    async def hear(offset: int, text: str, kind: Spoken = "text", /) -> None:
+        await on_text(call.choice, offset, text, kind)
+
+    return await provider.call(call, hear)

@@ -1,0 +1,30 @@
+"""A step's result by request, so that each finds what came of it."""
+
+from __future__ import annotations
+
+from engine.core.request import Request
+from schemas.steps import StepResult
+
+
+class Heard:
+    """What one result says."""
+
+    def __init__(self, result: StepResult) -> None:
+        self._tokens = dict(result.tokens)
+        self._logprobs = dict(result.logprobs)
+        self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
+        self.failed = frozenset([name for name, _ in result.errors])
+        """Requests that the worker could not compute."""
+
+    def token(self, request: Request) -> int | None:
+        """Give the token that was sampled for a request, which keeps what the model made of it; None for none."""
+        logprobs = self._logprobs.get(request.id)
+        if logprobs is not None and request.id in self._tokens:
+            request.logprobs.append(logprobs)
+        return self._tokens.get(request.id)
+
+    def learn(self, request: Request) -> None:
+        """Have a request keep what the model made of its prompt; what it knows already is said again at most."""
+        position, found = self._prompts.get(request.id, (0, ()))
+        if found and 1 <= position <= len(request.prompt_logprobs) + 1:
+            request.prompt_logprobs[position - 1 :] = found

@@ -1,0 +1,68 @@
+"""What a model made of a position: the chance of the token that stands there, of the likeliest, and of some by id.
+
+Numbers are those of the raw logits, before temperature, penalties and all that requests want changed. Each row is
+computed by itself, so they do not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from schemas.generation import Sampling, TokenLogprobs
+
+
+class Measured(NamedTuple):
+    """A row of logits of which something is to be told."""
+
+    row: int
+    best: int
+    """How many of the likeliest tokens are told."""
+    ids: tuple[int, ...]
+    """Tokens that are told beside those; what the model has no logit for is left out."""
+
+
+class MeasuredPrompt(NamedTuple):
+    """Tokens of a prompt of which something is to be told; each is judged where the one before it was computed."""
+
+    request: str
+    position: int
+    """Of the first of them."""
+    first: int
+    """Index in the flat batch of the token before it."""
+    tokens: npt.NDArray[np.integer]
+    best: int
+    ids: tuple[int, ...]
+
+
+def measures(sampling: Sampling) -> bool:
+    """Say whether a request wants to be told anything."""
+    return sampling.logprobs is not None or sampling.prompt_logprobs is not None
+
+
+def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[int]) -> list[TokenLogprobs]:
+    """Describe rows of float32 logits [rows, vocabulary], as the model gave them.
+
+    Args:
+        logits: what the model gave.
+        chosen: [rows] the token that stands at each.
+        best: how many of the likeliest are told of each; what there is of a smaller vocabulary.
+        ids: tokens that are told beside those; what the model has no logit for is left out.
+    """
+    vocabulary = logits.shape[1]
+    logprobs = torch.log_softmax(logits, dim=-1)
+    own = logprobs.gather(1, torch.tensor(chosen, device=logits.device)[:, None])
+    ranks = ((logprobs > own).sum(dim=-1) + 1).tolist()
+    named = [name for name in ids if name < vocabulary]
+    told = []
+    for row, token, rank in zip(logprobs, chosen, ranks, strict=True):
+        # row by row: which of equals is the last of the best may depend on how many rows are sorted at once
+        names = (token, *row.topk(min(best, vocabulary)).indices.tolist(), *named)
+        values = row[torch.tensor(names, device=row.device)].tolist()
+        told.append(TokenLogprobs(names, tuple(values), rank))
+    return told

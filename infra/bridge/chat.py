@@ -1,0 +1,251 @@
+"""A run's frames as OpenAI's `chat.completion.chunk` objects. Pure; ids are assigned once.
+
+A streamed answer and a whole one come from the same chunks, so they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from infra.bridge.logprobs import content, prompt
+from schemas import codec
+from schemas.answers import Alternative
+from schemas.generation import BROKEN_OFF
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.messages import ToolCall, Usage
+from schemas.openai import CompletionUsage
+from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+
+_REASONING = ("reasoning", "reasoning_content")
+"""What clients call reasoning: they do not agree on one name."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the client has of an answer's text, or of its reasoning."""
+
+    effect: str = ""
+    """The call that it came from last."""
+    length: int = 0
+    """Characters of that one's."""
+
+    def rest(self, effect: str, text: str) -> str:
+        """Give what of a whole text the client has not."""
+        return text[self.length if effect == self.effect else 0 :]
+
+    def more(self, effect: str, text: str) -> str:
+        """Note that the client is told more; give it as it is told."""
+        separator = ""
+        if effect != self.effect:
+            # what an earlier step said, before its tool calls, stands as a paragraph of its own
+            separator = "\n\n" if self.effect else ""
+            self.effect, self.length = effect, 0
+        self.length += len(text)
+        return separator + text
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One of the answers."""
+
+    spoken: bool = False
+    text: _Told = field(default_factory=_Told)
+    reasoning: _Told = field(default_factory=_Told)
+
+
+class ChatEncoder:
+    """Turns a run's frames into chunks."""
+
+    def __init__(
+        self,
+        identity: str,
+        model: str,
+        created: int,
+        last: Literal["run.finished", "model.returned"],
+        *,
+        reasoning: bool = True,
+    ) -> None:
+        """Begin; `reasoning` says whether the client is told what was thought."""
+        head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head: dict[str, Any] = head
+        self._last = last
+        self._reasoning = reasoning
+        self._choices: dict[int, _Choice] = {}
+        self.accepted = False
+        """Whether the command was taken on: its thread exists."""
+        self.problem: Problem | None = None
+        """Why there is no (whole) answer."""
+        self.usage = Usage()
+
+    def feed(self, frame: Frame) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame."""
+        self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
+        match frame:
+            case Outcome(problem=problem) if problem is not None:
+                self.problem = problem
+            case Delta():
+                thought = self._think(frame.choice, frame.effect, frame.reasoning)
+                return thought + self._text(frame.choice, frame.effect, frame.text)
+            case Committed(type="model.returned", data=data):
+                return self._returned(codec.decode(data, ModelReturned))
+            case Committed(type="run.finished", data=data):
+                finished: RunFinished = codec.decode(data, RunFinished)
+                self.usage = finished.usage
+                return self._finish(0, finished.finish_reason)
+            case Committed(type="run.failed", data=data):
+                run: RunFailed = codec.decode(data, RunFailed)
+                self.problem = run.problem
+            case Committed(type="model.failed", data=data):
+                call: ModelFailed = codec.decode(data, ModelFailed)
+                self.problem = call.problem
+            case Committed(type="retry.scheduled"):
+                self.problem = None  # there may be an answer yet
+            case _:
+                pass
+        return []
+
+    def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
+        """Send what of the answers no delta brought; a bare generation ends here."""
+        first = Alternative(
+            answer.text,
+            answer.finish_reason,
+            answer.tool_calls,
+            answer.logprobs,
+            answer.token_ids,
+            answer.reasoning,
+        )
+        chunks = self._rest(0, answer.effect, first)
+        if self._last != "model.returned":
+            return chunks
+        self.usage = answer.usage
+        given = (first, *answer.more)
+        broken = next((one.finish_reason for one in given if one.finish_reason in BROKEN_OFF), None)
+        if broken is not None:
+            message = f"the model's answer was broken off ({broken})"
+            kind: ErrorKind = "timeout" if broken == "timeout" else "engine"
+            self.problem = Problem(kind=kind, message=message)
+            return chunks
+        for index, one in enumerate(given):
+            chunks += self._rest(index, answer.effect, one)
+            chunks += self._details(index, one, answer if index == 0 else None)
+            for at, call in enumerate(one.tool_calls):
+                chunks += self._tool_call(index, at, call)
+            chunks += self._finish(index, one.finish_reason)
+        return chunks
+
+    def _rest(self, index: int, effect: str, one: Alternative) -> list[dict[str, Any]]:
+        choice = self._choice(index)
+        thought = self._think(index, effect, choice.reasoning.rest(effect, one.reasoning))
+        return thought + self._text(index, effect, choice.text.rest(effect, one.text))
+
+    def _details(self, index: int, one: Alternative, answer: ModelReturned | None) -> list[dict[str, Any]]:
+        """Tell the tokens of an answer, where they were asked for, and with the first those of the prompt."""
+        more: dict[str, Any] = {}
+        if one.logprobs:
+            more["logprobs"] = content(one.logprobs)
+        if one.token_ids:
+            more["token_ids"] = list(one.token_ids)
+        head: dict[str, Any] = {}
+        if answer is not None and answer.prompt_logprobs:
+            head["prompt_logprobs"] = prompt(answer.prompt_logprobs)
+        if answer is not None and answer.prompt_token_ids:
+            head["prompt_token_ids"] = list(answer.prompt_token_ids)
+        if not more and not head:
+            return []
+        chunk = self._chunk(index, {}, None)
+        chunk["choices"][0].update(more)
+        return [*self._opening(index), chunk | head]
+
+    def _text(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
+        if not text:
+            return []
+        return self._delta(index, {"content": self._choice(index).text.more(effect, text)})
+
+    def _think(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
+        if not text or not self._reasoning:
+            return []
+        told = self._choice(index).reasoning.more(effect, text)
+        return self._delta(index, dict.fromkeys(_REASONING, told))
+
+    def _tool_call(self, index: int, at: int, call: ToolCall) -> list[dict[str, Any]]:
+        first = {"index": at, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+        rest = {"index": at, "function": {"arguments": call.arguments}}
+        return self._delta(index, {"tool_calls": [first]}) + self._delta(index, {"tool_calls": [rest]})
+
+    def _finish(self, index: int, reason: str) -> list[dict[str, Any]]:
+        return [*self._opening(index), self._chunk(index, {}, reason)]
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> list[dict[str, Any]]:
+        return [*self._opening(index), self._chunk(index, delta, None)]
+
+    def _opening(self, index: int) -> list[dict[str, Any]]:
+        choice = self._choice(index)
+        if choice.spoken:
+            return []
+        choice.spoken = True
+        return [self._chunk(index, {"role": "assistant", "content": ""}, None)]
+
+    def _choice(self, index: int) -> _Choice:
+        return self._choices.setdefault(index, _Choice())
+
+    def _chunk(self, index: int, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {**self._head, "choices": [choice]}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """Give the last chunk of a stream with `include_usage`."""
+        return {**self._head, "choices": [], "usage": usage(self.usage)}
+
+    def whole(self, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Join all chunks into the `chat.completion` object."""
+        choices: dict[int, dict[str, Any]] = {}
+        head = {**self._head, "object": "chat.completion"}
+        for chunk in chunks:
+            head |= {name: chunk[name] for name in ("prompt_logprobs", "prompt_token_ids") if name in chunk}
+            part = chunk["choices"][0]
+            _join(choices.setdefault(part["index"], _empty(part["index"])), part)
+        for choice in choices.values():
+            message = choice["message"]
+            if message.get("tool_calls") and not message["content"]:
+                message["content"] = None
+        return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage(self.usage)}
+
+
+def _empty(index: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": ""}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
+
+
+def _join(choice: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add a chunk's part to a whole choice."""
+    delta, message = part["delta"], choice["message"]
+    message["content"] += delta.get("content") or ""
+    for name in _REASONING:
+        if name in delta:
+            message[name] = message.get(name, "") + delta[name]
+    for call in delta.get("tool_calls", ()):
+        calls = message.setdefault("tool_calls", [])
+        if "id" in call:
+            calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
+        else:
+            calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+    for name in ("logprobs", "finish_reason", "token_ids"):
+        if part.get(name) is not None:
+            choice[name] = part[name]
+
+
+def usage(counted: Usage) -> CompletionUsage:
+    """Shape token counts as OpenAI does."""
+    return CompletionUsage(
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        total_tokens=counted.prompt_tokens + counted.completion_tokens,
+        prompt_tokens_details={
+            "cached_tokens": counted.cached_tokens,
+            "recomputed_tokens": counted.recomputed_tokens,
+            "preemptions": counted.preemptions,
+        },
+        completion_tokens_details={"reasoning_tokens": counted.reasoning_tokens},
+    )

@@ -1,0 +1,159 @@
+"""What a model is told to have made of its tokens: equal to `transformers`, and to itself in any company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from engine.engine import Engine
+from engine.logprobs import measure
+from schemas.generation import Accepted, Refused, Sampling, Submit, TokenLogprobs
+from schemas.steps import RequestEvent
+from tests.engine.conftest import VOCABULARY, Tiny
+from tests.engine.test_llm import make_engine
+
+PROMPT = (5, 9, 33, 71, 2, 2, 18, 64, 90, 11, 7, 3, 55, 42, 8, 16, 23, 4, 15, 99, 31)
+
+
+class Told:
+    """All that an engine said of each request."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, list[int]] = {}
+        self.logprobs: dict[str, list[TokenLogprobs]] = {}
+        self.prompts: dict[str, tuple[TokenLogprobs, ...]] = {}
+
+    def add(self, event: RequestEvent) -> None:
+        self.tokens.setdefault(event.request, []).extend(event.tokens)
+        self.logprobs.setdefault(event.request, []).extend(event.logprobs)
+        if event.prompt_logprobs:
+            self.prompts[event.request] = event.prompt_logprobs
+
+
+def finish(engine: Engine, *submits: Submit) -> Told:
+    told = Told()
+    for submit in submits:
+        assert isinstance(engine.add(submit), Accepted)
+    left = {submit.request for submit in submits}
+    while left:
+        for event in engine.step():
+            told.add(event)
+            if event.finish is not None:
+                assert event.finish == "length"
+                left.remove(event.request)
+    return told
+
+
+def ask(request: str, prompt: tuple[int, ...] = PROMPT, tokens: int = 12, **wanted: int | tuple[int, ...]) -> Submit:
+    sampling = Sampling(max_tokens=tokens, **wanted)  # type: ignore[arg-type]
+    return Submit(request=request, prompt=prompt, sampling=sampling, frontend="f", tenant="t")
+
+
+def expected(tiny: Tiny, tokens: list[int]) -> torch.Tensor:
+    """Return the reference's log-probabilities after every token, [tokens, vocabulary]."""
+    return torch.log_softmax(tiny.logits(tokens).float(), dim=-1)
+
+
+def assert_alike(found: TokenLogprobs, row: torch.Tensor, token: int, best: int, ids: tuple[int, ...] = ()) -> None:
+    top = row.topk(best)
+    assert found.tokens == (token, *top.indices.tolist(), *ids)
+    assert found.logprobs == pytest.approx([row[name].item() for name in found.tokens], abs=2e-4)
+    assert found.rank == 1 + int((row > row[token]).sum())
+
+
+def test_sampled_tokens_come_with_the_reference_s_log_probabilities_and_ranks(tiny: Callable[[str], Tiny]) -> None:
+    reference = tiny("qwen3-tied")
+    told = finish(make_engine(reference), ask("r", logprobs=5, logprob_token_ids=(3, 77), temperature=1, seed=4))
+    rows = expected(reference, [*PROMPT, *told.tokens["r"]])
+    assert len(told.logprobs["r"]) == 12
+    for at, found in enumerate(told.logprobs["r"]):
+        assert_alike(found, rows[len(PROMPT) - 1 + at], told.tokens["r"][at], 5, (3, 77))
+    assert any(found.rank > 1 for found in told.logprobs["r"])
+    assert told.prompts == {}
+
+
+def test_zero_tells_of_the_sampled_token_alone(tiny: Callable[[str], Tiny]) -> None:
+    told = finish(make_engine(tiny("qwen3-tied")), ask("r", logprobs=0))
+    assert [found.tokens for found in told.logprobs["r"]] == [(token,) for token in told.tokens["r"]]
+
+
+def test_a_prompt_s_tokens_are_judged_in_chunks_as_they_are_whole(tiny: Callable[[str], Tiny]) -> None:
+    reference = tiny("llama-untied")
+    prompt = PROMPT * 4  # several chunks of 16, and several steps
+    told = finish(make_engine(reference), ask("r", prompt, prompt_logprobs=3))
+    rows = expected(reference, list(prompt))
+    assert len(told.prompts["r"]) == len(prompt) - 1
+    for at, found in enumerate(told.prompts["r"], 1):
+        assert_alike(found, rows[at - 1], prompt[at], 3)
+
+
+def test_the_prefix_cache_hides_no_part_of_a_prompt_that_is_to_be_judged(tiny: Callable[[str], Tiny]) -> None:
+    engine = make_engine(tiny("qwen3-tied"))
+    first = finish(engine, ask("a", prompt_logprobs=2))
+    again = finish(engine, ask("b", prompt_logprobs=2))
+    assert again.prompts["b"] == first.prompts["a"]
+
+
+def test_neighbours_chunks_and_lost_blocks_change_no_digit(tiny: Callable[[str], Tiny]) -> None:
+    reference = tiny("qwen3-tied")
+    wanted = {"logprobs": 4, "prompt_logprobs": 1}
+    alone = finish(make_engine(reference), ask("r", tokens=40, **wanted))
+    others = [
+        ask(f"o{index}", tuple((3 * index + 5 * at) % VOCABULARY for at in range(7 + 9 * index)), 40)
+        for index in range(5)
+    ]
+    # too few blocks for all: some are thrown out and computed again
+    engine = make_engine(reference, blocks=40)
+    crowd = finish(engine, *others[:3], ask("r", tokens=40, **wanted), *others[3:])
+    assert engine._scheduler.statistics().preemptions > 0
+    assert crowd.logprobs["r"] == alone.logprobs["r"]
+    assert crowd.prompts["r"] == alone.prompts["r"]
+
+
+def test_whoever_asks_again_is_told_all_of_it_again(tiny: Callable[[str], Tiny]) -> None:
+    engine = make_engine(tiny("qwen3-tied"))
+    told = finish(engine, ask("r", logprobs=1, prompt_logprobs=0))
+    event = engine._scheduler.attach("r", 0)
+    assert event is not None
+    assert list(event.logprobs) == told.logprobs["r"]
+    assert event.prompt_logprobs == told.prompts["r"]
+    later = engine._scheduler.attach("r", 9)
+    assert later is not None
+    assert list(later.logprobs) == told.logprobs["r"][9:]
+    assert later.prompt_logprobs == ()
+
+
+def test_an_answer_that_is_taken_up_again_keeps_what_was_told_before(tiny: Callable[[str], Tiny]) -> None:
+    reference = tiny("qwen3-tied")
+    told = finish(make_engine(reference), ask("r", logprobs=1))
+    sampling = Sampling(max_tokens=12, logprobs=1)
+    begun, known = tuple(told.tokens["r"][:5]), tuple(told.logprobs["r"][:5])
+    submit = Submit(
+        request="r", prompt=PROMPT, sampling=sampling, frontend="f", tenant="t", output=begun, logprobs=known
+    )
+    engine = make_engine(reference)
+    rest = finish(engine, submit)
+    assert [*known, *rest.logprobs["r"]] == told.logprobs["r"]
+    whole = engine._scheduler.attach("r", 0)
+    assert whole is not None
+    assert list(whole.logprobs) == told.logprobs["r"]
+
+
+def test_more_numbers_than_a_message_holds_are_refused(tiny: Callable[[str], Tiny]) -> None:
+    answer = make_engine(tiny("qwen3-tied")).add(ask("r", tokens=100_000, logprobs=5))
+    assert isinstance(answer, Refused)
+    assert answer.reason == "invalid"
+    assert "600000 numbers" in answer.message
+    assert "max_tokens" in answer.message
+
+
+def test_equals_are_told_in_one_order_and_a_rank_counts_the_likelier_ones() -> None:
+    logits = torch.tensor([[1.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    first, second = measure(logits, [2, 3], 9, (1, 400))
+    assert first.rank == 1
+    assert set(first.tokens[1:5]) == {0, 1, 2, 3}
+    assert first.tokens[5:] == (1,)
+    assert second.rank == 1
+    assert measure(logits[1:], [3], 9, (1, 400)) == [second]
