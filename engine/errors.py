@@ -70,6 +70,17 @@ class UnknownParser(EngineError):
         super().__init__(f"{setting}: {self.problem}")
 
 
+class CallMissing(EngineError):
+    """An answer without the tool call that it was to have."""
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+        wanted = f"a call of {tool!r}" if tool else "a tool call"
+        super().__init__(
+            f"the answer has not {wanted}, which `tool_choice` wants of it: the model wrote something else"
+        )
+
+
 class PlatformUnavailable(EngineError):
     """The device or kernel asked for cannot be used on this machine."""
 

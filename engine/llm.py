@@ -23,13 +23,14 @@ from engine.text.parsers import NOTHING, Wanted
 from engine.text.prompts import Customs, Prompter
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
-from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
 _NAME = "inline"
 _GREEDY = Sampling()
 _AS_THE_MODEL = Customs()
 _AS_ALWAYS = Rendering()
+_AS_IT_LIKES = Calling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,7 @@ class LLM:
         tools: Sequence[ToolSpec] = (),
         rendering: Rendering = _AS_ALWAYS,
         stop: tuple[str, ...] = (),
+        calling: Calling = _AS_IT_LIKES,
     ) -> Completion:
         """Answer a conversation through the checkpoint's chat template.
 
@@ -197,18 +199,23 @@ class LLM:
             tools: What the model may call.
             rendering: What the template is told beside the messages.
             stop: Texts that end what is said and are not part of it.
+            calling: Whether tools may, or must, be called.
 
         Raises:
             BadRequest: The conversation is longer than the model's context, or `rendering` does not fit it.
             TemplateError: The template refuses these messages.
             CheckpointError: The checkpoint has no chat template.
             UnknownParser: `customs` names none that there is.
+            CallMissing: `calling` wants a call, and the model wrote none.
         """
         if self._prompter is None:
             self._prompter = Prompter.load(self._folder, self._customs)
-        prompt = self._prompter.prompt(messages, tools, rendering)
+        prompt = self._prompter.prompt(messages, tools, rendering, calling)
         sampling = settled(sampling, self._tokenizer, (), self._stops)
-        return self._completed([self._ask(prompt.tokens, prompt.wanted, sampling, stop)])[0]
+        run = self._ask(prompt.tokens, prompt.wanted, sampling, stop)
+        (answer,) = self._completed([run])
+        prompt.check(run.answer.calls, answer.finish)
+        return answer
 
     def _ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""

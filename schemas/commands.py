@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.messages import Message, ToolSpec
+from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.wire import Wire
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -26,7 +26,6 @@ MinTokens = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
-ToolChoice = Literal["auto", "none", "required"]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]

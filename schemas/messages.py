@@ -58,6 +58,22 @@ class ToolSpec(Wire, frozen=True):
     description: str = ""
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     """A JSON Schema of type `object`."""
+    strict: bool = False
+    """Whether a call's arguments are to keep to it, wherever what a model writes can be bound."""
+
+
+ToolChoice = Literal["auto", "none", "required"]
+
+
+class Calling(Wire, frozen=True):
+    """What may be called in an answer."""
+
+    choice: ToolChoice = "auto"
+    """`none` keeps the tools from the model; `required` wants at least one call."""
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel: bool = True
+    """Whether there may be more than one call; the answer ends after the first where not."""
 
 
 class Rendering(Wire, frozen=True):

@@ -7,9 +7,8 @@ from typing import Literal, Protocol
 import msgspec
 
 from schemas.answers import AnswerFinish, TokenTold
-from schemas.commands import ToolChoice
 from schemas.generation import Sampling, request_id
-from schemas.messages import Message, Rendering, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 
 Spoken = Literal["text", "reasoning"]
 
@@ -40,12 +39,7 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
-    tool_choice: ToolChoice = "auto"
-    """Whether tools may be called, or one must be."""
-    tool: str = ""
-    """The one that must be; empty is any."""
-    parallel_tool_calls: bool = True
-    """Whether there may be more than one call."""
+    calling: Calling = Calling()
     rendering: Rendering = Rendering()
     choice: int = 0
     """Which of several answers to the same prompt it is: each is a generation of its own."""

@@ -22,12 +22,11 @@ from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.errors import BadRequest, TemplateError
+from engine.errors import BadRequest, CallMissing, TemplateError
 from engine.requests import settled
 from engine.text.answers import AnswerReader
-from engine.text.parsers import Wanted
 from engine.text.parts import Content, Reasoning, joined
-from engine.text.prompts import Customs, Prompter
+from engine.text.prompts import Customs, Prompt, Prompter
 from schemas import codec
 from schemas.generation import (
     Abort,
@@ -55,8 +54,6 @@ _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
 
-_FREE: Final = "'auto' and 'none' are served: what the model writes cannot be bound to a call yet"
-
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
     "overloaded": "overloaded",
@@ -71,7 +68,7 @@ class _Open:
     """A call under way."""
 
     submit: Submit
-    wanted: Wanted
+    prompt: Prompt
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
@@ -112,8 +109,8 @@ class Frontend:
         Raises:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
-        submit, wanted = self._submission(call)
-        opened = self._open[submit.request] = _Open(submit, wanted)
+        submit, prompt = self._submission(call)
+        opened = self._open[submit.request] = _Open(submit, prompt)
         try:
             await self._submit(submit)
             return await self._read(call, opened, on_text)
@@ -129,13 +126,9 @@ class Frontend:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
-    def _submission(self, call: ModelCall) -> tuple[Submit, Wanted]:
+    def _submission(self, call: ModelCall) -> tuple[Submit, Prompt]:
         try:
-            if call.tool_choice == "required":
-                raise BadRequest("tool_choice", _FREE)  # noqa: TRY301
-            tools = () if call.tool_choice == "none" else call.tools
-            most = None if call.parallel_tool_calls else 1
-            prompt = self._prompter.prompt(call.messages, tools, call.rendering, most)
+            prompt = self._prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
             sampling = settled(call.sampling, self._prompter.tokenizer, call.bad_words)
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
@@ -151,10 +144,10 @@ class Frontend:
             priority=call.priority,
             deadline=call.deadline,
         )
-        return submit, prompt.wanted
+        return submit, prompt
 
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
-        answer = AnswerReader(self._prompter.tokenizer, opened.wanted, call.stop)
+        answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop)
         said = thought = 0
         while True:
             tokens, finish = await self._next(opened)
@@ -183,6 +176,10 @@ class Frontend:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
+        try:
+            opened.prompt.check(answer.calls, finish)
+        except CallMissing as error:
+            raise CallFailed(Problem(kind="tool", message=str(error), field="tool_choice")) from error
         named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
             ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)

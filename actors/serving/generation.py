@@ -120,6 +120,17 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
         return Problem(kind="invalid", message=message, field=misplaced)
     if state.command is not None:
         return Problem(kind="invalid", message=f"generation {state.id!r} exists: use a fresh id", field="id")
+    return _impossible(data)
+
+
+def _impossible(data: Generate) -> Problem | None:
+    """Say what is wrong with a choice of tools that no answer can keep to."""
+    if data.tool_choice == "required" and not data.tools:
+        message = "tool_choice: there are no `tools` of which one could be called"
+        return Problem(kind="invalid", message=message, field="tool_choice")
+    if data.tool and all(tool.name != data.tool for tool in data.tools):
+        message = f"tool_choice: {data.tool!r} is not among the `tools`"
+        return Problem(kind="invalid", message=message, field="tool_choice")
     return None
 
 

@@ -33,6 +33,8 @@ class Opener:
     """Whether it is one only where nothing was said yet: at the beginning, and after a call or reasoning."""
     kept: bool = False
     """Whether it is the beginning of what the steps read."""
+    first: bool = True
+    """Whether calls are to begin with it, and not only may."""
     known: bool = False
     """Whether only calls of tools that were offered are calls: what begins with no tag may be meant as text."""
 
@@ -54,6 +56,12 @@ class Channels:
     """Channels that hold reasoning; the others hold text."""
     functions: str
     """What comes before a tool's name in whom a message is for."""
+    calling: str
+    """How a head goes on that calls a tool; `{}` stands for the address."""
+    saying: str
+    """What comes before what is said to the user."""
+    speaker: str
+    """What comes before the head of a further message of the same answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,8 @@ class Format:
     openers: tuple[Opener, ...] = ()
     silent: tuple[str, ...] = ()
     """Texts around calls that say nothing."""
+    parting: str = ""
+    """What stands between calls, where it is not white space."""
     channels: Channels | None = None
 
     def marks(self) -> Iterator[str]:
@@ -92,10 +102,11 @@ HERMES: Final = Format("hermes", (Opener(_TAG, _TAGGED),))
 LLAMA3_JSON: Final = Format(
     "llama3_json",
     (
-        Opener("<|python_tag|>", (Space(), Calls())),
-        Opener("{", (Ahead(_KEYS), Calls()), fresh=True, kept=True, known=True),
-        Opener(";", (Space(), Maybe("<|python_tag|>"), Space(), Calls()), fresh=True, known=True),
+        Opener("<|python_tag|>", (Space(), Calls()), first=False),
+        Opener("{", (Ahead(_KEYS), Calls("parameters")), fresh=True, kept=True, known=True),
+        Opener(";", (Space(), Maybe("<|python_tag|>"), Space(), Calls()), fresh=True, first=False, known=True),
     ),
+    parting="; ",
 )
 
 PYTHONIC: Final = Format(
@@ -111,7 +122,7 @@ QWEN3_CODER: Final = Format(
     (
         Opener(_TAG, (Space(), Mark("<function="), *_FUNCTION, Space(), End(_TAG_END))),
         # now and then the outer tag is forgotten
-        Opener("<function=", (*_FUNCTION, Space(), Maybe(_TAG_END)), fresh=True),
+        Opener("<function=", (*_FUNCTION, Space(), Maybe(_TAG_END)), fresh=True, first=False),
     ),
 )
 
@@ -153,7 +164,7 @@ MISTRAL: Final = Format(
                 Space(),
                 Either(
                     (
-                        (Calls(),),
+                        (Calls(many=True),),
                         (
                             Name(("[ARGS]", "[CALL_ID]", "{"), stay=True),
                             Either(((Mark("[CALL_ID]"), Skipped("[ARGS]")), (Maybe("[ARGS]"),))),
@@ -224,6 +235,9 @@ HARMONY: Final = Format(
         channel="<|channel|>",
         reasoning=frozenset({"analysis"}),
         functions="functions.",
+        calling="<|channel|>commentary {} <|constrain|>json",
+        saying="<|channel|>final<|message|>",
+        speaker="<|start|>assistant",
     ),
 )
 

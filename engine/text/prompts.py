@@ -9,16 +9,22 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from engine.errors import BadRequest, TemplateError
+from engine.errors import BadRequest, CallMissing, TemplateError
 from engine.text.dialects import AUTO, Dialect, dialect
+from engine.text.formats import NONE
+from engine.text.grammars import calling_grammar
 from engine.text.parsers import Wanted
+from engine.text.parts import ParsedCall
+from engine.text.reasoning import ReasoningEnd, reasoning_end
 from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Tokenizer
-from schemas.messages import Message, Rendering, ToolSpec
+from schemas.generation import FinishReason
+from schemas.messages import Calling, Message, Rendering, ToolSpec
 
 Shape = TypeVar("Shape", Message, ToolSpec)
 
 _AS_ALWAYS: Final = Rendering()
+_AS_IT_LIKES: Final = Calling()
 
 
 class Customs(msgspec.Struct, frozen=True):
@@ -38,6 +44,22 @@ class Prompt:
 
     tokens: tuple[int, ...]
     wanted: Wanted
+    calling: Calling = _AS_IT_LIKES
+    grammar: str = ""
+    """A Lark grammar, as llguidance reads it, that binds the answer to the calls that are wanted; it holds after
+    `reasoning.after`, if there is any. Empty where nothing is to be bound, or cannot be."""
+    reasoning: ReasoningEnd | None = None
+    """Where in the answer reasoning ends; `None` where there is to be none."""
+
+    def check(self, calls: Sequence[ParsedCall], finish: FinishReason) -> None:
+        """Look at the calls of an answer.
+
+        Raises:
+            CallMissing: the answer ended by itself, and what had to be called was not.
+        """
+        wanted = self.calling
+        if wanted.choice == "required" and finish == "stop" and not _called(calls, wanted.tool):
+            raise CallMissing(wanted.tool)
 
 
 class Prompter:
@@ -69,7 +91,7 @@ class Prompter:
         messages: Sequence[Message],
         tools: Sequence[ToolSpec] = (),
         rendering: Rendering = _AS_ALWAYS,
-        most_calls: int | None = None,
+        calling: Calling = _AS_IT_LIKES,
     ) -> Prompt:
         """Make a prompt.
 
@@ -77,18 +99,33 @@ class Prompter:
             messages: from first to last.
             tools: what the model may call; nothing it writes is a call where there are none.
             rendering: what is not as always.
-            most_calls: after so many calls the answer ends.
+            calling: whether they may, or must, be called.
 
         Raises:
-            BadRequest: `rendering` asks for what is not allowed, or does not fit the messages.
+            BadRequest: `rendering` asks for what is not allowed, or does not fit the messages, or calls are wanted of
+                a model whose way to write them is not known.
             TemplateError: the template refuses the conversation.
         """
-        text = self._rendered(messages, tools, rendering)
+        offered = self._offered(tools, calling)
+        text = self._rendered(messages, offered, rendering)
         continued = messages[-1].content if rendering.continue_final_message else ""
-        wanted = self.dialect.wanted(
-            tools, text, continued, self.tokenizer.special, calls=bool(tools), most_calls=most_calls
-        )
-        return Prompt(tuple(self.tokenizer.encode(text)), wanted)
+        most = None if calling.parallel else 1
+        special = self.tokenizer.special
+        wanted = self.dialect.wanted(offered, text, continued, special, calls=bool(offered), most_calls=most)
+        required = calling.choice == "required"
+        bound = required or any(tool.strict for tool in offered)
+        grammar = calling_grammar(wanted, offered, special, required=required) if bound else ""
+        end = reasoning_end(wanted, text, self.tokenizer)
+        return Prompt(tuple(self.tokenizer.encode(text)), wanted, calling, grammar, end)
+
+    def _offered(self, tools: Sequence[ToolSpec], calling: Calling) -> Sequence[ToolSpec]:
+        """Give the tools that the model is told of."""
+        if calling.choice == "required" and self.dialect.format is NONE:
+            message = "how this model writes calls is not known: tell it with the setting engine.tool_parser"
+            raise BadRequest("tool_choice", message)
+        if calling.choice == "none":
+            return ()
+        return [tool for tool in tools if tool.name == calling.tool] if calling.tool else tools
 
     def _rendered(self, messages: Sequence[Message], tools: Sequence[ToolSpec], rendering: Rendering) -> str:
         quote = self.tokenizer.quoted
@@ -124,6 +161,10 @@ class Prompter:
             return ChatTemplate(rendering.chat_template, self._template.variables)
         except TemplateError as error:
             raise BadRequest("chat_template", str(error)) from error
+
+
+def _called(calls: Sequence[ParsedCall], tool: str) -> bool:
+    return bool(calls) and all(call.name == tool or not tool for call in calls)
 
 
 def quoted(shapes: Iterable[Shape], quote: Callable[[str], str]) -> tuple[Shape, ...]:

@@ -201,6 +201,11 @@ class Arguments:
 class Calls:
     """A call as a JSON object, `{"name": ..., "arguments": {...}}`, or several in an array."""
 
+    arguments: str = "arguments"
+    """What models call the arguments."""
+    many: bool = False
+    """Whether they write an array, be it of one."""
+
     def marks(self) -> Iterator[str]:
         """Name nothing."""
         yield from ()

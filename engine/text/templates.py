@@ -96,7 +96,7 @@ class ChatTemplate:
         Raises:
             TemplateError: the template refuses the conversation, or fails on it.
         """
-        offered = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in tools]
+        offered = [{"type": "function", "function": _shown(tool)} for tool in tools]
         plain = [_plain(at, message) for at, message in enumerate(messages)]
         try:
             return self._template.render(
@@ -112,6 +112,12 @@ class ChatTemplate:
             # a template is a program that came with the checkpoint: any exception may come out of it
             problem = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
             raise TemplateError(f"does not take this conversation: {problem}") from error
+
+
+def _shown(tool: ToolSpec) -> dict[str, Any]:
+    """Give what a model is told of a tool: whether it is strict is for who binds the answer."""
+    shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(tool, strict=False))
+    return shown
 
 
 def _plain(at: int, message: Message) -> dict[str, Any]:

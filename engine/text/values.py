@@ -29,7 +29,7 @@ def typed(text: str, schema: Any, root: Any) -> Any:
     Returns:
         What the schema allows it to be; the text itself, where it allows a text and nothing else fits, or says nothing.
     """
-    allowed = _types(schema, root, 0)
+    allowed = types(schema, root)
     if not allowed or allowed == {"string"}:
         return text
     try:
@@ -59,20 +59,20 @@ def _type(value: Any) -> set[str]:
     return {name, "number"} if name == "integer" else {name}
 
 
-def _types(schema: Any, root: Any, depth: int) -> set[str]:
-    """Collect the types that a schema allows; nothing where it does not say."""
+def types(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """Collect the types that a schema allows, following references in `root`; nothing where it does not say."""
     if not isinstance(schema, dict) or depth > _DEEPEST:
         return set()
     named = schema.get("type")
     found = {named} if isinstance(named, str) else {name for name in named or () if isinstance(name, str)}
     for name in ("anyOf", "oneOf", "allOf"):
         for part in schema.get(name) or ():
-            found |= _types(part, root, depth + 1)
+            found |= types(part, root, depth + 1)
     values = [*(schema.get("enum") or ()), *([schema["const"]] if "const" in schema else ())]
     for value in values if not found else ():
         found |= _type(value)
     if isinstance(schema.get("$ref"), str):
-        found |= _types(_followed(schema["$ref"], root), root, depth + 1)
+        found |= types(_followed(schema["$ref"], root), root, depth + 1)
     return found
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 
 import msgspec
 
+from infra.bridge.tools import tool_choice
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
@@ -134,15 +135,15 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
-    wanted = request.top_logprobs is None or request.logprobs
-    yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
+    told = request.top_logprobs is None or request.logprobs
+    yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
     yield (
         "response_format",
         request.response_format is None or request.response_format.get("type") == "text",
         "only {'type': 'text'} is served",
     )
-    chosen = request.tool_choice is None or request.tool_choice == "auto"
-    yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
+    wanted = "'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}"
+    yield "tool_choice", tool_choice(request.tool_choice) is not None, wanted
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
 
@@ -162,6 +163,9 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
+    yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
+    yield "chat_template_kwargs", not request.chat_template_kwargs, "an agent's prompts are its own: leave it out"
+    yield "reasoning_effort", request.reasoning_effort is None, "an agent's prompts are its own: leave it out"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -184,6 +188,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
             approvals="refuse",
         )
     stop = request.stop or ()
+    choice, tool = tool_choice(request.tool_choice) or ("auto", "")
     return Generate(
         model=request.model,
         messages=messages,
@@ -194,6 +199,9 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        tool_choice=choice,
+        tool=tool,
+        chat_template_kwargs=request.kwargs(),
         **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
     )
 

@@ -72,6 +72,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         content=texts,
         tool_calls=st.lists(calls, max_size=2).map(tuple),
         tool_call_id=st.none() | texts,
+        reasoning=texts,
     )
     temperature = st.none() | st.floats(0, 2)
     run = st.builds(
@@ -92,6 +93,14 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        tool_choice=st.sampled_from(["auto", "none", "required"]),
+        tool=texts,
+        parallel_tool_calls=st.booleans(),
+        chat_template=texts,
+        chat_template_kwargs=st.dictionaries(texts, texts | st.booleans(), max_size=2),
+        documents=st.lists(st.dictionaries(texts, texts, max_size=2), max_size=2).map(tuple),
+        add_generation_prompt=st.booleans(),
+        continue_final_message=st.booleans(),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))

@@ -14,7 +14,7 @@ from schemas import codec
 from schemas.commands import Command, Generate
 from schemas.context import Context
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.runs import CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
 
 MACHINE = GenerationMachine()
@@ -83,6 +83,19 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
     (everything,) = ask(MACHINE.initial("acme", "g1"), command(top_k=-1)).effects
     assert isinstance(everything, AnswerPrompt)
     assert everything.called.sampling.top_k == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": "required", "tool": "f", "tools": (ToolSpec("g"),)},
+    ],
+)
+def test_a_choice_that_no_answer_can_keep_to_is_refused(data: dict[str, Any]) -> None:
+    (refused,) = (event.event for event in ask(MACHINE.initial("acme", "g1"), command(**data)).events)
+    assert isinstance(refused, CommandRefused)
+    assert (refused.problem.kind, refused.problem.field) == ("invalid", "tool_choice")
 
 
 def test_a_seed_that_is_given_is_kept() -> None:
