@@ -72,8 +72,10 @@ def _template(settings: EngineSettings, folder: Path) -> str:
     except UnknownParser as error:
         key = f"engine.{error.setting}"
         raise ConfigurationWrong(key, key, error.problem) from error
-    except (CheckpointError, TemplateError) as error:
+    except CheckpointError as error:
         raise ConfigurationWrong("engine.chat_template", "engine.chat_template", error.problem) from error
+    except TemplateError as error:
+        raise ConfigurationWrong("engine.chat_template", "engine.chat_template", str(error)) from error
     return "" if path is None else str(path)
 
 

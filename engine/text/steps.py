@@ -16,6 +16,8 @@ from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
 from engine.text.values import properties, typed
 
 _LONGEST_NAME: Final = 256
+_MOST_MARKS: Final = 32
+"""So often may a value hold the mark that ends values, lest an answer of nothing else is read again and again."""
 _NAME: Final = re.compile(r"[^\s\"'`(){}\[\]<>,=]+")
 
 
@@ -290,7 +292,7 @@ class Pairs:
     def _value(self, reading: Reading) -> Waiting[str]:
         """Read a value and the mark after it."""
         source, begin, marks = reading.source, reading.source.at, Marks([reading.spell(self.value[1])])
-        while True:
+        for _ in range(_MOST_MARKS):
             _, mark = yield from source.until(marks)
             end = source.at
             source.at += len(mark)
@@ -299,6 +301,7 @@ class Pairs:
                 if (yield from source.ahead(reading.spell(follows))):
                     return source.text[begin:end]
             source.at = end + 1
+        raise Broken
 
 
 @dataclass(frozen=True, slots=True)

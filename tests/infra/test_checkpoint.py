@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from infra.checkpoint import resolve_engine
+from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
 
@@ -179,6 +180,35 @@ def without_weights(folder: Path) -> None:
 
 def without_a_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"tool_parser": "hermess"}, "'hermess' is not known: known are auto, deepseek_v3,"),
+        ({"reasoning_parser": "thinking"}, "'thinking' is not known: known are auto,"),
+        ({"chat_template": "{}/nowhere.jinja"}, "nowhere.jinja' cannot be read"),
+        ({"chat_template": "{}/broken.jinja"}, "line 1"),
+    ],
+)
+def test_what_is_set_of_prompts_and_answers_is_looked_at_before_anything_starts(
+    tmp_path: Path, more: dict[str, str], says: str
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "broken.jinja").write_text("{% if %}", encoding="utf-8")
+    settings = EngineSettings(model=str(tmp_path), **{name: value.format(tmp_path) for name, value in more.items()})
+    with pytest.raises(ConfigurationWrong, match=re.escape(says)):
+        resolve_engine(settings, tell=lambda _: None)
+
+
+def test_a_template_of_one_s_own_is_known_by_its_whole_path(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+    given = os.path.relpath(tmp_path / "own.jinja")
+    settings = EngineSettings(model=str(tmp_path), chat_template=given)
+    assert Path(resolve_engine(settings, tell=lambda _: None).chat_template) == Path(given).absolute()
 
 
 @pytest.mark.parametrize(

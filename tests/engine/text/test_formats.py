@@ -101,6 +101,15 @@ def test_the_last_call_that_is_wanted_ends_the_answer() -> None:
             assert [(call.name, call.arguments) for call in parser.calls] == [*answer.calls[:1]]
 
 
+def test_a_value_may_hold_what_ends_values_but_not_without_end() -> None:
+    wanted = Wanted(FORMATS["qwen3_coder"], schemas=SCHEMAS)
+    begin, end = "<tool_call><function=say><parameter=text>", "</parameter></function></tool_call>"
+    (some,) = contents(pieces([begin + "</parameter>" * 9 + end], wanted))[1]
+    assert json.loads(some[1]) == {"text": "</parameter>" * 9}
+    endless = begin + "</parameter>" * 99 + end
+    assert contents(pieces(list(endless), wanted))[:2] == (endless, ())
+
+
 def test_reasoning_is_told_while_it_is_written() -> None:
     parser = OutputParser((), Wanted(HERMES, THINK, begun=True))
     assert parser.reasoning
