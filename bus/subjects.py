@@ -128,6 +128,11 @@ def abort(engine: str) -> str:
     return f"gen.{encoded(engine)}.abort"
 
 
+def drain(engine: str) -> str:
+    """Where a scheduler is told to begin nothing new."""
+    return f"gen.{encoded(engine)}.drain"
+
+
 def describe(engine: str) -> str:
     """Where a scheduler says what it serves."""
     return f"gen.{encoded(engine)}.describe"

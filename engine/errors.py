@@ -3,6 +3,7 @@
 EngineError
 ├── BadRequest           a caller's value the engine cannot take: names the field
 ├── CheckpointError      a file of the checkpoint is missing, damaged, or not what the model needs
+│   └── NoChatTemplate   there is no chat template among them
 ├── UnsupportedModel     the checkpoint's architecture is not one of ours
 ├── TemplateError        the chat template is broken, or refused these messages
 ├── UnknownParser        no format of answers has that name
@@ -39,6 +40,13 @@ class CheckpointError(EngineError):
         super().__init__(f"checkpoint {str(path)!r}: {problem}")
         self.path = Path(path)
         self.problem = problem
+
+
+class NoChatTemplate(CheckpointError):
+    """A checkpoint has no chat template: its model takes raw prompts."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, "it has no chat template (chat_template.jinja): not a chat model")
 
 
 class UnsupportedModel(EngineError):

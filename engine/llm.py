@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from engine.beam import BeamSearch, Found, Scored
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
-from engine.requests import settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING, Wanted
 from engine.text.prompts import Customs, Prompter
-from engine.text.tokenizer import Tokenizer
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
@@ -31,6 +31,13 @@ _GREEDY = Sampling()
 _AS_THE_MODEL = Customs()
 _AS_ALWAYS = Rendering()
 _AS_IT_LIKES = Calling()
+
+Progress = Callable[[int, int], None]
+"""Told (prompts done, of how many)."""
+
+
+def _quiet(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,20 @@ class Completion:
     """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
     reasoning: str = ""
     """What it thought before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """One of the likeliest continuations of a prompt."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """The one that ended it included."""
+    finish: FinishReason
+    logprob: float
+    """Natural logarithm of the chance of all its tokens together."""
+    score: float
+    """What it is ranked by: the logarithm divided by a power of the length."""
 
 
 class Uptime:
@@ -121,6 +142,8 @@ class LLM:
 
         Raises:
             CheckpointError: The checkpoint is not there or not whole.
+            TemplateError: Its chat template is not valid Jinja.
+            UnknownParser: `customs` names one that there is not.
             UnsupportedModel: Its architecture is not one of ours.
             NotEnoughMemory: The KV cache does not fit.
             PlatformUnavailable: The device is not there.
@@ -131,31 +154,32 @@ class LLM:
         limits = SchedulerConfig(
             blocks=loaded.blocks, context_length=loaded.config.context_length, block_size=loaded.block_size
         )
-        self._folder = folder
-        self._customs = customs
-        self._prompter: Prompter | None = None
-        self._tokenizer = Tokenizer.load(folder)
+        self._prompter = Prompter.load(folder, customs)
+        self._tokenizer = self._prompter.tokenizer
+        self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[int]],
         sampling: Sampling = _GREEDY,
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
         n: int = 1,
+        on_progress: Progress = _quiet,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
         Args:
-            prompts: Texts as the model is to see them, without a chat template.
+            prompts: Texts or token ids as the model is to see them, without a chat template.
             sampling: How tokens are chosen; the model's own stop tokens are added.
             stop: Texts that end a completion and are not part of it.
             bad_words: Texts that must not come up in one.
             n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
                 that of `sampling`, the next one more.
+            on_progress: Told whenever a prompt is done.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
@@ -163,10 +187,11 @@ class LLM:
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
         seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
-        encoded = [self._tokenizer.encode(prompt) for prompt in prompts]
-        return self._completed(self._ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds)
+        encoded = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
+        runs = (self._ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds)
+        return self._completed(runs, on_progress)
 
-    def _completed(self, runs: Iterable[_Run]) -> list[Completion]:
+    def _completed(self, runs: Iterable[_Run], on_progress: Progress = _quiet) -> list[Completion]:
         """Run requests to their ends."""
         waiting = deque(runs)
         asked = {run.submit.request: run for run in waiting}
@@ -177,10 +202,57 @@ class LLM:
                 for event in self._engine.step():
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
+                        on_progress(len(asked) - len(open_), len(asked))
         finally:
             for request in open_:
                 self._engine.abort(request)
         return [run.completion() for run in asked.values()]
+
+    def beam_search(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        width: int = 4,
+        max_tokens: int = 16,
+        length_penalty: float = 1.0,
+        *,
+        stop_token_ids: Sequence[int] = (),
+        ignore_eos: bool = False,
+    ) -> list[list[Likely]]:
+        """Find the likeliest continuations of every prompt, best first, `width` of each; nothing is left to chance.
+
+        Args:
+            prompts: Texts or token ids as the model is to see them, without a chat template.
+            width: How many continuations are gone on with at every step.
+            max_tokens: Tokens after which they are over.
+            length_penalty: The power of their length by which logarithms of chances are divided; more favours longer.
+            stop_token_ids: Tokens that end one, beside those that the model ends its answers with.
+            ignore_eos: Whether the model's own do not end them.
+
+        Raises:
+            BadRequest: A prompt is empty or longer than the model's context, or a width or length is below 1.
+        """
+        for name, value in {"width": width, "max_tokens": max_tokens}.items():
+            if value < 1:
+                raise BadRequest(name, f"{value} is less than 1")
+        given = Sampling(stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos)
+        stops = settled(given, self._tokenizer, (), self._stops).stop_tokens
+        asked = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
+        searches = [
+            BeamSearch(width, max(1, min(max_tokens, self._context_length - len(prompt))), stops, length_penalty)
+            for prompt in asked
+        ]
+        while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
+            grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
+            wanted = Sampling(max_tokens=1, logprobs=searches[0].candidates, ignore_eos=True)
+            told = iter(self.generate(grown, wanted))
+            for _, search in going:
+                search.take([_likeliest(next(told)) for _ in search.live])
+        return [[self._likely(found) for found in search.best()] for search in searches]
+
+    def _likely(self, found: Found) -> Likely:
+        said = found.tokens[:-1] if found.finish == "stop" else found.tokens
+        text = self._tokenizer.decode(said)
+        return Likely(text, found.tokens, found.finish, found.logprob, found.score)
 
     def chat(
         self,
@@ -202,14 +274,11 @@ class LLM:
             calling: Whether tools may, or must, be called.
 
         Raises:
-            BadRequest: The conversation is longer than the model's context, or `rendering` does not fit it.
+            BadRequest: The conversation is longer than the model's context, `rendering` does not fit it, or the
+                checkpoint has no chat template.
             TemplateError: The template refuses these messages.
-            CheckpointError: The checkpoint has no chat template.
-            UnknownParser: `customs` names none that there is.
             CallMissing: `calling` wants a call, and the model wrote none.
         """
-        if self._prompter is None:
-            self._prompter = Prompter.load(self._folder, self._customs)
         prompt = self._prompter.prompt(messages, tools, rendering, calling)
         sampling = settled(sampling, self._tokenizer, (), self._stops)
         run = self._ask(prompt.tokens, prompt.wanted, sampling, stop)
@@ -217,12 +286,17 @@ class LLM:
         prompt.check(run.answer.calls, answer.finish)
         return answer
 
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest token id."""
+        return self._tokenizer.size
+
     def _ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=tuple(prompt),
+            prompt=truncated(prompt, sampling, self._context_length),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,
@@ -246,3 +320,15 @@ class LLM:
             self._engine.abort(event.request)
             run.finish = "stop"
         return run.finish is not None
+
+
+def _likeliest(completion: Completion) -> list[Scored]:
+    """List what could have come instead of a completion's only token, the likeliest first.
+
+    Raises:
+        BadRequest: The model could not compute it.
+    """
+    if not completion.logprobs:
+        raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
+    (told,) = completion.logprobs
+    return list(zip(told.tokens, told.logprobs, strict=True))[1:]

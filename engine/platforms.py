@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import torch
 
 from engine.errors import PlatformUnavailable
+from engine.plugins import PLATFORMS, leave_out, plugins
 
-Kind = Literal["cuda", "rocm", "xpu", "cpu"]
+log = logging.getLogger(__name__)
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 DTYPES: Final[dict[str, torch.dtype]] = {
@@ -20,6 +24,8 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_FALLBACKS: Final = ("float16", "bfloat16", "float32")
 
 _MEMINFO: Final = Path("/proc/meminfo")
 _CGROUP: Final = Path("/sys/fs/cgroup")
@@ -35,15 +41,22 @@ _SMALL_MODEL: Final = 100_000_000
 class Platform:
     """The device an engine process runs on."""
 
-    kind: Kind
+    kind: str
+    """`cuda`, `rocm`, `xpu`, `cpu`, or what another package calls its own."""
     device: torch.device
     name: str
     ops: str
     """The name under which `engine.kernels.ops.load_ops` knows this platform's implementation."""
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    """Number formats that it computes in."""
+    memory: Callable[[torch.device], int] | None = None
+    """How its free memory is asked for, where torch does not know."""
 
     def free_memory(self) -> int:
         """Return the bytes that could be allocated now, other processes considered."""
-        if self.kind == "cpu":
+        if self.memory is not None:
+            return self.memory(self.device)
+        if self.device.type == "cpu":
             return _free_host_memory()
         free, _total = torch.get_device_module(self.device).mem_get_info(self.device)
         return int(free)
@@ -54,15 +67,31 @@ class Platform:
         return f"{self.name} ({self.kind}, {self.device}), {gib:.1f} GiB free, ops: {self.ops}"
 
 
+class PlatformFactory(Protocol):
+    """What a package offers as an entry point of `ostinato.platforms`."""
+
+    def __call__(self, device: str) -> Platform | None:
+        """Describe the device of this name, or for `auto` the best of its own.
+
+        None when the name is not one of its own, or none of its devices is present. One that it knows and cannot use
+        it raises `PlatformUnavailable` for.
+        """
+
+
 def detect(device: str = "auto") -> Platform:
     """Choose the device: the best one present for `auto`, else the one named (`cpu`, `cuda:1`, `xpu`).
+
+    What other packages bring is asked first. For `auto` an accelerator that cannot be used is told in one line, and
+    the processor serves.
 
     Raises:
         PlatformUnavailable: The named device is not present.
     """
+    found = _out_of_tree(device)
+    if found is not None:
+        return found
     if device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return _accelerator(accelerator) if accelerator is not None and accelerator.type in _SERVED else _cpu()
+        return _best()
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -75,16 +104,59 @@ def detect(device: str = "auto") -> Platform:
     return _accelerator(wanted)
 
 
+def _out_of_tree(device: str) -> Platform | None:
+    """Ask the platforms of other packages, by name; one that breaks is told in one line and left out.
+
+    Raises:
+        PlatformUnavailable: One of them knows the named device, and cannot use it.
+    """
+    for name, factory in plugins(PLATFORMS):
+        try:
+            found = factory(device)
+        except PlatformUnavailable as error:
+            if device != "auto":
+                raise
+            leave_out(f"{name!r} of {PLATFORMS}", error)
+            continue
+        except Exception as error:  # noqa: BLE001  whatever somebody else's package does
+            leave_out(f"{name!r} of {PLATFORMS}", error)
+            continue
+        if isinstance(found, Platform):
+            return found
+        if found is not None:
+            leave_out(f"{name!r} of {PLATFORMS}", f"it gave {type(found).__name__}, no Platform")
+    return None
+
+
+def _best() -> Platform:
+    """Choose the best device that torch knows; an accelerator that fails is told in one line."""
+    try:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        if accelerator is not None and accelerator.type in _SERVED:
+            return _accelerator(accelerator)
+    except (RuntimeError, PlatformUnavailable) as error:  # drivers fail in many ways, torch tells all of them so
+        log.warning("the accelerator cannot be used, the processor serves: %s", " ".join(str(error).split()))
+    return _cpu()
+
+
 def choose_dtype(platform: Platform, setting: Dtype, checkpoint: torch.dtype, parameters: int) -> torch.dtype:
     """Return the number format to compute in.
 
-    `auto` keeps the checkpoint's, except that a CPU runs models under 100 M parameters in float32.
+    `auto` keeps the checkpoint's, except that a CPU runs models under 100 M parameters in float32, and that one which
+    the platform has not becomes the first of float16, bfloat16 and float32 that it has.
+
+    Raises:
+        PlatformUnavailable: The platform does not compute in the format asked for.
     """
     if setting != "auto":
+        if setting not in platform.dtypes:
+            known = ", ".join(platform.dtypes)
+            raise PlatformUnavailable(platform.kind, f"it does not compute in {setting}: give dtype auto, or {known}")
         return DTYPES[setting]
     if platform.kind == "cpu" and parameters < _SMALL_MODEL:
         return torch.float32
-    return checkpoint
+    served = [DTYPES[name] for name in _FALLBACKS if name in platform.dtypes]
+    return checkpoint if checkpoint in served or not served else served[0]
 
 
 def _cpu() -> Platform:
@@ -101,14 +173,21 @@ def _accelerator(device: torch.device) -> Platform:
     if device.type == "xpu":
         return Platform(kind="xpu", device=device, name=torch.xpu.get_device_name(index), ops="gathered")
     if device.type == "cuda":
-        kind: Kind = "rocm" if torch.version.hip else "cuda"
-        return Platform(kind=kind, device=device, name=torch.cuda.get_device_name(index), ops=_cuda_ops())
+        kind = "rocm" if torch.version.hip else "cuda"
+        name = torch.cuda.get_device_name(index)
+        return Platform(kind=kind, device=device, name=name, ops=_cuda_ops(), dtypes=_cuda_dtypes())
     raise PlatformUnavailable(str(device), "only CUDA, ROCm, XPU and CPU are supported")
 
 
 def _cuda_ops() -> str:
     """Prefer our kernels; without Triton, which is an extra, PyTorch's own calls do the same."""
     return "triton" if find_spec("triton") is not None else "gathered"
+
+
+def _cuda_dtypes() -> tuple[str, ...]:
+    """Leave bfloat16 out where the device would only emulate it (before Ampere)."""
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return tuple(name for name in DTYPES if native or name != "bfloat16")
 
 
 def _free_host_memory() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -46,6 +46,30 @@ def settled(
         allowed_token_ids=tuple(sorted(set(sampling.allowed_token_ids))),
         bad_words=(*sampling.bad_words, *_sequences(bad_words, tokenizer)),
     )
+
+
+def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
+
+    Raises:
+        BadRequest: an id is not one of the model's.
+    """
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    for token in prompt:
+        if not 0 <= token < tokenizer.size:
+            raise BadRequest("prompt", f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
+    return list(prompt)
+
+
+def truncated(prompt: Sequence[int], sampling: Sampling, context_length: int) -> tuple[int, ...]:
+    """Give as much of a prompt as its parameters ask for."""
+    most = sampling.truncate_prompt_tokens
+    if most < 0:
+        most = max(1, context_length - sampling.max_tokens)
+    if not most or len(prompt) <= most:
+        return tuple(prompt)
+    return tuple(prompt[:most] if sampling.truncation_side == "right" else prompt[-most:])
 
 
 def _possible(sampling: Sampling, tokenizer: Tokenizer, more_stops: Iterable[int]) -> set[int]:

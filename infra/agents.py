@@ -13,17 +13,27 @@ from types import ModuleType
 from actors.agent.definition import Agent
 from infra.demo import DEMO
 from infra.errors import AgentsNotFound
+from infra.settings import Settings
 
 _MEND = "name a Python file or module that defines an Agent"
 
 
-def load_agents(places: Sequence[str]) -> list[Agent]:
-    """Return the demo agent and every `Agent` at the top level of the files or modules named.
+def served_agents(settings: Settings) -> list[Agent]:
+    """Return the agents that a stack with these settings serves.
 
     Raises:
         AgentsNotFound: a place cannot be imported or defines no agent, or two agents share a name.
     """
-    agents: dict[str, Agent] = {DEMO.name: DEMO}
+    return load_agents(settings.agents, (DEMO,) if settings.demo_agent else ())
+
+
+def load_agents(places: Sequence[str], beside: Sequence[Agent] = (DEMO,)) -> list[Agent]:
+    """Return every `Agent` at the top level of the files or modules named, after those that are served `beside` them.
+
+    Raises:
+        AgentsNotFound: a place cannot be imported or defines no agent, or two agents share a name.
+    """
+    agents: dict[str, Agent] = {agent.name: agent for agent in beside}
     for place in places:
         found = [value for value in vars(_module(place)).values() if isinstance(value, Agent)]
         if not found:

@@ -39,7 +39,7 @@ def entity_of(command: Command) -> tuple[str, str]:
         return "run", command.data.effect.rsplit("-", 2)[0]
     if isinstance(command.data, Fork):
         return "run", command.data.run
-    if isinstance(command.data, AbortRun):
+    if isinstance(command.data, AbortRun) and command.kind == "agent":
         return "run", command.data.run
     kind = _ENTITY[command.kind]
     return kind, command.id if kind == "run" else command.thread

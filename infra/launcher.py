@@ -29,10 +29,11 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.service import Numbers, serve_status
 from bus.store import Store
-from infra.agents import load_agents
+from infra.agents import served_agents
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
+from infra.draining import drain
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
@@ -114,7 +115,7 @@ async def running(
     def stage(name: str) -> None:
         progress(name, time.monotonic() - began)
 
-    load_agents(settings.agents)
+    served_agents(settings)
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
@@ -356,13 +357,13 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         clock=SystemClock(),
         chance=SystemChance(),
         models=(settings.engine.name,),
-        agents=tuple(agent.name for agent in load_agents(settings.agents)),
+        agents=tuple(agent.name for agent in served_agents(settings)),
         tenant=settings.tenant,
         state=state,
         trouble=stack.trouble,
     )
     config = uvicorn.Config(
-        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=3
+        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listening]), name="bridge")
@@ -370,6 +371,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
     try:
         yield
     finally:
+        await drain(stack.connection, settings.engine, bridge.under_way)
         server.should_exit = True
         await serving
 

@@ -1,7 +1,8 @@
 """Takes what was said out of events and leaves their shape: who spoke when, how long, and what was said again. Pure.
 
 A text becomes one of the same length, with letters for letters and digits for digits, spaces where they were; equal
-texts become equal ones. JSON inside a text keeps its layout and its keys. What the letters are depends on a secret
+texts become equal ones. JSON inside a text keeps its layout and its keys. Ids of tokens become zeros, and what a
+model made of tokens is left out. What the letters are depends on a secret
 that is thrown away, so that nobody can try texts until one fits; the hashes over messages go too, for the same
 reason. Ids, names of agents, models and tools, numbers outside texts, and times stay.
 """
@@ -17,9 +18,15 @@ import msgspec
 _KEPT = frozenset({
     "type", "id", "role", "kind", "thread", "tenant", "verb", "agent", "model", "name", "effect", "effect_class",
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
-    "approvals", "owner", "process", "by", "origin", "entity",
+    "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
+
+_SPELLED = frozenset({"token_ids", "prompt_token_ids", "prompt", "bad_words"})
+"""Keys of token ids that spell what was said: they become zeros."""
+
+_TOLD = frozenset({"logprobs", "prompt_logprobs"})
+"""Keys of what a model made of tokens, where there is more than a number: left out."""
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|(-?)(\d+)((?:\.\d+)?)((?:[eE][+-]?\d+)?)')
 
@@ -42,10 +49,14 @@ class Redactor:
         match value:
             case dict():
                 return {name: self._value(name, below) for name, below in value.items()}
+            case list() if key in _TOLD:
+                return []
             case list():
                 return [self._value(key, below) for below in value]
             case str() if key not in _KEPT:
                 return self.text(value)
+            case int() if key in _SPELLED:
+                return 0
             case _:
                 return value
 

@@ -24,6 +24,8 @@ class EngineSettings(Wire, frozen=True):
     """The name clients ask for."""
     model: str = str(EMBEDDED_CHECKPOINT)
     """A folder in Hugging Face layout, or a hub id."""
+    device: str = "auto"
+    """`auto` takes the best there is; else `cpu`, `cuda:1`, `xpu`, or what another package calls its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     block_size: _Count = 16
     """Tokens per KV block."""
@@ -56,6 +58,8 @@ class EngineSettings(Wire, frozen=True):
     """Requests that may wait; one more is refused."""
     max_waiting_tokens: _Count = 1 << 20
     """Tokens of requests that may wait; one that would make it more is refused."""
+    shutdown_timeout_s: _CountOrOurs = 3
+    """Seconds that requests under way may take to finish when the stack is told to stop."""
     stall_s: _Count = 30
     """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
 
@@ -68,7 +72,9 @@ class Settings(Wire, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     """Of the HTTP bridge; 0 takes a free one."""
     agents: tuple[str, ...] = ()
-    """Python files or modules whose `Agent` objects are served, beside the demo agent."""
+    """Python files or modules whose `Agent` objects are served."""
+    demo_agent: bool = True
+    """Whether the demo agent is served beside them."""
     agent_processes: _Count = 1
     shards: _Count = 4
     engine: EngineSettings = EngineSettings()

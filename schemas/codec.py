@@ -9,7 +9,18 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from schemas.blobs import BlobReference
-from schemas.commands import AbortRun, Approve, CloudCommand, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.commands import (
+    AbortRun,
+    Approve,
+    CloudCommand,
+    Command,
+    CommandData,
+    Deny,
+    Fork,
+    Generate,
+    RawPrompt,
+    RunAgent,
+)
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
 from schemas.messages import Message
@@ -42,6 +53,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
     ("generation", "generate"): Generate,
+    ("generation", "abort"): AbortRun,
 }
 
 
@@ -179,8 +191,8 @@ def digest(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def chained(previous: str, message: Message) -> str:
-    """Extend a conversation's prefix hash by one message."""
+def chained(previous: str, message: Message | RawPrompt) -> str:
+    """Extend a conversation's prefix hash by one message, or make that of a raw prompt."""
     return blake2b(previous.encode() + _encoder.encode(message), digest_size=16).hexdigest()
 
 

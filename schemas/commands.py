@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.generation import TruncationSide
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.wire import Wire
 
@@ -32,6 +33,10 @@ TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
 Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
+PromptText = Annotated[str, msgspec.Meta(min_length=1)]
+PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
+RawPrompt = PromptText | PromptTokens
+Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 
 
 class RepetitionDetection(Wire, frozen=True):
@@ -83,7 +88,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """One answer from a model, outside any thread. `in.<tenant>.generation.<id>.generate`."""
 
     model: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    """A conversation, which the model's chat template renders; or give `prompt`."""
     tools: tuple[ToolSpec, ...] = ()
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -137,6 +143,12 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Tell the tokens of prompt and answer."""
     repetition_detection: RepetitionDetection | None = None
     """End with `repetition` when the answer goes round in circles."""
+    truncate_prompt_tokens: Truncation | None = None
+    """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it."""
+    truncation_side: TruncationSide | None = None
+    """`left`, which keeps the last ones, unless given."""
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, as text or token ids, without a chat template."""
 
 
 class Past(Wire, frozen=True):
@@ -158,7 +170,7 @@ class Change(Wire, frozen=True):
 
 class AbortRun(Wire, frozen=True, tag="abort"):
     """End a run, whatever it is doing: the model and the tools that can be stopped are.
-    `in.<tenant>.agent.<thread>.abort`."""
+    `in.<tenant>.agent.<thread>.abort`; a bare generation: `in.<tenant>.generation.<id>.abort`."""
 
     run: str = ""
     """Empty is the one that is under way."""

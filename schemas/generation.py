@@ -9,6 +9,8 @@ from schemas.wire import Record, Wire
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout", "repetition"]
 
+TruncationSide = Literal["left", "right"]
+
 BROKEN_OFF = frozenset({"abort", "error", "timeout"})
 """Finish reasons of an answer that is none: the thread does not keep it, the run fails."""
 
@@ -70,6 +72,11 @@ class Sampling(Wire, frozen=True):
     """Tokens that are told beside those, however unlikely."""
     repetition: Repetition | None = None
     """What ends it with `repetition`."""
+    truncate_prompt_tokens: int = 0
+    """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it. Heeded
+    where it is submitted."""
+    truncation_side: TruncationSide = "left"
+    """Where tokens are left out: `left` keeps the last ones, `right` the first."""
 
 
 class TokenLogprobs(Record, frozen=True):

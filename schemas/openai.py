@@ -21,9 +21,13 @@ from schemas.commands import (
     TokenId,
     TokenIds,
     TopK,
+    Truncation,
 )
+from schemas.generation import TruncationSide
 from schemas.messages import Message, Role, ToolCall, ToolSpec
 from schemas.wire import Wire
+
+TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
 class TextPart(Wire, frozen=True, tag="text"):
@@ -129,6 +133,10 @@ class ChatRequest(Wire, frozen=True):
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: TruncationSide | None = None
+    timeout_s: TimeoutS | None = None
+    """Ours: seconds after which it ends with status 504, answered or not."""
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

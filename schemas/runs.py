@@ -145,6 +145,11 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     reasoning: str = ""
     """What it thought before it answered."""
 
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """List all answers, the first one too."""
+        told = (self.logprobs, self.token_ids, self.reasoning)
+        return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
+
 
 class ModelFailed(Wire, frozen=True, tag="model.failed"):
     """The model call came to nothing."""

@@ -91,7 +91,7 @@ class AgentPerformer:
         return None if model in self._models else unknown_model(model, self._models)
 
     def _unknown(self, agent: str) -> Problem:
-        known = ", ".join(sorted(self._agents))
+        known = ", ".join(sorted(self._agents)) or "none"
         message = f"no agent {agent!r}: there are {known} (add yours with `ostinato up --agents FILE`)"
         return Problem(kind="unknown_agent", message=message, field="agent")
 

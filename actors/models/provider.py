@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from schemas.answers import AnswerFinish, TokenTold
+from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 
@@ -41,6 +42,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
     calling: Calling = Calling()
     rendering: Rendering = Rendering()
+    prompt: RawPrompt | None = None
+    """What the model is to go on with, in place of messages and without a chat template."""
     choice: int = 0
     """Which of several answers to the same prompt it is: each is a generation of its own."""
     n: int = 1

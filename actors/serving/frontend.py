@@ -23,11 +23,13 @@ from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
 from engine.errors import BadRequest, CallMissing, TemplateError
-from engine.requests import settled
+from engine.requests import raw_tokens, settled, truncated
 from engine.text.answers import AnswerReader
+from engine.text.parsers import NOTHING
 from engine.text.parts import Content, Reasoning, joined
 from engine.text.prompts import Customs, Prompt, Prompter
 from schemas import codec
+from schemas.commands import RawPrompt
 from schemas.generation import (
     Abort,
     Accepted,
@@ -53,6 +55,7 @@ _SILENCE_S = 3.0
 _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
+_ENDLESS = 1 << 62
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -82,18 +85,25 @@ class Frontend:
     """The `ModelProvider` of one engine on the bus."""
 
     def __init__(
-        self, connection: Connection, engine: str, checkpoint: Path, name: str, customs: Customs = _AS_THE_MODEL
+        self,
+        connection: Connection,
+        engine: str,
+        checkpoint: Path,
+        name: str,
+        context_length: int = _ENDLESS,
+        customs: Customs = _AS_THE_MODEL,
     ) -> None:
-        """Read the checkpoint's tokenizer and chat template.
+        """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` is the engine's.
 
         Raises:
-            CheckpointError: they are not there or cannot be read.
+            CheckpointError: they cannot be read, or there is no tokenizer.
             TemplateError: the template is not valid Jinja.
             UnknownParser: `customs` names none that there is.
         """
         self._connection = connection
         self._engine = engine
         self._name = name
+        self._context_length = context_length
         self._prompter = Prompter.load(checkpoint, customs)
         self._open: dict[str, _Open] = {}
 
@@ -112,7 +122,7 @@ class Frontend:
         submit, prompt = self._submission(call)
         opened = self._open[submit.request] = _Open(submit, prompt)
         try:
-            await self._submit(submit)
+            await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
         finally:
             self._open.pop(submit.request, None)
@@ -127,16 +137,20 @@ class Frontend:
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
     def _submission(self, call: ModelCall) -> tuple[Submit, Prompt]:
+        prompter = self._prompter
         try:
-            prompt = self._prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
-            sampling = settled(call.sampling, self._prompter.tokenizer, call.bad_words)
+            if call.prompt is not None:
+                prompt = Prompt(tuple(raw_tokens(call.prompt, prompter.tokenizer)), NOTHING)
+            else:
+                prompt = prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
+            sampling = settled(call.sampling, prompter.tokenizer, call.bad_words)
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         submit = Submit(
             request=call.request,
-            prompt=prompt.tokens,
+            prompt=truncated(prompt.tokens, sampling, self._context_length),
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,
@@ -259,7 +273,7 @@ class Frontend:
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)
 
-    async def _submit(self, submit: Submit) -> None:
+    async def _submit(self, submit: Submit, raw: RawPrompt | None) -> None:
         """Hand the request in, waiting for a scheduler if there is none.
 
         Raises:
@@ -270,7 +284,11 @@ class Frontend:
         while True:
             try:
                 reply = await self._connection.request(subjects.submit(self._engine), data, 2.0)
-                break
+                answer: Answer = codec.decode(reply.data, Answer)
+                stops = isinstance(answer, Refused) and answer.reason == "draining"
+                if not stops or asyncio.get_running_loop().time() > deadline:
+                    break
+                await asyncio.sleep(_RETRY_S)  # there will be another
             except (BusError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     # one that only was slow has what was handed in, and nobody waits for it any more
@@ -278,9 +296,9 @@ class Frontend:
                     message = f"no scheduler of {self._engine!r} answers: {error}"
                     raise CallFailed(Problem(kind="engine", message=message, retry_after_ms=1000)) from error
                 await asyncio.sleep(_RETRY_S)
-        answer: Answer = codec.decode(reply.data, Answer)
         if not isinstance(answer, Accepted):
-            field_name = "messages" if answer.reason == "too_long" else None
+            given = "messages" if raw is None else "prompt"
+            field_name = given if answer.reason == "too_long" else None
             raise CallFailed(
                 Problem(
                     kind=_PROBLEMS[answer.reason],

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas import codec
-from schemas.commands import Command, Generate
+from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
 from schemas.generation import Repetition, Sampling
 from schemas.messages import misplaced_in
@@ -31,6 +31,8 @@ class Generation(msgspec.Struct, frozen=True):
     command: Command | None = None
     refused: Mapping[str, Problem] = {}
     asking: ModelCalled | None = None
+    aborted_by: str = ""
+    """The command that ended it before its end; empty when none did."""
 
 
 class AnswerPrompt(Effect, frozen=True, kw_only=True):
@@ -54,6 +56,8 @@ class GenerationMachine:
     def evolve(self, state: Generation, emitted: Emitted) -> Generation:
         """Fold one fact."""
         match emitted.event:
+            case CommandAccepted(command=command) if isinstance(command.data, AbortRun):
+                return replace(state, aborted_by=command.id)
             case CommandAccepted(command=command):
                 return replace(state, command=command)
             case CommandRefused(command=command, problem=problem):
@@ -67,19 +71,21 @@ class GenerationMachine:
 
     def answered(self, state: Generation, command: str) -> Answer | None:
         """Say whether the command has been decided before."""
-        if state.command is not None and state.command.id == command:
+        if command == state.aborted_by or (state.command is not None and state.command.id == command):
             return "accepted"
         return state.refused.get(command)
 
     def ask(self, state: Generation, asked: Asked, context: Context) -> Decision:
-        """Take the request on, or refuse it."""
+        """Take the request on, refuse it, or end it."""
         command = asked.command
+        if isinstance(command.data, AbortRun):
+            return _abort(state, command, command.data)
         problem = asked.missing or _unfit(state, command)
         data = command.data
         if problem is not None or asked.profile is None or not isinstance(data, Generate):
             problem = problem or Problem(kind="unknown_model", message="no such model", field="model")
             return Decision([Emitted("generation", state.id, CommandRefused(command=command, problem=problem))], [])
-        prefix = ""
+        prefix = "" if data.prompt is None else codec.chained("", data.prompt)
         for message in data.messages:
             prefix = codec.chained(prefix, message)
         called = ModelCalled(
@@ -108,12 +114,31 @@ class GenerationMachine:
         return [_answer_prompt(state.id, state.asking, state.command)]
 
 
+def _abort(state: Generation, command: Command, data: AbortRun) -> Decision:
+    """End a generation that is under way: what its model still says is not heard."""
+    if state.asking is None:
+        problem = Problem(kind="invalid", message=f"generation {state.id!r} is not under way", field="id")
+        return Decision([Emitted("generation", state.id, CommandRefused(command=command, problem=problem))], [])
+    because = f": {data.reason}" if data.reason else ""
+    message = f"the generation was aborted by {command.source or 'a client'}{because}"
+    failed = ModelFailed(effect=state.asking.effect, problem=Problem(kind="aborted", message=message))
+    events = [
+        Emitted("generation", state.id, CommandAccepted(command=command)),
+        Emitted("generation", state.id, failed),
+    ]
+    return Decision(events, [])
+
+
 def _unfit(state: Generation, command: Command) -> Problem | None:
     data = command.data
     if not isinstance(data, Generate):
         return Problem(kind="invalid", message=f"a generation cannot {command.verb!r}", field="verb")
-    if not data.messages:
-        return Problem(kind="invalid", message="`messages` is empty: give at least one", field="messages")
+    if data.prompt is not None:
+        if data.messages or data.tools:
+            message = "`prompt` goes on as it is: give it, or `messages` and `tools`, not both"
+            return Problem(kind="invalid", message=message, field="prompt")
+    elif not data.messages:
+        return Problem(kind="invalid", message="`messages` is empty: give at least one, or `prompt`", field="messages")
     misplaced = misplaced_in(data.messages)
     if misplaced is not None:
         message = f"{misplaced}: a `tool` message answers a call of the assistant's before it, each call once"
@@ -155,6 +180,8 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         prompt_logprobs=data.prompt_logprobs,
         logprob_token_ids=data.logprob_token_ids,
         repetition=_repetition(data),
+        truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
+        truncation_side=data.truncation_side or "left",
     )
 
 

@@ -26,7 +26,8 @@ class GenerationPerformer:
 
     def look_up(self, command: Command) -> Asked:
         """Find the model a command names; its defaults are the profile."""
-        assert isinstance(command.data, Generate)
+        if not isinstance(command.data, Generate):
+            return Asked(command)  # an abort is about a generation that has its model
         name = command.data.model
         if name not in self._models:
             return Asked(command, missing=unknown_model(name, self._models))
@@ -74,5 +75,6 @@ class GenerationPerformer:
             rendering=Rendering(**{name: getattr(data, name) for name in Rendering.__struct_fields__}),
             n=data.n,
             return_token_ids=data.return_token_ids,
+            prompt=data.prompt,
         )
         return await ask_model(self._models, call, self._live, effect, site)

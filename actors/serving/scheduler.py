@@ -39,6 +39,7 @@ from schemas.steps import RequestEvent, Resync, Stalled, StepResult
 log = logging.getLogger(__name__)
 
 _QUIET_S = 2.0
+_AGAIN_MS = 1000
 
 
 class Stalls:
@@ -88,6 +89,8 @@ class SchedulerActor:
         self._sooner = asyncio.Event()
         """A request came that may have to end before all others."""
         self._results = 0
+        self._draining = False
+        """Whether nothing new is begun, as the stack is about to stop."""
         self._stalls = Stalls(stall_s)
 
     def statistics(self) -> dict[str, int]:
@@ -105,6 +108,7 @@ class SchedulerActor:
         await connection.subscribe(subjects.attach(engine), self._attach)
         await connection.subscribe(subjects.abort(engine), self._abort)
         await connection.subscribe(subjects.describe(engine), self._describe)
+        await connection.subscribe(subjects.drain(engine), self._drain)
         await connection.subscribe(subjects.result(engine), self._result)
         await connection.subscribe(subjects.resync(engine), self._resync)
         # results and requests may have been lost with the connection: everyone says again where he stands
@@ -182,7 +186,7 @@ class SchedulerActor:
         except BadShape as error:
             await self._answer(message, Refused(request="", reason="invalid", message=str(error)))
             return
-        answer = self._scheduler.submit(submit)
+        answer = self._refusal_while_draining(submit) or self._scheduler.submit(submit)
         if isinstance(answer, Accepted):
             self._frontends[submit.request] = submit.frontend
         await self._answer(message, answer)
@@ -192,6 +196,17 @@ class SchedulerActor:
             if submit.deadline:
                 self._sooner.set()
             await self._plan()
+
+    async def _drain(self, message: Message) -> None:
+        log.info("told to stop soon: nothing new is begun")
+        self._draining = True
+
+    def _refusal_while_draining(self, submit: Submit) -> Refused | None:
+        """Turn newcomers away once the stack is about to stop; what was begun, here or before, goes on."""
+        if not self._draining or submit.output or self._scheduler.attach(submit.request, 0) is not None:
+            return None
+        message = "the server is about to stop: try again later"
+        return Refused(request=submit.request, reason="draining", message=message, retry_after_ms=_AGAIN_MS)
 
     async def _attach(self, message: Message) -> None:
         attach: Attach = codec.decode(message.data, Attach)

@@ -8,7 +8,9 @@ from typing import Final, Protocol, cast
 
 from torch import Tensor
 
+from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.plugins import OPS, names, plugins
 
 
 class Ops(Protocol):
@@ -68,10 +70,20 @@ _IMPLEMENTATIONS: Final = {
 
 
 def load_ops(name: str) -> Ops:
-    """Import and return the implementation that a `Platform` names in its `ops`.
+    """Import and return the implementation that a `Platform` names in its `ops`: ours, or another package's.
 
     Raises:
         ImportError: `triton` is asked for and not installed.
+        PlatformUnavailable: No package brings ops of this name, or they cannot be made.
     """
-    module, kind = _IMPLEMENTATIONS[name]
-    return cast(Ops, getattr(import_module(module), kind)())
+    if name in _IMPLEMENTATIONS:
+        module, kind = _IMPLEMENTATIONS[name]
+        return cast(Ops, getattr(import_module(module), kind)())
+    for found, factory in plugins(OPS):
+        if found == name:
+            try:
+                return cast(Ops, factory())
+            except Exception as error:
+                raise PlatformUnavailable(name, f"its ops cannot be made: {error}") from error
+    known = ", ".join(sorted({*_IMPLEMENTATIONS, *names(OPS)}))
+    raise PlatformUnavailable(name, f"there are no ops of this name that can be loaded (known are {known})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from engine.errors import BadRequest, CallMissing, TemplateError
+from engine.errors import BadRequest, CallMissing, NoChatTemplate, TemplateError
 from engine.text.dialects import AUTO, Dialect, dialect
 from engine.text.formats import NONE
 from engine.text.grammars import calling_grammar
@@ -66,7 +67,7 @@ class Prompter:
     """Makes prompts."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, speech: Dialect, *, trusting: bool = False
+        self, tokenizer: Tokenizer, template: ChatTemplate | None, speech: Dialect, *, trusting: bool = False
     ) -> None:
         self.tokenizer = tokenizer
         self.dialect = speech
@@ -75,15 +76,17 @@ class Prompter:
 
     @classmethod
     def load(cls, folder: Path, customs: Customs) -> Prompter:
-        """Read a checkpoint's tokenizer and template.
+        """Read a checkpoint's tokenizer, and its template if it has one.
 
         Raises:
-            CheckpointError: one of them is not there or cannot be read.
+            CheckpointError: they cannot be read, or there is no tokenizer.
             TemplateError: the template is not valid Jinja.
             UnknownParser: there is no parser of a name in `customs`.
         """
-        template = ChatTemplate.load(folder, Path(customs.chat_template) if customs.chat_template else None)
-        speech = dialect(template.source, customs.tool_parser, customs.reasoning_parser)
+        template: ChatTemplate | None = None
+        with contextlib.suppress(NoChatTemplate):
+            template = ChatTemplate.load(folder, Path(customs.chat_template) if customs.chat_template else None)
+        speech = dialect("" if template is None else template.source, customs.tool_parser, customs.reasoning_parser)
         return cls(Tokenizer.load(folder), template, speech, trusting=customs.trust_request_chat_template)
 
     def prompt(
@@ -102,8 +105,8 @@ class Prompter:
             calling: whether they may, or must, be called.
 
         Raises:
-            BadRequest: `rendering` asks for what is not allowed, or does not fit the messages, or calls are wanted of
-                a model whose way to write them is not known.
+            BadRequest: `rendering` asks for what is not allowed, or does not fit the messages, calls are wanted of a
+                model whose way to write them is not known, or there is no template.
             TemplateError: the template refuses the conversation.
         """
         offered = self._offered(tools, calling)
@@ -152,13 +155,18 @@ class Prompter:
         return before + found
 
     def _chosen(self, rendering: Rendering) -> ChatTemplate:
+        own = self._template
         if not rendering.chat_template:
-            return self._template
+            if own is None:
+                raise BadRequest(
+                    "messages", "the model has no chat template and takes raw prompts alone: give `prompt`"
+                )
+            return own
         if not self._trusting:
             message = "requests are not trusted with it here (engine.trust_request_chat_template): leave it out"
             raise BadRequest("chat_template", message)
         try:
-            return ChatTemplate(rendering.chat_template, self._template.variables)
+            return ChatTemplate(rendering.chat_template, None if own is None else own.variables)
         except TemplateError as error:
             raise BadRequest("chat_template", str(error)) from error
 

@@ -14,7 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from engine.errors import CheckpointError, TemplateError
+from engine.errors import CheckpointError, NoChatTemplate, TemplateError
 from schemas.messages import Message, ToolSpec
 
 
@@ -55,7 +55,8 @@ class ChatTemplate:
         """Read `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`; or another file `instead`.
 
         Raises:
-            CheckpointError: the checkpoint has neither, or a file cannot be read.
+            NoChatTemplate: the checkpoint has neither.
+            CheckpointError: a file cannot be read.
             TemplateError: what it has is not valid Jinja.
         """
         config: dict[str, Any] = {}
@@ -73,7 +74,7 @@ class ChatTemplate:
         else:
             source = config.get("chat_template") or ""
         if not isinstance(source, str) or not source:
-            raise CheckpointError(folder, "it has no chat template (chat_template.jinja): not a chat model")
+            raise NoChatTemplate(folder)
         tokens = {name: _content(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         return cls(source, tokens)
 

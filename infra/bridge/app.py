@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bus import subjects
+from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.chat import ChatEncoder
+from infra.bridge.completions import CompletionEncoder, generations, read_completion
+from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
 from infra.bridge.openai import (
     AGENT_PREFIX,
     THREAD_HEADER,
     BadRequest,
     command_data,
+    decoded,
     error_body,
     read_request,
     refusal,
     retry_headers,
 )
+from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack, follow
 from schemas import codec
-from schemas.commands import Command, RunAgent
+from schemas.commands import AbortRun, Command, CommandData, RunAgent
 from schemas.context import Chance, Clock, Ids
-from schemas.openai import ChatRequest
+from schemas.openai import StreamOptions
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
 
+Timed = TypeVar("Timed", bound=CommandData)
+
 _LARGEST_BODY = 4 << 20
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
+class AbortRequest(msgspec.Struct, frozen=True):
+    """`POST /inference/v1/abort_requests`, as vLLM has it."""
+
+    request_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Bridge:
     """What the routes need, and the routes."""
 
@@ -58,11 +74,18 @@ class Bridge:
     trouble: Callable[[], str] = str
     """Why nothing can be taken now; empty while all is well."""
 
+    @cached_property
+    def under_way(self) -> UnderWay:
+        """What clients wait for now."""
+        return UnderWay(self._abort)
+
     def application(self) -> Starlette:
         """Build the ASGI application."""
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
+                Route("/v1/completions", self.completions, methods=["POST"]),
+                Route("/inference/v1/abort_requests", self.abort_requests, methods=["POST"]),
                 Route("/v1/models", self.list_models),
                 Route("/health", self.health),
             ],
@@ -83,15 +106,34 @@ class Bridge:
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
-        request_id = self.ids.new("req")
+        return await self._served(request, self._chat)
+
+    async def completions(self, request: Request) -> Response:
+        """Answer raw prompts, one generation each."""
+        return await self._served(request, self._completion)
+
+    async def abort_requests(self, request: Request) -> Response:
+        """End generations by id, whoever waits for them; ids that nobody knows are ignored."""
+        try:
+            ids = decoded(await _body(request), AbortRequest).request_ids
+        except BadRequest as error:
+            return _json(error.body, error.status, error.headers)
+        self.under_way.abort(dict.fromkeys(ids))
+        return Response(status_code=200)
+
+    async def _served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self.ids.new("req")
         headers = {"x-request-id": request_id}
         try:
-            asked = read_request(await _body(request))
+            exchange = ask(request, await _body(request))
             self._refuse_in_trouble()
-            command = self._command(request, asked)
-            return await self._answer(asked, command, headers)
+            exchange.headers = headers
+            return await self._answer(request, exchange, request_id)
         except BadRequest as error:
             problem = error
+        except ClientGone:
+            return Response(status_code=499)  # as nginx logs it; nobody reads it
         except Refused as error:
             message = f"the server takes no more requests: {error.description}"
             problem = BadRequest(503, message, None, "overloaded")
@@ -101,24 +143,51 @@ class Bridge:
         return _json(problem.body, problem.status, {**headers, **problem.headers})
 
     def _refuse_in_trouble(self) -> None:
+        if self.under_way.draining:
+            raise BadRequest(503, "the server is about to stop: try again later", None, "draining")
         if trouble := self.trouble():
             raise BadRequest(503, trouble, None, "overloaded")
 
-    def _command(self, request: Request, asked: ChatRequest) -> Command:
+    def _chat(self, request: Request, body: bytes) -> Exchange:
+        asked = read_request(body)
         given = request.headers.get(THREAD_HEADER)
-        data = command_data(asked, given)
+        data = self._timed(command_data(asked, given), asked.timeout_s)
         if given is not None:
             try:
                 subjects.checked(given, f"header {THREAD_HEADER}:")
             except BadSubject as error:
                 raise BadRequest(400, str(error), THREAD_HEADER, "invalid_value") from error
+        command = self._command(request, data, given)
+        last: Literal["run.finished", "model.returned"] = (
+            "run.finished" if isinstance(data, RunAgent) else "model.returned"
+        )
+        reasoning = asked.include_reasoning is not False
+        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last, reasoning=reasoning)
+        return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
+
+    def _completion(self, request: Request, body: bytes) -> Exchange:
+        asked = read_completion(body)
+        commands = [self._command(request, self._timed(data, asked.timeout_s)) for data in generations(asked)]
+        encoder = CompletionEncoder(commands[0].id, asked, self._seconds())
+        return Exchange(commands, encoder, asked.stream, _with_usage(asked.stream_options))
+
+    def _seconds(self) -> int:
+        return self.clock.now() // 1_000_000
+
+    def _timed(self, data: Timed, timeout_s: float | None) -> Timed:
+        """Say when it is to be over."""
+        if timeout_s is None:
+            return data
+        return msgspec.structs.replace(data, deadline=self.clock.now() + int(timeout_s * 1e6))
+
+    def _command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         agent = isinstance(data, RunAgent)
         identity = self.ids.new("r" if agent else "g")
         return Command(
             id=identity,
             tenant=self.tenant,
             kind="agent" if agent else "generation",
-            thread=(given or self.ids.new("t")) if agent else identity,
+            thread=(thread or self.ids.new("t")) if agent else identity,
             verb="run" if agent else "generate",
             data=data,
             source="http",
@@ -132,50 +201,74 @@ class Bridge:
             return given
         return f"00-{self.chance.bits(128):032x}-{self.chance.bits(64):016x}-01"
 
-    async def _answer(self, asked: ChatRequest, command: Command, headers: dict[str, str]) -> Response:
-        agent = isinstance(command.data, RunAgent)
-        created = self.clock.now() // 1_000_000
-        last: Literal["run.finished", "model.returned"] = "run.finished" if agent else "model.returned"
-        reasoning = asked.include_reasoning is not False
-        encoder = ChatEncoder(command.id, asked.model, created, last, reasoning=reasoning)
-        chunks = self._chunks(encoder, command, headers)
-        first = await anext(chunks, None)
+    async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
+        encoder = exchange.encoder
+        chunks = self._chunks(exchange, name)
+        first = await while_there(request, _next(chunks))
         if first is None:
             raise _failure(encoder)
-        if asked.stream:
-            options = asked.stream_options
-            with_usage = options is not None and options.include_usage
-            stream = _sse(first, chunks, encoder, with_usage)
-            return StreamingResponse(stream, media_type="text/event-stream", headers={**headers, **_NO_BUFFERING})
-        everything = [first, *[chunk async for chunk in chunks]]
+        if exchange.stream:
+            return Stream(_sse(first, chunks, exchange), chunks, {**exchange.headers, **_NO_BUFFERING})
+        everything = [first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
             raise _failure(encoder)
-        return _json(encoder.whole(everything), 200, headers)
+        return _json(encoder.whole(everything), 200, exchange.headers)
 
-    async def _chunks(
-        self, encoder: ChatEncoder, command: Command, headers: dict[str, str]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Follow the command; the answer's headers name its thread as soon as that is known to exist."""
-        async for frame in follow(self.connection, self.read_back, command):
-            chunks = encoder.feed(frame)
-            if encoder.accepted and isinstance(command.data, RunAgent):
-                headers[THREAD_HEADER] = command.thread
-            for chunk in chunks:
-                yield chunk
+    async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[dict[str, Any]]:
+        """Follow the commands; the answer's headers name an agent's thread as soon as that is known to exist."""
+        encoder = exchange.encoder
+        followed = [follow(self.connection, self.read_back, command) for command in exchange.commands]
+        self.under_way.enter(exchange, name)
+        try:
+            async with aclosing(merged(exchange, followed)) as frames:
+                async for index, frame in frames:
+                    chunks = encoder.feed(frame, index)
+                    if encoder.accepted and exchange.agent:
+                        exchange.headers[THREAD_HEADER] = exchange.commands[0].thread
+                    for chunk in chunks:
+                        yield chunk
+                    if encoder.problem is not None and len(exchange.commands) > 1:
+                        return  # an answer that lacks one of its choices is none
+        finally:
+            self.under_way.leave(exchange, name)
+
+    async def _abort(self, generation: str, reason: str) -> None:
+        try:
+            subjects.checked(generation, "request_ids")
+        except BadSubject:
+            return  # no generation has such an id
+        data = AbortRun(reason=reason)
+        identity = self.ids.new("a")
+        time, trace = rfc3339(self.clock.now()), self._traceparent("")
+        command = Command(identity, self.tenant, "generation", generation, "abort", data, "http", time, trace)
+        await send_command(self.connection, command)
 
 
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-def _failure(encoder: ChatEncoder) -> BadRequest:
+def _with_usage(options: StreamOptions | None) -> bool:
+    return options is not None and options.include_usage
+
+
+async def _next(chunks: AsyncGenerator[dict[str, Any]]) -> dict[str, Any] | None:
+    return await anext(chunks, None)
+
+
+async def _rest(chunks: AsyncGenerator[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [chunk async for chunk in chunks]
+
+
+def _failure(encoder: Encoder) -> BadRequest:
     if encoder.problem is not None:
         return refusal(encoder.problem)
     return BadRequest(500, "the run ended without an answer", None, "no_answer")
 
 
 async def _sse(
-    first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], encoder: ChatEncoder, with_usage: bool
-) -> AsyncIterator[bytes]:
+    first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], exchange: Exchange
+) -> AsyncGenerator[bytes]:
+    encoder = exchange.encoder
     yield _event(first)
     try:
         async for chunk in rest:
@@ -186,7 +279,7 @@ async def _sse(
         return
     if encoder.problem is not None:
         yield _event(_failure(encoder).body)
-    elif with_usage:
+    elif exchange.with_usage:
         yield _event(encoder.usage_chunk())
     yield b"data: [DONE]\n\n"
 

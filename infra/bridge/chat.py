@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infra.bridge.logprobs import content, prompt
+from infra.bridge.openai import broken_off
 from schemas import codec
 from schemas.answers import Alternative
 from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import ToolCall, Usage
 from schemas.openai import CompletionUsage
-from schemas.runs import ErrorKind, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
+from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
 _REASONING = ("reasoning", "reasoning_content")
 """What clients call reasoning: they do not agree on one name."""
@@ -79,8 +80,8 @@ class ChatEncoder:
         """Why there is no (whole) answer."""
         self.usage = Usage()
 
-    def feed(self, frame: Frame) -> list[dict[str, Any]]:
-        """Give the chunks that follow from one frame."""
+    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame; there is one command, so its `index` is 0."""
         self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
         match frame:
             case Outcome(problem=problem) if problem is not None:
@@ -108,24 +109,14 @@ class ChatEncoder:
 
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answers no delta brought; a bare generation ends here."""
-        first = Alternative(
-            answer.text,
-            answer.finish_reason,
-            answer.tool_calls,
-            answer.logprobs,
-            answer.token_ids,
-            answer.reasoning,
-        )
-        chunks = self._rest(0, answer.effect, first)
+        given = answer.alternatives()
+        chunks = self._rest(0, answer.effect, given[0])
         if self._last != "model.returned":
             return chunks
         self.usage = answer.usage
-        given = (first, *answer.more)
         broken = next((one.finish_reason for one in given if one.finish_reason in BROKEN_OFF), None)
         if broken is not None:
-            message = f"the model's answer was broken off ({broken})"
-            kind: ErrorKind = "timeout" if broken == "timeout" else "engine"
-            self.problem = Problem(kind=kind, message=message)
+            self.problem = broken_off(broken)
             return chunks
         for index, one in enumerate(given):
             chunks += self._rest(index, answer.effect, one)

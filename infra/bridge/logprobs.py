@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,37 @@ def _entry(one: TokenTold) -> dict[str, Any]:
 
 def _named(piece: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+def legacy(told: Sequence[TokenTold], offset: int = 0) -> dict[str, Any]:
+    """Give `logprobs` of a completion's choice.
+
+    Args:
+        told: its tokens, in order.
+        offset: characters of the choice's text that stand before them.
+    """
+    offsets, decoder = [], getincrementaldecoder("utf-8")(errors="replace")
+    for one in told:
+        offsets.append(offset)
+        offset += len(decoder.decode(one.piece))
+    return {
+        "tokens": [_readable(one.piece) for one in told],
+        "token_logprobs": [one.logprob for one in told],
+        "top_logprobs": [None if one.logprob is None else _likeliest(one) for one in told],
+        "text_offset": offsets,
+    }
+
+
+def _likeliest(one: TokenTold) -> dict[str, float | None]:
+    return {_readable(piece): logprob for _, piece, logprob in one.top} | {_readable(one.piece): one.logprob}
+
+
+def _readable(piece: bytes) -> str:
+    """Name a token; a part of a character as OpenAI does."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 def prompt(told: Sequence[TokenTold]) -> list[dict[str, Any] | None]:

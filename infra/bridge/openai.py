@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 
@@ -12,7 +13,9 @@ from infra.bridge.tools import tool_choice
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
-from schemas.runs import Problem
+from schemas.runs import ErrorKind, Problem
+
+T = TypeVar("T")
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -33,7 +36,7 @@ _STATUS = {
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
 
-_CHOOSING: dict[str, tuple[object, ...]] = {
+CHOOSING: dict[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
@@ -51,16 +54,22 @@ _CHOOSING: dict[str, tuple[object, ...]] = {
     "logprob_token_ids": ((),),
     "return_token_ids": (False,),
     "repetition_detection": (),
+    "truncate_prompt_tokens": (0,),
+    "truncation_side": ("left", "right"),
+}
+"""Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
+
+_CONVERSING: dict[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True,),
     "chat_template": ("",),
     "documents": ((),),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
 }
-"""Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
+"""Those that only requests with messages have."""
 
 _RETRY_MS = 1000
-_MOST_TOKENS = (1 << 31) - 1
+MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -95,6 +104,12 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
 
 
+def broken_off(reason: str) -> Problem:
+    """Say that an answer ended before its end."""
+    kind: ErrorKind = "timeout" if reason == "timeout" else "engine"
+    return Problem(kind=kind, message=f"the model's answer was broken off ({reason})")
+
+
 def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
@@ -108,17 +123,26 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    try:
-        request = msgspec.json.decode(body, type=ChatRequest)
-    except msgspec.ValidationError as error:
-        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
+    request: ChatRequest = decoded(body, ChatRequest)
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
             raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
     return request
+
+
+def decoded(body: bytes, shape: type[T]) -> T:
+    """Decode a request of some shape.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
 
 
 def _param(problem: str) -> str | None:
@@ -133,7 +157,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    yield given, limit is None or 1 <= limit <= _MOST_TOKENS, f"at least 1, at most {_MOST_TOKENS}"
+    yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     told = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
@@ -160,7 +184,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
-    for name, neutral in {"top_p": (1,), **_CHOOSING}.items():
+    for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
     yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
@@ -202,7 +226,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         tool_choice=choice,
         tool=tool,
         chat_template_kwargs=request.kwargs(),
-        **{name: value for name in _CHOOSING if (value := getattr(request, name)) is not None},
+        **{name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None},
     )
 
 

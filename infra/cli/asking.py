@@ -38,8 +38,11 @@ def partner_of(name: str, served: Sequence[str]) -> Partner:
 def served_by(runtime: Runtime, wait_s: float = _WAIT_S) -> list[str]:
     """List what the running stack serves, agents as `agent/NAME`; nothing when its bridge does not answer."""
     url = runtime.urls.get("http")
-    if url is None:
-        return []
+    return [] if url is None else served_at(url, wait_s)
+
+
+def served_at(url: str, wait_s: float = _WAIT_S) -> list[str]:
+    """List what a server of OpenAI's API serves; nothing when it does not answer."""
     try:
         with urllib.request.urlopen(f"{url}/v1/models", timeout=wait_s) as answer:
             return [str(model["id"]) for model in json.load(answer)["data"]]
@@ -68,6 +71,12 @@ def model_command(model: str, messages: Sequence[Message], tenant: str = "defaul
     """Make the command for one answer of a bare model."""
     identity = SystemIds().new("g")
     return _command(identity, tenant, "generation", identity, "generate", Generate(model=model, messages=(*messages,)))
+
+
+def completion_command(wanted: Generate, tenant: str = "default") -> Command:
+    """Make the command for what a bare model writes after a raw prompt."""
+    identity = SystemIds().new("g")
+    return _command(identity, tenant, "generation", identity, "generate", wanted)
 
 
 def approval_command(thread: str, answer: Approve | Deny, tenant: str = "default") -> Command:

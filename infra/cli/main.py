@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
 from infra.cli.log_verbs import add_log_verbs
 from infra.cli.replay_verbs import add_replay_verbs
 
-_CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config"}
+_CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config", "infra.cli.serve"}
 """Modules of commands that settle every setting themselves."""
 
 
@@ -108,14 +109,19 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", metavar="COMMAND")
     _stack(_told(commands, "up", "start the stack and keep it running"), "infra.cli.up")
     _stack(_told(commands, "demo", "hold a short conversation with the demo agent, then stop"), "infra.cli.demo")
+    serve = _told(commands, "serve", "serve a model and no agents, with flags named as vLLM's")
+    add_serve(serve, _data, _file, _port, _positive)
     _config(_told(commands, "config", "show the settings, and where each comes from"))
     _chat(_told(commands, "chat", "talk with an agent or model of the running stack"))
     _run(_told(commands, "run", "send one message to an agent or model of the running stack"))
+    complete = _told(commands, "complete", "have a model go on with a text, without a chat template")
+    add_complete(complete, _data, _positive, _seconds)
     _abort(_told(commands, "abort", "end a run, whatever it is doing"))
     _replay(_told(commands, "replay", "read, verify and compare what happened"))
     log = _told(commands, "log", "see that the log is whole, mend it, and what is kept of it")
     add_log_verbs(log, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
+    add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
         _told(

@@ -254,7 +254,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
         if isinstance(event, CommandAccepted | CommandRefused):
             turns += not isinstance(event.command.data, Fork)
             if isinstance(event.command.data, Generate):
-                said = event.command.data.messages[-1].content if event.command.data.messages else ""
+                said = _asked_of(event.command.data)
         elif isinstance(event, MessageAdded):
             said = event.message.content
     return ThreadLine(
@@ -266,6 +266,13 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
         state=events[-1].fact.type if events else "",
         said=said,
     )
+
+
+def _asked_of(data: Generate) -> str:
+    """Give what a bare model was asked last; of a prompt in token ids, how many."""
+    if data.prompt is not None:
+        return data.prompt if isinstance(data.prompt, str) else f"{len(data.prompt)} tokens"
+    return data.messages[-1].content if data.messages else ""
 
 
 class ExpiredSteps(msgspec.Struct, frozen=True):

@@ -20,7 +20,12 @@ from infra.settings import Settings
 
 def main(options: argparse.Namespace) -> int:
     """Run the stack in the foreground."""
-    return asyncio.run(_up(settings_from(options), ready_line if options.json else banner))
+    return keep_up(settings_from(options), ready_line if options.json else banner)
+
+
+def keep_up(settings: Settings, announce: Callable[[Stack], str]) -> int:
+    """Run a stack until a signal; `announce` says where it is, once it is."""
+    return asyncio.run(_up(settings, announce))
 
 
 async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:

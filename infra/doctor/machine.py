@@ -69,6 +69,23 @@ def gpu(listed: str | None, torch_cuda: str | None) -> Finding:
     return ok("gpu", f"{listed}; torch for CUDA {torch_cuda}")
 
 
+def platform(code: int, says: str, complaints: str) -> Finding:
+    """Look at the device that a worker would choose.
+
+    Args:
+        code: Exit code of a process that chose it.
+        says: The line in which it describes the device.
+        complaints: What it said was wrong on the way, a line each.
+    """
+    last = complaints.splitlines()[-1] if complaints else ""
+    if code:
+        says = last or f"choosing it ended with code {code}"
+        return problem("platform", says, "mend that, or set engine.device to cpu")
+    if last:
+        return warning("platform", f"{says}; {last}", "mend or remove what is named there")
+    return ok("platform", says)
+
+
 def compiler(found: str | None, has_gpu: bool) -> Finding:
     """Look for a C compiler, which Triton needs on a GPU and nothing else does."""
     if not has_gpu:

@@ -27,6 +27,15 @@ from infra.settings import Settings
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 _LOOK_S = 0.05
+_TORCH_S = 8.0
+"""How long loading torch and looking at the device may take."""
+_TOLD = "ostinato: "
+_DETECT = f"""
+import logging, sys
+logging.basicConfig(format={_TOLD + "%(message)s"!r})
+from engine.platforms import detect
+print(detect(sys.argv[1]).describe())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def checks(patient: Patient) -> list[Check]:
         Check("cpu", _cpu),
         Check("memory", _memory),
         Check("gpu", _gpu),
+        Check("platform", lambda: machine.platform(*_detected(settings.engine.device)), _TORCH_S),
         Check("compiler", _compiler),
         Check("extras", lambda: machine.extras(machine.has_distribution)),
         Check("http-port", lambda: ports.http_port(settings.host, settings.port, ours)),
@@ -134,6 +144,14 @@ def _gpu() -> Finding:
     torch = find_spec("torch")
     cuda = machine.torch_cuda(Path(torch.origin).parent) if torch and torch.origin else None
     return machine.gpu(_listed(), cuda)
+
+
+def _detected(device: str) -> tuple[int, str, str]:
+    """Have another process choose the device as a worker does: torch takes seconds to load, and drivers may crash."""
+    argv = [sys.executable, "-c", _DETECT, device]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=_TORCH_S, check=False)
+    lines = done.stderr.splitlines() if done.returncode else done.stderr.split(_TOLD)[1:]
+    return done.returncode, done.stdout.strip(), "\n".join(lines).strip()
 
 
 def _listed() -> str | None:

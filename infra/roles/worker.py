@@ -30,7 +30,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
 
 def _load(engine: EngineSettings, worker: str) -> ModelRunner:
     torch.set_num_threads(engine.threads or max(1, (os.cpu_count() or 2) // 2))
-    platform = detect()
+    platform = detect(engine.device)
     log.info("%s", platform.describe())
     config = RunnerConfig(model=engine.model, dtype=engine.dtype, block_size=engine.block_size, blocks=engine.kv_blocks)
     return load_runner(config, platform, worker)

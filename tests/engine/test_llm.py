@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import SchedulerConfig
@@ -24,6 +25,7 @@ from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig
+from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.messages import Message
 from schemas.steps import StepPlan, StepResult
@@ -243,3 +245,63 @@ def test_what_must_not_come_up_does_not_and_what_is_allowed_alone_does(llm: LLM)
     assert set(few.tokens) <= {1, 2}
     with pytest.raises(BadRequest, match="allowed_token_ids: token 9999 is not one of the model's"):
         llm.generate(["hello"], Sampling(allowed_token_ids=(9999,)))
+
+
+def test_prompts_may_be_token_ids_and_whoever_wants_hears_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu")
+    ids = llm._tokenizer.encode("Hello there")
+    sampling = Sampling(max_tokens=3)
+    answers = llm.generate(["Hello there", ids], sampling, on_progress=lambda *done: told.append(done))
+    assert answers[0].tokens == answers[1].tokens
+    assert told == [(1, 2), (2, 2)]
+    assert all(0 <= token < llm.vocabulary for token in ids)
+    short = Sampling(max_tokens=3, truncate_prompt_tokens=1)
+    assert llm.generate([ids], short)[0].usage.prompt_tokens == 1
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 1.7])
+@pytest.mark.parametrize("ends", [True, False])
+def test_beam_search_finds_what_transformers_finds(
+    llm: LLM, tiny: Callable[[str], Tiny], penalty: float, ends: bool
+) -> None:
+    reference = tiny("qwen3-tied").reference
+    finishes = set()
+    for text in ("one", "two, three", "{ }"):
+        prompt = [LETTERS.index(letter) for letter in text]
+        # a token that likely continuations have
+        stop = llm.beam_search([prompt], 3, 10, penalty, ignore_eos=True)[0][0].tokens[5] if ends else VOCABULARY - 1
+        ids = torch.tensor([prompt])
+        wanted = reference.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=10,
+            num_beams=3,
+            num_return_sequences=3,
+            do_sample=False,
+            early_stopping="never",
+            length_penalty=penalty,
+            eos_token_id=[stop, VOCABULARY - 1] if ends else None,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        stops = [stop] if ends else []
+        (found,) = llm.beam_search([prompt], 3, 10, penalty, stop_token_ids=stops, ignore_eos=not ends)
+        sequences = [one[len(prompt) :].tolist() for one in wanted.sequences]
+        assert [[*one.tokens] for one in found] == [
+            one[: one.index(stop) + 1] if stop in one else one for one in sequences
+        ]
+        finishes |= {one.finish for one in found}
+        assert [one.score for one in found] == pytest.approx(wanted.sequences_scores.tolist(), abs=1e-4)
+    # such a penalty favours what does not end
+    assert ("stop" in finishes) == (ends and penalty < 1.5)
+
+
+def test_beam_search_searches_for_every_prompt_apart(llm: LLM) -> None:
+    prompts = ["one", "two, three"]
+    assert llm.beam_search(prompts, 2, 6) == [llm.beam_search([prompt], 2, 6)[0] for prompt in prompts]
+    with pytest.raises(BadRequest, match="width"):
+        llm.beam_search(prompts, 0)
+    with pytest.raises(BadRequest, match="prompt"):
+        llm.beam_search([[]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.schemas.test_codec import events
 
 REDACTOR = Redactor(b"secret")
 SECRET = "Zürich99"
+SECRET_TOKEN = 987_654
+SECRET_PIECE = base64.b64encode(SECRET.encode()).decode()
 
 
 @given(st.text())
@@ -84,8 +87,10 @@ def planted(value: Any, key: str = "") -> Any:
             return [planted(below, key) for below in value]
         case str() if key in {"text", "content", "message", "instructions", "reason", "topic", "description", "prefix"}:
             return f"I live in {SECRET}"
-        case str() if key == "arguments":
-            return f'{{"where": "{SECRET}", "list": ["{SECRET}", 99]}}'
+        case int() if key in {"token_ids", "prompt_token_ids", "prompt"}:
+            return SECRET_TOKEN
+        case str() if key in {"arguments", "piece"}:
+            return SECRET_PIECE if key == "piece" else f'{{"where": "{SECRET}", "list": ["{SECRET}", 99]}}'
         case _:
             return value
 
@@ -95,5 +100,7 @@ def test_nothing_that_was_said_is_left(event: Event) -> None:
     said = planted(msgspec.json.decode(codec.encode(event)))
     redacted = REDACTOR.event(msgspec.json.encode(said)).decode()
     assert SECRET not in redacted
+    assert SECRET_PIECE not in redacted
+    assert str(SECRET_TOKEN) not in redacted
     assert "live" not in redacted
     assert codec.tag(codec.decode(redacted.encode(), Event)) == codec.tag(event)

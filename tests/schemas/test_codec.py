@@ -28,7 +28,7 @@ st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False
 st.register_type_strategy(int, small)
 
 
-ids = st.integers(0, 1 << 31)
+ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
 samplings = st.builds(
     Sampling,
@@ -46,6 +46,8 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    truncate_prompt_tokens=st.integers(-1, 9),
+    truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
     logprobs=st.none() | ids,
     prompt_logprobs=st.none() | ids,
@@ -101,6 +103,9 @@ def events(kind: type) -> st.SearchStrategy[object]:
         documents=st.lists(st.dictionaries(texts, texts, max_size=2), max_size=2).map(tuple),
         add_generation_prompt=st.booleans(),
         continue_final_message=st.booleans(),
+        truncate_prompt_tokens=st.none() | st.integers(-1, 9),
+        truncation_side=st.sampled_from([None, "left", "right"]),
+        prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
@@ -166,7 +171,7 @@ def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
 
 
 def test_an_unknown_verb_says_which_there_are() -> None:
-    with pytest.raises(BadShape, match="agent/run, generation/generate"):
+    with pytest.raises(BadShape, match="agent/run, generation/abort, generation/generate"):
         codec.decode_command("acme", "agent", "t1", "fly", b"{}")
 
 

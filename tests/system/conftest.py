@@ -75,11 +75,12 @@ class UpProcess:
         return self.process.returncode
 
 
-def start(data: Path, *argv: str, cwd: Path | None = None) -> UpProcess:
+def start(data: Path, *argv: str, cwd: Path | None = None, verb: str = "up") -> UpProcess:
     """Start a stack and wait until it says that it is up."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    agents = ["--agents", str(AGENTS)] if verb == "up" else []
     process = subprocess.Popen(
-        [*OSTINATO, "up", "--port", "0", "--data", str(data), "--agents", str(AGENTS), *argv],
+        [*OSTINATO, verb, "--port", "0", "--data", str(data), *agents, *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

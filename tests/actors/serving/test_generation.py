@@ -11,11 +11,11 @@ from actors.runtime.machine import Asked, Decision, Emitted
 from actors.runtime.replay import Recorded, verify
 from actors.serving.generation import AnswerPrompt, Generation, GenerationMachine
 from schemas import codec
-from schemas.commands import Command, Generate
+from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
-from schemas.runs import CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
+from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
 
 MACHINE = GenerationMachine()
 DEFAULTS = Profile(agent="", model="m", instructions="", tools=(), sampling=Sampling(temperature=0.3), max_steps=1)
@@ -76,6 +76,8 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "ignore_eos": True,
         "logit_bias": {4: 1.0},
         "allowed_token_ids": (4, 5),
+        "truncate_prompt_tokens": -1,
+        "truncation_side": "right",
     }
     (effect,) = ask(MACHINE.initial("acme", "g1"), command(stop_token_ids=(9,), **wanted)).effects
     assert isinstance(effect, AnswerPrompt)
@@ -108,6 +110,8 @@ def test_a_seed_that_is_given_is_kept() -> None:
     ("asked", "field"),
     [
         (command(messages=()), "messages"),
+        (command(prompt="Hello"), "prompt"),
+        (command(messages=(), prompt=(1, 2), tools=(ToolSpec("f"),)), "prompt"),
         (command(messages=(Message("tool", "4", (), "c1"),)), "messages[0].tool_call_id"),
         (command(messages=(Message("assistant", "", (ToolCall("c", "f", ""),)),)), "messages"),
     ],
@@ -149,3 +153,37 @@ def test_a_second_result_of_one_call_does_not_verify() -> None:
     asked = list(ask(MACHINE.initial("acme", "g1"), command()).events)
     with pytest.raises(Divergence):
         verify(MACHINE, "acme", "g1", recorded(asked, [ANSWER], [ANSWER]))
+
+
+@pytest.mark.parametrize("prompt", ["Once upon a time", (1, 2, 3)])
+def test_a_raw_prompt_is_asked_for_as_it_is_and_its_record_verifies(prompt: Any) -> None:
+    decision = ask(MACHINE.initial("acme", "g1"), command(messages=(), prompt=prompt))
+    (called,) = [emitted.event for emitted in decision.events if isinstance(emitted.event, ModelCalled)]
+    assert (called.seen, called.prefix) == (0, codec.chained("", prompt))
+    assert verify(MACHINE, "acme", "g1", recorded(list(decision.events), [ANSWER])).events == 3
+
+
+def abort(identity: str = "a1", reason: str = "") -> Command:
+    data = AbortRun(reason=reason)
+    return Command(id=identity, tenant="acme", kind="generation", thread="g1", verb="abort", data=data, source="http")
+
+
+def test_a_generation_under_way_can_be_ended_and_its_record_verifies() -> None:
+    begun = ask(MACHINE.initial("acme", "g1"), command())
+    ended = MACHINE.ask(folded(begun), Asked(abort(reason="too slow")), CONTEXT)
+    accepted, failed = [emitted.event for emitted in ended.events]
+    assert isinstance(accepted, CommandAccepted)
+    message = "the generation was aborted by http: too slow"
+    assert failed == ModelFailed("g1-1-m", Problem("aborted", message))
+    over = folded(begun, *ended.events)
+    assert not MACHINE.open_effects(over)
+    assert (MACHINE.answered(over, "a1"), MACHINE.answered(over, "g1")) == ("accepted", "accepted")
+    assert verify(MACHINE, "acme", "g1", recorded(list(begun.events), list(ended.events))).events == 4
+
+
+def test_what_is_not_under_way_cannot_be_ended() -> None:
+    begun = ask(MACHINE.initial("acme", "g1"), command())
+    for state in (MACHINE.initial("acme", "g1"), folded(begun, ANSWER)):
+        (refused,) = [emitted.event for emitted in MACHINE.ask(state, Asked(abort()), CONTEXT).events]
+        assert isinstance(refused, CommandRefused)
+        assert refused.problem.field == "id"

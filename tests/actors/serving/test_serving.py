@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -28,7 +30,7 @@ from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
 from schemas.context import Clock
-from schemas.generation import Announce, Sampling
+from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit
 from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
 from schemas.runs import Problem
@@ -123,7 +125,8 @@ class Stage:
 
     async def frontend(self, name: str, kind: type[Frontend] = Frontend, **customs: str) -> Frontend:
         connection = await self.connection(name)
-        frontend = await asyncio.to_thread(kind, connection, ENGINE, EMBEDDED_CHECKPOINT, name, Customs(**customs))
+        given = Customs(**customs)
+        frontend = await asyncio.to_thread(kind, connection, ENGINE, EMBEDDED_CHECKPOINT, name, customs=given)
         await frontend.start()
         return frontend
 
@@ -514,3 +517,92 @@ async def test_a_worker_that_never_answers_is_said_to_stand_still_with_the_reaso
         assert {(await call).text for call in calls} == {REPLY}
         over: Stalled = codec.decode((await told.get()).data, Stalled)
         assert over.over
+
+
+@pytest.mark.parametrize("prompt", ["<|im_start|>Once", tuple(TOKENIZER.encode("<|im_start|>Once"))])
+async def test_a_raw_prompt_reaches_the_engine_as_it_is_and_what_follows_is_text(nats_url: str, prompt: Any) -> None:
+    call = '<tool_call>{"name": "add"}</tool_call>'
+    async with stage(nats_url) as actors:
+        model = PlayedModel(reply=call)
+        await actors.scheduler("s1")
+        await actors.worker(model)
+        frontend = await actors.frontend("f1")
+        answer = await frontend.call(replace(model_call("e1"), messages=(), prompt=prompt), Listener())
+    assert answer.text == call
+    assert not answer.tool_calls
+    assert answer.usage.prompt_tokens == len(TOKENIZER.encode("<|im_start|>Once"))
+
+
+@pytest.mark.parametrize(("prompt", "kind"), [((1 << 30,), "invalid"), ((1,) * 3000, "too_long")])
+async def test_a_raw_prompt_that_cannot_be_is_refused_by_its_field(nats_url: str, prompt: Any, kind: str) -> None:
+    async with stage(nats_url) as actors:
+        await actors.scheduler("s1")
+        frontend = await actors.frontend("f1")
+        with pytest.raises(CallFailed) as failed:
+            await frontend.call(replace(model_call("e1"), messages=(), prompt=prompt), Listener())
+    assert (failed.value.problem.kind, failed.value.problem.field) == (kind, "prompt")
+
+
+async def test_a_scheduler_that_is_about_to_stop_begins_nothing_and_finishes_what_it_has(nats_url: str) -> None:
+    async with stage(nats_url) as actors:
+        stop = await actors.scheduler("s1")
+        frontend = await actors.frontend("f1")
+        begun = asyncio.create_task(frontend.call(model_call("e1"), Listener()))
+        asker = await actors.connection("asker")
+        await known(asker, "default/t1/e1")
+        await asker.publish(subjects.drain(ENGINE), b"")
+        await asker.flush()
+        submit = Submit("default/t1/e2", (1,), Sampling(), "f1", "default")
+        refused = codec.decode((await asker.request(subjects.submit(ENGINE), codec.encode(submit))).data, Answer)
+        assert isinstance(refused, Refused)
+        assert (refused.reason, refused.retry_after_ms) == ("draining", 1000)
+        waiting = asyncio.create_task(frontend.call(model_call("e3"), Listener()))
+        await actors.worker(PlayedModel())
+        assert (await begun).text == REPLY
+        assert not waiting.done()
+        await stop()
+        await actors.scheduler("s2")
+        assert (await waiting).text == REPLY
+
+
+@pytest.mark.parametrize(("side", "kept"), [("left", (3, 4)), ("right", (1, 2))])
+async def test_a_prompt_is_truncated_before_it_is_submitted(nats_url: str, side: Any, kept: tuple[int, ...]) -> None:
+    async with stage(nats_url) as actors:
+        heard: asyncio.Queue[Submit] = asyncio.Queue()
+        listener = await actors.connection("listener")
+
+        async def hear(message: Message) -> None:
+            heard.put_nowait(codec.decode(message.data, Submit))
+
+        await listener.subscribe(subjects.submit(ENGINE), hear)
+        await listener.flush()
+        frontend = await actors.frontend("f1")
+        sampling = Sampling(truncate_prompt_tokens=2, truncation_side=side)
+        call = replace(model_call("e1"), messages=(), prompt=(1, 2, 3, 4), sampling=sampling)
+        calling = asyncio.create_task(frontend.call(call, Listener()))
+        assert (await heard.get()).prompt == kept
+        calling.cancel()
+
+
+async def test_a_model_without_a_chat_template_takes_raw_prompts_alone(nats_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(shutil.copy, EMBEDDED_CHECKPOINT / "tokenizer.json", tmp_path)
+    async with stage(nats_url) as actors:
+        await actors.scheduler("s1")
+        await actors.worker(PlayedModel())
+        frontend = await asyncio.to_thread(Frontend, await actors.connection("f1"), ENGINE, tmp_path, "f1")
+        await frontend.start()
+        with pytest.raises(CallFailed, match="no chat template") as failed:
+            await frontend.call(model_call("e1"), Listener())
+        assert failed.value.problem.field == "messages"
+        call = replace(model_call("e2"), messages=(), prompt="Once", sampling=Sampling(max_tokens=3))
+        assert (await frontend.call(call, Listener())).usage.completion_tokens == 3
+
+
+async def known(asker: Connection, request: str) -> None:
+    """Wait until the scheduler has a request."""
+    attach = codec.encode(Attach(request, "nobody"))
+    for _ in range(500):
+        answer = codec.decode((await asker.request(subjects.attach(ENGINE), attach)).data, Answer)
+        if isinstance(answer, Accepted):
+            break
+    await asker.request(subjects.attach(ENGINE), codec.encode(Attach(request, "f1")))

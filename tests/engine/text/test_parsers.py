@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.text.parsers import OutputParser
+from engine.text.parsers import NOTHING, OutputParser
 from engine.text.parts import Content, ParsedCall
 
 PIECES = (
@@ -164,3 +164,33 @@ def test_stop_strings_and_marks_that_begin_alike_do_not_depend_on_the_cuts() -> 
     for stop in (("<tool",), ("<tool_call>{",), ("<", "<tool_call")):
         for text in ("a <tool_call>{} b", "a <tool_call", "a <tool b", f"a {CALL} b"):
             assert parsed(list(text), stop) == parsed([text], stop)
+
+
+PLAIN_PIECES = ("STOP", "STO", "TOP", "OP!", "x", "<tool_call>", "\n", " ", "é")
+PLAIN_STOPS = ("STOP", "OP!x", "T", "\n\n")
+
+
+def read(pieces: list[str], stops: tuple[str, ...]) -> tuple[str, bool]:
+    text = OutputParser(stops, NOTHING)
+    found = [part for piece in pieces for part in text.feed(piece)] + text.finish()
+    assert all(isinstance(part, Content) for part in found)
+    return "".join(part.text for part in found if isinstance(part, Content)), text.stopped
+
+
+@given(st.lists(st.sampled_from(PLAIN_PIECES), max_size=8), st.sets(st.sampled_from(PLAIN_STOPS)), st.data())
+def test_what_follows_on_a_raw_prompt_is_text_up_to_the_first_stop_string(
+    pieces: list[str], stops: set[str], data: st.DataObject
+) -> None:
+    text, given = "".join(pieces), tuple(sorted(stops))
+    found = [at for at in (text.find(stop) for stop in given) if at >= 0]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    whole = read([text], given)
+    assert read(parts, given) == read(list(text), given) == whole
+    assert whole[1] == bool(found)
+    assert whole[0] == text[: min(found)] if found else whole[0] == text
+
+
+def test_what_looks_like_a_call_after_a_raw_prompt_is_text() -> None:
+    text = '<tool_call>{"name": "f", "arguments": {}}</tool_call> '
+    assert read([text], ()) == (text, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any, cast
@@ -17,9 +18,9 @@ from infra.bridge.app import Bridge
 from infra.bridge.openai import THREAD_HEADER
 from schemas import codec
 from schemas.commands import Command
-from schemas.live import Committed, Frame, Outcome
+from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
-from schemas.runs import Problem, RunFailed, RunFinished
+from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished
 
 Script = Callable[[Command], list[Frame | Exception]]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -156,3 +157,182 @@ def test_only_a_trace_that_tracers_read_is_kept(monkeypatch: pytest.MonkeyPatch,
     kept, fresh = (command.traceparent for command in door.commands)
     assert kept == TRACE
     assert re.fullmatch(r"00-0{28,31}[0-9a-f]{1,4}-0{12,15}[0-9a-f]{1,4}-01", fresh)
+
+
+@pytest.mark.parametrize("model", ["m", "agent/demo"])
+def test_a_time_limit_becomes_a_deadline(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    door = Door(monkeypatch, answered)
+    door.chat(model=model, timeout_s=2.5)
+    door.chat(model=model)
+    limited, free = (cast("Any", command.data).deadline for command in door.commands)
+    assert limited // 1_000_000 == 2
+    assert free == 0
+    assert door.chat(model=model, timeout_s=0).json()["error"]["param"] == "timeout_s"
+
+
+class Standing:
+    """A bridge whose commands never come to an end by themselves, and what it sends to end them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[Command] = []
+        self.heard = asyncio.Event()
+        self._aborted: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+        async def follow(connection: object, read_back: object, command: Command) -> AsyncIterator[Frame]:
+            yield Outcome(command.id, "accepted", command.thread)
+            yield Delta(command.id, command.thread, f"{command.id}-1-m", 2, 0, "Once")
+            self.heard.set()
+            await self._aborted[command.thread].wait()
+            failed = ModelFailed(f"{command.id}-1-m", Problem("aborted", "it was aborted"))
+            payload = codec.payload(failed)
+            yield Committed("3-0", "model.failed", command.id, command.thread, "", "acme", "", 3, payload)
+
+        async def send_command(connection: object, command: Command) -> None:
+            self.sent.append(command)
+            self._aborted[command.thread].set()
+
+        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "send_command", send_command)
+        self.bridge = Door(monkeypatch, lambda _: [])._bridge
+        monkeypatch.setattr(app, "follow", follow)
+
+    async def leave(self, path: str, **fields: Any) -> None:
+        """Ask, and go away once the first text was heard."""
+        async with self.client() as client:
+            asking = asyncio.create_task(client.post(path, json={"model": "m", **fields}))
+            await self.heard.wait()
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=Leaving(self.bridge.application()), base_url="http://door")
+
+
+class Leaving(httpx.AsyncBaseTransport):
+    """Calls an application, and tells it when the client goes away, as a server does."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body, gone, sent = await request.aread(), asyncio.Event(), list[Any]()
+        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            if pieces:
+                return pieces.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "method": request.method,
+            "path": request.url.path,
+            "headers": headers,
+            "query_string": b"",
+        }
+        serving = asyncio.create_task(self._application(scope, receive, send))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            gone.set()
+            await serving
+            raise
+        content = b"".join(message.get("body", b"") for message in sent)
+        return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=content)
+
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "fields", "generations"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES}, 1),
+        ("/v1/completions", {"prompt": ["Once", "Twice"]}, 2),
+    ],
+)
+async def test_a_client_that_goes_away_ends_its_generations(
+    monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any], generations: int, stream: bool
+) -> None:
+    standing = Standing(monkeypatch)
+    await standing.leave(path, stream=stream, **fields)
+    await until(lambda: len(standing.sent) == generations)
+    assert {(command.kind, command.verb) for command in standing.sent} == {("generation", "abort")}
+    assert len({command.thread for command in standing.sent}) == generations
+    assert len(standing.bridge.under_way) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_agent_s_run_goes_on_when_its_client_goes_away(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    standing = Standing(monkeypatch)
+    await standing.leave("/v1/chat/completions", model="agent/demo", messages=MESSAGES, stream=stream)
+    await until(lambda: len(standing.bridge.under_way) == 0)
+    assert standing.sent == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["mine", "chatcmpl-{}", "{}"])
+async def test_a_generation_is_ended_by_any_of_its_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    standing = Standing(monkeypatch)
+    async with standing.client() as client:
+        question = {"model": "m", "messages": MESSAGES}
+        asking = asyncio.create_task(
+            client.post("/v1/chat/completions", json=question, headers={"x-request-id": "mine"})
+        )
+        await standing.heard.wait()
+        (generation,) = standing.bridge.under_way._named.keys() - {"mine"}
+        ids = {"request_ids": [name.format(generation), "g-nobody", "Not An Id"]}
+        assert (await client.post("/inference/v1/abort_requests", json=ids)).status_code == 200
+        answer = await asking
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "aborted")
+    assert answer.headers["x-request-id"] == "mine"
+    assert sorted(command.thread for command in standing.sent) == sorted([generation, "g-nobody"])
+
+
+@pytest.mark.anyio
+async def test_a_list_of_ids_is_needed_to_end_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Standing(monkeypatch).client() as client:
+        answer = await client.post("/inference/v1/abort_requests", json={})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "request_ids")
+
+
+@pytest.mark.anyio
+async def test_a_server_that_stops_takes_nothing_new_and_ends_what_does_not_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    standing = Standing(monkeypatch)
+    async with standing.client() as client:
+        question = {"model": "m", "messages": MESSAGES}
+        asking = asyncio.create_task(client.post("/v1/chat/completions", json=question))
+        await standing.heard.wait()
+        draining = asyncio.create_task(standing.bridge.under_way.drain(0.05))
+        await until(lambda: standing.bridge.under_way.draining)
+        refused = await client.post("/v1/chat/completions", json=question)
+        await draining
+        ended = await asking
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    assert refused.headers["Retry-After"] == "1"
+    assert (ended.status_code, ended.json()["error"]["code"]) == (409, "aborted")
+
+
+@pytest.mark.anyio
+async def test_a_server_with_nothing_to_do_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    await Standing(monkeypatch).bridge.under_way.drain(3600)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let others go on until something is true."""
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not come true")

@@ -1,0 +1,206 @@
+"""OpenAI completions: raw prompts to generations, their frames to `text_completion` chunks. Pure.
+
+A streamed answer and a whole one come from the same chunks, so they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from infra.bridge.chat import usage
+from infra.bridge.logprobs import legacy
+from infra.bridge.logprobs import prompt as prompt_logprobs
+from infra.bridge.openai import (
+    AGENT_PREFIX,
+    CHOOSING,
+    MOST_TOKENS,
+    BadRequest,
+    broken_off,
+    decoded,
+)
+from schemas import codec
+from schemas.answers import Alternative, TokenTold
+from schemas.commands import Generate, RawPrompt
+from schemas.completions import MOST_PROMPTS, CompletionRequest
+from schemas.generation import BROKEN_OFF
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.messages import Usage
+from schemas.runs import ModelFailed, ModelReturned, Problem
+
+_MAX_TOKENS = 16
+
+
+def read_completion(body: bytes) -> CompletionRequest:
+    """Decode and check a request.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    request: CompletionRequest = decoded(body, CompletionRequest)
+    for param, fits, wanted in _checks(request):
+        if not fits:
+            raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
+    return request
+
+
+def _checks(request: CompletionRequest) -> Iterator[tuple[str, bool, str]]:
+    yield "model", not request.model.startswith(AGENT_PREFIX), "an agent has no raw prompt: ask /v1/chat/completions"
+    yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
+    yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
+    limit, least = request.max_tokens, 0 if request.echo else 1
+    yield "max_tokens", limit is None or least <= limit <= MOST_TOKENS, f"at least {least}, at most {MOST_TOKENS}"
+    yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
+    best = request.best_of in {None, request.n or 1}
+    yield "best_of", best, "all answers are given: leave it out, and choose among n by their logprobs"
+    for name in ("suffix", "prompt_embeds"):
+        yield name, not getattr(request, name), "not served: leave it out"
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    yield "stop", all(stops), "a text that is not empty, or a list of such"
+    yield "prompt", prompts_of(request) is not None, f"a text, token ids, or a list of up to {MOST_PROMPTS} of either"
+
+
+def prompts_of(request: CompletionRequest) -> list[RawPrompt] | None:
+    """List the prompts of a request; None if its list holds more than one kind, or too many."""
+    given = request.prompt
+    if isinstance(given, str):
+        return [given]
+    tokens = [item for item in given if isinstance(item, int)]
+    if tokens:
+        return [tuple(tokens)] if len(tokens) == len(given) else None
+    several: list[RawPrompt] = [
+        item if isinstance(item, str) else tuple(item) for item in given if item and not isinstance(item, int)
+    ]
+    alike = len({type(item) for item in several}) == 1
+    return several if alike and len(several) == len(given) <= MOST_PROMPTS else None
+
+
+def generations(request: CompletionRequest) -> list[Generate]:
+    """Give the commands' data that a request stands for: one for each prompt."""
+    stop = request.stop or ()
+    chosen = {name: value for name in CHOOSING if (value := getattr(request, name)) is not None}
+    if request.echo:
+        # what stands before the answer is told by its tokens
+        chosen["prompt_logprobs"] = max(request.logprobs or 0, request.prompt_logprobs or 0)
+    return [
+        Generate(
+            model=request.model,
+            prompt=prompt,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            # a prompt is computed for the sake of a token, which is left out where none is wanted
+            max_tokens=_MAX_TOKENS if request.max_tokens is None else max(1, request.max_tokens),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            logprobs=request.logprobs,
+            **chosen,
+        )
+        for prompt in prompts_of(request) or ()
+    ]
+
+
+class _Choice:
+    """What is known of one completion of one prompt."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Characters of the answer that were sent."""
+
+
+class CompletionEncoder:
+    """Turns the frames of a request's generations into `text_completion` objects."""
+
+    last = "model.returned"
+
+    def __init__(self, identity: str, request: CompletionRequest, created: int) -> None:
+        self._head: Mapping[str, Any] = {
+            "id": f"cmpl-{identity}",
+            "object": "text_completion",
+            "created": created,
+            "model": request.model,
+        }
+        self._request = request
+        self._prompts = prompts_of(request) or []
+        self._n = request.n or 1
+        self._echoed = bool(request.echo)
+        self._silent = request.max_tokens == 0
+        self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
+        self._usage = Usage()
+        self.accepted = False
+        """Whether a command was taken on."""
+        self.problem: Problem | None = None
+        """Why there is no (whole) answer."""
+
+    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame of one prompt's generation."""
+        self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
+        match frame:
+            case Outcome(problem=problem) if problem is not None:
+                self.problem = problem
+            case Delta() if not self._echoed:  # the prompt comes first, and is known when the answer is
+                return self._text(index * self._n + frame.choice, frame.text)
+            case Committed(type="model.returned", data=data):
+                return self._returned(index, codec.decode(data, ModelReturned))
+            case Committed(type="model.failed", data=data):
+                failed: ModelFailed = codec.decode(data, ModelFailed)
+                self.problem = failed.problem
+            case _:
+                pass
+        return []
+
+    def _returned(self, prompt: int, answer: ModelReturned) -> list[dict[str, Any]]:
+        """Send what of the answers no delta brought, and why they ended."""
+        self._usage += answer.usage
+        chunks: list[dict[str, Any]] = []
+        for at, one in enumerate(answer.alternatives()):
+            index = prompt * self._n + at
+            if one.finish_reason in BROKEN_OFF:
+                self.problem = broken_off(one.finish_reason)
+                return chunks
+            chunks += self._rest(index, one, answer)
+        return chunks
+
+    def _rest(self, index: int, one: Alternative, answer: ModelReturned) -> list[dict[str, Any]]:
+        before = answer.prompt_logprobs if self._echoed else ()
+        text, told = ("", ()) if self._silent else (one.text, one.logprobs)
+        echo = self._prompt(index // self._n, before) if self._echoed else ""
+        chunks = self._text(index, echo + text[self._choices[index].length :])
+        chunk = self._chunk(index, "", "length" if self._silent else one.finish_reason)
+        (choice,) = chunk["choices"]
+        if self._request.logprobs is not None:
+            choice["logprobs"] = legacy((*before, *told))
+        if self._request.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs)
+        if self._request.return_token_ids:
+            choice["token_ids"] = [] if self._silent else list(one.token_ids)
+            choice["prompt_token_ids"] = list(answer.prompt_token_ids)
+        return [*chunks, chunk]
+
+    def _prompt(self, at: int, told: Sequence[TokenTold]) -> str:
+        """Give a prompt's text: as it came, or of its tokens where those came or are fewer now."""
+        given = self._prompts[at]
+        if isinstance(given, str) and not self._request.truncate_prompt_tokens:
+            return given
+        return b"".join(token.piece for token in told).decode(errors="replace")
+
+    def _text(self, index: int, text: str) -> list[dict[str, Any]]:
+        self._choices[index].length += len(text)
+        return [self._chunk(index, text, None)] if text else []
+
+    def _chunk(self, index: int, text: str, reason: str | None) -> dict[str, Any]:
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        return {**self._head, "choices": [choice]}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """Give the last chunk of a stream with `include_usage`."""
+        return {**self._head, "choices": [], "usage": usage(self._usage)}
+
+    def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Join all chunks into the answer."""
+        choices: dict[int, dict[str, Any]] = {}
+        for chunk in chunks:
+            (part,) = chunk["choices"]
+            before = choices.get(part["index"], {"text": ""})
+            choices[part["index"]] = {**part, "text": before["text"] + part["text"]}
+        return {**self._head, "choices": [choices[at] for at in sorted(choices)], "usage": usage(self._usage)}

@@ -1,0 +1,121 @@
+"""One request over HTTP: the commands that it became, what is heard of them, and whether its client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from schemas.commands import Command, RunAgent
+from schemas.live import Frame
+from schemas.runs import Problem
+
+T = TypeVar("T")
+
+
+class Encoder(Protocol):
+    """Turns frames of an exchange's commands into what its client understands."""
+
+    accepted: bool
+    problem: Problem | None
+
+    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+        """Give the chunks that follow from one frame of the command with this index."""
+
+    def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Join all chunks into one answer."""
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """Give the last chunk of a stream whose client asked for the usage."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What a request became."""
+
+    commands: Sequence[Command]
+    encoder: Encoder
+    stream: bool
+    with_usage: bool
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the answer."""
+    over: set[str] = field(default_factory=set)
+    """Ids of commands that nothing more is heard of."""
+
+    @property
+    def agent(self) -> bool:
+        """Whether it runs an agent: that goes on whoever listens."""
+        return isinstance(self.commands[0].data, RunAgent)
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do some work for as long as the client is there.
+
+    Raises:
+        ClientGone: it went away; the work was cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        left = [task for task in (working, leaving) if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -> AsyncGenerator[tuple[int, Frame]]:
+    """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
+    heard: asyncio.Queue[tuple[int, Frame | None]] = asyncio.Queue()
+
+    async def hear(index: int, frames: AsyncIterator[Frame]) -> None:
+        try:
+            async for frame in frames:
+                heard.put_nowait((index, frame))
+        finally:
+            heard.put_nowait((index, None))
+
+    hearing = [asyncio.create_task(hear(*numbered)) for numbered in enumerate(followed)]
+    try:
+        while len(exchange.over) < len(hearing):
+            index, frame = await heard.get()
+            if frame is not None:
+                yield index, frame
+                continue
+            await hearing[index]
+            exchange.over.add(exchange.commands[index].id)
+    finally:
+        for task in hearing:
+            task.cancel()
+
+
+class Stream(StreamingResponse):
+    """A streamed answer whose source is closed as soon as it ends, whatever ends it."""
+
+    def __init__(self, body: AsyncIterator[bytes], source: AsyncGenerator[Any], headers: dict[str, str]) -> None:
+        super().__init__(body, media_type="text/event-stream", headers=headers)
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._source):
+            await super().__call__(scope, receive, send)

@@ -1,0 +1,149 @@
+"""Which device computes, what other packages add to that, and what becomes of what does not work."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.errors import PlatformUnavailable
+from engine.kernels.ops import load_ops
+from engine.llm import LLM
+from engine.platforms import Platform, choose_dtype, detect
+from infra.settings import EMBEDDED_CHECKPOINT
+from schemas.generation import Sampling
+
+NPU = """
+import torch
+from engine.errors import PlatformUnavailable
+from engine.kernels.reference import ReferenceOps
+from engine.platforms import Platform
+
+made = []
+
+def detect(device):
+    if device == "npu:9":
+        raise PlatformUnavailable(device, "there is one only")
+    if device not in {"auto", "npu"}:
+        return None
+    place = torch.device("cpu")
+    return Platform("npu", place, "Played NPU", "npu", ("float32",), lambda device: 1 << 30)
+
+class NpuOps(ReferenceOps):
+    def __init__(self):
+        made.append(self)
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution on the path, as an installer leaves it: a module, and a folder that says what it offers."""
+
+    def installed(name: str, source: str, **groups: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        about = tmp_path / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        lines = [f"[ostinato.{group}]\n{entry}\n" for group, entry in groups.items()]
+        (about / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return installed
+
+
+def test_a_package_brings_a_platform_with_ops_of_its_own(install: Install) -> None:
+    install("played_npu", NPU, platforms="npu = played_npu:detect", ops="npu = played_npu:NpuOps")
+    found = detect()
+    assert (found.kind, found.name, found.free_memory()) == ("npu", "Played NPU", 1 << 30)
+    assert "1.0 GiB free, ops: npu" in found.describe()
+    assert type(load_ops("npu")).__name__ == "NpuOps"
+    assert detect("npu") == found or detect("npu").name == found.name
+    assert detect("cpu").kind == "cpu"
+
+
+def test_a_model_runs_on_it(install: Install) -> None:
+    install("played_npu", NPU, platforms="npu = played_npu:detect", ops="npu = played_npu:NpuOps")
+    (by_npu,) = LLM(str(EMBEDDED_CHECKPOINT), device="npu").generate(["Hello"], Sampling(max_tokens=4))
+    (by_cpu,) = LLM(str(EMBEDDED_CHECKPOINT), device="cpu").generate(["Hello"], Sampling(max_tokens=4))
+    assert by_npu.tokens == by_cpu.tokens
+    assert sys.modules["played_npu"].made
+
+
+def test_a_device_that_a_platform_knows_and_cannot_use_is_refused(install: Install) -> None:
+    install("played_npu", NPU, platforms="npu = played_npu:detect")
+    with pytest.raises(PlatformUnavailable, match="there is one only"):
+        detect("npu:9")
+    with pytest.raises(PlatformUnavailable, match=r"no ops of this name.*triton"):
+        load_ops("npu")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("detect = None", "TypeError"),
+        ("detect = lambda device: 1", "it gave int, no Platform"),
+        ("def detect(device):\n    raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("other = 1", "AttributeError"),
+    ],
+)
+def test_a_broken_one_is_told_in_one_line_and_left_out(
+    install: Install, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "broken_npu", raising=False)
+    install("broken_npu", source, platforms="npu = broken_npu:detect")
+    with caplog.at_level(logging.WARNING):
+        assert detect("cpu").kind == "cpu"
+    (record,) = caplog.records
+    assert says in record.getMessage()
+    assert "'npu' of ostinato.platforms" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_ops_that_cannot_be_made_are_one_error(install: Install) -> None:
+    install("broken_ops", "def make():\n    raise RuntimeError('no compiler')", ops="odd = broken_ops:make")
+    with pytest.raises(PlatformUnavailable, match="no compiler"):
+        load_ops("odd")
+
+
+def test_an_accelerator_that_fails_leaves_the_processor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(check_available: bool) -> torch.device:
+        raise RuntimeError("CUDA driver initialization failed\nyou might not have a GPU")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", fails)
+    assert detect().kind == "cpu"
+    (record,) = caplog.records
+    assert record.getMessage().endswith("CUDA driver initialization failed you might not have a GPU")
+
+
+def platform(*dtypes: str, kind: str = "npu") -> Platform:
+    return Platform(kind, torch.device("cpu"), "a device", "reference", dtypes)
+
+
+@pytest.mark.parametrize(
+    ("has", "checkpoint", "chosen"),
+    [
+        (("float32", "float16", "bfloat16"), torch.bfloat16, torch.bfloat16),
+        (("float32", "float16"), torch.bfloat16, torch.float16),
+        (("float32", "bfloat16"), torch.float16, torch.bfloat16),
+        (("float32",), torch.float16, torch.float32),
+    ],
+)
+def test_a_number_format_that_a_platform_has_not_is_replaced(
+    has: tuple[str, ...], checkpoint: torch.dtype, chosen: torch.dtype
+) -> None:
+    assert choose_dtype(platform(*has), "auto", checkpoint, 1 << 40) == chosen
+
+
+def test_a_number_format_that_is_asked_for_and_not_there_is_refused() -> None:
+    with pytest.raises(PlatformUnavailable, match=r"does not compute in bfloat16: give dtype auto, or float32"):
+        choose_dtype(platform("float32"), "bfloat16", torch.bfloat16, 1)

@@ -1,0 +1,172 @@
+"""`ostinato serve`: one model, no agents, raw prompts; and `ostinato complete` on it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from infra.settings import EMBEDDED_CHECKPOINT
+from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def served(system_folder: Path) -> Iterator[UpProcess]:
+    """The embedded model, served under a name of its own."""
+    up = start(system_folder / "served", str(EMBEDDED_CHECKPOINT), "--served-model-name", "mini", verb="serve")
+    yield up
+    assert up.stop() == 0
+
+
+def complete(up: UpProcess, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{up.url}/v1/completions", json={"model": "mini", **fields}, timeout=60)
+
+
+def test_there_are_no_agents(served: UpProcess) -> None:
+    models = httpx.get(f"{served.url}/v1/models").json()["data"]
+    assert [model["id"] for model in models] == ["mini"]
+    answer = chat(served, ask("Hello!"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert "there are none" in answer.json()["error"]["message"]
+
+
+def test_text_and_its_tokens_are_the_same_prompt_streamed_or_not(served: UpProcess) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    several = client.completions.create(model="mini", prompt=["Hello", "What is"], max_tokens=8)
+    assert [choice.index for choice in several.choices] == [0, 1]
+    assert several.usage is not None
+    assert several.usage.completion_tokens <= 16
+    stream = client.completions.create(model="mini", prompt=["Hello", "What is"], max_tokens=8, stream=True)
+    texts = ["", ""]
+    for chunk in stream:
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [choice.text for choice in several.choices]
+
+
+def test_a_raw_completion_verifies_like_everything_else(served: UpProcess) -> None:
+    answer = complete(served, prompt="Hello", max_tokens=4)
+    generation = answer.json()["id"].removeprefix("cmpl-")
+    assert records(served.cli("replay", "show", generation, "--json"))[-1]["kind"] == "model.returned"
+    assert served.cli("replay", "verify", generation).returncode == 0
+
+
+def test_complete_asks_the_running_stack_or_loads_a_checkpoint(served: UpProcess) -> None:
+    by_stack = served.cli("complete", "Hello", "--max-tokens", "6")
+    assert by_stack.returncode == 0, by_stack.stderr
+    here = served.cli("complete", "Hello", "--max-tokens", "6", "--model", str(EMBEDDED_CHECKPOINT))
+    assert here.returncode == 0, here.stderr
+    assert by_stack.stdout == here.stdout
+
+
+def test_a_deadline_over_http_is_kept(served: UpProcess) -> None:
+    answer = complete(served, prompt="Hello", max_tokens=2000, ignore_eos=True, timeout_s=0.2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+
+
+@pytest.mark.parametrize("backend", ["openai", "openai-chat"])
+def test_a_load_is_put_on_it_and_its_figures_are_saved(served: UpProcess, tmp_path: Path, backend: str) -> None:
+    sizes = ("--num-prompts", "6", "--random-input-len", "8", "--random-output-len", "5", "--max-concurrency", "3")
+    argv = [*OSTINATO, "bench", "serve", "--base-url", served.url, "--backend", backend, *sizes, "--ignore-eos"]
+    more = ["--request-rate", "50", "--goodput", "ttft:60000", "--save-result", "--save-detailed"]
+    where = ["--result-dir", str(tmp_path), "--result-filename", "out.json"]
+    done = subprocess.run([*argv, *more, *where], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert (told["completed"], told["failed"], told["total_output_tokens"]) == (6, 0, 30)
+    assert told["request_goodput"] == told["request_throughput"] > 0
+    assert told["output_lens"] == [5] * 6
+    keys = [f"{spread}_{name}_ms" for spread in ("mean", "median", "p99") for name in ("ttft", "tpot", "itl", "e2el")]
+    assert all(told[key] >= 0 for key in keys)
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def last_of(up: UpProcess, generation: str) -> dict[str, Any]:
+    """Wait until a generation is over by the record, and give its last line."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        told = records(up.cli("replay", "show", generation, "--json"))
+        if told[-1]["kind"] in {"model.returned", "model.failed"}:
+            return told[-1]
+    raise AssertionError(f"{generation} goes on")
+
+
+LONG = {"model": "mini", "prompt": "Hello", "max_tokens": 2000, "ignore_eos": True}
+
+
+def test_a_client_that_hangs_up_ends_its_generation(served: UpProcess) -> None:
+    with httpx.stream("POST", f"{served.url}/v1/completions", json={**LONG, "stream": True}, timeout=60) as response:
+        generation = next(events(response))["id"].removeprefix("cmpl-")
+    assert "its client went away" in str(last_of(served, generation))
+    assert served.cli("replay", "verify", generation).returncode == 0
+
+
+def test_an_agent_s_run_goes_on_when_its_client_hangs_up(stack: UpProcess) -> None:
+    body = ask("What is 12 times 34?", stream=True)
+    with httpx.stream("POST", f"{stack.url}/v1/chat/completions", json=body, timeout=60) as response:
+        thread = response.headers["X-Ostinato-Thread"]
+        next(events(response))
+    assert chat(stack, ask("What is 1 plus 1?"), thread).status_code == 200  # it waits for the run before it
+    kinds = [line["kind"] for line in records(stack.cli("replay", "show", thread, "--json"))]
+    assert kinds.count("run.finished") == 2
+
+
+def test_a_generation_is_ended_by_its_id(served: UpProcess) -> None:
+    with httpx.stream("POST", f"{served.url}/v1/completions", json={**LONG, "stream": True}, timeout=60) as response:
+        heard = events(response)
+        identity = next(heard)["id"]
+        httpx.post(f"{served.url}/inference/v1/abort_requests", json={"request_ids": [identity]})
+        *_, last = heard
+    assert last["error"]["code"] == "aborted"
+
+
+def stopped(up: UpProcess, tokens: int) -> tuple[httpx.Response, list[dict[str, Any]]]:
+    """Ask for an answer, have the server stop on the way, and ask for another; give both answers."""
+    body = {**LONG, "max_tokens": tokens, "stream": True}
+    with httpx.stream("POST", f"{up.url}/v1/completions", json=body, timeout=60) as response:
+        heard = events(response)
+        first = next(heard)
+        up.process.send_signal(signal.SIGTERM)
+        refused = complete(up, prompt="Hello")
+        while refused.status_code == 200:  # the signal is on its way
+            refused = complete(up, prompt="Hello")
+        rest = [first, *heard]
+    assert up.stop() == 0
+    return refused, rest
+
+
+def test_a_server_that_is_told_to_stop_finishes_what_it_began(system_folder: Path, tmp_path: Path) -> None:
+    flags = ("--served-model-name", "mini", "--shutdown-timeout", "30")
+    up = start(system_folder / tmp_path.name, str(EMBEDDED_CHECKPOINT), *flags, verb="serve")
+    refused, heard = stopped(up, 1000)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    assert refused.headers["Retry-After"] == "1"
+    assert heard[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_server_that_is_told_to_stop_ends_what_does_not_finish_in_time(system_folder: Path, tmp_path: Path) -> None:
+    flags = ("--served-model-name", "mini", "--shutdown-timeout", "0")
+    up = start(system_folder / tmp_path.name, str(EMBEDDED_CHECKPOINT), *flags, verb="serve")
+    body = {**LONG, "stream": True}
+    with httpx.stream("POST", f"{up.url}/v1/completions", json=body, timeout=60) as response:
+        heard = events(response)
+        next(heard)
+        up.process.send_signal(signal.SIGTERM)
+        *_, last = heard
+    assert up.stop() == 0
+    assert last["error"]["code"] == "aborted"
+    assert "the server stops" in last["error"]["message"]
