@@ -42,6 +42,27 @@ THINKING: Final = {
 }
 """The tags around reasoning, by name."""
 
+_ALSO_CALLED: Final = {
+    "openai": HARMONY.name,
+    "glm45": GLM.name,
+    "glm47": GLM.name,
+    "minimax_m2": MINIMAX.name,
+    "llama4_json": LLAMA3_JSON.name,
+    "llama4_pythonic": PYTHONIC.name,
+    "qwen3_xml": QWEN3_CODER.name,
+    "qwen3_json": HERMES.name,
+}
+"""What vLLM calls formats, where that is another name."""
+
+_THINKING_ALSO_CALLED: Final = {
+    "openai_gptoss": HARMONY.name,
+    "qwen3": "think",
+    "glm45": "think",
+    "deepseek_v3": "think",
+    "olmo3": "think",
+}
+"""The same of tags around reasoning."""
+
 _SIGNS: Final[tuple[tuple[Format, tuple[str, ...]], ...]] = (
     (HARMONY, ("<|channel|>", "<|message|>")),
     (DEEPSEEK_V3, ("<｜tool▁sep｜>", "```json")),  # noqa: RUF001
@@ -123,7 +144,9 @@ def dialect(template: str, tool_parser: str = AUTO, reasoning_parser: str = AUTO
     Raises:
         UnknownParser: there is none of that name.
     """
-    format_ = _detected(template) if tool_parser == AUTO else FORMATS.get(tool_parser)
+    reasoning_parser = _THINKING_ALSO_CALLED.get(reasoning_parser, reasoning_parser)
+    named = _ALSO_CALLED.get(tool_parser, tool_parser)
+    format_ = _detected(template) if named == AUTO else FORMATS.get(named)
     if format_ is None:
         raise UnknownParser("tool_parser", tool_parser, FORMATS)
     if reasoning_parser == HARMONY.name and tool_parser in {AUTO, "none"}:

@@ -18,16 +18,17 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
-from engine.errors import BadRequest
+from engine.errors import BadRequest, CallMissing
 from engine.llm import LLM
 from engine.models.registry import load_model
 from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig
+from engine.text.prompts import Customs
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
-from schemas.messages import Message
+from schemas.messages import Calling, Message, ToolSpec
 from schemas.steps import StepPlan, StepResult
 from tests.engine.conftest import KINDS, VOCABULARY, Tiny
 
@@ -227,6 +228,25 @@ def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
 def test_chat_puts_messages_through_the_checkpoints_template(llm: LLM) -> None:
     answer = llm.chat([Message(role="user", content="hi")], Sampling(max_tokens=5))
     assert answer.text == llm.generate(["user: hi;assistant:"], Sampling(max_tokens=5))[0].text
+
+
+def test_a_conversation_s_answer_has_the_call_it_was_to_have_or_there_is_an_error(readable: Path) -> None:
+    llm = LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100), customs=Customs("hermes"))
+    asked, tool = [Message(role="user", content="hi")], ToolSpec("add", parameters={"type": "object"})
+    whole = llm.chat(asked, Sampling(max_tokens=9), [tool], calling=Calling("required"))
+    assert (whole.finish, whole.tool_calls, whole.reasoning) == ("length", (), "")
+    with pytest.raises(CallMissing, match="'add'"):
+        llm.chat(asked, Sampling(max_tokens=9), [tool], stop=(whole.text[3:5],), calling=Calling("required", "add"))
+
+
+def test_what_a_model_thinks_is_told_apart_in_a_conversation_and_not_after_a_raw_prompt(readable: Path) -> None:
+    customs = Customs(reasoning_parser="deepseek_r1")
+    llm = LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100), customs=customs)
+    (raw,) = llm.generate(["user: hi;assistant:"], Sampling(max_tokens=9))
+    answer = llm.chat([Message(role="user", content="hi")], Sampling(max_tokens=9))
+    # its answers begin inside reasoning, and this one never ends it
+    assert (answer.reasoning, answer.text) == (raw.text.strip(), "")
+    assert (answer.usage.reasoning_tokens, raw.usage.reasoning_tokens) == (9, 0)
 
 
 def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(llm: LLM) -> None:

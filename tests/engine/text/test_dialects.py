@@ -64,6 +64,13 @@ def test_reasoning_goes_by_name_or_by_two_tags_of_one_s_own() -> None:
     assert not dialect("", "harmony", "none").reasons
 
 
+def test_names_that_vllm_has_for_them_are_understood() -> None:
+    assert dialect("", "openai").format is FORMATS["harmony"]
+    assert dialect("", "glm45").format is FORMATS["glm"]
+    assert dialect("", reasoning_parser="qwen3").thinking == THINKING["think"]
+    assert dialect("", reasoning_parser="openai_gptoss").format is FORMATS["harmony"]
+
+
 def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
     with pytest.raises(UnknownParser, match="tool_parser: 'x' is not known: known are auto, deepseek_v3,"):
         dialect("", "x")
