@@ -1,6 +1,7 @@
 """What requests want changed about their logits before a token is chosen, each row by itself.
 
-The order is vLLM's: what is allowed, bad words, stops that come too early, bias, penalties. Each is exact for one
+The order is vLLM's: what is allowed, bad words, stops that come too early, bias, what processors of other packages do
+(`engine.processors`), penalties. Each is exact for one
 element at a time, so a row's numbers do not depend on the rows beside it. Temperature, min-p, top-k and top-p follow in
 `engine.sampling`.
 
@@ -10,7 +11,7 @@ OpenAI API: of tokens in the output alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -46,11 +47,22 @@ def changes_logits(sampling: Sampling) -> bool:
         or sampling.logit_bias
         or sampling.allowed_token_ids
         or sampling.bad_words
+        or sampling.extra_args
     )
 
 
-def adjust(logits: Tensor, wanted: Sequence[Wanted]) -> list[int]:
-    """Change some rows of float32 logits [rows, vocabulary] in place; return the rows that no token is left in."""
+Change = Callable[[Tensor, Sequence[Wanted]], None]
+
+
+def _nothing(logits: Tensor, wanted: Sequence[Wanted]) -> None:
+    """Change nothing."""
+
+
+def adjust(logits: Tensor, wanted: Sequence[Wanted], others: Change = _nothing) -> list[int]:
+    """Change some rows of float32 logits [rows, vocabulary] in place; return the rows that no token is left in.
+
+    What `others` want to change comes before the penalties.
+    """
     for one in wanted:
         if one.sampling.allowed_token_ids:
             _allow(logits[one.row], one.sampling.allowed_token_ids)
@@ -58,6 +70,7 @@ def adjust(logits: Tensor, wanted: Sequence[Wanted]) -> list[int]:
     for one in wanted:
         if one.sampling.logit_bias:
             _add(logits[one.row], one.sampling.logit_bias)
+    others(logits, wanted)
     _penalise_repetition(logits, wanted)
     _penalise_output(logits, wanted)
     rows = [one.row for one in wanted]

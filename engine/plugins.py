@@ -6,6 +6,8 @@ A package names in its `pyproject.toml` what is to be loaded:
     npu = "my_package:detect"         # a `PlatformFactory`
     [project.entry-points."ostinato.ops"]
     npu = "my_package.kernels:NpuOps" # a class or function that gives `Ops`
+
+`engine.processors` says what a logits processor is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PLATFORMS: Final = "ostinato.platforms"
 OPS: Final = "ostinato.ops"
+PROCESSORS: Final = "ostinato.logits_processors"
 
 
 def names(group: str) -> list[str]:

@@ -35,6 +35,7 @@ Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
 PromptText = Annotated[str, msgspec.Meta(min_length=1)]
 PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
+ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
 RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 
@@ -143,6 +144,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Tell the tokens of prompt and answer."""
     repetition_detection: RepetitionDetection | None = None
     """End with `repetition` when the answer goes round in circles."""
+    extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied
+    """By name of a logits processor that is installed where the model is, what that is to be told."""
     truncate_prompt_tokens: Truncation | None = None
     """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it."""
     truncation_side: TruncationSide | None = None

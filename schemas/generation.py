@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from schemas.wire import Record, Wire
 
@@ -72,6 +72,8 @@ class Sampling(Wire, frozen=True):
     """Tokens that are told beside those, however unlikely."""
     repetition: Repetition | None = None
     """What ends it with `repetition`."""
+    extra_args: Mapping[str, Any] = {}
+    """By name of a logits processor that is installed where it is computed, what that is to be told."""
     truncate_prompt_tokens: int = 0
     """Only so many tokens of the prompt; -1 is what the context leaves beside `max_tokens`, 0 is all of it. Heeded
     where it is submitted."""

@@ -12,6 +12,7 @@ from schemas.commands import (
     Answers,
     BadWords,
     Bias,
+    ExtraArgs,
     MinTokens,
     Penalty,
     Priority,
@@ -133,6 +134,8 @@ class ChatRequest(Wire, frozen=True):
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    vllm_xargs: ExtraArgs | None = None
+    """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None
     truncation_side: TruncationSide | None = None
     timeout_s: TimeoutS | None = None

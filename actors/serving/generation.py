@@ -180,6 +180,7 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         prompt_logprobs=data.prompt_logprobs,
         logprob_token_ids=data.logprob_token_ids,
         repetition=_repetition(data),
+        extra_args=data.extra_args,
         truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
         truncation_side=data.truncation_side or "left",
     )

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import Integers
-from engine.logits import adjust
+from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, Platform
+from engine.processors import Processors
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
@@ -72,6 +73,7 @@ class ModelRunner:
         self._model = model
         self._cache = cache
         self._worker = worker
+        self._processors = Processors()
         self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
 
     @property
@@ -124,7 +126,7 @@ class ModelRunner:
         """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
-        stuck: list[int] = []
+        problems: dict[int, str] = {}
         tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
             broken = self._broken(batch, sound.cpu(), None)
@@ -133,12 +135,12 @@ class ModelRunner:
             finite = logits.sum(dim=-1).isfinite()
             raw = [logits[one.row].clone() for one in batch.measured]
             if batch.wanted:
-                stuck = np.flatnonzero(batch.sampled)[adjust(logits, batch.wanted)].tolist()
+                problems = self._adjust(logits, batch)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
             told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
-        problems = {**dict.fromkeys(stuck, _NO_TOKEN), **dict.fromkeys(broken, _NOT_FINITE)}
+        problems |= dict.fromkeys(broken, _NOT_FINITE)
         for index, problem in problems.items():
             self._fail(batch, index, problem)
             errors.append((batch.slices[index].request, problem))
@@ -150,6 +152,17 @@ class ModelRunner:
             [(names[row], one) for row, one in told if names[row] not in failed],
             prompts,
         )
+
+    def _adjust(self, logits: Tensor, batch: FlatBatch) -> dict[int, str]:
+        """Change logits as requests want them; say which slices cannot go on, and why."""
+        theirs: dict[int, str] = {}
+
+        def by_plugins(logits: Tensor, wanted: Sequence[Wanted]) -> None:
+            theirs.update(self._processors.apply(logits, wanted))
+
+        problems = dict.fromkeys(adjust(logits, batch.wanted, by_plugins), _NO_TOKEN) | theirs
+        places = np.flatnonzero(batch.sampled).tolist()
+        return {places[row]: problem for row, problem in problems.items()}
 
     def _judge(self, hidden: Tensor, one: MeasuredPrompt) -> tuple[str, int, tuple[TokenLogprobs, ...]]:
         """Tell what the model makes of some tokens of a prompt, few at a time: logits are wide."""

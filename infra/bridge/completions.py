@@ -94,6 +94,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             max_tokens=_MAX_TOKENS if request.max_tokens is None else max(1, request.max_tokens),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             logprobs=request.logprobs,
+            extra_args=request.vllm_xargs or {},
             **chosen,
         )
         for prompt in prompts_of(request) or ()

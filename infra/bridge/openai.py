@@ -183,6 +183,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
     yield "tools", not request.tools, "an agent has its own tools: leave them out"
     yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
+    yield "vllm_xargs", not request.vllm_xargs, "an agent samples as its model does: leave it out"
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING}.items():
         fits = getattr(request, name) in (None, *neutral)
@@ -226,6 +227,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         tool_choice=choice,
         tool=tool,
         chat_template_kwargs=request.kwargs(),
+        extra_args=request.vllm_xargs or {},
         **{name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None},
     )
 

@@ -90,3 +90,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
         return Tiny(folder, reference)
 
     return make
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution on the path, as an installer leaves it: a module, and a folder that says what it offers."""
+
+    def installed(name: str, source: str, **groups: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        about = tmp_path / f"{name}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        lines = [f"[ostinato.{group}]\n{entry}\n" for group, entry in groups.items()]
+        (about / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return installed

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from engine.llm import LLM
 from engine.platforms import Platform, choose_dtype, detect
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
+from tests.engine.conftest import Install
 
 NPU = """
 import torch
@@ -37,24 +36,6 @@ class NpuOps(ReferenceOps):
     def __init__(self):
         made.append(self)
 """
-
-Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a distribution on the path, as an installer leaves it: a module, and a folder that says what it offers."""
-
-    def installed(name: str, source: str, **groups: str) -> None:
-        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
-        about = tmp_path / f"{name}-1.0.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
-        lines = [f"[ostinato.{group}]\n{entry}\n" for group, entry in groups.items()]
-        (about / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-
-    return installed
 
 
 def test_a_package_brings_a_platform_with_ops_of_its_own(install: Install) -> None:

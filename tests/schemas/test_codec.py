@@ -30,6 +30,9 @@ st.register_type_strategy(int, small)
 
 ids = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1, width=32)
+extras = st.dictionaries(
+    st.text(min_size=1, max_size=4), ids | st.text(max_size=4) | st.lists(ids, max_size=2), max_size=2
+)
 samplings = st.builds(
     Sampling,
     temperature=shares,
@@ -46,6 +49,7 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    extra_args=extras,
     truncate_prompt_tokens=st.integers(-1, 9),
     truncation_side=st.sampled_from(["left", "right"]),
     ignore_eos=st.booleans(),
@@ -103,6 +107,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         documents=st.lists(st.dictionaries(texts, texts, max_size=2), max_size=2).map(tuple),
         add_generation_prompt=st.booleans(),
         continue_final_message=st.booleans(),
+        extra_args=extras,
         truncate_prompt_tokens=st.none() | st.integers(-1, 9),
         truncation_side=st.sampled_from([None, "left", "right"]),
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import nats
+import numpy as np
 import pytest
 from nats.aio.client import Client
 
@@ -50,6 +51,19 @@ def test_every_command_of_ours_is_one_that_the_cli_takes(page: str, line: str) -
 def test_every_link_inside_the_repository_leads_somewhere(page: str) -> None:
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[page]):
         assert (ROOT / "docs" / link).exists(), link
+
+
+def test_what_a_page_writes_in_python_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    named: dict[str, Any] = {}
+    for _, block in blocks("sampling.md", "py"):
+        exec(block, named)
+    scores = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(scores) == 4
+    assert scores == sorted(scores, reverse=True)
+    logits = np.zeros(4)
+    named["never_twice"](logits, argument=True, prompt=[1], output=[2])
+    assert logits.tolist() == [0, 0, -np.inf, 0]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import nats
 import openai
 import pytest
 
+from infra.demo import DEMO
 from tests.system.conftest import UpProcess, ask, chat
 
 pytestmark = pytest.mark.servers

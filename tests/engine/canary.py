@@ -1,0 +1,82 @@
+"""A runner that remembers whose every KV entry is, and looks at each before it is read.
+
+An entry is known by the tokens that led to it and by a sum of its bits. So a block that was handed to two requests,
+freed early, found under a wrong prefix or written over is caught in the step that would have read it, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+import torch
+
+from engine.runner.inputs import FlatBatch
+from engine.runner.model_runner import ModelRunner
+from schemas.steps import Slice
+
+_WORDS = {2: torch.int16, 4: torch.int32}
+
+
+class Corrupted(AssertionError):
+    """An entry is not what the request that reads it wrote, or found."""
+
+
+class Canary(ModelRunner):
+    """Checks what it reads; everything else is as in any runner."""
+
+    def __init__(self, *args: Any, window: int | None = None) -> None:
+        super().__init__(*args)
+        self._window = window
+        self._whose: dict[int, tuple[bytes, int]] = {}
+        self.looked = 0
+        """Entries that were looked at."""
+
+    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> Any:
+        sums = self._sums()
+        for piece, row in zip(batch.slices, batch.rows.tolist(), strict=True):
+            self._look(piece, row, sums)
+        # a failed request's row is gone with it
+        written = [
+            (piece.request, list(self._entries(piece, row, piece.start, piece.start + piece.count)))
+            for piece, row in zip(batch.slices, batch.rows.tolist(), strict=True)
+        ]
+        made = super()._compute(batch, errors)
+        sums = self._sums()
+        failed = {name for name, _ in errors}
+        for name, entries in written:
+            for _, slot, chain in entries:
+                if name in failed:
+                    self._whose.pop(slot, None)
+                else:
+                    self._whose[slot] = (chain, sums[slot])
+        return made
+
+    def _look(self, piece: Slice, row: int, sums: list[int]) -> None:
+        first = 0 if self._window is None else max(0, piece.start - self._window + 1)
+        for position, slot, chain in self._entries(piece, row, first, piece.start):
+            whose, known = self._whose.get(slot, (b"", 0))
+            where = f"request {piece.request!r}, position {position}, block {slot // self.block_size}"
+            if whose != chain:
+                raise Corrupted(f"{where}: the entry belongs to other tokens")
+            if known != sums[slot]:
+                raise Corrupted(f"{where}: the entry was written over")
+            self.looked += 1
+
+    def _entries(self, piece: Slice, row: int, first: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """Name the entries of some positions: position, slot, and a hash of the tokens that lead there."""
+        size, chain = self.block_size, blake2b(digest_size=16)
+        tokens, table = self._requests._tokens[row], self._requests._tables[row]
+        for position in range(end):
+            chain.update(int(tokens[position]).to_bytes(4, "little"))
+            if position >= first:
+                yield position, int(table[position // size]) * size + position % size, chain.digest()
+
+    def _sums(self) -> list[int]:
+        """Sum the bits of every entry over all layers, each word by its place."""
+        memory = self._cache._memory
+        words = memory.view(_WORDS[memory.dtype.itemsize]).flatten(1, 2).flatten(2).long()
+        places = torch.arange(1, words.shape[0] * words.shape[2] + 1).view(words.shape[0], 1, -1)
+        found: list[int] = (words * places).sum(dim=(0, 2)).tolist()
+        return found
