@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ def typed(text: str, schema: Any, root: Any) -> Any:
     if not allowed or allowed == {"string"}:
         return text
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         if text.strip() not in _PYTHON:
             return text
@@ -49,6 +50,13 @@ def properties(schema: Any) -> Mapping[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(number)
+    return value
 
 
 def _type(value: Any) -> set[str]:

@@ -61,9 +61,7 @@ def test_the_stream_helper_of_the_official_client_accepts_our_stream(stack: UpPr
 
 
 def test_a_model_s_tool_calls_reach_the_official_client_whole_and_in_a_stream(stack: UpProcess) -> None:
-    names = ("calculator", "current_time")
-    (calculator, *_) = tools = [{"type": "function", "function": msgspec.to_builtins(tool.spec)} for tool in DEMO.tools]
-    assert calculator["function"]["name"] in names
+    tools = [{"type": "function", "function": msgspec.to_builtins(tool.spec)} for tool in DEMO.tools]
     asked: Any = {
         "model": "ostinato-mini",
         "messages": [

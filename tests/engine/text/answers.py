@@ -156,6 +156,13 @@ _XML = (
         ),
     ),
     Answer(QWEN3_CODER, "<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>", "", (ADD,)),
+    Answer(
+        QWEN3_CODER,
+        "<tool_call><function=add><parameter=b>\n1e999\n</parameter></function></tool_call>",
+        "",
+        # no JSON number is as large as that: it stays as it was written
+        (("add", '{"b": "1e999"}'),),
+    ),
     Answer(QWEN3_CODER, "<tool_call>\n<function=now>\n</function>\n</tool_call>", "", (("now", "{}"),)),
     Answer(
         QWEN3_CODER,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from engine.text.formats import FORMATS, HARMONY, HERMES, NONE, Format
 from engine.text.grammars import calling_grammar
 from engine.text.parsers import OutputParser, Thinking, Wanted
+from engine.text.parts import Content
 from schemas.messages import ToolSpec
 
 llguidance = pytest.importorskip("llguidance")
@@ -112,6 +114,37 @@ def test_calls_as_models_write_them_are_let_through_and_read(name: str) -> None:
         assert {call.name for call in parser.calls} <= {"add", "say"}
         for call in parser.calls:
             assert set(json.loads(call.arguments)) <= set(SCHEMAS[call.name]["properties"])
+
+
+def walked(bound: Bound, chance: random.Random) -> str | None:
+    """Write anything that a grammar lets through, closing what is open more often than not; `None` if it has no end."""
+    said = bytearray()
+    for _ in range(600):
+        if bound.matcher.is_accepting() and (bound.matcher.is_stopped() or chance.random() < 0.5):
+            return said.decode(errors="replace")
+        bits = bound.matcher.compute_bitmask()
+        every = [byte for byte in range(256) if bits[byte // 8] >> byte % 8 & 1]
+        allowed = [byte for byte in every if byte < 128] or every
+        closing = [byte for byte in allowed if chr(byte) in '"}])<>|']
+        if not allowed:
+            return None
+        said.append(chance.choice(closing if closing and chance.random() < 0.5 else allowed))
+        assert bound.matcher.consume_token(said[-1])
+    return None
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_whatever_is_let_through_is_read_as_calls_and_nothing_else(name: str) -> None:
+    lark, ended = grammar(FORMATS[name]), 0
+    for seed in range(12):
+        text = walked(Bound(lark), random.Random(seed))
+        if text is not None:
+            parser = OutputParser((), Wanted(FORMATS[name], schemas=SCHEMAS))
+            parts = [*parser.feed(text), *parser.finish()]
+            assert parser.calls, text
+            assert not any(isinstance(part, Content) for part in parts), text
+            ended += 1
+    assert ended
 
 
 @pytest.mark.parametrize("name", WRITTEN)
