@@ -99,15 +99,19 @@ class PlatformUnavailable(EngineError):
 
 
 class NotEnoughMemory(EngineError):
-    """The device lacks the memory; `mend` says which setting would make it fit."""
+    """The device lacks the memory for `what`; `mend` says which setting would make it fit."""
 
-    def __init__(self, needed: int, available: int | None, mend: str) -> None:
-        mib = 1 << 20
-        lacking = "more than the device gives" if available is None else f"but {available / mib:.0f} MiB are available"
-        super().__init__(f"the KV cache needs {needed / mib:.0f} MiB, {lacking}: {mend}")
+    def __init__(self, what: str, needed: int, available: int | None, mend: str) -> None:
+        lacking = "more than the device gives" if available is None else f"but {_mib(available)} are available"
+        super().__init__(f"{what}: {_mib(needed)} are needed, {lacking}: {mend}")
+        self.what = what
         self.needed = needed
         self.available = available
         self.mend = mend
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB ({size:,} bytes)"
 
 
 class IllegalTransition(EngineError):

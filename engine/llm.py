@@ -145,14 +145,17 @@ class LLM:
             TemplateError: Its chat template is not valid Jinja.
             UnknownParser: `customs` names one that there is not.
             UnsupportedModel: Its architecture is not one of ours.
-            NotEnoughMemory: The KV cache does not fit.
+            NotEnoughMemory: The weights or the KV cache do not fit.
             PlatformUnavailable: The device is not there.
         """
-        folder = find_checkpoint(path_or_id)
-        config = msgspec.structs.replace(runner or RunnerConfig(model=""), model=str(folder))
+        config = runner or RunnerConfig(model="")
+        folder = find_checkpoint(path_or_id, config.load_format)
+        config = msgspec.structs.replace(config, model=str(folder))
         loaded = load_runner(config, detect(device), _NAME)
         limits = SchedulerConfig(
-            blocks=loaded.blocks, context_length=loaded.config.context_length, block_size=loaded.block_size
+            blocks=loaded.blocks,
+            context_length=min(loaded.config.context_length, loaded.blocks * loaded.block_size),
+            block_size=loaded.block_size,
         )
         self._prompter = Prompter.load(folder, customs)
         self._tokenizer = self._prompter.tokenizer

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from engine.errors import CheckpointError, TemplateError, UnknownParser
+from engine.models.dialects import find_dialect, reach, ropes
 from engine.models.families import FAMILIES
 from engine.text.dialects import dialect
 from engine.text.templates import ChatTemplate
@@ -29,7 +30,7 @@ Tell = Callable[[str], None]
 
 
 def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
-    """Return the settings with a local model folder, a context length and a number of KV blocks.
+    """Return the settings with a local model folder, a context length and, for given memory, a number of KV blocks.
 
     A hub id is downloaded, or what is missing of it; `tell` hears how far that is.
 
@@ -38,24 +39,20 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
         CheckpointNotFound: no such folder, no such hub id, an architecture that is not ours, or a file is missing or
             cut short.
     """
-    folder = _folder(settings.model, tell)
+    folder = _folder(settings, tell)
     template = _template(settings, folder)
-    config = _config(folder, settings.model)
-    _refuse_what_is_missing(folder, settings.model)
-    own = config.max_position_embeddings
+    config, own = _config(folder, settings.model)
+    _refuse_what_is_missing(folder, settings)
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
         problem = f"a context of {length} tokens is more than the model's {own}"
         raise CheckpointNotFound(settings.model, problem, "give a smaller --context-length, or none")
+    settled = msgspec.structs.replace(settings, model=str(folder), chat_template=template, context_length=length)
+    if not settings.kv_blocks and not settings.kv_memory_mb:
+        return settled
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
     least = -(-length // settings.block_size) + 1
-    return msgspec.structs.replace(
-        settings,
-        model=str(folder),
-        chat_template=template,
-        context_length=length,
-        kv_blocks=max(blocks, least),
-    )
+    return msgspec.structs.replace(settled, kv_blocks=max(blocks, least))
 
 
 def _template(settings: EngineSettings, folder: Path) -> str:
@@ -117,23 +114,23 @@ def is_hub_id(model: str) -> bool:
     return not (Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1)
 
 
-def _folder(model: str, tell: Tell) -> Path:
+def _folder(settings: EngineSettings, tell: Tell) -> Path:
+    model = settings.model
     if is_hub_id(model):
-        return _downloaded(model, tell)
+        weights = ["*.safetensors"] if settings.load_format == "auto" else []
+        return _downloaded(model, ["*.json", "*.jinja", *weights], tell)
     path = Path(model)
     if not path.is_dir():
         raise CheckpointNotFound(model, "there is no such folder")
     return path.absolute()
 
 
-def _downloaded(model: str, tell: Tell) -> Path:
+def _downloaded(model: str, files: list[str], tell: Tell) -> Path:
     hub = importlib.import_module("huggingface_hub")  # on demand: only those who name a hub id wait for it
     tell(f"asking the hub for {model}")
     over = threading.Event()
     try:
-        found = hub.snapshot_download(
-            model, allow_patterns=["*.json", "*.jinja", "*.safetensors"], tqdm_class=_bar(model, tell, over)
-        )
+        found = hub.snapshot_download(model, allow_patterns=files, tqdm_class=_bar(model, tell, over))
     except (OSError, ValueError) as error:
         raise CheckpointNotFound(model, *_refused_by_hub(hub, error)) from error
     finally:
@@ -169,25 +166,36 @@ def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
     return type("Bar", (base,), {"__init__": begin, "display": display})
 
 
-def _config(folder: Path, model: str) -> _Config:
+def _config(folder: Path, model: str) -> tuple[_Config, int]:
+    """Read what decides the KV cache's size, and the positions that the model can serve."""
     try:
         text = (folder / "config.json").read_bytes()
         kind = msgspec.json.decode(text, type=_Kind).architectures
         if kind and kind[0] not in FAMILIES:
             problem = f"architecture {kind[0]!r} is not supported"
             raise CheckpointNotFound(model, problem, f"supported are {', '.join(FAMILIES)}")
-        return msgspec.json.decode(text, type=_Config)
+        if not kind:
+            plain = msgspec.json.decode(text, type=_Config)
+            return plain, plain.max_position_embeddings
+        dialect = find_dialect(kind[0])
+        raw = {**dialect.silent, **msgspec.json.decode(text, type=dict[str, Any])}
+        return msgspec.convert(raw, _Config), min(reach(raw, rope) for rope in ropes(raw, dialect))
     except FileNotFoundError as error:
         raise CheckpointNotFound(model, "there is no config.json in it") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except KeyError as error:
+        raise CheckpointNotFound(model, f"its config.json lacks the key {error.args[0]!r}") from error
+    except (OSError, TypeError, ValueError, AttributeError) as error:  # a DecodeError is a ValueError
         raise CheckpointNotFound(model, f"its config.json cannot be used: {error}") from error
 
 
-def _refuse_what_is_missing(folder: Path, model: str) -> None:
+def _refuse_what_is_missing(folder: Path, settings: EngineSettings) -> None:
     """See at once what a worker would find out after seconds."""
+    model = settings.model
     if not (folder / "tokenizer.json").exists():
         mend = "save the tokenizer beside the weights (`AutoTokenizer…save_pretrained`)"
         raise CheckpointNotFound(model, "there is no tokenizer.json in it", mend)
+    if settings.load_format == "dummy":
+        return
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         problem = "there are no weights in it (model.safetensors, or parts of it)"

@@ -27,11 +27,14 @@ class EngineSettings(Wire, frozen=True):
     device: str = "auto"
     """`auto` takes the best there is; else `cpu`, `cuda:1`, `xpu`, or what another package calls its own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    load_format: Literal["auto", "dummy"] = "auto"
+    """`dummy` makes weights up: a folder with config.json and tokenizer.json is enough."""
     block_size: _Count = 16
     """Tokens per KV block."""
     kv_blocks: _CountOrOurs = 0
     """KV blocks to hold memory for; 0 takes what fits `kv_memory_mb`."""
-    kv_memory_mb: _Count = 256
+    kv_memory_mb: _CountOrOurs = 0
+    """0 takes what fits the worker's memory."""
     context_length: _CountOrOurs = 0
     """Tokens; 0 takes the model's own."""
     tool_parser: str = "auto"

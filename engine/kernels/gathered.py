@@ -1,10 +1,10 @@
 """Few calls per layer on any device: blocks are gathered into dense tensors and attended by PyTorch's fused kernel.
 
-A token is attended over as many blocks as the next power of two of those that it sees, whether it is decoded alone or
-computed in the middle of a prompt: the shapes that it is reduced over depend on its own position alone. And query rows
-are padded to a multiple of four, because products of one, two or three rows were measured to give other bits than those
-of more, and odd numbers of rows too. So a request's numbers depend neither on its neighbours, nor on the chunks its
-prompt is cut into, nor on what of it comes from the prefix cache.
+A token is attended over as many blocks as the next power of two of those that it sees, or of those that its window can
+touch, whether it is decoded alone or computed in the middle of a prompt: the shapes that it is reduced over depend on
+its own position alone. And query rows are padded to a multiple of four, because products of one, two or three rows were
+measured to give other bits than those of more, and odd numbers of rows too. So a request's numbers depend neither on
+its neighbours, nor on the chunks its prompt is cut into, nor on what of it comes from the prefix cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.kernels.batch import PagedBatch
+from engine.kernels.batch import Integers, PagedBatch
 from engine.kernels.reference import ReferenceOps
 
 _ROWS: Final = 4
@@ -31,6 +30,8 @@ class GatheredOps(ReferenceOps):
     """The reference with PyTorch's fused calls. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if weight.dtype != x.dtype:
+            return super().rms_norm(x, weight, eps)
         if weight.dim() == 1:
             return functional.rms_norm(x, weight.shape, weight, eps)
         return functional.rms_norm(x, weight.shape[-1:], None, eps) * weight
@@ -42,13 +43,20 @@ class GatheredOps(ReferenceOps):
         gate, up = x.chunk(2, dim=-1)
         return functional.silu(gate).mul_(up)
 
+    def gelu_and_mul(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return functional.gelu(gate, approximate="tanh").mul_(up)
+
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
         entries[:, 0].index_copy_(0, slots, key)
         entries[:, 1].index_copy_(0, slots, value)
 
-    def attention(self, batch: PagedBatch, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-        parts: Sequence[_Singles | _Run] = (*_group_singles(batch, scale), *_runs(batch, scale))
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        scores = _Scores(scale, cap)
+        parts: Sequence[_Singles | _Run] = (*_group_singles(batch, scores, window), *_runs(batch, scores, window))
         if len(parts) == 1:
             return parts[0].attend
 
@@ -56,6 +64,32 @@ class GatheredOps(ReferenceOps):
             return torch.cat([part.attend(query[part.rows], cache) for part in parts])
 
         return attend
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """How queries and keys become weights."""
+
+    scale: float
+    cap: float | None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """[..., queries, head_dim], [..., keys, head_dim] twice, and what is added to scores [..., queries, keys].
+
+        Rows of queries are rounded up to a multiple of four, as those of `bias` must be unless it has one for all;
+        those added mean nothing.
+        """
+        rows = query.shape[-2]
+        query = functional.pad(query, (0, 0, 0, -rows % _ROWS))
+        if self.cap is None:
+            mask = bias.to(query.dtype)
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+            return out[..., :rows, :]
+        # PyTorch's fused call cannot bend scores
+        left, key, value = (part.float().contiguous() for part in (query, key, value))
+        scores = (left @ key.transpose(-1, -2)).mul_(self.scale / self.cap)
+        weights = scores.tanh_().mul_(self.cap).add_(bias).softmax(-1)
+        return (weights @ value).to(query.dtype)[..., :rows, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +104,19 @@ class _Singles:
     """int64 [requests * width]."""
     bias: Tensor
     """[requests, 1, 1, width * block_size], float32: 0 where a key is seen, else minus infinity."""
-    scale: float
+    scores: _Scores
 
     def attend(self, query: Tensor, cache: Tensor) -> Tensor:
         requests, heads, head_dim = query.shape
         kv_heads = cache.shape[3]
-        shared = heads // kv_heads
         held = cache.index_select(0, self.blocks).view(requests, -1, 2, kv_heads, head_dim)
-        out = functional.scaled_dot_product_attention(
-            _padded(query.reshape(requests, kv_heads, shared, head_dim)),
+        out = self.scores.attend(
+            query.reshape(requests, kv_heads, heads // kv_heads, head_dim),
             held[:, :, 0].transpose(1, 2),  # [requests, kv_heads, width * block_size, head_dim]
             held[:, :, 1].transpose(1, 2),
-            attn_mask=self.bias.to(query.dtype),
-            scale=self.scale,
+            self.bias,
         )
-        return out[:, :, :shared].reshape(requests, heads, head_dim)
+        return out.reshape(requests, heads, head_dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +132,7 @@ class _Run:
     bias: Tensor
     """[count, rounded up to a multiple of four; width * block_size], float32: 0 where a key is seen, else minus
     infinity."""
-    scale: float
+    scores: _Scores
 
     def attend(self, query: Tensor, cache: Tensor) -> Tensor:
         count, heads, head_dim = query.shape
@@ -108,70 +140,80 @@ class _Run:
         shared = heads // kv_heads
         held = cache.index_select(0, self.blocks).flatten(0, 1)  # [width * block_size, 2, kv_heads, head_dim]
         spread = held.permute(1, 2, 0, 3).unsqueeze(1).expand(-1, shared, -1, -1, -1)
-        out = functional.scaled_dot_product_attention(
-            _padded(query.view(count, kv_heads, shared, head_dim).permute(2, 1, 0, 3)),
+        out = self.scores.attend(
+            query.view(count, kv_heads, shared, head_dim).permute(2, 1, 0, 3),  # [shared, kv_heads, count, head_dim]
             spread[0],  # [shared, kv_heads, width * block_size, head_dim]
             spread[1],
-            attn_mask=self.bias.to(query.dtype),
-            scale=self.scale,
+            self.bias,
         )
-        return out[:, :, :count].permute(2, 1, 0, 3).reshape(count, heads, head_dim)
+        return out.permute(2, 1, 0, 3).reshape(count, heads, head_dim)
 
 
-def _padded(query: Tensor) -> Tensor:
-    """Round the rows of a query [.., .., rows, head_dim] up to a multiple of four; those added mean nothing."""
-    more = -query.shape[2] % _ROWS
-    return functional.pad(query, (0, 0, 0, more)) if more else query
+def _places(seen: Integers, block_size: int, window: int | None) -> tuple[Integers, Integers]:
+    """Say over which blocks tokens are attended that see so many keys: how many, and after how many."""
+    blocks = -(-seen // block_size)
+    widths = _powers(blocks)
+    if window is not None:  # wide enough for it wherever in a block it begins
+        widths = np.minimum(widths, _powers(np.array([-(-window // block_size) + 1])))
+    return widths, np.maximum(blocks - widths, 0)
 
 
-def _widths(seen: npt.NDArray[np.int64], block_size: int) -> npt.NDArray[np.int64]:
-    """Return how many blocks tokens are attended over that see so many keys."""
-    return 1 << np.ceil(np.log2(-(-seen // block_size))).astype(np.int64)
+def _powers(counts: Integers) -> Integers:
+    """Return for each count the next power of two."""
+    return 1 << np.ceil(np.log2(counts)).astype(np.int64)
 
 
-def _cuts(widths: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the (first, last) of neighbours that are equal."""
-    return list(pairwise([0, *(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(widths)]))
+def _cuts(*numbers: Integers) -> list[tuple[int, int]]:
+    """Return the (first, last) of neighbours that are equal in all numbers."""
+    changes = np.any([np.diff(one) != 0 for one in numbers], axis=0)
+    return list(pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(numbers[0])]))
 
 
-def _bias(seen: npt.NDArray[np.bool_], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.where(seen, np.float32(0), np.float32("-inf"))).to(device)
+def _bias(places: Integers, seen: Integers, window: int | None, device: torch.device) -> Tensor:
+    """Return float32 [tokens, keys] for keys at `places`, that tokens see which see `seen` [tokens, 1] in all."""
+    visible = places < seen
+    if window is not None:
+        visible &= places >= seen - window
+    return torch.from_numpy(np.where(visible, np.float32(0), np.float32("-inf"))).to(device)
 
 
-def _table(batch: PagedBatch, rows: slice, width: int) -> Tensor:
-    """Return the first `width` blocks of some requests, [requests * width]; what is beyond a table is never seen."""
-    table = batch.tables[rows, :width]
-    return functional.pad(table, (0, max(0, width - batch.tables.shape[1]))).reshape(-1)
+def _columns(tables: Tensor, width: int, skipped: Integers) -> Tensor:
+    """Return `width` columns of block tables, in each row after `skipped` [rows, 1]; beyond them is block 0."""
+    if skipped.any():
+        picked = torch.from_numpy(skipped + np.arange(width)).to(tables.device)
+        return tables.gather(1, picked)
+    return functional.pad(tables[:, :width], (0, max(0, width - tables.shape[1])))
 
 
-def _group_singles(batch: PagedBatch, scale: float) -> list[_Singles]:
+def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Singles]:
     """Part the single-token requests by width."""
-    lengths = batch.lengths[: batch.singles]
+    lengths, size = batch.lengths[: batch.singles], batch.block_size
     if not lengths.size:
         return []
-    widths = _widths(lengths, batch.block_size)
+    widths, skips = _places(lengths, size, window)
     groups = []
     for first, last in _cuts(widths):
-        rows, width = slice(first, last), int(widths[first])
-        seen = np.arange(width * batch.block_size) < lengths[rows, None]  # [requests, keys]
-        bias = _bias(seen, batch.tables.device)[:, None, None]
-        groups.append(_Singles(rows, _table(batch, rows, width), bias, scale))
+        rows, width, skipped = slice(first, last), int(widths[first]), skips[first:last, None]
+        places = skipped * size + np.arange(width * size)  # [requests, keys]
+        bias = _bias(places, lengths[rows, None], window, batch.tables.device)[:, None, None]
+        groups.append(_Singles(rows, _columns(batch.tables[rows], width, skipped).reshape(-1), bias, scores))
     return groups
 
 
-def _runs(batch: PagedBatch, scale: float) -> list[_Run]:
-    """Part the tokens of each request that has several by width."""
+def _runs(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Run]:
+    """Part the tokens of each request that has several by the blocks that they are attended over."""
     runs = []
-    flat = batch.singles
+    flat, size = batch.singles, batch.block_size
     for i in range(batch.singles, len(batch.counts)):
         count, length = int(batch.counts[i]), int(batch.lengths[i])
         seen = np.arange(length - count + 1, length + 1)
-        widths = _widths(seen, batch.block_size)
-        for first, last in _cuts(widths):
-            width = int(widths[first])
-            keys = np.pad(seen[first:last], (0, -(last - first) % _ROWS), constant_values=1)
-            bias = _bias(np.arange(width * batch.block_size) < keys[:, None], batch.tables.device)
-            rows = slice(flat + first, flat + last)
-            runs.append(_Run(rows, _table(batch, slice(i, i + 1), width), bias, scale))
+        widths, skips = _places(seen, size, window)
+        for first, last in _cuts(widths, skips):
+            width, skipped = int(widths[first]), skips[first : first + 1, None]
+            # rows are rounded up with tokens that see as much as the last one
+            ends = np.pad(seen[first:last], (0, -(last - first) % _ROWS), mode="edge")[:, None]
+            bias = _bias(skipped * size + np.arange(width * size), ends, window, batch.tables.device)
+            table = _columns(batch.tables[i : i + 1], width, skipped).reshape(-1)
+            runs.append(_Run(slice(flat + first, flat + last), table, bias, scores))
         flat += count
     return runs

@@ -32,8 +32,8 @@ class Ops(Protocol):
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Divide by the root mean square over the last dimension, then scale.
 
-        `weight` is [n] or [heads, n] and matches the last dimensions of `x`. Zhang and Sennrich 2019, "Root Mean
-        Square Layer Normalization", arXiv 1910.07467.
+        `weight` is [n] or [heads, n] and matches the last dimensions of `x`; it may be float32 where `x` is not.
+        Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", arXiv 1910.07467.
         """
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -49,15 +49,24 @@ class Ops(Protocol):
     def silu_and_mul(self, x: Tensor) -> Tensor:
         """Gate the second half by the first: [tokens, 2n] -> [tokens, n]. Shazeer 2020, arXiv 2002.05202."""
 
+    def gelu_and_mul(self, x: Tensor) -> Tensor:
+        """The same with GELU in its approximation by a tangent. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
+
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
 
-    def attention(self, batch: PagedBatch, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """Prepare causal attention over the paged cache, grouped-query where query heads outnumber key heads.
 
         The function maps (query [tokens, heads, head_dim], cache) to [tokens, heads, head_dim]; the batch's own
         keys must already be in the cache. Entries outside a request's length may be anything finite. Kwon et al.
         2023, "PagedAttention", arXiv 2309.06180; Ainslie et al. 2023, "GQA", arXiv 2305.13245.
+
+        With a `window` a token sees that many tokens, itself included; blocks that lie wholly before the windows of
+        a batch are not read. Beltagy et al. 2020, "Longformer", arXiv 2004.05150. With a `cap` each score becomes
+        `cap * tanh(score / cap)` after scaling. Gemma team 2024, arXiv 2408.00118.
         """
 
 

@@ -42,31 +42,43 @@ class ReferenceOps:
         gate, up = x.chunk(2, dim=-1)
         return functional.silu(gate) * up
 
+    def gelu_and_mul(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return functional.gelu(gate, approximate="tanh") * up
+
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
         entries[slots] = torch.stack((key, value), dim=1)
 
-    def attention(self, batch: PagedBatch, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         def attend(query: Tensor, cache: Tensor) -> Tensor:
             out = torch.empty_like(query)
             first = 0
             for table, count, length in zip(batch.tables, batch.counts.tolist(), batch.lengths.tolist(), strict=True):
                 held = cache[table].flatten(0, 1)[:length]  # [length, 2, kv_heads, head_dim]
                 rows = slice(first, first + count)
-                out[rows] = _attend_one(query[rows], held[:, 0], held[:, 1], scale)
+                out[rows] = _attend_one(query[rows], held[:, 0], held[:, 1], scale, window, cap)
                 first += count
             return out
 
         return attend
 
 
-def _attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _attend_one(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
+) -> Tensor:
     """Attend with the last queries of one sequence to all of it. [count, heads, head_dim] as `query`."""
     count, heads, _ = query.shape
     length, kv_heads, _ = key.shape
     key = key.float().repeat_interleave(heads // kv_heads, dim=1)  # [length, heads, head_dim]
     value = value.float().repeat_interleave(heads // kv_heads, dim=1)
     scores = torch.einsum("qhd,khd->hqk", query.float(), key) * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
     seen = torch.ones(count, length, dtype=torch.bool, device=query.device).tril(length - count)
+    if window is not None:
+        seen = seen.triu(length - count - window + 1)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)
     return torch.einsum("hqk,khd->qhd", weights, value).to(query.dtype)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-from engine.layers.linear import TensorSource, load_linear, load_stacked
+from engine.layers.linear import Linear, TensorSource
+from engine.layers.norm import norm_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,26 @@ class HeadShape:
     kv_heads: int
     head_dim: int
 
+    @property
+    def q_width(self) -> int:
+        """Of all queries together."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Of all keys together, and of all values."""
+        return self.kv_heads * self.head_dim
+
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What all attention layers of one step share."""
+    """What attention layers of one step share if they turn alike and look back as far."""
 
     slots: Tensor
     """int64 [tokens]: where keys and values go."""
     cos: Tensor
     sin: Tensor
-    """[tokens, 1, head_dim]."""
+    """[tokens, 1, at most head_dim]: what is beyond does not turn."""
     attend: Callable[[Tensor, Tensor], Tensor]
     """What `Ops.attention` prepared for this batch."""
 
@@ -39,16 +50,14 @@ class Attention:
     """Projects, rotates, stores keys and values, attends, projects back."""
 
     def __init__(
-        self, ops: Ops, source: TensorSource, name: str, shape: HeadShape, *, bias: bool, head_norm: float | None
+        self, ops: Ops, shape: HeadShape, qkv: Linear, out: Linear, head_norm: Callable[[Tensor], Tensor] | None
     ) -> None:
-        """Load the layer `name`; `head_norm` is the epsilon of a norm over each query and key head, if it has one."""
-        q_width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        parts = ((f"{name}.q_proj", q_width), (f"{name}.k_proj", kv_width), (f"{name}.v_proj", kv_width))
+        """Take the projections; `head_norm` is applied to queries and keys [tokens, heads + kv_heads, head_dim]."""
         self._ops = ops
         self._shape = shape
-        self._qkv = load_stacked(ops, source, parts, shape.hidden, bias)
-        self._out = load_linear(ops, source, f"{name}.o_proj", (shape.hidden, q_width), bias)
-        self._head_norm = None if head_norm is None else (_head_weights(source, name, shape), head_norm)
+        self._qkv = qkv
+        self._out = out
+        self._head_norm = head_norm
 
     def __call__(self, x: Tensor, step: StepContext, cache: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, hidden], writing into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
@@ -57,15 +66,48 @@ class Attention:
         qkv = self._qkv(x).view(-1, turned + shape.kv_heads, shape.head_dim)
         qk = qkv[:, :turned]
         if self._head_norm is not None:
-            qk = ops.rms_norm(qk, *self._head_norm)
-        qk = ops.rotary(qk, step.cos, step.sin)
+            qk = self._head_norm(qk)
+        width = step.cos.shape[-1]
+        if width == shape.head_dim:
+            qk = ops.rotary(qk, step.cos, step.sin)
+        else:
+            qk = torch.cat((ops.rotary(qk[..., :width], step.cos, step.sin), qk[..., width:]), -1)
         ops.write_kv(qk[:, shape.heads :], qkv[:, turned:], cache, step.slots)
         out = step.attend(qk[:, : shape.heads], cache)
-        return self._out(out.reshape(-1, shape.heads * shape.head_dim))
+        return self._out(out.reshape(-1, shape.q_width))
 
 
-def _head_weights(source: TensorSource, name: str, shape: HeadShape) -> Tensor:
-    """Load the head norms, repeated so that queries and keys are normalised in one call: [heads, head_dim]."""
-    query = source.take(f"{name}.q_norm.weight", shape.head_dim)
-    key = source.take(f"{name}.k_norm.weight", shape.head_dim)
-    return torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
+class HeadNorm:
+    """Normalises every query head and every key head by itself."""
+
+    def __init__(
+        self, ops: Ops, source: TensorSource, name: str, shape: HeadShape, eps: float, *, offset: float = 0.0
+    ) -> None:
+        """Load the norms of the attention layer `name`, repeated so that one call does for queries and keys."""
+        query = norm_weight(source, f"{name}.q_norm", shape.head_dim, offset)
+        key = norm_weight(source, f"{name}.k_norm", shape.head_dim, offset)
+        self._ops = ops
+        self._eps = eps
+        self._weight = torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
+
+    def __call__(self, qk: Tensor) -> Tensor:
+        """[tokens, heads + kv_heads, head_dim] -> the same."""
+        return self._ops.rms_norm(qk, self._weight, self._eps)
+
+
+class WidthNorm:
+    """Normalises all queries of a token together, and all of its keys."""
+
+    def __init__(self, ops: Ops, source: TensorSource, name: str, shape: HeadShape, eps: float) -> None:
+        """Load the norms of the attention layer `name`."""
+        self._ops = ops
+        self._eps = eps
+        self._heads = shape.heads
+        self._query = norm_weight(source, f"{name}.q_norm", shape.q_width, 0.0)
+        self._key = norm_weight(source, f"{name}.k_norm", shape.kv_width, 0.0)
+
+    def __call__(self, qk: Tensor) -> Tensor:
+        """[tokens, heads + kv_heads, head_dim] -> the same."""
+        query = self._ops.rms_norm(qk[:, : self._heads].flatten(1), self._query, self._eps)
+        key = self._ops.rms_norm(qk[:, self._heads :].flatten(1), self._key, self._eps)
+        return torch.cat((query, key), -1).view(qk.shape)

@@ -1,4 +1,8 @@
-"""Tokens to vectors at the bottom of a model, and vectors to logits at its top."""
+"""Tokens to vectors at the bottom of a model, and vectors to logits at its top.
+
+Press and Wolf 2017, "Using the Output Embedding to Improve Language Models", arXiv 1608.05859, for the weight that
+both share in a tied model.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,31 @@ from engine.kernels.ops import Ops
 from engine.layers.linear import TensorSource
 
 
-class Vocabulary:
-    """The embedding and the head, which share one weight [vocabulary, width] in a tied model.
+class Embedding:
+    """A learned vector for every token."""
 
-    Press and Wolf 2017, "Using the Output Embedding to Improve Language Models", arXiv 1608.05859.
-    """
-
-    def __init__(self, ops: Ops, source: TensorSource, shape: tuple[int, int], tied: bool) -> None:
+    def __init__(self, ops: Ops, source: TensorSource, shape: tuple[int, int], scale: float | None) -> None:
+        """Load the weight [vocabulary, width] = `shape`; vectors are multiplied by `scale`, if there is one."""
         self._ops = ops
-        self._weight = source.take("model.embed_tokens.weight", *shape)
-        self._head = ops.linear(self._weight if tied else source.take("lm_head.weight", *shape), None)
+        self.weight = source.take("model.embed_tokens.weight", *shape)
+        # rounded to the number format first, as it was in training
+        self._scale = None if scale is None else torch.tensor(scale, dtype=self.weight.dtype).item()
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of the weights and of what they compute."""
-        return self._weight.dtype
-
-    def embed(self, tokens: Tensor) -> Tensor:
+    def __call__(self, tokens: Tensor) -> Tensor:
         """int64 [tokens] -> [tokens, width]."""
-        return self._ops.embedding(tokens, self._weight)
+        found = self._ops.embedding(tokens, self.weight)
+        return found if self._scale is None else found * self._scale
 
-    def logits(self, hidden: Tensor) -> Tensor:
+
+class Head:
+    """Judges every token of the vocabulary."""
+
+    def __init__(self, ops: Ops, weight: Tensor, cap: float | None) -> None:
+        """Take the weight [vocabulary, width]; logits stay between minus `cap` and `cap`, if there is one."""
+        self._product = ops.linear(weight, None)
+        self._cap = cap
+
+    def __call__(self, hidden: Tensor) -> Tensor:
         """[rows, width] -> float32 [rows, vocabulary]."""
-        return self._head(hidden).float()
+        logits = self._product(hidden).float()
+        return logits if self._cap is None else logits.div_(self._cap).tanh_().mul_(self._cap)

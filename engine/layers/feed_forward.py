@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-from engine.layers.linear import TensorSource, load_linear, load_stacked
+from engine.layers.linear import Linear
+
+Activation = Literal["silu", "gelu_tanh"]
 
 
 class FeedForward:
-    """Widens, gates with SiLU, narrows."""
+    """Widens, gates, narrows."""
 
-    def __init__(self, ops: Ops, source: TensorSource, name: str, hidden: int, inner: int, bias: bool) -> None:
-        parts = ((f"{name}.gate_proj", inner), (f"{name}.up_proj", inner))
-        self._ops = ops
-        self._gate_up = load_stacked(ops, source, parts, hidden, bias)
-        self._down = load_linear(ops, source, f"{name}.down_proj", (hidden, inner), bias)
+    def __init__(self, ops: Ops, gate_up: Linear, down: Linear, activation: Activation) -> None:
+        """Take the projections; the first maps to twice the inner width, the gate ahead."""
+        self._gate_up = gate_up
+        self._gate: Callable[[Tensor], Tensor] = ops.silu_and_mul if activation == "silu" else ops.gelu_and_mul
+        self._down = down
 
     def __call__(self, x: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, hidden]."""
-        return self._down(self._ops.silu_and_mul(self._gate_up(x)))
+        return self._down(self._gate(self._gate_up(x)))

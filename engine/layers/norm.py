@@ -1,6 +1,8 @@
-"""Normalisation by the root mean square."""
+"""Normalisation by the root mean square, and its absence."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from torch import Tensor
 
@@ -8,12 +10,24 @@ from engine.kernels.ops import Ops
 from engine.layers.linear import TensorSource
 
 
-class RmsNorm:
-    """Scales each row to unit root mean square, then by a learned weight [width]."""
+class Norm(Protocol):
+    """What stands before or after a part of a block."""
 
-    def __init__(self, ops: Ops, source: TensorSource, name: str, width: int, eps: float) -> None:
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, width] -> [tokens, width]."""
+
+    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the norm of the sum, and the sum."""
+
+
+class RmsNorm:
+    """Scales each row to unit root mean square, then by a learned weight [width], to which `offset` is added."""
+
+    def __init__(
+        self, ops: Ops, source: TensorSource, name: str, width: int, eps: float, *, offset: float = 0.0
+    ) -> None:
         self._ops = ops
-        self._weight = source.take(f"{name}.weight", width)
+        self._weight = norm_weight(source, name, width, offset)
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -23,3 +37,22 @@ class RmsNorm:
     def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the norm of the sum, and the sum."""
         return self._ops.add_rms_norm(x, residual, self._weight, self._eps)
+
+
+class NoNorm:
+    """Stands where a family has no norm."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what came."""
+        return x
+
+    def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum, twice."""
+        total = x + residual
+        return total, total
+
+
+def norm_weight(source: TensorSource, name: str, width: int, offset: float) -> Tensor:
+    """Load `name`.weight; with an offset it stays in float32, since small weights would vanish beside it."""
+    weight = source.take(f"{name}.weight", width)
+    return weight.float() + offset if offset else weight

@@ -10,11 +10,17 @@ from typing import Any, Final
 import torch
 
 from engine.errors import CheckpointError
-from engine.layers.rotary import Llama3Scaling
+from engine.layers.feed_forward import Activation
+from engine.layers.rotary import Rope
+from engine.models.dialects import Dialect, Raw, find_dialect, reach, ropes, windows
+from engine.models.rope_parameters import parse_rope
 from engine.platforms import DTYPES
 
-_DEFAULT_THETA: Final = 10_000.0
-"""What `transformers` assumes where an old checkpoint does not say."""
+_ACTIVATIONS: Final[dict[str, Activation]] = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,19 @@ class ModelConfig:
     kv_heads: int
     head_dim: int
     rms_eps: float
-    rope_theta: float
-    rope_scaling: Llama3Scaling | None
+    ropes: tuple[Rope, ...]
+    """How each layer turns its queries and keys."""
+    windows: tuple[int | None, ...]
+    """How many tokens each layer sees, itself included; `None` is all of them."""
+    scale: float
+    """What scores of attention are multiplied by."""
+    score_cap: float | None
+    """Scores of attention stay between minus and plus this."""
+    logit_cap: float | None
+    """Logits do."""
+    activation: Activation
     context_length: int
-    """Positions the model was trained for."""
+    """Positions the model can be served with."""
     tied: bool
     """The head is the embedding."""
     attention_bias: bool
@@ -57,14 +72,17 @@ def read_model_config(folder: Path) -> ModelConfig:
 
     Raises:
         CheckpointError: config.json is missing, is not JSON, lacks a key, or asks for what the decoder cannot do.
+        UnsupportedModel: The architecture is of no family of ours.
     """
     path = folder / "config.json"
-    raw = _read_json(path)
+    raw = read_json(path)
     if raw is None:
         raise CheckpointError(path, "missing: this folder is not a model checkpoint")
-    generation = _read_json(folder / "generation_config.json") or {}
+    generation = read_json(folder / "generation_config.json") or {}
     try:
-        config = _parse(raw, generation)
+        dialect = find_dialect(str(raw["architectures"][0]))
+        raw = {**dialect.silent, **raw}
+        config = _parse(raw, generation, dialect)
         _refuse_what_we_lack(path, raw)
     except KeyError as error:
         raise CheckpointError(path, f"lacks the key {error.args[0]!r}") from error
@@ -74,10 +92,11 @@ def read_model_config(folder: Path) -> ModelConfig:
     return config
 
 
-def _parse(raw: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:
+def _parse(raw: Raw, generation: Raw, dialect: Dialect) -> ModelConfig:
     """Name the values that `transformers` 4 and 5 spell differently."""
     heads = int(raw["num_attention_heads"])
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    head_dim = int(raw.get("head_dim") or raw["hidden_size"] // heads)
+    turns = ropes(raw, dialect)
     ends = (*_ids(generation.get("eos_token_id")), *_ids(raw.get("eos_token_id")))
     return ModelConfig(
         architecture=str(raw["architectures"][0]),
@@ -87,11 +106,15 @@ def _parse(raw: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:
         layers=int(raw["num_hidden_layers"]),
         heads=heads,
         kv_heads=int(raw.get("num_key_value_heads") or heads),
-        head_dim=int(raw.get("head_dim") or raw["hidden_size"] // heads),
+        head_dim=head_dim,
         rms_eps=float(raw["rms_norm_eps"]),
-        rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or _DEFAULT_THETA),
-        rope_scaling=_parse_scaling(rope),
-        context_length=int(raw["max_position_embeddings"]),
+        ropes=tuple(parse_rope(raw, rope, head_dim, dialect) for rope in turns),
+        windows=windows(raw, dialect),
+        scale=float(raw.get("query_pre_attn_scalar") or head_dim) ** -0.5,
+        score_cap=_number(raw.get("attn_logit_softcapping")),
+        logit_cap=_number(raw.get("final_logit_softcapping")),
+        activation=_activation(raw),
+        context_length=min(reach(raw, rope) for rope in turns),
         tied=bool(raw.get("tie_word_embeddings", False)),
         attention_bias=bool(raw.get("attention_bias", False)),
         mlp_bias=bool(raw.get("mlp_bias", False)),
@@ -100,38 +123,28 @@ def _parse(raw: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:
     )
 
 
-def _parse_scaling(rope: dict[str, Any]) -> Llama3Scaling | None:
-    """Read the stretching of rotations; `default` is none.
+def _activation(raw: Raw) -> Activation:
+    """Read which function gates the feed-forward block.
 
     Raises:
-        ValueError: It is of a kind that we do not have.
+        ValueError: It is none that we have.
     """
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ValueError(f"rope_type {kind!r}; supported are default and llama3")
-    return Llama3Scaling(
-        factor=float(rope["factor"]),
-        low_freq_factor=float(rope["low_freq_factor"]),
-        high_freq_factor=float(rope["high_freq_factor"]),
-        original_positions=int(rope["original_max_position_embeddings"]),
-    )
+    name = raw.get("hidden_activation") or raw.get("hidden_act") or "silu"
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"the activation {name!r}; supported are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
 
 
-def _refuse_what_we_lack(path: Path, raw: dict[str, Any]) -> None:
+def _refuse_what_we_lack(path: Path, raw: Raw) -> None:
     """Name a feature of the checkpoint that would be computed wrongly if it were passed over.
 
     Raises:
         CheckpointError: There is one.
     """
-    activation = raw.get("hidden_act", "silu")
-    if activation != "silu":
-        raise CheckpointError(path, f"hidden_act {activation!r}: only 'silu' is supported")
     if "quantization_config" in raw:
         raise CheckpointError(path, "quantised weights are not supported; use the unquantised checkpoint")
-    if raw.get("use_sliding_window") or "sliding_attention" in (raw.get("layer_types") or ()):
-        raise CheckpointError(path, "sliding-window attention is not supported")
+    if raw.get("use_bidirectional_attention"):
+        raise CheckpointError(path, "use_bidirectional_attention is not supported")
 
 
 def _check_shapes(path: Path, config: ModelConfig) -> None:
@@ -145,11 +158,12 @@ def _check_shapes(path: Path, config: ModelConfig) -> None:
             raise CheckpointError(path, f"{name} is {getattr(config, name)}, which is not positive")
     if config.heads % config.kv_heads:
         raise CheckpointError(path, f"{config.heads} heads cannot share {config.kv_heads} key and value heads evenly")
-    if config.head_dim % 2:
-        raise CheckpointError(path, f"head_dim {config.head_dim} is odd and cannot be rotated in pairs")
+    for rope in config.ropes:
+        if rope.width % 2 or not 0 < rope.width <= config.head_dim:
+            raise CheckpointError(path, f"head_dim {config.head_dim}: {rope.width} entries cannot be turned in pairs")
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Read an object, or `None` if there is no such file.
 
     Raises:
@@ -171,3 +185,8 @@ def _ids(value: int | list[int] | None) -> tuple[int, ...]:
     if value is None:
         return ()
     return (int(value),) if isinstance(value, int) else tuple(int(item) for item in value)
+
+
+def _number(value: float | None) -> float | None:
+    """Read what may be absent."""
+    return None if value is None else float(value)

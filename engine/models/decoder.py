@@ -1,77 +1,75 @@
-"""The decoder that Llama, Qwen3 and their kin share; a family is a choice of its traits."""
+"""The decoder that all families share, and one of its blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops
-from engine.layers.attention import Attention, HeadShape, StepContext
-from engine.layers.embedding import Vocabulary
+from engine.layers.attention import Attention, HeadNorm, HeadShape, StepContext, WidthNorm
+from engine.layers.embedding import Embedding, Head
 from engine.layers.feed_forward import FeedForward
-from engine.layers.linear import TensorSource
-from engine.layers.norm import RmsNorm
+from engine.layers.linear import Linear, TensorSource, load_linear, load_stacked
+from engine.layers.norm import NoNorm, Norm, RmsNorm
 from engine.layers.rotary import Rotary
 from engine.models.config import ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """Where families differ."""
-
-    head_norm: bool = False
-    """Normalise each query and key head before rotation."""
-    attention_bias: bool = False
-    mlp_bias: bool = False
+from engine.models.traits import Traits
 
 
 class Block:
-    """Attention and feed-forward, each behind a norm and added to the residual."""
+    """Attention and feed-forward, each added to the residual, with norms where the family has them."""
 
-    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, index: int, traits: Traits) -> None:
-        name = f"model.layers.{index}"
-        hidden, eps = config.hidden, config.rms_eps
-        shape = HeadShape(hidden, config.heads, config.kv_heads, config.head_dim)
-        head_norm = eps if traits.head_norm else None
-        self._before = RmsNorm(ops, source, f"{name}.input_layernorm", hidden, eps)
-        self._attention = Attention(
-            ops, source, f"{name}.self_attn", shape, bias=traits.attention_bias, head_norm=head_norm
-        )
-        self._between = RmsNorm(ops, source, f"{name}.post_attention_layernorm", hidden, eps)
-        self._feed_forward = FeedForward(ops, source, f"{name}.mlp", hidden, config.inner, traits.mlp_bias)
+    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> None:
+        """Load the block whose tensors begin with `name`."""
+        self._attention = _load_attention(config, ops, source, f"{name}.self_attn", traits)
+        self._feed_forward = _load_feed_forward(config, ops, source, f"{name}.mlp", traits)
+
+        def norm(part: str | None) -> Norm:
+            if part is None:
+                return NoNorm()
+            return RmsNorm(ops, source, f"{name}.{part}", config.hidden, config.rms_eps, offset=traits.norm_offset)
+
+        self._before = norm(traits.norms.before)
+        self._behind_attention = norm(traits.norms.behind_attention)
+        self._between = norm(traits.norms.between)
+        self._behind = norm(traits.norms.behind)
 
     def __call__(self, x: Tensor, residual: Tensor | None, step: StepContext, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Return this block's contribution and the residual it is to be added to, each [tokens, hidden]."""
         normal, residual = (self._before(x), x) if residual is None else self._before.add(x, residual)
-        normal, residual = self._between.add(self._attention(normal, step, cache), residual)
-        return self._feed_forward(normal), residual
+        attended = self._behind_attention(self._attention(normal, step, cache))
+        normal, residual = self._between.add(attended, residual)
+        return self._behind(self._feed_forward(normal)), residual
 
 
-class Decoder:
-    """A causal language model over a paged KV cache. Stateless: the cache is passed in."""
+class Trunk:
+    """Tokens to hidden states over a paged KV cache. Stateless: the cache is passed in."""
 
     def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, traits: Traits) -> None:
         self.config = config
         self._ops = ops
-        self._vocabulary = Vocabulary(ops, source, (config.vocabulary, config.hidden), config.tied)
-        self._blocks = tuple(Block(config, ops, source, i, traits) for i in range(config.layers))
-        self._norm = RmsNorm(ops, source, "model.norm", config.hidden, config.rms_eps)
-        self._scale = config.head_dim**-0.5
-        self._rotary = Rotary(config.head_dim, config.rope_theta, config.rope_scaling, self.device)
+        self._embedding = Embedding(ops, source, (config.vocabulary, config.hidden), traits.embedding_scale)
+        self._blocks = tuple(Block(config, ops, source, f"model.layers.{i}", traits) for i in range(config.layers))
+        self._norm = RmsNorm(ops, source, "model.norm", config.hidden, config.rms_eps, offset=traits.norm_offset)
+        kinds = list(zip(config.ropes, config.windows, strict=True))
+        self._kinds = tuple(dict.fromkeys(kinds))
+        self._kind_of = tuple(self._kinds.index(kind) for kind in kinds)
+        self._rotaries = {
+            rope: Rotary(rope, config.context_length, self.device) for rope in dict.fromkeys(config.ropes)
+        }
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self._vocabulary.device
+        return self._embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format it computes in, and that of its KV cache."""
-        return self._vocabulary.dtype
+        return self._embedding.weight.dtype
 
     def forward(self, tokens: Tensor, positions: Tensor, batch: PagedBatch, caches: Sequence[Tensor]) -> Tensor:
         """Compute int64 [tokens] at int64 positions [tokens], writing each layer's keys and values to its cache.
@@ -79,14 +77,66 @@ class Decoder:
         Returns:
             Hidden states after the last norm, [tokens, hidden].
         """
-        x = self._vocabulary.embed(tokens)
-        cos, sin = self._rotary.angles(positions, x.dtype)
-        step = StepContext(batch.slots, cos, sin, self._ops.attention(batch, self._scale))
+        x = self._embedding(tokens)
+        steps = self._steps(positions, batch, x.dtype)
         residual: Tensor | None = None
-        for block, cache in zip(self._blocks, caches, strict=True):
-            x, residual = block(x, residual, step, cache)
+        for block, kind, cache in zip(self._blocks, self._kind_of, caches, strict=True):
+            x, residual = block(x, residual, steps[kind], cache)
         return self._norm(x) if residual is None else self._norm.add(x, residual)[0]
+
+    def _steps(self, positions: Tensor, batch: PagedBatch, dtype: torch.dtype) -> list[StepContext]:
+        """Prepare a step for every kind of layer."""
+        config = self.config
+        angles = {rope: rotary.angles(positions, dtype) for rope, rotary in self._rotaries.items()}
+        attend = {
+            window: self._ops.attention(batch, config.scale, window, config.score_cap)
+            for window in dict.fromkeys(config.windows)
+        }
+        return [StepContext(batch.slots, *angles[rope], attend[window]) for rope, window in self._kinds]
+
+
+class Decoder(Trunk):
+    """A causal language model: a trunk with a head."""
+
+    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, traits: Traits) -> None:
+        super().__init__(config, ops, source, traits)
+        weight = self._embedding.weight
+        if not config.tied:
+            weight = source.take("lm_head.weight", config.vocabulary, config.hidden)
+        self._head = Head(ops, weight, config.logit_cap)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] -> float32 [rows, vocabulary]."""
-        return self._vocabulary.logits(hidden)
+        return self._head(hidden)
+
+
+def _load_attention(config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> Attention:
+    shape = HeadShape(config.hidden, config.heads, config.kv_heads, config.head_dim)
+    widths = (shape.q_width, shape.kv_width, shape.kv_width)
+    qkv = _stacked(ops, source, name, (traits.projections.qkv, widths, shape.hidden), traits.qkv_bias)
+    out = load_linear(ops, source, f"{name}.o_proj", (shape.hidden, shape.q_width), traits.out_bias)
+    head_norm: HeadNorm | WidthNorm | None = None
+    if traits.head_norm == "head":
+        head_norm = HeadNorm(ops, source, name, shape, config.rms_eps, offset=traits.norm_offset)
+    elif traits.head_norm == "width":
+        head_norm = WidthNorm(ops, source, name, shape, config.rms_eps)
+    return Attention(ops, shape, qkv, out, head_norm)
+
+
+def _load_feed_forward(config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> FeedForward:
+    widths = (config.inner, config.inner)
+    gate_up = _stacked(ops, source, name, (traits.projections.gate_up, widths, config.hidden), traits.mlp_bias)
+    down = load_linear(ops, source, f"{name}.down_proj", (config.hidden, config.inner), traits.mlp_bias)
+    return FeedForward(ops, gate_up, down, config.activation)
+
+
+def _stacked(
+    ops: Ops, source: TensorSource, name: str, parts: tuple[Sequence[str], Sequence[int], int], bias: bool
+) -> Linear:
+    """Load one product from (names, widths out, width in): a name for each width, or one for all of them."""
+    names, widths, hidden = parts
+    if len(names) == 1:
+        widths = (sum(widths),)
+    return load_stacked(
+        ops, source, [(f"{name}.{part}", width) for part, width in zip(names, widths, strict=True)], hidden, bias
+    )

@@ -5,15 +5,11 @@ Touvron et al. 2023, arXiv 2307.09288; Llama team 2024, "The Llama 3 Herd of Mod
 
 from __future__ import annotations
 
-from engine.kernels.ops import Ops
-from engine.layers.linear import TensorSource
 from engine.models.config import ModelConfig
-from engine.models.decoder import Decoder, Traits
+from engine.models.traits import Traits
 
 
-class Llama(Decoder):
+def llama(config: ModelConfig) -> Traits:
     """`LlamaForCausalLM`."""
-
-    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource) -> None:
-        traits = Traits(attention_bias=config.attention_bias, mlp_bias=config.mlp_bias)
-        super().__init__(config, ops, source, traits)
+    bias = config.attention_bias
+    return Traits(qkv_bias=bias, out_bias=bias, mlp_bias=config.mlp_bias)

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, cast
 
 import torch
 
-from engine.errors import UnsupportedModel
-from engine.kernels.ops import Ops, load_ops
-from engine.layers.linear import TensorSource
+from engine.errors import NotEnoughMemory, UnsupportedModel
+from engine.kernels.ops import load_ops
 from engine.models.config import ModelConfig, read_model_config
 from engine.models.decoder import Decoder
 from engine.models.families import FAMILIES
-from engine.models.weights import Checkpoint
+from engine.models.traits import Traits
+from engine.models.weights import Checkpoint, Dummy, LoadFormat
 from engine.platforms import Dtype, Platform, choose_dtype
+
+_LIGHTER: Final = "take dtype bfloat16 where it was float32, a smaller model, or free memory on the device"
 
 _ROTARY_BUFFER: Final = "rotary_emb.inv_freq"
 """Old checkpoints store the rotation's frequencies, which we compute."""
 
 
 class Family(Protocol):
-    """A model class."""
+    """What is particular about the decoders of an architecture."""
 
-    def __call__(self, config: ModelConfig, ops: Ops, source: TensorSource) -> Decoder:
-        """Take the weights from `source`."""
+    def __call__(self, config: ModelConfig) -> Traits:
+        """Return it."""
 
 
 def find_family(architecture: str) -> Family:
-    """Import and return the class of an architecture, by the name that config.json uses.
+    """Import and return what is particular about an architecture, by the name that config.json uses.
 
     Raises:
         UnsupportedModel: We have none.
@@ -40,18 +45,49 @@ def find_family(architecture: str) -> Family:
     return cast(Family, getattr(import_module(module), name))
 
 
-def load_model(folder: Path, platform: Platform, dtype: Dtype = "auto") -> Decoder:
-    """Load the checkpoint in `folder` onto the platform's device.
+def load_model(
+    folder: Path,
+    platform: Platform,
+    dtype: Dtype = "auto",
+    *,
+    context_length: int | None = None,
+    load_format: LoadFormat = "auto",
+) -> Decoder:
+    """Load the checkpoint in `folder` onto the platform's device, to serve the model's own positions or fewer.
 
     Raises:
         CheckpointError: A file is missing, damaged, or not what the architecture needs.
         UnsupportedModel: The architecture is not one of ours.
+        NotEnoughMemory: The weights do not fit.
     """
     config = read_model_config(folder)
-    family = find_family(config.architecture)
+    traits = find_family(config.architecture)(config)
+    if context_length is not None:
+        config = replace(config, context_length=min(context_length, config.context_length))
     chosen = choose_dtype(platform, dtype, config.dtype, config.parameters)
+    ops = load_ops(platform.ops)
+    if load_format == "dummy":
+        with fitting(config.parameters * chosen.itemsize, platform):
+            return Decoder(config, ops, Dummy(chosen, platform.device), traits)
     source = Checkpoint(folder, chosen, platform.device)
-    with torch.inference_mode():
-        model = family(config, load_ops(platform.ops), source)
+    with fitting(source.size(), platform):
+        model = Decoder(config, ops, source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))
     return model
+
+
+@contextmanager
+def fitting(needed: int, platform: Platform) -> Iterator[None]:
+    """Load weights of so many bytes.
+
+    Raises:
+        NotEnoughMemory: The platform has less, or turns out to have.
+    """
+    available = platform.free_memory()
+    if available < needed:
+        raise NotEnoughMemory("the model's weights", needed, available, _LIGHTER)
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise NotEnoughMemory("the model's weights", needed, None, _LIGHTER) from error

@@ -6,9 +6,11 @@ A tensor that already has the model's number format and lives on the CPU is the 
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -18,12 +20,19 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 
-_WANTED_FILES: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
+_DESCRIPTIONS: Final = ("*.json", "*.jinja", "*.model", "*.txt")
+_WANTED: Final = {"auto": ("*.safetensors", *_DESCRIPTIONS), "dummy": _DESCRIPTIONS}
 _NAMED: Final = 5
 """How many tensors an error message names before it only counts."""
 
+_POOL: Final = 1_000_003
 
-def find_checkpoint(path_or_id: str) -> Path:
+
+LoadFormat = Literal["auto", "dummy"]
+"""Where weights come from: the checkpoint's files, or from chance, always the same, to try a config.json without."""
+
+
+def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto") -> Path:
     """Return the folder of a checkpoint; what is not a folder is taken for a hub id and fetched, with progress shown.
 
     Raises:
@@ -35,7 +44,7 @@ def find_checkpoint(path_or_id: str) -> Path:
     if path.exists():
         raise CheckpointError(path, "is a file; give the folder that holds config.json")
     try:
-        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED_FILES)))
+        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED[load_format])))
     except HFValidationError as error:
         raise CheckpointError(path_or_id, "neither a folder nor possible as the id of a hub model") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -74,6 +83,12 @@ class Checkpoint:
         self._taken.add(name)
         return tensor.to(device=self._device, dtype=self._dtype)
 
+    def size(self) -> int:
+        """Return the bytes of all tensors in the model's number format, from the tables of contents."""
+        shapes = (self._files[file].get_slice(name).get_shape() for name, file in self._where.items())
+        numbers: int = sum(math.prod(shape) for shape in shapes)
+        return numbers * self._dtype.itemsize
+
     def refuse_leftovers(self, harmless: Iterable[str] = ()) -> None:
         """Make sure that the model took every tensor, except those whose names end like one of `harmless`.
 
@@ -86,6 +101,25 @@ class Checkpoint:
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             names = ", ".join(repr(name) for name in left[:_NAMED])
             raise CheckpointError(self._folder, f"has tensors that the architecture does not know: {names}{more}")
+
+
+class Dummy:
+    """Weights from chance, the same for a name and shape whenever they are asked for."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._dtype = dtype
+        self._device = device
+        # drawn once and read from different places: so many numbers as no row is long
+        self._pool = torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return a tensor in the model's number format, on its device."""
+        count = math.prod(shape)
+        numbers = self._pool.roll(zlib.crc32(name.encode()) % _POOL)
+        numbers = numbers.repeat(-(-count // _POOL))[:count].view(shape)
+        # small enough that products keep the size of what they are given
+        scaled = numbers * shape[-1] ** -0.5 if len(shape) > 1 else 1 + numbers / 10
+        return scaled.to(device=self._device, dtype=self._dtype)
 
 
 def _file_names(folder: Path) -> list[str]:

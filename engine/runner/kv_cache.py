@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +14,15 @@ from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.platforms import Platform
 
+KV_MEND: Final = "lower kv_memory_mb or kv_blocks (of a runner: blocks or memory_share)"
+"""What makes a KV cache fit."""
+
 _SHARE_OF_ACCELERATOR: Final = 0.85
 _SHARE_OF_HOST: Final = 0.25
 """Other processes live here too."""
+
+_LINE: Final = 64
+"""Bytes that the processor reads at once."""
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
@@ -37,7 +45,7 @@ def blocks_that_fit(platform: Platform, one: int, share: float | None = None) ->
         share = _SHARE_OF_HOST if platform.kind == "cpu" else _SHARE_OF_ACCELERATOR
     available = int(platform.free_memory() * share)
     if available < one:
-        raise NotEnoughMemory(one, available, "free memory on the device, or raise memory_share")
+        raise NotEnoughMemory("one KV block", one, available, "free memory on the device, or raise memory_share")
     return available // one
 
 
@@ -55,10 +63,11 @@ class KvCache:
         self.block_size = block_size
         shape = (config.layers, blocks, block_size, 2, config.kv_heads, config.head_dim)
         try:
-            memory = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        except RuntimeError as error:  # torch's own OutOfMemoryError is one; the host's allocator raises it plain
+            memory = _zeros(shape, model.dtype, model.device)
+        # torch's own OutOfMemoryError is a RuntimeError; numpy raises the others
+        except (RuntimeError, MemoryError, ValueError) as error:
             needed = blocks * block_bytes(config, block_size, model.dtype)
-            raise NotEnoughMemory(needed, None, "lower kv_memory_mb (of a runner: blocks or memory_share)") from error
+            raise NotEnoughMemory("the KV cache", needed, None, KV_MEND) from error
         self._memory = memory
         self.layers = tuple(memory)
         """Per layer [blocks, block_size, 2, kv_heads, head_dim]."""
@@ -66,3 +75,13 @@ class KvCache:
     def clear(self, slots: Tensor) -> None:
         """Write zeros over the entries of int64 `slots` [tokens] in every layer."""
         self._memory.flatten(1, 2)[:, slots] = 0
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros; a host gives each page of them only when it is first written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    whole = torch.from_numpy(np.zeros(size + _LINE, np.uint8))
+    begin = -whole.data_ptr() % _LINE
+    return whole[begin : begin + size].view(dtype).view(shape)

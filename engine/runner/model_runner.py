@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.errors import NotEnoughMemory
 from engine.kernels.batch import Integers
 from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
-from engine.models.weights import find_checkpoint
+from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
 from engine.processors import Processors
 from engine.runner.inputs import FlatBatch, RequestTable
-from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
+from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
 from schemas.generation import TokenLogprobs
 from schemas.steps import StepPlan, StepResult
@@ -53,12 +54,16 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """A checkpoint folder, or the id of a hub model."""
     dtype: Dtype = "auto"
+    load_format: LoadFormat = "auto"
+    """`dummy` makes weights up, so that a folder with a config.json is enough."""
     block_size: int = 16
     """Tokens per KV block: the scheduler's."""
     blocks: int | None = None
     """KV blocks to hold; as many as `memory_share` gives if `None`."""
     memory_share: float | None = None
     """Part of the memory free after loading that KV blocks may fill; by kind of device if `None`."""
+    context_length: int | None = None
+    """Positions that are served at most; the model's own if `None`. LongRoPE turns by it."""
     most_contexts: int = 256
     """But no more blocks than so many requests of full context length could fill."""
     threads: int | None = None
@@ -90,6 +95,17 @@ class ModelRunner:
     def block_size(self) -> int:
         """Tokens per block."""
         return self._cache.block_size
+
+    def describe(self) -> str:
+        """Return one line for the log: the model, and what its KV cache holds."""
+        model, tokens = self._model, self.blocks * self.block_size
+        size = self.blocks * block_bytes(model.config, self.block_size, model.dtype) / 2**20
+        context = min(model.config.context_length, tokens)
+        return (
+            f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
+            f"{str(model.dtype).removeprefix('torch.')}, context {context:,} tokens, KV memory {size:,.0f} MiB for "
+            f"{tokens:,} tokens in {self.blocks:,} blocks"
+        )
 
     def reset(self) -> None:
         """Forget every request. The content of KV blocks stays: a full plan may name them as a cached prefix."""
@@ -210,14 +226,19 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
     Raises:
         CheckpointError: The checkpoint is not there or not whole.
         UnsupportedModel: Its architecture is not one of ours.
-        NotEnoughMemory: The KV cache does not fit.
+        NotEnoughMemory: The weights or the KV cache do not fit.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = load_model(find_checkpoint(config.model), platform, config.dtype)
+    folder = find_checkpoint(config.model, config.load_format)
+    model = load_model(
+        folder, platform, config.dtype, context_length=config.context_length, load_format=config.load_format
+    )
+    one = block_bytes(model.config, config.block_size, model.dtype)
     blocks = config.blocks
     if blocks is None:
-        one = block_bytes(model.config, config.block_size, model.dtype)
         useful = config.most_contexts * -(-model.config.context_length // config.block_size)
         blocks = min(useful, blocks_that_fit(platform, one, config.memory_share))
+    elif (available := platform.free_memory()) < blocks * one:
+        raise NotEnoughMemory("the KV cache", blocks * one, available, KV_MEND)
     return ModelRunner(model, KvCache(model, blocks, config.block_size), worker)

@@ -176,7 +176,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
         help="Python file with Agent objects; may be given again",
     )
     parser.add_argument("--context-length", type=_positive, default=None, help="tokens (default: the model's own)")
-    parser.add_argument("--kv-memory-mb", type=_positive, default=None, help="memory for KV blocks (default: 256)")
+    parser.add_argument("--kv-memory-mb", type=_positive, default=None, help="for KV blocks (default: what fits)")
     parser.add_argument("--agent-processes", type=_positive, default=None, help="how many run agents (default: 1)")
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")

@@ -19,7 +19,8 @@ def model(settings: EngineSettings) -> Finding:
         resolved = resolve_engine(settings, lambda _: None)
     except CheckpointNotFound as error:
         return problem("model", error.says, error.mend)
-    return ok("model", f"{settings.name}, context {resolved.context_length} tokens, {resolved.kv_blocks} KV blocks")
+    blocks = f"{resolved.kv_blocks} KV blocks" if resolved.kv_blocks else "as many KV blocks as fit"
+    return ok("model", f"{settings.name}, context {resolved.context_length} tokens, {blocks}")
 
 
 def agents(places: Sequence[str]) -> Finding:

@@ -18,7 +18,8 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     """Schedule until told to stop."""
     engine = place.settings.engine
     config = SchedulerConfig(
-        blocks=engine.kv_blocks,
+        # with no number given as many as could be of use: the worker says how many there are
+        blocks=engine.kv_blocks or engine.max_running * -(-engine.context_length // engine.block_size),
         context_length=engine.context_length,
         block_size=engine.block_size,
         policy=engine.policy,

@@ -32,5 +32,15 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
     torch.set_num_threads(engine.threads or max(1, (os.cpu_count() or 2) // 2))
     platform = detect(engine.device)
     log.info("%s", platform.describe())
-    config = RunnerConfig(model=engine.model, dtype=engine.dtype, block_size=engine.block_size, blocks=engine.kv_blocks)
-    return load_runner(config, platform, worker)
+    config = RunnerConfig(
+        model=engine.model,
+        dtype=engine.dtype,
+        block_size=engine.block_size,
+        load_format=engine.load_format,
+        blocks=engine.kv_blocks or None,
+        context_length=engine.context_length,
+        most_contexts=engine.max_running,
+    )
+    runner = load_runner(config, platform, worker)
+    log.info("%s", runner.describe())
+    return runner

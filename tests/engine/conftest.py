@@ -31,6 +31,18 @@ SCALED = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 32}
+DEEPSEEK_YARN = YARN | {"beta_fast": 4.0, "beta_slow": 0.5, "mscale": 1.0, "mscale_all_dim": 0.7, "truncate": False}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 500.0,
+    "short_factor": [1.0, 1.2, 1.4],
+    "long_factor": [2.0, 5.0, 9.0],
+    "partial_rotary_factor": 0.75,
+}
+WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
 KINDS: dict[str, dict[str, Any]] = {
     "qwen3-tied": {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "qwen3-untied": {"num_key_value_heads": 4, "tie_word_embeddings": False, "attention_bias": True},
@@ -42,6 +54,61 @@ KINDS: dict[str, dict[str, Any]] = {
         "mlp_bias": True,
         "rope_parameters": SCALED,
     },
+    "llama-linear": {"num_key_value_heads": 2, "rope_parameters": LINEAR},
+    "llama-dynamic": {"num_key_value_heads": 2, "rope_parameters": DYNAMIC},
+    "llama-yarn": {"num_key_value_heads": 2, "rope_parameters": YARN},
+    "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen2-windowed": {
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+        "rope_parameters": DEEPSEEK_YARN,
+    },
+    "qwen3-windowed": {
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+    },
+    "mistral": {"num_key_value_heads": 2, "sliding_window": None},
+    "mistral-windowed": {"num_key_value_heads": 1, "sliding_window": 9},
+    "phi3": {"num_key_value_heads": 2, "sliding_window": 16, "rope_parameters": {"rope_type": "default"}},
+    "phi3-partial": {
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+    },
+    "olmo2": {"num_key_value_heads": 2},
+    "gemma2": {
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "sliding_window": 9,
+        "query_pre_attn_scalar": 11,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3": {
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "sliding_window": 9,
+        "query_pre_attn_scalar": 11,
+        "layer_types": WINDOWS,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 8.0},
+        },
+    },
+}
+CLASSES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "phi3": "Phi3",
+    "olmo2": "Olmo2",
+    "gemma2": "Gemma2",
+    "gemma3": "Gemma3",
 }
 
 
@@ -74,20 +141,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
 
     @cache
     def make(kind: str) -> Tiny:
-        # slow to import, so only when a test needs it
-        import transformers  # noqa: PLC0415
-
-        family = "Qwen3" if kind.startswith("qwen3") else "Llama"
-        config = getattr(transformers, f"{family}Config")(**SHAPE, **KINDS[kind])
-        torch.manual_seed(7)
-        reference = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-        with torch.no_grad():  # norms and biases start as ones and zeros, which would hide a mistake
-            for name, weight in reference.named_parameters():
-                if "norm" in name or name.endswith("bias"):
-                    weight.uniform_(0.5, 1.5)
-        folder = tmp_path_factory.mktemp(kind)
-        reference.save_pretrained(folder)
-        return Tiny(folder, reference)
+        return write_tiny(tmp_path_factory.mktemp(kind), kind, **KINDS[kind])
 
     return make
 
@@ -109,3 +163,24 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         monkeypatch.syspath_prepend(tmp_path)
 
     return installed
+
+
+def write_tiny(folder: Path, kind: str, **changes: Any) -> Tiny:
+    """Write a checkpoint of the family that `kind` begins with."""
+    # slow to import, so only when a test needs it
+    import transformers  # noqa: PLC0415
+
+    kind = kind.split("-")[0]
+    build = getattr(transformers, f"{CLASSES[kind]}ForCausalLM")
+    # no token of the vocabulary is padding: a model must not treat one as such
+    config = build.config_class(**SHAPE | {"pad_token_id": None} | changes)
+    torch.manual_seed(7)
+    reference = build(config).eval()
+    # Gemma adds one to the weights of its norms
+    low, high = (-0.5, 0.5) if kind.startswith("gemma") else (0.5, 1.5)
+    with torch.no_grad():  # norms and biases start as ones and zeros, which would hide a mistake
+        for name, weight in reference.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                weight.uniform_(low, high)
+    reference.save_pretrained(folder)
+    return Tiny(folder, reference)

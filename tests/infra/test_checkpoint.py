@@ -182,6 +182,40 @@ def without_a_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def test_made_up_weights_need_no_files_of_them(tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(FILES[name])
+    settings = EngineSettings(model=str(tmp_path), load_format="dummy")
+    assert resolve_engine(settings, tell=lambda _: None).model == str(tmp_path)
+
+
+def test_memory_that_nobody_gave_is_left_to_the_worker_and_given_memory_is_counted(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+
+    def blocks(**given: int) -> int:
+        return resolve_engine(EngineSettings(model=str(tmp_path), **given), tell=lambda _: None).kv_blocks
+
+    assert blocks() == 0
+    assert blocks(kv_memory_mb=1) == (1 << 20) // (2 * 2 * 2 * 4 * 16 * 4)
+    assert blocks(kv_blocks=7) == 7
+    assert blocks(kv_blocks=2) == 64 // 16 + 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "longest"),
+    [({}, 64), ({"type": "dynamic", "factor": 2.0}, 128), ({"rope_type": "yarn", "factor": 4.0}, 256)],
+)
+def test_a_stretched_model_serves_what_it_was_stretched_to(
+    tmp_path: Path, rope: dict[str, object], longest: int
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    config = json.loads(FILES["config.json"]) | {"architectures": ["Qwen2ForCausalLM"], "rope_scaling": rope}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert resolve_engine(EngineSettings(model=str(tmp_path)), tell=lambda _: None).context_length == longest
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -214,7 +248,7 @@ def test_a_template_of_one_s_own_is_known_by_its_whole_path(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (unsupported, "architecture 'GPT2LMHeadModel' is not supported (supported are LlamaForCausalLM, Qwen3"),
+        (unsupported, "architecture 'GPT2LMHeadModel' is not supported (supported are Gemma2ForCausalLM, Gemma3"),
         (cut, "model.safetensors is damaged or cut short (download it again)"),
         (cut_in_the_header, "model.safetensors is damaged or cut short (download it again)"),
         (empty, "model.safetensors is damaged or cut short (download it again)"),

@@ -65,18 +65,23 @@ def lay_out(requests: list[tuple[int, int]], block_size: int) -> PagedBatch:
     )
 
 
-def dense_attention(query: Tensor, cache: Tensor, batch: PagedBatch) -> Tensor:
+def dense_attention(
+    query: Tensor, cache: Tensor, batch: PagedBatch, window: int | None = None, cap: float | None = None
+) -> Tensor:
     """Attend one query of one head at a time, over keys picked slot by slot."""
     out = torch.zeros_like(query)
     row = 0
     for table, count, length in zip(batch.tables, batch.counts.tolist(), batch.lengths.tolist(), strict=True):
         entries = [cache[table[at // batch.block_size], at % batch.block_size] for at in range(length)]
         for position in range(length - count, length):
-            seen = torch.stack(entries[: position + 1])  # [seen, 2, kv_heads, head_dim]
+            first = 0 if window is None else max(0, position + 1 - window)
+            seen = torch.stack(entries[first : position + 1])  # [seen, 2, kv_heads, head_dim]
             for head in range(query.shape[1]):
                 shared = head // (query.shape[1] // cache.shape[3])
-                weights = ((seen[:, 0, shared] @ query[row, head]) * SCALE).softmax(0)
-                out[row, head] = weights @ seen[:, 1, shared]
+                scores = (seen[:, 0, shared] @ query[row, head]) * SCALE
+                if cap is not None:
+                    scores = (scores / cap).tanh() * cap
+                out[row, head] = scores.softmax(0) @ seen[:, 1, shared]
             row += 1
     return out
 
@@ -103,6 +108,48 @@ def test_paged_attention_equals_dense_attention(
     cache = random(BLOCKS, block_size, 2, kv_heads, head_dim)
     out = ops.attention(batch, SCALE)(query, cache)
     torch.testing.assert_close(out, dense_attention(query, cache, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("requests", [[(1, 1), (1, 4), (1, 8), (1, 33), (1, 50)], [(1, 40), (2, 2), (9, 31), (30, 37)]])
+@pytest.mark.parametrize("window", [None, 1, 3, 8, 16, 100])
+@pytest.mark.parametrize("cap", [None, 0.7])
+@pytest.mark.parametrize("block_size", [4, 16])
+def test_attention_looks_no_further_back_than_its_window_and_keeps_scores_below_its_cap(
+    ops: Ops, requests: list[tuple[int, int]], window: int | None, cap: float | None, block_size: int
+) -> None:
+    batch = lay_out(requests, block_size)
+    query = random(int(batch.counts.sum()), 6, 10)
+    cache = random(BLOCKS, block_size, 2, 2, 10)
+    out = ops.attention(batch, SCALE, window, cap)(query, cache)
+    torch.testing.assert_close(out, dense_attention(query, cache, batch, window, cap), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 7, 16])
+@pytest.mark.parametrize("cap", [None, 0.7])
+@pytest.mark.parametrize("name", ["gathered", "cpu"])
+def test_a_single_token_attends_to_the_same_bits_whoever_is_beside_it(
+    name: str, window: int | None, cap: float | None
+) -> None:
+    lengths = [1, 3, 9, 17, 18, 30, 31]
+    together = lay_out([(1, length) for length in lengths], 4)
+    query, cache = random(len(lengths), 6, 10), random(BLOCKS, 4, 2, 2, 10)
+    attend = load_ops(name).attention
+    whole = attend(together, SCALE, window, cap)(query, cache)
+    for i, length in enumerate(lengths):
+        alone = PagedBatch(together.slots[i : i + 1], together.tables[i : i + 1], np.array([1]), np.array([length]), 4)
+        assert torch.equal(attend(alone, SCALE, window, cap)(query[i : i + 1], cache)[0], whole[i])
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("cap", [None, 0.7])
+def test_blocks_before_the_window_are_not_needed(ops: Ops, window: int | None, cap: float | None) -> None:
+    batch = lay_out([(1, 33), (5, 40)], 4)
+    query, cache = random(6, 6, 10), random(BLOCKS, 4, 2, 2, 10)
+    expected = ops.attention(batch, SCALE, window, cap)(query, cache)
+    for row, first in enumerate((33, 36)):  # the first token that has a window
+        passed = 0 if window is None else (first - window) // 4
+        batch.tables[row, :passed] = batch.tables[1 - row, -1]
+    assert torch.equal(ops.attention(batch, SCALE, window, cap)(query, cache), expected)
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 16])
@@ -145,6 +192,21 @@ def test_silu_and_mul_gates_the_second_half_by_the_first(ops: Ops) -> None:
     torch.testing.assert_close(ops.silu_and_mul(x), x[:, :7] * x[:, :7].sigmoid() * x[:, 7:])
 
 
+def test_gelu_and_mul_gates_by_the_approximation_with_a_tangent(ops: Ops) -> None:
+    x = random(5, 14)
+    gate = x[:, :7]
+    bent = 0.5 * gate * (1 + ((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)).tanh())
+    torch.testing.assert_close(ops.gelu_and_mul(x), bent * x[:, 7:])
+
+
+def test_a_norm_in_half_precision_may_have_a_weight_in_float32(ops: Ops) -> None:
+    x, weight = random(5, 96).bfloat16(), 1 + random(96) / 100
+    expected = x.float() / x.float().pow(2).mean(-1, keepdim=True).add(1e-6).sqrt() * weight
+    normal = ops.rms_norm(x, weight, 1e-6)
+    assert normal.dtype == torch.bfloat16
+    torch.testing.assert_close(normal, expected.bfloat16())
+
+
 @pytest.mark.parametrize("rows", [1, 2, 9])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_linear_multiplies_by_the_transposed_weight(ops: Ops, rows: int, with_bias: bool) -> None:
@@ -164,6 +226,7 @@ def test_inputs_are_left_as_they_were(ops: Ops) -> None:
     ops.rms_norm(x, weight, 1e-6)
     ops.rotary(x, torch.ones(4, 1, 6), torch.ones(4, 1, 6))
     ops.silu_and_mul(x.flatten(1))
+    ops.gelu_and_mul(x.flatten(1))
     ops.add_rms_norm(x, x, weight, 1e-6)
     assert torch.equal(x, kept)
 

@@ -41,12 +41,12 @@ def random_steps(rng: np.random.Generator, lengths: list[int]) -> list[list[tupl
 
 
 def logits_by_steps(
-    model: Decoder, sequences: list[list[int]], block_size: int, rng: np.random.Generator
+    model: Decoder, sequences: list[list[int]], block_size: int, rng: np.random.Generator, blocks_held: int = BLOCKS
 ) -> list[torch.Tensor]:
     """Compute all logits through the paged cache, with every request's blocks scattered at random."""
-    cache = KvCache(model, BLOCKS, block_size)
-    table = RequestTable(BLOCKS, block_size, model.device)
-    blocks = rng.permutation(BLOCKS).tolist()
+    cache = KvCache(model, blocks_held, block_size)
+    table = RequestTable(blocks_held, block_size, model.device)
+    blocks = rng.permutation(blocks_held).tolist()
     for i, tokens in enumerate(sequences):
         held = [blocks.pop() for _ in range(-(-len(tokens) // block_size))]
         table.admit(Arrival(str(i), tuple(tokens), len(tokens), Sampling(), tuple(held), 0))
@@ -78,19 +78,21 @@ def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_toke
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
 
 
-def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny], kind: str) -> None:
     rng = np.random.default_rng(5)
     tokens = rng.integers(0, VOCABULARY, 40).tolist()
-    model = load_model(tiny("qwen3-tied").folder, platform("cpu"), "bfloat16")
+    model = load_model(tiny(kind).folder, platform("cpu"), "bfloat16")
     (found,) = logits_by_steps(model, [tokens], 4, rng)
-    expected = tiny("qwen3-tied").logits(tokens)
+    expected = tiny(kind).logits(tokens)
     assert model.dtype == torch.bfloat16
     assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.98
 
 
-def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny]) -> None:
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
+def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny], kind: str) -> None:
     rng = np.random.default_rng(11)
-    model = load_model(tiny("qwen3-tied").folder, platform("cpu"))
+    model = load_model(tiny(kind).folder, platform("cpu"))
     table = RequestTable(BLOCKS, 4, model.device)
     cache = KvCache(model, BLOCKS, 4)
     sizes = {"a": 19, "b": 3, "c": 50, "d": 18}

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.errors import CheckpointError, UnsupportedModel
+from engine.errors import CheckpointError, NotEnoughMemory, UnsupportedModel
+from engine.kernels.batch import PagedBatch
 from engine.models.config import read_model_config
 from engine.models.registry import load_model
 from engine.models.weights import Checkpoint, find_checkpoint
-from engine.platforms import Platform, choose_dtype
+from engine.platforms import Dtype, Platform, choose_dtype
+from engine.runner.kv_cache import KvCache
 from tests.engine.conftest import Tiny
 
 CPU = Platform(kind="cpu", device=torch.device("cpu"), name="test", ops="cpu")
@@ -95,13 +99,20 @@ def test_a_config_without_a_key_names_it(folder: Path) -> None:
     ("change", "message"),
     [
         ({"hidden_act": "gelu"}, "'gelu'"),
-        ({"use_sliding_window": True}, "sliding"),
+        ({"use_sliding_window": True, "layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention'"),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"]}, "1 entries for 2 layers"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"quantization_config": {}}, "quantised"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "'yarn'"),
+        (
+            {"rope_parameters": {"rope_type": "mrope"}},
+            "'mrope'; supported are default, linear, dynamic, yarn, longrope, llama3",
+        ),
+        ({"rope_parameters": {"rope_type": "yarn", "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "lacks the key 'factor'"),
         ({"num_key_value_heads": 3}, "3 key and value heads"),
         ({"hidden_size": "wide"}, "wrong kind"),
         ({"vocab_size": 0}, "vocabulary is 0"),
-        ({"head_dim": 7}, "odd"),
+        ({"head_dim": 7}, "in pairs"),
     ],
 )
 def test_what_the_decoder_cannot_compute_is_refused(folder: Path, change: dict[str, Any], message: str) -> None:
@@ -112,7 +123,7 @@ def test_what_the_decoder_cannot_compute_is_refused(folder: Path, change: dict[s
 
 def test_an_unknown_architecture_is_refused_with_those_we_have(folder: Path) -> None:
     edit_config(folder, architectures=["MambaForCausalLM"])
-    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM, Qwen3ForCausalLM") as refused:
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM, MistralForCausalLM") as refused:
         load_model(folder, CPU)
     assert refused.value.architecture == "MambaForCausalLM"
 
@@ -147,6 +158,13 @@ def test_a_file_cut_short_is_found(folder: Path) -> None:
         load_model(folder, CPU)
 
 
+def test_a_file_that_is_no_safetensors_is_found(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(b"\0" * 8 + path.read_bytes()[8:])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*damaged"):
+        load_model(folder, CPU)
+
+
 def test_a_folder_without_weights_says_what_it_looked_for(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
@@ -176,6 +194,43 @@ def test_a_folder_is_taken_as_it_is_and_a_file_refused(folder: Path) -> None:
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused() -> None:
     with pytest.raises(CheckpointError, match="neither a folder"):
         find_checkpoint("/no/such/checkpoint")
+
+
+@dataclass(frozen=True)
+class Small(Platform):
+    """A platform with a few bytes."""
+
+    def free_memory(self) -> int:
+        return 1000
+
+
+def test_weights_that_do_not_fit_say_what_they_take_and_what_would_make_them_fit(folder: Path) -> None:
+    small = Small("cpu", torch.device("cpu"), "test", "cpu")
+    size = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    sizes: dict[Dtype, int] = {"float32": 4, "bfloat16": 2}
+    for dtype, width in sizes.items():
+        with pytest.raises(NotEnoughMemory, match=r"weights: .*\(1,000 bytes\) .*: take dtype bfloat16") as lacking:
+            load_model(folder, small, dtype)
+        assert (lacking.value.needed, lacking.value.available) == (size * width, 1000)
+    with pytest.raises(NotEnoughMemory, match="weights"):
+        load_model(folder, small, load_format="dummy")
+
+
+def test_dummy_weights_need_a_config_alone_and_are_always_the_same(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    tokens, positions = torch.tensor([3, 1, 4]), torch.arange(3)
+    batch = PagedBatch(positions, torch.tensor([[0]]), np.array([3]), np.array([3]), 4)
+
+    def logits() -> torch.Tensor:
+        model = load_model(folder, CPU, load_format="dummy")
+        with torch.inference_mode():
+            hidden = model.forward(tokens, positions, batch, KvCache(model, 1, 4).layers)
+            return model.logits(hidden)
+
+    first = logits()
+    assert first.isfinite().all()
+    assert first.std() > 0.1
+    assert torch.equal(first, logits())
 
 
 def test_stop_tokens_come_from_both_configs_once_each(folder: Path) -> None:

@@ -183,9 +183,9 @@ def test_a_plan_without_slices_has_an_empty_result(runner: ModelRunner) -> None:
 
 def poison(runner: ModelRunner, token: int) -> None:
     """Make the embedding of one token infinite, in a copy: the weight may be the mapped file."""
-    vocabulary = runner._model._vocabulary
-    vocabulary._weight = vocabulary._weight.clone()
-    vocabulary._weight[token] = torch.inf
+    embedding = runner._model._embedding
+    embedding.weight = embedding.weight.clone()
+    embedding.weight[token] = torch.inf
 
 
 @pytest.mark.parametrize("sampled", [True, False])
@@ -240,6 +240,30 @@ def test_a_runner_loads_from_its_settings_with_the_blocks_that_memory_allows(tin
     assert load_runner(RunnerConfig(model=folder, most_contexts=3), CPU, "w").blocks == 3 * 256 // 16
     share = 1.5 * one / CPU.free_memory()
     assert load_runner(RunnerConfig(model=folder, memory_share=share), CPU, "w").blocks in {1, 2}
+
+
+def test_a_cache_larger_than_memory_is_refused_with_what_it_takes(tiny: Callable[[str], Tiny]) -> None:
+    folder = str(tiny("qwen3-tied").folder)
+    one = 2 * 16 * 2 * 2 * 8 * 4
+    with pytest.raises(NotEnoughMemory, match=f"KV cache: .*{one << 40:,} bytes.* are needed, .*: lower kv_memory_mb"):
+        load_runner(RunnerConfig(model=folder, blocks=1 << 40), CPU, "w")
+
+
+def test_the_cache_begins_as_zeros_on_a_line_of_the_processor(tiny: Callable[[str], Tiny]) -> None:
+    model = load_model(tiny("gemma2").folder, CPU, "bfloat16")
+    (first, *_) = KvCache(model, 3, 5).layers
+    assert first.shape == (3, 5, 2, 2, 8)
+    assert first.dtype == torch.bfloat16
+    assert first.data_ptr() % 64 == 0
+    assert not first.any()
+
+
+def test_a_runner_says_in_one_line_what_it_holds(tiny: Callable[[str], Tiny]) -> None:
+    folder = str(tiny("mistral-windowed").folder)
+    line = load_runner(RunnerConfig(model=folder, blocks=3), CPU, "w").describe()
+    assert line.startswith("MistralForCausalLM, 0.0 million parameters in float32, context 48 tokens, KV memory ")
+    assert line.endswith("for 48 tokens in 3 blocks")
+    assert "context 40 tokens" in load_runner(RunnerConfig(model=folder, context_length=40), CPU, "w").describe()
 
 
 def test_memory_that_holds_no_block_is_refused() -> None:
