@@ -309,7 +309,7 @@ class LLM:
             frontend=_NAME,
             tenant=_NAME,
         )
-        return _Run(submit, AnswerReader(self._tokenizer, wanted, stop))
+        return _Run(submit, AnswerReader(self._tokenizer, wanted, stop, sampling))
 
     def _admit(self, waiting: deque[_Run]) -> None:
         """Hand requests to the engine until it has enough."""

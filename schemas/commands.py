@@ -145,6 +145,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Tell the tokens of prompt and answer."""
     repetition_detection: RepetitionDetection | None = None
     """End with `repetition` when the answer goes round in circles."""
+    skip_special_tokens: bool = True
+    """Whether special tokens of the answer are silent; the one that ends it always is."""
+    include_stop_str_in_output: bool = False
+    """Whether the text of `stop` that ends the answer belongs to it."""
     thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     """After so many tokens of thinking the model goes on to what it says."""
     extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied

@@ -73,6 +73,10 @@ class Sampling(Wire, frozen=True):
     """Tokens that are told beside those, however unlikely."""
     repetition: Repetition | None = None
     """What ends it with `repetition`."""
+    skip_special_tokens: bool = True
+    """Whether special tokens of the answer are silent; heeded where it is read, as is the next one."""
+    include_stop_str_in_output: bool = False
+    """Whether the text that ends the answer belongs to it."""
     extra_args: Mapping[str, Any] = {}
     """By name of a logits processor that is installed where it is computed, what that is to be told."""
     truncate_prompt_tokens: int = 0

@@ -154,6 +154,8 @@ class ChatRequest(Wire, frozen=True):
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
     thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
     vllm_xargs: ExtraArgs | None = None
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None

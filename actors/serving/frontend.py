@@ -162,7 +162,7 @@ class Frontend:
         return submit, prompt
 
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
-        answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop)
+        answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
         said = thought = 0
         while True:
             tokens, finish = await self._next(opened)

@@ -181,6 +181,8 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         logprob_token_ids=data.logprob_token_ids,
         repetition=_repetition(data),
         thinking_budget=data.thinking_token_budget,
+        skip_special_tokens=data.skip_special_tokens,
+        include_stop_str_in_output=data.include_stop_str_in_output,
         extra_args=data.extra_args,
         truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
         truncation_side=data.truncation_side or "left",

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from engine.text.parsers import OutputParser, Wanted
 from engine.text.parts import Content, ParsedCall, Part, Reasoning, joined
 from engine.text.tokenizer import Tokenizer
+from schemas.generation import Sampling
+
+_PLAIN: Final = Sampling()
 
 
 class AnswerReader:
     """Reads an answer while its tokens come."""
 
-    def __init__(self, tokenizer: Tokenizer, wanted: Wanted, stop: Sequence[str] = ()) -> None:
-        self._decoder = tokenizer.decoder(wanted.special)
-        self._parser = OutputParser(stop, wanted)
+    def __init__(
+        self, tokenizer: Tokenizer, wanted: Wanted, stop: Sequence[str] = (), sampling: Sampling = _PLAIN
+    ) -> None:
+        """Begin to read one.
+
+        Args:
+            tokenizer: of the model.
+            wanted: how its answers are read.
+            stop: texts that end it.
+            sampling: how it is drawn: it says when stop texts count, and whether special tokens can be read.
+        """
+        heard = set(wanted.special)
+        if not sampling.skip_special_tokens:
+            heard |= {text for text, token in tokenizer.special.items() if token not in sampling.stop_tokens}
+        self._decoder = tokenizer.decoder(heard)
+        self._parser = OutputParser(stop, wanted, keeps_stop=sampling.include_stop_str_in_output)
+        self._least = sampling.min_tokens
+        self._count = 0
         self.text = ""
         self.reasoning = ""
         self.reasoning_tokens = 0
@@ -34,6 +53,8 @@ class AnswerReader:
         """Take tokens; return what is certain now."""
         parts: list[Part] = []
         for token in tokens:
+            self._count += 1
+            self._parser.heeds_stops = self._count > self._least
             reasoned = self._parser.reasoning
             parts += self._parser.feed(self._decoder.push(token))
             self.reasoning_tokens += reasoned or self._parser.reasoning

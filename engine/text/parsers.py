@@ -79,7 +79,14 @@ NOTHING: Final = Wanted(NONE, calls=False)
 class OutputParser:
     """Parses one answer."""
 
-    def __init__(self, stop: Sequence[str] = (), wanted: Wanted | None = None) -> None:
+    def __init__(self, stop: Sequence[str] = (), wanted: Wanted | None = None, *, keeps_stop: bool = False) -> None:
+        """Begin one.
+
+        Args:
+            stop: texts that end it.
+            wanted: how it is read; as text without calls and reasoning if `None`.
+            keeps_stop: whether the text that ends it belongs to it.
+        """
         self._wanted = wanted = wanted or Wanted()
         self._source = Source()
         self._parts: list[Part] = []
@@ -95,6 +102,9 @@ class OutputParser:
         """Tool calls finished so far."""
         self.stopped = False
         """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
+        self.heeds_stops = True
+        """Whether a stop string ends the answer; one that comes before is text."""
+        self._keeps_stop = keeps_stop
         self.reasoning = wanted.begun and wanted.thinking is not None
         """Whether what comes next is reasoning."""
         self._reader = self._read()
@@ -154,7 +164,13 @@ class OutputParser:
                     yield from self._message(found, mark)
                 case None:
                     self._source.at += len(mark)
-                    self.stopped = mark in self._stops
+                    if mark in self._stops:
+                        self._stop(mark)
+
+    def _stop(self, mark: str) -> None:
+        self.stopped = self.heeds_stops
+        if self._keeps_stop or not self.stopped:
+            self._say(mark)
 
     def _text(self) -> Waiting[str]:
         """Pass text on up to a mark, which is not read; give it, or nothing at the end."""

@@ -55,6 +55,8 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "logprob_token_ids": ((),),
     "return_token_ids": (False,),
     "repetition_detection": (),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
     "truncate_prompt_tokens": (0,),
     "truncation_side": ("left", "right"),
 }

@@ -61,6 +61,8 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    skip_special_tokens=st.booleans(),
+    include_stop_str_in_output=st.booleans(),
     extra_args=extras,
     truncate_prompt_tokens=st.integers(-1, 9),
     truncation_side=st.sampled_from(["left", "right"]),

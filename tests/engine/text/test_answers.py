@@ -13,6 +13,7 @@ from engine.text.formats import HARMONY, HERMES
 from engine.text.parsers import Thinking, Wanted
 from engine.text.parts import Part, joined
 from engine.text.tokenizer import Tokenizer
+from schemas.generation import Sampling
 from tests.engine.text.test_tokenizer import trained
 
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
@@ -84,3 +85,32 @@ def test_how_many_tokens_come_at_once_changes_nothing(texts: list[str], format_:
         parts = [part for a, b in zip([0, *ends], ends, strict=False) for part in answer.read(tokens[a:b])]
         found.append(joined([*parts, *answer.finish()]))
     assert found[0] == found[1] == found[2]
+
+
+def heard(text: str, stop: tuple[str, ...] = (), **more: Any) -> AnswerReader:
+    answer = AnswerReader(TOKENIZER, Wanted(), stop, Sampling(**more))
+    for token in TOKENIZER.encode(text):
+        answer.read([token])
+    answer.finish()
+    return answer
+
+
+def test_a_text_that_ends_an_answer_belongs_to_it_where_that_is_wanted() -> None:
+    assert heard("hello STOP the end", ("STOP",)).text == "hello "
+    kept = heard("hello STOP the end", ("STOP",), include_stop_str_in_output=True)
+    assert (kept.text, kept.stopped) == ("hello STOP", True)
+
+
+def test_a_stop_text_that_comes_too_early_is_text() -> None:
+    least = len(TOKENIZER.encode("hello STOP"))
+    early = heard("hello STOP the STOP end", ("STOP",), min_tokens=least)
+    assert (early.text, early.stopped) == ("hello STOP the ", True)
+    assert heard("hello STOP", ("STOP",), min_tokens=least).text == "hello STOP"
+    assert heard("hello STOP the", ("STOP",), min_tokens=least - 1).text == "hello "
+
+
+def test_special_tokens_can_be_read_but_for_the_one_that_ends_the_answer() -> None:
+    text = "hello<|start|> the<|end|>"
+    assert heard(text).text == "hello the"
+    end = TOKENIZER.special["<|end|>"]
+    assert heard(text, skip_special_tokens=False, stop_tokens=(end,)).text == "hello<|start|> the"
