@@ -6,6 +6,7 @@ EngineError
 │   └── NoChatTemplate   there is no chat template among them
 ├── UnsupportedModel     the checkpoint's architecture is not one of ours
 ├── TemplateError        the chat template is broken, or refused these messages
+├── UnknownParser        no format of answers has that name
 ├── PlatformUnavailable  the device or kernel asked for cannot be used here
 ├── NotEnoughMemory      the model or its KV cache does not fit
 ├── NotFinite            of a whole text the model computed what is no number
@@ -65,6 +66,28 @@ class TemplateError(EngineError):
         super().__init__(f"chat template{f', line {line}' if line is not None else ''}: {problem}")
         self.problem = problem
         self.line = line
+
+
+class UnknownParser(EngineError):
+    """No format of tool calls, or of reasoning, has that name."""
+
+    def __init__(self, setting: str, name: str, known: Iterable[str]) -> None:
+        self.setting = setting
+        self.name = name
+        self.known = tuple(sorted(known))
+        self.problem = f"{name!r} is not known: known are auto, {', '.join(self.known)}"
+        super().__init__(f"{setting}: {self.problem}")
+
+
+class CallMissing(EngineError):
+    """An answer without the tool call that it was to have."""
+
+    def __init__(self, tool: str) -> None:
+        self.tool = tool
+        wanted = f"a call of {tool!r}" if tool else "a tool call"
+        super().__init__(
+            f"the answer has not {wanted}, which `tool_choice` wants of it: the model wrote something else"
+        )
 
 
 class PlatformUnavailable(EngineError):

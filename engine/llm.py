@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,15 +20,18 @@ from engine.platforms import detect
 from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
-from engine.text.parsers import OutputParser
-from engine.text.templates import ChatTemplate
-from engine.text.tokenizer import Decoder, Tokenizer
+from engine.text.answers import AnswerReader
+from engine.text.parsers import NOTHING, Wanted
+from engine.text.prompts import Customs, Prompter
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 from schemas.steps import RequestEvent
 
 _NAME = "inline"
 _GREEDY = Sampling()
+_AS_THE_MODEL = Customs()
+_AS_ALWAYS = Rendering()
+_AS_IT_LIKES = Calling()
 
 Progress = Callable[[int, int], None]
 """Told (prompts done, of how many)."""
@@ -53,6 +56,8 @@ class Completion:
     """Of each token, where `Sampling.logprobs` asks for it."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
+    reasoning: str = ""
+    """What it thought before it answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,7 @@ class _Run:
     """A request on its way."""
 
     submit: Submit
-    decoder: Decoder
-    parser: OutputParser
-    text: str = ""
+    answer: AnswerReader
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
@@ -100,17 +103,17 @@ class _Run:
         self.prompt_logprobs = event.prompt_logprobs or self.prompt_logprobs
         self.cached = event.cached
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
-        self.text += self.parser.feed("".join(self.decoder.push(token) for token in event.tokens))
+        self.answer.read(event.tokens)
         self.finish = event.finish
-        if self.finish is not None or self.parser.stopped:
-            self.text += self.parser.finish()
+        if self.finish is not None or self.answer.stopped:
+            self.answer.finish()
 
     def completion(self) -> Completion:
         """Return what it came to."""
         assert self.finish is not None
         calls = tuple(
             ToolCall(id=f"call_{self.submit.request}-{index}", name=call.name, arguments=call.arguments)
-            for index, call in enumerate(self.parser.calls)
+            for index, call in enumerate(self.answer.calls)
         )
         usage = Usage(
             prompt_tokens=len(self.submit.prompt),
@@ -118,19 +121,30 @@ class _Run:
             cached_tokens=self.cached,
             preemptions=self.preemptions,
             recomputed_tokens=self.recomputed,
+            reasoning_tokens=self.answer.reasoning_tokens,
         )
         logprobs = (tuple(self.logprobs), self.prompt_logprobs)
-        return Completion(self.text, tuple(self.tokens), self.finish, usage, calls, *logprobs)
+        said = (self.answer.text, tuple(self.tokens), self.finish, usage, calls)
+        return Completion(*said, *logprobs, self.answer.reasoning)
 
 
 class LLM:
     """A model with its scheduler, run in the calling thread."""
 
-    def __init__(self, path_or_id: str, *, device: str = "auto", runner: RunnerConfig | None = None) -> None:
-        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included.
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        device: str = "auto",
+        runner: RunnerConfig | None = None,
+        customs: Customs = _AS_THE_MODEL,
+    ) -> None:
+        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included, `customs` its parsers.
 
         Raises:
             CheckpointError: The checkpoint is not there or not whole.
+            TemplateError: Its chat template is not valid Jinja.
+            UnknownParser: `customs` names one that there is not.
             UnsupportedModel: Its architecture is not one of ours.
             NotEnoughMemory: The weights or the KV cache do not fit.
             PlatformUnavailable: The device is not there.
@@ -145,8 +159,8 @@ class LLM:
             block_size=loaded.block_size,
             window=loaded.config.window,
         )
-        self._folder = folder
-        self._tokenizer = Tokenizer.load(folder)
+        self._prompter = Prompter.load(folder, customs)
+        self._tokenizer = self._prompter.tokenizer
         self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
         self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
@@ -177,11 +191,14 @@ class LLM:
                 has not, or a grammar that is none.
         """
         sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        waiting = deque(
-            self._ask(prompt, msgspec.structs.replace(sampling, seed=sampling.seed + index), stop)
-            for prompt in prompts
-            for index in range(n)
-        )
+        seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
+        encoded = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
+        runs = (self._ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds)
+        return self._completed(runs, on_progress)
+
+    def _completed(self, runs: Iterable[_Run], on_progress: Progress = _quiet) -> list[Completion]:
+        """Run requests to their ends."""
+        waiting = deque(runs)
         asked = {run.submit.request: run for run in waiting}
         open_ = set(asked)
         try:
@@ -189,7 +206,7 @@ class LLM:
                 self._admit(waiting)
                 for event in self._engine.step():
                     if event.problem and event.request in open_:
-                        structured = sampling.structured
+                        structured = asked[event.request].submit.sampling.structured
                         raise BadRequest("structured" if structured is None else structured.field, event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
@@ -246,38 +263,53 @@ class LLM:
         return Likely(text, found.tokens, found.finish, found.logprob, found.score)
 
     def chat(
-        self, messages: Sequence[Message], sampling: Sampling = _GREEDY, tools: Sequence[ToolSpec] = ()
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = _GREEDY,
+        tools: Sequence[ToolSpec] = (),
+        rendering: Rendering = _AS_ALWAYS,
+        stop: tuple[str, ...] = (),
+        calling: Calling = _AS_IT_LIKES,
     ) -> Completion:
         """Answer a conversation through the checkpoint's chat template.
 
+        Args:
+            messages: From first to last.
+            sampling: How tokens are chosen; the model's own stop tokens are added.
+            tools: What the model may call.
+            rendering: What the template is told beside the messages.
+            stop: Texts that end what is said and are not part of it.
+            calling: Whether tools may, or must, be called.
+
         Raises:
-            BadRequest: The conversation is longer than the model's context.
+            BadRequest: The conversation is longer than the model's context, `rendering` does not fit it, or the
+                checkpoint has no chat template.
             TemplateError: The template refuses these messages.
-            CheckpointError: The checkpoint has no chat template.
+            CallMissing: `calling` wants a call, and the model wrote none.
         """
-        template = ChatTemplate.load(self._folder)
-        # a special token that someone types is text
-        safe = [
-            msgspec.structs.replace(message, content=self._tokenizer.quoted(message.content)) for message in messages
-        ]
-        return self.generate([template.render(safe, tools)], sampling)[0]
+        prompt = self._prompter.prompt(messages, tools, rendering, calling)
+        sampling = settled(prompt.bound(sampling), self._tokenizer, (), self._stops)
+        run = self._ask(prompt.tokens, prompt.wanted, sampling, stop)
+        (answer,) = self._completed([run])
+        prompt.check(run.answer.calls, answer.finish)
+        return answer
 
     @property
     def vocabulary(self) -> int:
         """One more than the largest token id."""
         return self._tokenizer.size
 
-    def _ask(self, prompt: str | Sequence[int], sampling: Sampling, stop: tuple[str, ...]) -> _Run:
+    def _ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
         """Make a request of a prompt."""
         self._asked += 1
         submit = Submit(
             request=f"{_NAME}-{self._asked}",
-            prompt=truncated(raw_tokens(prompt, self._tokenizer), sampling, self._context_length),
+            prompt=truncated(prompt, sampling, self._context_length),
             sampling=sampling,
             frontend=_NAME,
             tenant=_NAME,
         )
-        return _Run(submit, self._tokenizer.decoder(), OutputParser(stop=stop))
+        return _Run(submit, AnswerReader(self._tokenizer, wanted, stop, sampling))
 
     def _admit(self, waiting: deque[_Run]) -> None:
         """Hand requests to the engine until it has enough."""
@@ -292,7 +324,7 @@ class LLM:
     def _hear(self, run: _Run, event: RequestEvent) -> bool:
         """Add what a step brought to a request; return whether it is over."""
         run.add(event)
-        if run.finish is None and run.parser.stopped:
+        if run.finish is None and run.answer.stopped:
             self._engine.abort(event.request)
             run.finish = "stop"
         return run.finish is not None

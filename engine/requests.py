@@ -32,6 +32,8 @@ def settled(
         "logit_bias": sampling.logit_bias,
         "allowed_token_ids": sampling.allowed_token_ids,
         "structured_after": sampling.structured_after,
+        "thinking_opening": sampling.thinking_opening,
+        "thinking_closing": sampling.thinking_closing,
     }
     for field, ids in named.items():
         for token in ids:

@@ -11,8 +11,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from engine.errors import CheckpointError, TemplateError, UnknownParser
 from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
+from engine.text.dialects import dialect
+from engine.text.templates import ChatTemplate
+from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
 
@@ -31,10 +35,12 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     A hub id is downloaded, or what is missing of it; `tell` hears how far that is.
 
     Raises:
+        ConfigurationWrong: there is no parser of a name, or the chat template cannot be used.
         CheckpointNotFound: no such folder, no such hub id, an architecture that is not ours, or a file is missing or
             cut short.
     """
     folder = _folder(settings, tell)
+    template = _template(settings, folder)
     config, own, window = _config(folder, settings.model)
     _refuse_what_is_missing(folder, settings)
     length = settings.context_length or min(own, _LONGEST)
@@ -42,12 +48,35 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
         problem = f"a context of {length} tokens is more than the model's {own}"
         raise CheckpointNotFound(settings.model, problem, "give a smaller --context-length, or none")
     window = settings.window if settings.window >= 0 else window
-    settled = msgspec.structs.replace(settings, model=str(folder), context_length=length, window=window)
+    settled = msgspec.structs.replace(
+        settings, model=str(folder), chat_template=template, context_length=length, window=window
+    )
     if not settings.kv_blocks and not settings.kv_memory_mb:
         return settled
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
     least = -(-length // settings.block_size) + 1
     return msgspec.structs.replace(settled, kv_blocks=max(blocks, least))
+
+
+def _template(settings: EngineSettings, folder: Path) -> str:
+    """Look at what is set of prompts and answers; give the template's file.
+
+    Raises:
+        ConfigurationWrong: there is no parser of a name, or the template cannot be used.
+    """
+    path = Path(settings.chat_template).absolute() if settings.chat_template else None
+    try:
+        dialect("", settings.tool_parser, settings.reasoning_parser)
+        if path is not None:
+            ChatTemplate.load(folder, path)
+    except UnknownParser as error:
+        key = f"engine.{error.setting}"
+        raise ConfigurationWrong(key, key, error.problem) from error
+    except CheckpointError as error:
+        raise ConfigurationWrong("engine.chat_template", "engine.chat_template", error.problem) from error
+    except TemplateError as error:
+        raise ConfigurationWrong("engine.chat_template", "engine.chat_template", str(error)) from error
+    return "" if path is None else str(path)
 
 
 class _Entry(msgspec.Struct):

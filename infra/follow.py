@@ -143,8 +143,10 @@ class _Order:
         self.version = after
         self.over = False
         self._effect = ""
-        self._lengths: dict[int, int] = {}
+        self._said: dict[int, int] = {}
         """Characters of each answer of the call under way."""
+        self._thought: dict[int, int] = {}
+        """Of the reasoning before it."""
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -172,10 +174,20 @@ class _Order:
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
-            self._effect, self._lengths = delta.effect, {}
-        length = self._lengths.get(delta.choice, 0)
-        seen = length - delta.offset
-        if seen < 0 or seen >= len(delta.text):
+            self._effect, self._said, self._thought = delta.effect, {}, {}
+        offset, text = _beyond(self._said, delta.choice, delta.offset, delta.text)
+        before, reasoning = _beyond(self._thought, delta.choice, delta.reasoning_offset, delta.reasoning)
+        if not text and not reasoning:
             return []
-        self._lengths[delta.choice] = length + len(delta.text) - seen
-        return [msgspec.structs.replace(delta, offset=delta.offset + seen, text=delta.text[seen:])]
+        more = {"offset": offset, "text": text, "reasoning": reasoning, "reasoning_offset": before}
+        return [msgspec.structs.replace(delta, **more)]
+
+
+def _beyond(lengths: dict[int, int], choice: int, offset: int, text: str) -> tuple[int, str]:
+    """Give what of a piece was not passed yet, and count it; nothing if there is a gap before it."""
+    length = lengths.get(choice, 0)
+    rest = text[length - offset :] if offset <= length else ""
+    if not rest:
+        return offset, ""
+    lengths[choice] = length + len(rest)
+    return length, rest

@@ -18,7 +18,7 @@ import msgspec
 _KEPT = frozenset({
     "type", "id", "role", "kind", "thread", "tenant", "verb", "agent", "model", "name", "effect", "effect_class",
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
-    "approvals", "owner", "process", "by", "origin", "entity", "truncation_side",
+    "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 

@@ -39,6 +39,14 @@ class EngineSettings(Wire, frozen=True):
     """Tokens; 0 takes the model's own."""
     window: Annotated[int, msgspec.Meta(ge=-1)] = -1
     """Tokens that any layer sees at most, blocks before which are given up; 0 keeps all, -1 takes the model's own."""
+    tool_parser: str = "auto"
+    """How the model writes tool calls: a format's name, `none`, or `auto`, which goes by its chat template."""
+    reasoning_parser: str = "auto"
+    """How it writes what it thinks: a name, two tags with a space between them, `none`, or `auto`."""
+    chat_template: str = ""
+    """A file to take in place of the model's own chat template."""
+    trust_request_chat_template: bool = False
+    """Whether requests may bring a chat template of their own: it is a program, though a caged one."""
     threads: _CountOrOurs = 0
     """Torch threads of the worker; 0 takes half of the cores, at least one."""
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0

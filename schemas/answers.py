@@ -33,3 +33,4 @@ class Alternative(Wire, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenTold, ...] = ()
     token_ids: tuple[int, ...] = ()
+    reasoning: str = ""

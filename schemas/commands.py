@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
-from schemas.messages import Message, ToolSpec
+from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -117,6 +117,22 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    tool_choice: ToolChoice = "auto"
+    """`none` keeps the tools from the model; `required` wants at least one call."""
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel_tool_calls: bool = True
+    """Whether there may be more than one call; the answer ends after the first where not."""
+    chat_template: str = ""
+    """In place of the model's own, where the engine trusts requests with it."""
+    chat_template_kwargs: Mapping[str, Any] = {}
+    """Further names for the template, such as `enable_thinking`."""
+    documents: tuple[dict[str, Any], ...] = ()
+    """For templates that put documents into the prompt."""
+    add_generation_prompt: bool = True
+    """Whether the prompt ends where the assistant begins to speak."""
+    continue_final_message: bool = False
+    """Whether the answer goes on with the last message, which the prompt ends with."""
     n: Answers = 1
     """How many answers."""
     logprobs: Alternatives | None = None
@@ -129,6 +145,12 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Tell the tokens of prompt and answer."""
     repetition_detection: RepetitionDetection | None = None
     """End with `repetition` when the answer goes round in circles."""
+    skip_special_tokens: bool = True
+    """Whether special tokens of the answer are silent; the one that ends it always is."""
+    include_stop_str_in_output: bool = False
+    """Whether the text of `stop` that ends the answer belongs to it."""
+    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    """After so many tokens of thinking the model goes on to what it says."""
     extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied
     """By name of a logits processor that is installed where the model is, what that is to be told."""
     truncate_prompt_tokens: Truncation | None = None

@@ -73,6 +73,8 @@ class CompletionRequest(Wire, frozen=True):
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
     vllm_xargs: ExtraArgs | None = None
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None

@@ -73,6 +73,10 @@ class Sampling(Wire, frozen=True):
     """Tokens that are told beside those, however unlikely."""
     repetition: Repetition | None = None
     """What ends it with `repetition`."""
+    skip_special_tokens: bool = True
+    """Whether special tokens of the answer are silent; heeded where it is read, as is the next one."""
+    include_stop_str_in_output: bool = False
+    """Whether the text that ends the answer belongs to it."""
     extra_args: Mapping[str, Any] = {}
     """By name of a logits processor that is installed where it is computed, what that is to be told."""
     truncate_prompt_tokens: int = 0
@@ -82,6 +86,12 @@ class Sampling(Wire, frozen=True):
     """Where tokens are left out: `left` keeps the last ones, `right` the first."""
     structured: Structured | None = None
     """What the answer is to look like."""
+    thinking_budget: int | None = None
+    """After so many tokens of thinking it is ended with `thinking_closing`; None has no bound."""
+    thinking_opening: tuple[int, ...] = ()
+    """The tokens with which an answer begins that thinks first. Empty where thinking has begun, or there is none."""
+    thinking_closing: tuple[int, ...] = ()
+    """Tokens that end thinking wherever it stands; the last of them are `structured_after`."""
     structured_after: tuple[int, ...] = ()
     """The tokens after which it begins to: those that end the model's thinking. Empty is from the first one on."""
 

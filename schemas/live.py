@@ -34,7 +34,7 @@ class Committed(Wire, frozen=True, tag="committed", tag_field="frame"):
 
 
 class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
-    """A piece of the model's text, cut once by the frontend."""
+    """A piece of the model's text or of its reasoning, cut once by the frontend."""
 
     subject: str
     """The entity (run or generation)."""
@@ -45,8 +45,12 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     offset: int
     """Characters of this call's text that came before: a reader that has more of them drops the overlap."""
     text: str
+    """Empty in a piece of reasoning: who knows of none hears nothing new."""
     choice: int = 0
     """Which of several answers."""
+    reasoning: str = ""
+    reasoning_offset: int = 0
+    """Characters of this call's reasoning that came before."""
 
 
 class Shed(Wire, frozen=True, tag="shed", tag_field="frame"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,6 +28,8 @@ class Message(Wire, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     """For role `tool`: the call that this answers."""
+    reasoning: str = ""
+    """For role `assistant`: what was thought before it was said. The template decides whether the model sees it."""
 
 
 def misplaced_in(messages: Sequence[Message]) -> str | None:
@@ -56,6 +58,37 @@ class ToolSpec(Wire, frozen=True):
     description: str = ""
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     """A JSON Schema of type `object`."""
+    strict: bool = False
+    """Whether a call's arguments are to keep to it, wherever what a model writes can be bound."""
+
+
+ToolChoice = Literal["auto", "none", "required"]
+
+
+class Calling(Wire, frozen=True):
+    """What may be called in an answer."""
+
+    choice: ToolChoice = "auto"
+    """`none` keeps the tools from the model; `required` wants at least one call."""
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel: bool = True
+    """Whether there may be more than one call; the answer ends after the first where not."""
+
+
+class Rendering(Wire, frozen=True):
+    """How a conversation becomes a prompt, where that is not as always."""
+
+    chat_template: str = ""
+    """In place of the model's own, where the engine trusts requests with it."""
+    chat_template_kwargs: Mapping[str, Any] = {}
+    """Further names for the template, such as `enable_thinking`."""
+    documents: tuple[dict[str, Any], ...] = ()
+    """For templates that put documents into the prompt."""
+    add_generation_prompt: bool = True
+    """Whether the prompt ends where the assistant begins to speak."""
+    continue_final_message: bool = False
+    """Whether the answer goes on with the last message, which the prompt ends with."""
 
 
 class Usage(Wire, frozen=True):
@@ -69,6 +102,8 @@ class Usage(Wire, frozen=True):
     """How often it gave its KV blocks up to another request."""
     recomputed_tokens: int = 0
     """Tokens whose KV entries were computed again because of that."""
+    reasoning_tokens: int = 0
+    """Of the completion's tokens, those that were thought and not said."""
 
     def __add__(self, other: Usage) -> Usage:
         """Sum two usages field by field."""
@@ -78,4 +113,5 @@ class Usage(Wire, frozen=True):
             cached_tokens=self.cached_tokens + other.cached_tokens,
             preemptions=self.preemptions + other.preemptions,
             recomputed_tokens=self.recomputed_tokens + other.recomputed_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )

@@ -61,6 +61,9 @@ class ChatMessage(Wire, frozen=True):
     content: str | list[TextPart] | None = None
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    """The same; clients and servers do not agree on its name."""
 
     def message(self) -> Message:
         """Give it as one of ours."""
@@ -70,7 +73,8 @@ class ChatMessage(Wire, frozen=True):
             ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in self.tool_calls or ()
         )
         role: Role = "system" if self.role == "developer" else self.role
-        return Message(role=role, content=text, tool_calls=calls, tool_call_id=self.tool_call_id)
+        reasoning = (self.reasoning or self.reasoning_content or "") if role == "assistant" else ""
+        return Message(role, text, calls, self.tool_call_id, reasoning)
 
 
 class ChatTool(Wire, frozen=True):
@@ -135,10 +139,23 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
+    parallel_tool_calls: bool | None = None
+    include_reasoning: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: tuple[dict[str, Any], ...] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    reasoning_effort: str | None = None
+    """OpenAI's again: templates that know of it are told."""
+
     prompt_logprobs: Alternatives | None = None
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
     vllm_xargs: ExtraArgs | None = None
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None
@@ -155,6 +172,11 @@ class ChatRequest(Wire, frozen=True):
     guided_whitespace_pattern: Any = None
     guided_decoding_backend: Any = None
     structural_tag: Any = None
+
+    def kwargs(self) -> dict[str, Any]:
+        """Give the further names for the template."""
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return effort | (self.chat_template_kwargs or {})
 
 
 class ErrorBody(Wire, frozen=True):
@@ -179,3 +201,4 @@ class CompletionUsage(msgspec.Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]

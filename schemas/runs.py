@@ -142,11 +142,13 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     prompt_token_ids: tuple[int, ...] = ()
     more: tuple[Alternative, ...] = ()
     """Other answers, where more than one was asked for."""
+    reasoning: str = ""
+    """What it thought before it answered."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        first = Alternative(self.text, self.finish_reason, self.tool_calls, self.logprobs, self.token_ids)
-        return (first, *self.more)
+        told = (self.logprobs, self.token_ids, self.reasoning)
+        return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 
 class ModelFailed(Wire, frozen=True, tag="model.failed"):

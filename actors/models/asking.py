@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from actors.errors import CallFailed
 from actors.models.choices import alternative, answers, total
-from actors.models.provider import ModelCall, ModelProvider
+from actors.models.provider import ModelCall, ModelProvider, Spoken
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
@@ -29,8 +31,10 @@ async def ask_model(
 ) -> ModelReturned | ModelFailed:
     """Call a model, sending its text to the watchers of the effect's entity as it comes."""
 
-    async def on_text(choice: int, offset: int, text: str) -> None:
+    async def on_text(choice: int, offset: int, text: str, kind: Spoken) -> None:
         frame = Delta(effect.entity, site.thread, effect.id, site.version, offset, text, choice)
+        if kind == "reasoning":
+            frame = replace(frame, offset=0, text="", reasoning_offset=offset, reasoning=text)
         await live.delta(site.tenant, effect.kind, frame)
 
     provider = models.get(call.model)
@@ -53,6 +57,7 @@ async def ask_model(
         usage=total([answer, *others]),
         tool_calls=answer.tool_calls,
         engine=answer.engine,
+        reasoning=answer.reasoning,
         logprobs=answer.logprobs,
         prompt_logprobs=answer.prompt_logprobs,
         token_ids=answer.token_ids,

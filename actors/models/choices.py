@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
 from schemas.answers import Alternative
 from schemas.messages import Usage
 
-OnChoice = Callable[[int, int, str], Awaitable[None]]
-"""Called with (which answer, characters of its text that came before, new text)."""
+OnChoice = Callable[[int, int, str, Spoken], Awaitable[None]]
+"""Called with (which answer, characters of its text or reasoning that came before, what is new, which of the two)."""
 
 
 async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> list[ModelAnswer]:
@@ -39,7 +39,9 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
 
 def alternative(answer: ModelAnswer) -> Alternative:
     """Give an answer as one beside another."""
-    return Alternative(answer.text, answer.finish_reason, answer.tool_calls, answer.logprobs, answer.token_ids)
+    return Alternative(
+        answer.text, answer.finish_reason, answer.tool_calls, answer.logprobs, answer.token_ids, answer.reasoning
+    )
 
 
 def total(given: Sequence[ModelAnswer]) -> Usage:
@@ -57,7 +59,7 @@ def _choice(call: ModelCall, index: int) -> ModelCall:
 
 
 async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> ModelAnswer:
-    async def hear(offset: int, text: str) -> None:
-        await on_text(call.choice, offset, text)
+    async def hear(offset: int, text: str, kind: Spoken = "text", /) -> None:
+        await on_text(call.choice, offset, text, kind)
 
     return await provider.call(call, hear)

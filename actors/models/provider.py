@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from schemas.answers import AnswerFinish, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
 
-OnText = Callable[[int, str], Awaitable[None]]
-"""Called with (characters of this call's text that came before, new text)."""
+Spoken = Literal["text", "reasoning"]
+
+
+class OnText(Protocol):
+    """Hears what a model says, as it comes."""
+
+    async def __call__(self, offset: int, text: str, kind: Spoken = "text", /) -> None:
+        """Take new text, or reasoning, after `offset` characters of the same call and kind that came before."""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -35,6 +40,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    calling: Calling = Calling()
+    rendering: Rendering = Rendering()
     prompt: RawPrompt | None = None
     """What the model is to go on with, in place of messages and without a chat template."""
     choice: int = 0
@@ -63,13 +70,14 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     prompt_logprobs: tuple[TokenTold, ...] = ()
     token_ids: tuple[int, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
+    reasoning: str = ""
 
 
 class ModelProvider(Protocol):
     """Answers model calls."""
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
-        """Generate, reporting text as it comes; what `on_text` heard joined up is the answer's text.
+        """Generate, reporting text and reasoning as they come; what `on_text` heard joined up is the answer's.
 
         Raises:
             CallFailed: with the problem, as a client may see it.

@@ -9,12 +9,10 @@ the same further tokens, because chance is a function of seed and position.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -24,12 +22,12 @@ from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.errors import BadRequest, NoChatTemplate, TemplateError
+from engine.errors import BadRequest, CallMissing, TemplateError
 from engine.requests import raw_tokens, settled, truncated
-from engine.text.parsers import OutputParser
-from engine.text.plain import PlainText
-from engine.text.templates import ChatTemplate
-from engine.text.tokenizer import Tokenizer
+from engine.text.answers import AnswerReader
+from engine.text.parsers import NOTHING
+from engine.text.parts import Content, Reasoning, joined
+from engine.text.prompts import Customs, Prompt, Prompter
 from schemas import codec
 from schemas.commands import RawPrompt
 from schemas.generation import (
@@ -45,13 +43,12 @@ from schemas.generation import (
     Submit,
     TokenLogprobs,
 )
-from schemas.messages import Message as ChatMessage
-from schemas.messages import ToolCall, ToolSpec, Usage
+from schemas.messages import ToolCall, Usage
 from schemas.runs import ErrorKind, Problem
 
 log = logging.getLogger(__name__)
 
-Shape = TypeVar("Shape", ChatMessage, ToolSpec)
+_AS_THE_MODEL: Final = Customs()
 
 _SILENCE_S = 3.0
 """After this long without a token the scheduler is asked whether it still knows the request, seconds."""
@@ -74,6 +71,7 @@ class _Open:
     """A call under way."""
 
     submit: Submit
+    prompt: Prompt
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
@@ -88,22 +86,26 @@ class Frontend:
     """The `ModelProvider` of one engine on the bus."""
 
     def __init__(
-        self, connection: Connection, engine: str, checkpoint: Path, name: str, context_length: int = _ENDLESS
+        self,
+        connection: Connection,
+        engine: str,
+        checkpoint: Path,
+        name: str,
+        context_length: int = _ENDLESS,
+        customs: Customs = _AS_THE_MODEL,
     ) -> None:
         """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` is the engine's.
 
         Raises:
             CheckpointError: they cannot be read, or there is no tokenizer.
+            TemplateError: the template is not valid Jinja.
+            UnknownParser: `customs` names none that there is.
         """
         self._connection = connection
         self._engine = engine
         self._name = name
         self._context_length = context_length
-        self._tokenizer = Tokenizer.load(checkpoint)
-        self._template: ChatTemplate | None = None
-        """None for a model that takes raw prompts alone."""
-        with contextlib.suppress(NoChatTemplate):
-            self._template = ChatTemplate.load(checkpoint)
+        self._prompter = Prompter.load(checkpoint, customs)
         self._open: dict[str, _Open] = {}
 
     async def start(self) -> None:
@@ -113,13 +115,13 @@ class Frontend:
         self._connection.on_reconnect(self._ask_for_all)
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
-        """Generate, reporting text as it comes.
+        """Generate, reporting text and reasoning as they come.
 
         Raises:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
-        submit = self._submission(call)
-        opened = self._open[submit.request] = _Open(submit)
+        submit, prompt = self._submission(call)
+        opened = self._open[submit.request] = _Open(submit, prompt)
         try:
             await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
@@ -135,15 +137,21 @@ class Frontend:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
-    def _submission(self, call: ModelCall) -> Submit:
+    def _submission(self, call: ModelCall) -> tuple[Submit, Prompt]:
+        prompter = self._prompter
         try:
-            prompt = raw_tokens(call.prompt, self._tokenizer) if call.prompt is not None else self._rendered(call)
-            sampling = settled(call.sampling, self._tokenizer, call.bad_words)
+            if call.prompt is not None:
+                prompt = Prompt(tuple(raw_tokens(call.prompt, prompter.tokenizer)), NOTHING)
+            else:
+                prompt = prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
+            sampling = settled(prompt.bound(call.sampling), prompter.tokenizer, call.bad_words)
+        except TemplateError as error:
+            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
-        return Submit(
+        submit = Submit(
             request=call.request,
-            prompt=truncated(prompt, sampling, self._context_length),
+            prompt=truncated(prompt.tokens, sampling, self._context_length),
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,
@@ -151,39 +159,35 @@ class Frontend:
             priority=call.priority,
             deadline=call.deadline,
         )
-
-    def _rendered(self, call: ModelCall) -> list[int]:
-        if self._template is None:
-            message = f"{call.model!r} has no chat template and takes raw prompts alone: give `prompt`"
-            raise CallFailed(Problem(kind="invalid", message=message, field="messages"))
-        messages = _quoted(call.messages, self._tokenizer.quoted)
-        tools = _quoted(call.tools, self._tokenizer.quoted)
-        try:
-            return self._tokenizer.encode(self._template.render(messages, tools))
-        except TemplateError as error:
-            raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
+        return submit, prompt
 
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
-        decoder = self._tokenizer.decoder()
-        parser = OutputParser(stop=call.stop) if call.prompt is None else PlainText(stop=call.stop)
-        text = ""
+        answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
+        said = thought = 0
         while True:
             tokens, finish = await self._next(opened)
-            piece = parser.feed("".join(decoder.push(token) for token in tokens))
-            if finish is not None or parser.stopped:
-                piece += parser.finish()
-            if piece:
-                await on_text(len(text), piece)
-                text += piece
-            if parser.stopped and finish is None:
+            parts = answer.read(tokens)
+            if finish is not None or answer.stopped:
+                parts += answer.finish()
+            for part in joined(parts):
+                match part:
+                    case Content(text):
+                        await on_text(said, text)
+                        said += len(text)
+                    case Reasoning(text):
+                        await on_text(thought, text, "reasoning")
+                        thought += len(text)
+                    case _:
+                        # calls are told whole, with the answer: until then it may be broken off
+                        pass
+            if answer.stopped and finish is None:
                 await self.abort(opened.submit.request)
+            if answer.stopped and finish in {None, "length"}:
                 finish = "stop"
             if finish is not None:
-                return self._answer(call, opened, text, parser, finish)
+                return self._answer(call, opened, answer, finish)
 
-    def _answer(
-        self, call: ModelCall, opened: _Open, text: str, parser: OutputParser | PlainText, finish: FinishReason
-    ) -> ModelAnswer:
+    def _answer(self, call: ModelCall, opened: _Open, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
         if finish == "error" and opened.problem:
             structured = opened.submit.sampling.structured
             field_name = None if structured is None else structured.field
@@ -192,13 +196,17 @@ class Frontend:
         if finish == "error":
             message = "the model could not compute this request: see the worker's log"
             raise CallFailed(Problem(kind="engine", message=message))
+        try:
+            opened.prompt.check(answer.calls, finish)
+        except CallMissing as error:
+            raise CallFailed(Problem(kind="tool", message=str(error), field="tool_choice")) from error
         named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
             ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
-            for index, wanted in enumerate(parser.calls)
+            for index, wanted in enumerate(answer.calls)
         )
         return ModelAnswer(
-            text=text,
+            text=answer.text,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
             usage=Usage(
                 prompt_tokens=len(opened.submit.prompt),
@@ -206,11 +214,13 @@ class Frontend:
                 cached_tokens=opened.cached,
                 preemptions=opened.preemptions,
                 recomputed_tokens=opened.recomputed,
+                reasoning_tokens=answer.reasoning_tokens,
             ),
             tool_calls=calls if finish == "stop" else (),
             engine=self._engine,
-            logprobs=told(opened.logprobs, self._tokenizer),
-            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._tokenizer),
+            reasoning=answer.reasoning,
+            logprobs=told(opened.logprobs, self._prompter.tokenizer),
+            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
             token_ids=tuple(opened.tokens) if call.return_token_ids else (),
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
@@ -304,20 +314,3 @@ class Frontend:
                     retry_after_ms=answer.retry_after_ms,
                 )
             )
-
-
-def _quoted(shapes: tuple[Shape, ...], quote: Callable[[str], str]) -> tuple[Shape, ...]:
-    """Mark control tokens in every text of messages and tools: all of it comes from outside."""
-
-    def walk(value: Any) -> Any:
-        match value:
-            case str():
-                return quote(value)
-            case list() | tuple():
-                return [walk(item) for item in value]
-            case dict():
-                return {quote(name): walk(item) for name, item in value.items()}
-            case _:
-                return value
-
-    return tuple(msgspec.convert(walk(msgspec.to_builtins(shape)), type(shape)) for shape in shapes)

@@ -145,6 +145,17 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
         return Problem(kind="invalid", message=message, field=misplaced)
     if state.command is not None:
         return Problem(kind="invalid", message=f"generation {state.id!r} exists: use a fresh id", field="id")
+    return _impossible(data)
+
+
+def _impossible(data: Generate) -> Problem | None:
+    """Say what is wrong with a choice of tools that no answer can keep to."""
+    if data.tool_choice == "required" and not data.tools:
+        message = "tool_choice: there are no `tools` of which one could be called"
+        return Problem(kind="invalid", message=message, field="tool_choice")
+    if data.tool and all(tool.name != data.tool for tool in data.tools):
+        message = f"tool_choice: {data.tool!r} is not among the `tools`"
+        return Problem(kind="invalid", message=message, field="tool_choice")
     return None
 
 
@@ -169,6 +180,9 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         prompt_logprobs=data.prompt_logprobs,
         logprob_token_ids=data.logprob_token_ids,
         repetition=_repetition(data),
+        thinking_budget=data.thinking_token_budget,
+        skip_special_tokens=data.skip_special_tokens,
+        include_stop_str_in_output=data.include_stop_str_in_output,
         extra_args=data.extra_args,
         truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
         truncation_side=data.truncation_side or "left",

@@ -12,6 +12,7 @@ from actors.serving.generation import AnswerPrompt
 from bus.live import Live
 from schemas.commands import Command, Generate
 from schemas.generation import Sampling, request_id
+from schemas.messages import Calling, Rendering
 from schemas.runs import Event, Profile
 
 
@@ -70,6 +71,8 @@ class GenerationPerformer:
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,
+            calling=Calling(data.tool_choice, data.tool, data.parallel_tool_calls),
+            rendering=Rendering(**{name: getattr(data, name) for name in Rendering.__struct_fields__}),
             n=data.n,
             return_token_ids=data.return_token_ids,
             prompt=data.prompt,

@@ -48,15 +48,16 @@ class Constraints:
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known, with the output that it has."""
         self.forget((arrival.request,))
-        structured = arrival.sampling.structured
-        if structured is None:
+        sampling, output = arrival.sampling, arrival.tokens[arrival.prompt_tokens :]
+        if sampling.structured is None:
+            if sampling.thinking_budget is not None:
+                self._followed[arrival.request] = Constraint(None, sampling, output)
             return
         if self._grammars is None:
             self._failed[arrival.request] = _NO_GRAMMARS
             return
-        output = arrival.tokens[arrival.prompt_tokens :]
         try:
-            self._followed[arrival.request] = Constraint(self._grammars.get(structured), arrival.sampling, output)
+            self._followed[arrival.request] = Constraint(self._grammars.get(sampling.structured), sampling, output)
         except (GrammarError, BadRequest) as error:
             self._failed[arrival.request] = str(error)
 
@@ -90,7 +91,7 @@ class Constraints:
             if piece.request in self._failed:
                 problems[index] = self._failed[piece.request]
             followed = self._followed.get(piece.request) if piece.sample else None
-            if followed is not None and followed.stage == "within":
+            if followed is not None and followed.masks:
                 rows.append((row, index, followed))
             row += piece.sample
         return rows, problems

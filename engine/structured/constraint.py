@@ -7,7 +7,9 @@ to see. Where even the shortest document needs more tokens than there are, nothi
 broken off at its limit.
 
 Until the tokens have come after which the answer is to keep to its grammar (the end of a model's thinking), everything
-may come.
+may come. Where a model may think or not, its first tokens decide: they open what is thought, or belong to the grammar.
+Thinking is ended for it when it has had its budget, when it leaves just enough tokens for the shortest document, and
+when the model would end the answer there. An answer without a grammar may have a budget, too.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from engine.structured.grammar import Bits, Grammar, GrammarError
+from engine.structured.unbound import Unbound
 from schemas.generation import Sampling
 
-Stage = Literal["before", "within", "over"]
+Stage = Literal["opening", "before", "within", "over"]
 
 _NOT_ALLOWED: Final = "the output does not keep to its grammar"
 
@@ -36,7 +39,7 @@ class Taken(NamedTuple):
 class Constraint:
     """Follows one answer."""
 
-    def __init__(self, grammar: Grammar, sampling: Sampling, output: Sequence[int] = ()) -> None:
+    def __init__(self, grammar: Grammar | None, sampling: Sampling, output: Sequence[int] = ()) -> None:
         """Begin one, or go on after some output.
 
         Raises:
@@ -47,16 +50,26 @@ class Constraint:
         self.count = 0
         """Tokens of the output so far."""
         self.stage: Stage = "before"
-        self._grammar = grammar
-        self._matcher = grammar.matcher()
+        self._bound = grammar is not None
+        self._grammar = grammar or Unbound()
+        self._matcher = self._grammar.matcher()
         self._left = sampling.max_tokens
         self._after = sampling.structured_after
         self._last = deque[int](maxlen=len(self._after))
         self._way: tuple[int, ...] | None = None
         self._tight = False
         """Whether the known way takes all tokens that are left, and no shorter one was found."""
-        if not self._after:
+        self._opening = sampling.thinking_opening if self._after else ()
+        self._closing = sampling.thinking_closing or self._after
+        self._budget = sampling.thinking_budget
+        self._thoughts = 0
+        """Tokens of thinking so far."""
+        self._forced = deque[int]()
+        """What is left of the tokens that end it."""
+        if self._opening or not self._after:
             self._begin()
+        if self._opening:
+            self.stage = "opening"
         self._replay(output)
 
     def mask(self, row: Bits) -> bool:
@@ -65,6 +78,10 @@ class Constraint:
         Raises:
             GrammarError: The grammar has become too complex.
         """
+        if self.stage == "opening" and self.count:
+            row[:] = 0
+            self._let_open(row)
+            return False
         self._matcher.mask(row)
         may_end = self._matcher.is_accepting()
         only_end = may_end and not row.any()
@@ -72,7 +89,26 @@ class Constraint:
             if token >> 3 < len(row):
                 bit = 1 << (token & 7)
                 row[token >> 3] = (int(row[token >> 3]) & (255 - bit)) | (bit if may_end else 0)
+        if self.stage == "opening":
+            self._let_open(row)
+            return False
         return only_end
+
+    @property
+    def masks(self) -> bool:
+        """Whether not everything may come next."""
+        return self.stage in {"opening", "within"} and self._bound
+
+    def _let_open(self, row: Bits) -> None:
+        token = self._opening[self.count]
+        row[token >> 3] |= 1 << (token & 7)
+
+    def _enter(self, token: int) -> None:
+        """See by one of the first tokens whether the answer thinks first."""
+        if token != self._opening[self.count]:
+            self.stage = "within" if self._bound else "over"
+        elif self.count + 1 == len(self._opening):
+            self.stage, self._way = "before", None
 
     def take(self, token: int) -> Taken:
         """Take a token that was drawn, or another one that leads to an end in time.
@@ -80,6 +116,10 @@ class Constraint:
         Raises:
             GrammarError: It may not come.
         """
+        if self.stage == "opening":
+            self._enter(token)
+        elif self.stage == "before":
+            token = self._think(token)
         taken = token if self.stage != "within" or self._is_end(token) else self._choose(token)
         self._pass(taken)
         whole = self.stage == "within" and self._matcher.is_whole()
@@ -101,8 +141,23 @@ class Constraint:
             if tuple(self._last) == self._after:
                 self._begin()
 
+    def _think(self, token: int) -> int:
+        """Give a token of what is thought, or one of those that end it when it is time."""
+        if not self._forced and self._is_over(token):
+            self._forced.extend(self._closing)
+        self._thoughts += 1
+        return self._forced.popleft() if self._forced else token
+
+    def _is_over(self, token: int) -> bool:
+        if self._budget is not None and self._thoughts >= self._budget:
+            return True
+        if not self._bound:
+            return False
+        needed = len(self._closing) + len(self._grammar.shortest or ())
+        return token in self.ends or self._left <= needed
+
     def _begin(self) -> None:
-        self.stage = "within"
+        self.stage = "within" if self._bound else "over"
         shortest = self._grammar.shortest
         if shortest is not None and len(shortest) <= self._left:
             self._way = shortest
@@ -149,6 +204,10 @@ class Constraint:
         for token in output:
             promised = promised or self._way is not None
             self._way = None
+            if self.stage == "opening":
+                self._enter(token)
+            elif self.stage == "before":
+                self._think(token)
             if self.stage == "within" and not self._is_end(token):
                 self._go_on(token)
             self._pass(token)

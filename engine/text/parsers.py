@@ -1,175 +1,302 @@
-"""Streaming parser of what a model writes: text, Hermes-style tool calls, stop strings.
+"""Streaming parser of what a model writes: text, reasoning, tool calls in any described format, stop strings.
 
-What comes out does not depend on where the input is cut: whatever may still become a tag or a stop string is held
-back, from its earliest possible beginning, until it has or has not.
+What comes out does not depend on where the input is cut: whatever may still become a mark is held back, from its
+earliest possible beginning, until it has or has not. A call comes out whole, once it is; what never becomes one is
+text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import msgspec
+from engine.text.formats import HERMES, NONE, Channels, Format, Opener
+from engine.text.layout import Layout
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning, joined
+from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
+from engine.text.steps import Arguments, Reading, plain
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-
-_MARKS: Final = re.compile(rf'\\["\\]|["\n]|{CLOSE}')
-"""What decides where a call ends: quotes, escapes of them, line ends (no JSON string has one), the end tag."""
+_LONGEST_HEAD: Final = 512
+_WORD: Final = re.compile(r"[^\s<]*")
+_PARAGRAPH: Final = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedCall:
-    """A tool call as written."""
+class Thinking:
+    """The tags around reasoning."""
 
     name: str
-    arguments: str
-    """JSON text of the arguments object, exactly as the model wrote it."""
+    open: str
+    close: str
+    begun: bool = False
+    """Whether answers always begin inside, whatever the prompt ends with."""
 
 
-class _Written(msgspec.Struct):
-    name: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one answer is parsed for."""
+
+    format: Format = HERMES
+    thinking: Thinking | None = None
+    begun: bool = False
+    """Whether the answer begins inside reasoning."""
+    calls: bool = True
+    """Whether tools may be called."""
+    most_calls: int | None = None
+    """After so many the answer ends."""
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """JSON Schemas of the arguments of the tools that were offered, by name."""
+    special: frozenset[str] = frozenset()
+    """Marks that are special tokens, and come with `SPECIAL` before them."""
+    reasons: bool = True
+    """Whether a format's channels of reasoning are told apart from text."""
+
+    def hearing(self, special: Collection[str]) -> Wanted:
+        """Say which of the marks are among a tokenizer's special tokens."""
+        return replace(self, special=frozenset(mark for mark in self.marks() if mark in special))
+
+    def marks(self) -> Iterator[str]:
+        """Name every text that must be seen, special token or not."""
+        if self.calls or self.format.channels is not None:
+            yield from self.format.marks()
+        if self.thinking is not None:
+            yield from (self.thinking.open, self.thinking.close)
+
+    def silent(self) -> Iterator[str]:
+        """Name the texts that say nothing."""
+        if self.calls or self.format.channels is not None:
+            yield from self.format.silent
+        if self.format.channels is not None:
+            yield from self.format.channels.ends
+
+
+NOTHING: Final = Wanted(NONE, calls=False)
+"""Text alone."""
 
 
 class OutputParser:
     """Parses one answer."""
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._stops = tuple(text for text in stop if text)
-        self._patterns = (OPEN, *self._stops)
-        self._longest = max(map(len, self._patterns))
-        self._search = re.compile("|".join(map(re.escape, self._patterns))).search
-        self._buffer = ""
-        self._body: list[str] | None = None
-        """Of the call being read, what cannot belong to its end tag; None outside of calls."""
-        self._quoted = False
-        """Whether the call's text is inside a JSON string, where an end tag is none."""
-        self._layout = _Layout()
+    def __init__(self, stop: Sequence[str] = (), wanted: Wanted | None = None, *, keeps_stop: bool = False) -> None:
+        """Begin one.
+
+        Args:
+            stop: texts that end it.
+            wanted: how it is read; as text without calls and reasoning if `None`.
+            keeps_stop: whether the text that ends it belongs to it.
+        """
+        self._wanted = wanted = wanted or Wanted()
+        self._source = Source()
+        self._parts: list[Part] = []
+        self._said, self._thought = Layout(), Layout()
+        self._fresh = True
+        """Whether nothing was said since the beginning, or the last call or reasoning."""
+        self._openers: dict[str, Opener | Channels | Thinking] = {}
+        self._fresh_openers: dict[str, Opener | Channels | Thinking] = {}
+        self._stops = frozenset(text for text in stop if text)
+        self._list_openers()
+        self._marks = Marks([*self._openers, *map(self._spell, wanted.silent()), *stop])
         self.calls: list[ParsedCall] = []
         """Tool calls finished so far."""
         self.stopped = False
-        """Whether a stop string was met: what follows it is dropped."""
+        """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
+        self.heeds_stops = True
+        """Whether a stop string ends the answer; one that comes before is text."""
+        self._keeps_stop = keeps_stop
+        self.reasoning = wanted.begun and wanted.thinking is not None
+        """Whether what comes next is reasoning."""
+        self._reader = self._read()
 
-    def feed(self, text: str) -> str:
-        """Take what the model wrote; return the content that is certain now."""
-        if self.stopped:
-            return ""
-        self._buffer += text
-        content = ""
-        while True:
-            piece, more = self._content() if self._body is None else self._call()
-            content += piece
-            if not more:
-                return content
+    def _list_openers(self) -> None:
+        wanted = self._wanted
+        for opener in wanted.format.openers if wanted.calls else ():
+            (self._fresh_openers if opener.fresh else self._openers)[self._spell(opener.mark)] = opener
+        channels = wanted.format.channels
+        if channels is not None:
+            self._openers |= {self._spell(mark): channels for mark in channels.begins}
+            self._fresh_openers[channels.addressed] = channels
+        if wanted.thinking is not None:
+            self._fresh_openers[self._spell(wanted.thinking.open)] = wanted.thinking
 
-    def finish(self) -> str:
-        """The answer is over: return what was held back. A call without its end tag counts if it is whole."""
-        content = ""
-        while self._body is not None:
-            content += self._read("".join((*self._body, self._buffer)), "")
-            content += self.feed("")
+    def _spell(self, mark: str) -> str:
+        return SPECIAL + mark if mark in self._wanted.special else mark
+
+    def feed(self, text: str) -> list[Part]:
+        """Take what the model wrote; return what is certain now."""
         if not self.stopped:
-            match = re.search("|".join(map(re.escape, self._stops)), self._buffer) if self._stops else None
-            content += self._layout.text(self._buffer[: match.start()] if match else self._buffer)
-            self.stopped = match is not None
-        self._buffer = ""
-        return content + self._layout.end()
+            self._source.text += text
+            next(self._reader, None)
+        return self._drained()
 
-    def _content(self) -> tuple[str, bool]:
-        """Pass content on up to the next thing that is, or may become, a tag or stop string."""
-        buffer, match = self._buffer, self._search(self._buffer)
-        until = len(buffer) if match is None else match.start()
-        for at in range(max(len(buffer) - self._longest + 1, 0), until):
-            rest = buffer[at:]
-            if any(pattern.startswith(rest) for pattern in self._patterns):
-                self._buffer = rest
-                return self._layout.text(buffer[:at]), False
-        if match is None:
-            self._buffer = ""
-        elif match.group() == OPEN:
-            self._buffer, self._body, self._quoted = buffer[match.end() :], [], False
-        else:
-            self._buffer, self.stopped = "", True
-        return self._layout.text(buffer[:until]), self._body is not None
+    def finish(self) -> list[Part]:
+        """The answer is over: return what was held back. A call without its end tag counts if it is whole."""
+        self._source.ended = True
+        next(self._reader, None)
+        if space := self._said.end():
+            self._parts.append(Content(space))
+        return self._drained()
 
-    def _call(self) -> tuple[str, bool]:
-        """Read a tool call, once its end is there. What was looked at once is not looked at again."""
-        assert self._body is not None
-        seen = 0
-        for mark in _MARKS.finditer(self._buffer):
-            seen = mark.end()
-            if mark.group() == CLOSE and not self._quoted:
-                body = "".join((*self._body, self._buffer[: mark.start()]))
-                return self._read(body, self._buffer[mark.start() :]), True
-            self._quoted = mark.group() == '"' if not self._quoted else mark.group() not in {'"', "\n"}
-        seen = max(seen, len(self._buffer) - len(CLOSE) + 1)
-        self._body.append(self._buffer[:seen])
-        self._buffer = self._buffer[seen:]
-        return "", False
+    def _drained(self) -> list[Part]:
+        parts, self._parts = joined(self._parts), []
+        return parts
 
-    def _read(self, body: str, rest: str) -> str:
-        """Take a call; one that is none was text from its tag on, and what follows the tag is read as such."""
-        self._body = None
-        call = _parsed(body)
-        if call is None:
-            self._buffer = body + rest
-            return self._layout.text(OPEN)
-        self._buffer = rest.removeprefix(CLOSE)
-        self.calls.append(call)
-        self._layout.call()
-        return ""
+    def _read(self) -> Waiting[None]:
+        """Read the answer from beginning to end."""
+        if self.reasoning and self._wanted.thinking is not None:
+            yield from self._source.space()
+            # some repeat the tag that the prompt ends with
+            yield from self._source.took(self._spell(self._wanted.thinking.open))
+            yield from self._think(self._wanted.thinking)
+        while not self.stopped:
+            mark = yield from self._text()
+            if not mark:
+                return
+            found = self._openers.get(mark) or (self._fresh_openers.get(mark) if self._fresh else None)
+            match found:
+                case Opener():
+                    yield from self._call(found, mark)
+                case Thinking():
+                    self._source.at += len(mark)
+                    yield from self._think(found)
+                case Channels():
+                    yield from self._message(found, mark)
+                case None:
+                    self._source.at += len(mark)
+                    if mark in self._stops:
+                        self._stop(mark)
+
+    def _stop(self, mark: str) -> None:
+        self.stopped = self.heeds_stops
+        if self._keeps_stop or not self.stopped:
+            self._say(mark)
+
+    def _text(self) -> Waiting[str]:
+        """Pass text on up to a mark, which is not read; give it, or nothing at the end."""
+        source = self._source
+        while True:
+            until, mark = self._next()
+            self._say(source.text[source.at : until])
+            source.at = until
+            source.drop()
+            if mark or source.ended:
+                return mark
+            yield
+
+    def _next(self) -> tuple[int, str]:
+        """Look for the next mark; without one, up to where there is certainly none."""
+        source = self._source
+        until, mark = self._marks.find(source.text, source.at, source.ended)
+        rest = source.text[source.at :].lstrip() if self._fresh else ""
+        begin = len(source.text) - len(rest)
+        if begin < until:
+            for opener in self._fresh_openers:
+                if rest.startswith(opener):
+                    return begin, opener
+                if opener.startswith(rest) and not source.ended:
+                    return begin, ""
+        return until, mark
+
+    def _say(self, text: str) -> None:
+        self._fresh = self._fresh and not text.strip()
+        if content := self._said.text(plain(text)):
+            self._parts.append(Content(content))
+
+    def _call(self, opener: Opener, mark: str) -> Waiting[None]:
+        """Read calls; where there are none the mark was text, and what follows it is read as such."""
+        reading = Reading(self._source, self._spell, self._wanted.schemas)
+        self._source.at = 0 if opener.kept else len(mark)
+        try:
+            for step in opener.steps:
+                yield from step.read(reading)
+            if opener.known and any(call.name not in self._wanted.schemas for call in reading.calls):
+                raise Broken  # noqa: TRY301
+        except Broken:
+            self._source.at = len(mark)
+            self._say(mark)
+            return
+        self._take(reading)
+
+    def _take(self, reading: Reading) -> None:
+        self._source.drop()
+        most = self._wanted.most_calls
+        for call in reading.calls:
+            index = len(self.calls)
+            if index == most:
+                break
+            self.calls.append(call)
+            self._parts += [CallBegun(index, call.name), CallArguments(index, call.arguments), CallEnded(index)]
+        self.stopped = len(self.calls) == most
+        self._said.part()
+        self._fresh = True
+
+    def _think(self, thinking: Thinking) -> Waiting[None]:
+        """Read reasoning and the tag after it."""
+        close = self._spell(thinking.close)
+        yield from self._reason(Marks((close,)))
+        yield from self._source.took(close)
+        self._said.part()
+        self._fresh = True
+
+    def _reason(self, ends: Marks) -> Waiting[None]:
+        """Read reasoning up to a mark."""
+        source, self.reasoning = self._source, True
+        self._thought.part(_PARAGRAPH)
+        while True:
+            until, mark = ends.find(source.text, source.at, source.ended)
+            if thought := self._thought.text(plain(source.text[source.at : until])):
+                self._parts.append(Reasoning(thought))
+            source.at = until
+            source.drop()
+            if mark or source.ended:
+                self.reasoning = False
+                return
+            yield
+
+    def _message(self, channels: Channels, mark: str) -> Waiting[None]:
+        """Read a message's head, and its body if that is no text."""
+        source = self._source
+        try:
+            _, end = yield from source.until(Marks((self._spell(channels.message),)), _LONGEST_HEAD)
+        except Broken:
+            # an answer that is cut off in a head has said nothing with it
+            source.at = len(source.text if source.ended and mark != channels.addressed else mark)
+            self._say("" if source.at > len(mark) else mark)
+            return
+        head = plain(source.text[: source.at])
+        source.at += len(end)
+        tool = _after(channels.addressed, head).removeprefix(channels.functions)
+        if tool and self._wanted.calls and (yield from self._addressed(channels, tool)):
+            return
+        source.drop()
+        self._fresh = False
+        if self._wanted.reasons and _after(channels.channel, head) in channels.reasoning:
+            yield from self._reason(Marks([self._spell(end) for end in (*channels.ends, *channels.begins)]))
+        self._said.part(_PARAGRAPH)
+
+    def _addressed(self, channels: Channels, tool: str) -> Waiting[bool]:
+        """Read the body of a message to a tool; say whether it is a call. It is text, if not."""
+        source, begin = self._source, self._source.at
+        reading = Reading(source, self._spell, self._wanted.schemas, name=tool)
+        try:
+            yield from source.space()
+            yield from Arguments().read(reading)
+            yield from source.space()
+            for end in (*channels.ends, *channels.begins):
+                if (yield from source.ahead(self._spell(end))):
+                    break
+            else:
+                if (yield from source.char()):
+                    raise Broken  # noqa: TRY301
+        except Broken:
+            source.at = begin
+            return False
+        self._take(reading)
+        return True
 
 
-class _Layout:
-    """Takes away the white space around calls: it belongs to them, but for what parts the text on either side."""
-
-    def __init__(self) -> None:
-        self._space = ""
-        """White space at the end of what was written so far, held back."""
-        self._before = ""
-        """That before the calls just read, or the first there was between them."""
-        self._calls = False
-        """Whether calls were the last thing written."""
-        self._said = False
-        """Whether there was text before them."""
-
-    def text(self, text: str) -> str:
-        """Take text; return what of it is certain to be content."""
-        text = self._space + text
-        bare = text.rstrip()
-        if not bare:
-            self._space = text
-            return ""
-        self._space = text[len(bare) :]
-        if self._calls:
-            content = bare.lstrip()
-            parting = self._before or bare[: len(bare) - len(content)]
-            bare = parting + content if self._said else content
-        self._calls, self._said, self._before = False, True, ""
-        return bare
-
-    def call(self) -> None:
-        """A call was read."""
-        self._before = self._before or self._space
-        self._space, self._calls = "", True
-
-    def end(self) -> str:
-        """Nothing follows: return the white space that was content after all."""
-        space, self._space = self._space, ""
-        return "" if self._calls else space
-
-
-def _parsed(body: str) -> ParsedCall | None:
-    """Read `{"name": ..., "arguments": {...}}`; None when it is something else."""
-    try:
-        written = msgspec.json.decode(body.strip(), type=_Written)
-        arguments = bytes(written.arguments).decode()
-        if arguments.startswith('"'):
-            # some models write the object as a JSON string
-            arguments = msgspec.json.decode(arguments, type=str)
-        msgspec.json.decode(arguments, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return None
-    return ParsedCall(written.name, arguments)
+def _after(sign: str, head: str) -> str:
+    """Give the word that follows a sign in a message's head."""
+    word = _WORD.match(head.partition(sign)[2])
+    return "" if word is None else word.group()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +32,7 @@ class _Generation(Extension):
 class ChatTemplate:
     """Renders conversations the way the model was trained to read them."""
 
-    def __init__(self, source: str, variables: dict[str, Any] | None = None) -> None:
+    def __init__(self, source: str, variables: Mapping[str, Any] | None = None) -> None:
         """Compile a template; `variables` are names it may use beside the messages, such as `bos_token`.
 
         Raises:
@@ -43,19 +43,20 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        self._variables = variables or {}
+        self.source = source
+        self.variables = variables or {}
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"cannot be read: {error.message}", error.lineno) from error
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTemplate:
-        """Read `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`.
+    def load(cls, folder: Path, instead: Path | None = None) -> ChatTemplate:
+        """Read `chat_template.jinja`, or `chat_template` of `tokenizer_config.json`; or another file `instead`.
 
         Raises:
             NoChatTemplate: the checkpoint has neither.
-            CheckpointError: the latter cannot be read.
+            CheckpointError: a file cannot be read.
             TemplateError: what it has is not valid Jinja.
         """
         config: dict[str, Any] = {}
@@ -64,8 +65,12 @@ class ChatTemplate:
                 config = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes(), type=dict[str, Any])
             except msgspec.DecodeError as error:
                 raise CheckpointError(folder, f"its tokenizer_config.json cannot be read: {error}") from error
-        if (folder / "chat_template.jinja").is_file():
-            source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        file = instead or folder / "chat_template.jinja"
+        if instead is not None or file.is_file():
+            try:
+                source = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(folder, f"its chat template {str(file)!r} cannot be read: {error}") from error
         else:
             source = config.get("chat_template") or ""
         if not isinstance(source, str) or not source:
@@ -73,30 +78,47 @@ class ChatTemplate:
         tokens = {name: _content(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         return cls(source, tokens)
 
-    def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec] = (),
+        *,
+        prompt: bool = True,
+        more: Mapping[str, Any] | None = None,
+    ) -> str:
         """Write a conversation as one text.
 
         Args:
             messages: from first to last.
             tools: what the model may call.
             prompt: whether the text ends where the assistant begins to speak.
+            more: further names that the template may use; none of those that it has anyway.
 
         Raises:
             TemplateError: the template refuses the conversation, or fails on it.
         """
-        offered = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in tools]
+        offered = [{"type": "function", "function": _shown(tool)} for tool in tools]
         plain = [_plain(at, message) for at, message in enumerate(messages)]
         try:
             return self._template.render(
-                messages=plain,
-                tools=offered or None,
-                add_generation_prompt=prompt,
-                **self._variables,
+                **{
+                    **(more or {}),
+                    **self.variables,
+                    "messages": plain,
+                    "tools": offered or None,
+                    "add_generation_prompt": prompt,
+                }
             )
         except Exception as error:
             # a template is a program that came with the checkpoint: any exception may come out of it
             problem = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
             raise TemplateError(f"does not take this conversation: {problem}") from error
+
+
+def _shown(tool: ToolSpec) -> dict[str, Any]:
+    """Give what a model is told of a tool: whether it is strict is for who binds the answer."""
+    shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(tool, strict=False))
+    return shown
 
 
 def _plain(at: int, message: Message) -> dict[str, Any]:
@@ -112,6 +134,12 @@ def _plain(at: int, message: Message) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
             for call, arguments in calls
         ]
+    if message.reasoning:
+        # templates do not agree on a name
+        plain |= dict.fromkeys(("reasoning_content", "reasoning"), message.reasoning)
+        if not (message.content and message.tool_calls):
+            # that of gpt-oss refuses a message that has text and thoughts beside its calls
+            plain["thinking"] = message.reasoning
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     return plain

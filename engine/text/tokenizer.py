@@ -19,6 +19,7 @@ from tokenizers.decoders import DecodeStream
 
 from engine.errors import CheckpointError
 from engine.text.pieces import Pieces
+from engine.text.source import SPECIAL
 
 # two private-use characters around text that must not be read as control; they never leave this module's callers
 _OPEN, _CLOSE = "\uf8f0", "\uf8f1"
@@ -26,15 +27,19 @@ _QUOTED = re.compile(f"{_OPEN}(.*?){_CLOSE}", re.DOTALL)
 
 
 class Decoder:
-    """Turns one generation's tokens into text, never in the middle of a character; special tokens are silent."""
+    """Turns one generation's tokens into text, never in the middle of a character; special tokens are silent but for
+    those that are to be heard: `SPECIAL` stands before their text, and nowhere else."""
 
-    def __init__(self, tokenizer: _Tokenizer) -> None:
+    def __init__(self, tokenizer: _Tokenizer, heard: Mapping[int, str]) -> None:
         self._tokenizer = tokenizer
+        self._heard = heard
         self._stream = DecodeStream(skip_special_tokens=True)
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; empty while a character is incomplete."""
-        return self._stream.step(self._tokenizer, token) or ""
+        if token in self._heard:
+            return SPECIAL + self._heard[token]
+        return (self._stream.step(self._tokenizer, token) or "").replace(SPECIAL, "")
 
 
 class Tokenizer:
@@ -45,8 +50,9 @@ class Tokenizer:
         self.stop_tokens = frozenset(stop_tokens)
         """Ids that end an answer."""
         added: Mapping[int, Any] = tokenizer.get_added_tokens_decoder()
-        special = [re.escape(token.content) for token in added.values() if token.special]
-        self._special = re.compile("|".join(special)) if special else None
+        self.special: Mapping[str, int] = {token.content: at for at, token in added.items() if token.special}
+        """Special tokens: their text and their ids."""
+        self._special = re.compile("|".join(map(re.escape, self.special))) if self.special else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -94,9 +100,9 @@ class Tokenizer:
     def _pieces(self) -> Pieces:
         return Pieces(self._tokenizer)
 
-    def decoder(self) -> Decoder:
-        """Begin to decode a generation."""
-        return Decoder(self._tokenizer)
+    def decoder(self, heard: Iterable[str] = ()) -> Decoder:
+        """Begin to decode a generation; special tokens in `heard` are not silent."""
+        return Decoder(self._tokenizer, {self.special[text]: text for text in heard if text in self.special})
 
 
 def read_tokenizer(folder: Path) -> _Tokenizer:

@@ -161,7 +161,8 @@ class Bridge:
         last: Literal["run.finished", "model.returned"] = (
             "run.finished" if isinstance(data, RunAgent) else "model.returned"
         )
-        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last)
+        reasoning = asked.include_reasoning is not False
+        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last, reasoning=reasoning)
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
     def _completion(self, request: Request, body: bytes) -> Exchange:

@@ -6,7 +6,7 @@ A streamed answer and a whole one come from the same chunks, so they cannot diff
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infra.bridge.logprobs import content, prompt
@@ -19,27 +19,60 @@ from schemas.messages import ToolCall, Usage
 from schemas.openai import CompletionUsage
 from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
+_REASONING = ("reasoning", "reasoning_content")
+"""What clients call reasoning: they do not agree on one name."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the client has of an answer's text, or of its reasoning."""
+
+    effect: str = ""
+    """The call that it came from last."""
+    length: int = 0
+    """Characters of that one's."""
+
+    def rest(self, effect: str, text: str) -> str:
+        """Give what of a whole text the client has not."""
+        return text[self.length if effect == self.effect else 0 :]
+
+    def more(self, effect: str, text: str) -> str:
+        """Note that the client is told more; give it as it is told."""
+        separator = ""
+        if effect != self.effect:
+            # what an earlier step said, before its tool calls, stands as a paragraph of its own
+            separator = "\n\n" if self.effect else ""
+            self.effect, self.length = effect, 0
+        self.length += len(text)
+        return separator + text
+
 
 @dataclass(slots=True)
 class _Choice:
     """One of the answers."""
 
     spoken: bool = False
-    effect: str = ""
-    """The call whose text came last."""
-    length: int = 0
-    """Characters of it."""
+    text: _Told = field(default_factory=_Told)
+    reasoning: _Told = field(default_factory=_Told)
 
 
 class ChatEncoder:
     """Turns a run's frames into chunks."""
 
     def __init__(
-        self, identity: str, model: str, created: int, last: Literal["run.finished", "model.returned"]
+        self,
+        identity: str,
+        model: str,
+        created: int,
+        last: Literal["run.finished", "model.returned"],
+        *,
+        reasoning: bool = True,
     ) -> None:
+        """Begin; `reasoning` says whether the client is told what was thought."""
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
+        self._reasoning = reasoning
         self._choices: dict[int, _Choice] = {}
         self.accepted = False
         """Whether the command was taken on: its thread exists."""
@@ -54,7 +87,8 @@ class ChatEncoder:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
             case Delta():
-                return self._text(frame.choice, frame.effect, frame.text)
+                thought = self._think(frame.choice, frame.effect, frame.reasoning)
+                return thought + self._text(frame.choice, frame.effect, frame.text)
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))
             case Committed(type="run.finished", data=data):
@@ -74,28 +108,28 @@ class ChatEncoder:
         return []
 
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
-        """Send what of the answers' texts no delta brought; a bare generation ends here."""
-        chunks = self._rest(0, answer.effect, answer.text)
+        """Send what of the answers no delta brought; a bare generation ends here."""
+        given = answer.alternatives()
+        chunks = self._rest(0, answer.effect, given[0])
         if self._last != "model.returned":
             return chunks
         self.usage = answer.usage
-        given = answer.alternatives()
         broken = next((one.finish_reason for one in given if one.finish_reason in BROKEN_OFF), None)
         if broken is not None:
             self.problem = broken_off(broken)
             return chunks
         for index, one in enumerate(given):
-            chunks += self._rest(index, answer.effect, one.text)
+            chunks += self._rest(index, answer.effect, one)
             chunks += self._details(index, one, answer if index == 0 else None)
             for at, call in enumerate(one.tool_calls):
                 chunks += self._tool_call(index, at, call)
             chunks += self._finish(index, one.finish_reason)
         return chunks
 
-    def _rest(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
+    def _rest(self, index: int, effect: str, one: Alternative) -> list[dict[str, Any]]:
         choice = self._choice(index)
-        seen = choice.length if effect == choice.effect else 0
-        return self._text(index, effect, text[seen:])
+        thought = self._think(index, effect, choice.reasoning.rest(effect, one.reasoning))
+        return thought + self._text(index, effect, choice.text.rest(effect, one.text))
 
     def _details(self, index: int, one: Alternative, answer: ModelReturned | None) -> list[dict[str, Any]]:
         """Tell the tokens of an answer, where they were asked for, and with the first those of the prompt."""
@@ -118,13 +152,13 @@ class ChatEncoder:
     def _text(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
         if not text:
             return []
-        choice, separator = self._choice(index), ""
-        if effect != choice.effect:
-            # what an earlier step said, before its tool calls, stands as a paragraph of its own
-            separator = "\n\n" if choice.effect else ""
-            choice.effect, choice.length = effect, 0
-        choice.length += len(text)
-        return self._delta(index, {"content": separator + text})
+        return self._delta(index, {"content": self._choice(index).text.more(effect, text)})
+
+    def _think(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
+        if not text or not self._reasoning:
+            return []
+        told = self._choice(index).reasoning.more(effect, text)
+        return self._delta(index, dict.fromkeys(_REASONING, told))
 
     def _tool_call(self, index: int, at: int, call: ToolCall) -> list[dict[str, Any]]:
         first = {"index": at, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
@@ -179,6 +213,9 @@ def _join(choice: dict[str, Any], part: dict[str, Any]) -> None:
     """Add a chunk's part to a whole choice."""
     delta, message = part["delta"], choice["message"]
     message["content"] += delta.get("content") or ""
+    for name in _REASONING:
+        if name in delta:
+            message[name] = message.get(name, "") + delta[name]
     for call in delta.get("tool_calls", ()):
         calls = message.setdefault("tool_calls", [])
         if "id" in call:
@@ -201,4 +238,5 @@ def usage(counted: Usage) -> CompletionUsage:
             "recomputed_tokens": counted.recomputed_tokens,
             "preemptions": counted.preemptions,
         },
+        completion_tokens_details={"reasoning_tokens": counted.reasoning_tokens},
     )

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from infra.bridge.formats import format_checks, is_formatted, structured
+from infra.bridge.tools import tool_choice
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
@@ -54,10 +55,22 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "logprob_token_ids": ((),),
     "return_token_ids": (False,),
     "repetition_detection": (),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
     "truncate_prompt_tokens": (0,),
     "truncation_side": ("left", "right"),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
+
+_CONVERSING: dict[str, tuple[object, ...]] = {
+    "parallel_tool_calls": (True,),
+    "chat_template": ("",),
+    "documents": ((),),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "thinking_token_budget": (),
+}
+"""Those that only requests with messages have."""
 
 _RETRY_MS = 1000
 MOST_TOKENS = (1 << 31) - 1
@@ -150,11 +163,11 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
-    wanted = request.top_logprobs is None or request.logprobs
-    yield "top_logprobs", bool(wanted), "tells of the likeliest tokens: set logprobs to true as well"
+    told = request.top_logprobs is None or request.logprobs
+    yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
     yield from format_checks(request)
-    chosen = request.tool_choice is None or request.tool_choice == "auto"
-    yield "tool_choice", chosen or not request.tools, "only 'auto' is served"
+    wanted = "'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}"
+    yield "tool_choice", tool_choice(request.tool_choice) is not None, wanted
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
 
@@ -174,9 +187,12 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     given = "response_format" if request.structured_outputs is None else "structured_outputs"
     yield given, not is_formatted(request), "an agent answers in free text: leave it out"
-    for name, neutral in {"top_p": (1,), **CHOOSING}.items():
+    for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
+    yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
+    yield "chat_template_kwargs", not request.chat_template_kwargs, "an agent's prompts are its own: leave it out"
+    yield "reasoning_effort", request.reasoning_effort is None, "an agent's prompts are its own: leave it out"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -199,6 +215,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
             approvals="refuse",
         )
     stop = request.stop or ()
+    choice, tool = tool_choice(request.tool_choice) or ("auto", "")
     return Generate(
         model=request.model,
         messages=messages,
@@ -209,9 +226,12 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         max_tokens=limit,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        tool_choice=choice,
+        tool=tool,
+        chat_template_kwargs=request.kwargs(),
         extra_args=request.vllm_xargs or {},
         structured=structured(request),
-        **{name: value for name in CHOOSING if (value := getattr(request, name)) is not None},
+        **{name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None},
     )
 
 

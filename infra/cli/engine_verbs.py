@@ -73,6 +73,19 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     )
     for name, reader, told in counts:
         parser.add_argument(name, type=reader, default=None, metavar="N", help=told)
+    texts = (
+        ("--tool-call-parser", "NAME", "how the model writes tool calls (default: auto, by its chat template)"),
+        ("--reasoning-parser", "NAME", "how it writes what it thinks (default: auto, by its chat template)"),
+        ("--chat-template", "FILE", "a template in place of the model's own"),
+    )
+    for name, metavar, told in texts:
+        parser.add_argument(name, default=None, metavar=metavar, help=told)
+    switches = (
+        ("--trust-request-chat-template", "let requests bring chat templates of their own"),
+        ("--enable-auto-tool-choice", "changes nothing: tools are served wherever the model writes calls"),
+    )
+    for name, told in switches:
+        parser.add_argument(name, action="store_true", default=None, help=told)
     parser.add_argument(
         "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
     )

@@ -52,6 +52,10 @@ SERVE_FLAGS = {
     "max_num_queued_reqs": "engine.max_waiting",
     "max_num_queued_tokens": "engine.max_waiting_tokens",
     "shutdown_timeout": "engine.shutdown_timeout_s",
+    "tool_call_parser": "engine.tool_parser",
+    "reasoning_parser": "engine.reasoning_parser",
+    "chat_template": "engine.chat_template",
+    "trust_request_chat_template": "engine.trust_request_chat_template",
 }
 """The same of `ostinato serve`, whose options are named as vLLM's."""
 

@@ -206,9 +206,10 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
 
 def _told_of_model(event: ModelReturned | ModelFailed | RetryScheduled | RetryDue) -> tuple[str, str]:
     match event:
-        case ModelReturned(text=text, tool_calls=calls):
+        case ModelReturned(text=text, tool_calls=calls, reasoning=reasoning):
             wants = ", ".join(f"{call.name} {call.arguments}" for call in calls)
-            return "model", f"wants {wants}" if calls else repr(text)
+            said = f"wants {wants}" if calls else repr(text)
+            return "model", f"thinks {reasoning!r}, {said}" if reasoning else said
         case ModelFailed(problem=problem):
             return "model", f"{problem.kind}: {problem.message}"
         case RetryScheduled(at=at, decided=decided, attempt=attempt, kind=kind):

@@ -19,6 +19,7 @@ from bus.connection import Connection
 from bus.lease import Leases
 from bus.live import Live
 from bus.trace import Trace
+from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
 from infra.readback import LateStore
@@ -38,7 +39,8 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
 async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
-    about = (connection, engine.name, Path(engine.model), status.run, engine.context_length)
+    customs = Customs(**{name: getattr(engine, name) for name in Customs.__struct_fields__})
+    about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
     live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)

@@ -51,6 +51,8 @@ class Fault(NamedTuple):
     """How many ends of nats-server the host sees."""
     recorder_ends: int = 0
     """How many ends of the recorder the supervisor sees."""
+    rounds: int = 1 << 62
+    """How often it happens at most: one that takes longer the longer the log is would leave no time for others."""
     missing: Callable[[Ground], str] = lambda _: ""
     """Says what it lacks here; empty if nothing."""
 

@@ -179,9 +179,9 @@ STRAINS = (
 )
 
 DISK_FAULTS = (
-    Fault("bit flipped at rest", True, "start", disks.damaged(disks.flip)),
-    Fault("block cut at rest", True, "start", disks.damaged(disks.truncate)),
-    Fault("page of zeros at rest", True, "start", disks.damaged(disks.blank)),
+    Fault("bit flipped at rest", True, "start", disks.damaged(disks.flip), rounds=4),
+    Fault("block cut at rest", True, "start", disks.damaged(disks.truncate), rounds=4),
+    Fault("page of zeros at rest", True, "start", disks.damaged(disks.blank), rounds=4),
     Fault("writes refused", False, "commands", disks.writes_refused, nats_ends=1, missing=disks.cannot_limit),
     Fault("disk said to be full", False, "commands", disks.said_to_be_full, nats_ends=1),
     Fault("disk full", False, "commands", disks.full, nats_ends=1, missing=disks.no_volume),

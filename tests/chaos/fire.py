@@ -117,7 +117,9 @@ async def _faults(
     await until_served(line, PROBES)
     start, left = time.monotonic(), list[Fault]()
     while not length.over(time.monotonic() - start, kills):
-        left = left or chance.sample(faults, len(faults))
+        if not left:
+            some = [fault for fault in faults if len(trials[fault.name].times) < fault.rounds]
+            left = chance.sample(some, len(some))
         fault = min(left, key=bearable.wait_s)
         left.remove(fault)
         await asyncio.sleep(chance.uniform(0.2, 1.5) + bearable.wait_s(fault))

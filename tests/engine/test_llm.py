@@ -25,9 +25,10 @@ from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig
+from engine.text.prompts import Customs
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
-from schemas.messages import Message
+from schemas.messages import Calling, Message, ToolSpec
 from schemas.steps import Prepared, StepPlan, StepResult
 from tests.engine.conftest import KINDS, VOCABULARY, Tiny
 
@@ -230,6 +231,23 @@ def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
 def test_chat_puts_messages_through_the_checkpoints_template(llm: LLM) -> None:
     answer = llm.chat([Message(role="user", content="hi")], Sampling(max_tokens=5))
     assert answer.text == llm.generate(["user: hi;assistant:"], Sampling(max_tokens=5))[0].text
+
+
+def test_a_call_that_must_come_needs_a_tokenizer_that_grammars_can_be_made_for(readable: Path) -> None:
+    llm = LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100), customs=Customs("hermes"))
+    asked, tool = [Message(role="user", content="hi")], ToolSpec("add", parameters={"type": "object"})
+    with pytest.raises(BadRequest, match="tool_choice: this model's tokenizer cannot be used with grammars"):
+        llm.chat(asked, Sampling(max_tokens=9), [tool], calling=Calling("required"))
+
+
+def test_what_a_model_thinks_is_told_apart_in_a_conversation_and_not_after_a_raw_prompt(readable: Path) -> None:
+    customs = Customs(reasoning_parser="deepseek_r1")
+    llm = LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100), customs=customs)
+    (raw,) = llm.generate(["user: hi;assistant:"], Sampling(max_tokens=9))
+    answer = llm.chat([Message(role="user", content="hi")], Sampling(max_tokens=9))
+    # its answers begin inside reasoning, and this one never ends it
+    assert (answer.reasoning, answer.text) == (raw.text.strip(), "")
+    assert (answer.usage.reasoning_tokens, raw.usage.reasoning_tokens) == (9, 0)
 
 
 def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(llm: LLM) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from infra.checkpoint import resolve_engine
+from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
 
@@ -235,6 +236,35 @@ def test_a_stretched_model_serves_what_it_was_stretched_to(
     config = json.loads(FILES["config.json"]) | {"architectures": ["Qwen2ForCausalLM"], "rope_scaling": rope}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert resolve_engine(EngineSettings(model=str(tmp_path)), tell=lambda _: None).context_length == longest
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"tool_parser": "hermess"}, "'hermess' is not known: known are auto, deepseek_v3,"),
+        ({"reasoning_parser": "thinking"}, "'thinking' is not known: known are auto,"),
+        ({"chat_template": "{}/nowhere.jinja"}, "nowhere.jinja' cannot be read"),
+        ({"chat_template": "{}/broken.jinja"}, "line 1"),
+    ],
+)
+def test_what_is_set_of_prompts_and_answers_is_looked_at_before_anything_starts(
+    tmp_path: Path, more: dict[str, str], says: str
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "broken.jinja").write_text("{% if %}", encoding="utf-8")
+    settings = EngineSettings(model=str(tmp_path), **{name: value.format(tmp_path) for name, value in more.items()})
+    with pytest.raises(ConfigurationWrong, match=re.escape(says)):
+        resolve_engine(settings, tell=lambda _: None)
+
+
+def test_a_template_of_one_s_own_is_known_by_its_whole_path(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+    given = os.path.relpath(tmp_path / "own.jinja")
+    settings = EngineSettings(model=str(tmp_path), chat_template=given)
+    assert Path(resolve_engine(settings, tell=lambda _: None).chat_template) == Path(given).absolute()
 
 
 @pytest.mark.parametrize(

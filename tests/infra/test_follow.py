@@ -64,6 +64,24 @@ def test_text_is_passed_once_and_in_order_however_its_pieces_overlap(cuts: list[
     assert [frame.offset for frame in out] == [sum(len(f.text) for f in out[:at]) for at in range(len(out))]
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1), st.integers(0, 8), st.integers(1, 6)), max_size=30))
+def test_text_and_reasoning_of_each_answer_are_cut_by_themselves(cuts: list[tuple[bool, int, int, int]]) -> None:
+    text = "abcdefghijklmn"
+    frames = [
+        Delta("r1", "t1", "e", 2, 0, "", choice, reasoning=text[at : at + length], reasoning_offset=at)
+        if thinks
+        else Delta("r1", "t1", "e", 2, at, text[at : at + length], choice)
+        for thinks, choice, at, length in cuts
+    ]
+    out = [frame for frame in passed(frames) if isinstance(frame, Delta)]
+    for choice in (0, 1):
+        said = "".join(frame.text for frame in out if frame.choice == choice)
+        thought = "".join(frame.reasoning for frame in out if frame.choice == choice)
+        assert text.startswith(said)
+        assert text.startswith(thought)
+    assert all(bool(frame.text) != bool(frame.reasoning) for frame in out)
+
+
 def test_text_of_a_call_whose_result_is_in_is_not_passed() -> None:
     late = Delta("r1", "t1", "r1-1-m", 2, 0, "from an owner that was overtaken")
     assert passed([*HISTORY[:3], late]) == HISTORY[:3]

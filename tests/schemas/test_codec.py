@@ -61,6 +61,8 @@ samplings = st.builds(
     logit_bias=st.dictionaries(ids, shares, max_size=3),
     allowed_token_ids=st.lists(ids, max_size=3).map(tuple),
     bad_words=st.lists(st.lists(ids, max_size=3).map(tuple), max_size=3).map(tuple),
+    skip_special_tokens=st.booleans(),
+    include_stop_str_in_output=st.booleans(),
     extra_args=extras,
     truncate_prompt_tokens=st.integers(-1, 9),
     truncation_side=st.sampled_from(["left", "right"]),
@@ -71,6 +73,9 @@ samplings = st.builds(
     repetition=st.none() | st.builds(Repetition, ids, ids, ids),
     structured=st.none() | structures,
     structured_after=st.lists(ids, max_size=3).map(tuple),
+    thinking_budget=st.none() | ids,
+    thinking_opening=st.lists(ids, max_size=3).map(tuple),
+    thinking_closing=st.lists(ids, max_size=3).map(tuple),
 )
 st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
@@ -93,6 +98,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         content=texts,
         tool_calls=st.lists(calls, max_size=2).map(tuple),
         tool_call_id=st.none() | texts,
+        reasoning=texts,
     )
     temperature = st.none() | st.floats(0, 2)
     run = st.builds(
@@ -113,6 +119,14 @@ def events(kind: type) -> st.SearchStrategy[object]:
         top_p=st.none() | st.floats(0, 1, exclude_min=True),
         stop=st.lists(st.text(min_size=1, max_size=4), max_size=2).map(tuple),
         logit_bias=st.dictionaries(ids, shares, max_size=2),
+        tool_choice=st.sampled_from(["auto", "none", "required"]),
+        tool=texts,
+        parallel_tool_calls=st.booleans(),
+        chat_template=texts,
+        chat_template_kwargs=st.dictionaries(texts, texts | st.booleans(), max_size=2),
+        documents=st.lists(st.dictionaries(texts, texts, max_size=2), max_size=2).map(tuple),
+        add_generation_prompt=st.booleans(),
+        continue_final_message=st.booleans(),
         extra_args=extras,
         truncate_prompt_tokens=st.none() | st.integers(-1, 9),
         truncation_side=st.sampled_from([None, "left", "right"]),

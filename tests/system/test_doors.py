@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import nats
 import openai
 import pytest
 
+from infra.demo import DEMO
 from tests.system.conftest import UpProcess, ask, chat
 
 pytestmark = pytest.mark.servers
@@ -56,6 +58,32 @@ def test_the_stream_helper_of_the_official_client_accepts_our_stream(stack: UpPr
     ) as stream:
         final = stream.get_final_completion()
     assert final.choices[0].message.content
+
+
+def test_a_model_s_tool_calls_reach_the_official_client_whole_and_in_a_stream(stack: UpProcess) -> None:
+    tools = [{"type": "function", "function": msgspec.to_builtins(tool.spec)} for tool in DEMO.tools]
+    asked: Any = {
+        "model": "ostinato-mini",
+        "messages": [
+            {"role": "system", "content": DEMO.instructions},
+            {"role": "user", "content": "What is 12 times 34?"},
+        ],
+        "tools": tools,
+        "temperature": 0,
+    }
+    ask_ = client(stack).chat.completions
+    (choice,) = ask_.create(**asked, tool_choice="required").choices
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls or ()
+    with ask_.stream(**asked, parallel_tool_calls=False) as stream:
+        (streamed,) = stream.get_final_completion().choices
+    (again,) = streamed.message.tool_calls or ()
+    assert json.loads(again.function.arguments) == json.loads(call.function.arguments)
+    assert not ask_.create(**asked, tool_choice="none").choices[0].message.tool_calls
+    with pytest.raises(openai.InternalServerError, match="tool_choice"):
+        ask_.create(**{**asked, "messages": [{"role": "user", "content": "Hello!"}]}, tool_choice="required")
+    with pytest.raises(openai.BadRequestError, match="not among the `tools`"):
+        ask_.create(**asked, tool_choice={"type": "function", "function": {"name": "unknown"}})
 
 
 def test_a_thread_remembers_what_was_said_in_it(stack: UpProcess) -> None:

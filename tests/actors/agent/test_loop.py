@@ -192,6 +192,17 @@ def test_a_question_is_logged_before_the_model_is_asked_and_its_answer_ends_the_
     world.verified()
 
 
+def test_what_was_thought_stays_with_what_was_said_and_with_the_calls() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.result(msgspec.structs.replace(said("c1-1-m", "", [call(1)]), reasoning="a tool may know"))
+    returned(world, "c1-1-t0", "4")
+    world.result(msgspec.structs.replace(said("c1-2-m", "four"), reasoning="it does"))
+    thought = [message.reasoning for message in world.state.messages]
+    assert thought == ["", "a tool may know", "", "it does"]
+    world.verified()
+
+
 def test_the_seed_is_drawn_when_it_is_not_given_and_recorded() -> None:
     world = World()
     world.ask("c1", text="hi")

@@ -89,6 +89,19 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
     assert everything.called.sampling.top_k == 0
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": "required", "tool": "f", "tools": (ToolSpec("g"),)},
+    ],
+)
+def test_a_choice_that_no_answer_can_keep_to_is_refused(data: dict[str, Any]) -> None:
+    (refused,) = (event.event for event in ask(MACHINE.initial("acme", "g1"), command(**data)).events)
+    assert isinstance(refused, CommandRefused)
+    assert (refused.problem.kind, refused.problem.field) == ("invalid", "tool_choice")
+
+
 def test_a_seed_that_is_given_is_kept() -> None:
     (effect,) = ask(MACHINE.initial("acme", "g1"), command(seed=4)).effects
     assert isinstance(effect, AnswerPrompt)

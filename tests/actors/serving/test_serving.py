@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall
+from actors.models.provider import ModelAnswer, ModelCall, Spoken
 from actors.runtime.context import SystemClock
 from actors.serving.frontend import Frontend
 from actors.serving.scheduler import SchedulerActor, Stalls
@@ -25,14 +25,16 @@ from bus.connection import Connection, Message
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.runner.model_runner import ModelRunner
+from engine.text.prompts import Customs
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
 from schemas.context import Clock
 from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit
+from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
-from schemas.messages import ToolCall, ToolSpec
-from schemas.steps import Stalled, StepPlan, StepResult
+from schemas.runs import Problem
+from schemas.steps import Prepare, Stalled, StepPlan, StepResult
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -62,6 +64,10 @@ class PlayedModel:
                 tokens.append((part.request, said[min(index, len(said) - 1)]))
         return StepResult(plan.n, plan.epoch, "worker", tuple(tokens))
 
+    def prepare(self, prepare: Prepare) -> str:
+        """Take every grammar for one, and keep to none."""
+        return ""
+
 
 def model_call(effect: str, *stop: str, text: str = "Say it.") -> ModelCall:
     message = ChatMessage(role="user", content=text)
@@ -73,11 +79,16 @@ class Listener:
 
     def __init__(self) -> None:
         self.text = ""
+        self.reasoning = ""
         self.first = asyncio.Event()
 
-    async def __call__(self, offset: int, text: str) -> None:
-        assert offset == len(self.text)
-        self.text += text
+    async def __call__(self, offset: int, text: str, kind: Spoken = "text", /) -> None:
+        if kind == "reasoning":
+            assert offset == len(self.reasoning)
+            self.reasoning += text
+        else:
+            assert offset == len(self.text)
+            self.text += text
         self.first.set()
 
 
@@ -116,9 +127,10 @@ class Stage:
         worker = actor(connection, ENGINE, cast("ModelRunner", model), f"worker-{len(self.opened)}")
         return self._run(worker.run(), connection)
 
-    async def frontend(self, name: str, kind: type[Frontend] = Frontend) -> Frontend:
+    async def frontend(self, name: str, kind: type[Frontend] = Frontend, **customs: str) -> Frontend:
         connection = await self.connection(name)
-        frontend = await asyncio.to_thread(kind, connection, ENGINE, EMBEDDED_CHECKPOINT, name)
+        given = Customs(**customs)
+        frontend = await asyncio.to_thread(kind, connection, ENGINE, EMBEDDED_CHECKPOINT, name, customs=given)
         await frontend.start()
         return frontend
 
@@ -359,12 +371,73 @@ async def test_a_stop_string_ends_the_generation_in_the_engine_too(nats_url: str
     assert len(model.plans) < len(TOKENIZER.encode(REPLY))
 
 
+CLOCK = ToolSpec("clock")
+CALL = '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
+
+
+async def answered(url: str, reply: str, call: ModelCall, **customs: str) -> tuple[ModelAnswer, Listener, PlayedModel]:
+    """Have a model that says `reply` asked, and listen."""
+    model, listener = PlayedModel(reply), Listener()
+    async with stage(url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(model)
+        return await (await on.frontend("f1", **customs)).call(call, listener), listener, model
+
+
+async def refused(url: str, reply: str, call: ModelCall) -> Problem:
+    """Have a model that says `reply` asked in vain; give why."""
+    async with stage(url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(PlayedModel(reply))
+        with pytest.raises(CallFailed) as failed:
+            await (await on.frontend("f1")).call(call, Listener())
+    return failed.value.problem
+
+
+async def test_what_is_thought_is_told_apart_from_what_is_said_while_it_comes(nats_url: str) -> None:
+    reply = f"<think>two and two</think>Four.{CALL}"
+    call = replace(model_call("e1"), tools=(CLOCK,))
+    answer, listener, _ = await answered(nats_url, reply, call, reasoning_parser="think")
+    assert (answer.text, answer.reasoning, len(answer.tool_calls)) == ("Four.", "two and two", 1)
+    assert (listener.text, listener.reasoning) == (answer.text, answer.reasoning)
+    thought = len(TOKENIZER.encode("<think>two and two</think>"))
+    assert abs(answer.usage.reasoning_tokens - thought) <= 2
+    assert answer.usage.reasoning_tokens < answer.usage.completion_tokens
+
+
+async def test_without_tools_to_call_nothing_is_a_call(nats_url: str) -> None:
+    for number, more in enumerate(({}, {"tools": (CLOCK,), "calling": Calling("none")})):
+        answer, _, _ = await answered(nats_url, CALL, replace(model_call(f"e{number}"), **more))
+        assert (answer.text, answer.tool_calls, answer.finish_reason) == (CALL, (), "stop")
+
+
+async def test_where_one_call_is_wanted_the_generation_ends_with_the_first(nats_url: str) -> None:
+    one = replace(model_call("e1"), tools=(CLOCK,), calling=Calling(parallel=False))
+    answer, _, model = await answered(nats_url, f"{CALL}\n{CALL} and more", one)
+    assert (len(answer.tool_calls), answer.finish_reason, answer.text) == (1, "tool_calls", "")
+    assert len(model.plans) < len(TOKENIZER.encode(f"{CALL}\n{CALL} and more"))
+
+
+async def test_an_answer_without_the_call_that_is_required_fails_and_one_with_it_does_not(nats_url: str) -> None:
+    required = replace(model_call("e1"), tools=(CLOCK,), calling=Calling("required", "clock"))
+    answer, _, _ = await answered(nats_url, CALL, required)
+    assert [call.name for call in answer.tool_calls] == ["clock"]
+    problem = await refused(nats_url, "I would rather not.", replace(required, effect="e2"))
+    assert (problem.kind, problem.field) == ("tool", "tool_choice")
+    assert "'clock'" in problem.message
+
+
+async def test_a_template_of_a_request_is_refused_where_requests_are_not_trusted(nats_url: str) -> None:
+    problem = await refused(nats_url, REPLY, replace(model_call("e1"), rendering=Rendering(chat_template="x")))
+    assert (problem.kind, problem.field) == ("invalid", "chat_template")
+
+
 async def test_a_tool_call_is_parsed_out_of_the_text(nats_url: str) -> None:
     written = 'One moment.\n<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
     async with stage(nats_url) as on:
         await on.scheduler("epoch-1")
         await on.worker(PlayedModel(written))
-        answer = await (await on.frontend("f1")).call(model_call("e1"), Listener())
+        answer = await (await on.frontend("f1")).call(replace(model_call("e1"), tools=(CLOCK,)), Listener())
     assert answer.finish_reason == "tool_calls"
     assert [(call.name, call.arguments, call.id) for call in answer.tool_calls] == [("clock", "{}", "call_e1-0")]
     assert answer.text == "One moment."

@@ -168,3 +168,38 @@ def test_json_has_no_blanks_where_none_are_wanted() -> None:
     grammar = guidance().compile(json_of({"type": "array", "items": {"type": "boolean"}}, any_whitespace=False))
     for seed in range(10):
         assert not set(text(drawn(Constraint(grammar, sampling(30)), seed, 30)[0])) & set(" \n\t")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 99), budget=st.none() | st.integers(0, 9), begun=st.booleans(), bound=st.booleans(),
+    cut=st.integers(0, 40),
+)  # fmt: skip
+def test_an_answer_goes_on_after_any_of_its_tokens_as_it_would_have(
+    seed: int, budget: int | None, begun: bool, bound: bool, cut: int
+) -> None:
+    """A request that comes back after a preemption, or to another worker, is followed anew from its tokens."""
+    close = tuple(TOKENIZER.encode("the quick", add_special_tokens=False).ids)
+    opening = () if begun else tuple(TOKENIZER.encode("fox jumps", add_special_tokens=False).ids)
+    more = {"structured_after": close[-1:], "thinking_closing": close, "thinking_opening": opening}
+    wanted = sampling(40, thinking_budget=budget, **more)
+    grammar = guidance().compile(Structured(kind="choice", choices=("yes", "no"))) if bound else None
+    rng = np.random.default_rng(seed)
+    # an end that is drawn is not seen any more in what became of it
+    draws = [*opening, *(token for token in rng.integers(0, SIZE, 80).tolist() if token not in ENDS)]
+    whole, tokens = Constraint(grammar, wanted), list[int]()
+    states = []
+    for token in draws[:40]:
+        states.append((whole.stage, whole.count))
+        choice = allowed(whole) if whole.masks else [token]
+        taken = whole.take(token if token in choice else choice[0])
+        tokens.append(taken.token)
+        if whole.stage == "over" and bound:
+            break
+    cut = min(cut, len(tokens) - 1)
+    again = Constraint(grammar, wanted, tokens[:cut])
+    assert (again.stage, again.count) == states[cut]
+    for at in range(cut, len(tokens)):
+        assert (again.stage, again.count) == states[at]
+        choice = allowed(again) if again.masks else [draws[at]]
+        assert again.take(draws[at] if draws[at] in choice else choice[0]).token == tokens[at]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.text.parsers import OutputParser, ParsedCall
+from engine.text.parsers import NOTHING, OutputParser
+from engine.text.parts import Content, ParsedCall
 
 PIECES = (
     "<tool_call>",
@@ -34,8 +35,10 @@ STOPS = ("STOP", "<stop>", "ool", "\n\n\n")
 
 def parsed(pieces: list[str], stop: tuple[str, ...] = ()) -> tuple[str, list[ParsedCall], bool]:
     parser = OutputParser(stop)
-    content = "".join([parser.feed(piece) for piece in pieces])
-    return content + parser.finish(), parser.calls, parser.stopped
+    found = [piece for part in pieces for piece in parser.feed(part)]
+    found += parser.finish()
+    content = "".join(piece.text for piece in found if isinstance(piece, Content))
+    return content, parser.calls, parser.stopped
 
 
 @settings(max_examples=250, deadline=None, derandomize=True, database=None)
@@ -136,21 +139,58 @@ def test_a_stop_string_ends_content_but_not_a_call() -> None:
 
 def test_content_is_passed_on_as_soon_as_it_is_certain() -> None:
     parser = OutputParser(("STOP",))
-    assert [parser.feed(piece) for piece in ("hi", " the", "re S", "T", "x <tool", "_box")] == [
-        "hi",
-        " the",
-        "re",
-        "",
-        " STx",
-        " <tool_box",
+    assert [parser.feed(piece) for piece in ("hi", " the", "re S", "T", "x <tool", "_box", "<tool_call>{", "x")] == [
+        [Content("hi")],
+        [Content(" the")],
+        [Content("re")],
+        [],
+        [Content(" STx")],
+        [Content(" <tool_box")],
+        [],
+        [Content("<tool_call>{x")],
     ]
 
 
-def test_each_part_of_an_unclosed_call_is_looked_at_once() -> None:
+def test_a_long_call_is_read_once() -> None:
     parser = OutputParser()
     parser.feed('<tool_call>{"name": "f", "arguments": {"t": "')
-    for _ in range(1000):
-        assert parser.feed('abc"\\') == ""
-        assert len(parser._buffer) < len("</tool_call>")
-    assert parser._body is not None
-    assert len(parser._body) <= 1001
+    for _ in range(20_000):
+        assert parser.feed('abc\\"[') == []
+    parser.feed('"}}</tool_call>')
+    assert len(parser.calls[0].arguments) == len('{"t": ""}') + 20_000 * len('abc\\"[')
+
+
+def test_stop_strings_and_marks_that_begin_alike_do_not_depend_on_the_cuts() -> None:
+    for stop in (("<tool",), ("<tool_call>{",), ("<", "<tool_call")):
+        for text in ("a <tool_call>{} b", "a <tool_call", "a <tool b", f"a {CALL} b"):
+            assert parsed(list(text), stop) == parsed([text], stop)
+
+
+PLAIN_PIECES = ("STOP", "STO", "TOP", "OP!", "x", "<tool_call>", "\n", " ", "é")
+PLAIN_STOPS = ("STOP", "OP!x", "T", "\n\n")
+
+
+def read(pieces: list[str], stops: tuple[str, ...]) -> tuple[str, bool]:
+    text = OutputParser(stops, NOTHING)
+    found = [part for piece in pieces for part in text.feed(piece)] + text.finish()
+    assert all(isinstance(part, Content) for part in found)
+    return "".join(part.text for part in found if isinstance(part, Content)), text.stopped
+
+
+@given(st.lists(st.sampled_from(PLAIN_PIECES), max_size=8), st.sets(st.sampled_from(PLAIN_STOPS)), st.data())
+def test_what_follows_on_a_raw_prompt_is_text_up_to_the_first_stop_string(
+    pieces: list[str], stops: set[str], data: st.DataObject
+) -> None:
+    text, given = "".join(pieces), tuple(sorted(stops))
+    found = [at for at in (text.find(stop) for stop in given) if at >= 0]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    whole = read([text], given)
+    assert read(parts, given) == read(list(text), given) == whole
+    assert whole[1] == bool(found)
+    assert whole[0] == text[: min(found)] if found else whole[0] == text
+
+
+def test_what_looks_like_a_call_after_a_raw_prompt_is_text() -> None:
+    text = '<tool_call>{"name": "f", "arguments": {}}</tool_call> '
+    assert read([text], ()) == (text, False)

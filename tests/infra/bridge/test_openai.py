@@ -108,7 +108,61 @@ def test_usage_comes_last_with_no_choices() -> None:
         "completion_tokens": 5,
         "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 8, "recomputed_tokens": 0, "preemptions": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
+
+
+def thought(effect: str, *pieces: str) -> list[Frame]:
+    offsets = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    told = zip(offsets, pieces, strict=True)
+    return [Delta("r1", "t1", effect, 2, 0, "", reasoning=text, reasoning_offset=at) for at, text in told]
+
+
+def test_reasoning_comes_under_both_its_names_beside_the_text() -> None:
+    encoder = bare()
+    answer = ModelReturned("g1-1-m", "four", "stop", Usage(10, 5, 8, reasoning_tokens=3), reasoning="two and two")
+    chunks = fed(encoder, *thought("g1-1-m", "two ", "and"), *deltas("g1-1-m", "fo"), committed(3, answer))
+    told = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [delta.get("reasoning") for delta in told] == [None, "two ", "and", None, " two", None, None]
+    assert all(delta.get("reasoning") == delta.get("reasoning_content") for delta in told)
+    assert text_of(chunks) == "four"
+    whole = encoder.whole(chunks)
+    message = whole["choices"][0]["message"]
+    assert message["content"] == "four"
+    assert message["reasoning"] == message["reasoning_content"] == "two and two"
+    assert whole["usage"].completion_tokens_details == {"reasoning_tokens": 3}
+
+
+def test_reasoning_that_is_not_wanted_is_not_told_and_each_answer_has_its_own() -> None:
+    quiet = ChatEncoder("g1", "m", 7, "model.returned", reasoning=False)
+    answer = ModelReturned("g1-1-m", "four", "stop", Usage(10, 5, 8), reasoning="hm")
+    for chunk in fed(quiet, *thought("g1-1-m", "h"), committed(3, answer)):
+        assert "reasoning" not in chunk["choices"][0]["delta"]
+    encoder = bare()
+    both = msgspec.structs.replace(answer, more=(Alternative("4", "stop", reasoning="well"),))
+    done = encoder.whole(fed(encoder, committed(3, both)))["choices"]
+    assert [choice["message"]["reasoning"] for choice in done] == ["hm", "well"]
+
+
+def test_what_an_agent_thinks_in_several_steps_stands_in_paragraphs() -> None:
+    encoder = agent()
+    chunks = fed(encoder, *thought("r1-1-m", "first"), *thought("r1-2-m", "then"))
+    assert "".join(chunk["choices"][0]["delta"].get("reasoning", "") for chunk in chunks) == "first\n\nthen"
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_streamed_calls_are_whole_with_arguments_that_join_up_to_json(calls: int) -> None:
+    given = [ToolCall(f"c{at}", "add", json.dumps({"a": at})) for at in range(calls)]
+    chunks = fed(bare(), returned("", *given))
+    told: dict[int, dict[str, str]] = {}
+    for chunk in chunks:
+        for call in chunk["choices"][0]["delta"].get("tool_calls", ()):
+            one = told.setdefault(call["index"], {"arguments": ""})
+            one |= {name: call[name] for name in ("id", "type") if name in call}
+            one["arguments"] += call["function"]["arguments"]
+    assert sorted(told) == list(range(calls))
+    assert [json.loads(one["arguments"]) for one in told.values()] == [{"a": at} for at in range(calls)]
+    assert [one["id"] for one in told.values()] == [f"c{at}" for at in range(calls)]
 
 
 def test_text_that_no_delta_brought_comes_with_the_result() -> None:
@@ -248,14 +302,14 @@ BAD = {
     "top_logprobs without logprobs": (body(top_logprobs=2), "top_logprobs"),
     "repetition_detection": (body(repetition_detection={"min_count": 2}), "repetition_detection.max_pattern_size"),
     "response_format": (body(response_format={"type": "xml"}), "response_format"),
-    "tool_choice": (body(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none"), "tool_choice"),
-    "tool_choice object": (
-        body(
-            tools=[{"type": "function", "function": {"name": "f"}}],
-            tool_choice={"type": "function", "function": {"name": "f"}},
-        ),
-        "tool_choice",
-    ),
+    "tool_choice": (body(tool_choice="sometimes"), "tool_choice"),
+    "tool_choice object": (body(tool_choice={"type": "function", "name": "f"}), "tool_choice"),
+    "tool_choice of another type": (body(tool_choice={"type": "tool", "function": {"name": "f"}}), "tool_choice"),
+    "chat_template_kwargs": (body(chat_template_kwargs=[1]), "chat_template_kwargs"),
+    "tool_choice of an agent": (body(model="agent/demo", tool_choice="none"), "tool_choice"),
+    "template of an agent": (body(model="agent/demo", chat_template_kwargs={"a": 1}), "chat_template_kwargs"),
+    "effort of an agent": (body(model="agent/demo", reasoning_effort="low"), "reasoning_effort"),
+    "one call of an agent": (body(model="agent/demo", parallel_tool_calls=False), "parallel_tool_calls"),
     "tools of an agent": (
         body(model="agent/demo", tools=[{"type": "function", "function": {"name": "f"}}]),
         "tools",
@@ -303,6 +357,8 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
     [
         {"tool_choice": "auto"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"parallel_tool_calls": True, "include_reasoning": True, "reasoning_effort": "low"},
+        {"chat_template_kwargs": {"enable_thinking": False}, "add_generation_prompt": True},
         {"stop": "x"},
         {"stop": ["x", "y"]},
         {"stop": None},
@@ -321,6 +377,52 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
 )
 def test_what_clients_usually_send_is_read(fields: dict[str, Any]) -> None:
     assert read_request(body(**fields)).model == "m"
+
+
+FUNCTION = {"type": "function", "function": {"name": "f", "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted"),
+    [
+        (None, ("auto", "")),
+        ("auto", ("auto", "")),
+        ("none", ("none", "")),
+        ("required", ("required", "")),
+        ({"type": "function", "function": {"name": "f"}}, ("required", "f")),
+    ],
+)
+def test_a_choice_of_tools_goes_with_the_command(choice: Any, wanted: tuple[str, str]) -> None:
+    request = read_request(body(tools=[FUNCTION], tool_choice=choice, parallel_tool_calls=False))
+    data = command_data(request, None)
+    assert isinstance(data, Generate)
+    assert (data.tool_choice, data.tool) == wanted
+    assert not data.parallel_tool_calls
+    assert data.tools[0].strict
+
+
+def test_what_a_template_is_told_goes_with_the_command() -> None:
+    request = read_request(
+        body(
+            messages=[
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b", "reasoning_content": "c"},
+                {"role": "assistant", "content": "d", "reasoning": "e"},
+            ],
+            chat_template="t",
+            chat_template_kwargs={"enable_thinking": False},
+            reasoning_effort="low",
+            documents=[{"text": "d"}],
+            add_generation_prompt=False,
+            continue_final_message=True,
+        )
+    )
+    data = command_data(request, None)
+    assert isinstance(data, Generate)
+    assert [message.reasoning for message in data.messages] == ["", "c", "e"]
+    assert data.chat_template_kwargs == {"enable_thinking": False, "reasoning_effort": "low"}
+    assert (data.chat_template, data.documents) == ("t", ({"text": "d"},))
+    assert (data.add_generation_prompt, data.continue_final_message) == (False, True)
 
 
 def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_nothing() -> None:

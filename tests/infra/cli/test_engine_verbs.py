@@ -17,7 +17,9 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
     line = """serve some/model --host 0.0.0.0 --port 9000 --served-model-name small --dtype bfloat16 --max-model-len 4K
     --block-size 32 --kv-cache-memory-bytes 2G --num-gpu-blocks-override 100 --max-num-seqs 8
     --max-num-batched-tokens 1k --long-prefill-token-threshold 256 --max-num-queued-reqs 5
-    --max-num-queued-tokens 9 --shutdown-timeout 7 --scheduling-policy priority"""
+    --max-num-queued-tokens 9 --shutdown-timeout 7 --scheduling-policy priority
+    --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 --chat-template own.jinja
+    --trust-request-chat-template"""
     settings = engine_settings_from(parser().parse_args(line.split()))
     assert (settings.host, settings.port, settings.agents, settings.demo_agent) == ("0.0.0.0", 9000, (), False)
     assert settings.engine == EngineSettings(
@@ -35,6 +37,10 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
         max_waiting_tokens=9,
         policy="priority",
         shutdown_timeout_s=7,
+        tool_parser="hermes",
+        reasoning_parser="qwen3",
+        chat_template="own.jinja",
+        trust_request_chat_template=True,
     )
 
 

@@ -1,0 +1,92 @@
+"""Arguments that are written as bare text, typed by the tool's JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+_OF: Final[tuple[tuple[type, str], ...]] = (
+    (bool, "boolean"),
+    (int, "integer"),
+    (float, "number"),
+    (str, "string"),
+    (list, "array"),
+    (dict, "object"),
+)
+_PYTHON: Final = {"True": True, "False": False, "None": None}
+_DEEPEST: Final = 16
+
+
+def typed(text: str, schema: Any, root: Any) -> Any:
+    """Read a value that a model wrote without quotes.
+
+    Args:
+        text: as it was written.
+        schema: of the value; whatever is no schema says nothing.
+        root: the schema that `$ref` goes by.
+
+    Returns:
+        What the schema allows it to be; the text itself, where it allows a text and nothing else fits, or says nothing.
+    """
+    allowed = types(schema, root)
+    if not allowed or allowed == {"string"}:
+        return text
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        if text.strip() not in _PYTHON:
+            return text
+        value = _PYTHON[text.strip()]
+    return value if "string" not in allowed or _type(value) & allowed else text
+
+
+def properties(schema: Any) -> Mapping[str, Any]:
+    """Give the schemas of an object's properties."""
+    found = schema.get("properties") if isinstance(schema, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(number)
+    return value
+
+
+def _type(value: Any) -> set[str]:
+    """Name a value's types."""
+    if value is None:
+        return {"null"}
+    name = next(name for kind, name in _OF if isinstance(value, kind))
+    return {name, "number"} if name == "integer" else {name}
+
+
+def types(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """Collect the types that a schema allows, following references in `root`; nothing where it does not say."""
+    if not isinstance(schema, dict) or depth > _DEEPEST:
+        return set()
+    named = schema.get("type")
+    found = {named} if isinstance(named, str) else {name for name in named or () if isinstance(name, str)}
+    for name in ("anyOf", "oneOf", "allOf"):
+        for part in schema.get(name) or ():
+            found |= types(part, root, depth + 1)
+    values = [*(schema.get("enum") or ()), *([schema["const"]] if "const" in schema else ())]
+    for value in values if not found else ():
+        found |= _type(value)
+    if isinstance(schema.get("$ref"), str):
+        found |= types(_followed(schema["$ref"], root), root, depth + 1)
+    return found
+
+
+def _followed(reference: str, root: Any) -> Any:
+    """Look up a reference inside the schema."""
+    value = root
+    for name in reference.removeprefix("#").split("/")[1:]:
+        value = value.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(value, dict) else None
+    return value
