@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.models.provider import ModelAnswer, ModelCall, OnText, Spoken
 from bus.errors import Unavailable
 from bus.log import START, Position
 from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey
@@ -17,6 +17,10 @@ from schemas.runs import Problem
 
 Say = str | ToolCall | Sequence[ToolCall] | Problem
 """A line of a script: text, tool calls, or a failure."""
+
+
+async def _hear_nothing(offset: int, text: str, kind: Spoken = "text", /) -> None:
+    """Take no text."""
 
 
 @dataclass
@@ -37,6 +41,10 @@ class ScriptedModel:
     async def abort(self, request: str) -> None:
         """Note it; the caller's task is cancelled anyway."""
         self.aborted.append(request)
+
+    async def search(self, call: ModelCall) -> list[ModelAnswer]:
+        """Answer as often as is wanted: a script has one answer."""
+        return [await self.call(call, _hear_nothing) for _ in range(call.n)]
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Answer as scripted."""

@@ -173,6 +173,11 @@ def resync(engine: str) -> str:
     return f"step.{encoded(engine)}.resync"
 
 
+def forget(engine: str) -> str:
+    """Where a scheduler is told to empty its prefix cache."""
+    return f"gen.{encoded(engine)}.forget"
+
+
 def prepared(engine: str) -> str:
     """Where a worker says what became of a grammar."""
     return f"step.{encoded(engine)}.prepared"

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -17,6 +18,7 @@ from engine.errors import BadRequest
 from engine.models.config import ModelConfig
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
+from engine.pooling import Pooler, Vector
 from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import RunnerConfig, load_runner
@@ -159,6 +161,7 @@ class LLM:
             block_size=loaded.block_size,
             window=loaded.config.window,
         )
+        self._folder, self._device, self._dtype = folder, device, config.dtype
         self._prompter = Prompter.load(folder, customs)
         self._tokenizer = self._prompter.tokenizer
         self._context_length = loaded.config.context_length
@@ -293,6 +296,32 @@ class LLM:
         (answer,) = self._completed([run])
         prompt.check(run.answer.calls, answer.finish)
         return answer
+
+    def embed(self, texts: Sequence[str], on_progress: Progress = _quiet) -> list[Vector]:
+        """Return a vector of length one for each text: see `engine.pooling.Pooler`, which knows more of it.
+
+        The first call loads the weights once more. Models that only embed, classify or score are the Pooler's alone.
+
+        Raises:
+            BadRequest: A text is empty.
+            CheckpointError: The checkpoint pools in a way that we have not.
+            NotEnoughMemory: The weights do not fit twice.
+        """
+        return self._pooler.embed(texts, on_progress=on_progress)
+
+    def score(self, pairs: Sequence[tuple[str, str]], on_progress: Progress = _quiet) -> list[float]:
+        """Return how near the texts of each pair are to each other, by the cosine of their vectors.
+
+        Raises:
+            BadRequest: A text is empty.
+            CheckpointError: The checkpoint pools in a way that we have not.
+            NotEnoughMemory: The weights do not fit twice.
+        """
+        return self._pooler.score(pairs, on_progress=on_progress)
+
+    @cached_property
+    def _pooler(self) -> Pooler:
+        return Pooler(str(self._folder), device=self._device, dtype=self._dtype)
 
     @property
     def vocabulary(self) -> int:

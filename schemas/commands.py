@@ -117,6 +117,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
+    cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """Only requests of the tenant with the same salt share its KV blocks."""
+    skip_reading_prefix_cache: bool = False
+    """Compute the whole prompt, whatever is known of it."""
     tool_choice: ToolChoice = "auto"
     """`none` keeps the tools from the model; `required` wants at least one call."""
     tool: str = ""
@@ -135,6 +139,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Whether the answer goes on with the last message, which the prompt ends with."""
     n: Answers = 1
     """How many answers."""
+    use_beam_search: bool = False
+    """Search for the `n` likeliest answers in place of drawing them; nothing is left to chance."""
+    length_penalty: Annotated[float, msgspec.Meta(ge=-10, le=10)] = 1.0
+    """Of that search: the power of their length by which logarithms of chances are divided."""
     logprobs: Alternatives | None = None
     """How many of the likeliest tokens are told beside each of the answer; none are told unless it is given."""
     prompt_logprobs: Alternatives | None = None

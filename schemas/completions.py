@@ -73,6 +73,10 @@ class CompletionRequest(Wire, frozen=True):
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
+    use_beam_search: bool | None = None
+    length_penalty: Annotated[float, msgspec.Meta(ge=-10, le=10)] | None = None
+    cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    skip_reading_prefix_cache: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     vllm_xargs: ExtraArgs | None = None

@@ -107,6 +107,13 @@ class TokenLogprobs(Record, frozen=True):
     """Of the first, from 1: how many tokens are likelier, and one."""
 
 
+class Forgotten(Wire, frozen=True):
+    """The prefix cache is empty. The answer to `gen.<engine>.forget`."""
+
+    blocks: int
+    """KV blocks that could be found until then."""
+
+
 class Submit(Wire, frozen=True):
     """Ask a scheduler for a generation. `gen.<engine>.submit`, answered with `Accepted` or `Refused`."""
 

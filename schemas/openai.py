@@ -154,6 +154,10 @@ class ChatRequest(Wire, frozen=True):
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
     thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    use_beam_search: bool | None = None
+    length_penalty: Annotated[float, msgspec.Meta(ge=-10, le=10)] | None = None
+    cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    skip_reading_prefix_cache: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     vllm_xargs: ExtraArgs | None = None

@@ -19,9 +19,13 @@ OnChoice = Callable[[int, int, str, Spoken], Awaitable[None]]
 async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> list[ModelAnswer]:
     """Ask for `call.n` answers at once; each draws from a seed of its own, the first from the one given.
 
+    Where the likeliest are wanted they are searched for instead, and told when they are found.
+
     Raises:
         CallFailed: One of them came to nothing; the others are stopped.
     """
+    if call.length_penalty is not None:
+        return await provider.search(call)
     calls = [_choice(call, index) for index in range(call.n)]
     # one that fails ends the others
     tasks = [asyncio.create_task(_ask(provider, one, on_text), name=f"choice {one.choice}") for one in calls]

@@ -40,6 +40,10 @@ class ModelCall(msgspec.Struct, frozen=True):
     """The lower, the sooner, where the engine goes by priority."""
     deadline: int = 0
     """When it ends with `timeout`, microseconds since the Unix epoch; 0 is never."""
+    cache_salt: str = ""
+    """Only calls of the tenant with the same salt share KV blocks."""
+    read_cache: bool = True
+    """Whether the prompt's beginning may be taken from the prefix cache."""
     calling: Calling = Calling()
     rendering: Rendering = Rendering()
     prompt: RawPrompt | None = None
@@ -48,6 +52,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """Which of several answers to the same prompt it is: each is a generation of its own."""
     n: int = 1
     """How many answers are wanted."""
+    length_penalty: float | None = None
+    """Search for the `n` likeliest answers, ranked by this power of their lengths; None draws them."""
     return_token_ids: bool = False
     """Whether the answer names its tokens, and the prompt's."""
 
@@ -78,6 +84,13 @@ class ModelProvider(Protocol):
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Generate, reporting text and reasoning as they come; what `on_text` heard joined up is the answer's.
+
+        Raises:
+            CallFailed: with the problem, as a client may see it.
+        """
+
+    async def search(self, call: ModelCall) -> list[ModelAnswer]:
+        """Find the `call.n` likeliest answers, best first.
 
         Raises:
             CallFailed: with the problem, as a client may see it.

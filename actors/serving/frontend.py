@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.serving.beams import search
 from actors.serving.told import told, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
@@ -56,6 +58,8 @@ _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
 _ENDLESS = 1 << 62
+
+_FAILED: Final = "the model could not compute this request: see the worker's log"
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -128,6 +132,38 @@ class Frontend:
         finally:
             self._open.pop(submit.request, None)
 
+    async def search(self, call: ModelCall) -> list[ModelAnswer]:
+        """Find the likeliest answers, best first; they are told when they are found.
+
+        Raises:
+            CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
+        """
+        submit, prompt = self._submission(call)
+        cached: list[int] = []
+
+        async def ask(one: Submit) -> TokenLogprobs:
+            opened = self._open[one.request] = _Open(one, prompt)
+            try:
+                await self._submit(one, call.prompt)
+                while (await self._next(opened))[1] is None:
+                    pass
+            finally:
+                self._open.pop(one.request, None)
+            cached.append(opened.cached)
+            if not opened.logprobs:
+                raise CallFailed(Problem(kind="engine", message=_FAILED))
+            return opened.logprobs[0]
+
+        assert call.length_penalty is not None
+        answers = []
+        for index, found in enumerate(await search(submit, call.n, call.length_penalty, self._context_length, ask)):
+            opened = _Open(submit, prompt, list(found.tokens), cached=cached[0])
+            reader = AnswerReader(self._prompter.tokenizer, prompt.wanted, (), submit.sampling)
+            reader.read(found.tokens)
+            reader.finish()
+            answers.append(self._answer(replace(call, choice=index), opened, reader, found.finish))
+        return answers
+
     @property
     def under_way(self) -> int:
         """How many calls wait for tokens."""
@@ -158,6 +194,8 @@ class Frontend:
             traceparent=call.traceparent,
             priority=call.priority,
             deadline=call.deadline,
+            cache_salt=call.cache_salt,
+            read_cache=call.read_cache,
         )
         return submit, prompt
 
@@ -194,8 +232,7 @@ class Frontend:
             message = f"{field_name}: {opened.problem}"
             raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
         if finish == "error":
-            message = "the model could not compute this request: see the worker's log"
-            raise CallFailed(Problem(kind="engine", message=message))
+            raise CallFailed(Problem(kind="engine", message=_FAILED))
         try:
             opened.prompt.check(answer.calls, finish)
         except CallMissing as error:

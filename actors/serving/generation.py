@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -21,6 +22,28 @@ from schemas.runs import (
     ModelReturned,
     Problem,
 )
+
+_DRAWN: Final[dict[str, tuple[object, ...]]] = {
+    "temperature": (None, 0),
+    "top_p": (None, 1),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "logit_bias": ({},),
+    "allowed_token_ids": ((),),
+    "bad_words": ((),),
+    "stop": ((),),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "repetition_detection": (None,),
+    "thinking_token_budget": (None,),
+    "extra_args": ({},),
+    "structured": (None,),
+}
+"""What only answers that are drawn heed, and what of it changes nothing."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -149,7 +172,11 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
 
 
 def _impossible(data: Generate) -> Problem | None:
-    """Say what is wrong with a choice of tools that no answer can keep to."""
+    """Say what no answer can keep to: a choice of tools, or what a search for the likeliest answers does not heed."""
+    unheeded = [name for name, value in _DRAWN.items() if data.use_beam_search and getattr(data, name) not in value]
+    if unheeded:
+        message = f"{unheeded[0]}: a beam search goes by the model's own chances: leave it out"
+        return Problem(kind="invalid", message=message, field=unheeded[0])
     if data.tool_choice == "required" and not data.tools:
         message = "tool_choice: there are no `tools` of which one could be called"
         return Problem(kind="invalid", message=message, field="tool_choice")

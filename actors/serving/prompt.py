@@ -71,9 +71,12 @@ class GenerationPerformer:
             traceparent=effect.called.traceparent,
             priority=data.priority,
             deadline=data.deadline,
+            cache_salt=data.cache_salt,
+            read_cache=not data.skip_reading_prefix_cache,
             calling=Calling(data.tool_choice, data.tool, data.parallel_tool_calls),
             rendering=Rendering(**{name: getattr(data, name) for name in Rendering.__struct_fields__}),
             n=data.n,
+            length_penalty=data.length_penalty if data.use_beam_search else None,
             return_token_ids=data.return_token_ids,
             prompt=data.prompt,
         )

@@ -29,6 +29,7 @@ from schemas.generation import (
     Announce,
     Answer,
     Attach,
+    Forgotten,
     Output,
     Outputs,
     Refused,
@@ -109,6 +110,7 @@ class SchedulerActor:
         await connection.subscribe(subjects.submit(engine), self._submit)
         await connection.subscribe(subjects.attach(engine), self._attach)
         await connection.subscribe(subjects.abort(engine), self._abort)
+        await connection.subscribe(subjects.forget(engine), self._forget)
         await connection.subscribe(subjects.describe(engine), self._describe)
         await connection.subscribe(subjects.drain(engine), self._drain)
         await connection.subscribe(subjects.result(engine), self._result)
@@ -183,6 +185,11 @@ class SchedulerActor:
 
     async def _describe(self, message: Message) -> None:
         await self._connection.publish(message.reply, codec.encode(self._announce))
+
+    async def _forget(self, message: Message) -> None:
+        blocks = self._scheduler.forget_prefixes()
+        if message.reply:
+            await self._connection.publish(message.reply, codec.encode(Forgotten(blocks)))
 
     async def _submit(self, message: Message) -> None:
         try:

@@ -39,6 +39,7 @@ from infra.follow import ReadBack, follow
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, RunAgent
 from schemas.context import Chance, Clock, Ids
+from schemas.generation import Forgotten
 from schemas.openai import StreamOptions
 from schemas.times import rfc3339
 
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 Timed = TypeVar("Timed", bound=CommandData)
 
 _LARGEST_BODY = 4 << 20
+_FORGET_S = 5.0
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -86,6 +88,7 @@ class Bridge:
                 Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
                 Route("/v1/completions", self.completions, methods=["POST"]),
                 Route("/inference/v1/abort_requests", self.abort_requests, methods=["POST"]),
+                Route("/reset_prefix_cache", self.reset_prefix_cache, methods=["POST"]),
                 Route("/v1/models", self.list_models),
                 Route("/health", self.health),
             ],
@@ -120,6 +123,18 @@ class Bridge:
             return _json(error.body, error.status, error.headers)
         self.under_way.abort(dict.fromkeys(ids))
         return Response(status_code=200)
+
+    async def reset_prefix_cache(self, request: Request) -> Response:
+        """Empty the prefix caches of all models; say how many KV blocks could be found until then."""
+        blocks = 0
+        try:
+            for model in self.models:
+                reply = await self.connection.request(subjects.forget(model), b"", _FORGET_S)
+                blocks += codec.decode(reply.data, Forgotten).blocks
+        except (BusError, TimeoutError) as error:
+            log.warning("prefix caches: %s", error)
+            return _json(error_body(503, "an engine does not answer: try again", None, "unavailable"), 503)
+        return _json({"blocks": blocks})
 
     async def _served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
         given = request.headers.get("x-request-id", "")

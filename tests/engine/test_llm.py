@@ -319,6 +319,15 @@ def test_beam_search_finds_what_transformers_finds(
     assert ("stop" in finishes) == (ends and penalty < 1.5)
 
 
+def test_a_model_that_writes_embeds_and_scores_too() -> None:
+    llm, texts = LLM(str(EMBEDDED_CHECKPOINT), device="cpu"), ["Hello", "What is 2+2?"]
+    vectors = llm.embed(texts)
+    assert [float(np.linalg.norm(vector)) for vector in vectors] == pytest.approx([1, 1], abs=1e-5)
+    near, same = llm.score([(texts[0], texts[1]), (texts[0], texts[0])])
+    assert near == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-5)
+    assert same == pytest.approx(1, abs=1e-5)
+
+
 def test_beam_search_searches_for_every_prompt_apart(llm: LLM) -> None:
     prompts = ["one", "two, three"]
     assert llm.beam_search(prompts, 2, 6) == [llm.beam_search([prompt], 2, 6)[0] for prompt in prompts]

@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from engine.llm import LLM
 from infra.settings import EMBEDDED_CHECKPOINT
 from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
 
@@ -58,6 +59,51 @@ def test_a_raw_completion_verifies_like_everything_else(served: UpProcess) -> No
     generation = answer.json()["id"].removeprefix("cmpl-")
     assert records(served.cli("replay", "show", generation, "--json"))[-1]["kind"] == "model.returned"
     assert served.cli("replay", "verify", generation).returncode == 0
+
+
+def test_what_is_known_of_a_prompt_is_a_salts_own_can_be_ignored_and_forgotten(served: UpProcess) -> None:
+    prompt = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen. " * 3
+
+    def cached(**fields: Any) -> int:
+        answer = complete(served, prompt=prompt, max_tokens=4, **fields).json()
+        return int(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    first = cached()
+    known = cached()
+    assert known > 0
+    assert (first, cached(cache_salt="another"), cached(skip_reading_prefix_cache=True)) == (0, 0, 0)
+    assert cached(cache_salt="another") == known
+    forgotten = httpx.post(f"{served.url}/reset_prefix_cache", timeout=20)
+    assert (forgotten.status_code, forgotten.json()["blocks"] > 0) == (200, True)
+    assert cached() == 0
+
+
+def test_a_prompt_is_scored_as_lm_eval_does_it(served: UpProcess) -> None:
+    """Its local-completions asks for the prompt with its logprobs and a token more."""
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    asked: dict[str, Any] = {"model": "mini", "prompt": "What is 2+2?", "echo": True, "logprobs": 1, "temperature": 0}
+    scored = client.completions.create(max_tokens=1, **asked).choices[0]
+    assert scored.text.startswith("What is 2+2?")
+    assert scored.logprobs is not None
+    numbers = scored.logprobs.token_logprobs or []
+    assert numbers[0] is None
+    assert all(number is not None and number <= 0 for number in numbers[1:])
+    assert len(numbers) == len(scored.logprobs.tokens or []) == len(scored.logprobs.text_offset or [])
+    alone = client.completions.create(max_tokens=0, **asked).choices[0]
+    assert alone.text == "What is 2+2?"
+    assert alone.logprobs is not None
+    assert alone.logprobs.token_logprobs == numbers[:-1]
+
+
+def test_the_likeliest_answers_are_those_that_are_found_offline(served: UpProcess) -> None:
+    found = complete(served, prompt="Hello", max_tokens=6, n=3, use_beam_search=True).json()
+    (wanted,) = LLM(str(EMBEDDED_CHECKPOINT), device="cpu").beam_search(["Hello"], 3, 6)
+    assert [choice["text"] for choice in found["choices"]] == [one.text for one in wanted]
+    assert [choice["finish_reason"] for choice in found["choices"]] == [one.finish for one in wanted]
+    generation = found["id"].removeprefix("cmpl-")
+    assert served.cli("replay", "verify", generation).returncode == 0
+    drawn = complete(served, prompt="Hello", n=3, use_beam_search=True, temperature=0.7)
+    assert (drawn.status_code, drawn.json()["error"]["param"]) == (400, "temperature")
 
 
 def test_complete_asks_the_running_stack_or_loads_a_checkpoint(served: UpProcess) -> None:

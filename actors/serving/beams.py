@@ -1,0 +1,50 @@
+"""The likeliest answers to a prompt: a search that asks the engine for one token of every beam at each step.
+
+The prefix cache keeps what beams have in common, so a step computes little more than their last tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from msgspec.structs import replace
+
+from engine.beam import BeamSearch, Found, Scored
+from schemas.generation import Sampling, Submit, TokenLogprobs
+
+Next = Callable[[Submit], Awaitable[TokenLogprobs]]
+"""Has the engine compute one more token of a request, and gives what it made of it."""
+
+
+async def search(submit: Submit, width: int, length_penalty: float, context_length: int, ask: Next) -> list[Found]:
+    """Search for the likeliest answers, best first.
+
+    Args:
+        submit: the prompt, and with it what ends an answer and when.
+        width: how many answers are gone on with, and found.
+        length_penalty: see `BeamSearch`.
+        context_length: the engine's.
+        ask: what asks it.
+    """
+    sampling, room = submit.sampling, context_length - len(submit.prompt)
+    found = BeamSearch(width, max(1, min(sampling.max_tokens, room)), sampling.stop_tokens, length_penalty)
+    wanted, step = Sampling(max_tokens=1, logprobs=found.candidates), 0
+    while found.live:
+        asked = [
+            replace(
+                submit,
+                request=f"{submit.request}.{step}.{index}",
+                prompt=submit.prompt + beam.tokens,
+                sampling=wanted,
+            )
+            for index, beam in enumerate(found.live)
+        ]
+        found.take([_likeliest(told) for told in await asyncio.gather(*map(ask, asked))])
+        step += 1
+    return list(found.best())
+
+
+def _likeliest(told: TokenLogprobs) -> list[Scored]:
+    """List what could have come, the likeliest first, without the token that did."""
+    return list(zip(told.tokens, told.logprobs, strict=True))[1:]
