@@ -224,7 +224,7 @@ class Pooler:
         hidden = states(tokens, segments, counts)
         # one by one: what is computed of a text has the same shapes whatever is beside it
         rows = [self._pool(own, text) for own, text in zip(hidden.split_with_sizes(counts), texts, strict=True)]
-        made = [row.float() if head is None else head(row[None])[0] for row in rows]
+        made = [row.float() if head is None else head(row[None].to(hidden.dtype))[0] for row in rows]
         return list(torch.stack(made).cpu().numpy())
 
     def _pool(self, states: Tensor, text: Framed) -> Tensor:

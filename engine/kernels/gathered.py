@@ -25,6 +25,9 @@ from engine.kernels.reference import ReferenceOps
 _ROWS: Final = 4
 """What the rows of a query are padded to a multiple of."""
 
+_SPAN: Final = 128
+"""So many tokens are attended at once where they see only what is near: work and memory grow as the text does."""
+
 
 class GatheredOps(ReferenceOps):
     """The reference with PyTorch's fused calls. Promises and shapes: see `engine.kernels.ops.Ops`."""
@@ -68,16 +71,33 @@ class GatheredOps(ReferenceOps):
 
         return attend
 
-    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
+    def attention_both_ways(
+        self, counts: Sequence[int], scale: float, reach: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
         def attend(qkv: Tensor) -> Tensor:
             parts = []
             # one by one: what a sequence's keys are reduced over depends on it alone
             for own in qkv.split_with_sizes(counts):
                 query, key, value = own.permute(1, 2, 0, 3).unsqueeze(1)  # each [1, heads, count, head_dim]
-                parts.append(functional.scaled_dot_product_attention(query, key, value, scale=scale)[0].transpose(0, 1))
+                parts.append(_attend_both_ways(query, key, value, scale, reach)[0].transpose(0, 1))
             return torch.cat(parts)
 
         return attend
+
+
+def _attend_both_ways(query: Tensor, key: Tensor, value: Tensor, scale: float, reach: int | None) -> Tensor:
+    """Attend within one sequence, [1, heads, count, head_dim] each."""
+    count = query.shape[2]
+    if reach is None or count <= reach + 1:
+        return functional.scaled_dot_product_attention(query, key, value, scale=scale)
+    parts = []
+    places = torch.arange(count, device=query.device)
+    for first in range(0, count, _SPAN):
+        rows, keys = slice(first, first + _SPAN), slice(max(0, first - reach), first + _SPAN + reach)
+        near = (places[rows, None] - places[keys]).abs() <= reach
+        own = (query[:, :, rows], key[:, :, keys], value[:, :, keys])
+        parts.append(functional.scaled_dot_product_attention(*own, attn_mask=near, scale=scale))
+    return torch.cat(parts, dim=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,10 @@ class Ops(Protocol):
         `cap * tanh(score / cap)` after scaling. Gemma team 2024, arXiv 2408.00118.
         """
 
-    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
-        """Prepare attention in which every token of a sequence sees all of it.
+    def attention_both_ways(
+        self, counts: Sequence[int], scale: float, reach: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """Prepare attention in which every token of a sequence sees all of it, or what is at most `reach` tokens away.
 
         The function maps [tokens, 3, heads, head_dim], queries, keys and values of sequences of `counts` tokens that
         follow one another, to [tokens, heads, head_dim]. Vaswani et al. 2017, arXiv 1706.03762.

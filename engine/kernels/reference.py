@@ -73,13 +73,18 @@ class ReferenceOps:
 
         return attend
 
-    def attention_both_ways(self, counts: Sequence[int], scale: float) -> Callable[[Tensor], Tensor]:
+    def attention_both_ways(
+        self, counts: Sequence[int], scale: float, reach: int | None = None
+    ) -> Callable[[Tensor], Tensor]:
         def attend(qkv: Tensor) -> Tensor:
             parts = []
             for own in qkv.split_with_sizes(counts):
                 query, key, value = own.float().unbind(1)  # [count, heads, head_dim]
-                weights = (torch.einsum("qhd,khd->hqk", query, key) * scale).softmax(-1)
-                parts.append(torch.einsum("hqk,khd->qhd", weights, value))
+                scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+                if reach is not None:
+                    near = torch.ones_like(scores, dtype=torch.bool).tril(reach).triu(-reach)
+                    scores = scores.masked_fill(~near, float("-inf"))
+                parts.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value))
             return torch.cat(parts).to(qkv.dtype)
 
         return attend

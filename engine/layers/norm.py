@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
@@ -55,9 +56,11 @@ class NoNorm:
 class LayerNorm:
     """Brings each row to mean zero and deviation one, then scales and shifts it."""
 
-    def __init__(self, ops: Ops, source: TensorSource, name: str, width: int, eps: float) -> None:
+    def __init__(self, ops: Ops, source: TensorSource, name: str, width: int, eps: float, *, bias: bool = True) -> None:
+        """Load `name`.weight [width], and `name`.bias where the architecture has one."""
         self._ops = ops
-        self._weight, self._bias = source.take(f"{name}.weight", width), source.take(f"{name}.bias", width)
+        self._weight = source.take(f"{name}.weight", width)
+        self._bias = source.take(f"{name}.bias", width) if bias else torch.zeros_like(self._weight)
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ last two count positions from behind the id of padding and do not tell a pair's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,12 @@ from engine.errors import CheckpointError
 from engine.kernels.ops import Ops
 from engine.layers.linear import TensorSource, load_linear, load_stacked
 from engine.layers.norm import LayerNorm
+from engine.models.sentence import Pooling
 from engine.platforms import DTYPES
-
-PREFIXES: Final = {"Bert": "bert.", "Roberta": "roberta.", "XLMRoberta": "roberta."}
-"""Of the tensors under a head, by what the names of a family's architectures begin with."""
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderConfig:
+class BertConfig:
     """The shapes of an encoder."""
 
     vocabulary: int
@@ -45,6 +43,11 @@ class EncoderConfig:
     dtype: torch.dtype
 
     @property
+    def head_pooling(self) -> Pooling:
+        """What a head of labels is given."""
+        return "cls"
+
+    @property
     def context_length(self) -> int:
         """Tokens of a text at most."""
         return self.rows - self.first
@@ -56,7 +59,7 @@ class EncoderConfig:
         return rows * self.hidden + self.layers * self.hidden * (4 * self.hidden + 2 * self.inner)
 
 
-def parse_encoder(path: Path, raw: Mapping[str, Any]) -> EncoderConfig:
+def parse_bert(path: Path, raw: Mapping[str, Any]) -> BertConfig:
     """Read the config.json at `path`.
 
     Raises:
@@ -76,7 +79,7 @@ def parse_encoder(path: Path, raw: Mapping[str, Any]) -> EncoderConfig:
         raise CheckpointError(path, "quantised weights are not supported; use the unquantised checkpoint")
     segments = int(raw.get("type_vocab_size", 2))
     counted = not str(raw["architectures"][0]).startswith("Bert")
-    config = EncoderConfig(
+    config = BertConfig(
         vocabulary=int(raw["vocab_size"]),
         hidden=int(raw["hidden_size"]),
         inner=int(raw["intermediate_size"]),
@@ -97,7 +100,7 @@ def parse_encoder(path: Path, raw: Mapping[str, Any]) -> EncoderConfig:
 class _Layer:
     """Attention and feed-forward, each added to what came and normalised."""
 
-    def __init__(self, config: EncoderConfig, ops: Ops, source: TensorSource, name: str) -> None:
+    def __init__(self, config: BertConfig, ops: Ops, source: TensorSource, name: str) -> None:
         hidden, inner = config.hidden, config.inner
         parts = [(f"{name}.attention.self.{part}", hidden) for part in ("query", "key", "value")]
         self._ops = ops
@@ -119,10 +122,10 @@ class _Layer:
         return self._behind(self._narrow(self._ops.gelu(self._widen(x))) + x)
 
 
-class Encoder:
+class BertEncoder:
     """Texts to hidden states."""
 
-    def __init__(self, config: EncoderConfig, ops: Ops, source: TensorSource) -> None:
+    def __init__(self, config: BertConfig, ops: Ops, source: TensorSource) -> None:
         self.config = config
         self._ops = ops
         self._words = source.take("embeddings.word_embeddings.weight", config.vocabulary, config.hidden)
@@ -149,3 +152,21 @@ class Encoder:
         for layer in self._layers:
             x = layer(x, counts)
         return x
+
+
+def bert_head(config: BertConfig, ops: Ops, source: TensorSource, labels: int) -> Callable[[Tensor], Tensor]:
+    """Load BERT's two products over the first token's state, with a tangent between them."""
+    return _head(config, ops, source, ("bert.pooler.dense", "classifier"), labels)
+
+
+def roberta_head(config: BertConfig, ops: Ops, source: TensorSource, labels: int) -> Callable[[Tensor], Tensor]:
+    """Load the same of RoBERTa and XLM-R."""
+    return _head(config, ops, source, ("classifier.dense", "classifier.out_proj"), labels)
+
+
+def _head(
+    config: BertConfig, ops: Ops, source: TensorSource, names: tuple[str, str], labels: int
+) -> Callable[[Tensor], Tensor]:
+    first = load_linear(ops, source, names[0], (config.hidden, config.hidden), True)
+    last = load_linear(ops, source, names[1], (labels, config.hidden), True)
+    return lambda pooled: last(first(pooled).tanh()).float()

@@ -10,11 +10,11 @@ from typing import Any, Final, Literal
 from torch import Tensor
 
 from engine.errors import CheckpointError, UnsupportedModel
-from engine.kernels.ops import Ops, load_ops
+from engine.kernels.ops import load_ops
 from engine.layers.linear import TensorSource, load_linear
-from engine.models.bert import PREFIXES, Encoder, parse_encoder
 from engine.models.config import read_json, read_model_config
 from engine.models.decoder import Trunk
+from engine.models.encoders import ENCODERS
 from engine.models.families import FAMILIES
 from engine.models.registry import find_family, fitting
 from engine.models.sentence import Pooling, read_activation, read_pooling
@@ -27,22 +27,12 @@ _CAUSAL: Final = "ForCausalLM"
 _KINDS: Final = ("Model", "ForMaskedLM", _HEAD)
 """Of encoders."""
 _UNUSED: Final = ("rotary_emb.inv_freq", "position_ids", "lm_head.weight")
-_WORDS: Final = ("decoder.weight", "decoder.bias", "bias", "dense.weight", "dense.bias")
-_NORMS: Final = ("layer_norm.weight", "layer_norm.bias")
-_UNUSED_BESIDE_ENCODERS: Final = (
-    "position_ids",
-    *(f"pooler.dense.{part}" for part in ("weight", "bias")),
-    *(f"lm_head.{part}" for part in (*_WORDS, *_NORMS)),
-    *(f"cls.predictions.{part}" for part in _WORDS[:3]),
-    *(f"cls.predictions.transform.{part}" for part in (*_WORDS[3:], "LayerNorm.weight", "LayerNorm.bias")),
-)
-"""What training by masked words leaves behind, and BERT's pooler where its head is not used."""
 _NAMED_OTHERWISE: Final = {"Gemma3": ("Gemma3ForCausalLM", "Gemma3TextModel")}
 """The other names stand for models that see pictures."""
 
 SUPPORTED: Final = tuple(
     sorted(
-        [f"{family}{kind}" for family in PREFIXES for kind in _KINDS]
+        [f"{family}{kind}" for family in ENCODERS for kind in _KINDS]
         + [
             architecture
             for family in (name.removesuffix(_CAUSAL) for name in FAMILIES)
@@ -136,7 +126,7 @@ def load_pooled(folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling
     try:
         if wanted.architecture not in SUPPORTED:
             raise UnsupportedModel(wanted.architecture, SUPPORTED)
-        if any(wanted.architecture.startswith(family) for family in PREFIXES):
+        if any(wanted.architecture.startswith(family) for family in ENCODERS):
             return _load_encoder(wanted)
         return _load_decoder(wanted)
     except KeyError as error:
@@ -147,18 +137,17 @@ def load_pooled(folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling
 
 def _load_encoder(wanted: _Wanted) -> Pooled:
     platform, labels = wanted.platform, wanted.labels
-    family = next(family for family in PREFIXES if wanted.architecture.startswith(family))
-    config = parse_encoder(wanted.folder / "config.json", wanted.raw)
+    family = next(ENCODERS[name] for name in ENCODERS if wanted.architecture.startswith(name))
+    config = family.parse(wanted.folder / "config.json", wanted.raw)
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
     source = Checkpoint(wanted.folder, chosen, platform.device)
     ops = load_ops(platform.ops)
-    prefix = PREFIXES[family]
     with fitting(source.size(), platform):
-        bare = not source.has(f"{prefix}embeddings.word_embeddings.weight")
-        states = BothWays(Encoder(config, ops, _Renamed(source, "", "" if bare else prefix)))
-        head = _encoder_head(ops, source, family, config.hidden, len(labels)) if labels else None
-    source.refuse_leftovers(("position_ids",) if labels and family == "Bert" else _UNUSED_BESIDE_ENCODERS)
-    return wanted.loaded(states, head, "cls" if labels else "mean")
+        bare = not source.has(f"{family.prefix}{family.words}")
+        states = BothWays(family.build(config, ops, _Renamed(source, "", "" if bare else family.prefix)))
+        head = family.head(config, ops, source, len(labels)) if labels else None
+    source.refuse_leftovers(family.spare)
+    return wanted.loaded(states, head, config.head_pooling if labels else "mean")
 
 
 def _load_decoder(wanted: _Wanted) -> Pooled:
@@ -181,14 +170,6 @@ def _family(architecture: str) -> str:
     for ending in (_HEAD, _CAUSAL, "TextModel", "Model"):
         architecture = architecture.removesuffix(ending)
     return f"{architecture}{_CAUSAL}"
-
-
-def _encoder_head(ops: Ops, source: TensorSource, family: str, hidden: int, labels: int) -> Callable[[Tensor], Tensor]:
-    """Load the two products over the first token's state, with a tangent between them."""
-    bert = family == "Bert"
-    first = load_linear(ops, source, "bert.pooler.dense" if bert else "classifier.dense", (hidden, hidden), True)
-    last = load_linear(ops, source, "classifier" if bert else "classifier.out_proj", (labels, hidden), True)
-    return lambda pooled: last(first(pooled).tanh()).float()
 
 
 def _floated(product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -24,6 +24,8 @@ _MODES: Final[dict[str, Pooling]] = {
     "lasttoken": "last",
 }
 _PREFIX: Final = "pooling_mode_"
+_LIMITS: Final = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta"))
+"""Where the limit of a text may be: the first one that is there counts."""
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}
 """Parts of a model that we have; every embedding is normalised."""
 
@@ -60,7 +62,7 @@ def read_limit(folder: Path, context_length: int) -> int:
     Raises:
         CheckpointError: A file is damaged, or has texts in lower case before they are tokenised.
     """
-    path = folder / "sentence_bert_config.json"
+    path = next((folder / name for name in _LIMITS if (folder / name).exists()), folder / _LIMITS[0])
     own = read_json(path) or {}
     if own.get("do_lower_case"):
         raise CheckpointError(path, "do_lower_case is not supported: the tokenizer has to do it")

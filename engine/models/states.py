@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import PagedBatch
-from engine.models.bert import Encoder
 from engine.models.decoder import Trunk
+from engine.models.encoders import Encoder
 
 _BLOCK: Final = 16
 

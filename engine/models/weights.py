@@ -22,6 +22,8 @@ from engine.errors import CheckpointError
 
 _DESCRIPTIONS: Final = ("*.json", "*.jinja", "*.model", "*.txt")
 _WANTED: Final = {"auto": ("*.safetensors", *_DESCRIPTIONS), "dummy": _DESCRIPTIONS}
+_OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""How names end that have changed since: checkpoints of BERT's first years have them, BERT's own among them."""
 _NAMED: Final = 5
 """How many tensors an error message names before it only counts."""
 
@@ -64,7 +66,12 @@ class Checkpoint:
         self._dtype = dtype
         self._device = device
         self._files = {name: _open(folder / name) for name in _file_names(folder)}
-        self._where = {tensor: name for name, file in self._files.items() for tensor in file.keys()}  # noqa: SIM118
+        # by the names of today: in which file, and what it is called there
+        self._where = {
+            _today(tensor): (name, tensor)
+            for name, file in self._files.items()
+            for tensor in file.keys()  # noqa: SIM118
+        }
         self._taken: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -77,19 +84,19 @@ class Checkpoint:
         Raises:
             CheckpointError: It is missing or has another shape.
         """
-        where = self._where.get(name)
-        if where is None:
+        if name not in self._where:
             raise CheckpointError(self._folder, f"the tensor {name!r} is missing")
-        tensor: Tensor = self._files[where].get_tensor(name)
+        file, called = self._where[name]
+        tensor: Tensor = self._files[file].get_tensor(called)
         if tensor.shape != shape:
-            problem = f"the tensor {name!r} is {list(tensor.shape)} but config.json makes it {list(shape)}"
-            raise CheckpointError(self._folder / where, problem)
+            problem = f"the tensor {called!r} is {list(tensor.shape)} but config.json makes it {list(shape)}"
+            raise CheckpointError(self._folder / file, problem)
         self._taken.add(name)
         return tensor.to(device=self._device, dtype=self._dtype)
 
     def size(self) -> int:
         """Return the bytes of all tensors in the model's number format, from the tables of contents."""
-        shapes = (self._files[file].get_slice(name).get_shape() for name, file in self._where.items())
+        shapes = (self._files[file].get_slice(called).get_shape() for file, called in self._where.values())
         numbers: int = sum(math.prod(shape) for shape in shapes)
         return numbers * self._dtype.itemsize
 
@@ -124,6 +131,14 @@ class Dummy:
         # small enough that products keep the size of what they are given
         scaled = numbers * shape[-1] ** -0.5 if len(shape) > 1 else 1 + numbers / 10
         return scaled.to(device=self._device, dtype=self._dtype)
+
+
+def _today(name: str) -> str:
+    """Return what a tensor is called today."""
+    for old, new in _OLD_NAMES.items():
+        if name.endswith(old):
+            return f"{name.removesuffix(old)}{new}"
+    return name
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -131,8 +131,11 @@ def test_a_warm_prefix_cache_gives_the_bits_of_a_cold_one(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_neighbours_chunks_and_preemptions_change_no_bit(model: Callable[[str, Dtype], Decoder], dtype: Dtype) -> None:
-    loaded = model("qwen3-tied", dtype)
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3"])
+def test_neighbours_chunks_and_preemptions_change_no_bit(
+    model: Callable[[str, Dtype], Decoder], kind: str, dtype: Dtype
+) -> None:
+    loaded = model(kind, dtype)
     asked = [ask(f"r{index}", prompt(length, index), 30) for index, length in enumerate((5, 70, 1, 31, 64, 18, 40))]
     alone = {one.request: finish(Limits().engine(loaded), one)[one.request] for one in asked}
 

@@ -74,7 +74,7 @@ class Given:
     def __init__(self, folder: Path, architecture: str, **changes: Any) -> None:
         self.folder = folder
         self._types = architecture.startswith("Bert")
-        frame = "bert" if self._types else "roberta" if "Roberta" in architecture else "decoder"
+        frame = "bert" if "Bert" in architecture else "roberta" if "Roberta" in architecture else "decoder"
         self.reference = write(folder, architecture, pad_token_id=0, **changes)
         self.tokenizer = write_tokenizer(folder, frame)
 
@@ -107,7 +107,9 @@ def farthest(found: Any, expected: Any) -> float:
 
 
 @pytest.mark.parametrize("mode", ["cls", "mean", "last"])
-@pytest.mark.parametrize("architecture", ["BertModel", "RobertaModel", "XLMRobertaModel", "Qwen3Model", "LlamaModel"])
+@pytest.mark.parametrize(
+    "architecture", ["BertModel", "ModernBertModel", "RobertaModel", "XLMRobertaModel", "Qwen3Model", "LlamaModel"]
+)
 def test_vectors_are_pooled_as_the_files_beside_the_checkpoint_say(
     given: Callable[..., Given], architecture: str, mode: str
 ) -> None:
@@ -131,7 +133,7 @@ def test_newer_names_of_modes_are_read_and_an_argument_overrides_them(given: Cal
     assert farthest(Pooler(str(one.folder), pooling="cls").embed(["a cat"]), one.vector("cls", "a cat")) <= EXACT
 
 
-@pytest.mark.parametrize("architecture", ["BertModel", "Qwen3Model"])
+@pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "Qwen3Model"])
 def test_vectors_in_half_precision_stay_close(given: Callable[..., Given], architecture: str) -> None:
     one = given(architecture)
     vectors = Pooler(str(one.folder), dtype="bfloat16", pooling="mean").embed(TEXTS)
@@ -150,7 +152,7 @@ def test_fewer_dimensions_are_the_first_ones_of_length_one(given: Callable[..., 
             pooler.embed(["a cat"], dimensions=wrong)
 
 
-HEADS = ["Bert", "Roberta", "XLMRoberta", "Llama", "Qwen3", "Mistral"]
+HEADS = ["Bert", "ModernBert", "Roberta", "XLMRoberta", "Llama", "Qwen3", "Mistral"]
 
 
 @pytest.mark.parametrize("family", HEADS)
@@ -176,6 +178,16 @@ def test_scores_of_pairs_are_the_logits_of_transformers_between_zero_and_one(
     assert farthest(scores, [one(*pair).logits[0].sigmoid().item() for pair in PAIRS]) <= EXACT
     half = Pooler(str(one.folder), dtype="bfloat16").score(PAIRS)
     assert farthest(half, scores) <= 0.15
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_may_be_given_the_mean_of_a_text(tmp_path: Path, dtype: Any) -> None:
+    """As rerankers on ModernBERT are published."""
+    one = Given(tmp_path, "ModernBertForSequenceClassification", num_labels=1, classifier_pooling="mean")
+    pooler = Pooler(str(tmp_path), dtype=dtype)
+    expected = [one(*pair).logits[0].sigmoid().item() for pair in PAIRS]
+    assert farthest(pooler.score(PAIRS), expected) <= (EXACT if dtype == "float32" else 0.15)
+    assert pooler.score(PAIRS) == [pooler.score([pair])[0] for pair in PAIRS]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +240,8 @@ def test_scores_of_a_model_of_vectors_are_cosines(given: Callable[..., Given]) -
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("architecture", "pooling"), [("BertModel", "mean"), ("XLMRobertaModel", "cls"), ("Qwen3Model", "last")]
+    ("architecture", "pooling"),
+    [("BertModel", "mean"), ("ModernBertModel", "mean"), ("XLMRobertaModel", "cls"), ("Qwen3Model", "last")],
 )
 def test_a_text_gets_the_same_bits_whatever_is_beside_it(
     given: Callable[..., Given], architecture: str, pooling: Any, dtype: Any
@@ -285,6 +298,8 @@ def test_of_a_long_pair_the_longer_text_is_cut(given: Callable[..., Given]) -> N
 
 def test_the_limit_of_sentence_transformers_counts(tmp_path: Path) -> None:
     Given(tmp_path, "BertModel")
+    edit(tmp_path, "sentence_xlm-roberta_config.json", max_seq_length=7)
+    assert Pooler(str(tmp_path)).context_length == 7
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=9, do_lower_case=False)
     assert Pooler(str(tmp_path)).context_length == 9
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=4)

@@ -219,14 +219,18 @@ def test_gelu_is_the_share_of_a_normal_distribution_that_lies_below(ops: Ops) ->
     torch.testing.assert_close(ops.gelu(x), x * torch.special.ndtr(x))
 
 
-@pytest.mark.parametrize("counts", [[1], [7], [3, 1, 40, 5]])
-def test_attention_both_ways_sees_all_of_its_own_sequence(ops: Ops, counts: list[int]) -> None:
-    qkv = random(sum(counts), 3, 6, 10)
-    out = ops.attention_both_ways(counts, SCALE)(qkv)
+@pytest.mark.parametrize("counts", [[1], [7], [3, 1, 40, 5], [128], [300, 2]])
+@pytest.mark.parametrize("reach", [None, 0, 1, 6, 64, 400])
+def test_attention_both_ways_sees_of_its_own_sequence_what_is_within_reach(
+    ops: Ops, counts: list[int], reach: int | None
+) -> None:
+    qkv = random(sum(counts), 3, 2, 10)
+    out = ops.attention_both_ways(counts, SCALE, reach)(qkv)
     for own, found in zip(qkv.split(counts), out.split(counts), strict=True):
-        for row, head in np.ndindex(len(own), 6):
-            weights = (own[:, 1, head] @ own[row, 0, head] * SCALE).softmax(0)
-            torch.testing.assert_close(found[row, head], weights @ own[:, 2, head], rtol=1e-5, atol=1e-5)
+        for row, head in np.ndindex(len(own), 2):
+            near = slice(None) if reach is None else slice(max(0, row - reach), row + reach + 1)
+            weights = (own[near, 1, head] @ own[row, 0, head] * SCALE).softmax(0)
+            torch.testing.assert_close(found[row, head], weights @ own[near, 2, head], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9])

@@ -28,6 +28,7 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.3,
 }
 DECODER: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
+MODERN: dict[str, Any] = {"num_hidden_layers": 5, "local_attention": 10, "pad_token_id": 0}
 EXACT = 1e-4
 HALF = 0.98
 """Least cosine between what bfloat16 gives and what float32 does."""
@@ -40,7 +41,8 @@ def write(folder: Path, architecture: str, **changes: Any) -> Any:
     build = getattr(transformers, architecture)
     encoder = any(name in architecture for name in ("Bert", "Roberta"))
     padding = {"pad_token_id": 1 if "Roberta" in architecture else 0} if encoder else {"pad_token_id": None}
-    config = build.config_class(**SHAPE | padding | ({} if encoder else DECODER) | changes)
+    own = MODERN if architecture.startswith("Modern") else {} if encoder else DECODER
+    config = build.config_class(**SHAPE | padding | own | changes)
     torch.manual_seed(7)
     reference = build(config).eval()
     low, high = (-0.5, 0.5) if architecture.startswith("Gemma") else (0.5, 1.5)
@@ -84,7 +86,7 @@ def states_of(model: Pooled, texts: list[list[int]], segments: list[list[int]]) 
         return model.states(flat, kinds, counts).split_with_sizes(counts)
 
 
-ENCODERS = ("BertModel", "RobertaModel", "XLMRobertaModel")
+ENCODERS = ("BertModel", "ModernBertModel", "RobertaModel", "XLMRobertaModel")
 TRUNKS = (*ENCODERS, *(name for name in SUPPORTED if name.endswith("Model") and name not in ENCODERS))
 HEADS = tuple(name for name in SUPPORTED if name.endswith("ForSequenceClassification"))
 
@@ -94,6 +96,15 @@ def given(architecture: str, text: list[int], segments: list[int]) -> dict[str, 
     ids = torch.tensor([text])
     kinds = {"token_type_ids": torch.tensor([segments])} if architecture.startswith("Bert") else {}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **kinds}
+
+
+def agrees(folder: Path, reference: Any, architecture: str, length: int = 9) -> bool:
+    """The checkpoint gives one text the states of the model that wrote it."""
+    (text,) = texts_of((length,))
+    (found,) = states_of(load(folder), [text], [[0] * length])
+    with torch.inference_mode():
+        expected = reference(**given(architecture, text, [0] * length)).last_hidden_state[0]
+    return bool((found - expected).abs().max() <= EXACT)
 
 
 @pytest.mark.parametrize("ops", ["reference", "gathered", "cpu"])
@@ -156,28 +167,86 @@ def test_every_architecture_that_is_named_loads(tiny: Callable[[str], tuple[Path
     assert (found - expected).abs().max() <= EXACT
 
 
-@pytest.mark.parametrize("architecture", ["BertModel", "RobertaModel", "Qwen3Model"])
+@pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "RobertaModel", "Qwen3Model"])
 def test_a_trunk_is_found_under_its_prefix_too(tmp_path: Path, architecture: str) -> None:
     reference = write(tmp_path, architecture)
-    prefix = {"Bert": "bert.", "Robe": "roberta.", "Qwen": "model."}[architecture[:4]]
+    prefix = {"Bert": "bert.", "Mode": "model.", "Robe": "roberta.", "Qwen": "model."}[architecture[:4]]
     path = tmp_path / "model.safetensors"
     tensors = {f"{prefix}{name}": tensor.clone() for name, tensor in load_file(path).items()}
     path.unlink()
     save_file(tensors, path)
-    (text,) = texts_of((9,))
-    (found,) = states_of(load(tmp_path), [text], [[0] * 9])
+    assert agrees(tmp_path, reference, architecture)
+
+
+def test_norms_may_have_their_old_names_and_heads_of_training_are_passed_over(tmp_path: Path) -> None:
+    """As bert-base-uncased is published."""
+    reference = write(tmp_path, "BertForMaskedLM")
+    path = tmp_path / "model.safetensors"
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        ending = ".".join(name.split(".")[-2:])
+        tensors[name.removesuffix(ending) + old.get(ending, ending)] = tensor.clone()
+    assert sum(name.endswith(".gamma") for name in tensors) == 6
+    spare = {"cls.seq_relationship.weight": torch.zeros(2, 32), "cls.seq_relationship.bias": torch.zeros(2)}
+    path.unlink()
+    save_file(tensors | spare, path)
+    assert agrees(tmp_path, reference.base_model, "BertForMaskedLM")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_bias": True, "mlp_bias": True, "norm_bias": True},
+        {"layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"], "local_attention": 7},
+        {"local_attention": 0},
+        {"rope_parameters": {"full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}}},
+        {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}},
+    ],
+)
+def test_what_modern_encoders_may_differ_in_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    reference = write(tmp_path, "ModernBertModel", max_position_embeddings=300, **changes)
+    # beyond what is attended at once
+    assert agrees(tmp_path, reference, "ModernBertModel", 300)
+
+
+def test_a_modern_encoder_may_be_described_as_before_transformers_5(tmp_path: Path) -> None:
+    thetas = {"full_attention": {"rope_theta": 500.0}, "sliding_attention": {"rope_theta": 50.0}}
+    ropes = {kind: theta | {"rope_type": "default"} for kind, theta in thetas.items()}
+    layers = ["sliding_attention" if i % 2 else "full_attention" for i in range(5)]
+    reference = write(tmp_path, "ModernBertModel", rope_parameters=ropes, layer_types=layers)
+    path = tmp_path / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    del raw["rope_parameters"], raw["layer_types"]
+    path.write_text(json.dumps(raw | {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0}), encoding="utf-8")
+    edit(tmp_path, "config.json", local_rope_theta=50.0)
+    assert agrees(tmp_path, reference, "ModernBertModel", 60)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_modern_head_is_given_what_its_config_says(tmp_path: Path, pooling: str) -> None:
+    architecture = "ModernBertForSequenceClassification"
+    reference = write(tmp_path, architecture, num_labels=3, classifier_pooling=pooling, classifier_bias=True)
+    model = load(tmp_path)
+    assert model.head is not None
+    assert model.pooling == pooling
+    (text,) = texts_of((40,))
+    (found,) = states_of(model, [text], [[0] * 40])
     with torch.inference_mode():
-        expected = reference(**given(architecture, text, [0] * 9)).last_hidden_state[0]
-    assert (found - expected).abs().max() <= EXACT
+        expected = reference(**given(architecture, text, [0] * 40)).logits[0]
+        logits = model.head(found[:1] if pooling == "cls" else found.mean(0, keepdim=True))[0]
+    assert (logits - expected).abs().max() <= EXACT
 
 
-@pytest.mark.parametrize("architecture", ["BertModel", "Qwen3Model"])
+@pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "Qwen3Model"])
 def test_numbers_of_one_text_that_are_not_finite_reach_no_other(tmp_path: Path, architecture: str) -> None:
     write(tmp_path, architecture)
     path = tmp_path / "model.safetensors"
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     (words,) = (
-        tensor for name, tensor in tensors.items() if name.endswith(("word_embeddings.weight", "embed_tokens.weight"))
+        tensor
+        for name, tensor in tensors.items()
+        if name.endswith(("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight"))
     )
     words[7] = torch.nan
     path.unlink()
@@ -225,6 +294,8 @@ def test_what_the_encoder_cannot_compute_is_refused(tmp_path: Path, change: dict
     [
         ("BertModel", "encoder.layer.1.output.LayerNorm.bias"),
         ("BertForSequenceClassification", "bert.pooler.dense.weight"),
+        ("ModernBertModel", "layers.1.attn_norm.weight"),
+        ("ModernBertForSequenceClassification", "head.norm.weight"),
         ("XLMRobertaForSequenceClassification", "classifier.out_proj.weight"),
         ("Qwen3ForSequenceClassification", "score.weight"),
     ],
@@ -241,6 +312,30 @@ def test_missing_and_unexpected_tensors_are_named(tmp_path: Path, architecture: 
     tensors.pop(lost)
     save_file(tensors, path)
     with pytest.raises(CheckpointError, match=f"{lost!r} is missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_activation": "relu"}, "hidden_activation 'relu'"),
+        ({"classifier_activation": "silu"}, "classifier_activation 'silu'"),
+        ({"classifier_pooling": "max"}, "classifier_pooling 'max' is none of cls, mean, last"),
+        ({"quantization_config": {}}, "quantised"),
+        ({"num_attention_heads": 5}, "5 heads"),
+        ({"num_attention_heads": 32}, "in pairs"),
+        ({"layer_types": ["full_attention"]}, "1 entries for 5 layers"),
+        ({"layer_types": ["chunked_attention"] * 5}, "'chunked_attention'; supported are"),
+        ({"local_attention": -2}, "local_attention is -2"),
+        ({"hidden_size": "wide"}, "wrong kind"),
+    ],
+)
+def test_what_the_modern_encoder_cannot_compute_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    write(tmp_path, "ModernBertModel")
+    edit(tmp_path, "config.json", **change)
+    with pytest.raises(CheckpointError, match=message):
         load(tmp_path)
 
 
