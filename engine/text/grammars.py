@@ -47,7 +47,7 @@ def calling_grammar(
     Args:
         wanted: how the answer is read; after `most_calls` calls there may be no more.
         tools: of which one is called, or more.
-        special: the tokenizer's special tokens, which stand for themselves.
+        special: the tokenizer's special tokens and those like them (`Tokenizer.tags`), which stand for themselves.
         required: whether there is nothing but calls; otherwise there may be text, and what begins as a call is one.
 
     Returns:

@@ -135,7 +135,7 @@ class Prompter:
         wanted = self.dialect.wanted(offered, text, continued, special, calls=bool(offered), most_calls=most)
         required = calling.choice == "required"
         bound = required or any(tool.strict for tool in offered)
-        grammar = calling_grammar(wanted, offered, special, required=required) if bound else ""
+        grammar = calling_grammar(wanted, offered, self.tokenizer.tags, required=required) if bound else ""
         end = reasoning_end(wanted, text, self.tokenizer)
         return Prompt(tuple(self.tokenizer.encode(text)), wanted, calling, grammar, end)
 

@@ -52,6 +52,10 @@ class Tokenizer:
         added: Mapping[int, Any] = tokenizer.get_added_tokens_decoder()
         self.special: Mapping[str, int] = {token.content: at for at, token in added.items() if token.special}
         """Special tokens: their text and their ids."""
+        tags = {token.content: at for at, token in added.items() if re.fullmatch(r"<.*>", token.content, re.DOTALL)}
+        self.tags: Mapping[str, int] = {**self.special, **tags}
+        """Those, and added tokens that look like tags, which llguidance takes for special ones too: many tokenizers add
+        `<tool_call>` without calling it special."""
         self._special = re.compile("|".join(map(re.escape, self.special))) if self.special else None
 
     @classmethod

@@ -80,8 +80,11 @@ def test_a_model_s_tool_calls_reach_the_official_client_whole_and_in_a_stream(st
     (again,) = streamed.message.tool_calls or ()
     assert json.loads(again.function.arguments) == json.loads(call.function.arguments)
     assert not ask_.create(**asked, tool_choice="none").choices[0].message.tool_calls
-    with pytest.raises(openai.InternalServerError, match="tool_choice"):
-        ask_.create(**{**asked, "messages": [{"role": "user", "content": "Hello!"}]}, tool_choice="required")
+    # it would rather say hello; whatever tool it takes, the call is one
+    greeted = {**asked, "messages": [{"role": "user", "content": "Hello!"}]}
+    (forced,) = ask_.create(**greeted, tool_choice="required", max_tokens=200).choices
+    assert forced.message.tool_calls
+    assert all(isinstance(json.loads(one.function.arguments), dict) for one in forced.message.tool_calls)
     with pytest.raises(openai.BadRequestError, match="not among the `tools`"):
         ask_.create(**asked, tool_choice={"type": "function", "function": {"name": "unknown"}})
 

@@ -12,6 +12,7 @@ import pytest
 from engine.llm import LLM
 from engine.runner.model_runner import RunnerConfig
 from engine.text.prompts import Customs
+from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from schemas.messages import Calling, Message, ToolSpec
 from schemas.structured import Structured
@@ -73,6 +74,16 @@ def test_any_of_the_tools_is_a_call_where_one_is_required(speaking: Path) -> Non
         assert answer.text == ""
         named |= {call.name for call in answer.tool_calls}
     assert named == {"add", "other"}
+
+
+def test_tags_that_a_tokenizer_adds_without_calling_them_special_open_calls_as_well() -> None:
+    llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu", runner=RunnerConfig(model="", blocks=100))
+    assert "<tool_call>" in llm._tokenizer.tags.keys() - llm._tokenizer.special.keys()
+    tool = ToolSpec("calculator", parameters={"type": "object", "properties": {"expression": {"type": "string"}}})
+    asked = [Message(role="user", content="What is 12 times 34?")]
+    answer = llm.chat(asked, Sampling(max_tokens=60), [tool], calling=Calling("required", "calculator"))
+    (call,) = answer.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("calculator", {"expression": "12 * 34"})
 
 
 def test_a_form_begins_after_what_is_thought_or_at_once(speaking: Path) -> None:
