@@ -5,7 +5,8 @@ compared with the same work done without us in the same run. The last line is on
 
 append    `ShardWriter` by closed loops ("actors": append one event, wait, again), beside one raw publish after another
           of the same envelope to a stream of the same kind
-record    the recorder copying a filled EV, beside asyncpg's COPY of the same rows into tables like ours
+record    the recorder copying a filled EV, beside asyncpg's COPY of the same rows into tables like ours; for ten
+          minutes unless it is to be quick, and what more memory its process takes then than after the first round
 seen      how long after its acknowledgement a commit is visible in Postgres, at half the recorder's target
 fold      decode and evolve the events of threads with tool calls
 cold      a thread of 100 events read from Postgres in a log of many others
@@ -20,8 +21,10 @@ import argparse
 import asyncio
 import json
 import resource
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -55,6 +58,9 @@ from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 
 SHARDS = 16
 RECORDER_TARGET = 50_000
+_EVENT_BYTES = 1200
+"""Of an event on the disk, at most: in the stream, in Postgres with its indexes, and in Postgres' own log."""
+_SPARE_BYTES = 8 << 30
 
 
 class Sizes(NamedTuple):
@@ -67,13 +73,15 @@ class Sizes(NamedTuple):
     """Events that the recorder copies."""
     envelope: int
     """Events in each envelope of those."""
+    sustained_s: float
+    """How long the recorder copies in all: round after round of `recorded` events."""
     seen_s: float
     threads: int
     """Threads of 100 events in the log that the cold one is read from."""
 
 
-QUICK = Sizes(append_s=2, alone=300, recorded=300_000, envelope=64, seen_s=2, threads=2_000)
-FULL = Sizes(append_s=10, alone=2000, recorded=3_000_000, envelope=64, seen_s=10, threads=10_000)
+QUICK = Sizes(append_s=2, alone=300, recorded=300_000, envelope=64, sustained_s=0, seen_s=2, threads=2_000)
+FULL = Sizes(append_s=10, alone=2000, recorded=3_000_000, envelope=64, sustained_s=600, seen_s=10, threads=10_000)
 
 
 @asynccontextmanager
@@ -154,11 +162,18 @@ _PAYLOAD = msgspec.Raw(
 )
 
 
-async def fill(connection: Connection, events: int, envelope: int) -> None:
-    """Fill EV with whole chains over four shards, as fast as the server takes them."""
-    heads = dict.fromkeys(range(4), GENESIS)
+async def fill(connection: Connection, events: int, envelope: int, heads: dict[int, str], before: int = 0) -> None:
+    """Fill EV with whole chains over four shards, as fast as the server takes them.
+
+    Args:
+        connection: to NATS.
+        events: how many, a multiple of `envelope`.
+        envelope: events in each.
+        heads: of the shards' chains; they move on.
+        before: how many events were filled in before.
+    """
     under_way: set[asyncio.Task[Any]] = set()
-    for n in range(events // envelope):
+    for n in range(before // envelope, (before + events) // envelope):
         shard = n % 4
         facts = tuple(fact(n * envelope + i + 1, f"bulk{shard}") for i in range(envelope))
         data = codec.encode(Envelope(FORMAT, shard, 1, "w", f"bulk-{n}", "c", n, heads[shard], facts))
@@ -170,22 +185,50 @@ async def fill(connection: Connection, events: int, envelope: int) -> None:
 
 
 async def record(connection: Connection, store: Store, url: str, sizes: Sizes) -> dict[str, float]:
-    """Time the recorder over a filled stream, then COPY of the same rows."""
-    await fill(connection, sizes.recorded, sizes.envelope)
+    """Time the recorder over filled streams, and COPY of the first one's rows."""
+    heads = dict.fromkeys(range(4), GENESIS)
+    events = sizes.recorded // sizes.envelope * sizes.envelope
+    took, memory, count, raw = 0.0, list[float](), 0, 0.0
+    while not count or (took < sizes.sustained_s and _room_for(events)):
+        await fill(connection, events, sizes.envelope, heads, count)
+        took += await drained(connection, store)
+        count += events
+        memory.append(_resident_mb())
+        (row,) = await store.rows("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
+        assert row["count"] == count, f"{row['count']} events are recorded of {count}"
+        raw = raw or await copy_raw(connection, url, count)
+        # the heads of all shards stay
+        await connection.api(f"STREAM.PURGE.{EV}", {"keep": 64})
+    return {
+        "recorder_events_s": count / took,
+        "recorder_s": took,
+        "recorder_events": count,
+        "raw_copy_events_s": raw,
+        # the first round has what a process takes once
+        "recorder_grew_mb": memory[-1] - memory[0] if len(memory) > 1 else 0.0,
+        "recorder_mb": memory[-1],
+    }
+
+
+async def drained(connection: Connection, store: Store) -> float:
+    """Have a recorder copy all there is; return the seconds that it took."""
     recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))
-    memory = _memory_mb()
     began = time.perf_counter()
     task = asyncio.create_task(recorder.run())
     await recorder.drain(deadline_s=600)
     took = time.perf_counter() - began
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    grown = _memory_mb() - memory
-    (row,) = await store.rows("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
-    count = row["count"]
-    assert count == sizes.recorded // sizes.envelope * sizes.envelope, f"{count} events are recorded"
-    raw = await copy_raw(connection, url, count)
-    return {"recorder_events_s": count / took, "raw_copy_events_s": raw, "recorder_grew_mb": grown}
+    return took
+
+
+def _room_for(events: int) -> bool:
+    """Look whether the disk has room for so many events more, in both copies; say so if it has not."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    fits = free > events * _EVENT_BYTES + _SPARE_BYTES
+    if not fits:
+        print(f"stopped early: {free >> 30} GiB of the disk are free")  # noqa: T201
+    return fits
 
 
 async def copy_raw(connection: Connection, url: str, count: int) -> float:
@@ -317,8 +360,9 @@ def verified() -> float:
     return 20 * verdict.decisions / statistics.median(times)
 
 
-def _memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
 
 
 async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
