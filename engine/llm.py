@@ -210,7 +210,7 @@ class LLM:
                 for event in self._engine.step():
                     if event.problem and event.request in open_:
                         structured = asked[event.request].submit.sampling.structured
-                        raise BadRequest("structured" if structured is None else structured.field, event.problem)
+                        raise BadRequest("sampling" if structured is None else structured.field, event.problem)
                     if event.request in open_ and self._hear(asked[event.request], event):
                         open_.remove(event.request)
                         on_progress(len(asked) - len(open_), len(asked))

@@ -188,6 +188,8 @@ class StepResult(Record, frozen=True):
     """(request, position of the first, what the model made of it and the next ones): tokens of prompts."""
     whole: tuple[str, ...] = ()
     """Requests that have with this token all that their grammars ask for: nothing may follow it, so they stop."""
+    refused: tuple[str, ...] = ()
+    """Those of `errors` that ask for what cannot be: the message is for whoever asked."""
 
 
 class Resync(Wire, frozen=True):

@@ -229,7 +229,7 @@ class Frontend:
         if finish == "error" and opened.problem:
             structured = opened.submit.sampling.structured
             field_name = None if structured is None else structured.field
-            message = f"{field_name}: {opened.problem}"
+            message = opened.problem if field_name is None else f"{field_name}: {opened.problem}"
             raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
         if finish == "error":
             raise CallFailed(Problem(kind="engine", message=_FAILED))

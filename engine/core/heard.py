@@ -14,8 +14,14 @@ class Heard:
         self._logprobs = dict(result.logprobs)
         self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
         self._whole = frozenset(result.whole)
-        self.failed = frozenset([name for name, _ in result.errors])
-        """Requests that the worker could not compute."""
+        self._failed = dict(result.errors)
+        self._refused = frozenset(result.refused)
+
+    def failed(self, request: Request) -> bool:
+        """Say whether the worker could not compute a request, which keeps why if it asked for what cannot be."""
+        if request.id in self._refused:
+            request.problem = self._failed.get(request.id, "")
+        return request.id in self._failed
 
     def token(self, request: Request) -> int | None:
         """Give the token that was sampled for a request, which keeps what was made of it; None for none."""

@@ -266,7 +266,7 @@ class Scheduler:
         for request, part, life in planned:
             if request.state == "finished":
                 continue
-            if request.id in heard.failed:
+            if heard.failed(request):
                 events.append(self._ended(request, "error"))
                 continue
             heard.learn(request)

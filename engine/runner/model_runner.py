@@ -52,6 +52,7 @@ class _Made:
     logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
     prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
     whole: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +158,7 @@ class ModelRunner:
             logprobs=tuple(made.logprobs),
             prompt_logprobs=tuple(made.prompts),
             whole=made.whole,
+            refused=made.refused,
         )
 
     @torch.inference_mode()
@@ -181,6 +183,7 @@ class ModelRunner:
             problems |= strayed
             told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
+        refused = tuple(batch.slices[index].request for index in problems if index not in broken)
         problems |= dict.fromkeys(broken, _NOT_FINITE)
         for index, problem in problems.items():
             self._fail(batch, index, problem)
@@ -193,6 +196,7 @@ class ModelRunner:
             [(names[row], one) for row, one in told if names[row] not in failed],
             prompts,
             whole,
+            refused,
         )
 
     def _adjust(self, logits: Tensor, batch: FlatBatch) -> dict[int, str]:

@@ -78,6 +78,12 @@ def test_what_is_known_of_a_prompt_is_a_salts_own_can_be_ignored_and_forgotten(s
     assert cached() == 0
 
 
+def test_a_processor_that_is_not_there_is_told_to_who_asked_for_it(served: UpProcess) -> None:
+    answer = complete(served, prompt="Hello", vllm_xargs={"nobody": 1})
+    assert answer.status_code == 400
+    assert "there is no logits processor 'nobody': installed are none" in answer.json()["error"]["message"]
+
+
 def test_a_prompt_is_scored_as_lm_eval_does_it(served: UpProcess) -> None:
     """Its local-completions asks for the prompt with its logprobs and a token more."""
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
