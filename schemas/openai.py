@@ -107,28 +107,22 @@ class StructuredOutputs(Wire, frozen=True, forbid_unknown_fields=True):
     """The text that ends the model's thinking, after which the answer begins; vLLM has no such field."""
 
 
-class ChatRequest(Wire, frozen=True):
-    """`POST /v1/chat/completions`. Unknown fields are ignored; known ones with a value not served are refused."""
+class AnswerRequest(Wire, frozen=True, kw_only=True):
+    """What requests for chat and for raw completions have in common."""
 
     model: str
-    messages: list[ChatMessage]
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     n: Answers | None = None
-    tools: list[ChatTool] | None = None
-    tool_choice: Any = None
-    response_format: dict[str, Any] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Alternatives | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[Mapping[TokenId, Bias], msgspec.Meta(max_length=1024)] | None = None
+    response_format: dict[str, Any] | None = None
     top_k: TopK | None = None
     """From here on fields that OpenAI's API has not, named as vLLM's."""
     min_p: Share | None = None
@@ -139,21 +133,10 @@ class ChatRequest(Wire, frozen=True):
     allowed_token_ids: TokenIds | None = None
     bad_words: BadWords | None = None
     priority: Priority | None = None
-    parallel_tool_calls: bool | None = None
-    include_reasoning: bool | None = None
-    chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    documents: tuple[dict[str, Any], ...] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    reasoning_effort: str | None = None
-    """OpenAI's again: templates that know of it are told."""
-
     prompt_logprobs: Alternatives | None = None
     logprob_token_ids: TokenIds | None = None
     return_token_ids: bool | None = None
     repetition_detection: RepetitionDetection | None = None
-    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, msgspec.Meta(ge=-10, le=10)] | None = None
     cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
@@ -176,6 +159,27 @@ class ChatRequest(Wire, frozen=True):
     guided_whitespace_pattern: Any = None
     guided_decoding_backend: Any = None
     structural_tag: Any = None
+
+
+class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
+    """`POST /v1/chat/completions`. Unknown fields are ignored; known ones with a value not served are refused."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: int | None = None
+    tools: list[ChatTool] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
+    reasoning_effort: str | None = None
+    """Templates that know of it are told."""
+    include_reasoning: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: tuple[dict[str, Any], ...] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.bridge.chat import usage
-from infra.bridge.formats import format_checks, structured
+from infra.bridge.formats import structured
 from infra.bridge.logprobs import legacy
 from infra.bridge.logprobs import prompt as prompt_logprobs
 from infra.bridge.openai import (
@@ -18,6 +18,7 @@ from infra.bridge.openai import (
     CHOOSING,
     MOST_TOKENS,
     BadRequest,
+    answer_checks,
     broken_off,
     decoded,
 )
@@ -48,18 +49,13 @@ def read_completion(body: bytes) -> CompletionRequest:
 
 def _checks(request: CompletionRequest) -> Iterator[tuple[str, bool, str]]:
     yield "model", not request.model.startswith(AGENT_PREFIX), "an agent has no raw prompt: ask /v1/chat/completions"
-    yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
-    yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
+    yield from answer_checks(request)
     limit, least = request.max_tokens, 0 if request.echo else 1
     yield "max_tokens", limit is None or least <= limit <= MOST_TOKENS, f"at least {least}, at most {MOST_TOKENS}"
-    yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     best = request.best_of in {None, request.n or 1}
     yield "best_of", best, "all answers are given: leave it out, and choose among n by their logprobs"
     for name in ("suffix", "prompt_embeds"):
         yield name, not getattr(request, name), "not served: leave it out"
-    yield from format_checks(request)
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    yield "stop", all(stops), "a text that is not empty, or a list of such"
     yield "prompt", prompts_of(request) is not None, f"a text, token ids, or a list of up to {MOST_PROMPTS} of either"
 
 

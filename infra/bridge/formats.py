@@ -8,11 +8,8 @@ from typing import Any, Final
 
 from engine.errors import BadRequest
 from engine.structured.checks import check
-from schemas.completions import CompletionRequest
-from schemas.openai import ChatRequest, StructuredOutputs
+from schemas.openai import AnswerRequest, StructuredOutputs
 from schemas.structured import Structured, StructuredKind
-
-Request = ChatRequest | CompletionRequest
 
 Check = tuple[str, bool, str]
 """A field, whether it fits, and what it should be."""
@@ -41,7 +38,7 @@ _RENAMED: Final = {
 }
 
 
-def format_checks(request: Request) -> Iterator[Check]:
+def format_checks(request: AnswerRequest) -> Iterator[Check]:
     """Look at what a request says of its answer's form."""
     for name, mend in _RENAMED.items():
         yield name, getattr(request, name) is None, f"this name is not served any more: {mend}"
@@ -64,13 +61,13 @@ def format_checks(request: Request) -> Iterator[Check]:
             yield error.field, False, error.message
 
 
-def is_formatted(request: Request) -> bool:
+def is_formatted(request: AnswerRequest) -> bool:
     """Say whether a request asks for an answer of some form."""
     given = request.response_format
     return request.structured_outputs is not None or (given is not None and given.get("type") != "text")
 
 
-def structured(request: Request) -> Structured | None:
+def structured(request: AnswerRequest) -> Structured | None:
     """Give what the answer is to look like; all `format_checks` but the last were passed."""
     if request.structured_outputs is not None:
         return _structured(request.structured_outputs)

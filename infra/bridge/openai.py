@@ -13,7 +13,7 @@ from infra.bridge.formats import format_checks, is_formatted, structured
 from infra.bridge.tools import tool_choice
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
-from schemas.openai import ChatRequest, ErrorBody, ErrorResponse
+from schemas.openai import AnswerRequest, ChatRequest, ErrorBody, ErrorResponse
 from schemas.runs import ErrorKind, Problem
 
 T = TypeVar("T")
@@ -159,21 +159,26 @@ def _param(problem: str) -> str | None:
     return ".".join(found) or None
 
 
+def answer_checks(request: AnswerRequest) -> Iterator[tuple[str, bool, str]]:
+    """Look at what all requests have: a field, whether it fits, and what it should be."""
+    yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
+    yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
+    yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
+    yield from format_checks(request)
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    yield "stop", all(stops), "a text that is not empty, or a list of such"
+
+
 def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     limit = _limit(request)
     yield "messages", bool(request.messages), "give at least one message"
-    yield "temperature", request.temperature is None or 0 <= request.temperature <= 2, "a number from 0 to 2"
-    yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
+    yield from answer_checks(request)
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
-    yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     told = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
-    yield from format_checks(request)
     wanted = "'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}"
     yield "tool_choice", tool_choice(request.tool_choice) is not None, wanted
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    yield "stop", all(stops), "a text that is not empty, or a list of such"
 
 
 def _model_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
