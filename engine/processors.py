@@ -22,6 +22,13 @@ from engine.plugins import PROCESSORS, leave_out, plugins
 log = logging.getLogger(__name__)
 
 
+def _guarded(tokens: Tokens) -> Tokens:
+    """Give tokens that cannot be written: they are the worker's own."""
+    view = tokens.view()
+    view.flags.writeable = False
+    return view
+
+
 class LogitsProcessor(Protocol):
     """Changes the logits of one request, in place.
 
@@ -65,7 +72,7 @@ class Processors:
             installed = ", ".join(sorted(self._found)) or "none"
             return f"extra_args: there is no logits processor {name!r}: installed are {installed}"
         try:
-            processor(logits, argument, one.prompt, one.output)
+            processor(logits, argument, _guarded(one.prompt), _guarded(one.output))
         except ValueError as error:
             return f"extra_args.{name}: {error}"
         except Exception as error:  # whatever somebody else's code does

@@ -47,6 +47,9 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     if length > own:
         problem = f"a context of {length} tokens is more than the model's {own}"
         raise CheckpointNotFound(settings.model, problem, "give a smaller --context-length, or none")
+    if settings.window > 0 and not 0 < window <= settings.window:
+        problem = f"a window of {settings.window} tokens is less than what its layers see, {window or 'all'}"
+        raise CheckpointNotFound(settings.model, problem, "leave engine.window out, or give 0")
     window = settings.window if settings.window >= 0 else window
     settled = msgspec.structs.replace(
         settings, model=str(folder), chat_template=template, context_length=length, window=window

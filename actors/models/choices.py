@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
+from actors.models.together import together
 from schemas.answers import Alternative
 from schemas.messages import Usage
 
@@ -27,18 +27,12 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
     if call.length_penalty is not None:
         return await provider.search(call)
     calls = [_choice(call, index) for index in range(call.n)]
-    # one that fails ends the others
-    tasks = [asyncio.create_task(_ask(provider, one, on_text), name=f"choice {one.choice}") for one in calls]
     try:
-        return list(await asyncio.gather(*tasks))
+        return await together(_ask(provider, one, on_text) for one in calls)
     except CallFailed:
         for one in calls:
             await provider.abort(one.request)
         raise
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def alternative(answer: ModelAnswer) -> Alternative:

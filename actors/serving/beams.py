@@ -5,15 +5,16 @@ The prefix cache keeps what beams have in common, so a step computes little more
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
+from actors.models.together import together
 from engine.beam import BeamSearch, Found, Scored
 from schemas.generation import Sampling, Submit, TokenLogprobs
 
-Next = Callable[[Submit], Awaitable[TokenLogprobs]]
+Next = Callable[[Submit], Coroutine[Any, Any, TokenLogprobs]]
 """Has the engine compute one more token of a request, and gives what it made of it."""
 
 
@@ -40,7 +41,7 @@ async def search(submit: Submit, width: int, length_penalty: float, context_leng
             )
             for index, beam in enumerate(found.live)
         ]
-        found.take([_likeliest(told) for told in await asyncio.gather(*map(ask, asked))])
+        found.take([_likeliest(told) for told in await together(ask(one) for one in asked)])
         step += 1
     return list(found.best())
 

@@ -33,6 +33,7 @@ from engine.text.prompts import Customs, Prompt, Prompter
 from schemas import codec
 from schemas.commands import RawPrompt
 from schemas.generation import (
+    BROKEN_OFF,
     Abort,
     Accepted,
     Announce,
@@ -145,13 +146,15 @@ class Frontend:
             opened = self._open[one.request] = _Open(one, prompt)
             try:
                 await self._submit(one, call.prompt)
-                while (await self._next(opened))[1] is None:
-                    pass
+                finish = None
+                while finish is None:
+                    _, finish = await self._next(opened)
             finally:
                 self._open.pop(one.request, None)
+            if finish in BROKEN_OFF or not opened.logprobs:
+                kind: ErrorKind = "timeout" if finish == "timeout" else "engine"
+                raise CallFailed(Problem(kind=kind, message=f"the search was broken off ({finish})"))
             cached.append(opened.cached)
-            if not opened.logprobs:
-                raise CallFailed(Problem(kind="engine", message=_FAILED))
             return opened.logprobs[0]
 
         assert call.length_penalty is not None

@@ -46,6 +46,9 @@ _DRAWN: Final[dict[str, tuple[object, ...]]] = {
 """What only answers that are drawn heed, and what of it changes nothing."""
 
 
+_WIDEST: Final = 16
+
+
 class Generation(msgspec.Struct, frozen=True):
     """One generation's state."""
 
@@ -174,6 +177,9 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
 def _impossible(data: Generate) -> Problem | None:
     """Say what no answer can keep to: a choice of tools, or what a search for the likeliest answers does not heed."""
     unheeded = [name for name, value in _DRAWN.items() if data.use_beam_search and getattr(data, name) not in value]
+    if data.use_beam_search and data.n > _WIDEST:
+        message = f"n: a beam search goes on with at most {_WIDEST} answers, each with all of its prompt at every step"
+        return Problem(kind="invalid", message=message, field="n")
     if unheeded:
         message = f"{unheeded[0]}: a beam search goes by the model's own chances: leave it out"
         return Problem(kind="invalid", message=message, field=unheeded[0])

@@ -37,9 +37,12 @@ def no_number(logits, argument, prompt, output):
 def broken(logits, argument, prompt, output):
     raise RuntimeError("out of order")
 
+def scribbler(logits, argument, prompt, output):
+    prompt[0] = 5
+
 no_function = 7
 """
-NAMES = ("only", "in_turn", "echo", "nothing", "no_number", "broken", "no_function")
+NAMES = ("only", "in_turn", "echo", "nothing", "no_number", "broken", "scribbler", "no_function")
 
 
 @pytest.fixture
@@ -71,6 +74,7 @@ def test_it_is_told_the_prompt_and_concerns_only_who_asks_for_it(llm: LLM) -> No
         ({"no_function": 3}, "there is no logits processor 'no_function'"),
         ({"nothing": 3}, "leave no token that could come next"),
         ({"no_number": 3}, "'no_number' made numbers that are none"),
+        ({"scribbler": 3}, "extra_args.scribbler: assignment destination is read-only"),
         ({"broken": 3}, "'broken' broke: RuntimeError('out of order')"),
     ],
 )

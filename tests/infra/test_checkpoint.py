@@ -222,6 +222,8 @@ def test_how_far_back_a_model_sees_is_settled(
     assert resolve_engine(settings, tell=lambda _: None).window == window
     settings = EngineSettings(model=str(tmp_path), window=0)
     assert resolve_engine(settings, tell=lambda _: None).window == 0
+    with pytest.raises(CheckpointNotFound, match="a window of 23 tokens is less than what its layers see"):
+        resolve_engine(EngineSettings(model=str(tmp_path), window=23), tell=lambda _: None)
 
 
 @pytest.mark.parametrize(
