@@ -20,19 +20,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import asyncpg
-import msgspec
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -42,25 +37,20 @@ from actors.runtime.context import SystemClock, SystemIds
 from actors.runtime.machine import Emitted
 from actors.runtime.replay import Recorded, verify
 from benchmarks.log_projections import hold, project
+from benchmarks.log_recorder import fact, record
 from benchmarks.log_servers import fresh_servers
 from benchmarks.log_takeover import takeover
 from benchmarks.log_threads import DECISIONS, EVENTS, TURNS, told
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.feed import Item
 from bus.log import read_shard, read_stream
 from bus.recorder import Recorder
-from bus.rows import EventRows
-from bus.store import COLUMNS, Cursor, Store
+from bus.store import Store
 from bus.streams import EV, ensure_streams
 from schemas import codec
-from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 
 SHARDS = 16
 RECORDER_TARGET = 50_000
-_EVENT_BYTES = 1200
-"""Of an event on the disk, at most: in the stream, in Postgres with its indexes, and in Postgres' own log."""
-_SPARE_BYTES = 8 << 30
 
 
 class Sizes(NamedTuple):
@@ -150,119 +140,6 @@ async def append_together(connection: Connection, actors: int, shards: int, seco
                 seen[number] += 1
     assert seen == counts, "the log does not hold what was acknowledged"
     return sum(counts) / took
-
-
-def fact(version: int, entity: str = "run1") -> Fact:
-    """Make an event like most: a tool's result."""
-    return Fact("acme", "thread1", "run", entity, version, "tool.returned", "c1", _PAYLOAD)
-
-
-_PAYLOAD = msgspec.Raw(
-    b'{"type":"tool.returned","effect":"run1-1-t0","call_id":"call_1","content":"' + b"4" * 60 + b'"}'
-)
-
-
-async def fill(connection: Connection, events: int, envelope: int, heads: dict[int, str], before: int = 0) -> None:
-    """Fill EV with whole chains over four shards, as fast as the server takes them.
-
-    Args:
-        connection: to NATS.
-        events: how many, a multiple of `envelope`.
-        envelope: events in each.
-        heads: of the shards' chains; they move on.
-        before: how many events were filled in before.
-    """
-    under_way: set[asyncio.Task[Any]] = set()
-    for n in range(before // envelope, (before + events) // envelope):
-        shard = n % 4
-        facts = tuple(fact(n * envelope + i + 1, f"bulk{shard}") for i in range(envelope))
-        data = codec.encode(Envelope(FORMAT, shard, 1, "w", f"bulk-{n}", "c", n, heads[shard], facts))
-        heads[shard] = codec.digest(data)
-        under_way.add(asyncio.create_task(connection.request(f"ev.{shard}", data, 30)))
-        if len(under_way) >= 200:
-            _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.gather(*under_way)
-
-
-async def record(connection: Connection, store: Store, url: str, sizes: Sizes) -> dict[str, float]:
-    """Time the recorder over filled streams, and COPY of the first one's rows."""
-    heads = dict.fromkeys(range(4), GENESIS)
-    events = sizes.recorded // sizes.envelope * sizes.envelope
-    took, memory, count, raw = 0.0, list[float](), 0, 0.0
-    while not count or (took < sizes.sustained_s and _room_for(events)):
-        await fill(connection, events, sizes.envelope, heads, count)
-        took += await drained(connection, store)
-        count += events
-        memory.append(_resident_mb())
-        (row,) = await store.rows("SELECT count(*) FROM event WHERE entity LIKE 'bulk%'")
-        assert row["count"] == count, f"{row['count']} events are recorded of {count}"
-        raw = raw or await copy_raw(connection, url, count)
-        # the heads of all shards stay
-        await connection.api(f"STREAM.PURGE.{EV}", {"keep": 64})
-    return {
-        "recorder_events_s": count / took,
-        "recorder_s": took,
-        "recorder_events": count,
-        "raw_copy_events_s": raw,
-        # the first round has what a process takes once
-        "recorder_grew_mb": memory[-1] - memory[0] if len(memory) > 1 else 0.0,
-        "recorder_mb": memory[-1],
-    }
-
-
-async def drained(connection: Connection, store: Store) -> float:
-    """Have a recorder copy all there is; return the seconds that it took."""
-    recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))
-    began = time.perf_counter()
-    task = asyncio.create_task(recorder.run())
-    await recorder.drain(deadline_s=600)
-    took = time.perf_counter() - began
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return took
-
-
-def _room_for(events: int) -> bool:
-    """Look whether the disk has room for so many events more, in both copies; say so if it has not."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    fits = free > events * _EVENT_BYTES + _SPARE_BYTES
-    if not fits:
-        print(f"stopped early: {free >> 30} GiB of the disk are free")  # noqa: T201
-    return fits
-
-
-async def copy_raw(connection: Connection, url: str, count: int) -> float:
-    """COPY the same rows with asyncpg into tables with the same indexes: no stream, no decoding, no cursor."""
-    last = (await connection.api(f"STREAM.INFO.{EV}"))["state"]["last_seq"]
-    items = [item async for item in read_stream(connection, 1, last)]
-    batches = _batches(items)
-    client = await asyncpg.connect(url)
-    try:
-        for table in ("commit", "event"):
-            await client.execute(f"CREATE TABLE raw_{table} (LIKE {table} INCLUDING ALL)")
-        began = time.perf_counter()
-        for batch in batches:
-            async with client.transaction():
-                for table in ("commit", "event"):
-                    await client.copy_records_to_table(f"raw_{table}", records=batch[table], columns=COLUMNS[table])
-        took = time.perf_counter() - began
-        assert await client.fetchval("SELECT count(*) FROM raw_event WHERE entity LIKE 'bulk%'") == count
-        await client.execute("DROP TABLE raw_commit, raw_event")
-    finally:
-        await client.close()
-    return count / took
-
-
-def _batches(items: Sequence[Item]) -> list[dict[str, Any]]:
-    """Make rows of a log as the recorder does, in batches as large as its own."""
-    batches, cursor = [], Cursor(EV, 1, items[0].sequence - 1, "")
-    maker = EventRows(EV, {})
-    for start in range(0, len(items), 80):
-        batch = maker.batch(cursor, items[start : start + 80])
-        maker.keep(batch)
-        cursor = batch.cursor
-        batches.append(dict(batch.tables))
-    return batches
 
 
 async def seen(connection: Connection, store: Store, seconds: float) -> dict[str, float]:
@@ -360,11 +237,6 @@ def verified() -> float:
     return 20 * verdict.decisions / statistics.median(times)
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * resource.getpagesize() / (1 << 20)
-
-
 async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
     """Run the parts, each group on servers of its own."""
     found: dict[str, float] = {}
@@ -378,7 +250,7 @@ async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
                 found[f"append_{actors}_events_s"] = found[f"append_{actors}_events_s_4_shards"]
     if "record" in parts:
         async with fresh() as (connection, store, url):
-            found |= await record(connection, store, url, sizes)
+            found |= await record(connection, store, url, sizes.recorded, sizes.envelope, sizes.sustained_s)
             found |= await seen(connection, store, sizes.seen_s)
     if "cold" in parts:
         async with fresh() as (_, store, _):
