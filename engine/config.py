@@ -47,6 +47,11 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int = 1000
     """What a refusal for overload advises, when nothing better is known."""
 
+    @property
+    def ahead(self) -> int:
+        """Positions of a request that are computed at most before the result of the first of them is in."""
+        return self.max_in_flight * min(self.prefill_chunk, self.max_step_tokens)
+
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could ever run.
 

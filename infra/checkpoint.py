@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from engine.core.memory import most_blocks
 from engine.errors import CheckpointError, TemplateError, UnknownParser
 from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
@@ -21,6 +22,8 @@ from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+_IN_FLIGHT = 2
+"""Plans that a scheduler makes before the result of the first of them is in."""
 _LONGEST = 32_768
 """Context taken when the model allows more and nothing is asked for, tokens."""
 
@@ -57,7 +60,8 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     if not settings.kv_blocks and not settings.kv_memory_mb:
         return settled
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
-    least = -(-length // settings.block_size) + 1
+    ahead = _IN_FLIGHT * min(settings.prefill_chunk, settings.max_step_tokens)
+    least = most_blocks(length, settings.block_size, window or None, ahead) + 1
     return msgspec.structs.replace(settled, kv_blocks=max(blocks, least))
 
 

@@ -50,10 +50,7 @@ class Memory:
 
     def most_for(self, tokens: int) -> int:
         """How many blocks a request of so many tokens holds at most at once."""
-        blocks = self.blocks_for(tokens)
-        if self._window is None:
-            return blocks
-        return min(blocks, self.blocks_for(self._window - 1 + self._ahead) + 1)
+        return most_blocks(tokens, self.block_size, self._window, self._ahead)
 
     def missing(self, request: Request) -> int:
         """Count the blocks that a running request will soon want: those for its tokens, and one to grow into.
@@ -173,7 +170,12 @@ class Memory:
                 assert block not in self._cache.entries, f"{request.id!r} writes block {block} that others may read"
 
 
+def most_blocks(tokens: int, block_size: int, window: int | None, ahead: int) -> int:
+    """Count the blocks that a request of so many tokens holds at most at once; for the rest see `Memory`."""
+    blocks = -(-tokens // block_size)
+    return blocks if window is None else min(blocks, -(-(window - 1 + ahead) // block_size) + 1)
+
+
 def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
     """Make one of so many blocks."""
-    ahead = config.max_in_flight * min(config.prefill_chunk, config.max_step_tokens)
-    return Memory(blocks, config.block_size, config.watermark, config.window, ahead)
+    return Memory(blocks, config.block_size, config.watermark, config.window, config.ahead)

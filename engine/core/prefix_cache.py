@@ -76,14 +76,15 @@ class PrefixCache:
 
     def _match_end(self, keys: list[bytes], tokens: Sequence[int], window: int) -> list[int]:
         size = self._block_size
-        table, found, first = list[int](), 0, 0
+        table, found, first, known_from = list[int](), 0, 0, 0
         for index in range((len(tokens) - 1) // size):
             self.extend(keys, tokens, index + 1)
             block = self._by_key.get(keys[index + 1])
             known = block is not None and self._entries[block] == self._entry(keys, tokens, index)
             table.append(block if block is not None and known else LEFT)
             seen = max(0, (index + 1) * size - window + 1) // size
-            if LEFT not in table[seen:]:
+            known_from = known_from if known else index + 1
+            if known_from <= seen:
                 found, first = index + 1, seen
         return [LEFT] * first + table[first:found]
 

@@ -211,12 +211,20 @@ def _bias(places: Integers, seen: Integers, window: int | None, device: torch.de
     return torch.from_numpy(np.where(visible, np.float32(0), np.float32("-inf"))).to(device)
 
 
-def _columns(tables: Tensor, width: int, skipped: Integers) -> Tensor:
-    """Return `width` columns of block tables, in each row after `skipped` [rows, 1]; beyond them is block 0."""
-    if skipped.any():
-        picked = torch.from_numpy(skipped + np.arange(width)).to(tables.device)
-        return tables.gather(1, picked)
-    return functional.pad(tables[:, :width], (0, max(0, width - tables.shape[1])))
+def _columns(tables: Tensor, width: int, skipped: Integers, seen: tuple[Integers, Integers]) -> Tensor:
+    """Return `width` columns of block tables, in each row after `skipped` [rows, 1].
+
+    In place of blocks that lie before or behind what is `seen`, the first and the last block [rows, 1], these stand
+    again: a weight of zero makes nothing of what others write meanwhile, but for numbers that are not finite.
+    """
+    picked = np.clip(skipped + np.arange(width), *seen)
+    return tables.gather(1, torch.from_numpy(picked).to(tables.device))
+
+
+def _ends(seen: Integers, last: Integers, block_size: int, window: int | None) -> tuple[Integers, Integers]:
+    """Name the first and the last block of what tokens see, of which the first sees `seen` keys and the last `last`."""
+    first = np.zeros_like(seen) if window is None else np.maximum(seen - window, 0) // block_size
+    return first, (last - 1) // block_size
 
 
 def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Singles]:
@@ -230,7 +238,8 @@ def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> li
         rows, width, skipped = slice(first, last), int(widths[first]), skips[first:last, None]
         places = skipped * size + np.arange(width * size)  # [requests, keys]
         bias = _bias(places, lengths[rows, None], window, batch.tables.device)[:, None, None]
-        groups.append(_Singles(rows, _columns(batch.tables[rows], width, skipped).reshape(-1), bias, scores))
+        ends = _ends(lengths[rows, None], lengths[rows, None], size, window)
+        groups.append(_Singles(rows, _columns(batch.tables[rows], width, skipped, ends).reshape(-1), bias, scores))
     return groups
 
 
@@ -245,9 +254,10 @@ def _runs(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Run]:
         for first, last in _cuts(widths, skips):
             width, skipped = int(widths[first]), skips[first : first + 1, None]
             # rows are rounded up with tokens that see as much as the last one
-            ends = np.pad(seen[first:last], (0, -(last - first) % _ROWS), mode="edge")[:, None]
-            bias = _bias(skipped * size + np.arange(width * size), ends, window, batch.tables.device)
-            table = _columns(batch.tables[i : i + 1], width, skipped).reshape(-1)
+            each = np.pad(seen[first:last], (0, -(last - first) % _ROWS), mode="edge")[:, None]
+            bias = _bias(skipped * size + np.arange(width * size), each, window, batch.tables.device)
+            ends = _ends(seen[first : first + 1, None], seen[last - 1 : last, None], size, window)
+            table = _columns(batch.tables[i : i + 1], width, skipped, ends).reshape(-1)
             runs.append(_Run(slice(flat + first, flat + last), table, bias, scores))
         flat += count
     return runs

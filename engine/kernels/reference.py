@@ -65,7 +65,10 @@ class ReferenceOps:
             out = torch.empty_like(query)
             first = 0
             for table, count, length in zip(batch.tables, batch.counts.tolist(), batch.lengths.tolist(), strict=True):
-                held = cache[table].flatten(0, 1)[:length]  # [length, 2, kv_heads, head_dim]
+                # blocks before what the first of them sees are others' by now
+                skipped = 0 if window is None else max(0, length - count + 1 - window) // batch.block_size
+                keys = length - skipped * batch.block_size
+                held = cache[table[skipped:]].flatten(0, 1)[:keys]  # [keys, 2, kv_heads, head_dim]
                 rows = slice(first, first + count)
                 out[rows] = _attend_one(query[rows], held[:, 0], held[:, 1], scale, window, cap)
                 first += count
@@ -93,7 +96,7 @@ class ReferenceOps:
 def _attend_one(
     query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, cap: float | None
 ) -> Tensor:
-    """Attend with the last queries of one sequence to all of it. [count, heads, head_dim] as `query`."""
+    """Attend with the last queries of one sequence to its end. [count, heads, head_dim] as `query`."""
     count, heads, _ = query.shape
     length, kv_heads, _ = key.shape
     key = key.float().repeat_interleave(heads // kv_heads, dim=1)  # [length, heads, head_dim]

@@ -151,6 +151,8 @@ def _refuse_what_we_lack(path: Path, raw: Raw) -> None:
         raise CheckpointError(path, "quantised weights are not supported; use the unquantised checkpoint")
     if raw.get("use_bidirectional_attention"):
         raise CheckpointError(path, "use_bidirectional_attention is not supported")
+    if raw.get("is_causal") is False:
+        raise CheckpointError(path, "is_causal: false is not supported")
 
 
 def _check_shapes(path: Path, config: ModelConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -16,10 +17,20 @@ from engine.structured.grammar import GrammarError
 from engine.structured.masks import allow, restrict, rows_for
 from schemas.steps import Arrival, Prepare
 
+log = logging.getLogger(__name__)
+
 _NO_GRAMMARS: Final = "this worker has no tokenizer, and so no grammars"
 NO_TOKEN: Final = (
     "allowed_token_ids, bad_words, min_tokens and the grammar, if there is one, leave no token that could come next"
 )
+
+
+def _said(error: Exception) -> str:
+    """Say what went wrong with a grammar; a backend may be anybody's, and hurts nobody but who asked for it."""
+    if isinstance(error, GrammarError | BadRequest):
+        return str(error)
+    log.error("the grammar backend broke", exc_info=error)
+    return f"the grammar backend broke: {error!r}"
 
 
 class Constraints:
@@ -58,8 +69,8 @@ class Constraints:
             return
         try:
             self._followed[arrival.request] = Constraint(self._grammars.get(sampling.structured), sampling, output)
-        except (GrammarError, BadRequest) as error:
-            self._failed[arrival.request] = str(error)
+        except Exception as error:  # noqa: BLE001
+            self._failed[arrival.request] = _said(error)
 
     def restrict(self, logits: Tensor, batch: FlatBatch, stuck: Mapping[int, str]) -> dict[int, str]:
         """Leave only what may come next in logits [sampled slices, vocabulary]; say which slices cannot go on, and why.
@@ -77,8 +88,8 @@ class Constraints:
             try:
                 if followed.mask(bits[place]):
                     ending.append((row, followed.ends))
-            except GrammarError as error:
-                problems[index] = str(error)
+            except Exception as error:  # noqa: BLE001
+                problems[index] = _said(error)
         for row, ends in ending:
             allow(logits[row], ends)
         empty = set(restrict(logits, [row for row, _, _ in rows], bits))
@@ -111,8 +122,8 @@ class Constraints:
                 continue
             try:
                 taken = followed.take(token)
-            except GrammarError as error:
-                problems[index] = str(error)
+            except Exception as error:  # noqa: BLE001
+                problems[index] = _said(error)
                 continue
             tokens[row] = taken.token
             if taken.whole:

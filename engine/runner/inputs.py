@@ -74,10 +74,11 @@ class RequestTable:
     A request with which something is wrong stays known as failed until it is forgotten, and has no row.
     """
 
-    def __init__(self, blocks: int, block_size: int, device: torch.device) -> None:
+    def __init__(self, blocks: int, block_size: int, device: torch.device, vocabulary: int) -> None:
         self._blocks = blocks
         self._block_size = block_size
         self._device = device
+        self._vocabulary = vocabulary
         self._failed: dict[str, str] = {}
         self._tainted: set[int] = set()
         """Blocks whose content a failed request left unwritten."""
@@ -248,6 +249,8 @@ class RequestTable:
         """Say why an arrival cannot be computed."""
         if not all(0 <= block < self._blocks for block in arrival.blocks):
             return f"the plan names KV blocks that are not among the worker's {self._blocks}"
+        if max(arrival.tokens, default=0) >= self._vocabulary:
+            return f"token {max(arrival.tokens)} is none that the model knows, 0 to {self._vocabulary - 1}"
         cached = arrival.blocks[: -(-arrival.computed // self._block_size)]
         if arrival.computed > len(cached) * self._block_size:
             return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"

@@ -88,7 +88,7 @@ class ModelRunner:
         self._cache = cache
         self._worker = worker
         self._processors = Processors()
-        self._requests = RequestTable(cache.blocks, cache.block_size, model.device)
+        self._requests = RequestTable(cache.blocks, cache.block_size, model.device, model.config.vocabulary)
         self._constraints = Constraints(grammars)
 
     @property

@@ -101,6 +101,8 @@ class Constraint:
 
     def _let_open(self, row: Bits) -> None:
         token = self._opening[self.count]
+        if token >> 3 >= len(row):
+            raise GrammarError("the model has no token that begins what it thinks")
         row[token >> 3] |= 1 << (token & 7)
 
     def _enter(self, token: int) -> None:

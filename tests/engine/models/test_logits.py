@@ -45,7 +45,7 @@ def logits_by_steps(
 ) -> list[torch.Tensor]:
     """Compute all logits through the paged cache, with every request's blocks scattered at random."""
     cache = KvCache(model, blocks_held, block_size)
-    table = RequestTable(blocks_held, block_size, model.device)
+    table = RequestTable(blocks_held, block_size, model.device, model.config.vocabulary)
     blocks = rng.permutation(blocks_held).tolist()
     for i, tokens in enumerate(sequences):
         held = [blocks.pop() for _ in range(-(-len(tokens) // block_size))]
@@ -93,7 +93,7 @@ def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tin
 def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny], kind: str) -> None:
     rng = np.random.default_rng(11)
     model = load_model(tiny(kind).folder, platform("cpu"))
-    table = RequestTable(BLOCKS, 4, model.device)
+    table = RequestTable(BLOCKS, 4, model.device, model.config.vocabulary)
     cache = KvCache(model, BLOCKS, 4)
     sizes = {"a": 19, "b": 3, "c": 50, "d": 18}
     blocks = list(range(BLOCKS))
