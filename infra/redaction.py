@@ -28,6 +28,9 @@ _SPELLED = frozenset({"token_ids", "prompt_token_ids", "prompt", "bad_words"})
 _TOLD = frozenset({"logprobs", "prompt_logprobs"})
 """Keys of what a model made of tokens, where there is more than a number: left out."""
 
+_FREE = frozenset({"documents", "chat_template_kwargs", "extra_args"})
+"""Keys of objects whose own keys are the client's: any text below is taken for something that was said."""
+
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|(-?)(\d+)((?:\.\d+)?)((?:[eE][+-]?\d+)?)')
 
 
@@ -48,7 +51,7 @@ class Redactor:
     def _value(self, key: str, value: Any) -> Any:
         match value:
             case dict():
-                return {name: self._value(name, below) for name, below in value.items()}
+                return {name: self._value(key if key in _FREE else name, below) for name, below in value.items()}
             case list() if key in _TOLD:
                 return []
             case list():

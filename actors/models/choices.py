@@ -53,7 +53,10 @@ def total(given: Sequence[ModelAnswer]) -> Usage:
 
 def _choice(call: ModelCall, index: int) -> ModelCall:
     seed = (call.sampling.seed + index + (1 << 63)) % (1 << 64) - (1 << 63)
-    return replace(call, choice=index, n=1, sampling=replace(call.sampling, seed=seed))
+    sampling = replace(call.sampling, seed=seed)
+    if index:
+        sampling = replace(sampling, prompt_logprobs=None)  # the prompt is told of once
+    return replace(call, choice=index, n=1, sampling=sampling)
 
 
 async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> ModelAnswer:

@@ -260,7 +260,9 @@ class Frontend:
             engine=self._engine,
             reasoning=answer.reasoning,
             logprobs=told(opened.logprobs, self._prompter.tokenizer),
-            prompt_logprobs=told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
+            prompt_logprobs=()
+            if opened.submit.sampling.prompt_logprobs is None
+            else told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
             token_ids=tuple(opened.tokens) if call.return_token_ids else (),
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
+from engine.core.numbers import MOST_NUMBERS
 from schemas import codec
 from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
@@ -21,6 +22,7 @@ from schemas.runs import (
     ModelFailed,
     ModelReturned,
     Problem,
+    Profile,
 )
 
 _DRAWN: Final[dict[str, tuple[object, ...]]] = {
@@ -106,8 +108,8 @@ class GenerationMachine:
         command = asked.command
         if isinstance(command.data, AbortRun):
             return _abort(state, command, command.data)
-        problem = asked.missing or _unfit(state, command)
         data = command.data
+        problem = asked.missing or _unfit(state, command) or _much(data, asked.profile)
         if problem is not None or asked.profile is None or not isinstance(data, Generate):
             problem = problem or Problem(kind="unknown_model", message="no such model", field="model")
             return Decision([Emitted("generation", state.id, CommandRefused(command=command, problem=problem))], [])
@@ -138,6 +140,18 @@ class GenerationMachine:
         if state.asking is None or state.command is None:
             return []
         return [_answer_prompt(state.id, state.asking, state.command)]
+
+
+def _much(data: object, profile: Profile | None) -> Problem | None:
+    """Say that all answers together would tell more of their tokens than one event can hold."""
+    if profile is None or not isinstance(data, Generate) or data.logprobs is None or data.n == 1:
+        return None
+    most = profile.sampling.max_tokens if data.max_tokens is None else data.max_tokens
+    told = data.n * most * (data.logprobs + 1 + len(data.logprob_token_ids))
+    if told <= MOST_NUMBERS:
+        return None
+    message = f"n: logprobs of {data.n} answers come to {told} numbers, of at most {MOST_NUMBERS}: lower one of them"
+    return Problem(kind="invalid", message=message, field="n")
 
 
 def _abort(state: Generation, command: Command, data: AbortRun) -> Decision:
@@ -180,6 +194,10 @@ def _impossible(data: Generate) -> Problem | None:
     if data.use_beam_search and data.n > _WIDEST:
         message = f"n: a beam search goes on with at most {_WIDEST} answers, each with all of its prompt at every step"
         return Problem(kind="invalid", message=message, field="n")
+    if data.use_beam_search and (data.tool_choice == "required" or any(tool.strict for tool in data.tools)):
+        name = "tool_choice" if data.tool_choice == "required" else "tools"
+        message = f"{name}: a beam search goes by the model's own chances and is bound to no calls: leave it out"
+        return Problem(kind="invalid", message=message, field=name)
     if unheeded:
         message = f"{unheeded[0]}: a beam search goes by the model's own chances: leave it out"
         return Problem(kind="invalid", message=message, field=unheeded[0])

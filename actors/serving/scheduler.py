@@ -12,13 +12,14 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
+from engine.core.numbers import MOST_NUMBERS
 from engine.core.scheduler import Scheduler
 from schemas import codec
 from schemas.context import Clock
@@ -292,12 +293,27 @@ class SchedulerActor:
             if event.finish is not None:
                 self._frontends.pop(event.request, None)
         for frontend, outputs in by_frontend.items():
-            message = Outputs(self._announce.epoch, tuple(outputs))
-            await self._connection.publish(subjects.outputs(self._engine, frontend), codec.encode(message))
+            for some in _parted(outputs):
+                message = Outputs(self._announce.epoch, some)
+                await self._connection.publish(subjects.outputs(self._engine, frontend), codec.encode(message))
 
     async def _answer(self, message: Message, answer: Answer) -> None:
         if message.reply:
             await self._connection.publish(message.reply, codec.encode(answer))
+
+
+def _parted(outputs: Sequence[Output]) -> Iterator[tuple[Output, ...]]:
+    """Part outputs so that each part fits a message, however many logarithms they bring."""
+    some, told = list[Output](), 0
+    for output in outputs:
+        more = sum(len(one.tokens) for one in (*output.logprobs, *output.prompt_logprobs))
+        if some and told + more > MOST_NUMBERS:
+            yield tuple(some)
+            some, told = [], 0
+        some.append(output)
+        told += more
+    if some:
+        yield tuple(some)
 
 
 def _output(event: RequestEvent) -> Output:

@@ -18,8 +18,6 @@ def told_prompt(
     prompt: Sequence[int], logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer
 ) -> tuple[TokenTold, ...]:
     """Describe a prompt: its first token has nothing before it that it could follow from."""
-    if not logprobs:
-        return ()
     return (TokenTold(prompt[0], tokenizer.piece(prompt[0]), None, 0), *told(logprobs, tokenizer))
 
 

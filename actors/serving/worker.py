@@ -10,18 +10,22 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
 
 from bus import subjects
 from bus.connection import Connection, Message
-from bus.errors import BusError
+from bus.errors import BusError, Refused
 from engine.runner.executor import Ask, Follower, Ignore, Run, follow
 from engine.runner.model_runner import ModelRunner
 from schemas import codec
 from schemas.generation import Announce
-from schemas.steps import Prepare, Prepared, Resync, StepPlan
+from schemas.steps import Prepare, Prepared, Resync, StepPlan, StepResult
 
 log = logging.getLogger(__name__)
+
+_TOO_MUCH: Final = "what it wants to be told of tokens is too much for one message: lower logprobs or logprob_token_ids"
 
 Reason = Literal["started", "gap", "epoch"]
 
@@ -119,7 +123,27 @@ class WorkerActor:
         self._steps += 1
         for request, problem in result.errors:
             log.error("step %s, request %s: %s", plan.n, request, problem)
-        await self._connection.publish(subjects.result(self._engine), codec.encode(result))
+        await self._publish(result)
+
+    async def _publish(self, result: StepResult) -> None:
+        """Send a result. Should it be too large for a message, those fail that want much told: never the worker."""
+        subject = subjects.result(self._engine)
+        try:
+            await self._connection.publish(subject, codec.encode(result))
+        except Refused as error:
+            if not error.too_large:
+                raise
+            names = {one[0] for one in result.logprobs} | {one[0] for one in result.prompt_logprobs}
+            log.exception("step %s is too large", result.n)
+            smaller = msgspec.structs.replace(
+                result,
+                tokens=tuple(pair for pair in result.tokens if pair[0] not in names),
+                errors=(*result.errors, *((name, _TOO_MUCH) for name in sorted(names))),
+                logprobs=(),
+                prompt_logprobs=(),
+                refused=(*result.refused, *sorted(names)),
+            )
+            await self._connection.publish(subject, codec.encode(smaller))
 
     @property
     def _idle(self) -> bool:

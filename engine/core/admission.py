@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from engine.config import SchedulerConfig
 from engine.core.memory import Memory
+from engine.core.numbers import MOST_NUMBERS, numbers
 from engine.core.parking import Parking
 from engine.core.prefix_cache import TOKEN_IDS
 from engine.core.waiting import WaitingQueue
 from schemas.generation import Refused, Submit
-
-MOST_NUMBERS = 200_000
-"""Logarithms that one request may want: as JSON, half of the 8 MiB that a message may have."""
 
 
 def refusal(
@@ -18,16 +16,17 @@ def refusal(
 ) -> Refused | None:
     """Say why a request could never run, or cannot be taken now; None if it can be."""
     return (
-        _misfit(submit)
+        _misfit(submit, config.context_length)
         or _too_long(submit, config, memory)
         or _overload(submit, config, len(waiting) + len(parked), waiting.tokens + parked.tokens)
     )
 
 
-def _misfit(submit: Submit) -> Refused | None:
+def _misfit(submit: Submit, context_length: int) -> Refused | None:
     if not submit.prompt or submit.sampling.max_tokens < 1:
         return _refused(submit, "give at least one prompt token and max_tokens of at least 1")
-    told = _numbers_told(submit)
+    room = max(1, context_length - len(submit.prompt))
+    told = numbers(submit.sampling, min(submit.sampling.max_tokens, room), len(submit.prompt))
     if told > MOST_NUMBERS:
         message = (
             f"logprobs and prompt_logprobs may come to {told} numbers, of at most {MOST_NUMBERS}: "
@@ -38,14 +37,6 @@ def _misfit(submit: Submit) -> Refused | None:
         if tokens and not (min(tokens) in TOKEN_IDS and max(tokens) in TOKEN_IDS):
             return _refused(submit, f"{name}: token ids are from 0 to {TOKEN_IDS[-1]}")
     return None
-
-
-def _numbers_told(submit: Submit) -> int:
-    """Count the logarithms that a request may want."""
-    sampling, more = submit.sampling, 1 + len(submit.sampling.logprob_token_ids)
-    output = 0 if sampling.logprobs is None else sampling.max_tokens * (sampling.logprobs + more)
-    prompt = 0 if sampling.prompt_logprobs is None else len(submit.prompt) * (sampling.prompt_logprobs + more)
-    return output + prompt
 
 
 def _refused(submit: Submit, message: str) -> Refused:

@@ -182,7 +182,7 @@ class Scheduler:
     def _continue(self, draft: Draft, request: Request, count: int) -> None:
         """Give a running request its slice, taking blocks from those of a higher rank if need be."""
         count = min(count, draft.budget)
-        if not count or request.state != "running":
+        if not count or request.state != "running" or draft.brings_much(request, count):
             return
         while (fresh := self._memory.grow(request, request.computed + count)) is None:
             last = max(self._running.values(), key=_rank)

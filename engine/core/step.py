@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from engine.core.numbers import MOST_NUMBERS, numbers
 from engine.core.request import LEFT, Request
 from schemas.steps import Arrival, Slice
 
@@ -26,10 +27,17 @@ class Draft:
         self.preempted: list[str] = []
         self.told = 0
         """Tokens of arrivals."""
+        self._numbers = 0
+        """Logarithms that the result may bring."""
 
     def is_told_much(self, request: Request) -> bool:
         """Say whether the plan has no room for a request's tokens, beside those of others."""
         return bool(self.told) and self.told + request.bulk > MOST_TOLD
+
+    def brings_much(self, request: Request, count: int) -> bool:
+        """Say whether the result has no room for what `count` positions of a request bring, beside those of others."""
+        told = _numbers(request, count)
+        return bool(told and self._numbers) and self._numbers + told > MOST_NUMBERS
 
     def admit(self, request: Request) -> None:
         """Have a request begin with this step."""
@@ -39,6 +47,7 @@ class Draft:
     def add(self, request: Request, count: int, blocks: tuple[int, ...]) -> None:
         """Give a request `count` positions; `blocks` are those of its table that are new."""
         assert request.id not in self.slices, f"{request.id!r} has its part of this step"
+        self._numbers += _numbers(request, count)
         start = request.computed
         request.computed = end = start + count
         sample = end == len(request.tokens) + request.pending
@@ -72,6 +81,12 @@ class Draft:
             fresh, computed = (len(found[1].blocks), found[1].start) if found else (0, request.computed)
             arrivals.append(_arrival(request, computed, _table(request, len(request.blocks) - fresh)))
         return arrivals
+
+
+def _numbers(request: Request, count: int) -> int:
+    """Count the logarithms that so many more positions of a request bring at most."""
+    prompt = 0 if request.outputs else max(0, min(count, request.prompt_tokens - request.computed))
+    return numbers(request.sampling, 1, prompt)
 
 
 def _table(request: Request, blocks: int) -> tuple[int, ...]:

@@ -128,7 +128,11 @@ class Prompter:
             TemplateError: the template refuses the conversation.
         """
         offered = self._offered(tools, calling)
-        text = self._rendered(messages, offered, rendering)
+        try:
+            text = self._rendered(messages, offered, rendering)
+        except RecursionError as error:
+            field = "chat_template_kwargs" if rendering.chat_template_kwargs else "tools"
+            raise BadRequest(field, "it nests too deep") from error
         continued = messages[-1].content if rendering.continue_final_message else ""
         most = None if calling.parallel else 1
         special = self.tokenizer.special

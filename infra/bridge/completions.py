@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from infra.bridge.chat import usage
 from infra.bridge.formats import structured
 from infra.bridge.logprobs import legacy
@@ -151,7 +153,8 @@ class CompletionEncoder:
 
     def _returned(self, prompt: int, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answers no delta brought, and why they ended."""
-        self._usage += answer.usage
+        # where no tokens are wanted, one was computed for the prompt's sake
+        self._usage += replace(answer.usage, completion_tokens=0) if self._silent else answer.usage
         chunks: list[dict[str, Any]] = []
         for at, one in enumerate(answer.alternatives()):
             index = prompt * self._n + at

@@ -53,12 +53,14 @@ def format_checks(request: AnswerRequest) -> Iterator[Check]:
     if wanted is not None:
         yield "structured_outputs", len(_given(wanted)) == 1, f"give one of {', '.join(_KINDS)}"
         yield "structured_outputs", kind == "text", "give it or `response_format`, not both"
-    asked = structured(request)
-    if asked is not None:
-        try:
+    try:
+        asked = structured(request)
+        if asked is not None:
             check(asked)
-        except BadRequest as error:
-            yield error.field, False, error.message
+    except BadRequest as error:
+        yield error.field, False, error.message
+    except RecursionError:
+        yield _FIELD if wanted is None else "structured_outputs", False, "it nests too deep"
 
 
 def is_formatted(request: AnswerRequest) -> bool:

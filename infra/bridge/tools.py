@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -10,7 +10,7 @@ from schemas.messages import ToolChoice
 
 
 class _Named(msgspec.Struct, frozen=True):
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Choice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):

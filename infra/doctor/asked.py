@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from infra.agents import load_agents
 from infra.checkpoint import is_hub_id, resolve_engine
+from infra.configuration import ConfigurationWrong
 from infra.doctor.finding import Finding, ok, problem
 from infra.errors import AgentsNotFound, CheckpointNotFound
 from infra.settings import EngineSettings
@@ -19,6 +20,8 @@ def model(settings: EngineSettings) -> Finding:
         resolved = resolve_engine(settings, lambda _: None)
     except CheckpointNotFound as error:
         return problem("model", error.says, error.mend)
+    except ConfigurationWrong as error:
+        return problem("model", str(error), f"give {error.key} another value")
     blocks = f"{resolved.kv_blocks} KV blocks" if resolved.kv_blocks else "as many KV blocks as fit"
     return ok("model", f"{settings.name}, context {resolved.context_length} tokens, {blocks}")
 

@@ -84,6 +84,32 @@ def test_a_processor_that_is_not_there_is_told_to_who_asked_for_it(served: UpPro
     assert "there is no logits processor 'nobody': installed are none" in answer.json()["error"]["message"]
 
 
+def test_who_wants_very_much_told_takes_nobody_down(served: UpProcess) -> None:
+    """Four times as many logarithms as a message holds, in one step; then more than an event holds."""
+    much: dict[str, Any] = {"prompt": list(range(10, 198)), "logprob_token_ids": list(range(1024))}
+    answer = complete(served, **much, n=4, max_tokens=1, prompt_logprobs=20)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["choices"][0]["prompt_logprobs"]) == 188
+    more = complete(served, **much, n=16, max_tokens=30, logprobs=20)
+    assert (more.status_code, more.json()["error"]["param"]) == (400, "n")
+    assert complete(served, prompt="Hello", max_tokens=2).status_code == 200
+
+
+def test_what_nests_too_deep_is_refused(served: UpProcess) -> None:
+    deep: Any = []
+    for _ in range(600):
+        deep = [deep]
+    answer = chat(served, ask("Hello!", model="mini", chat_template_kwargs={"x": deep}))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs")
+
+
+def test_a_prompt_of_one_token_is_given_back_too(served: UpProcess) -> None:
+    (choice,) = complete(served, prompt=[40], echo=True, logprobs=0, max_tokens=2).json()["choices"]
+    assert choice["logprobs"]["token_logprobs"][0] is None
+    assert choice["text"].startswith(choice["logprobs"]["tokens"][0])
+    assert complete(served, prompt="Hello", echo=True, max_tokens=0).json()["usage"]["completion_tokens"] == 0
+
+
 def test_a_prompt_is_scored_as_lm_eval_does_it(served: UpProcess) -> None:
     """Its local-completions asks for the prompt with its logprobs and a token more."""
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
@@ -108,6 +134,8 @@ def test_the_likeliest_answers_are_those_that_are_found_offline(served: UpProces
     assert [choice["finish_reason"] for choice in found["choices"]] == [one.finish for one in wanted]
     generation = found["id"].removeprefix("cmpl-")
     assert served.cli("replay", "verify", generation).returncode == 0
+    wide = complete(served, prompt="Hello", n=17, use_beam_search=True)
+    assert (wide.status_code, wide.json()["error"]["param"]) == (400, "n")
     drawn = complete(served, prompt="Hello", n=3, use_beam_search=True, temperature=0.7)
     assert (drawn.status_code, drawn.json()["error"]["param"]) == (400, "temperature")
 

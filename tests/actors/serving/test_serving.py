@@ -30,7 +30,7 @@ from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
 from schemas.context import Clock
-from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit
+from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
 from schemas.runs import Problem
@@ -425,6 +425,27 @@ async def test_an_answer_without_the_call_that_is_required_fails_and_one_with_it
     problem = await refused(nats_url, "I would rather not.", replace(required, effect="e2"))
     assert (problem.kind, problem.field) == ("tool", "tool_choice")
     assert "'clock'" in problem.message
+
+
+async def test_a_result_that_no_message_holds_fails_those_that_want_much_and_not_the_worker(nats_url: str) -> None:
+    class Talkative(PlayedModel):
+        """Makes far more of a token than anybody may ask for."""
+
+        def execute(self, plan: StepPlan) -> StepResult:
+            result = super().execute(plan)
+            wide = TokenLogprobs(tuple(range(900_000)), (-1.5,) * 900_000, 1)
+            return replace(result, logprobs=tuple((name, wide) for name, _ in result.tokens if "much" in name))
+
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(Talkative())
+        frontend = await on.frontend("f1")
+        much = replace(model_call("much"), sampling=Sampling(max_tokens=100, logprobs=20))
+        with pytest.raises(CallFailed) as failed:
+            await frontend.call(much, Listener())
+        assert "too much for one message" in failed.value.problem.message
+        assert failed.value.problem.kind == "invalid"
+        assert (await frontend.call(model_call("e2"), Listener())).text == REPLY
 
 
 async def test_a_template_of_a_request_is_refused_where_requests_are_not_trusted(nats_url: str) -> None:
