@@ -8,8 +8,9 @@ broken off at its limit.
 
 Until the tokens have come after which the answer is to keep to its grammar (the end of a model's thinking), everything
 may come. Where a model may think or not, its first tokens decide: they open what is thought, or belong to the grammar.
-Thinking is ended for it when it has had its budget, when it leaves just enough tokens for the shortest document, and
-when the model would end the answer there. An answer without a grammar may have a budget, too.
+Thinking is ended for it when it has had its budget, and when it leaves just enough tokens for the shortest document; it
+cannot end the answer. Both depend on positions alone, so an answer that is followed anew goes on as it would have. An
+answer without a grammar may have a budget, too.
 """
 
 from __future__ import annotations
@@ -78,6 +79,13 @@ class Constraint:
         Raises:
             GrammarError: The grammar has become too complex.
         """
+        if self.stage == "before":
+            # an answer that is to have a form does not end with what is thought
+            row[:] = 255
+            for token in self.ends:
+                if token >> 3 < len(row):
+                    row[token >> 3] = int(row[token >> 3]) & (255 - (1 << (token & 7)))
+            return False
         if self.stage == "opening" and self.count:
             row[:] = 0
             self._let_open(row)
@@ -89,7 +97,7 @@ class Constraint:
             if token >> 3 < len(row):
                 bit = 1 << (token & 7)
                 row[token >> 3] = (int(row[token >> 3]) & (255 - bit)) | (bit if may_end else 0)
-        if self.stage == "opening":
+        if self.stage == "opening" and self._has_room():
             self._let_open(row)
             return False
         return only_end
@@ -97,7 +105,13 @@ class Constraint:
     @property
     def masks(self) -> bool:
         """Whether not everything may come next."""
-        return self.stage in {"opening", "within"} and self._bound
+        return self.stage != "over" and self._bound
+
+    def _has_room(self) -> bool:
+        """Say whether a document fits in what is left when nothing is thought but its tags."""
+        if not self._bound:
+            return True
+        return self._left >= len(self._opening) + len(self._closing) + len(self._grammar.shortest or ())
 
     def _let_open(self, row: Bits) -> None:
         token = self._opening[self.count]
@@ -107,7 +121,7 @@ class Constraint:
 
     def _enter(self, token: int) -> None:
         """See by one of the first tokens whether the answer thinks first."""
-        if token != self._opening[self.count]:
+        if token != self._opening[self.count] or (not self.count and not self._has_room()):
             self.stage = "within" if self._bound else "over"
         elif self.count + 1 == len(self._opening):
             self.stage, self._way = "before", None
@@ -145,18 +159,17 @@ class Constraint:
 
     def _think(self, token: int) -> int:
         """Give a token of what is thought, or one of those that end it when it is time."""
-        if not self._forced and self._is_over(token):
+        if not self._forced and self._is_over():
             self._forced.extend(self._closing)
         self._thoughts += 1
         return self._forced.popleft() if self._forced else token
 
-    def _is_over(self, token: int) -> bool:
+    def _is_over(self) -> bool:
         if self._budget is not None and self._thoughts >= self._budget:
             return True
         if not self._bound:
             return False
-        needed = len(self._closing) + len(self._grammar.shortest or ())
-        return token in self.ends or self._left <= needed
+        return self._left <= len(self._closing) + len(self._grammar.shortest or ())
 
     def _begin(self) -> None:
         self.stage = "within" if self._bound else "over"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from schemas.structured import Structured
 
 Shape = TypeVar("Shape", Message, ToolSpec)
 
+_HERE: Final = "\uf8f3"
+"""Marks where the last message ends in what a template makes of it."""
 _AS_ALWAYS: Final = Rendering()
 _AS_IT_LIKES: Final = Calling()
 
@@ -57,18 +61,19 @@ class Prompt:
     def bound(self, sampling: Sampling) -> Sampling:
         """Give parameters that bind the answer to calls that are wanted, or to its form once nothing more is thought.
 
-        The grammar of calls has a place for what is thought first where that has not begun.
+        A grammar of calls over channels has a place for what is thought first, which no budget is heeded in.
         """
         structured, end = sampling.structured, self.reasoning
+        if structured is not None and (structured.after or sampling.structured_after):
+            return sampling
         if structured is None and self.grammar:
             sampling = replace(sampling, structured=Structured("grammar", self.grammar, field="tool_choice"))
-            if end is not None and end.opening:
-                return sampling
-        elif structured is not None and (structured.after or sampling.structured_after):
-            return sampling
+            end = None if self.wanted.format.channels is not None and end is not None and end.opening else end
         if end is None:
             return replace(sampling, thinking_budget=None)
-        return replace(sampling, structured_after=end.after, thinking_opening=end.opening, thinking_closing=end.closing)
+        bound = sampling.structured is not None
+        after, closing = (end.after, end.closing) if bound else (end.ending, end.ending)
+        return replace(sampling, structured_after=after, thinking_opening=end.opening, thinking_closing=closing)
 
     def check(self, calls: Sequence[ParsedCall], finish: FinishReason) -> None:
         """Look at the calls of an answer.
@@ -139,7 +144,9 @@ class Prompter:
         wanted = self.dialect.wanted(offered, text, continued, special, calls=bool(offered), most_calls=most)
         required = calling.choice == "required"
         bound = required or any(tool.strict for tool in offered)
-        grammar = calling_grammar(wanted, offered, self.tokenizer.tags, required=required) if bound else ""
+        # what is thought first is not the grammar's
+        after = dataclasses.replace(wanted, begun=True) if wanted.thinking is not None else wanted
+        grammar = calling_grammar(after, offered, self.tokenizer.tags, required=required) if bound else ""
         end = reasoning_end(wanted, text, self.tokenizer)
         return Prompt(tuple(self.tokenizer.encode(text)), wanted, calling, grammar, end)
 
@@ -161,20 +168,23 @@ class Prompter:
         continues = rendering.continue_final_message
         if continues and (not messages or messages[-1].role != "assistant" or not messages[-1].content.strip()):
             raise BadRequest("continue_final_message", "the last message is to be the assistant's, and not empty")
+        spoken = list(quoted(map(_unescaped, messages), quote))
+        if continues:
+            # templates trim what they are given, and write more after it
+            last = spoken[-1].content.replace(_HERE, "").rstrip()
+            spoken[-1] = msgspec.structs.replace(spoken[-1], content=last + _HERE)
         text = template.render(
-            quoted(messages, quote),
+            spoken,
             quoted(tools, quote),
             prompt=rendering.add_generation_prompt and not continues,
             more=_walked(more, quote),
         )
         if not continues:
             return text
-        # templates trim what they are given, and write more after it
-        last = quote(messages[-1].content.strip())
-        before, found, _ = text.rpartition(last)
-        if not found:
+        before, _, _ = text.rpartition(_HERE)
+        if not before.endswith(spoken[-1].content.removesuffix(_HERE).strip()):
             raise BadRequest("continue_final_message", "the chat template does not write the last message as it is")
-        return before + found
+        return before.replace(_HERE, "")
 
     def _chosen(self, rendering: Rendering) -> ChatTemplate:
         own = self._template
@@ -200,6 +210,25 @@ def _called(calls: Sequence[ParsedCall], tool: str) -> bool:
 def quoted(shapes: Iterable[Shape], quote: Callable[[str], str]) -> tuple[Shape, ...]:
     """Mark control tokens in every text of messages or tools: all of it comes from outside."""
     return tuple(msgspec.convert(_walked(msgspec.to_builtins(shape), quote), type(shape)) for shape in shapes)
+
+
+def _unescaped(message: Message) -> Message:
+    """Write the arguments of calls without JSON's escapes, behind which a control token would not be seen."""
+    if not message.tool_calls:
+        return message
+    return msgspec.structs.replace(
+        message,
+        tool_calls=tuple(
+            msgspec.structs.replace(call, arguments=_spelled_out(call.arguments)) for call in message.tool_calls
+        ),
+    )
+
+
+def _spelled_out(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return arguments  # the template is given it as it is, or refuses it
 
 
 def _walked(value: Any, quote: Callable[[str], str]) -> Any:

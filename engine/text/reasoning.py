@@ -18,6 +18,8 @@ class ReasoningEnd:
     """Its tokens: what is said begins after them."""
     closing: tuple[int, ...]
     """Tokens that end reasoning wherever it stands, so that what is said has to follow."""
+    ending: tuple[int, ...]
+    """Tokens that end reasoning, whatever is to follow: what is said, or a call."""
     opening: tuple[int, ...]
     """Tokens that begin reasoning; an answer that begins with none of them holds none. Empty where it has begun."""
 
@@ -38,11 +40,10 @@ def reasoning_end(wanted: Wanted, prompt: str, tokenizer: Tokenizer) -> Reasonin
     if channels is not None and wanted.reasons:
         between = channels.ends[0] + channels.speaker + channels.saying
         begin = "".join((channels.channel, *sorted(channels.reasoning)[:1], channels.message))
-        return ReasoningEnd(
-            channels.saying, tuple(encode(channels.saying)), tuple(encode(between)), tuple(encode(begin))
-        )
+        texts = (channels.saying, between, channels.ends[0], begin)
+        return ReasoningEnd(channels.saying, *(tuple(encode(text)) for text in texts))
     if thinking is None or (not wanted.begun and prompt.rstrip().endswith(thinking.close)):
         return None
     close = tuple(encode(thinking.close))
     opening = () if wanted.begun else tuple(encode(thinking.open))
-    return ReasoningEnd(thinking.close, close, close, opening)
+    return ReasoningEnd(thinking.close, close, close, close, opening)

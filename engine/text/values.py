@@ -16,7 +16,6 @@ _OF: Final[tuple[tuple[type, str], ...]] = (
     (dict, "object"),
 )
 _PYTHON: Final = {"True": True, "False": False, "None": None}
-_DEEPEST: Final = 16
 
 
 def typed(text: str, schema: Any, root: Any) -> Any:
@@ -67,21 +66,30 @@ def _type(value: Any) -> set[str]:
     return {name, "number"} if name == "integer" else {name}
 
 
-def types(schema: Any, root: Any, depth: int = 0) -> set[str]:
+def types(schema: Any, root: Any) -> set[str]:
     """Collect the types that a schema allows, following references in `root`; nothing where it does not say."""
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return set()
-    named = schema.get("type")
-    found = {named} if isinstance(named, str) else {name for name in named or () if isinstance(name, str)}
-    for name in ("anyOf", "oneOf", "allOf"):
-        for part in schema.get(name) or ():
-            found |= types(part, root, depth + 1)
-    values = [*(schema.get("enum") or ()), *([schema["const"]] if "const" in schema else ())]
-    for value in values if not found else ():
-        found |= _type(value)
-    if isinstance(schema.get("$ref"), str):
-        found |= types(_followed(schema["$ref"], root), root, depth + 1)
+    found: set[str] = set()
+    seen: set[int] = set()
+    left = [schema]
+    while left:
+        part = left.pop()
+        if not isinstance(part, dict) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        named = part.get("type")
+        own = {named} if isinstance(named, str) else {name for name in _list(named) if isinstance(name, str)}
+        if not own:
+            values = [*_list(part.get("enum")), *([part["const"]] if "const" in part else ())]
+            own = {name for value in values for name in _type(value)}
+        found |= own
+        left += [other for name in ("anyOf", "oneOf", "allOf") for other in _list(part.get(name))]
+        if isinstance(part.get("$ref"), str):
+            left.append(_followed(part["$ref"], root))
     return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _followed(reference: str, root: Any) -> Any:

@@ -185,8 +185,8 @@ def test_an_answer_goes_on_after_any_of_its_tokens_as_it_would_have(
     wanted = sampling(40, thinking_budget=budget, **more)
     grammar = guidance().compile(Structured(kind="choice", choices=("yes", "no"))) if bound else None
     rng = np.random.default_rng(seed)
-    # an end that is drawn is not seen any more in what became of it
-    draws = [*opening, *(token for token in rng.integers(0, SIZE, 80).tolist() if token not in ENDS)]
+    # ends of the answer come up now and then, as they do in what models think
+    draws = [*opening, *(ENDS[0] if token % 17 == 0 else token for token in rng.integers(0, SIZE, 40).tolist())]
     whole, tokens = Constraint(grammar, wanted), list[int]()
     states = []
     for token in draws[:40]:
@@ -203,3 +203,12 @@ def test_an_answer_goes_on_after_any_of_its_tokens_as_it_would_have(
         assert (again.stage, again.count) == states[at]
         choice = allowed(again) if again.masks else [draws[at]]
         assert again.take(draws[at] if draws[at] in choice else choice[0]).token == tokens[at]
+
+
+def test_nothing_is_thought_where_there_is_no_room_for_it() -> None:
+    grammar = guidance().compile(Structured(kind="choice", choices=("yes", "no")))
+    opening, close = tuple(TOKENIZER.encode("fox", add_special_tokens=False).ids), TOKENIZER.token_to_id("</think>")
+    more: dict[str, Any] = {"structured_after": (close,), "thinking_closing": (close,), "thinking_opening": opening}
+    needed = len(opening) + 1 + len(grammar.shortest or ())
+    assert opening[0] in allowed(Constraint(grammar, sampling(needed, **more)))
+    assert opening[0] not in allowed(Constraint(grammar, sampling(needed - 1, **more)))
