@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -142,10 +143,13 @@ def test_an_answer_that_is_taken_up_again_keeps_what_was_told_before(tiny: Calla
 
 
 def test_more_numbers_than_a_message_holds_are_refused(tiny: Callable[[str], Tiny]) -> None:
-    answer = make_engine(tiny("qwen3-tied")).add(ask("r", tokens=100_000, logprobs=5))
+    engine = make_engine(tiny("qwen3-tied"))
+    # more than the context holds are never told
+    assert isinstance(engine.add(ask("r", tokens=100_000, logprobs=5)), Accepted)
+    answer = engine.add(ask("s", tokens=100_000, logprobs=5, logprob_token_ids=tuple(range(1024))))
     assert isinstance(answer, Refused)
     assert answer.reason == "invalid"
-    assert "600000 numbers" in answer.message
+    assert re.search(r"come to \d{6} numbers, of at most 200000", answer.message)
     assert "max_tokens" in answer.message
 
 
