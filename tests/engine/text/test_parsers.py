@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -194,3 +196,13 @@ def test_what_follows_on_a_raw_prompt_is_text_up_to_the_first_stop_string(
 def test_what_looks_like_a_call_after_a_raw_prompt_is_text() -> None:
     text = '<tool_call>{"name": "f", "arguments": {}}</tool_call> '
     assert read([text], ()) == (text, False)
+
+
+def test_white_space_without_end_is_read_once() -> None:
+    parser = OutputParser()
+    parser.feed("a")
+    begun = time.process_time()
+    for _ in range(50_000):
+        assert parser.feed(" " * 8) == []
+    assert time.process_time() - begun < 2
+    assert parser.feed("b") == [Content(" " * 400_000 + "b")]
