@@ -7,19 +7,21 @@ text.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engine.text.formats import HERMES, NONE, Channels, Format, Opener
 from engine.text.layout import Layout
-from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning, joined
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning
 from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
 from engine.text.steps import Arguments, Reading, plain
 
 _LONGEST_HEAD: Final = 512
 _WORD: Final = re.compile(r"[^\s<]*")
+_SPACE: Final = re.compile(r"\s*")
 _PARAGRAPH: Final = "\n\n"
 
 
@@ -139,8 +141,8 @@ class OutputParser:
         return self._drained()
 
     def _drained(self) -> list[Part]:
-        parts, self._parts = joined(self._parts), []
-        return parts
+        parts, self._parts = self._parts, []
+        return [part for kind, run in itertools.groupby(parts, type) for part in _as_one(kind, run)]
 
     def _read(self) -> Waiting[None]:
         """Read the answer from beginning to end."""
@@ -188,11 +190,11 @@ class OutputParser:
         """Look for the next mark; without one, up to where there is certainly none."""
         source = self._source
         until, mark = self._marks.find(source.text, source.at, source.ended)
-        rest = source.text[source.at :].lstrip() if self._fresh else ""
-        begin = len(source.text) - len(rest)
-        if begin < until:
+        space = _SPACE.match(source.text, source.at) if self._fresh else None
+        if space is not None and (begin := space.end()) < until:
             for opener in self._fresh_openers:
-                if rest.startswith(opener):
+                rest = source.text[begin : begin + len(opener)]
+                if rest == opener:
                     return begin, opener
                 if opener.startswith(rest) and not source.ended:
                     return begin, ""
@@ -206,14 +208,15 @@ class OutputParser:
     def _call(self, opener: Opener, mark: str) -> Waiting[None]:
         """Read calls; where there are none the mark was text, and what follows it is read as such."""
         reading = Reading(self._source, self._spell, self._wanted.schemas)
-        self._source.at = 0 if opener.kept else len(mark)
+        begin = self._source.at
+        self._source.at += 0 if opener.kept else len(mark)
         try:
             for step in opener.steps:
                 yield from step.read(reading)
             if opener.known and any(call.name not in self._wanted.schemas for call in reading.calls):
                 raise Broken  # noqa: TRY301
         except Broken:
-            self._source.at = len(mark)
+            self._source.at = begin + len(mark)
             self._say(mark)
             return
         self._take(reading)
@@ -256,15 +259,16 @@ class OutputParser:
 
     def _message(self, channels: Channels, mark: str) -> Waiting[None]:
         """Read a message's head, and its body if that is no text."""
-        source = self._source
+        source, begin = self._source, self._source.at
         try:
             _, end = yield from source.until(Marks((self._spell(channels.message),)), _LONGEST_HEAD)
         except Broken:
             # an answer that is cut off in a head has said nothing with it
-            source.at = len(source.text if source.ended and mark != channels.addressed else mark)
-            self._say("" if source.at > len(mark) else mark)
+            cut = source.ended and mark != channels.addressed
+            source.at = len(source.text) if cut else begin + len(mark)
+            self._say("" if source.at > begin + len(mark) else mark)
             return
-        head = plain(source.text[: source.at])
+        head = plain(source.text[begin : source.at])
         source.at += len(end)
         tool = _after(channels.addressed, head).removeprefix(channels.functions)
         if tool and self._wanted.calls and (yield from self._addressed(channels, tool)):
@@ -294,6 +298,14 @@ class OutputParser:
             return False
         self._take(reading)
         return True
+
+
+def _as_one(kind: type[Part], run: Iterable[Part]) -> Iterator[Part]:
+    """Join the pieces of a text; calls are whole as they are."""
+    if kind is Content or kind is Reasoning:
+        yield kind("".join(part.text for part in run if isinstance(part, kind)))
+    else:
+        yield from run
 
 
 def _after(sign: str, head: str) -> str:
