@@ -97,15 +97,15 @@ class OutputParser:
         """Whether nothing was said since the beginning, or the last call or reasoning."""
         self._openers: dict[str, Opener | Channels | Thinking] = {}
         self._fresh_openers: dict[str, Opener | Channels | Thinking] = {}
-        self._stops = frozenset(text for text in stop if text)
+        self._stops = dict.fromkeys(text for text in stop if text)
         self._list_openers()
         self._marks = Marks([*self._openers, *map(self._spell, wanted.silent()), *stop])
         self.calls: list[ParsedCall] = []
         """Tool calls finished so far."""
         self.stopped = False
         """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
-        self.heeds_stops = True
-        """Whether a stop string ends the answer; one that comes before is text."""
+        self.unstoppable = 0
+        """A stop string that ends within so many characters of what was fed is text."""
         self._keeps_stop = keeps_stop
         self.reasoning = wanted.begun and wanted.thinking is not None
         """Whether what comes next is reasoning."""
@@ -170,8 +170,8 @@ class OutputParser:
                         self._stop(mark)
 
     def _stop(self, mark: str) -> None:
-        self.stopped = self.heeds_stops
-        if self._keeps_stop or not self.stopped:
+        self.stopped = True
+        if self._keeps_stop:
             self._say(mark)
 
     def _text(self) -> Waiting[str]:
@@ -190,6 +190,11 @@ class OutputParser:
         """Look for the next mark; without one, up to where there is certainly none."""
         source = self._source
         until, mark = self._marks.find(source.text, source.at, source.ended)
+        while mark in self._stops and mark not in self._openers and not self._counts(mark, until):
+            if (later := self._later_stop(until)) is not None:
+                mark = later
+                break
+            until, mark = self._marks.find(source.text, until + 1, source.ended)
         space = _SPACE.match(source.text, source.at) if self._fresh else None
         if space is not None and (begin := space.end()) < until:
             for opener in self._fresh_openers:
@@ -199,6 +204,19 @@ class OutputParser:
                 if opener.startswith(rest) and not source.ended:
                     return begin, ""
         return until, mark
+
+    def _counts(self, stop: str, begin: int) -> bool:
+        """Say whether a stop string that begins there does not end too early."""
+        return self._source.dropped + begin + len(stop) > self.unstoppable
+
+    def _later_stop(self, begin: int) -> str | None:
+        """Give the stop string that begins there like one that ends too early, and counts: empty if one may come."""
+        source = self._source
+        for stop in self._stops:
+            rest = source.text[begin : begin + len(stop)]
+            if self._counts(stop, begin) and stop.startswith(rest) and (rest == stop or not source.ended):
+                return stop if rest == stop else ""
+        return None
 
     def _say(self, text: str) -> None:
         self._fresh = self._fresh and not text.strip()
