@@ -54,9 +54,11 @@ class AnswerReader:
         parts: list[Part] = []
         for token in tokens:
             self._count += 1
-            self._parser.heeds_stops = self._count > self._least
+            text = self._decoder.push(token)
+            if self._count <= self._least:
+                self._parser.unstoppable += len(text)
             reasoned = self._parser.reasoning
-            parts += self._parser.feed(self._decoder.push(token))
+            parts += self._parser.feed(text)
             self.reasoning_tokens += reasoned or self._parser.reasoning
         return self._noted(parts)
 

@@ -191,7 +191,8 @@ class _Writer:
         if allowed == {"string"} and named:
             return f"{begin} {self._any_of(map(self._literal, map(str, named)))} {self._literal(end)}"
         if not allowed or "string" in allowed:
-            return f"{begin} {self._until(end)}"
+            # not at the line end before it: the text would go on where it is read as ended, and could begin a key
+            return f"{begin} {self._until(step.value[1])}"
         return f"{begin} {self._json(_rooted(shape, root))} {self._literal(end)}"
 
     def _python(self, step: PythonCalls, tools: Iterable[ToolSpec], *, single: bool) -> str:

@@ -7,8 +7,8 @@ class Layout:
     """Takes away the white space around calls and reasoning."""
 
     def __init__(self) -> None:
-        self._space = ""
-        """White space at the end of what was written so far, held back."""
+        self._space: list[str] = []
+        """White space at the end of what was written so far, held back as it came: joined up once something follows."""
         self._before = ""
         """That before what was just taken out, or the first there was between."""
         self._parted = False
@@ -18,12 +18,12 @@ class Layout:
 
     def text(self, text: str) -> str:
         """Take text; return what of it is certain to be content."""
-        text = self._space + text
         bare = text.rstrip()
         if not bare:
-            self._space = text
+            self._space.append(text)
             return ""
-        self._space = text[len(bare) :]
+        space, bare = text[len(bare) :], "".join((*self._space, bare))
+        self._space = [space]
         if self._parted:
             content = bare.lstrip()
             parting = self._before or bare[: len(bare) - len(content)]
@@ -33,10 +33,10 @@ class Layout:
 
     def part(self, with_: str = "") -> None:
         """Something was taken out here; `with_` parts the text on either side, whatever white space there was."""
-        self._before = with_ or self._before or self._space
-        self._space, self._parted = "", True
+        self._before = with_ or self._before or "".join(self._space)
+        self._space, self._parted = [], True
 
     def end(self) -> str:
         """Nothing follows: return the white space that was content after all."""
-        space, self._space = self._space, ""
+        space, self._space = "".join(self._space), []
         return "" if self._parted else space

@@ -15,6 +15,7 @@ _HEX: Final = {"x": 2, "u": 4, "U": 8}
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,400}")
 _NUMBER: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _DEEPEST: Final = 64
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def name(source: Source) -> Waiting[str]:
@@ -111,7 +112,7 @@ def _text(source: Source) -> Waiting[str]:
         source.at += len(mark)
         found += plain
         if mark == quote:
-            return found
+            return _PAIR.sub(_joined, found)
         found += yield from _escaped(source)
 
 
@@ -128,4 +129,10 @@ def _escaped(source: Source) -> Waiting[str]:
         if not re.fullmatch("[0-9a-fA-F]+", digits) or int(digits, 16) > 0x10FFFF:
             raise Broken
         return chr(int(digits, 16))
-    return char if char in {"\\", "'", '"'} else "\\" + char
+    # the slash is JSON's
+    return char if char in {"\\", "'", '"', "/"} else "\\" + char
+
+
+def _joined(pair: re.Match[str]) -> str:
+    """Give the one character that JSON's two escapes stand for."""
+    return pair.group().encode("utf-16", "surrogatepass").decode("utf-16")

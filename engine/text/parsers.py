@@ -7,19 +7,21 @@ text.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from engine.text.formats import HERMES, NONE, Channels, Format, Opener
 from engine.text.layout import Layout
-from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning, joined
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning
 from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
 from engine.text.steps import Arguments, Reading, plain
 
 _LONGEST_HEAD: Final = 512
 _WORD: Final = re.compile(r"[^\s<]*")
+_SPACE: Final = re.compile(r"\s*")
 _PARAGRAPH: Final = "\n\n"
 
 
@@ -95,15 +97,15 @@ class OutputParser:
         """Whether nothing was said since the beginning, or the last call or reasoning."""
         self._openers: dict[str, Opener | Channels | Thinking] = {}
         self._fresh_openers: dict[str, Opener | Channels | Thinking] = {}
-        self._stops = frozenset(text for text in stop if text)
+        self._stops = dict.fromkeys(text for text in stop if text)
         self._list_openers()
         self._marks = Marks([*self._openers, *map(self._spell, wanted.silent()), *stop])
         self.calls: list[ParsedCall] = []
         """Tool calls finished so far."""
         self.stopped = False
         """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
-        self.heeds_stops = True
-        """Whether a stop string ends the answer; one that comes before is text."""
+        self.unstoppable = 0
+        """A stop string that ends within so many characters of what was fed is text."""
         self._keeps_stop = keeps_stop
         self.reasoning = wanted.begun and wanted.thinking is not None
         """Whether what comes next is reasoning."""
@@ -139,8 +141,8 @@ class OutputParser:
         return self._drained()
 
     def _drained(self) -> list[Part]:
-        parts, self._parts = joined(self._parts), []
-        return parts
+        parts, self._parts = self._parts, []
+        return [part for kind, run in itertools.groupby(parts, type) for part in _as_one(kind, run)]
 
     def _read(self) -> Waiting[None]:
         """Read the answer from beginning to end."""
@@ -168,8 +170,8 @@ class OutputParser:
                         self._stop(mark)
 
     def _stop(self, mark: str) -> None:
-        self.stopped = self.heeds_stops
-        if self._keeps_stop or not self.stopped:
+        self.stopped = True
+        if self._keeps_stop:
             self._say(mark)
 
     def _text(self) -> Waiting[str]:
@@ -188,15 +190,33 @@ class OutputParser:
         """Look for the next mark; without one, up to where there is certainly none."""
         source = self._source
         until, mark = self._marks.find(source.text, source.at, source.ended)
-        rest = source.text[source.at :].lstrip() if self._fresh else ""
-        begin = len(source.text) - len(rest)
-        if begin < until:
+        while mark in self._stops and mark not in self._openers and not self._counts(mark, until):
+            if (later := self._later_stop(until)) is not None:
+                mark = later
+                break
+            until, mark = self._marks.find(source.text, until + 1, source.ended)
+        space = _SPACE.match(source.text, source.at) if self._fresh else None
+        if space is not None and (begin := space.end()) < until:
             for opener in self._fresh_openers:
-                if rest.startswith(opener):
+                rest = source.text[begin : begin + len(opener)]
+                if rest == opener:
                     return begin, opener
                 if opener.startswith(rest) and not source.ended:
                     return begin, ""
         return until, mark
+
+    def _counts(self, stop: str, begin: int) -> bool:
+        """Say whether a stop string that begins there does not end too early."""
+        return self._source.dropped + begin + len(stop) > self.unstoppable
+
+    def _later_stop(self, begin: int) -> str | None:
+        """Give the stop string that begins there like one that ends too early, and counts: empty if one may come."""
+        source = self._source
+        for stop in self._stops:
+            rest = source.text[begin : begin + len(stop)]
+            if self._counts(stop, begin) and stop.startswith(rest) and (rest == stop or not source.ended):
+                return stop if rest == stop else ""
+        return None
 
     def _say(self, text: str) -> None:
         self._fresh = self._fresh and not text.strip()
@@ -206,14 +226,15 @@ class OutputParser:
     def _call(self, opener: Opener, mark: str) -> Waiting[None]:
         """Read calls; where there are none the mark was text, and what follows it is read as such."""
         reading = Reading(self._source, self._spell, self._wanted.schemas)
-        self._source.at = 0 if opener.kept else len(mark)
+        begin = self._source.at
+        self._source.at += 0 if opener.kept else len(mark)
         try:
             for step in opener.steps:
                 yield from step.read(reading)
             if opener.known and any(call.name not in self._wanted.schemas for call in reading.calls):
                 raise Broken  # noqa: TRY301
         except Broken:
-            self._source.at = len(mark)
+            self._source.at = begin + len(mark)
             self._say(mark)
             return
         self._take(reading)
@@ -256,15 +277,16 @@ class OutputParser:
 
     def _message(self, channels: Channels, mark: str) -> Waiting[None]:
         """Read a message's head, and its body if that is no text."""
-        source = self._source
+        source, begin = self._source, self._source.at
         try:
             _, end = yield from source.until(Marks((self._spell(channels.message),)), _LONGEST_HEAD)
         except Broken:
             # an answer that is cut off in a head has said nothing with it
-            source.at = len(source.text if source.ended and mark != channels.addressed else mark)
-            self._say("" if source.at > len(mark) else mark)
+            cut = source.ended and mark != channels.addressed
+            source.at = len(source.text) if cut else begin + len(mark)
+            self._say("" if source.at > begin + len(mark) else mark)
             return
-        head = plain(source.text[: source.at])
+        head = plain(source.text[begin : source.at])
         source.at += len(end)
         tool = _after(channels.addressed, head).removeprefix(channels.functions)
         if tool and self._wanted.calls and (yield from self._addressed(channels, tool)):
@@ -294,6 +316,14 @@ class OutputParser:
             return False
         self._take(reading)
         return True
+
+
+def _as_one(kind: type[Part], run: Iterable[Part]) -> Iterator[Part]:
+    """Join the pieces of a text; calls are whole as they are."""
+    if kind is Content or kind is Reasoning:
+        yield kind("".join(part.text for part in run if isinstance(part, kind)))
+    else:
+        yield from run
 
 
 def _after(sign: str, head: str) -> str:

@@ -35,9 +35,9 @@ class Marks:
     """Texts to look for; where several begin at the same place, the first in the list counts."""
 
     def __init__(self, marks: Sequence[str]) -> None:
-        self._marks = tuple(dict.fromkeys(mark for mark in marks if mark))
-        self._longest = max(map(len, self._marks), default=0)
-        self._search = re.compile("|".join(map(re.escape, self._marks))).search
+        self.texts = tuple(dict.fromkeys(mark for mark in marks if mark))
+        self._longest = max(map(len, self.texts), default=0)
+        self._search = re.compile("|".join(map(re.escape, self.texts))).search
 
     def find(self, text: str, at: int, ended: bool) -> tuple[int, str]:
         """Look for the first mark from `at` on.
@@ -45,11 +45,11 @@ class Marks:
         Returns:
             Where it begins, and the mark. The mark is empty where there is none: up to that place there will be none.
         """
-        match = self._search(text, at) if self._marks else None
+        match = self._search(text, at) if self.texts else None
         until, found = (len(text), "") if match is None else (match.start(), match.group())
         for begin in () if ended else range(max(len(text) - self._longest + 1, at), min(until + 1, len(text))):
             rest = text[begin:]
-            earlier = self._marks if begin < until else self._marks[: self._marks.index(found)]
+            earlier = self.texts if begin < until else self.texts[: self.texts.index(found)]
             if any(mark.startswith(rest) for mark in earlier):
                 return begin, ""
         return until, found
@@ -64,9 +64,17 @@ class Source:
         """Up to where it was read."""
         self.ended = False
         """Whether nothing more comes."""
+        self.dropped = 0
+        """So much of it was there before, and is done with."""
+        self._absent: dict[tuple[str, ...], int] = {}
+        """Marks of which there is none up to the end, and from where on: what was opened often is not looked through as
+        often for what would close it."""
 
     def drop(self) -> None:
-        """Forget what was read."""
+        """Forget what was read, once that is most of it: what is left is copied."""
+        if 2 * self.at < len(self.text):
+            return
+        self.dropped += self.at
         self.text, self.at = self.text[self.at :], 0
 
     def char(self) -> Waiting[str]:
@@ -123,6 +131,8 @@ class Source:
             Broken: there is none, or none within `most` characters.
         """
         begin = self.at
+        if self.ended and self.dropped + begin >= self._absent.get(marks.texts, self.dropped + len(self.text) + 1):
+            raise Broken
         while True:
             found, mark = marks.find(self.text, self.at, self.ended)
             self.at = found
@@ -131,6 +141,7 @@ class Source:
             if mark:
                 return self.text[begin:found], mark
             if self.ended:
+                self._absent[marks.texts] = self.dropped + begin
                 raise Broken
             yield
 

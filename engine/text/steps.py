@@ -218,7 +218,9 @@ class Calls:
         try:
             many = text.startswith("[")
             for call in msgspec.json.decode(text if many else f"[{text}]", type=list[_Written]):
-                arguments = bytes(call.arguments).decode() or bytes(call.parameters).decode() or "{}"
+                # some models write `null` where there are none
+                written = (bytes(call.arguments).decode(), bytes(call.parameters).decode())
+                arguments = next((text for text in written if text not in {"", "null"}), "{}")
                 if arguments.startswith('"'):
                     # some models write the object as a JSON string
                     arguments = msgspec.json.decode(arguments, type=str)

@@ -8,14 +8,13 @@ close his own message and open the system's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from tokenizers import Tokenizer as _Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from engine.errors import CheckpointError
 from engine.text.pieces import Pieces
@@ -23,23 +22,66 @@ from engine.text.source import SPECIAL
 
 # two private-use characters around text that must not be read as control; they never leave this module's callers
 _OPEN, _CLOSE = "\uf8f0", "\uf8f1"
+_BAD: Final = "\ufffd"
+"""What bytes that are no character are read as; the beginning of one is, too, until the rest has come."""
+_MOST_BYTES: Final = 3
+"""Of a character that is not whole yet."""
+_MOST_WAITING: Final = 8
+"""So many tokens may bring no whole character; that only happens where there are bytes that are none."""
 _QUOTED = re.compile(f"{_OPEN}(.*?){_CLOSE}", re.DOTALL)
 
 
 class Decoder:
     """Turns one generation's tokens into text, never in the middle of a character; special tokens are silent but for
-    those that are to be heard: `SPECIAL` stands before their text, and nowhere else."""
+    those that are to be heard: `SPECIAL` stands before their text, and nowhere else.
 
-    def __init__(self, tokenizer: _Tokenizer, heard: Mapping[int, str]) -> None:
+    What a token says can depend on the tokens before it, so a few of those are decoded again with it. The library's own
+    stream does the same, but it keeps every token since the last whole character, and gives up where bytes that are
+    none change how those before them are read.
+    """
+
+    def __init__(self, tokenizer: _Tokenizer, silent: Collection[int], heard: Mapping[int, str]) -> None:
         self._tokenizer = tokenizer
+        self._silent = silent
         self._heard = heard
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._tokens: list[int] = []
+        """What is decoded again."""
+        self._said = 0
+        """So many characters of their text were returned."""
+        self._whole = 0
+        """So many of the tokens ended with a whole character, and are no more needed after the next."""
+        self._waiting = 0
+        """Tokens since then."""
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; empty while a character is incomplete."""
         if token in self._heard:
             return SPECIAL + self._heard[token]
-        return (self._stream.step(self._tokenizer, token) or "").replace(SPECIAL, "")
+        if token in self._silent:
+            return ""
+        self._tokens.append(token)
+        self._waiting += 1
+        text = self._decoded()
+        if len(text) > self._said and not text.endswith(_BAD):
+            said, self._tokens = text[self._said :], self._tokens[self._whole :]
+            self._said, self._whole, self._waiting = len(self._decoded()), len(self._tokens), 0
+        elif self._waiting > _MOST_WAITING:
+            said = self._forced(text)
+        else:
+            return ""
+        return said.replace(SPECIAL, "")
+
+    def _forced(self, text: str) -> str:
+        """Return what there is but for what may still become a character: most of it never will."""
+        self._tokens = self._tokens[-_MOST_BYTES - 1 :]
+        left = len(self._decoded())
+        until = max(self._said, len(text.rstrip(_BAD)), len(text) - min(_MOST_BYTES, left))
+        said, self._said = text[self._said : until], max(0, left - len(text) + until)
+        self._whole = self._waiting = 0
+        return said
+
+    def _decoded(self) -> str:
+        return str(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
 
 
 class Tokenizer:
@@ -106,7 +148,8 @@ class Tokenizer:
 
     def decoder(self, heard: Iterable[str] = ()) -> Decoder:
         """Begin to decode a generation; special tokens in `heard` are not silent."""
-        return Decoder(self._tokenizer, {self.special[text]: text for text in heard if text in self.special})
+        said = {self.special[text]: text for text in heard if text in self.special}
+        return Decoder(self._tokenizer, frozenset(self.special.values()), said)
 
 
 def read_tokenizer(folder: Path) -> _Tokenizer:

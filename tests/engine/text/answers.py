@@ -141,6 +141,17 @@ _PYTHONIC = (
         (("sub.tract", '{"a": -1, "b": 5.0, "c": "q\\"q", "d": {}, "e": ""}'),),
     ),
     Answer(OLMO3, "<function_calls>\nadd(a=1)", "<function_calls>\nadd(a=1)"),
+    Answer(
+        OLMO3,
+        r"<function_calls>say(text='\ud83d\ude00 1\/2 \U0001f3bc')</function_calls>",
+        "",
+        (("say", '{"text": "😀 1/2 🎼"}'),),
+    ),
+    Answer(
+        OLMO3,
+        r"<function_calls>say(text='\ude00\ud83d')</function_calls>",
+        r"<function_calls>say(text='\ude00\ud83d')</function_calls>",
+    ),
 )
 _XML = (
     Answer(

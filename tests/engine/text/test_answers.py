@@ -107,6 +107,7 @@ def test_a_stop_text_that_comes_too_early_is_text() -> None:
     assert (early.text, early.stopped) == ("hello STOP the ", True)
     assert heard("hello STOP", ("STOP",), min_tokens=least).text == "hello STOP"
     assert heard("hello STOP the", ("STOP",), min_tokens=least - 1).text == "hello "
+    assert heard("hello STOP the", ("STOP there", "STOP"), min_tokens=least).text == "hello STOP the"
 
 
 def test_special_tokens_can_be_read_but_for_the_one_that_ends_the_answer() -> None:

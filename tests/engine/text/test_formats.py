@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.text.formats import FORMATS, HARMONY, HERMES, Format
 from engine.text.parsers import OutputParser, Wanted
+from engine.text.parts import Content, joined
 from engine.text.source import SPECIAL
 from tests.engine.text.answers import ANSWERS, SCHEMAS, THINK, Answer, contents, pieces
 
@@ -122,3 +124,20 @@ def test_reasoning_is_told_while_it_is_written() -> None:
 def test_an_object_that_cannot_become_a_call_is_not_held_back() -> None:
     parser = OutputParser((), Wanted(FORMATS["llama3_json"], schemas=SCHEMAS))
     assert parser.feed('{"answer": [1, 2,') != []
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [
+        ("glm", "<tool_call>say<arg_key>text</arg_key><arg_value>"),
+        ("qwen3_coder", "<tool_call><function=say><parameter=text>"),
+        ("olmo3", "<function_calls>say(text='''"),
+    ],
+)
+def test_calls_that_are_opened_again_and_again_are_looked_through_once(name: str, opened: str) -> None:
+    parser = OutputParser((), Wanted(FORMATS[name], schemas=SCHEMAS))
+    text = opened * 24_000
+    begun = time.process_time()
+    parts = [*parser.feed(text), *parser.finish()]
+    assert time.process_time() - begun < 3
+    assert joined(parts) == [Content(text)]

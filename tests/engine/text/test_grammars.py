@@ -187,3 +187,33 @@ def test_among_text_every_call_that_begins_is_whole() -> None:
     assert not Bound(lark).takes('<tool_call>\n{"name": "bad"')
     assert grammar(FORMATS["llama3_json"], required=False) == ""
     assert grammar(HARMONY, required=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "key", "end"),
+    [
+        (
+            "qwen3_coder",
+            "<tool_call>\n<function=say>\n<parameter=text>\n",
+            "<parameter=other>\n",
+            "</function>\n</tool_call>",
+        ),
+        (
+            "seed_oss",
+            "<seed:tool_call>\n<function=say>\n<parameter=text>\n",
+            "<parameter=other>\n",
+            "</function>\n</seed:tool_call>",
+        ),
+        (
+            "minimax",
+            '<minimax:tool_call>\n<invoke name="say">\n<parameter name="text">\n',
+            '<parameter name="other">\n',
+            "</invoke>\n</minimax:tool_call>",
+        ),
+    ],
+)
+def test_a_text_holds_no_other_argument(name: str, begin: str, key: str, end: str) -> None:
+    for text in ("x", "x</parameter>", "x\n"):
+        assert not Bound(grammar(FORMATS[name])).takes(f"{begin}{text}</parameter>{key}\n</parameter>\n{end}")
+    assert Bound(grammar(FORMATS[name])).takes(f"{begin}x</parameter>\n{end}")
+    assert Bound(grammar(FORMATS[name])).takes(f"{begin}x\n</parameter>\n{end}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,8 @@ def test_white_space_beside_calls_goes_but_for_what_parts_the_text(text: str, co
         ('{"name": "f", "arguments": {"b": [1,  2]}}', '{"b": [1,  2]}'),
         ('{"arguments": {}, "name": "f"}', "{}"),
         ('{"name": "f"}', "{}"),
+        ('{"name": "f", "arguments": null}', "{}"),
+        ('{"name": "f", "arguments": null, "parameters": {"a": 1}}', '{"a": 1}'),
         ('{"name": "f", "arguments": "{\\"a\\": 1}"}', '{"a": 1}'),
         ('{"name": "f", "arguments": {"t": "</tool_call>"}}', '{"t": "</tool_call>"}'),
         ('{"name": "f", "arguments": {"t": "\\\\"}}', '{"t": "\\\\"}'),
@@ -112,7 +116,6 @@ def test_arguments_are_told_as_they_were_written(body: str, arguments: str) -> N
         '{"arguments": {}}',
         '{"name": "f", "arguments": [1]}',
         '{"name": "f", "arguments": "{bad"}',
-        '{"name": "f", "arguments": null}',
         '{"name": "f',
         '{"name": "f", "arguments": ' + "[" * 5000,
         "\ud800",
@@ -194,3 +197,73 @@ def test_what_follows_on_a_raw_prompt_is_text_up_to_the_first_stop_string(
 def test_what_looks_like_a_call_after_a_raw_prompt_is_text() -> None:
     text = '<tool_call>{"name": "f", "arguments": {}}</tool_call> '
     assert read([text], ()) == (text, False)
+
+
+def test_white_space_without_end_is_read_once() -> None:
+    parser = OutputParser()
+    parser.feed("a")
+    begun = time.process_time()
+    for _ in range(50_000):
+        assert parser.feed(" " * 8) == []
+    assert time.process_time() - begun < 2
+    assert parser.feed("b") == [Content(" " * 400_000 + "b")]
+
+
+def least(parts: list[str], stops: tuple[str, ...], many: int) -> tuple[str, bool]:
+    """Read parts of which the first `many` hold no end."""
+    parser = OutputParser(stops)
+    found = []
+    for at, part in enumerate(parts):
+        parser.unstoppable += len(part) if at < many else 0
+        found += parser.feed(part)
+    found += parser.finish()
+    return "".join(part.text for part in found if isinstance(part, Content)), parser.stopped
+
+
+@pytest.mark.parametrize(
+    ("parts", "stops", "said", "stopped"),
+    [
+        # that it is the shorter one is only known later
+        (["ab", " c", " d"], ("abc", "ab"), "ab c d", False),
+        (["ab", "c", " d"], ("abc", "ab"), "", True),
+        (["ab", "c", " d"], ("ab", "abc"), "", True),
+        (["ab", "x", "ab"], ("ab", "abc"), "abx", True),
+        # the one that counts begins inside of the one that does not
+        (["xab", "c", " d"], ("ab", "bc"), "xa", True),
+        (["ab", "ab"], ("ab",), "ab", True),
+        (["a", "b"], ("ab",), "", True),
+        # a call that is none is read again
+        (["<tool_call>{ab", " c", "}", " ab"], ("ab",), "<tool_call>{ab c} ", True),
+        (['<tool_call>{"ab', " c", '"}', " ab d"], ("abc", "ab"), '<tool_call>{"ab c"} ', True),
+        (["<tool_call>", '{"ab', " c", '"}', " d"], ("abc", "ab"), '<tool_call>{"', True),
+        ([f"{CALL}ab", " c"], ("abc", "ab"), "ab c", False),
+    ],
+)
+def test_a_stop_string_counts_if_it_ends_after_the_least_there_is(
+    parts: list[str], stops: tuple[str, ...], said: str, stopped: bool
+) -> None:
+    assert least(parts, stops, 1) == (said, stopped)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    pieces=st.lists(st.sampled_from([*PIECES, "a", "b", "c"]), max_size=9),
+    stops=st.permutations(["ab", "abc", "bca", "a", "STOP", "ool", "<tool", "OP", "l_c"]).map(lambda all_: all_[:4]),
+    many=st.integers(0, 12),
+)
+def test_how_much_of_the_least_there_is_comes_at_once_changes_nothing(
+    pieces: list[str], stops: list[str], many: int
+) -> None:
+    text, given = "".join(pieces), tuple(stops)
+    whole = least([text[:many], text[many:]], given, 1)
+    assert least(list(text), given, many) == whole
+    for cut in range(many, len(text)):
+        assert least([text[:many], text[many:cut], text[cut:]], given, 1) == whole
+    if "<tool_call>" not in text:
+        ends = [
+            (at, -given.index(stop))
+            for stop in given
+            for at in range(len(text))
+            if text.startswith(stop, at) and at + len(stop) > many
+        ]
+        assert whole == ((text[: min(ends)[0]], True) if ends else (text, False))

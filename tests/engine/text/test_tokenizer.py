@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,75 @@ def test_a_character_of_several_tokens_comes_whole() -> None:
     tokens = TOKENIZER.encode("𝄞")
     assert len(tokens) == 4
     assert [decoder.push(token) for token in tokens] == ["", "", "", "𝄞"]
+
+
+def piecewise(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    decoder = tokenizer.decoder()
+    return "".join([decoder.push(token) for token in tokens])
+
+
+BYTES = {TOKENIZER.piece(at): at for at in range(TOKENIZER.size) if len(TOKENIZER.piece(at)) == 1}
+
+
+def spelled() -> Plain:
+    """Make a vocabulary that spells bytes out by their names."""
+    names = ("<unk>", "▁x", "y", *(f"<0x{byte:02X}>" for byte in range(256)))
+    plain = Plain(models.BPE({name: at for at, name in enumerate(names)}, [], byte_fallback=True, unk_token="<unk>"))
+    plain.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return plain
+
+
+@PROFILE
+@given(text=st.text(st.sampled_from("aé日🎼 \n"), max_size=40), bad=st.integers(0, 30), data=st.data())
+def test_bytes_that_are_no_character_end_and_what_follows_is_whole(text: str, bad: int, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    stray = data.draw(st.lists(st.sampled_from([0x9D, 0xFF, 0xC3]), min_size=bad, max_size=bad))
+    written = b"".join((text[:at].encode(), bytes(stray), text[at:].encode(), b"end"))
+    tokens = [BYTES[bytes([byte])] for byte in written]
+    assert piecewise(TOKENIZER, tokens) == TOKENIZER.decode(tokens) == written.decode(errors="replace")
+
+
+def test_bytes_that_never_make_a_character_are_read_once() -> None:
+    stray = BYTES[b"\x9d"]
+    begun = time.process_time()
+    text = piecewise(TOKENIZER, [stray] * 16_000)
+    assert time.process_time() - begun < 3
+    assert set(text) == {"\ufffd"}
+    assert 15_990 <= len(text) <= 16_000
+
+
+def test_tokens_that_end_inside_of_characters_for_long_make_the_same_text() -> None:
+    text, letters = "日本語" * 40, {piece: PLAIN.id_to_token(at) for piece, at in BYTES.items()}
+    first, *written = (letters[bytes([byte])] for byte in text.encode())
+    names = [first, *("".join(written[at : at + 3]) for at in range(0, len(written), 3))]
+    vocabulary = {name: at for at, name in enumerate(dict.fromkeys([*letters.values(), *names]))}
+    wide = Plain(models.BPE(vocabulary, []))
+    wide.decoder = decoders.ByteLevel()
+    tokens = [vocabulary[name] for name in names]
+    assert piecewise(Tokenizer(wide, ()), tokens) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("x日本語y".encode(), "x日本語y"),
+        (b"x" + "日本語🎼".encode() * 9 + b"yx", "x" + "日本語🎼" * 9 + "y x"),
+        # what was read as a character before it is none any more
+        (b"x\xe6\x97\xa5\xffyx", "x日\ufffd\ufffd\ufffdy x"),
+        (b"x" + b"\xff" * 20 + b"yx", "x" + "\ufffd" * 20 + "y x"),
+    ],
+)
+def test_characters_that_a_vocabulary_spells_in_bytes_come_whole(written: bytes, read: str) -> None:
+    tokens = [{0x78: 1, 0x79: 2}.get(byte, 3 + byte) for byte in written]
+    assert piecewise(Tokenizer(spelled(), ()), tokens) == read
+
+
+def test_silent_tokens_change_nothing_however_many_they_are() -> None:
+    first, *others = TOKENIZER.encode("𝄞")
+    end = TOKENIZER.special["<|end|>"]
+    assert piecewise(TOKENIZER, [first, *[end] * 50, *others]) == "𝄞"
 
 
 @PROFILE
