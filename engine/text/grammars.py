@@ -27,7 +27,7 @@ from engine.text.steps import (
     Space,
     Step,
 )
-from engine.text.values import properties, types
+from engine.text.values import properties, required, types
 from schemas.messages import ToolSpec
 
 _COMMA: Final = ' "," SPACE? '
@@ -172,11 +172,11 @@ class _Writer:
     def _pairs(self, step: Pairs, tool: ToolSpec) -> str:
         """Write arguments as bare text, in the schema's order."""
         schema, line = tool.parameters, "\n" if step.lines else ""
-        required = schema.get("required") or ()
+        needed = required(schema)
         written = []
         for name, shape in properties(schema).items():
             pair = f"{self._literal(step.key[0] + name + step.key[1])} {self._value(step, shape, schema)}"
-            written.append(f"{pair} SPACE?" if name in required else f"({pair} SPACE?)?")
+            written.append(f"{pair} SPACE?" if name in needed else f"({pair} SPACE?)?")
         if not written and schema.get("additionalProperties") is not False:
             key = f"{self._literal(step.key[0])} KEY {self._literal(step.key[1])}"
             written.append(f"({key} {self._value(step, None, schema)} SPACE?)*")
@@ -204,12 +204,12 @@ class _Writer:
     def _keywords(self, tool: ToolSpec) -> str:
         """Write `a=1, b=2`: those that are required first, and commas between whichever there are."""
         schema = tool.parameters
-        known, required = properties(schema), schema.get("required") or ()
+        known, musts = properties(schema), required(schema)
         pairs = {
             name: f"{json.dumps(f'{name}=')} {self._json(_rooted(shape, schema))}" for name, shape in known.items()
         }
-        needed = [pair for name, pair in pairs.items() if name in required]
-        others = [pair for name, pair in pairs.items() if name not in required]
+        needed = [pair for name, pair in pairs.items() if name in musts]
+        others = [pair for name, pair in pairs.items() if name not in musts]
         rest = " ".join(f"({_COMMA} {pair})?" for pair in others)
         if needed:
             return self._rule(f"{_COMMA.join(needed)} {rest}")

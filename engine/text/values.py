@@ -47,6 +47,12 @@ def properties(schema: Any) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def required(schema: Any) -> frozenset[str]:
+    """Name the properties that an object must have."""
+    found = schema.get("required") if isinstance(schema, dict) else None
+    return frozenset(name for name in _list(found) if isinstance(name, str))
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
 

@@ -217,3 +217,10 @@ def test_a_text_holds_no_other_argument(name: str, begin: str, key: str, end: st
         assert not Bound(grammar(FORMATS[name])).takes(f"{begin}{text}</parameter>{key}\n</parameter>\n{end}")
     assert Bound(grammar(FORMATS[name])).takes(f"{begin}x</parameter>\n{end}")
     assert Bound(grammar(FORMATS[name])).takes(f"{begin}x\n</parameter>\n{end}")
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_what_is_required_may_be_nonsense(name: str) -> None:
+    for nonsense in (5, "a", [1, None], {"a": 1}):
+        tool = ToolSpec("add", parameters={**ADD.parameters, "required": nonsense})
+        assert "start:" in calling_grammar(FORMATS[name], (tool,), {})
