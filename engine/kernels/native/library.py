@@ -1,0 +1,147 @@
+"""Builds the kernels where this machine can, keeps what was built, and loads it.
+
+What is kept is named after all that it depends on: the sources, the compiler, and the processor. So it never has to be
+thrown away, and its name tells two builds apart that may round differently.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from engine.errors import PlatformUnavailable
+
+NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
+"""What the processor must have, as /proc/cpuinfo names it."""
+
+_SOURCES: Final = Path(__file__).parent
+_CPUINFO: Final = Path("/proc/cpuinfo")
+# products and sums are fused where the source says so and nowhere else: the same numbers in every function
+_FLAGS: Final = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++20", "-shared", "-fPIC", "-pthread")
+_COMPILERS: Final = ("g++", "clang++", "c++")
+_BUILD_S: Final = 300
+
+_POINTER, _INT, _FLOATS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+_FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
+    "crew_new": (_POINTER, (_INT,)),
+    "crew_free": (None, (_POINTER,)),
+    "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _INT, _INT, _INT)),
+    "product_free": (None, (_INT, _POINTER)),
+    "product_run": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
+    "trunk_new": (_POINTER, (_INT, _POINTER, _POINTER, _INT, _POINTER, _INT, _FLOATS)),
+    "trunk_free": (None, (_INT, _POINTER)),
+    "trunk_forward": (None, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER)),
+    "attention_run": (
+        None,
+        (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER),
+    ),
+    "cache_write": (None, (_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER)),
+    "cache_fits": (_INT, (_INT, _INT)),
+}
+"""Of `native.cpp`: what each returns, and what it takes."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Load the kernels, having built them if they are not kept.
+
+    Raises:
+        PlatformUnavailable: This machine cannot run or build them, and why.
+    """
+    lacking = sorted(NEEDED - _processor())
+    if lacking:
+        raise PlatformUnavailable("native", f"the processor has no {', '.join(lacking)}")
+    loaded = ctypes.CDLL(str(_built()))
+    for name, (returned, taken) in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = returned, taken
+    return loaded
+
+
+def profile() -> str:
+    """Name what decides how the kernels round: two machines with the same name compute the same bits.
+
+    Raises:
+        PlatformUnavailable: As `library`.
+    """
+    return _built().stem
+
+
+def _processor() -> frozenset[str]:
+    """List what the processor can."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+
+
+@cache
+def _built() -> Path:
+    """Build the kernels unless they are there; return where."""
+    compiler = _compiler()
+    sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in {".h", ".cpp"})
+    digest = hashlib.sha256()
+    for part in (_version(compiler), " ".join(_FLAGS), " ".join(sorted(_processor()))):
+        digest.update(part.encode() + b"\0")
+    for path in sources:
+        digest.update(path.read_bytes() + b"\0")
+    kept = _folder() / f"native-{digest.hexdigest()[:16]}.so"
+    if not kept.exists():
+        _build(compiler, kept)
+    return kept
+
+
+def _compiler() -> str:
+    """Find a compiler."""
+    named = os.environ.get("CXX")
+    found = shutil.which(named) if named else next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if found is None:
+        what = f"{named} (CXX)" if named else " nor ".join(_COMPILERS)
+        raise PlatformUnavailable("native", f"there is no C++ compiler: neither {what}")
+    return found
+
+
+def _version(compiler: str) -> str:
+    """Ask the compiler what it is."""
+    try:
+        told = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_BUILD_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
+    return told.stdout
+
+
+def _folder() -> Path:
+    """Return where to keep what was built: the user's cache, or if that cannot be written one of this process alone."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    wanted = (Path(root) if root else Path.home() / ".cache") / "ostinato"
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        if os.access(wanted, os.W_OK | os.X_OK):
+            return wanted
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="ostinato-native-"))
+
+
+def _build(compiler: str, kept: Path) -> None:
+    """Compile beside where it is to be, then move: several processes may do so at once."""
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        made = Path(folder) / kept.name
+        command = [compiler, *_FLAGS, str(_SOURCES / "native.cpp"), "-o", str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_S, check=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
+        if done.returncode != 0:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
+            raise PlatformUnavailable("native", f"{compiler} cannot build the kernels: {said}")
+        made.replace(kept)

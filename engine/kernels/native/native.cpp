@@ -1,0 +1,173 @@
+// What Python calls. Numbers come as pointers to contiguous memory; `half` says that they are bf16, else float.
+
+#include <memory>
+#include <new>
+#include <sys/mman.h>
+
+#include "trunk.h"
+
+using namespace ostinato;
+
+namespace {
+
+constexpr size_t HUGE = size_t{2} << 20;
+
+// Memory in pages of 2 MiB where the system gives them: weights are read from one end to the other for every token.
+class Pages {
+  public:
+    explicit Pages(size_t bytes) : bytes_(bytes + HUGE) {
+        whole_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (whole_ == MAP_FAILED) throw std::bad_alloc();
+        const auto begin = (reinterpret_cast<uintptr_t>(whole_) + HUGE - 1) & ~(HUGE - 1);
+        numbers_ = reinterpret_cast<void*>(begin);
+        madvise(numbers_, bytes, MADV_HUGEPAGE);
+    }
+    ~Pages() { munmap(whole_, bytes_); }
+    Pages(const Pages&) = delete;
+    Pages& operator=(const Pages&) = delete;
+    void* numbers() const { return numbers_; }
+
+  private:
+    size_t bytes_;
+    void* whole_;
+    void* numbers_;
+};
+
+template <typename T> struct Owned {
+    Product<T> product;
+    std::vector<float> bias;
+    std::unique_ptr<Pages> pages;
+};
+
+template <typename T>
+void* packed(const void* weight, const float* bias, int64_t out, int64_t in, bool gated) {
+    auto owned = std::make_unique<Owned<T>>();
+    if (bias) owned->bias.assign(bias, bias + out);
+    const int64_t part = gated ? out / 2 : out;
+    const int64_t size = (part + PANEL - 1) / PANEL * PANEL * (gated ? 2 : 1) * in;
+    owned->pages = std::make_unique<Pages>(size * sizeof(T));
+    T* to = static_cast<T*>(owned->pages->numbers());
+    pack(static_cast<const T*>(weight), out, in, gated, to);
+    owned->product = {to, bias ? owned->bias.data() : nullptr, in, out};
+    return owned.release();
+}
+
+// As trunk.h has it, with the handles of products.
+struct NamedLayer {
+    void *qkv, *out, *gate_up, *down;
+    const float *before, *behind_attention, *between, *behind, *head_norm;
+    int64_t wide_norm, window, rope, group;
+};
+
+template <typename T> const Product<T>* product(void* handle) { return &static_cast<Owned<T>*>(handle)->product; }
+
+template <typename T>
+void* trunk(const Shape& shape, const NamedLayer* layers, int64_t count, const Turning* turnings, int64_t ropes,
+            const float* last_norm) {
+    std::vector<Layer<T>> own;
+    for (int64_t i = 0; i < count; ++i) {
+        const NamedLayer& layer = layers[i];
+        own.push_back({product<T>(layer.qkv), product<T>(layer.out), product<T>(layer.gate_up),
+                       product<T>(layer.down), layer.before, layer.behind_attention, layer.between, layer.behind,
+                       layer.head_norm, layer.wide_norm, layer.window, layer.rope, layer.group});
+    }
+    return new Trunk<T>(shape, own.data(), count, turnings, ropes, last_norm);
+}
+
+template <typename T>
+void attend_all(Crew& crew, const Cache& cache, const Look& look, const Batch& batch, const void* query,
+                int64_t stride, int64_t heads, const void* memory, void* to) {
+    const auto work = pieces(cache, heads, batch.requests, batch.groups->tables, batch.widest, batch.counts,
+                             batch.lengths);
+    attend(crew, cache, look, static_cast<const T*>(memory), work,
+           Query<T>{static_cast<const T*>(query), stride, heads, static_cast<T*>(to)});
+}
+
+template <typename T>
+void write_all(const Cache& cache, void* memory, const int64_t* slots, int64_t tokens, const void* keys,
+               const void* values) {
+    const int64_t width = cache.kv_heads * cache.head_dim;
+    for (int64_t row = 0; row < tokens; ++row)
+        for (int64_t head = 0; head < cache.kv_heads; ++head) {
+            const int64_t at = row * width + head * cache.head_dim;
+            write(cache, static_cast<T*>(memory), slots[row], head, static_cast<const T*>(keys) + at,
+                  static_cast<const T*>(values) + at);
+        }
+}
+
+template <typename T>
+void multiply_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, void* to, bool wide) {
+    const auto& own = *product<T>(handle);
+    if (wide) run<T, float>(crew, own, static_cast<const T*>(x), stride, rows, static_cast<float*>(to));
+    else run<T, T>(crew, own, static_cast<const T*>(x), stride, rows, static_cast<T*>(to));
+}
+
+}  // namespace
+
+extern "C" {
+
+void* crew_new(int64_t threads) { return new Crew(static_cast<int>(threads)); }
+void crew_free(void* crew) { delete static_cast<Crew*>(crew); }
+
+// weight [out, in]; null where there is no memory.
+void* product_new(int64_t half, const void* weight, const float* bias, int64_t out, int64_t in, int64_t gated) {
+    try {
+        return half ? packed<bf16>(weight, bias, out, in, gated) : packed<float>(weight, bias, out, in, gated);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+void product_free(int64_t half, void* handle) {
+    if (half) delete static_cast<Owned<bf16>*>(handle);
+    else delete static_cast<Owned<float>*>(handle);
+}
+
+// x [rows, in], rows `stride` apart -> [rows, out], in float if `wide`.
+void product_run(void* crew, int64_t half, void* handle, const void* x, int64_t stride, int64_t rows, void* to,
+                 int64_t wide) {
+    if (half) multiply_all<bf16>(*static_cast<Crew*>(crew), handle, x, stride, rows, to, wide);
+    else multiply_all<float>(*static_cast<Crew*>(crew), handle, x, stride, rows, to, wide);
+}
+
+void* trunk_new(int64_t half, const Shape* shape, const void* layers, int64_t count, const Turning* turnings,
+                int64_t ropes, const float* last_norm) {
+    const auto* named = static_cast<const NamedLayer*>(layers);
+    return half ? trunk<bf16>(*shape, named, count, turnings, ropes, last_norm)
+                : trunk<float>(*shape, named, count, turnings, ropes, last_norm);
+}
+
+void trunk_free(int64_t half, void* handle) {
+    if (half) delete static_cast<Trunk<bf16>*>(handle);
+    else delete static_cast<Trunk<float>*>(handle);
+}
+
+// x [tokens, hidden] in place.
+void trunk_forward(void* crew, int64_t half, void* handle, const Batch* batch, void* const* caches, void* x) {
+    auto& own = *static_cast<Crew*>(crew);
+    if (half)
+        static_cast<Trunk<bf16>*>(handle)->forward(own, *batch, reinterpret_cast<bf16* const*>(caches),
+                                                   static_cast<bf16*>(x));
+    else
+        static_cast<Trunk<float>*>(handle)->forward(own, *batch, reinterpret_cast<float* const*>(caches),
+                                                    static_cast<float*>(x));
+}
+
+// query [tokens, heads, head_dim], tokens `stride` apart -> [tokens, heads * head_dim].
+void attention_run(void* crew, int64_t half, const Cache* cache, const Look* look, const Batch* batch,
+                   const void* query, int64_t stride, int64_t heads, const void* memory, void* to) {
+    auto& own = *static_cast<Crew*>(crew);
+    if (half) attend_all<bf16>(own, *cache, *look, *batch, query, stride, heads, memory, to);
+    else attend_all<float>(own, *cache, *look, *batch, query, stride, heads, memory, to);
+}
+
+// keys and values [tokens, kv_heads, head_dim].
+void cache_write(int64_t half, const Cache* cache, void* memory, const int64_t* slots, int64_t tokens,
+                 const void* keys, const void* values) {
+    if (half) write_all<bf16>(*cache, memory, slots, tokens, keys, values);
+    else write_all<float>(*cache, memory, slots, tokens, keys, values);
+}
+
+int64_t cache_fits(int64_t block_size, int64_t head_dim) { return Cache::fits(block_size, head_dim); }
+
+}  // extern "C"
