@@ -40,7 +40,7 @@ def test_blocks_that_a_window_left_behind_are_others_and_nobody_reads_them(tiny:
     """With memory for a fifth of what they would fill, and the answers that `transformers` gives."""
     written = tiny("mistral-windowed")
     model = load_model(written.folder, detect("cpu"), "float32")
-    window = model.config.window
+    window = model.config.groups.window
     assert window == 9
     config = SchedulerConfig(blocks=20, context_length=CONTEXT, block_size=BLOCK, prefill_chunk=8, window=window)
     canary = Canary(model, KvCache(model, 20, BLOCK), "worker", window=window)

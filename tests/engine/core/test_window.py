@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.config import SchedulerConfig
-from engine.core.memory import Memory
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import LEFT
 from engine.core.scheduler import Scheduler
+from engine.core.tables import Tables
 from schemas.generation import Accepted, Refused, Sampling, Submit
 from schemas.steps import StepPlan, StepResult
 
@@ -68,16 +68,15 @@ def test_a_prefix_whose_beginning_is_gone_is_found_by_its_end() -> None:
 
 
 def test_a_beginning_counts_if_all_is_known_that_comes_after_it_sees() -> None:
-    tokens, cache, keys = list(range(40)), PrefixCache(SIZE), [PrefixCache.root("t")]
+    tokens, cache, keys = list(range(40)), PrefixCache(Tables(SIZE, 0, 1, WINDOW)), [PrefixCache.root("t")]
     for index in (0, 4, 5, 6):
-        cache.enter(keys, tokens, index, block=index)
+        cache.enter(keys, tokens, index, [index])
     # after block 6 positions see from 28 - 10 + 1 = 19 on, in block 4
-    assert cache.match([PrefixCache.root("t")], tokens, WINDOW) == [LEFT, LEFT, LEFT, LEFT, 4, 5, 6]
+    assert cache.match([PrefixCache.root("t")], tokens) == [LEFT, LEFT, LEFT, LEFT, 4, 5, 6]
     cache.forget(5)
-    assert cache.match([PrefixCache.root("t")], tokens, WINDOW) == [0]
     assert cache.match([PrefixCache.root("t")], tokens) == [0]
 
 
 def test_what_a_request_holds_at_most_is_bounded_by_the_window() -> None:
-    memory = Memory(100, SIZE, window=WINDOW, ahead=8)
-    assert [memory.most_for(tokens) for tokens in (1, 8, 16, 17, 10_000)] == [1, 2, 4, 5, 6]
+    tables = Tables(SIZE, 0, 1, WINDOW, ahead=8)
+    assert [tables.wanted(tokens) for tokens in (1, 8, 16, 17, 10_000)] == [1, 2, 4, 5, 6]

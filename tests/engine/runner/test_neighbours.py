@@ -57,7 +57,7 @@ def test_numbers_in_a_block_that_only_fills_a_width_reach_nobody(tiny: Callable[
 @pytest.mark.parametrize("at", [14, 18, 22, 26])
 def test_numbers_in_blocks_that_a_window_left_behind_reach_nobody(tiny: Callable[[str], Tiny], at: int) -> None:
     model = poisoned(tiny, "mistral-windowed")
-    window = model.config.window
+    window = model.config.groups.window
     found = []
     for token in (BAD, 7):
         runner = ModelRunner(model, KvCache(model, 9, 4), "w")
