@@ -11,9 +11,7 @@ from functools import cached_property
 import msgspec
 
 from engine.beam import BeamSearch, Found, Scored
-from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
-from engine.core.tables import tables_within
 from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.weights import find_checkpoint
@@ -21,7 +19,7 @@ from engine.platforms import detect
 from engine.pooling import Pooler, Vector
 from engine.requests import raw_tokens, settled, truncated
 from engine.runner.executor import InlineExecutor
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING, Wanted
 from engine.text.prompts import Customs, Prompter
@@ -155,13 +153,12 @@ class LLM:
         folder = find_checkpoint(path_or_id, config.load_format)
         config = msgspec.structs.replace(config, model=str(folder))
         loaded = load_runner(config, detect(device), _NAME)
-        limits = _limits(loaded)
         self._folder, self._device, self._dtype = folder, device, config.dtype
         self._prompter = Prompter.load(folder, customs)
         self._tokenizer = self._prompter.tokenizer
         self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
-        self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
+        self._engine = Engine(Scheduler(loaded.limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
@@ -364,18 +361,3 @@ def _likeliest(completion: Completion) -> list[Scored]:
         raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
     (told,) = completion.logprobs
     return list(zip(told.tokens, told.logprobs, strict=True))[1:]
-
-
-def _limits(loaded: ModelRunner) -> SchedulerConfig:
-    """Say what a scheduler may do with a model and its KV memory: a context is no longer than what fits."""
-    length, groups = loaded.config.context_length, loaded.config.groups
-    limits = SchedulerConfig(
-        blocks=loaded.blocks,
-        context_length=length,
-        block_size=loaded.block_size,
-        window=groups.window,
-        groups=groups.count,
-        windowed=max(groups.windowed, 1),
-    )
-    longest = tables_within(limits).longest(loaded.blocks, length)
-    return msgspec.structs.replace(limits, context_length=max(longest, 1))

@@ -24,6 +24,7 @@ class Memory:
         """
         self.size = blocks
         self.tables = tables
+        self._groups = tables.groups
         self.watermark = int(blocks * watermark)
         """Blocks that new requests leave to those that run."""
         self._cache = PrefixCache(tables)
@@ -46,7 +47,7 @@ class Memory:
         steps.
         """
         tokens = min(len(request.tokens) + self.tables.block_size, request.limit)
-        return self.tables.wanted(tokens, len(request.blocks) // self.tables.groups, request.left)
+        return self.tables.wanted(tokens, len(request.blocks) // self._groups, request.left)
 
     def promised(self, running: Collection[Request]) -> int:
         """Count the blocks that are for running requests to grow into."""
@@ -64,7 +65,7 @@ class Memory:
         found, lacking = self._fit(request, spared)
         if lacking:
             return False
-        rows = len(found) // self.tables.groups
+        rows = len(found) // self._groups
         request.blocks, request.entered = found, rows
         request.computed = request.settled = rows * self.tables.block_size
         request.left = self.tables.first_seen(request.settled)
@@ -76,7 +77,7 @@ class Memory:
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
         found = self._cache.match(request.keys, request.tokens) if request.reads_cache else []
-        rows = len(found) // self.tables.groups
+        rows = len(found) // self._groups
         left = self.tables.first_seen(rows * self.tables.block_size)
         idle = self._pool.idle_among(block for block in found if block != LEFT)
         needed = self.tables.wanted(len(request.tokens), rows, left) + idle
@@ -92,7 +93,7 @@ class Memory:
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
-        needed = self.tables.rows(end) * self.tables.groups - len(request.blocks)
+        needed = self.tables.rows(end) * self._groups - len(request.blocks)
         if needed <= 0:
             return ()
         taken = self._pool.take(needed)
@@ -112,7 +113,7 @@ class Memory:
             self._leave(request, self.tables.first_seen(settled))
 
     def _enter(self, request: Request) -> None:
-        full, groups = request.settled // self.tables.block_size, self.tables.groups
+        full, groups = request.settled // self.tables.block_size, self._groups
         for index in range(request.entered, full):
             row = request.blocks[index * groups : (index + 1) * groups]
             for block in self._cache.enter(request.keys, request.tokens, index, row):
@@ -121,11 +122,10 @@ class Memory:
 
     def _leave(self, request: Request, first: int) -> None:
         """Give up the blocks of groups with a window before a row: the last first, as in `BlockPool.release`."""
-        tables = self.tables
         for index in reversed(range(request.left, first)):
-            begin, end = index * tables.groups + tables.full, (index + 1) * tables.groups
+            begin, end = index * self._groups + self.tables.full, (index + 1) * self._groups
             self._pool.release(request.blocks[begin:end])
-            request.blocks[begin:end] = [LEFT] * tables.windowed
+            request.blocks[begin:end] = [LEFT] * self.tables.windowed
         request.left = max(request.left, first)
 
     def close(self, request: Request) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.core.tables import Tables
+from engine.config import SchedulerConfig
+from engine.core.tables import tables_within
 from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
 from engine.logits import Wanted, adjust
@@ -114,13 +115,27 @@ class ModelRunner:
         """Tokens per block."""
         return self._cache.block_size
 
+    @property
+    def limits(self) -> SchedulerConfig:
+        """What a scheduler of its own may do with it: a context is no longer than what its memory lets through."""
+        length, groups = self.config.context_length, self.config.groups
+        limits = SchedulerConfig(
+            blocks=self.blocks,
+            context_length=length,
+            block_size=self.block_size,
+            window=groups.window,
+            groups=groups.count,
+            windowed=max(groups.windowed, 1),
+        )
+        longest = tables_within(limits).longest(self.blocks, length)
+        return msgspec.structs.replace(limits, context_length=max(longest, 1))
+
     def describe(self) -> str:
         """Return one line for the log: the model, and what its KV cache holds."""
         model, groups = self._model, self._model.config.groups
         tokens = self.blocks // groups.count * self.block_size
         size = self.blocks * block_bytes(model.config, self.block_size, model.dtype) / 2**20
-        tables = Tables(self.block_size, groups.full, groups.windowed, groups.window or 1)
-        context = tables.longest(self.blocks, model.config.context_length)
+        context = self.limits.context_length
         kinds = f" ({groups.full} for {self.block_size} tokens, and {groups.windowed} while a window sees them)"
         return (
             f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
