@@ -46,7 +46,7 @@ def blocks_that_fit(platform: Platform, one: int, share: float | None = None, le
         share = _SHARE_OF_HOST if platform.kind == "cpu" else _SHARE_OF_ACCELERATOR
     available = int(platform.free_memory() * share)
     if available < one * least:
-        what = "one KV block" if least == 1 else f"{least} KV blocks, one for each group of layers,"
+        what = "one KV block" if least == 1 else f"{least} KV blocks, one for each group of layers"
         raise NotEnoughMemory(what, one * least, available, "free memory on the device, or raise memory_share")
     return available // one
 
