@@ -196,9 +196,9 @@ class RequestTable:
         parts = (self._tokens[flat_rows, positions], positions, last[sampled], *slots)
         moved = torch.from_numpy(np.concatenate(parts)).to(self._device, non_blocking=True)
         tokens, where, heads, *targets = moved.split_with_sizes([part.size for part in parts])
-        tables = self._by_group(rows[order], int(ends.max()))
+        tables, shared = self._by_group(rows[order], int(ends.max())), dict[Any, Any]()
         paged = tuple([
-            PagedBatch(target, table, counts[order], ends[order], size)
+            PagedBatch(target, table, counts[order], ends[order], size, shared)
             for target, table in zip(targets, tables, strict=True)
         ])  # fmt: skip
         choices = self._choices(rows[sampled], ends[sampled])
