@@ -11,11 +11,9 @@ from functools import cached_property
 import msgspec
 
 from engine.beam import BeamSearch, Found, Scored
-from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
-from engine.models.config import ModelConfig
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
 from engine.pooling import Pooler, Vector
@@ -155,18 +153,12 @@ class LLM:
         folder = find_checkpoint(path_or_id, config.load_format)
         config = msgspec.structs.replace(config, model=str(folder))
         loaded = load_runner(config, detect(device), _NAME)
-        limits = SchedulerConfig(
-            blocks=loaded.blocks,
-            context_length=_context(loaded.config, loaded.blocks * loaded.block_size),
-            block_size=loaded.block_size,
-            window=loaded.config.window,
-        )
         self._folder, self._device, self._dtype = folder, device, config.dtype
         self._prompter = Prompter.load(folder, customs)
         self._tokenizer = self._prompter.tokenizer
         self._context_length = loaded.config.context_length
         self._stops = loaded.config.stop_tokens
-        self._engine = Engine(Scheduler(limits, _NAME), InlineExecutor(loaded), Uptime())
+        self._engine = Engine(Scheduler(loaded.limits, _NAME), InlineExecutor(loaded), Uptime())
         self._asked = 0
 
     def generate(
@@ -369,8 +361,3 @@ def _likeliest(completion: Completion) -> list[Scored]:
         raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
     (told,) = completion.logprobs
     return list(zip(told.tokens, told.logprobs, strict=True))[1:]
-
-
-def _context(config: ModelConfig, positions: int) -> int:
-    """Say how long a context may be, given KV memory for so many positions: with a window all of it goes through."""
-    return config.context_length if config.window is not None else min(config.context_length, positions)
