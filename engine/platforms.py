@@ -13,6 +13,7 @@ from typing import Final, Literal, Protocol
 import torch
 
 from engine.errors import PlatformUnavailable
+from engine.kernels.native.library import library
 from engine.plugins import PLATFORMS, leave_out, plugins
 
 log = logging.getLogger(__name__)
@@ -162,8 +163,17 @@ def choose_dtype(platform: Platform, setting: Dtype, checkpoint: torch.dtype, pa
 def _cpu() -> Platform:
     """Describe this machine's processor."""
     name = f"CPU with {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    packs = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return Platform(kind="cpu", device=torch.device("cpu"), name=name, ops="cpu" if packs else "gathered")
+    return Platform(kind="cpu", device=torch.device("cpu"), name=name, ops=_cpu_ops())
+
+
+def _cpu_ops() -> str:
+    """Prefer our kernels; where they cannot be built PyTorch's do the same, with packed weights if it has those."""
+    try:
+        library()
+    except PlatformUnavailable as error:
+        log.warning("our own kernels cannot be used, PyTorch's serve: %s", error.problem)
+        return "cpu" if torch.backends.mkldnn.is_available() else "gathered"  # type: ignore[no-untyped-call]
+    return "native"
 
 
 def _accelerator(device: torch.device) -> Platform:

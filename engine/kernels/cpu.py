@@ -7,25 +7,24 @@ request's tokens do not depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from engine.kernels.gathered import GatheredOps
+from engine.kernels.whole import Linear
 
 
 class CpuOps(GatheredOps):
     """Gathered attention and packed products. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
-    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
         # what torch.compile calls on a CPU, and the only way to oneDNN's packed weights from Python
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
         product = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
 
         def apply(x: Tensor) -> Tensor:
-            if x.shape[0] == 1:
-                return product(x.expand(2, -1).contiguous(), packed, bias, "none", [], "")[:1]  # type: ignore[no-any-return]
-            return product(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+            rows = x.shape[0]
+            out: Tensor = product(x.expand(2, -1).contiguous() if rows == 1 else x, packed, bias, "none", [], "")
+            return out[:rows].float() if wide else out[:rows]
 
         return apply

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
 
@@ -23,10 +24,17 @@ class Ops(Protocol):
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
 
-    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
         """Prepare `x @ weight.T + bias`: weight [out, in], bias [out]; the function maps [tokens, in] to [tokens, out].
 
-        The weight may be repacked: the function holds what it needs, the caller need not keep the tensor.
+        The weight may be repacked: the function holds what it needs, the caller need not keep the tensor. If it is to
+        be `wide` the outputs are float32 whatever the format of the weight.
+        """
+
+    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+        """Prepare such a product of which the first half gates the second: [tokens, in] -> [tokens, out / 2].
+
+        Shazeer 2020, arXiv 2002.05202; `gelu_tanh` is GELU in its approximation by a tangent, arXiv 1606.08415.
         """
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -49,12 +57,6 @@ class Ops(Protocol):
         of the published Llama and Qwen weights.
         """
 
-    def silu_and_mul(self, x: Tensor) -> Tensor:
-        """Gate the second half by the first: [tokens, 2n] -> [tokens, n]. Shazeer 2020, arXiv 2002.05202."""
-
-    def gelu_and_mul(self, x: Tensor) -> Tensor:
-        """The same with GELU in its approximation by a tangent. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
-
     def gelu(self, x: Tensor) -> Tensor:
         """GELU itself, not its approximation: [tokens, n]. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
 
@@ -75,6 +77,9 @@ class Ops(Protocol):
         `cap * tanh(score / cap)` after scaling. Gemma team 2024, arXiv 2408.00118.
         """
 
+    def whole(self, decoder: WholeDecoder) -> Whole | None:
+        """Prepare all layers of a decoder as one function, if there is one for such layers."""
+
     def attention_both_ways(
         self, counts: Sequence[int], scale: float, reach: int | None = None
     ) -> Callable[[Tensor], Tensor]:
@@ -89,6 +94,7 @@ _IMPLEMENTATIONS: Final = {
     "reference": ("engine.kernels.reference", "ReferenceOps"),
     "gathered": ("engine.kernels.gathered", "GatheredOps"),
     "cpu": ("engine.kernels.cpu", "CpuOps"),
+    "native": ("engine.kernels.native.ops", "NativeOps"),
     "triton": ("engine.kernels.accelerator", "TritonOps"),
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
+from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
 
 class ReferenceOps:
@@ -20,11 +21,24 @@ class ReferenceOps:
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)
 
-    def linear(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
         def apply(x: Tensor) -> Tensor:
-            return functional.linear(x, weight, bias)
+            out = functional.linear(x, weight, bias)
+            return out.float() if wide else out
 
         return apply
+
+    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+        product = self.linear(weight, bias)
+        gate = self.silu_and_mul if activation == "silu" else self.gelu_and_mul
+
+        def apply(x: Tensor) -> Tensor:
+            return gate(product(x))
+
+        return apply
+
+    def whole(self, decoder: WholeDecoder) -> Whole | None:
+        return None
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
@@ -44,10 +58,12 @@ class ReferenceOps:
         return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
 
     def silu_and_mul(self, x: Tensor) -> Tensor:
+        """Gate the second half by the first: [tokens, 2n] -> [tokens, n]."""
         gate, up = x.chunk(2, dim=-1)
         return functional.silu(gate) * up
 
     def gelu_and_mul(self, x: Tensor) -> Tensor:
+        """The same with GELU in its approximation by a tangent."""
         gate, up = x.chunk(2, dim=-1)
         return functional.gelu(gate, approximate="tanh") * up
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-from engine.layers.linear import Linear, TensorSource
+from engine.kernels.whole import Linear
+from engine.layers.linear import TensorSource
 from engine.layers.norm import norm_weight
 
 
@@ -50,23 +51,23 @@ class Attention:
     """Projects, rotates, stores keys and values, attends, projects back."""
 
     def __init__(
-        self, ops: Ops, shape: HeadShape, qkv: Linear, out: Linear, head_norm: Callable[[Tensor], Tensor] | None
+        self, ops: Ops, shape: HeadShape, qkv: Linear, out: Linear, head_norm: HeadNorm | WidthNorm | None
     ) -> None:
         """Take the projections; `head_norm` is applied to queries and keys [tokens, heads + kv_heads, head_dim]."""
         self._ops = ops
         self._shape = shape
-        self._qkv = qkv
-        self._out = out
-        self._head_norm = head_norm
+        self.qkv = qkv
+        self.out = out
+        self.head_norm = head_norm
 
     def __call__(self, x: Tensor, step: StepContext, cache: Tensor) -> Tensor:
         """[tokens, hidden] -> [tokens, hidden], writing into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
         ops, shape = self._ops, self._shape
         turned = shape.heads + shape.kv_heads
-        qkv = self._qkv(x).view(-1, turned + shape.kv_heads, shape.head_dim)
+        qkv = self.qkv(x).view(-1, turned + shape.kv_heads, shape.head_dim)
         qk = qkv[:, :turned]
-        if self._head_norm is not None:
-            qk = self._head_norm(qk)
+        if self.head_norm is not None:
+            qk = self.head_norm(qk)
         width = step.cos.shape[-1]
         if width == shape.head_dim:
             qk = ops.rotary(qk, step.cos, step.sin)
@@ -74,7 +75,7 @@ class Attention:
             qk = torch.cat((ops.rotary(qk[..., :width], step.cos, step.sin), qk[..., width:]), -1)
         ops.write_kv(qk[:, shape.heads :], qkv[:, turned:], cache, step.slots)
         out = step.attend(qk[:, : shape.heads], cache)
-        return self._out(out.reshape(-1, shape.q_width))
+        return self.out(out.reshape(-1, shape.q_width))
 
 
 class HeadNorm:
@@ -88,11 +89,12 @@ class HeadNorm:
         key = norm_weight(source, f"{name}.k_norm", shape.head_dim, offset)
         self._ops = ops
         self._eps = eps
-        self._weight = torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
+        self.weight = torch.cat((query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)))
+        """[heads + kv_heads, head_dim]."""
 
     def __call__(self, qk: Tensor) -> Tensor:
         """[tokens, heads + kv_heads, head_dim] -> the same."""
-        return self._ops.rms_norm(qk, self._weight, self._eps)
+        return self._ops.rms_norm(qk, self.weight, self._eps)
 
 
 class WidthNorm:
@@ -105,6 +107,11 @@ class WidthNorm:
         self._heads = shape.heads
         self._query = norm_weight(source, f"{name}.q_norm", shape.q_width, 0.0)
         self._key = norm_weight(source, f"{name}.k_norm", shape.kv_width, 0.0)
+
+    @property
+    def weight(self) -> Tensor:
+        """[heads + kv_heads, head_dim]."""
+        return torch.cat((self._query, self._key))
 
     def __call__(self, qk: Tensor) -> Tensor:
         """[tokens, heads + kv_heads, head_dim] -> the same."""

@@ -34,10 +34,10 @@ class Head:
 
     def __init__(self, ops: Ops, weight: Tensor, cap: float | None) -> None:
         """Take the weight [vocabulary, width]; logits stay between minus `cap` and `cap`, if there is one."""
-        self._product = ops.linear(weight, None)
+        self._product = ops.linear(weight, None, wide=True)
         self._cap = cap
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[rows, width] -> float32 [rows, vocabulary]."""
-        logits = self._product(hidden).float()
+        logits = self._product(hidden)
         return logits if self._cap is None else logits.div_(self._cap).tanh_().mul_(self._cap)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-
-Linear = Callable[[Tensor], Tensor]
-"""[tokens, in] -> [tokens, out]."""
+from engine.kernels.whole import Activation, Linear
 
 
 class TensorSource(Protocol):
@@ -30,10 +28,20 @@ def load_linear(ops: Ops, source: TensorSource, name: str, shape: tuple[int, int
     return load_stacked(ops, source, ((name, shape[0]),), shape[1], bias)
 
 
-def load_stacked(ops: Ops, source: TensorSource, parts: Sequence[tuple[str, int]], width: int, bias: bool) -> Linear:
-    """Load several (name, out) with the same input of `width` as one product, whose outputs follow one another."""
+def load_stacked(
+    ops: Ops,
+    source: TensorSource,
+    parts: Sequence[tuple[str, int]],
+    width: int,
+    bias: bool,
+    gate: Activation | None = None,
+) -> Linear:
+    """Load several (name, out) with the same input of `width` as one product, whose outputs follow one another.
+
+    With a `gate` the first half of them gates the second.
+    """
     weights = [source.take(f"{name}.weight", out, width) for name, out in parts]
     biases = [source.take(f"{name}.bias", out) for name, out in parts] if bias else []
-    if len(parts) == 1:
-        return ops.linear(weights[0], biases[0] if bias else None)
-    return ops.linear(torch.cat(weights), torch.cat(biases) if bias else None)
+    weight = weights[0] if len(parts) == 1 else torch.cat(weights)
+    offsets = (biases[0] if len(parts) == 1 else torch.cat(biases)) if bias else None
+    return ops.linear(weight, offsets) if gate is None else ops.gated(weight, offsets, gate)

@@ -14,6 +14,10 @@ from engine.layers.linear import TensorSource
 class Norm(Protocol):
     """What stands before or after a part of a block."""
 
+    @property
+    def weight(self) -> Tensor | None:
+        """[width], the offset added; None where nothing is normalised."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """[tokens, width] -> [tokens, width]."""
 
@@ -28,20 +32,22 @@ class RmsNorm:
         self, ops: Ops, source: TensorSource, name: str, width: int, eps: float, *, offset: float = 0.0
     ) -> None:
         self._ops = ops
-        self._weight = norm_weight(source, name, width, offset)
+        self.weight = norm_weight(source, name, width, offset)
         self._eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
         """[tokens, width] -> [tokens, width]."""
-        return self._ops.rms_norm(x, self._weight, self._eps)
+        return self._ops.rms_norm(x, self.weight, self._eps)
 
     def add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return the norm of the sum, and the sum."""
-        return self._ops.add_rms_norm(x, residual, self._weight, self._eps)
+        return self._ops.add_rms_norm(x, residual, self.weight, self._eps)
 
 
 class NoNorm:
     """Stands where a family has no norm."""
+
+    weight = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return what came."""

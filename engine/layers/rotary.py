@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.kernels.whole import Turn
 from engine.layers.stretching import DynamicNtk, Stretch, plain_frequencies
 
 
@@ -34,6 +35,11 @@ class Rotary:
             frequencies = rope.stretch.frequencies(rope.width, rope.theta, context)
             self._magnitude = rope.stretch.magnitude
         self._frequencies = frequencies.to(device)  # [width / 2]
+
+    @property
+    def turn(self) -> Turn | None:
+        """How it turns, if that is the same for every position."""
+        return None if self._dynamic is not None else Turn(self._frequencies, self._magnitude)
 
     def angles(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cos and sin [tokens, 1, width] for int64 positions [tokens]; sin is negative in its first half."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops
+from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder, WholeLayer
 from engine.layers.attention import Attention, HeadNorm, HeadShape, StepContext, WidthNorm
 from engine.layers.embedding import Embedding, Head
 from engine.layers.feed_forward import FeedForward
-from engine.layers.linear import Linear, TensorSource, load_linear, load_stacked
+from engine.layers.linear import TensorSource, load_linear, load_stacked
 from engine.layers.norm import NoNorm, Norm, RmsNorm
 from engine.layers.rotary import Rotary
 from engine.models.config import ModelConfig
@@ -24,25 +25,45 @@ class Block:
 
     def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> None:
         """Load the block whose tensors begin with `name`."""
-        self._attention = _load_attention(config, ops, source, f"{name}.self_attn", traits)
-        self._feed_forward = _load_feed_forward(config, ops, source, f"{name}.mlp", traits)
+        self.attention = _load_attention(config, ops, source, f"{name}.self_attn", traits)
+        self.feed_forward = _load_feed_forward(config, ops, source, f"{name}.mlp", traits)
 
         def norm(part: str | None) -> Norm:
             if part is None:
                 return NoNorm()
             return RmsNorm(ops, source, f"{name}.{part}", config.hidden, config.rms_eps, offset=traits.norm_offset)
 
-        self._before = norm(traits.norms.before)
-        self._behind_attention = norm(traits.norms.behind_attention)
-        self._between = norm(traits.norms.between)
-        self._behind = norm(traits.norms.behind)
+        self.before = norm(traits.norms.before)
+        self.behind_attention = norm(traits.norms.behind_attention)
+        self.between = norm(traits.norms.between)
+        self.behind = norm(traits.norms.behind)
+
+    def parts(self, turn: Turn, window: int | None, group: int) -> WholeLayer:
+        """Give what it has, for ops that compute all layers at once."""
+        attention, feed_forward = self.attention, self.feed_forward
+        norm = attention.head_norm
+        return WholeLayer(
+            qkv=attention.qkv,
+            out=attention.out,
+            gate_up=feed_forward.gate_up,
+            down=feed_forward.down,
+            before=self.before.weight,
+            behind_attention=self.behind_attention.weight,
+            between=self.between.weight,
+            behind=self.behind.weight,
+            head_norm=None if norm is None else norm.weight,
+            wide_norm=isinstance(norm, WidthNorm),
+            turn=turn,
+            window=window,
+            group=group,
+        )
 
     def __call__(self, x: Tensor, residual: Tensor | None, step: StepContext, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Return this block's contribution and the residual it is to be added to, each [tokens, hidden]."""
-        normal, residual = (self._before(x), x) if residual is None else self._before.add(x, residual)
-        attended = self._behind_attention(self._attention(normal, step, cache))
-        normal, residual = self._between.add(attended, residual)
-        return self._behind(self._feed_forward(normal)), residual
+        normal, residual = (self.before(x), x) if residual is None else self.before.add(x, residual)
+        attended = self.behind_attention(self.attention(normal, step, cache))
+        normal, residual = self.between.add(attended, residual)
+        return self.behind(self.feed_forward(normal)), residual
 
 
 class Trunk:
@@ -50,7 +71,7 @@ class Trunk:
 
     def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, traits: Traits) -> None:
         self.config = config
-        self._ops = ops
+        self.ops = ops
         self._embedding = Embedding(ops, source, (config.vocabulary, config.hidden), traits.embedding_scale)
         self._blocks = tuple(Block(config, ops, source, f"model.layers.{i}", traits) for i in range(config.layers))
         self._norm = RmsNorm(ops, source, "model.norm", config.hidden, config.rms_eps, offset=traits.norm_offset)
@@ -61,6 +82,7 @@ class Trunk:
         self._rotaries = {
             rope: Rotary(rope, config.context_length, self.device) for rope in dict.fromkeys(config.ropes)
         }
+        self._whole = self._as_whole(ops)
 
     @property
     def device(self) -> torch.device:
@@ -87,18 +109,48 @@ class Trunk:
             Hidden states after the last norm, [tokens, hidden].
         """
         x = self._embedding(tokens)
+        if self._whole is not None and (done := self._whole(x, positions, batches, caches)) is not None:
+            return done
         steps = self._steps(positions, batches, x.dtype)
         residual: Tensor | None = None
         for block, kind, cache in zip(self._blocks, self._kind_of, caches, strict=True):
             x, residual = block(x, residual, steps[kind], cache)
         return self._norm(x) if residual is None else self._norm.add(x, residual)[0]
 
+    def _as_whole(self, ops: Ops) -> Whole | None:
+        """Let the ops compute all layers at once, if they can."""
+        config = self.config
+        turns = {rope: rotary.turn for rope, rotary in self._rotaries.items()}
+        if any(turn is None for turn in turns.values()):
+            return None
+        layers = [
+            block.parts(turn, window, group)
+            for block, rope, window, (group, _) in zip(
+                self._blocks, config.ropes, config.windows, config.groups.places, strict=True
+            )
+            if (turn := turns[rope]) is not None
+        ]
+        return ops.whole(
+            WholeDecoder(
+                layers=tuple(layers),
+                last_norm=self._norm.weight,
+                heads=config.heads,
+                kv_heads=config.kv_heads,
+                head_dim=config.head_dim,
+                inner=config.inner,
+                eps=config.rms_eps,
+                scale=config.scale,
+                cap=config.score_cap,
+                activation=config.activation,
+            )
+        )
+
     def _steps(self, positions: Tensor, batches: Sequence[PagedBatch], dtype: torch.dtype) -> list[StepContext]:
         """Prepare a step for every kind of layer."""
         config = self.config
         angles = {rope: rotary.angles(positions, dtype) for rope, rotary in self._rotaries.items()}
         attend = {
-            (group, window): self._ops.attention(batches[group], config.scale, window, config.score_cap)
+            (group, window): self.ops.attention(batches[group], config.scale, window, config.score_cap)
             for group, window in dict.fromkeys((group, window) for group, _, window in self._kinds)
         }
         return [
@@ -137,18 +189,24 @@ def _load_attention(config: ModelConfig, ops: Ops, source: TensorSource, name: s
 
 def _load_feed_forward(config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> FeedForward:
     widths = (config.inner, config.inner)
-    gate_up = _stacked(ops, source, name, (traits.projections.gate_up, widths, config.hidden), traits.mlp_bias)
+    parts = (traits.projections.gate_up, widths, config.hidden)
+    gate_up = _stacked(ops, source, name, parts, traits.mlp_bias, config.activation)
     down = load_linear(ops, source, f"{name}.down_proj", (config.hidden, config.inner), traits.mlp_bias)
-    return FeedForward(ops, gate_up, down, config.activation)
+    return FeedForward(gate_up, down)
 
 
 def _stacked(
-    ops: Ops, source: TensorSource, name: str, parts: tuple[Sequence[str], Sequence[int], int], bias: bool
+    ops: Ops,
+    source: TensorSource,
+    name: str,
+    parts: tuple[Sequence[str], Sequence[int], int],
+    bias: bool,
+    gate: Activation | None = None,
 ) -> Linear:
     """Load one product from (names, widths out, width in): a name for each width, or one for all of them."""
     names, widths, hidden = parts
     if len(names) == 1:
         widths = (sum(widths),)
     return load_stacked(
-        ops, source, [(f"{name}.{part}", width) for part, width in zip(names, widths, strict=True)], hidden, bias
+        ops, source, [(f"{name}.{part}", width) for part, width in zip(names, widths, strict=True)], hidden, bias, gate
     )

@@ -75,13 +75,17 @@ class KvCache:
         except (RuntimeError, MemoryError, ValueError) as error:
             needed = blocks * block_bytes(config, block_size, model.dtype)
             raise NotEnoughMemory("the KV cache", needed, None, KV_MEND) from error
-        self._memory = memory
+        self._ops = model.ops
+        self._memory = tuple(memory)
         self.layers = tuple(memory[place] for _, place in groups.places)
-        """Per layer [blocks, block_size, 2, kv_heads, head_dim]."""
+        """Per layer [blocks, block_size, 2, kv_heads, head_dim], in whatever order ops keep them within a block."""
 
     def clear(self, slots: Tensor) -> None:
         """Write zeros over the entries of int64 `slots` [tokens] in every layer of their blocks' group."""
-        self._memory.flatten(1, 2)[:, slots] = 0
+        kv_heads, head_dim = self._memory[0].shape[3:]
+        nothing = self._memory[0].new_zeros(len(slots), kv_heads, head_dim)
+        for memory in self._memory:
+            self._ops.write_kv(nothing, nothing, memory, slots)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

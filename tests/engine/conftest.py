@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from engine.errors import PlatformUnavailable
+from engine.kernels.ops import load_ops
 from engine.models.decoder import Decoder
+from engine.platforms import Platform
 
 VOCABULARY = 101
 SHAPE: dict[str, Any] = {
@@ -20,7 +23,7 @@ SHAPE: dict[str, Any] = {
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "head_dim": 8,
+    "head_dim": 16,
     "max_position_embeddings": 256,
     # far from the usual 0.02, so that attention is sharp and greedy tokens vary
     "initializer_range": 0.3,
@@ -40,8 +43,8 @@ DEEPSEEK_YARN = YARN | {"beta_fast": 4.0, "beta_slow": 0.5, "mscale": 1.0, "msca
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 500.0,
-    "short_factor": [1.0, 1.2, 1.4],
-    "long_factor": [2.0, 5.0, 9.0],
+    "short_factor": [1.0, 1.1, 1.2, 1.25, 1.3, 1.4],
+    "long_factor": [2.0, 3.0, 5.0, 6.0, 7.0, 9.0],
     "partial_rotary_factor": 0.75,
 }
 WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -135,6 +138,15 @@ class Tiny:
         out = self.reference.generate(ids, max_new_tokens=count, **given | wanted)
         found: list[int] = out[0, len(tokens) :].tolist()
         return found
+
+
+def platform(ops: str) -> Platform:
+    """The processor with some ops, if this one has them."""
+    try:
+        load_ops(ops)
+    except PlatformUnavailable as error:
+        pytest.skip(str(error))
+    return Platform(kind="cpu", device=torch.device("cpu"), name="test", ops=ops)
 
 
 def grouped(model: Decoder) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Kernels of our own in C++, for processors with AVX-512 and bf16 products: built once with the compiler that is there."""
+"""Kernels of our own in C++, for processors with AVX-512 and bf16 products, built by the compiler that is there."""

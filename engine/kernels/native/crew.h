@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <ctime>
 #include <linux/futex.h>
+#include <mutex>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -41,7 +42,8 @@ class Crew {
 
     // Call work(piece) for every piece from 0 on, each once, and return when all are done.
     template <typename Work> void share(int pieces, const Work& work) {
-        if (pieces <= 1 || hands_.empty()) {
+        std::unique_lock alone(sharing_, std::try_to_lock);
+        if (pieces <= 1 || hands_.empty() || !alone) {  // somebody else's threads have them: do it oneself
             for (int i = 0; i < pieces; ++i) work(i);
             return;
         }
@@ -115,6 +117,7 @@ class Crew {
     std::atomic<int> pieces_{0};
     std::atomic<void (*)(const void*, int)> call_{nullptr};
     std::atomic<const void*> own_{nullptr};
+    std::mutex sharing_;
     std::vector<std::thread> hands_;
 };
 

@@ -36,6 +36,7 @@ _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
     "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _INT, _INT, _INT)),
     "product_free": (None, (_INT, _POINTER)),
     "product_run": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
+    "product_run_gated": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)),
     "trunk_new": (_POINTER, (_INT, _POINTER, _POINTER, _INT, _POINTER, _INT, _FLOATS)),
     "trunk_free": (None, (_INT, _POINTER)),
     "trunk_forward": (None, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER)),
@@ -44,7 +45,6 @@ _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
         (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER),
     ),
     "cache_write": (None, (_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER)),
-    "cache_fits": (_INT, (_INT, _INT)),
 }
 """Of `native.cpp`: what each returns, and what it takes."""
 

@@ -102,6 +102,12 @@ void multiply_all(Crew& crew, void* handle, const void* x, int64_t stride, int64
     else run<T, T>(crew, own, static_cast<const T*>(x), stride, rows, static_cast<T*>(to));
 }
 
+template <typename T>
+void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, int64_t gate, void* to) {
+    run_gated<T>(crew, *product<T>(handle), static_cast<const T*>(x), stride, rows, static_cast<Gate>(gate),
+                 static_cast<T*>(to));
+}
+
 }  // namespace
 
 extern "C" {
@@ -128,6 +134,13 @@ void product_run(void* crew, int64_t half, void* handle, const void* x, int64_t 
                  int64_t wide) {
     if (half) multiply_all<bf16>(*static_cast<Crew*>(crew), handle, x, stride, rows, to, wide);
     else multiply_all<float>(*static_cast<Crew*>(crew), handle, x, stride, rows, to, wide);
+}
+
+// The same over a product that was packed for a gate: x -> [rows, out / 2].
+void product_run_gated(void* crew, int64_t half, void* handle, const void* x, int64_t stride, int64_t rows,
+                       int64_t gate, void* to) {
+    if (half) gate_all<bf16>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, to);
+    else gate_all<float>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, to);
 }
 
 void* trunk_new(int64_t half, const Shape* shape, const void* layers, int64_t count, const Turning* turnings,
@@ -167,7 +180,5 @@ void cache_write(int64_t half, const Cache* cache, void* memory, const int64_t* 
     if (half) write_all<bf16>(*cache, memory, slots, tokens, keys, values);
     else write_all<float>(*cache, memory, slots, tokens, keys, values);
 }
-
-int64_t cache_fits(int64_t block_size, int64_t head_dim) { return Cache::fits(block_size, head_dim); }
 
 }  // extern "C"

@@ -69,7 +69,8 @@ template <typename T> inline void turn(T* head, int64_t half, const float* cosin
 }
 
 // How keys and values lie in a block: for each head and each 16 tokens the keys, [numbers taken together][token], then
-// the values, [tokens taken together][number]. Both are what a product reads in lanes.
+// the values, [tokens taken together][number]. Both are what a product reads in lanes. `block_size` and `head_dim` are
+// multiples of 16.
 struct Cache {
     int64_t block_size, kv_heads, head_dim;
 
@@ -80,7 +81,6 @@ struct Cache {
         const int64_t sixteens = block_size / LANES, place = slot % block_size;
         return slot / block_size * block() + (head * sixteens + place / LANES) * 2 * part();
     }
-    static bool fits(int64_t block_size, int64_t head_dim) { return block_size % LANES == 0 && head_dim % LANES == 0; }
 };
 
 template <typename T>

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <mutex>
 #include <vector>
 
 #include "attention.h"
@@ -60,6 +61,7 @@ template <typename T> class Trunk {
 
     // x [tokens, hidden] from vectors of tokens to hidden states behind the last norm; caches of all layers.
     void forward(Crew& crew, const Batch& batch, T* const* caches, T* x) {
+        std::lock_guard alone(buffers_);
         const int64_t tokens = batch.tokens;
         grow(tokens);
         prepare(crew, batch);
@@ -177,6 +179,7 @@ template <typename T> class Trunk {
     const std::vector<Layer<T>> layers_;
     const std::vector<Turning> turnings_;
     const float* const last_norm_;
+    std::mutex buffers_;
     std::vector<T> residual_, normal_, given_, qkv_, seen_, inner_;
     std::vector<std::vector<float>> angles_;
     std::vector<std::vector<Piece>> pieces_;

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops, load_ops
 
@@ -20,13 +21,20 @@ BLOCKS = 40
 SCALE = 0.3
 
 
-@pytest.fixture(params=["reference", "gathered", "cpu", "triton"])
+@pytest.fixture(params=["reference", "gathered", "cpu", "native", "triton"])
 def ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ops:
     if request.param == "triton":
         # must be set before the kernels are defined; then they run on the processor
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
-    return load_ops(request.param)
+    return loaded(request.param)
+
+
+def loaded(name: str) -> Ops:
+    try:
+        return load_ops(name)
+    except PlatformUnavailable as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)
@@ -203,16 +211,14 @@ def test_rotary_turns_each_pair_by_its_angle(ops: Ops) -> None:
     torch.testing.assert_close(turned, torch.cat((pairs.real, pairs.imag), -1))
 
 
-def test_silu_and_mul_gates_the_second_half_by_the_first(ops: Ops) -> None:
-    x = random(5, 14)
-    torch.testing.assert_close(ops.silu_and_mul(x), x[:, :7] * x[:, :7].sigmoid() * x[:, 7:])
-
-
-def test_gelu_and_mul_gates_by_the_approximation_with_a_tangent(ops: Ops) -> None:
-    x = random(5, 14)
-    gate = x[:, :7]
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("width", [7, 32, 50])
+def test_the_first_half_of_a_gated_product_gates_the_second(ops: Ops, with_bias: bool, width: int) -> None:
+    x, weight, bias = random(9, 13), random(2 * width, 13), random(2 * width) if with_bias else None
+    gate, held = (x @ weight.T + (bias if bias is not None else 0)).chunk(2, -1)
+    torch.testing.assert_close(ops.gated(weight, bias, "silu")(x), gate * gate.sigmoid() * held)
     bent = 0.5 * gate * (1 + ((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)).tanh())
-    torch.testing.assert_close(ops.gelu_and_mul(x), bent * x[:, 7:])
+    torch.testing.assert_close(ops.gated(weight, bias, "gelu_tanh")(x), bent * held)
 
 
 def test_a_norm_in_half_precision_may_have_a_weight_in_float32(ops: Ops) -> None:
@@ -267,14 +273,15 @@ def test_inputs_are_left_as_they_were(ops: Ops) -> None:
     kept = x.clone()
     ops.rms_norm(x, weight, 1e-6)
     ops.rotary(x, torch.ones(4, 1, 6), torch.ones(4, 1, 6))
-    ops.silu_and_mul(x.flatten(1))
-    ops.gelu_and_mul(x.flatten(1))
+    for activation in ("silu", "gelu_tanh"):
+        ops.gated(random(4, 12), None, activation)(x.flatten(1))
     ops.add_rms_norm(x, x, weight, 1e-6)
     assert torch.equal(x, kept)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
-def test_a_packed_product_gives_a_row_the_same_bits_in_any_batch(rows: int) -> None:
-    product = load_ops("cpu").linear(random(48, 32), None)
+@pytest.mark.parametrize("name", ["cpu", "native"])
+def test_a_packed_product_gives_a_row_the_same_bits_in_any_batch(name: str, rows: int) -> None:
+    product = loaded(name).linear(random(48, 32), None)
     x = random(64, 32)
     assert torch.equal(product(x[:rows]), product(x)[:rows])

@@ -10,18 +10,13 @@ import torch
 
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
-from engine.platforms import Platform
 from engine.runner.inputs import RequestTable
 from engine.runner.kv_cache import KvCache
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice
-from tests.engine.conftest import KINDS, VOCABULARY, Tiny
+from tests.engine.conftest import KINDS, VOCABULARY, Tiny, platform
 
 BLOCKS = 64
-
-
-def platform(ops: str) -> Platform:
-    return Platform(kind="cpu", device=torch.device("cpu"), name="test", ops=ops)
 
 
 def random_steps(rng: np.random.Generator, lengths: list[int]) -> list[list[tuple[int, int, int]]]:
@@ -66,7 +61,7 @@ def logits_by_steps(
     return found
 
 
-@pytest.mark.parametrize("ops", ["reference", "gathered", "cpu"])
+@pytest.mark.parametrize("ops", ["reference", "gathered", "cpu", "native"])
 @pytest.mark.parametrize("block_size", [4, 16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_tokens(
@@ -92,28 +87,32 @@ def test_an_accelerators_kernels_read_the_table_of_each_layers_group(
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("ops", ["cpu", "native"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny], kind: str) -> None:
+def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny], kind: str, ops: str) -> None:
     rng = np.random.default_rng(5)
     tokens = rng.integers(0, VOCABULARY, 40).tolist()
-    model = load_model(tiny(kind).folder, platform("cpu"), "bfloat16")
-    (found,) = logits_by_steps(model, [tokens], 4, rng)
+    model = load_model(tiny(kind).folder, platform(ops), "bfloat16")
+    (found,) = logits_by_steps(model, [tokens], 16, rng)
     expected = tiny(kind).logits(tokens)
     assert model.dtype == torch.bfloat16
     assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.98
 
 
+@pytest.mark.parametrize(("ops", "block_size"), [("cpu", 4), ("native", 4), ("native", 16)])
 @pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
-def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny], kind: str) -> None:
+def test_a_request_gets_the_same_bits_whoever_is_beside_it(
+    tiny: Callable[[str], Tiny], kind: str, ops: str, block_size: int
+) -> None:
     rng = np.random.default_rng(11)
-    model = load_model(tiny(kind).folder, platform("cpu"))
+    model = load_model(tiny(kind).folder, platform(ops))
     groups = model.config.groups.count
-    cache = KvCache(model, BLOCKS * groups, 4)
-    table = RequestTable(cache.blocks, 4, model.device, model.config.vocabulary, groups)
+    cache = KvCache(model, BLOCKS * groups, block_size)
+    table = RequestTable(cache.blocks, block_size, model.device, model.config.vocabulary, groups)
     sizes = {"a": 19, "b": 3, "c": 50, "d": 18}
     blocks = list(range(cache.blocks))
     for name, size in sizes.items():
-        held = tuple(blocks.pop() for _ in range(-(-size // 4) * groups))
+        held = tuple(blocks.pop() for _ in range(-(-size // block_size) * groups))
         table.admit(Arrival(name, tuple(rng.integers(0, VOCABULARY, size).tolist()), size, Sampling(), held, 0))
     everyone = [Slice(name, 0, size - 1) for name, size in sizes.items()]
 

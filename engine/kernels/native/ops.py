@@ -1,0 +1,258 @@
+"""The instruction set on kernels of our own.
+
+What a row gives does not depend on the rows beside it: products sum up in one order whatever their number, and
+attention looks at keys in spans that begin at the same places for everybody.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import NotEnoughMemory
+from engine.kernels.batch import PagedBatch
+from engine.kernels.cpu import CpuOps
+from engine.kernels.native.library import library
+from engine.kernels.native.shapes import Batch, Cache, Held, Layer, Look, Shape, Turning
+from engine.kernels.whole import Activation, Turn, Whole, WholeDecoder
+
+_FORMATS: Final = {torch.float32: 0, torch.bfloat16: 1}
+"""Those that the kernels compute in, by what they are told."""
+
+_GATES: Final = {"silu": 1, "gelu_tanh": 2}
+
+
+_LANES: Final = 16
+
+
+class _Crew:
+    """The threads that compute; whoever works with them keeps them."""
+
+    def __init__(self, kernels: Any, threads: int) -> None:
+        self.handle: int = kernels.crew_new(threads)
+        weakref.finalize(self, kernels.crew_free, self.handle)
+
+
+class NativeOps(CpuOps):
+    """Kernels in C++; what they lack is done as `CpuOps` does. Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    def __init__(self) -> None:
+        """Load the kernels.
+
+        Raises:
+            PlatformUnavailable: This machine cannot run or build them.
+        """
+        self._library = library()
+        self._crew = _Crew(self._library, torch.get_num_threads())
+
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Callable[[Tensor], Tensor]:
+        if _has_product(weight):
+            return NativeProduct(self._library, self._crew, weight, bias, wide=wide)
+        return super().linear(weight, bias, wide=wide)
+
+    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Callable[[Tensor], Tensor]:
+        if _has_product(weight):
+            return NativeProduct(self._library, self._crew, weight, bias, gate=_GATES[activation])
+        return super().gated(weight, bias, activation)
+
+    def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
+        if not self._fits(cache):
+            super().write_kv(key, value, cache, slots)
+            return
+        own = (key.contiguous(), value.contiguous(), slots.contiguous())
+        shape = ctypes.byref(_cache_shape(cache))
+        keys, values, places = (part.data_ptr() for part in own)
+        self._library.cache_write(_FORMATS[cache.dtype], shape, cache.data_ptr(), places, len(slots), keys, values)
+
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        prepared: list[Callable[[Tensor, Tensor], Tensor]] = []
+
+        def attend(query: Tensor, cache: Tensor) -> Tensor:
+            if self._fits(cache):
+                return self._attend(batch, Look(scale, cap or 0.0, window or 0), query, cache)
+            if not prepared:
+                prepared.append(super(NativeOps, self).attention(batch, scale, window, cap))
+            return prepared[0](query, cache)
+
+        return attend
+
+    def whole(self, decoder: WholeDecoder) -> Whole | None:
+        products = [part for one in decoder.layers for part in (one.qkv, one.out, one.gate_up, one.down)]
+        if decoder.head_dim % _LANES or not all(isinstance(part, NativeProduct) for part in products):
+            return None
+        return NativeDecoder(self._library, self._crew, decoder)
+
+    def _fits(self, cache: Tensor) -> bool:
+        """Whether our kernels keep keys and values in this cache, in an order of their own, or PyTorch's do."""
+        return cache.dtype in _FORMATS and cache_fits(cache.shape[1], cache.shape[4])
+
+    def _attend(self, batch: PagedBatch, look: Look, query: Tensor, cache: Tensor) -> Tensor:
+        query = query.contiguous()
+        tokens, heads, head_dim = query.shape
+        out = torch.empty_like(query)
+        laid = _Laid((batch,), tokens, None)
+        self._library.attention_run(
+            self._crew.handle,
+            _FORMATS[cache.dtype],
+            ctypes.byref(_cache_shape(cache)),
+            ctypes.byref(look),
+            ctypes.byref(laid.batch),
+            query.data_ptr(),
+            heads * head_dim,
+            heads,
+            cache.data_ptr(),
+            out.data_ptr(),
+        )
+        return out
+
+
+def cache_fits(block_size: int, head_dim: int) -> bool:
+    """Say whether blocks and heads of these sizes are what the kernels take sixteen at a time."""
+    return block_size % _LANES == 0 and head_dim % _LANES == 0
+
+
+class NativeProduct:
+    """A weight, packed, in pages of 2 MiB: [tokens, in] -> [tokens, out], or half as many if it gates."""
+
+    def __init__(
+        self, kernels: Any, crew: _Crew, weight: Tensor, bias: Tensor | None, *, wide: bool = False, gate: int = 0
+    ) -> None:
+        """Pack [out, in] and [out]; the outputs are float32 if `wide`.
+
+        Raises:
+            NotEnoughMemory: There is no room for it.
+        """
+        self._library = kernels
+        self._crew = crew
+        self.format = _FORMATS[weight.dtype]
+        """What it computes in, as the kernels are told."""
+        self._wide = wide
+        self._gate = gate
+        out, self._in = weight.shape
+        self._out = out // 2 if gate else out
+        weight = weight.contiguous()
+        offsets = None if bias is None else bias.float().contiguous()
+        self.handle: int = kernels.product_new(
+            self.format, weight.data_ptr(), offsets.data_ptr() if offsets is not None else None, out, self._in, gate
+        )
+        """What the kernels know it by."""
+        if not self.handle:
+            raise NotEnoughMemory("packed weights", weight.nbytes, None, "take a smaller model, or free memory")
+        weakref.finalize(self, kernels.product_free, self.format, self.handle)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out]."""
+        if x.stride(-1) != 1:
+            x = x.contiguous()
+        out = torch.empty((len(x), self._out), dtype=torch.float32 if self._wide else x.dtype)
+        own = (self._crew.handle, self.format, self.handle, x.data_ptr(), x.stride(0), len(x))
+        if self._gate:
+            self._library.product_run_gated(*own, self._gate, out.data_ptr())
+        else:
+            self._library.product_run(*own, out.data_ptr(), self._wide)
+        return out
+
+
+class NativeDecoder:
+    """All layers of a decoder in one call."""
+
+    def __init__(self, kernels: Any, crew: _Crew, decoder: WholeDecoder) -> None:
+        self._library = kernels
+        self._crew = crew
+        self._decoder = decoder
+        self._format: int = decoder.layers[0].qkv.format  # type: ignore[attr-defined]
+        self._trunks: dict[int, int] = {}
+        """By the size of blocks."""
+        self._kept: list[Tensor] = []
+        """What the kernels point to."""
+
+    def __call__(
+        self, x: Tensor, positions: Tensor, batches: Sequence[PagedBatch], caches: Sequence[Tensor]
+    ) -> Tensor | None:
+        """As `Whole` says; `x` is overwritten with what is returned."""
+        size = batches[0].block_size
+        if not cache_fits(size, self._decoder.head_dim):
+            return None
+        if size not in self._trunks:
+            self._trunks[size] = self._load(size)
+        laid = _Laid(batches, len(x), positions)
+        memory = (ctypes.c_void_p * len(caches))(*(cache.data_ptr() for cache in caches))
+        self._library.trunk_forward(
+            self._crew.handle, self._format, self._trunks[size], ctypes.byref(laid.batch), memory, x.data_ptr()
+        )
+        return x
+
+    def _load(self, block_size: int) -> int:
+        """Tell the kernels of all layers."""
+        own = self._decoder
+        turns = list({id(layer.turn): layer.turn for layer in own.layers}.values())
+        layers = (Layer * len(own.layers))(
+            *(
+                Layer(
+                    *(part.handle for part in (one.qkv, one.out, one.gate_up, one.down)),  # type: ignore[attr-defined]
+                    *map(self._numbers, (one.before, one.behind_attention, one.between, one.behind, one.head_norm)),
+                    one.wide_norm,
+                    one.window or 0,
+                    next(at for at, turn in enumerate(turns) if turn is one.turn),
+                    one.group,
+                )
+                for one in own.layers
+            )
+        )
+        shape = Shape(
+            own.last_norm.shape[0],
+            *(own.heads, own.kv_heads, own.head_dim, own.inner, block_size),
+            *(own.eps, own.scale, own.cap or 0.0, _GATES[own.activation]),
+        )
+        turnings = (Turning * len(turns))(*map(self._turning, turns))
+        trunk: int = self._library.trunk_new(
+            *(self._format, ctypes.byref(shape), layers, len(layers), turnings, len(turns)),
+            self._numbers(own.last_norm),
+        )
+        weakref.finalize(self, self._library.trunk_free, self._format, trunk)
+        return trunk
+
+    def _turning(self, turn: Turn) -> Turning:
+        return Turning(self._numbers(turn.frequencies), len(turn.frequencies), turn.magnitude)
+
+    def _numbers(self, tensor: Tensor | None) -> int | None:
+        """Keep it in float32, and say where."""
+        if tensor is None:
+            return None
+        self._kept.append(tensor.float().contiguous())
+        return self._kept[-1].data_ptr()
+
+
+class _Laid:
+    """A step's batch as the kernels read it; what it points to lives as long as it does."""
+
+    def __init__(self, batches: Sequence[PagedBatch], tokens: int, positions: Tensor | None) -> None:
+        first = batches[0]
+        self._kept = [(one.slots.contiguous(), one.tables.contiguous()) for one in batches]
+        self._lengths = np.ascontiguousarray((first.counts, first.lengths), np.int64)
+        held = (Held * len(batches))(*(Held(slots.data_ptr(), tables.data_ptr()) for slots, tables in self._kept))
+        self._held, self._positions = held, positions
+        self.batch = Batch(
+            *(tokens, len(first.counts), self._kept[0][1].shape[1]),
+            None if positions is None else positions.data_ptr(),
+            *(row.ctypes.data for row in self._lengths),
+            ctypes.addressof(held),
+        )
+
+
+def _has_product(weight: Tensor) -> bool:
+    """Whether the kernels multiply with such a weight: bf16 is taken in pairs."""
+    return weight.dtype in _FORMATS and not (weight.dtype == torch.bfloat16 and weight.shape[1] % 2)
+
+
+def _cache_shape(cache: Tensor) -> Cache:
+    _, block_size, _, kv_heads, head_dim = cache.shape
+    return Cache(block_size, kv_heads, head_dim)

@@ -1,0 +1,59 @@
+"""The structures that the kernels are handed, as `trunk.h`, `attention.h` and `pointwise.h` have them."""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_float, c_int64, c_void_p
+from typing import Any, ClassVar
+
+
+class Cache(Structure):
+    """`Cache`: how keys and values lie in a block."""
+
+    _fields_: ClassVar[Any] = [(name, c_int64) for name in ("block_size", "kv_heads", "head_dim")]
+
+
+class Look(Structure):
+    """`Look`: how far attention sees; a cap or window of 0 is none."""
+
+    _fields_: ClassVar[Any] = [("scale", c_float), ("cap", c_float), ("window", c_int64)]
+
+
+class Held(Structure):
+    """`Held`: slots and tables of a group."""
+
+    _fields_: ClassVar[Any] = [("slots", c_void_p), ("tables", c_void_p)]
+
+
+class Batch(Structure):
+    """`Batch`: a step's tokens."""
+
+    _fields_: ClassVar[Any] = [
+        *((name, c_int64) for name in ("tokens", "requests", "widest")),
+        *((name, c_void_p) for name in ("positions", "counts", "lengths", "groups")),
+    ]
+
+
+class Layer(Structure):
+    """`NamedLayer`."""
+
+    _fields_: ClassVar[Any] = [
+        *((name, c_void_p) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, c_void_p) for name in ("before", "behind_attention", "between", "behind", "head_norm")),
+        *((name, c_int64) for name in ("wide_norm", "window", "rope", "group")),
+    ]
+
+
+class Turning(Structure):
+    """`Turning`."""
+
+    _fields_: ClassVar[Any] = [("frequencies", c_void_p), ("half", c_int64), ("magnitude", c_float)]
+
+
+class Shape(Structure):
+    """`Shape`: what all layers share."""
+
+    _fields_: ClassVar[Any] = [
+        *((name, c_int64) for name in ("hidden", "heads", "kv_heads", "head_dim", "inner", "block_size")),
+        *((name, c_float) for name in ("eps", "scale", "cap")),
+        ("gate", c_int64),
+    ]

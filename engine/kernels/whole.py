@@ -1,0 +1,69 @@
+"""A decoder's layers as values, for ops that compute all of them in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from engine.kernels.batch import PagedBatch
+
+Activation = Literal["silu", "gelu_tanh"]
+
+Linear = Callable[[Tensor], Tensor]
+"""[tokens, in] -> [tokens, out]."""
+
+Whole = Callable[[Tensor, Tensor, Sequence[PagedBatch], Sequence[Tensor]], Tensor | None]
+"""(x [tokens, hidden], int64 positions [tokens], a batch for each group, a cache for each layer) -> [tokens, hidden].
+
+`x` may be overwritten; None is what cannot be computed like that for blocks of this size, and nothing was done.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a layer turns queries and keys."""
+
+    frequencies: Tensor
+    """float32 [half of what turns of a head]."""
+    magnitude: float
+
+
+@dataclass(frozen=True, slots=True)
+class WholeLayer:
+    """What a layer has; the products are what `Ops.linear` and `Ops.gated` gave."""
+
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
+    before: Tensor | None
+    behind_attention: Tensor | None
+    between: Tensor | None
+    behind: Tensor | None
+    """Weights of norms, [hidden] each."""
+    head_norm: Tensor | None
+    """[heads + kv_heads, head_dim]."""
+    wide_norm: bool
+    """Whether it is over all heads of a token together."""
+    turn: Turn
+    window: int | None
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class WholeDecoder:
+    """All layers, and what they share."""
+
+    layers: tuple[WholeLayer, ...]
+    last_norm: Tensor
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    eps: float
+    scale: float
+    cap: float | None
+    activation: Activation
