@@ -76,7 +76,7 @@ class KvCache:
             needed = blocks * block_bytes(config, block_size, model.dtype)
             raise NotEnoughMemory("the KV cache", needed, None, KV_MEND) from error
         self._ops = model.ops
-        self._memory = tuple(memory)
+        self._memory = memory
         self.layers = tuple(memory[place] for _, place in groups.places)
         """Per layer [blocks, block_size, 2, kv_heads, head_dim], in whatever order ops keep them within a block."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from engine.kernels.native.ops import NativeOps, cache_fits
 from engine.runner.inputs import FlatBatch
 from engine.runner.model_runner import ModelRunner
 from schemas.steps import Slice
@@ -82,8 +83,21 @@ class Canary(ModelRunner):
 
     def _sums(self) -> list[int]:
         """Sum the bits of every entry over all layers, each word by its place."""
-        memory = self._cache._memory
+        memory = self._plain()
         words = memory.view(_WORDS[memory.dtype.itemsize]).flatten(1, 2).flatten(2).long()
         places = torch.arange(1, words.shape[0] * words.shape[2] + 1).view(words.shape[0], 1, -1)
         found: list[int] = (words * places).sum(dim=(0, 2)).tolist()
         return found
+
+    def _plain(self) -> torch.Tensor:
+        """Give [layers, blocks, block_size, 2, kv_heads, head_dim] in that order, whatever the ops' own is."""
+        memory = self._cache._memory
+        layers, blocks, size, _, heads, width = memory.shape
+        if not (isinstance(self._model.ops, NativeOps) and cache_fits(size, width)):
+            return memory
+        pair = 2 if memory.dtype == torch.bfloat16 else 1
+        parts = memory.contiguous().view(layers, blocks, heads, size // 16, 2, 16 * width)
+        keys = parts[..., 0, :].unflatten(-1, (width // pair, 16, pair)).permute(0, 1, 3, 5, 2, 4, 6)
+        values = parts[..., 1, :].unflatten(-1, (16 // pair, width, pair)).permute(0, 1, 3, 4, 6, 2, 5)
+        shape = (layers, blocks, size, heads, width)
+        return torch.stack((keys.reshape(shape), values.reshape(shape)), dim=3)

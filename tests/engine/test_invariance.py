@@ -25,7 +25,7 @@ from schemas.generation import Accepted, Sampling, Submit, TokenLogprobs
 from tests.engine.conftest import KINDS, VOCABULARY, Tiny, grouped
 from tests.engine.test_llm import Ticks
 
-BLOCK = 4
+BLOCK = 16
 CONTEXT = 256
 
 
@@ -127,7 +127,7 @@ def test_a_warm_prefix_cache_gives_the_bits_of_a_cold_one(
     # of other chunks than those it is read in
     warm = Limits(chunk=7).engine(loaded)
     finish(warm, ask("first", prompt(61, 2), 20))
-    for length in (10, 33, 61):
+    for length in (20, 33, 61):
         found = finish(warm, ask(f"again-{length}", prompt(length, 2), 40))[f"again-{length}"]
         cold = finish(Limits(frees=False).engine(loaded), ask("r", prompt(length, 2), 40))["r"]
         assert found.cached > 0
