@@ -125,6 +125,11 @@ class OutputParser:
     def _spell(self, mark: str) -> str:
         return SPECIAL + mark if mark in self._wanted.special else mark
 
+    @property
+    def done(self) -> int:
+        """Characters of what was fed that are not held back."""
+        return self._source.dropped + self._source.at
+
     def feed(self, text: str) -> list[Part]:
         """Take what the model wrote; return what is certain now."""
         if not self.stopped:
