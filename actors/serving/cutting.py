@@ -79,4 +79,6 @@ class Cutter:
         """Add the tokens to a piece."""
         before, self._told = self._told, until
         logprobs, token_ids = self._telling.between(before, until)
+        if not (logprobs or token_ids):
+            return piece
         return Piece(piece.offset, piece.text, piece.kind, before, logprobs, token_ids)
