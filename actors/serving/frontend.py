@@ -311,7 +311,8 @@ class Frontend:
         opened.prompt_logprobs = output.prompt_logprobs or opened.prompt_logprobs
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
-        opened.problem, opened.closed = output.problem, output.closed
+        opened.problem = output.problem
+        opened.closed = output.closed if opened.closed is None else opened.closed
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 

@@ -389,6 +389,8 @@ BAD = {
     "logit_bias of no token": (body(logit_bias={"-7": 1}), "logit_bias"),
     "bad_words": (body(bad_words=[""]), "bad_words[0]"),
     "min_p": (body(min_p=1.5), "min_p"),
+    "stream_interval": (body(stream_interval=0), "stream_interval"),
+    "stream_interval of an agent": (body(model="agent/demo", stream_interval=2), "stream_interval"),
     "penalty of an agent": (body(model="agent/demo", presence_penalty=0.5), "presence_penalty"),
     "top_p of an agent": (body(model="agent/demo", top_p=0.5), "top_p"),
     "system message to an agent": (
@@ -437,6 +439,7 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
         {"user": "someone", "frequency_penalty": 0.5},
         {"response_format": {"type": "text"}},
         {"stream": True, "stream_options": {"include_usage": True}},
+        {"stream": True, "stream_interval": 4},
         {
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
