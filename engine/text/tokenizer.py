@@ -162,10 +162,14 @@ def read_tokenizer(folder: Path) -> _Tokenizer:
     if not path.is_file():
         raise CheckpointError(folder, "it has no tokenizer.json")
     try:
-        return _Tokenizer.from_file(str(path))
+        tokenizer = _Tokenizer.from_file(str(path))
     except Exception as error:
         # the library raises a bare Exception
         raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
+    # what is saved with it is how it was trained with: here every text is whole, and nothing is put behind it
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _stop_tokens(folder: Path, tokenizer: _Tokenizer) -> set[int]:

@@ -69,8 +69,11 @@ def written(
 
 @pytest.mark.parametrize("written", ["sampling.md"], indirect=True)
 def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
-    named, (city, *found) = written
+    named, (city, *answers, _, _, _, _) = written
     assert re.fullmatch(r"\{'city': .*\} stop", city)
+    assert all(re.fullmatch(r"'.*' (length|stop) \d", answer) for answer in answers)
+    assert len(answers) == 2
+    found = written[1][-4:]
     scores = [float(line.split()[0]) for line in found]
     assert len(scores) == 4
     assert scores == sorted(scores, reverse=True)
