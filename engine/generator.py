@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.models.config import ModelConfig
-from engine.requests import truncated
+from engine.requests import settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
 from engine.text.answers import AnswerReader
@@ -25,6 +27,9 @@ from schemas.steps import RequestEvent
 
 NAME = "inline"
 """What scheduler, worker and frontend are called that are one process."""
+
+_ANY_NUMBER = 1 << 62
+"""Of logarithms: no message has to hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Completion:
     logprobs: tuple[TokenLogprobs, ...] = ()
     """Of each token, where `Sampling.logprobs` asks for it."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
+    """Of each token of the prompt behind `prompt_logprob_start`, where `Sampling.prompt_logprobs` asks for it."""
     reasoning: str = ""
     """What it thought before it answered."""
 
@@ -69,8 +74,10 @@ class Run:
     finish: FinishReason | None = None
     problem: str = ""
     """What of the request made it end with `error`."""
+    heard: deque[Run] = field(default_factory=deque)
+    """Where those stand of whom whoever asked has not seen all: one queue for all that were asked for together."""
     fresh: bool = False
-    """Whether something has come that whoever asked has not seen."""
+    """Whether it stands there."""
 
     def add(self, event: RequestEvent) -> None:
         """Take in what a step brought."""
@@ -81,7 +88,9 @@ class Run:
         self.preemptions, self.recomputed = event.preemptions, event.recomputed
         self.answer.read(event.tokens)
         self.finish, self.problem = event.finish, event.problem
-        self.fresh = True
+        if not self.fresh:
+            self.fresh = True
+            self.heard.append(self)
         if self.finish is not None or self.answer.stopped:
             self.answer.finish()
 
@@ -121,6 +130,7 @@ class Generator:
             context_length=_context(runner.config, runner.blocks * runner.block_size),
             block_size=runner.block_size,
             window=runner.config.window,
+            most_numbers=_ANY_NUMBER,
         )
         self.config = runner.config
         self.prompter = Prompter.load(folder, customs)
@@ -129,8 +139,28 @@ class Generator:
         self._open: dict[str, Run] = {}
         self._asked = 0
 
+    def settled(self, sampling: Sampling, bad_words: Sequence[str] = ()) -> Sampling:
+        """Give parameters as the engine takes them; -1 logarithms are those of the whole vocabulary.
+
+        Raises:
+            BadRequest: They are none: see `engine.requests.settled`.
+        """
+        whole = [name for name in ("logprobs", "prompt_logprobs") if getattr(sampling, name) == -1]
+        every = dict.fromkeys(whole, self.config.vocabulary)
+        return settled(msgspec.structs.replace(sampling, **every), self.tokenizer, bad_words, self.config.stop_tokens)
+
     def ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> Run:
-        """Make a request of a prompt; `run` begins it."""
+        """Make a request of a prompt; `run` begins it.
+
+        Raises:
+            BadRequest: Texts are to end what has none, or whose tokens are given.
+        """
+        for name, unheard in {
+            "trace_decode_token_ids": bool(sampling.trace_decode_token_ids),
+            "detokenize": not sampling.detokenize,
+        }.items():
+            if stop and unheard:
+                raise BadRequest("stop", f"beside `{name}` no text ends an answer: leave it out")
         self._asked += 1
         submit = Submit(
             request=f"{NAME}-{self._asked}",
@@ -149,20 +179,23 @@ class Generator:
         Raises:
             BadRequest: The scheduler does not take one, or something of it cannot be computed.
         """
-        waiting = deque(runs)
-        left = {run.submit.request: run for run in waiting}
+        waiting, heard = deque(runs), deque[Run]()
+        left = {run.submit.request for run in waiting}
+        for run in waiting:
+            run.heard = heard
         try:
             while left:
                 self._admit(waiting)
-                if not any(run.fresh for run in left.values()):
+                if not heard:
                     self._step()
-                for run in [run for run in left.values() if run.fresh]:
+                while heard:
+                    run = heard.popleft()
                     run.fresh = False
                     if run.problem:
                         structured = run.submit.sampling.structured
                         raise BadRequest("sampling" if structured is None else structured.field, run.problem)
                     if run.finish is not None:
-                        del left[run.submit.request]
+                        left.remove(run.submit.request)
                     yield run
         finally:
             for request in left:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,8 +19,9 @@ from engine.models.weights import find_checkpoint
 from engine.platforms import detect
 from engine.pooling import Pooler, Ranked, Vector, known_pooling
 from engine.progress import Bar, Rates, UseTqdm
-from engine.requests import raw_tokens, settled
+from engine.requests import raw_tokens
 from engine.runner.model_runner import RunnerConfig, load_runner
+from engine.streamed import OutputKind, Streamed, streamed
 from engine.text.framed import Text, TooLong
 from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs
@@ -124,6 +125,31 @@ class LLM:
         """
         return self._completed(self._asked(prompts, sampling, stop, bad_words, n), n, use_tqdm)
 
+    def stream(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling = _GREEDY,
+        stop: tuple[str, ...] = (),
+        bad_words: Sequence[str] = (),
+        n: int = 1,
+        *,
+        output_kind: OutputKind = "cumulative",
+    ) -> Iterator[Streamed]:
+        """Complete every prompt, and tell of answers while they are written; whoever stops listening ends them.
+
+        Args:
+            prompts: As of `generate`, like all that follow.
+            sampling: How tokens are chosen.
+            stop: Texts that end a completion.
+            bad_words: Texts that must not come up in one.
+            n: How many completions of each prompt.
+            output_kind: What is told: each time all that there is so far, or what is new, or answers that are over.
+
+        Raises:
+            BadRequest: As of `generate`; what is wrong with a prompt is told by the iterator.
+        """
+        return streamed(self._writing, self._asked(prompts, sampling, stop, bad_words, n), n, output_kind)
+
     def _asked(
         self,
         prompts: Sequence[str | Sequence[int]],
@@ -134,7 +160,9 @@ class LLM:
     ) -> list[Run]:
         """Make requests, `n` of each prompt."""
         writer = self._writing
-        sampling = settled(sampling, writer.tokenizer, bad_words, writer.config.stop_tokens)
+        sampling = writer.settled(sampling, bad_words)
+        if sampling.trace_decode_token_ids and n > 1:
+            raise BadRequest("n", "the answer's tokens are given (`trace_decode_token_ids`): there is only one")
         seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
         encoded = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts]
         return [writer.ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds]
@@ -184,7 +212,7 @@ class LLM:
             if value < 1:
                 raise BadRequest(name, f"{value} is less than 1")
         given = Sampling(stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos)
-        stops = settled(given, writer.tokenizer, (), writer.config.stop_tokens).stop_tokens
+        stops = writer.settled(given).stop_tokens
         asked = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts]
         searches = [
             BeamSearch(
@@ -237,7 +265,9 @@ class LLM:
         """
         writer = self._writing
         prompt = writer.prompter.prompt(messages, tools, rendering, calling)
-        sampling = settled(prompt.bound(sampling), writer.tokenizer, (), writer.config.stop_tokens)
+        sampling = writer.settled(prompt.bound(sampling))
+        if calling.choice == "required" and not sampling.detokenize:
+            raise BadRequest("calling", "the answer has no text (`detokenize`): no call can be read in it")
         run = writer.ask(prompt.tokens, prompt.wanted, sampling, stop)
         (answer,) = self._completed([run], 1, use_tqdm)
         prompt.check(run.answer.calls, answer.finish)

@@ -184,6 +184,8 @@ class ModelRunner:
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
+            for row, token in batch.forced:
+                tokens[row] = token
             broken = self._broken(batch, sound.cpu(), finite.cpu())
             whole, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= strayed

@@ -30,7 +30,9 @@ class AnswerReader:
         heard = set(wanted.special)
         if not sampling.skip_special_tokens:
             heard |= {text for text, token in tokenizer.special.items() if token not in sampling.stop_tokens}
-        self._decoder = tokenizer.decoder(heard)
+        spaced = sampling.spaces_between_special_tokens and not sampling.skip_special_tokens
+        self._decoder = tokenizer.decoder(heard, between=tokenizer.between if spaced else "")
+        self._detokenize = sampling.detokenize
         self._parser = OutputParser(stop, wanted, keeps_stop=sampling.include_stop_str_in_output)
         self._least = sampling.min_tokens
         self._count = 0
@@ -50,7 +52,9 @@ class AnswerReader:
         return self._parser.stopped
 
     def read(self, tokens: Iterable[int]) -> list[Part]:
-        """Take tokens; return what is certain now."""
+        """Take tokens; return what is certain now, which is nothing where no text is wanted."""
+        if not self._detokenize:
+            return []
         parts: list[Part] = []
         for token in tokens:
             self._count += 1

@@ -61,6 +61,10 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "skip_reading_prefix_cache": (False,),
     "skip_special_tokens": (True,),
     "include_stop_str_in_output": (False,),
+    "spaces_between_special_tokens": (True,),
+    "detokenize": (True,),
+    "prompt_logprob_start": (0,),
+    "trace_decode_token_ids": ((),),
     "truncate_prompt_tokens": (0,),
     "truncation_side": ("left", "right"),
 }

@@ -21,6 +21,9 @@ from engine.runner.model_runner import RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from tests.engine.conftest import Tiny
+from tests.infra.test_checkpoint import MODEL, hub
+
+__all__ = ["hub"]
 
 PROGRAM = """
 import sys
@@ -86,12 +89,18 @@ def test_a_bar_is_closed_when_the_work_fails(llm: LLM) -> None:
     assert bar.closed == len(bar.shapes) == 1
 
 
-def seen(use_tqdm: str) -> str:
+def seen(*command: str, **environment: str) -> str:
     """Run a program with a terminal as its standard error; return what stood there."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
-    command = [sys.executable, "-c", PROGRAM, str(EMBEDDED_CHECKPOINT), use_tqdm]
-    done = subprocess.run(command, stderr=theirs, stdout=subprocess.PIPE, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", *command],
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+    )
     os.close(theirs)
     text = b""
     try:
@@ -105,11 +114,11 @@ def seen(use_tqdm: str) -> str:
 
 
 def test_a_terminal_shows_a_bar_unless_it_is_not_wanted() -> None:
-    shown = seen("none")
+    shown = seen(PROGRAM, str(EMBEDDED_CHECKPOINT), "none")
     assert "prompts: 100%" in shown
     assert "2/2" in shown
     assert "tokens/s" in shown
-    assert not seen("no")
+    assert not seen(PROGRAM, str(EMBEDDED_CHECKPOINT), "no")
 
 
 @pytest.mark.parametrize(("use_tqdm", "shows"), [("none", False), ("yes", True)])
@@ -119,6 +128,22 @@ def test_elsewhere_nothing_is_shown_unless_it_is_asked_for(use_tqdm: str, shows:
     assert (done.returncode, done.stdout) == (0, "")
     assert ("prompts: 100%" in done.stderr) == shows
     assert bool(done.stderr) == shows
+
+
+FETCH = """
+import sys
+from engine.models.weights import find_checkpoint
+find_checkpoint(sys.argv[1], use_tqdm=None if sys.argv[2] == "none" else False)
+"""
+
+
+def test_a_download_shows_the_hubs_bar_unless_it_is_not_wanted(hub: str, tmp_path: Path) -> None:
+    def fetched(use_tqdm: str) -> str:
+        home = str(tmp_path / use_tqdm)
+        return seen(FETCH, MODEL, use_tqdm, HF_ENDPOINT=hub, HF_HOME=home, HF_HUB_OFFLINE="0")
+
+    assert "3/3" in fetched("none")
+    assert not fetched("no")
 
 
 @pytest.mark.parametrize("kind", ["qwen3-tied", "llama-untied"])
