@@ -270,8 +270,9 @@ class RequestTable:
         """Say why an arrival cannot be computed."""
         if not all(0 <= block < self._blocks for block in arrival.blocks):
             return f"the plan names KV blocks that are not among the worker's {self._blocks}"
-        if max(arrival.tokens, default=0) >= self._vocabulary:
-            return f"token {max(arrival.tokens)} is none that the model knows, 0 to {self._vocabulary - 1}"
+        largest = max((*arrival.tokens, *arrival.sampling.trace_decode_token_ids), default=0)
+        if largest >= self._vocabulary:
+            return f"token {largest} is none that the model knows, 0 to {self._vocabulary - 1}"
         cached = arrival.blocks[: -(-arrival.computed // self._block_size)]
         if arrival.computed > len(cached) * self._block_size:
             return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"
