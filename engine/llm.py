@@ -173,6 +173,8 @@ class LLM:
         left, heard, rates = Counter(prompts.values()), Counter[str](), Rates()
         with Bar(use_tqdm, "prompts", len(left), unit="prompt") as bar:
             for run in self._writing.run(runs):
+                if not bar.shown:
+                    continue
                 name, prompt = run.submit.request, prompts[run.submit.request]
                 begun = name in heard
                 rates.add(input=0 if begun else len(run.submit.prompt), output=len(run.tokens) - heard[name])

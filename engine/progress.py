@@ -30,7 +30,8 @@ class Bar:
         disable = None if use_tqdm is None else not use_tqdm
         self._bar = use_tqdm(**given) if callable(use_tqdm) else tqdm(disable=disable, **given)
         self._left = total
-        self._silent = bool(getattr(self._bar, "disable", False))
+        self.shown = not getattr(self._bar, "disable", False)
+        """Whether anybody sees it."""
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +43,7 @@ class Bar:
 
     def add(self, done: int, note: Callable[[], str] | None = None) -> None:
         """Tell that so much more is done; `note` is asked for what stands beside the bar if there is one."""
-        if self._silent:
+        if not self.shown:
             return
         self._left -= done
         if note is not None:
