@@ -13,6 +13,7 @@ from schemas.commands import (
     BadWords,
     Bias,
     ExtraArgs,
+    ForcedIds,
     MinTokens,
     Penalty,
     Priority,
@@ -144,6 +145,10 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     skip_reading_prefix_cache: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    detokenize: bool | None = None
+    prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    trace_decode_token_ids: ForcedIds | None = None
     vllm_xargs: ExtraArgs | None = None
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None

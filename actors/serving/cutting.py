@@ -73,7 +73,9 @@ class Cutter:
         most = max(1, MOST_TOLD // max(1, self._telling.width))
         while held.until - self._told > most and any(self._telling.between(self._told, self._told + 1)):
             yield self._piece(Piece(offset, "", held.kind), self._told + most)
-        yield self._piece(Piece(offset, text, held.kind), held.until)
+        last = self._piece(Piece(offset, text, held.kind), held.until)
+        if text or last.logprobs or last.token_ids:
+            yield last
 
     def _piece(self, piece: Piece, until: int) -> Piece:
         """Add the tokens to a piece."""

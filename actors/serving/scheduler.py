@@ -19,7 +19,7 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.core.numbers import MOST_NUMBERS
+from engine.config import MOST_NUMBERS
 from engine.core.scheduler import Scheduler
 from schemas import codec
 from schemas.context import Clock

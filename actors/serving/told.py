@@ -37,8 +37,10 @@ class Telling:
 def told_prompt(
     prompt: Sequence[int], logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer
 ) -> tuple[TokenTold, ...]:
-    """Describe a prompt: its first token has nothing before it that it could follow from."""
-    return (TokenTold(prompt[0], tokenizer.piece(prompt[0]), None, 0), *_described(logprobs, tokenizer))
+    """Describe a prompt. Of its first tokens nothing is told: one has nothing before it, of others it is not wanted."""
+    before = prompt[: len(prompt) - len(logprobs)]
+    first = (TokenTold(token, tokenizer.piece(token), None, 0) for token in before)
+    return (*first, *_described(logprobs, tokenizer))
 
 
 def _described(logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer) -> list[TokenTold]:

@@ -37,5 +37,6 @@ class Heard:
     def learn(self, request: Request) -> None:
         """Have a request keep what the model made of its prompt; what it knows already is said again at most."""
         position, found = self._prompts.get(request.id, (0, ()))
-        if found and 1 <= position <= len(request.prompt_logprobs) + 1:
-            request.prompt_logprobs[position - 1 :] = found
+        place = position - 1 - request.sampling.prompt_logprob_start
+        if found and 0 <= place <= len(request.prompt_logprobs):
+            request.prompt_logprobs[place:] = found

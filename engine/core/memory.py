@@ -88,10 +88,11 @@ class Memory:
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
-        found = self._cache.match(request.keys, request.tokens, self._window) if request.reads_cache else []
+        tokens = request.tokens if request.found_within is None else request.tokens[: request.found_within]
+        found = self._cache.match(request.keys, tokens, self._window)
         held = [block for block in found if block != LEFT]
-        tokens = len(request.tokens)
-        fresh = min(self.blocks_for(tokens) - len(found), self.most_for(tokens) - len(held))
+        length = len(request.tokens)
+        fresh = min(self.blocks_for(length) - len(found), self.most_for(length) - len(held))
         needed = fresh + self._pool.idle_among(held)
         return found, max(needed + spared - self._pool.idle, 0)
 

@@ -47,6 +47,7 @@ class Request:
         "deadline",
         "entered",
         "finish",
+        "found_within",
         "grammar",
         "id",
         "keys",
@@ -61,7 +62,6 @@ class Request:
         "prompt_logprobs",
         "prompt_tokens",
         "rank",
-        "reads_cache",
         "recomputed",
         "sampling",
         "settled",
@@ -76,8 +76,8 @@ class Request:
         self.id = submit.request
         self.rank = rank
         self.deadline = submit.deadline
-        # what the model makes of a prompt is known where it is computed, and only there
-        self.reads_cache = submit.read_cache and submit.sampling.prompt_logprobs is None
+        # of how many of its tokens the beginning may come from the prefix cache; None is all
+        self.found_within = _found_within(submit)
         self.tenant = submit.tenant
         self.stops = frozenset(submit.sampling.stop_tokens)
         self.tokens = [*submit.prompt, *submit.output]
@@ -113,7 +113,7 @@ class Request:
         self.logprobs = list(submit.logprobs)
         """Of each output token, where they are wanted."""
         self.prompt_logprobs = list(submit.prompt_logprobs)
-        """Of each prompt token but the first, as far as they are known, where they are wanted."""
+        """Of each prompt token that something is to be told of, as far as they are known."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
@@ -130,8 +130,8 @@ class Request:
     @property
     def bulk(self) -> int:
         """How much there is to tell of it, in tokens."""
-        structured = self.sampling.structured
-        return len(self.tokens) + (structured.size // 4 if structured is not None else 0)
+        structured, forced = self.sampling.structured, self.sampling.trace_decode_token_ids
+        return len(self.tokens) + len(forced) + (structured.size // 4 if structured is not None else 0)
 
     @property
     def outputs(self) -> int:
@@ -192,6 +192,15 @@ class Request:
             )
         spent = (self.cached or 0, self.preemptions, self.recomputed)
         return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem, self.closed)
+
+
+def _found_within(submit: Submit) -> int | None:
+    """Say how much may be found: what the model makes of a prompt is known where it is computed, and only there."""
+    if not submit.read_cache:
+        return 0
+    sampling = submit.sampling
+    # the last of them is not found, but computed
+    return None if sampling.prompt_logprobs is None else sampling.prompt_logprob_start + 1
 
 
 def _grammar(sampling: Sampling) -> str:

@@ -23,11 +23,12 @@ from engine.kernels.batch import Integers
 from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
-from engine.models.decoder import Decoder
+from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
 from engine.processors import Processors
+from engine.progress import UseTqdm
 from engine.runner.constraints import NO_TOKEN, Constraints, Followed
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
@@ -91,6 +92,11 @@ class ModelRunner:
         self._processors = Processors()
         self._requests = RequestTable(cache.blocks, cache.block_size, model.device, model.config.vocabulary)
         self._constraints = Constraints(grammars)
+
+    @property
+    def trunk(self) -> Trunk:
+        """The model without its head: whole texts can be read with it, beside the requests."""
+        return self._model
 
     @property
     def config(self) -> ModelConfig:
@@ -180,6 +186,8 @@ class ModelRunner:
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
+            for row, token in batch.forced:
+                tokens[row] = token
             broken = self._broken(batch, sound.cpu(), finite.cpu())
             followed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= followed.problems
@@ -253,8 +261,8 @@ def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list
     ]
 
 
-def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:
-    """Load a checkpoint and allocate its KV cache.
+def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm: UseTqdm = False) -> ModelRunner:
+    """Load a checkpoint and allocate its KV cache; `use_tqdm` shows how far the weights are.
 
     Raises:
         CheckpointError: The checkpoint is not there or not whole.
@@ -264,9 +272,14 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = find_checkpoint(config.model, config.load_format)
+    folder = find_checkpoint(config.model, config.load_format, use_tqdm)
     model = load_model(
-        folder, platform, config.dtype, context_length=config.context_length, load_format=config.load_format
+        folder,
+        platform,
+        config.dtype,
+        context_length=config.context_length,
+        load_format=config.load_format,
+        use_tqdm=use_tqdm,
     )
     one = block_bytes(model.config, config.block_size, model.dtype)
     blocks = config.blocks

@@ -31,7 +31,9 @@ class AnswerReader:
         heard = set(wanted.special)
         if not sampling.skip_special_tokens:
             heard |= {text for text, token in tokenizer.special.items() if token not in sampling.stop_tokens}
-        self._decoder = tokenizer.decoder(heard)
+        spaced = sampling.spaces_between_special_tokens and not sampling.skip_special_tokens
+        self._decoder = tokenizer.decoder(heard, between=tokenizer.between if spaced else "")
+        self._detokenize = sampling.detokenize
         self._parser = OutputParser(stop, wanted, keeps_stop=sampling.include_stop_str_in_output)
         self._least = sampling.min_tokens
         self.count = 0
@@ -57,7 +59,10 @@ class AnswerReader:
         return self._parser.stopped
 
     def read(self, tokens: Iterable[int]) -> list[Part]:
-        """Take tokens; return what is certain now."""
+        """Take tokens; return what is certain now: content without a text where none is wanted."""
+        if not self._detokenize:
+            self.count = self.shown = self.count + len(tuple(tokens))
+            return [Content("")]
         parts: list[Part] = []
         for token in tokens:
             if self.stopped:

@@ -69,12 +69,14 @@ class ChatEncoder:
         last: Literal["run.finished", "model.returned"],
         *,
         reasoning: bool = True,
+        texts: bool = True,
     ) -> None:
-        """Begin; `reasoning` says whether the client is told what was thought."""
+        """Begin; `reasoning` says whether the client is told what was thought, `texts` whether answers have any."""
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
         self._reasoning = reasoning
+        self._texts = texts
         self._choices: dict[int, _Choice] = {}
         self.accepted = False
         """Whether the command was taken on: its thread exists."""
@@ -91,6 +93,8 @@ class ChatEncoder:
             case Delta():
                 self._choice(frame.choice).untold.hear(frame)
                 thought = self._think(frame.choice, frame.effect, frame.reasoning)
+                if not self._texts:
+                    return self._details(frame.choice, None)
                 return thought + self._text(frame.choice, frame.effect, frame.text)
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))

@@ -91,8 +91,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed,
-            # a prompt is computed for the sake of a token, which is left out where none is wanted
-            max_tokens=_MAX_TOKENS if request.max_tokens is None else max(1, request.max_tokens),
+            max_tokens=_limit(request),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             logprobs=request.logprobs,
             extra_args=request.vllm_xargs or {},
@@ -101,6 +100,14 @@ def generations(request: CompletionRequest) -> list[Generate]:
         )
         for prompt in prompts_of(request) or ()
     ]
+
+
+def _limit(request: CompletionRequest) -> int | None:
+    """Say how many tokens an answer has at most; one whose tokens are given has as many as those unless it is said."""
+    if request.max_tokens is None:
+        return None if request.trace_decode_token_ids else _MAX_TOKENS
+    # a prompt is computed for the sake of a token, which is left out where none is wanted
+    return max(1, request.max_tokens)
 
 
 class _Choice:
@@ -146,7 +153,8 @@ class CompletionEncoder:
             case Delta() if not self._echoed:  # the prompt comes first, and is known when the answer is
                 at = index * self._n + frame.choice
                 self._choices[at].untold.hear(frame)
-                return self._text(at, frame.text)
+                bare = self._request.detokenize is False
+                return [self._chunk(at, "", None)] if bare else self._text(at, frame.text)
             case Committed(type="model.returned", data=data):
                 return self._returned(index, codec.decode(data, ModelReturned))
             case Committed(type="model.failed", data=data):

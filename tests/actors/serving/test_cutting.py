@@ -54,6 +54,21 @@ def texts(pieces: list[Piece]) -> list[tuple[str, str]]:
     return [(piece.text, written(piece.logprobs)) for piece in pieces]
 
 
+def test_of_an_answer_without_a_text_each_token_goes_out_when_it_comes() -> None:
+    silent, named = Sampling(detokenize=False), list[int]()
+    telling = Telling(TOKENIZER, silent, [], named)
+    answer, cutter, pieces = AnswerReader(TOKENIZER, PLAIN, (), silent), Cutter(1, telling), list[Piece]()
+    for token in (40, 50, 60):
+        named.append(token)
+        cutter.take(answer.read((token,)), answer.shown)
+        pieces += cutter.cut(answer.count)
+    assert [(piece.text, piece.token_ids, piece.before) for piece in pieces] == [
+        ("", (40,), 0),
+        ("", (50,), 1),
+        ("", (60,), 2),
+    ]
+
+
 def test_a_piece_has_the_tokens_whose_text_it_is() -> None:
     tokens = TOKENIZER.encode("The quick brown fox jumps over 12 lazy dogs.")
     pieces, answer, told = cut(tokens)

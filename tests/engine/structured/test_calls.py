@@ -92,7 +92,7 @@ def test_any_of_the_tools_is_a_call_where_one_is_required(speaking: Path) -> Non
 
 def test_tags_that_a_tokenizer_adds_without_calling_them_special_open_calls_as_well() -> None:
     llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu", runner=RunnerConfig(model="", blocks=100))
-    assert "<tool_call>" in llm._tokenizer.tags.keys() - llm._tokenizer.special.keys()
+    assert "<tool_call>" in llm._writing.tokenizer.tags.keys() - llm._writing.tokenizer.special.keys()
     tool = ToolSpec("calculator", parameters={"type": "object", "properties": {"expression": {"type": "string"}}})
     asked = [Message(role="user", content="What is 12 times 34?")]
     answer = llm.chat(asked, Sampling(max_tokens=60), [tool], calling=Calling("required", "calculator"))
@@ -118,7 +118,7 @@ def test_thinking_ends_when_it_has_had_its_budget(speaking: Path, budget: int) -
     for seed in range(4):
         wanted = drawn(seed, most=60, thinking_budget=budget, ignore_eos=True)
         answer = llm.chat(ASKED, wanted)
-        closing = llm._tokenizer.encode("</think>")
+        closing = llm._writing.tokenizer.encode("</think>")
         assert [*answer.tokens[budget : budget + len(closing)]] == closing
         assert answer.text
         assert llm.chat(ASKED, wanted).tokens == answer.tokens

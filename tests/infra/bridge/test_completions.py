@@ -50,6 +50,14 @@ def test_every_prompt_becomes_a_generation(given: Any, prompts: list[Any]) -> No
     }
 
 
+def test_an_answer_whose_tokens_are_given_is_as_long_as_they_are() -> None:
+    given = list(range(40))
+    (data,) = generations(read_completion(body(trace_decode_token_ids=given)))
+    assert (data.trace_decode_token_ids, data.max_tokens) == (tuple(given), None)
+    (cut,) = generations(read_completion(body(trace_decode_token_ids=given, max_tokens=3)))
+    assert cut.max_tokens == 3
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -154,6 +154,12 @@ def tokens_of(chunks: list[dict[str, Any]]) -> list[str]:
     return ["".join(entry["token"] for entry in one["content"]) if one else "" for one in found]
 
 
+def test_each_token_of_an_answer_without_a_text_has_a_chunk() -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", texts=False)
+    chunks = fed(encoder, *(telling("text", "", 0, at + 1, at) for at in range(3)))
+    assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, [0], [1], [2]]
+
+
 def test_each_chunk_carries_the_logprobs_of_its_tokens() -> None:
     chunks = fed(bare(), *PIECES, committed(3, ANSWER))
     assert tokens_of(chunks) == ["", "<two ", "and", ">fo", "ur", ".!", ""]
@@ -511,9 +517,16 @@ def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_
         "allowed_token_ids": [1, 2],
         "bad_words": ["no"],
         "priority": -2,
+        "prompt_logprob_start": 2,
+        "spaces_between_special_tokens": False,
+        "detokenize": False,
+        "trace_decode_token_ids": [5, 6],
     }
     data = json.loads(msgspec.json.encode(command_data(read_request(body(**wanted)), None)))
     assert {name: data[name] for name in wanted} == wanted
+    for name in ("prompt_logprob_start", "spaces_between_special_tokens", "detokenize", "trace_decode_token_ids"):
+        with pytest.raises(BadRequest, match=f"{name}: an agent samples as its model does"):
+            read_request(body(model="agent/demo", **{name: wanted[name]}))
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_p": 1, "top_k": 0, "logit_bias": {}, "bad_words": []}
     assert isinstance(command_data(read_request(body(model="agent/demo", **neutral)), None), RunAgent)
 
