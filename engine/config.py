@@ -14,7 +14,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits a scheduler plans within."""
 
     blocks: int
-    """KV blocks to plan with at most; a worker that says it holds memory for fewer makes it so many."""
+    """KV blocks to plan with at most, those of all groups; a worker that says it holds memory for fewer makes it so
+    many."""
     context_length: int
     """Positions the model can attend to: prompt and output together never exceed it."""
     block_size: int = 16
