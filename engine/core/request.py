@@ -64,6 +64,7 @@ class Request:
         "recomputed",
         "sampling",
         "settled",
+        "shared",
         "state",
         "stops",
         "tenant",
@@ -94,7 +95,7 @@ class Request:
         self.finish: FinishReason | None = None
         # the table, row after row, in which `LEFT` stands for what a window has left behind: `left` rows have such
         self.blocks: list[int] = []
-        self.computed = self.settled = self.left = 0
+        self.computed = self.settled = self.left = self.shared = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
