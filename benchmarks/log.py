@@ -4,7 +4,8 @@ The servers are those of `ostinato up`, with every sync they do there. Each part
 compared with the same work done without us in the same run. The last line is one JSON object.
 
 append    `ShardWriter` by closed loops ("actors": append one event, wait, again), beside one raw publish after another
-          of the same envelope to a stream of the same kind
+          of the same envelope to a stream of the same kind; many loops beside as many raw ones as there are shards,
+          with messages as large as the envelopes were
 record    the recorder copying a filled EV, beside asyncpg's COPY of the same rows into tables like ours; for ten
           minutes unless it is to be quick, and what more memory its process takes then than after the first round
 seen      how long after its acknowledgement a commit is visible in Postgres, at half the recorder's target
@@ -23,7 +24,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,8 +116,16 @@ async def append_alone(connection: Connection, count: int) -> dict[str, float]:
     return {"append_p50_ms": 1e3 * statistics.median(ours), "raw_p50_ms": 1e3 * statistics.median(raw)}
 
 
-async def append_together(connection: Connection, actors: int, shards: int, seconds: float) -> float:
-    """Let actors append for a while; return events per second, having read every event back in order."""
+class Together(NamedTuple):
+    """How fast actors appended, and raw publishes of as many bytes from as many loops."""
+
+    events_s: float
+    envelopes_s: float
+    raw_s: float
+
+
+async def append_together(connection: Connection, actors: int, shards: int, seconds: float) -> Together:
+    """Let actors append for a while, read every event back in order, and publish envelopes of that size raw."""
     taken = await pens(connection, shards)
     before = [pen.position for pen in taken]
     end = time.perf_counter() + seconds
@@ -132,21 +141,41 @@ async def append_together(connection: Connection, actors: int, shards: int, seco
     await asyncio.gather(*(act(number) for number in range(actors)))
     took = time.perf_counter() - began
     seen = [0] * actors
+    envelopes = size = 0
     for shard, (pen, start) in enumerate(zip(taken, before, strict=True)):
         async for stored in read_shard(connection, shard, start, pen.position.sequence):
+            envelopes += 1
+            size += len(codec.encode(stored.envelope))
             for found in stored.envelope.facts:
                 number = int(found.entity.removeprefix("actor"))
                 assert found.version == seen[number], f"{found.entity} is at {seen[number]}, the log says otherwise"
                 seen[number] += 1
     assert seen == counts, "the log does not hold what was acknowledged"
-    return sum(counts) / took
+    raw = await publish_raw(connection, size // envelopes, shards, seconds / 4)
+    return Together(sum(counts) / took, envelopes / took, raw)
+
+
+async def publish_raw(connection: Connection, size: int, loops: int, seconds: float) -> float:
+    """Publish messages of a size from some loops, each waiting for its acknowledgements; return messages per second."""
+    message = bytes(size)
+    end = time.perf_counter() + seconds
+    counts = [0] * loops
+
+    async def publish(number: int) -> None:
+        while time.perf_counter() < end:
+            await connection.request(f"raw.{number}", message)
+            counts[number] += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(publish, range(loops)))
+    return sum(counts) / (time.perf_counter() - began)
 
 
 async def seen(connection: Connection, store: Store, seconds: float) -> dict[str, float]:
     """Append at half the recorder's target, and time from acknowledgement until Postgres shows it."""
     recorder = Recorder(connection, store, SystemIds().new("p"), (EV,))
     task = asyncio.create_task(recorder.run())
-    await recorder.drain()
+    await recorder.drain(deadline_s=600)  # what the part before has left
     taken = await pens(connection, 4)
     acknowledged: dict[int, float] = {}
     lags: list[float] = []
@@ -237,34 +266,39 @@ def verified() -> float:
     return 20 * verdict.decisions / statistics.median(times)
 
 
-async def measure(sizes: Sizes, parts: Sequence[str]) -> dict[str, float]:
-    """Run the parts, each group on servers of its own."""
-    found: dict[str, float] = {}
-    if "append" in parts:
-        async with fresh() as (connection, _, _):
-            found |= await append_alone(connection, sizes.alone)
-            for actors in (64, 512):
-                for shards in (1, 4, 16):
-                    name = f"append_{actors}_events_s_{shards}_shards"
-                    found[name] = await append_together(connection, actors, shards, sizes.append_s)
-                found[f"append_{actors}_events_s"] = found[f"append_{actors}_events_s_4_shards"]
-    if "record" in parts:
-        async with fresh() as (connection, store, url):
-            found |= await record(connection, store, url, sizes.recorded, sizes.envelope, sizes.sustained_s)
-            found |= await seen(connection, store, sizes.seen_s)
-    if "cold" in parts:
-        async with fresh() as (_, store, _):
-            found |= await cold(store, sizes.threads)
-    if "takeover" in parts:
-        async with fresh() as (connection, store, url):
-            found |= await takeover(connection, store, url, sizes.threads)
-    if "fold" in parts:
-        found["fold_events_s"] = fold()
-    if "verify" in parts:
-        found["verify_decisions_s"] = verified()
-    if "project" in parts:
-        async with fresh() as (_, store, _):
-            found |= await project(store, sizes.threads)
+async def measure(sizes: Sizes, part: str) -> dict[str, float]:
+    """Run a part, on servers of its own if it needs any."""
+    match part:
+        case "fold":
+            return {"fold_events_s": fold()}
+        case "verify":
+            return {"verify_decisions_s": verified()}
+    async with fresh() as (connection, store, url):
+        match part:
+            case "append":
+                found = await append(connection, sizes)
+            case "record":
+                found = await record(connection, store, url, sizes.recorded, sizes.envelope, sizes.sustained_s)
+                found |= await seen(connection, store, sizes.seen_s)
+            case "cold":
+                found = await cold(store, sizes.threads)
+            case "takeover":
+                found = await takeover(connection, store, url, sizes.threads)
+            case "project":
+                found = await project(store, sizes.threads)
+    return found
+
+
+async def append(connection: Connection, sizes: Sizes) -> dict[str, float]:
+    """Append alone, and by many at once over few and many shards."""
+    found = await append_alone(connection, sizes.alone)
+    for actors in (64, 512):
+        for shards in (1, 4, 16):
+            together = await append_together(connection, actors, shards, sizes.append_s)
+            found[f"append_{actors}_events_s_{shards}_shards"] = together.events_s
+            found[f"append_{actors}_raw_share_{shards}_shards"] = together.envelopes_s / together.raw_s
+            found[f"raw_{actors}_messages_s_{shards}_shards"] = together.raw_s
+        found[f"append_{actors}_events_s"] = found[f"append_{actors}_events_s_4_shards"]
     return found
 
 
@@ -277,9 +311,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of each part: under 50 s")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     chosen = parser.parse_args()
-    found = uvloop.run(measure(QUICK if chosen.quick else FULL, chosen.parts))
-    for name, value in found.items():
-        print(f"{name:<32} {value:>14,.2f}")  # noqa: T201
+    found: dict[str, float] = {}
+    for part in chosen.parts:
+        measured = uvloop.run(measure(QUICK if chosen.quick else FULL, part))
+        for name, value in measured.items():
+            print(f"{name:<32} {value:>14,.2f}", flush=True)  # noqa: T201
+        found |= measured
     print(json.dumps({name: round(value, 3) for name, value in found.items()}))  # noqa: T201
 
 

@@ -347,7 +347,7 @@ class LLM:
         run.add(event)
         if run.finish is None and run.answer.stopped:
             self._engine.abort(event.request)
-            run.finish = "stop"
+            run.finish = "stop" if event.closed is None else "length"
         return run.finish is not None
 
 

@@ -39,6 +39,7 @@ PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
 ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
 RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
 class RepetitionDetection(Wire, frozen=True):
@@ -169,6 +170,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """What the model is to go on with, as text or token ids, without a chat template."""
     structured: Structured | None = None
     """What the answer is to look like."""
+    stream_interval: StreamInterval = 1
+    """Tokens between two pieces of the text while it comes, at least."""
 
 
 class Past(Wire, frozen=True):

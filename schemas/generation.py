@@ -140,6 +140,8 @@ class Submit(Wire, frozen=True):
     """Of `output`, where they are wanted."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Of the prompt, where they are wanted and there is output already."""
+    closed: int | None = None
+    """The index of the first token of `output` that is not the one that was drawn, for a document to end in time."""
 
 
 class Attach(Wire, frozen=True):
@@ -194,6 +196,8 @@ class Output(Record, frozen=True):
     """Of each token of the prompt but the first, where they are wanted: told with the first tokens."""
     problem: str = ""
     """What of the request made it end with `error`; empty if nothing of the request did."""
+    closed: int | None = None
+    """The index of the first output token that is not the one that was drawn, for a document to end in time."""
 
 
 class Outputs(Record, frozen=True):

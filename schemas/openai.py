@@ -19,6 +19,7 @@ from schemas.commands import (
     Repetition,
     RepetitionDetection,
     Share,
+    StreamInterval,
     TokenId,
     TokenIds,
     TopK,
@@ -147,6 +148,7 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None
     truncation_side: TruncationSide | None = None
+    stream_interval: StreamInterval | None = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""
     structured_outputs: StructuredOutputs | None = None

@@ -81,6 +81,8 @@ class Applied(Record, frozen=True, tag="apply"):
     """Requests that the worker could not compute."""
     whole: tuple[str, ...] = ()
     """Those that have all that their grammars ask for: see `StepResult`."""
+    closed: tuple[str, ...] = ()
+    """Those whose tokens were not the ones that were drawn: see there, too."""
 
 
 class Resynced(Record, frozen=True, tag="resync"):
@@ -193,6 +195,8 @@ class StepResult(Record, frozen=True):
     """Requests that have with this token all that their grammars ask for: nothing may follow it, so they stop."""
     refused: tuple[str, ...] = ()
     """Those of `errors` that ask for what cannot be: the message is for whoever asked."""
+    closed: tuple[str, ...] = ()
+    """Requests that got another token than was drawn, for their documents to end before their tokens do."""
 
 
 class Resync(Wire, frozen=True):
@@ -236,3 +240,5 @@ class RequestEvent(Record, frozen=True):
     """Of the prompt but its first token, where they are wanted; told with the first output token."""
     problem: str = ""
     """What of the request made it end with `error`; empty if nothing of the request did."""
+    closed: int | None = None
+    """The index of the first output token that is not the one that was drawn, for its document to end in time."""

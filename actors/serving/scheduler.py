@@ -319,5 +319,5 @@ def _parted(outputs: Sequence[Output]) -> Iterator[tuple[Output, ...]]:
 def _output(event: RequestEvent) -> Output:
     return Output(
         *(event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed),
-        *(event.logprobs, event.prompt_logprobs, event.problem),
+        *(event.logprobs, event.prompt_logprobs, event.problem, event.closed),
     )

@@ -14,6 +14,7 @@ class Heard:
         self._logprobs = dict(result.logprobs)
         self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
         self._whole = frozenset(result.whole)
+        self._closed = frozenset(result.closed)
         self._failed = dict(result.errors)
         self._refused = frozenset(result.refused)
 
@@ -29,6 +30,8 @@ class Heard:
         if logprobs is not None and request.id in self._tokens:
             request.logprobs.append(logprobs)
         request.whole = request.id in self._whole
+        if request.closed is None and request.id in self._closed:
+            request.closed = request.outputs
         return self._tokens.get(request.id)
 
     def learn(self, request: Request) -> None:

@@ -42,6 +42,7 @@ class Request:
     __slots__ = (
         "blocks",
         "cached",
+        "closed",
         "computed",
         "deadline",
         "entered",
@@ -87,8 +88,9 @@ class Request:
         self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
         self.grammar = _grammar(submit.sampling)
         """Key of the grammar that its answer keeps to; empty if there is none."""
-        self.whole = False
-        """Whether nothing may follow its last token: it has all that its grammar asks for."""
+        # whether nothing may follow its last token, as it has all that its grammar asks for; and the index of the first
+        # output token that was not drawn, but taken for its document to end in time
+        self.whole, self.closed = False, submit.closed
         self.problem = ""
         """What of the request made it end with an error."""
         self.state: State = "waiting"
@@ -168,7 +170,7 @@ class Request:
     def over(self) -> FinishReason | None:
         """Say whether the tokens there are end it."""
         if self.whole or (self.outputs and self.tokens[-1] in self.stops):
-            return "stop"
+            return "stop" if self.closed is None else "length"
         if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
             return "repetition"
         return "length" if len(self.tokens) >= self.limit else None
@@ -184,10 +186,13 @@ class Request:
         first = tuple(self.prompt_logprobs) if start == 0 else ()
         if self.finish is None:
             return RequestEvent(
-                self.id, tokens, start, None, self.cached or 0, logprobs=logprobs, prompt_logprobs=first
+                *(self.id, tokens, start, None, self.cached or 0),
+                logprobs=logprobs,
+                prompt_logprobs=first,
+                closed=self.closed,
             )
         spent = (self.cached or 0, self.preemptions, self.recomputed)
-        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem)
+        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem, self.closed)
 
 
 def _grammar(sampling: Sampling) -> str:

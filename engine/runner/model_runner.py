@@ -30,7 +30,7 @@ from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
 from engine.processors import Processors
-from engine.runner.constraints import NO_TOKEN, Constraints
+from engine.runner.constraints import NO_TOKEN, Constraints, Followed
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
@@ -54,6 +54,7 @@ class _Made:
     logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
     prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
     whole: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
@@ -180,6 +181,7 @@ class ModelRunner:
             prompt_logprobs=tuple(made.prompts),
             whole=made.whole,
             refused=made.refused,
+            closed=made.closed,
         )
 
     @torch.inference_mode()
@@ -188,7 +190,7 @@ class ModelRunner:
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         problems: dict[int, str] = {}
-        whole: tuple[str, ...] = ()
+        followed = Followed((), (), {})
         tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
             broken = self._broken(batch, sound.cpu(), None)
@@ -200,8 +202,8 @@ class ModelRunner:
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
             broken = self._broken(batch, sound.cpu(), finite.cpu())
-            whole, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
-            problems |= strayed
+            followed = self._constraints.take(tokens, batch, {*problems, *broken})
+            problems |= followed.problems
             told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
         refused = tuple(batch.slices[index].request for index in problems if index not in broken)
@@ -216,7 +218,8 @@ class ModelRunner:
             [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed],
             [(names[row], one) for row, one in told if names[row] not in failed],
             prompts,
-            whole,
+            followed.whole,
+            followed.closed,
             refused,
         )
 

@@ -63,6 +63,7 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "include_stop_str_in_output": (False,),
     "truncate_prompt_tokens": (0,),
     "truncation_side": ("left", "right"),
+    "stream_interval": (1,),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 

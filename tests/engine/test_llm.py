@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,19 @@ class Ticks:
 
 @dataclass
 class Recorded:
-    """An executor that remembers the plans it was given."""
+    """An executor that remembers the plans it was given, and what came of them."""
 
     inner: Executor
     plans: list[StepPlan]
+    results: list[StepResult] = field(default_factory=list)
 
     def launch(self, plan: StepPlan) -> None:
         self.plans.append(plan)
         self.inner.launch(plan)
 
     def collect(self) -> StepResult:
-        return self.inner.collect()
+        self.results.append(self.inner.collect())
+        return self.results[-1]
 
     def prepared(self) -> list[Prepared]:
         return self.inner.prepared()

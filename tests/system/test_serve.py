@@ -103,6 +103,30 @@ def test_what_nests_too_deep_is_refused(served: UpProcess) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs")
 
 
+def test_a_stream_tells_each_token_with_its_text_as_the_whole_answer_does(served: UpProcess) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    wanted: dict[str, Any] = {"model": "mini", "max_tokens": 24, "seed": 5, "temperature": 0.7}
+    asked = {**wanted, "messages": [{"role": "user", "content": "Tell me about the moon."}]}
+    more: dict[str, Any] = {"return_token_ids": True, "stream_interval": 3}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, extra_body=more).choices[0]
+    chunks = list(client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, extra_body=more, stream=True))
+    told = [chunk.choices[0].logprobs for chunk in chunks]
+    assert whole.logprobs is not None
+    assert [one for some in told if some for one in some.content or ()] == whole.logprobs.content
+    ids = [token for chunk in chunks for token in chunk.choices[0].model_extra.get("token_ids", ())]
+    assert ids == whole.model_extra["token_ids"]
+    assert 3 < sum(map(bool, told)) < len(ids)
+    raw = client.completions.create(**wanted, prompt="The moon", logprobs=2).choices[0].logprobs
+    parts = [
+        chunk.choices[0].logprobs
+        for chunk in client.completions.create(**wanted, prompt="The moon", logprobs=2, stream=True)
+    ]
+    assert raw is not None
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert [one for part in parts for one in getattr(part, name)] == getattr(raw, name)
+    assert sum(bool(part and part.tokens) for part in parts) > 3
+
+
 def test_a_prompt_of_one_token_is_given_back_too(served: UpProcess) -> None:
     (choice,) = complete(served, prompt=[40], echo=True, logprobs=0, max_tokens=2).json()["choices"]
     assert choice["logprobs"]["token_logprobs"][0] is None

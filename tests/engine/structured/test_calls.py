@@ -66,6 +66,20 @@ def test_a_call_that_must_come_comes_with_arguments_of_its_schema(speaking: Path
             assert arguments["b"] in {"x", "y"}
 
 
+def test_a_call_that_is_brought_to_its_end_is_one_and_the_answer_has_run_out_of_tokens(speaking: Path) -> None:
+    llm = loaded(speaking, "hermes")
+    text = ToolSpec("text", parameters={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    finishes = set()
+    for seed, parallel in ((0, True), (1, False), (2, True), (3, False)):
+        calling = Calling("required", "text", parallel=parallel)
+        answer = llm.chat(ASKED, drawn(seed, most=60), [text], calling=calling)
+        assert isinstance(json.loads(answer.tool_calls[0].arguments)["a"], str)
+        finishes.add(answer.finish)
+        again = llm.chat(ASKED, drawn(seed, most=60), [text], calling=calling)
+        assert (again.tokens, again.finish) == (answer.tokens, answer.finish)
+    assert "length" in finishes
+
+
 def test_any_of_the_tools_is_a_call_where_one_is_required(speaking: Path) -> None:
     llm = loaded(speaking, "hermes")
     named = set()
@@ -124,4 +138,5 @@ def test_a_form_is_whole_however_long_the_model_would_think(speaking: Path, reas
     form = Structured(kind="choice", choices=("yes", "no"))
     for seed in range(10):
         answer = llm.chat(ASKED, drawn(seed, most=most, structured=form))
-        assert (answer.text in {"yes", "no"}, answer.finish) == (True, "stop"), answer
+        assert answer.text in {"yes", "no"}
+        assert answer.finish == ("length" if len(answer.tokens) == most else "stop"), answer
