@@ -17,14 +17,19 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits a scheduler plans within."""
 
     blocks: int
-    """KV blocks to plan with at most; a worker that says it holds memory for fewer makes it so many."""
+    """KV blocks to plan with at most, those of all groups; a worker that says it holds memory for fewer makes it so
+    many."""
     context_length: int
     """Positions the model can attend to: prompt and output together never exceed it."""
     block_size: int = 16
     """Tokens per KV block."""
     window: int | None = None
-    """How many positions back any layer of the model sees, itself included: what lies before it is given up. All of
+    """How many positions back a layer that has a window sees, itself included: what lies before it is given up. All of
     them for None."""
+    groups: int = 1
+    """Groups of the model's layers, each with blocks of its own: see `engine.core.groups`."""
+    windowed: int = 1
+    """How many of them, the last ones, have the window if there is one."""
     max_running: int = 256
     """Requests that hold KV blocks at the same time."""
     max_step_tokens: int = 2048
@@ -61,7 +66,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse limits under which nothing could ever run.
 
         Raises:
-            ValueError: a limit is not positive, `watermark` no share, or `policy` unknown.
+            ValueError: a limit is not positive, `watermark` no share, `policy` unknown, or `windowed` more than all.
         """
         for name in self.__struct_fields__:
             value = getattr(self, name)
@@ -69,5 +74,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
         if not 0 <= self.watermark < 1:
             raise ValueError(f"watermark is a share from 0 to less than 1, not {self.watermark!r}")
+        if self.windowed > self.groups:
+            raise ValueError(f"windowed is {self.windowed}, of {self.groups} groups")
         if self.policy not in POLICIES:
             raise ValueError(f"policy is {' or '.join(POLICIES)}, not {self.policy!r}")

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
-from engine.models.config import ModelConfig
 from engine.requests import settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
@@ -125,13 +123,7 @@ class Generator:
             TemplateError: Its chat template is not valid Jinja.
             UnknownParser: `customs` names one that there is not.
         """
-        limits = SchedulerConfig(
-            blocks=runner.blocks,
-            context_length=_context(runner.config, runner.blocks * runner.block_size),
-            block_size=runner.block_size,
-            window=runner.config.window,
-            most_numbers=_ANY_NUMBER,
-        )
+        limits = msgspec.structs.replace(runner.limits, most_numbers=_ANY_NUMBER)
         self.config = runner.config
         self.prompter = Prompter.load(folder, customs)
         self.tokenizer = self.prompter.tokenizer
@@ -226,8 +218,3 @@ class Generator:
                 run.finish = "stop" if event.closed is None else "length"
             if run.finish is not None:
                 del self._open[event.request]
-
-
-def _context(config: ModelConfig, positions: int) -> int:
-    """Say how long a context may be, given KV memory for so many positions: with a window all of it goes through."""
-    return config.context_length if config.window is not None else min(config.context_length, positions)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from engine.core.memory import most_blocks
+from engine.core.groups import Groups, group
+from engine.core.tables import Tables
 from engine.errors import CheckpointError, TemplateError, UnknownParser
 from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
@@ -44,7 +45,8 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     """
     folder = _folder(settings, tell)
     template = _template(settings, folder)
-    config, own, window = _config(folder, settings.model)
+    config, own, groups = _config(folder, settings.model)
+    window = groups.window or 0
     _refuse_what_is_missing(folder, settings)
     length = settings.context_length or min(own, _LONGEST)
     if length > own:
@@ -59,10 +61,26 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
     )
     if not settings.kv_blocks and not settings.kv_memory_mb:
         return settled
-    blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, settings)
-    ahead = _IN_FLIGHT * min(settings.prefill_chunk, settings.max_step_tokens)
-    least = most_blocks(length, settings.block_size, window or None, ahead) + 1
+    blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, groups, settings)
+    least = _tables(settled, groups).wanted(length) + 1
     return msgspec.structs.replace(settled, kv_blocks=max(blocks, least))
+
+
+def _tables(settings: EngineSettings, groups: Groups) -> Tables:
+    """Say what shape the scheduler's block tables have, given settled settings."""
+    if not settings.window:
+        return Tables(settings.block_size, groups.count)
+    ahead = _IN_FLIGHT * min(settings.prefill_chunk, settings.max_step_tokens)
+    return Tables(settings.block_size, groups.full, groups.windowed, settings.window, ahead)
+
+
+def read_groups(model: str) -> Groups:
+    """Say which layers of a model share KV blocks.
+
+    Raises:
+        CheckpointNotFound: the folder's config.json cannot be used.
+    """
+    return _config(Path(model), model)[2]
 
 
 def _template(settings: EngineSettings, folder: Path) -> str:
@@ -112,10 +130,10 @@ class _Config(msgspec.Struct):
     max_position_embeddings: Annotated[int, msgspec.Meta(ge=1)] = 2048
 
 
-def _block_bytes(config: _Config, settings: EngineSettings) -> int:
+def _block_bytes(config: _Config, groups: Groups, settings: EngineSettings) -> int:
     heads = config.num_attention_heads
     width = config.head_dim or max(1, config.hidden_size // heads)
-    per_token = 2 * config.num_hidden_layers * (config.num_key_value_heads or heads) * width
+    per_token = 2 * groups.size * (config.num_key_value_heads or heads) * width
     return per_token * settings.block_size * _BYTES[settings.dtype]
 
 
@@ -176,8 +194,8 @@ def _bar(model: str, tell: Tell, over: threading.Event) -> type[Any]:
     return type("Bar", (base,), {"__init__": begin, "display": display})
 
 
-def _config(folder: Path, model: str) -> tuple[_Config, int, int]:
-    """Read what decides the KV cache's size, the positions that the model can serve, and how many any layer sees."""
+def _config(folder: Path, model: str) -> tuple[_Config, int, Groups]:
+    """Read what decides the KV cache's size, the positions that the model can serve, and how far its layers see."""
     try:
         text = (folder / "config.json").read_bytes()
         kind = msgspec.json.decode(text, type=_Kind).architectures
@@ -186,13 +204,11 @@ def _config(folder: Path, model: str) -> tuple[_Config, int, int]:
             raise CheckpointNotFound(model, problem, f"supported are {', '.join(FAMILIES)}")
         if not kind:
             plain = msgspec.json.decode(text, type=_Config)
-            return plain, plain.max_position_embeddings, 0
+            return plain, plain.max_position_embeddings, group([None] * plain.num_hidden_layers)
         dialect = find_dialect(kind[0])
         raw = {**dialect.silent, **msgspec.json.decode(text, type=dict[str, Any])}
         own = min(reach(raw, rope) for rope in ropes(raw, dialect))
-        seen = [window for window in windows(raw, dialect) if window is not None]
-        all_are_windowed = len(seen) == len(windows(raw, dialect))
-        return msgspec.convert(raw, _Config), own, max(seen) if all_are_windowed else 0
+        return msgspec.convert(raw, _Config), own, group(windows(raw, dialect))
     except FileNotFoundError as error:
         raise CheckpointNotFound(model, "there is no config.json in it") from error
     except KeyError as error:

@@ -38,7 +38,8 @@ class EngineSettings(Wire, frozen=True):
     context_length: _CountOrOurs = 0
     """Tokens; 0 takes the model's own."""
     window: Annotated[int, msgspec.Meta(ge=-1)] = -1
-    """Tokens that any layer sees at most, blocks before which are given up; 0 keeps all, -1 takes the model's own."""
+    """Tokens that a layer with a window sees at most, blocks before which are given up; 0 keeps all, -1 takes the
+    model's own."""
     tool_parser: str = "auto"
     """How the model writes tool calls: a format's name, `none`, or `auto`, which goes by its chat template."""
     reasoning_parser: str = "auto"

@@ -24,7 +24,9 @@ class Arrival(Record, frozen=True):
     """How many of `tokens` are the prompt: the index of an output token is its position minus this."""
     sampling: Sampling
     blocks: tuple[int, ...]
-    """Ids of the KV blocks held so far, in order; those of the cached prefix first."""
+    """Ids of the KV blocks held so far, in order; those of the cached prefix first. Where the model's layers are in
+    several groups, one of each group for the same tokens, then one of each for the next ones; for blocks that a window
+    has left behind stands another one, which is not read."""
     computed: int
     """Tokens whose KV entries are already in those blocks."""
 
@@ -36,7 +38,8 @@ class Slice(Record, frozen=True):
     start: int
     count: int
     blocks: tuple[int, ...] = ()
-    """Blocks newly held since the last step, appended to the request's table before computing."""
+    """Blocks newly held since the last step, appended to the request's table before computing; of several groups of
+    layers as in `Arrival`."""
     sample: bool = True
     """Whether a token is sampled after the last position (false for all but the last prompt chunk)."""
 

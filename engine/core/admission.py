@@ -50,7 +50,7 @@ def _refused(submit: Submit, message: str) -> Refused:
 
 def _too_long(submit: Submit, config: SchedulerConfig, memory: Memory) -> Refused | None:
     prompt = len(submit.prompt)
-    needed = memory.most_for(min(prompt + submit.sampling.max_tokens, config.context_length))
+    needed = memory.tables.wanted(min(prompt + submit.sampling.max_tokens, config.context_length))
     if prompt >= config.context_length:
         message = (
             f"the prompt has {prompt} tokens and this model's context is {config.context_length}, "

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from engine.config import SchedulerConfig
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import LEFT, Request
+from engine.core.tables import Tables, tables_within
 
 
 class Memory:
     """Gives requests their blocks. A request alone writes its table, but for the cached prefix, which nobody does."""
 
-    def __init__(
-        self, blocks: int, block_size: int, watermark: float = 0.0, window: int | None = None, ahead: int = 0
-    ) -> None:
+    def __init__(self, blocks: int, tables: Tables, watermark: float = 0.0) -> None:
         """Make one in which nothing is known.
 
         Args:
             blocks: how many there are.
-            block_size: tokens per block.
+            tables: the shape of requests' tables.
             watermark: share of the blocks that new requests leave to those that run.
-            window: how many positions back a position sees, itself included; all for None.
-            ahead: positions of a request that are computed at most before the result of the first of them is in.
         """
         self.size = blocks
-        self.block_size = block_size
-        self._window = window
-        self._ahead = ahead
+        self.tables = tables
+        self._groups = tables.groups
         self.watermark = int(blocks * watermark)
         """Blocks that new requests leave to those that run."""
-        self._cache = PrefixCache(block_size)
+        self._cache = PrefixCache(tables)
         self._pool = BlockPool(blocks, self._cache.forget)
 
     @property
@@ -42,25 +38,16 @@ class Memory:
     @property
     def cached(self) -> int:
         """Blocks whose content can be found."""
-        return len(self._cache.entries)
-
-    def blocks_for(self, tokens: int) -> int:
-        """How many blocks so many tokens fill."""
-        return -(-tokens // self.block_size)
-
-    def most_for(self, tokens: int) -> int:
-        """How many blocks a request of so many tokens holds at most at once."""
-        return most_blocks(tokens, self.block_size, self._window, self._ahead)
+        return len(self._cache.places)
 
     def missing(self, request: Request) -> int:
-        """Count the blocks that a running request will soon want: those for its tokens, and one to grow into.
+        """Count the blocks that a running request will soon want: those for its tokens, and a row to grow into.
 
         In crowds of growing answers the one saved a fifth to a half of what was computed twice, for at most 4 % more
         steps.
         """
-        tokens = min(len(request.tokens) + self.block_size, request.limit)
-        table = len(request.blocks)
-        return max(min(self.blocks_for(tokens) - table, self.most_for(tokens) - table + request.left), 0)
+        tokens = min(len(request.tokens) + self.tables.block_size, request.limit)
+        return self.tables.wanted(tokens, len(request.blocks) // self._groups, request.left)
 
     def promised(self, running: Collection[Request]) -> int:
         """Count the blocks that are for running requests to grow into."""
@@ -78,22 +65,24 @@ class Memory:
         found, lacking = self._fit(request, spared)
         if lacking:
             return False
-        request.blocks, request.left = found, found.count(LEFT)
+        rows = len(found) // self._groups
+        request.blocks, request.entered = found, rows
+        request.computed = request.settled = rows * self.tables.block_size
+        request.left = self.tables.first_seen(request.settled)
         self._pool.hold(request.held)
-        request.entered = len(found)
-        request.computed = request.settled = len(found) * self.block_size
+        if self.tables.full and self.tables.windowed:
+            request.shared = self._cache.shared(request.keys, _findable(request), rows)
         request.recomputed += max(request.lost - request.computed, 0)
         request.lost = 0
         return True
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
-        tokens = request.tokens if request.found_within is None else request.tokens[: request.found_within]
-        found = self._cache.match(request.keys, tokens, self._window)
-        held = [block for block in found if block != LEFT]
-        length = len(request.tokens)
-        fresh = min(self.blocks_for(length) - len(found), self.most_for(length) - len(held))
-        needed = fresh + self._pool.idle_among(held)
+        found = self._cache.match(request.keys, _findable(request))
+        rows = len(found) // self._groups
+        left = self.tables.first_seen(rows * self.tables.block_size)
+        idle = self._pool.idle_among(block for block in found if block != LEFT)
+        needed = self.tables.wanted(len(request.tokens), rows, left) + idle
         return found, max(needed + spared - self._pool.idle, 0)
 
     def gained(self, victim: Request, request: Request) -> int:
@@ -106,7 +95,7 @@ class Memory:
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
-        needed = self.blocks_for(end) - len(request.blocks)
+        needed = self.tables.rows(end) * self._groups - len(request.blocks)
         if needed <= 0:
             return ()
         taken = self._pool.take(needed)
@@ -120,32 +109,44 @@ class Memory:
         to come sees are given up.
         """
         request.settled = settled
-        if settled >= (request.entered + 1) * self.block_size:
+        if settled >= (request.entered + 1) * self.tables.block_size:
             self._enter(request)
-        if self._window is not None:
-            first = max(0, settled - self._window + 1) // self.block_size
-            self._pool.release(request.blocks[request.left : first])
-            request.blocks[request.left : first] = [LEFT] * max(0, first - request.left)
-            request.left = max(request.left, first)
+        if self.tables.windowed:
+            self._leave(request, self.tables.first_seen(settled))
 
     def _enter(self, request: Request) -> None:
-        full = request.settled // self.block_size
+        full, groups = request.settled // self.tables.block_size, self._groups
         for index in range(request.entered, full):
-            block = request.blocks[index]
-            if self._cache.enter(request.keys, request.tokens, index, block):
+            row = request.blocks[index * groups : (index + 1) * groups]
+            for block in self._cache.enter(request.keys, request.tokens, index, row):
                 self._pool.keep(block)
         request.entered = full
+
+    def _leave(self, request: Request, first: int) -> None:
+        """Give up the blocks of groups with a window before a row: the last first, as in `BlockPool.release`.
+
+        Few of them will be found again: in all of a text one window is seen where another text parts from it. Where
+        one has, the blocks of that window are worth as much as others; what else is left is used again before. Without
+        a group that sees all nothing tells where that was.
+        """
+        parted = range(self.tables.first_seen(request.shared * self.tables.block_size), request.shared)
+        for index in reversed(range(request.left, first)):
+            begin, end = index * self._groups + self.tables.full, (index + 1) * self._groups
+            give_up = self._pool.leave if self.tables.full and index not in parted else self._pool.release
+            give_up(request.blocks[begin:end])
+            request.blocks[begin:end] = [LEFT] * self.tables.windowed
+        request.left = max(request.left, first)
 
     def close(self, request: Request) -> None:
         """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
         self._pool.release(request.held)
         request.lost = max(request.lost, request.settled)
         request.blocks = []
-        request.left = request.computed = request.settled = request.entered = 0
+        request.left = request.computed = request.settled = request.entered = request.shared = 0
 
     def forget(self) -> int:
         """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
-        known = list(self._cache.entries)
+        known = list(self._cache.places)
         for block in known:
             self._cache.forget(block)
             self._pool.unkeep(block)
@@ -154,29 +155,35 @@ class Memory:
     def check(self, running: Iterable[Request]) -> None:
         """Fail if a block leaked, was freed early, or may be written by two requests."""
         requests = list(running)
-        self._pool.check((request.held for request in requests), self._cache.entries)
+        self._pool.check((request.held for request in requests), self._cache.places)
         self._cache.check()
         writers: dict[int, str] = {}
         for request in requests:
-            assert len(set(request.held)) == len(request.held), f"{request.id!r} holds a block twice"
-            assert LEFT not in request.held, f"{request.id!r} has left a block behind among those that it holds"
-            assert request.blocks[: request.left] == [LEFT] * request.left, f"{request.id!r} left blocks that it names"
-            assert len(request.held) <= self.most_for(request.limit), f"{request.id!r} holds more than it can need"
-            seen = 0 if self._window is None else max(0, request.settled - self._window + 1) // self.block_size
-            assert request.left == seen, f"{request.id!r} left {request.left} blocks behind, and sees those from {seen}"
-            assert len(request.blocks) >= self.blocks_for(request.computed), f"{request.id!r} writes past its blocks"
-            for block in request.blocks[request.settled // self.block_size :]:
+            self._check_table(request)
+            for block in request.blocks[request.settled // self.tables.block_size * self.tables.groups :]:
                 other = writers.setdefault(block, request.id)
                 assert other == request.id, f"block {block} is written by {other!r} and {request.id!r}"
-                assert block not in self._cache.entries, f"{request.id!r} writes block {block} that others may read"
+                assert block not in self._cache.places, f"{request.id!r} writes block {block} that others may read"
 
-
-def most_blocks(tokens: int, block_size: int, window: int | None, ahead: int) -> int:
-    """Count the blocks that a request of so many tokens holds at most at once; for the rest see `Memory`."""
-    blocks = -(-tokens // block_size)
-    return blocks if window is None else min(blocks, -(-(window - 1 + ahead) // block_size) + 1)
+    def _check_table(self, request: Request) -> None:
+        tables, held = self.tables, request.held
+        assert len(request.blocks) % tables.groups == 0, f"{request.id!r} has a row that is not whole"
+        assert len(set(held)) == len(held), f"{request.id!r} holds a block twice"
+        assert LEFT not in held, f"{request.id!r} has left a block behind among those that it holds"
+        seen = tables.first_seen(request.settled)
+        assert request.left == seen, f"{request.id!r} left {request.left} rows behind, and sees those from {seen}"
+        for at, block in enumerate(request.blocks):
+            is_left = at // tables.groups < seen and at % tables.groups >= tables.full
+            assert (block == LEFT) == is_left, f"{request.id!r} has {block} at {at} of its table"
+        assert len(held) <= tables.wanted(request.limit), f"{request.id!r} holds more than it can need"
+        assert len(request.blocks) >= tables.rows(request.computed) * tables.groups, f"{request.id!r} writes past them"
 
 
 def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
     """Make one of so many blocks."""
-    return Memory(blocks, config.block_size, config.watermark, config.window, config.ahead)
+    return Memory(blocks, tables_within(config), config.watermark)
+
+
+def _findable(request: Request) -> Sequence[int]:
+    """Give the beginning of a request that may come from the prefix cache."""
+    return request.tokens if request.found_within is None else request.tokens[: request.found_within]

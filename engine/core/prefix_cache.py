@@ -4,6 +4,9 @@ Full blocks are keyed by a chained content hash (as in vLLM's automatic prefix c
 its tokens and the hash of the block before it, and the chain begins with the tenant's salt. A hit is believed only
 if the tokens and the predecessor are equal too, so that a collision is a miss and not somebody else's text.
 
+Where layers are in several groups a row of blocks, one of each, holds the same tokens. Each of them is known or not by
+itself, since they are given up and overwritten one by one.
+
 A request keeps the keys of its own tokens, `keys[i + 1]` for block `i` and the salt's first, so that each is computed
 once however often the request is looked up.
 """
@@ -16,32 +19,34 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from engine.core.request import LEFT
+from engine.core.tables import Tables
 
 TOKEN_IDS: Final = range(1 << 32)
 """What a key can tell apart."""
 
 
-class Entry(NamedTuple):
-    """What a cached block holds."""
+class Row(NamedTuple):
+    """What is known of one block of tokens after some beginning."""
 
-    key: bytes
     previous: bytes
     tokens: tuple[int, ...]
+    blocks: list[int]
+    """The block of each group that holds it; `LEFT` where none does."""
 
 
 class PrefixCache:
     """Maps chains of full blocks to block ids. It holds no block itself: who takes an idle block tells `forget`."""
 
-    def __init__(self, block_size: int) -> None:
-        self._block_size = block_size
-        self._pack = Struct(f"<{block_size}I").pack
-        self._by_key: dict[bytes, int] = {}
-        self._entries: dict[int, Entry] = {}
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._pack = Struct(f"<{tables.block_size}I").pack
+        self._rows: dict[bytes, Row] = {}
+        self._places: dict[int, tuple[bytes, int]] = {}
 
     @property
-    def entries(self) -> Mapping[int, Entry]:
-        """What is known of blocks."""
-        return self._entries
+    def places(self) -> Mapping[int, tuple[bytes, int]]:
+        """Of blocks whose content is known: the key of their row, and their group."""
+        return self._places
 
     @staticmethod
     def root(*parts: str) -> bytes:
@@ -51,61 +56,97 @@ class PrefixCache:
 
     def extend(self, keys: list[bytes], tokens: Sequence[int], blocks: int) -> None:
         """Append to `keys` until it has those of the first `blocks` blocks of `tokens`, which must be full."""
-        size = self._block_size
+        size = self._tables.block_size
         for start in range((len(keys) - 1) * size, blocks * size, size):
             content = self._pack(*tokens[start : start + size])
             keys.append(blake2b(keys[-1] + content, digest_size=16).digest())
 
-    def match(self, keys: list[bytes], tokens: Sequence[int], window: int | None = None) -> list[int]:
-        """Return the blocks that hold the longest known beginning of `tokens`; extends `keys` as needed.
+    def match(self, keys: list[bytes], tokens: Sequence[int]) -> list[int]:
+        """Return rows of blocks that hold the longest known beginning of `tokens`; extends `keys` as needed.
 
-        The last token is never among them: something must be computed for there to be a next token. With a `window`
-        only what a position after the beginning sees must be known of it: for blocks before that stands `LEFT`.
+        The last token is never among them: something must be computed for there to be a next token. Of groups with a
+        window only what a position after the beginning sees must be known: for blocks before that stands `LEFT`.
         """
-        if window is not None:
-            return self._match_end(keys, tokens, window)
-        size = self._block_size
-        found: list[int] = []
-        for index in range((len(tokens) - 1) // size):
-            self.extend(keys, tokens, index + 1)
-            block = self._by_key.get(keys[index + 1])
-            if block is None or self._entries[block] != self._entry(keys, tokens, index):
-                break
-            found.append(block)
-        return found
-
-    def _match_end(self, keys: list[bytes], tokens: Sequence[int], window: int) -> list[int]:
-        size = self._block_size
+        size, full, windowed = self._tables.block_size, self._tables.full, self._tables.windowed
         table, found, first, known_from = list[int](), 0, 0, 0
         for index in range((len(tokens) - 1) // size):
             self.extend(keys, tokens, index + 1)
-            block = self._by_key.get(keys[index + 1])
-            known = block is not None and self._entries[block] == self._entry(keys, tokens, index)
-            table.append(block if block is not None and known else LEFT)
-            seen = max(0, (index + 1) * size - window + 1) // size
-            known_from = known_from if known else index + 1
+            row = self._row(keys, tokens, index)
+            known = row.blocks if row is not None else [LEFT] * (full + windowed)
+            if LEFT in known:
+                if LEFT in known[:full]:
+                    break
+                known_from = index + 1
+            table += known
+            seen = self._tables.first_seen((index + 1) * size)
             if known_from <= seen:
                 found, first = index + 1, seen
-        return [LEFT] * first + table[first:found]
+        for index in range(first):
+            begin = index * (full + windowed) + full
+            table[begin : begin + windowed] = [LEFT] * windowed
+        return table[: found * (full + windowed)]
 
-    def enter(self, keys: list[bytes], tokens: Sequence[int], index: int, block: int) -> bool:
-        """Note that `block` holds block `index` of `tokens`; False if another one is known to, or to seem to."""
+    def shared(self, keys: list[bytes], tokens: Sequence[int], rows: int) -> int:
+        """Count the rows of a beginning that groups whose layers see all know, of which the first `rows` are known."""
+        full = self._tables.full
+        for index in range(rows, (len(tokens) - 1) // self._tables.block_size):
+            self.extend(keys, tokens, index + 1)
+            row = self._row(keys, tokens, index)
+            if row is None or LEFT in row.blocks[:full]:
+                return index
+            rows = index + 1
+        return rows
+
+    def _row(self, keys: list[bytes], tokens: Sequence[int], index: int) -> Row | None:
+        """Find what is known of a block of tokens; a row that only seems to be of them is none."""
+        row = self._rows.get(keys[index + 1])
+        return row if row is not None and row[:2] == self._content(keys, tokens, index) else None
+
+    def enter(self, keys: list[bytes], tokens: Sequence[int], index: int, blocks: Sequence[int]) -> list[int]:
+        """Note that a row of blocks holds block `index` of `tokens`; return those that were not known to.
+
+        None is noted of which another one in its group is known to hold the same, or to seem to, nor `LEFT`.
+        """
         self.extend(keys, tokens, index + 1)
-        if keys[index + 1] in self._by_key or block in self._entries:
-            return False
-        self._by_key[keys[index + 1]] = block
-        self._entries[block] = self._entry(keys, tokens, index)
-        return True
+        key, content = keys[index + 1], self._content(keys, tokens, index)
+        row = self._rows.setdefault(key, Row(*content, [LEFT] * len(blocks)))
+        if row[:2] != content:
+            return []
+        noted = []
+        for group, block in enumerate(blocks):
+            if row.blocks[group] == LEFT != block and block not in self._places:
+                row.blocks[group] = block
+                self._places[block] = (key, group)
+                noted.append(block)
+        self._drop_unknown(key)
+        return noted
 
-    def _entry(self, keys: list[bytes], tokens: Sequence[int], index: int) -> Entry:
-        size = self._block_size
-        return Entry(keys[index + 1], keys[index], tuple(tokens[index * size : (index + 1) * size]))
+    def _content(self, keys: list[bytes], tokens: Sequence[int], index: int) -> tuple[bytes, tuple[int, ...]]:
+        size = self._tables.block_size
+        return keys[index], tuple(tokens[index * size : (index + 1) * size])
+
+    def _drop_unknown(self, key: bytes) -> None:
+        """Let a row be none of whose blocks are known."""
+        blocks = self._rows[key].blocks
+        if blocks.count(LEFT) == len(blocks):
+            del self._rows[key]
 
     def forget(self, block: int) -> None:
         """The known block is about to be overwritten."""
-        del self._by_key[self._entries.pop(block).key]
+        key, group = self._places.pop(block)
+        self._rows[key].blocks[group] = LEFT
+        self._drop_unknown(key)
 
     def check(self) -> None:
-        """Fail if keys and blocks do not point at each other."""
-        assert {entry.key: block for block, entry in self._entries.items()} == self._by_key
-        assert all(len(entry.tokens) == self._block_size for entry in self._entries.values())
+        """Fail if rows and blocks do not point at each other."""
+        found = {
+            block: (key, group)
+            for key, row in self._rows.items()
+            for group, block in enumerate(row.blocks)
+            if block != LEFT
+        }
+        assert found == self._places
+        for row in self._rows.values():
+            assert len(row.tokens) == self._tables.block_size
+            assert len(row.blocks) == self._tables.groups
+            assert set(row.blocks) != {LEFT}

@@ -65,6 +65,7 @@ class Request:
         "recomputed",
         "sampling",
         "settled",
+        "shared",
         "state",
         "stops",
         "tenant",
@@ -94,9 +95,9 @@ class Request:
         """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
-        # the table, in which `LEFT` stands for blocks that the window has left behind, and how many those are
+        # the table, row after row, in which `LEFT` stands for what a window has left behind: `left` rows have such
         self.blocks: list[int] = []
-        self.computed = self.settled = self.left = 0
+        self.computed = self.settled = self.left = self.shared = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
@@ -109,7 +110,7 @@ class Request:
         self.recomputed = 0
         """Of those, the ones that were not in the prefix cache when it came back."""
         self.entered = 0
-        """Leading blocks whose content the prefix cache knows."""
+        """Leading rows whose content the prefix cache knows."""
         self.logprobs = list(submit.logprobs)
         """Of each output token, where they are wanted."""
         self.prompt_logprobs = list(submit.prompt_logprobs)
@@ -120,7 +121,7 @@ class Request:
     @property
     def held(self) -> list[int]:
         """The blocks that it holds."""
-        return self.blocks[self.left :]
+        return [block for block in self.blocks if block != LEFT] if self.left else self.blocks[:]
 
     @property
     def length(self) -> int:

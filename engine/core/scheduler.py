@@ -317,7 +317,7 @@ class Scheduler:
         ended = [
             self._ended(request, "error")
             for request in (*self._waiting, *self._parking)
-            if self._memory.most_for(request.limit) > room
+            if self._memory.tables.wanted(request.limit) > room
         ]
         self._parking.renew(self._waiting)
         return ended

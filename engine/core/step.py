@@ -93,7 +93,7 @@ def _numbers(request: Request, count: int) -> int:
 
 def _table(request: Request, blocks: int) -> tuple[int, ...]:
     """Give the first blocks of a request's table; for those left behind stands one of its own, which is not read."""
-    first = request.blocks[request.left] if request.left < len(request.blocks) else 0
+    first = next((block for block in request.blocks if block != LEFT), 0)
     return tuple([first if block == LEFT else block for block in request.blocks[:blocks]])
 
 

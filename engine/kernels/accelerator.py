@@ -35,7 +35,11 @@ class TritonOps(GatheredOps):
         if singles == len(batch.counts):
             return attend_singles
         others = replace(
-            batch, tables=batch.tables[singles:], counts=batch.counts[singles:], lengths=batch.lengths[singles:]
+            batch,
+            tables=batch.tables[singles:],
+            counts=batch.counts[singles:],
+            lengths=batch.lengths[singles:],
+            shared=batch.shared.setdefault("others", {}),
         )
         attend_others = super().attention(others, scale, window, cap)
 

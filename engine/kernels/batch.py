@@ -6,7 +6,8 @@ value. A slot is the index of a token's entry when blocks and block_size are see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ class PagedBatch:
     lengths: Integers
     """[requests]: tokens of each request up to and with its last one here; it attends to all of them."""
     block_size: int
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What ops have prepared for these counts and lengths, whatever the tables: batches that differ in tables and slots
+    alone, as those of a step do, have the same one."""
 
     @property
     def singles(self) -> int:

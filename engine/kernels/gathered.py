@@ -62,7 +62,13 @@ class GatheredOps(ReferenceOps):
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         scores = _Scores(scale, cap)
-        parts: Sequence[_Singles | _Run] = (*_group_singles(batch, scores, window), *_runs(batch, scores, window))
+        seen = batch.shared.get(("gathered", window))
+        if seen is None:
+            seen = batch.shared["gathered", window] = (_group_singles(batch, window), _runs(batch, window))
+        parts: Sequence[_Singles | _Run] = (
+            *(_Singles(one.rows, one.blocks(batch.tables), one.bias, scores) for one in seen[0]),
+            *(_Run(one.rows, one.blocks(batch.tables), one.bias, scores) for one in seen[1]),
+        )
         if len(parts) == 1:
             return parts[0].attend
 
@@ -124,6 +130,27 @@ class _Scores:
         scores = (left @ key.transpose(-1, -2)).mul_(self.scale / self.cap)
         weights = scores.tanh_().mul_(self.cap).add_(bias).softmax(-1)
         return (weights @ value).to(query.dtype)[..., :rows, :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What some tokens of a batch see, whichever blocks that is in."""
+
+    rows: slice
+    """Which tokens."""
+    requests: slice
+    """Whose."""
+    columns: Tensor
+    """int64 [requests, width]: of their block tables.
+
+    In place of blocks that lie before or behind what is seen, the first and the last block of that stand again: a
+    weight of zero makes nothing of what others write meanwhile, but for numbers that are not finite.
+    """
+    bias: Tensor
+
+    def blocks(self, tables: Tensor) -> Tensor:
+        """[all requests, widest] -> int64 [requests * width]."""
+        return tables[self.requests].gather(1, self.columns).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +238,9 @@ def _bias(places: Integers, seen: Integers, window: int | None, device: torch.de
     return torch.from_numpy(np.where(visible, np.float32(0), np.float32("-inf"))).to(device)
 
 
-def _columns(tables: Tensor, width: int, skipped: Integers, seen: tuple[Integers, Integers]) -> Tensor:
-    """Return `width` columns of block tables, in each row after `skipped` [rows, 1].
-
-    In place of blocks that lie before or behind what is `seen`, the first and the last block [rows, 1], these stand
-    again: a weight of zero makes nothing of what others write meanwhile, but for numbers that are not finite.
-    """
-    picked = np.clip(skipped + np.arange(width), *seen)
-    return tables.gather(1, torch.from_numpy(picked).to(tables.device))
+def _columns(width: int, skipped: Integers, seen: tuple[Integers, Integers], device: torch.device) -> Tensor:
+    """Name `width` columns of block tables, in each row after `skipped` [rows, 1] and among those `seen` [rows, 1]."""
+    return torch.from_numpy(np.clip(skipped + np.arange(width), *seen)).to(device)
 
 
 def _ends(seen: Integers, last: Integers, block_size: int, window: int | None) -> tuple[Integers, Integers]:
@@ -227,7 +249,7 @@ def _ends(seen: Integers, last: Integers, block_size: int, window: int | None) -
     return first, (last - 1) // block_size
 
 
-def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Singles]:
+def _group_singles(batch: PagedBatch, window: int | None) -> list[_Seen]:
     """Part the single-token requests by width."""
     lengths, size = batch.lengths[: batch.singles], batch.block_size
     if not lengths.size:
@@ -239,11 +261,11 @@ def _group_singles(batch: PagedBatch, scores: _Scores, window: int | None) -> li
         places = skipped * size + np.arange(width * size)  # [requests, keys]
         bias = _bias(places, lengths[rows, None], window, batch.tables.device)[:, None, None]
         ends = _ends(lengths[rows, None], lengths[rows, None], size, window)
-        groups.append(_Singles(rows, _columns(batch.tables[rows], width, skipped, ends).reshape(-1), bias, scores))
+        groups.append(_Seen(rows, rows, _columns(width, skipped, ends, batch.tables.device), bias))
     return groups
 
 
-def _runs(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Run]:
+def _runs(batch: PagedBatch, window: int | None) -> list[_Seen]:
     """Part the tokens of each request that has several by the blocks that they are attended over."""
     runs = []
     flat, size = batch.singles, batch.block_size
@@ -257,7 +279,7 @@ def _runs(batch: PagedBatch, scores: _Scores, window: int | None) -> list[_Run]:
             each = np.pad(seen[first:last], (0, -(last - first) % _ROWS), mode="edge")[:, None]
             bias = _bias(skipped * size + np.arange(width * size), each, window, batch.tables.device)
             ends = _ends(seen[first : first + 1, None], seen[last - 1 : last, None], size, window)
-            table = _columns(batch.tables[i : i + 1], width, skipped, ends).reshape(-1)
-            runs.append(_Run(slice(flat + first, flat + last), table, bias, scores))
+            columns = _columns(width, skipped, ends, batch.tables.device)
+            runs.append(_Seen(slice(flat + first, flat + last), slice(i, i + 1), columns, bias))
         flat += count
     return runs

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from engine.core.groups import Groups, group
 from engine.errors import CheckpointError
 from engine.layers.feed_forward import Activation
 from engine.layers.rotary import Rope
@@ -60,10 +61,9 @@ class ModelConfig:
     """Ids that end a generation, from config.json and generation_config.json."""
 
     @property
-    def window(self) -> int | None:
-        """How many tokens any layer sees at most, itself included; `None` if one sees them all."""
-        seen = [window for window in self.windows if window is not None]
-        return max(seen) if len(seen) == len(self.windows) else None
+    def groups(self) -> Groups:
+        """Which layers share KV blocks."""
+        return group(self.windows)
 
     @property
     def parameters(self) -> int:

@@ -54,7 +54,8 @@ class Trunk:
         self._embedding = Embedding(ops, source, (config.vocabulary, config.hidden), traits.embedding_scale)
         self._blocks = tuple(Block(config, ops, source, f"model.layers.{i}", traits) for i in range(config.layers))
         self._norm = RmsNorm(ops, source, "model.norm", config.hidden, config.rms_eps, offset=traits.norm_offset)
-        kinds = list(zip(config.ropes, config.windows, strict=True))
+        groups = [of for of, _ in config.groups.places]
+        kinds = list(zip(groups, config.ropes, config.windows, strict=True))
         self._kinds = tuple(dict.fromkeys(kinds))
         self._kind_of = tuple(self._kinds.index(kind) for kind in kinds)
         self._rotaries = {
@@ -71,28 +72,39 @@ class Trunk:
         """The number format it computes in, and that of its KV cache."""
         return self._embedding.weight.dtype
 
-    def forward(self, tokens: Tensor, positions: Tensor, batch: PagedBatch, caches: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], caches: Sequence[Tensor]
+    ) -> Tensor:
         """Compute int64 [tokens] at int64 positions [tokens], writing each layer's keys and values to its cache.
+
+        Args:
+            tokens: What to compute.
+            positions: Where in their requests they are.
+            batches: For each of `ModelConfig.groups`, how the tokens lie in the caches of its layers.
+            caches: One per layer.
 
         Returns:
             Hidden states after the last norm, [tokens, hidden].
         """
         x = self._embedding(tokens)
-        steps = self._steps(positions, batch, x.dtype)
+        steps = self._steps(positions, batches, x.dtype)
         residual: Tensor | None = None
         for block, kind, cache in zip(self._blocks, self._kind_of, caches, strict=True):
             x, residual = block(x, residual, steps[kind], cache)
         return self._norm(x) if residual is None else self._norm.add(x, residual)[0]
 
-    def _steps(self, positions: Tensor, batch: PagedBatch, dtype: torch.dtype) -> list[StepContext]:
+    def _steps(self, positions: Tensor, batches: Sequence[PagedBatch], dtype: torch.dtype) -> list[StepContext]:
         """Prepare a step for every kind of layer."""
         config = self.config
         angles = {rope: rotary.angles(positions, dtype) for rope, rotary in self._rotaries.items()}
         attend = {
-            window: self._ops.attention(batch, config.scale, window, config.score_cap)
-            for window in dict.fromkeys(config.windows)
+            (group, window): self._ops.attention(batches[group], config.scale, window, config.score_cap)
+            for group, window in dict.fromkeys((group, window) for group, _, window in self._kinds)
         }
-        return [StepContext(batch.slots, *angles[rope], attend[window]) for rope, window in self._kinds]
+        return [
+            StepContext(batches[group].slots, *angles[rope], attend[group, window])
+            for group, rope, window in self._kinds
+        ]
 
 
 class Decoder(Trunk):

@@ -75,7 +75,8 @@ class Causal:
         batch = PagedBatch(slots.to(self.device), torch.from_numpy(tables).to(self.device), lengths, lengths, _BLOCK)
         shape = (1 + int(held.sum()), _BLOCK, 2, config.kv_heads, config.head_dim)
         cache = torch.zeros(shape, dtype=self._trunk.dtype, device=self.device)
-        return self._trunk.forward(tokens, positions.to(self.device), batch, [cache] * config.layers)
+        batches = [batch] * config.groups.count
+        return self._trunk.forward(tokens, positions.to(self.device), batches, [cache] * config.layers)
 
 
 def _positions(counts: Sequence[int]) -> Tensor:

@@ -28,7 +28,7 @@ _STATE: Final = np.dtype(
     [
         ("known", np.int64),  # tokens known
         ("computed", np.int64),  # of these, with keys and values in the cache
-        ("held", np.int64),  # KV blocks
+        ("held", np.int64),  # KV blocks, of all groups
         ("prompt", np.int64),  # tokens of the prompt
         ("temperature", np.float32),
         ("top_k", np.int64),
@@ -58,7 +58,8 @@ class FlatBatch:
     """int64 [tokens]."""
     heads: Tensor
     """int64 [sampled slices]: indices into the flat batch of the tokens whose logits are wanted."""
-    paged: PagedBatch
+    paged: tuple[PagedBatch, ...]
+    """For each group of layers."""
     choices: Choices
     """Over the sampled slices."""
     wanted: tuple[Wanted, ...]
@@ -73,12 +74,15 @@ class FlatBatch:
 class RequestTable:
     """Tokens, block tables and sampling parameters of every request that the worker knows.
 
+    A request's table is in rows, as in plans: a block of each group of layers for the same few tokens.
+
     A request with which something is wrong stays known as failed until it is forgotten, and has no row.
     """
 
-    def __init__(self, blocks: int, block_size: int, device: torch.device, vocabulary: int) -> None:
+    def __init__(self, blocks: int, block_size: int, device: torch.device, vocabulary: int, groups: int = 1) -> None:
         self._blocks = blocks
         self._block_size = block_size
+        self._groups = groups
         self._device = device
         self._vocabulary = vocabulary
         self._failed: dict[str, str] = {}
@@ -134,12 +138,12 @@ class RequestTable:
             self._measuring[row] = sampling
         if sampling.trace_decode_token_ids:
             self._forced[row] = sampling
-        self._hold(row, arrival.blocks, fresh=arrival.blocks[-(-arrival.computed // self._block_size) :])
+        self._hold(row, arrival.blocks, fresh=arrival.blocks[self._entries(arrival.computed) :])
 
     def fail(self, flat: FlatBatch, index: int, message: str) -> None:
         """Remember that slice `index` of a batch could not be computed: its request has failed."""
         piece, row = flat.slices[index], flat.rows[index]
-        first, last = piece.start // self._block_size, -(-(piece.start + piece.count) // self._block_size)
+        first, last = piece.start // self._block_size * self._groups, self._entries(piece.start + piece.count)
         self._tainted.update(self._tables[row, first:last].tolist())
         self.forget((piece.request,))
         self._failed[piece.request] = message
@@ -172,7 +176,7 @@ class RequestTable:
                 self._hold(row, piece.blocks, fresh=piece.blocks)
             end = piece.start + piece.count
             known, computed, held = self._state[row].item()[:3]
-            if piece.count > 0 and piece.start == computed and end <= known and end <= held * self._block_size:
+            if piece.count > 0 and piece.start == computed and end <= known and self._entries(end) <= held:
                 good.append(piece)
                 continue
             have = f"{computed} are computed and {known} known, with {held} blocks of {self._block_size}"
@@ -193,20 +197,32 @@ class RequestTable:
         last[order] = edges - 1
         flat_rows = np.repeat(rows[order], counts[order])
         positions = np.arange(edges[-1]) + np.repeat(ends[order] - edges, counts[order])
-        slots = self._tables[flat_rows, positions // size] * size + positions % size
-        widest = -(-int(ends.max()) // size)
+        columns = (positions // size * self._groups + group for group in range(self._groups))
+        slots = [self._tables[flat_rows, column] * size + positions % size for column in columns]
         # one transfer for all that is as long as the batch
-        parts = (self._tokens[flat_rows, positions], positions, slots, last[sampled])
+        parts = (self._tokens[flat_rows, positions], positions, last[sampled], *slots)
         moved = torch.from_numpy(np.concatenate(parts)).to(self._device, non_blocking=True)
-        tokens, where, targets, heads = moved.split_with_sizes([part.size for part in parts])
-        tables = torch.from_numpy(self._tables[rows[order], :widest]).to(self._device)
-        paged = PagedBatch(targets, tables, counts[order], ends[order], size)
+        tokens, where, heads, *targets = moved.split_with_sizes([part.size for part in parts])
+        tables, shared = self._by_group(rows[order], int(ends.max())), dict[Any, Any]()
+        paged = tuple([
+            PagedBatch(target, table, counts[order], ends[order], size, shared)
+            for target, table in zip(targets, tables, strict=True)
+        ])  # fmt: skip
         choices = self._choices(rows[sampled], ends[sampled])
         wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
         told = (self._measured(rows[sampled]), self._prompts(slices, rows, last)) if self._measuring else ((), ())
         forced = self._given(rows[sampled], ends[sampled]) if self._forced else ()
         flat = (tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted)
         return FlatBatch(*flat, *told, forced)
+
+    def _by_group(self, rows: Integers, end: int) -> Tensor:
+        """Give the tables of some rows up to position `end`, [groups, rows, widest]."""
+        tables = self._tables[rows, : self._entries(end)].reshape(len(rows), -1, self._groups)
+        return torch.from_numpy(np.ascontiguousarray(tables.transpose(2, 0, 1))).to(self._device)
+
+    def _entries(self, tokens: int) -> int:
+        """How many blocks of a table so many tokens fill."""
+        return -(-tokens // self._block_size) * self._groups
 
     def _wanted(self, rows: Integers, ends: Integers) -> tuple[Wanted, ...]:
         """Collect what is to be changed about the logits of some rows."""
@@ -273,8 +289,10 @@ class RequestTable:
         largest = max((*arrival.tokens, *arrival.sampling.trace_decode_token_ids), default=0)
         if largest >= self._vocabulary:
             return f"token {largest} is none that the model knows, 0 to {self._vocabulary - 1}"
-        cached = arrival.blocks[: -(-arrival.computed // self._block_size)]
-        if arrival.computed > len(cached) * self._block_size:
+        if len(arrival.blocks) % self._groups:
+            return f"{len(arrival.blocks)} KV blocks are no whole rows for layers in {self._groups} groups"
+        cached = arrival.blocks[: self._entries(arrival.computed)]
+        if self._entries(arrival.computed) > len(cached):
             return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"
         if not self._tainted.isdisjoint(cached):
             return "its cached prefix belongs to a request that failed"

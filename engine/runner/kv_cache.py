@@ -26,31 +26,36 @@ _LINE: Final = 64
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-    """Return the bytes of one KV block over all layers."""
-    return config.layers * block_size * 2 * config.kv_heads * config.head_dim * dtype.itemsize
+    """Return the bytes of one KV block: some tokens in the layers of a group."""
+    return config.groups.size * block_size * 2 * config.kv_heads * config.head_dim * dtype.itemsize
 
 
-def blocks_that_fit(platform: Platform, one: int, share: float | None = None) -> int:
+def blocks_that_fit(platform: Platform, one: int, share: float | None = None, least: int = 1) -> int:
     """Return how many blocks of `one` bytes fit into a share of the memory that is free now.
 
     Args:
         platform: Whose memory.
         one: What `block_bytes` says.
         share: Between 0 and 1; 0.85 of an accelerator or 0.25 of a host's memory where it is `None`.
+        least: How many a single token takes.
 
     Raises:
-        NotEnoughMemory: Not even one does.
+        NotEnoughMemory: Not even so many do.
     """
     if share is None:
         share = _SHARE_OF_HOST if platform.kind == "cpu" else _SHARE_OF_ACCELERATOR
     available = int(platform.free_memory() * share)
-    if available < one:
-        raise NotEnoughMemory("one KV block", one, available, "free memory on the device, or raise memory_share")
+    if available < one * least:
+        what = "one KV block" if least == 1 else f"{least} KV blocks, one for each group of layers"
+        raise NotEnoughMemory(what, one * least, available, "free memory on the device, or raise memory_share")
     return available // one
 
 
 class KvCache:
-    """Keys and values of every layer, in blocks. Entries are always finite: they start as zeros."""
+    """Keys and values of every layer, in blocks. Entries are always finite: they start as zeros.
+
+    Layers of several groups write to the same tensors, to blocks of their own.
+    """
 
     def __init__(self, model: Decoder, blocks: int, block_size: int) -> None:
         """Allocate `blocks` of `block_size` tokens, in the number format and on the device of the model.
@@ -58,10 +63,12 @@ class KvCache:
         Raises:
             NotEnoughMemory: The device refuses.
         """
-        config = model.config
+        config, groups = model.config, model.config.groups
         self.blocks = blocks
         self.block_size = block_size
-        shape = (config.layers, blocks, block_size, 2, config.kv_heads, config.head_dim)
+        self.groups = groups.count
+        """How many blocks so many tokens take: one of each group of layers."""
+        shape = (groups.size, blocks, block_size, 2, config.kv_heads, config.head_dim)
         try:
             memory = _zeros(shape, model.dtype, model.device)
         # torch's own OutOfMemoryError is a RuntimeError; numpy raises the others
@@ -69,11 +76,11 @@ class KvCache:
             needed = blocks * block_bytes(config, block_size, model.dtype)
             raise NotEnoughMemory("the KV cache", needed, None, KV_MEND) from error
         self._memory = memory
-        self.layers = tuple(memory)
+        self.layers = tuple(memory[place] for _, place in groups.places)
         """Per layer [blocks, block_size, 2, kv_heads, head_dim]."""
 
     def clear(self, slots: Tensor) -> None:
-        """Write zeros over the entries of int64 `slots` [tokens] in every layer."""
+        """Write zeros over the entries of int64 `slots` [tokens] in every layer of their blocks' group."""
         self._memory.flatten(1, 2)[:, slots] = 0
 
 

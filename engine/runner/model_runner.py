@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.config import SchedulerConfig
+from engine.core.tables import tables_within
 from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
 from engine.logits import Wanted, adjust
@@ -90,7 +92,9 @@ class ModelRunner:
         self._cache = cache
         self._worker = worker
         self._processors = Processors()
-        self._requests = RequestTable(cache.blocks, cache.block_size, model.device, model.config.vocabulary)
+        self._requests = RequestTable(
+            cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
+        )
         self._constraints = Constraints(grammars)
 
     @property
@@ -118,15 +122,32 @@ class ModelRunner:
         """Tokens per block."""
         return self._cache.block_size
 
+    @property
+    def limits(self) -> SchedulerConfig:
+        """What a scheduler of its own may do with it: a context is no longer than what its memory lets through."""
+        length, groups = self.config.context_length, self.config.groups
+        limits = SchedulerConfig(
+            blocks=self.blocks,
+            context_length=length,
+            block_size=self.block_size,
+            window=groups.window,
+            groups=groups.count,
+            windowed=max(groups.windowed, 1),
+        )
+        longest = tables_within(limits).longest(self.blocks, length)
+        return msgspec.structs.replace(limits, context_length=max(longest, 1))
+
     def describe(self) -> str:
         """Return one line for the log: the model, and what its KV cache holds."""
-        model, tokens = self._model, self.blocks * self.block_size
+        model, groups = self._model, self._model.config.groups
+        tokens = self.blocks // groups.count * self.block_size
         size = self.blocks * block_bytes(model.config, self.block_size, model.dtype) / 2**20
-        context = min(model.config.context_length, tokens)
+        context = self.limits.context_length
+        kinds = f" ({groups.full} for {self.block_size} tokens, and {groups.windowed} while a window sees them)"
         return (
             f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
             f"{str(model.dtype).removeprefix('torch.')}, context {context:,} tokens, KV memory {size:,.0f} MiB for "
-            f"{tokens:,} tokens in {self.blocks:,} blocks"
+            f"{tokens:,} tokens in {self.blocks:,} blocks{kinds if groups.full and groups.windowed else ''}"
         )
 
     def reset(self) -> None:
@@ -249,7 +270,8 @@ class ModelRunner:
     def _fail(self, batch: FlatBatch, index: int, problem: str) -> None:
         """Drop a request that went wrong, and what it wrote: nobody may read numbers that are not finite."""
         last, count = int(batch.last[index]), batch.slices[index].count
-        self._cache.clear(batch.paged.slots[last - count + 1 : last + 1])
+        for paged in batch.paged:
+            self._cache.clear(paged.slots[last - count + 1 : last + 1])
         self._requests.fail(batch, index, problem)
 
 
@@ -284,8 +306,9 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
     one = block_bytes(model.config, config.block_size, model.dtype)
     blocks = config.blocks
     if blocks is None:
-        useful = config.most_contexts * -(-model.config.context_length // config.block_size)
-        blocks = min(useful, blocks_that_fit(platform, one, config.memory_share))
+        row = model.config.groups.count
+        useful = config.most_contexts * -(-model.config.context_length // config.block_size) * row
+        blocks = min(useful, blocks_that_fit(platform, one, config.memory_share, row))
     elif (available := platform.free_memory()) < blocks * one:
         raise NotEnoughMemory("the KV cache", blocks * one, available, KV_MEND)
     grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))

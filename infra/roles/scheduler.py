@@ -9,6 +9,7 @@ from actors.serving.scheduler import SchedulerActor
 from bus.connection import Connection
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
+from infra.checkpoint import read_groups
 from infra.process import Status, until
 from infra.settings import Place
 from schemas.generation import Announce
@@ -17,12 +18,15 @@ from schemas.generation import Announce
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
     """Schedule until told to stop."""
     engine = place.settings.engine
+    groups = await asyncio.to_thread(read_groups, engine.model)
     config = SchedulerConfig(
         # with no number given as many as could be of use: the worker says how many there are
-        blocks=engine.kv_blocks or engine.max_running * -(-engine.context_length // engine.block_size),
+        blocks=engine.kv_blocks or engine.max_running * -(-engine.context_length // engine.block_size) * groups.count,
         context_length=engine.context_length,
         block_size=engine.block_size,
         window=engine.window or None,
+        groups=groups.count,
+        windowed=max(groups.windowed, 1),
         policy=engine.policy,
         max_running=engine.max_running,
         max_step_tokens=engine.max_step_tokens,

@@ -1,7 +1,8 @@
 """A runner that remembers whose every KV entry is, and looks at each before it is read.
 
-An entry is known by the tokens that led to it and by a sum of its bits. So a block that was handed to two requests,
-freed early, found under a wrong prefix or written over is caught in the step that would have read it, by name.
+An entry is known by the group of layers whose it is, by the tokens that led to it and by a sum of its bits. So a block
+that was handed to two requests or to two groups, freed early, found under a wrong prefix or written over is caught in
+the step that would have read it, by name.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ class Corrupted(AssertionError):
 class Canary(ModelRunner):
     """Checks what it reads; everything else is as in any runner."""
 
-    def __init__(self, *args: Any, window: int | None = None) -> None:
+    def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._window = window
         self._whose: dict[int, tuple[bytes, int]] = {}
         self.looked = 0
         """Entries that were looked at."""
@@ -39,8 +39,9 @@ class Canary(ModelRunner):
             self._look(piece, row, sums)
         # a failed request's row is gone with it
         written = [
-            (piece.request, list(self._entries(piece, row, piece.start, piece.start + piece.count)))
+            (piece.request, list(self._entries(group, row, piece.start, piece.start + piece.count)))
             for piece, row in zip(batch.slices, batch.rows.tolist(), strict=True)
+            for group in range(self._cache.groups)
         ]
         made = super()._compute(batch, errors)
         sums = self._sums()
@@ -54,20 +55,26 @@ class Canary(ModelRunner):
         return made
 
     def _look(self, piece: Slice, row: int, sums: list[int]) -> None:
-        first = 0 if self._window is None else max(0, piece.start - self._window + 1)
-        for position, slot, chain in self._entries(piece, row, first, piece.start):
-            whose, known = self._whose.get(slot, (b"", 0))
-            where = f"request {piece.request!r}, position {position}, block {slot // self.block_size}"
-            if whose != chain:
-                raise Corrupted(f"{where}: the entry belongs to other tokens")
-            if known != sums[slot]:
-                raise Corrupted(f"{where}: the entry was written over")
-            self.looked += 1
+        for group in range(self._cache.groups):
+            for position, slot, chain in self._entries(group, row, self._first_seen(group, piece.start), piece.start):
+                whose, known = self._whose.get(slot, (b"", 0))
+                where = f"request {piece.request!r}, position {position}, block {slot // self.block_size}"
+                if whose != chain:
+                    raise Corrupted(f"{where}: the entry belongs to other tokens or layers")
+                if known != sums[slot]:
+                    raise Corrupted(f"{where}: the entry was written over")
+                self.looked += 1
 
-    def _entries(self, piece: Slice, row: int, first: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-        """Name the entries of some positions: position, slot, and a hash of the tokens that lead there."""
-        size, chain = self.block_size, blake2b(digest_size=16)
-        tokens, table = self._requests._tokens[row], self._requests._tables[row]
+    def _first_seen(self, group: int, position: int) -> int:
+        """Name the first position that a layer of a group sees from one."""
+        config = self.config
+        seen = [window for window, (of, _) in zip(config.windows, config.groups.places, strict=True) if of == group]
+        return min(0 if window is None else max(0, position - window + 1) for window in seen)
+
+    def _entries(self, group: int, row: int, first: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+        """Name a group's entries of some positions: position, slot, and a hash of the tokens that lead there."""
+        size, chain = self.block_size, blake2b(bytes([group]), digest_size=16)
+        tokens, table = self._requests._tokens[row], self._requests._tables[row][group :: self._cache.groups]
         for position in range(end):
             chain.update(int(tokens[position]).to_bytes(4, "little"))
             if position >= first:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from engine.models.decoder import Decoder
+
 VOCABULARY = 101
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -133,6 +135,12 @@ class Tiny:
         out = self.reference.generate(ids, max_new_tokens=count, **given | wanted)
         found: list[int] = out[0, len(tokens) :].tolist()
         return found
+
+
+def grouped(model: Decoder) -> dict[str, Any]:
+    """Return what a scheduler has to know of a model's layers."""
+    groups = model.config.groups
+    return {"window": groups.window, "groups": groups.count, "windowed": max(groups.windowed, 1)}
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import SchedulerConfig
+from engine.core import step
 from engine.core.blocks import BlockPool
 from engine.core.scheduler import Scheduler
+from engine.core.tables import Tables
 from engine.engine import Engine
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
@@ -20,7 +23,7 @@ from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
 from schemas.generation import Submit
 from tests.engine.canary import Canary, Corrupted
-from tests.engine.conftest import Tiny
+from tests.engine.conftest import Tiny, grouped
 from tests.engine.test_invariance import BLOCK, CONTEXT, ask, finish, prompt
 from tests.engine.test_llm import Ticks
 
@@ -31,20 +34,23 @@ def model(tiny: Callable[[str], Tiny]) -> Decoder:
 
 
 def watched(model: Decoder, blocks: int, chunk: int = 16) -> tuple[Engine, Canary]:
-    config = SchedulerConfig(blocks=blocks, context_length=CONTEXT, block_size=BLOCK, prefill_chunk=chunk)
+    limits: dict[str, Any] = {"context_length": CONTEXT, "block_size": BLOCK, "prefill_chunk": chunk} | grouped(model)
+    config = SchedulerConfig(blocks=blocks, **limits)
     canary = Canary(model, KvCache(model, blocks, BLOCK), "worker")
     return Engine(Scheduler(config, "epoch"), InlineExecutor(canary), Ticks()), canary
 
 
-def test_blocks_that_a_window_left_behind_are_others_and_nobody_reads_them(tiny: Callable[[str], Tiny]) -> None:
-    """With memory for a fifth of what they would fill, and the answers that `transformers` gives."""
-    written = tiny("mistral-windowed")
+@pytest.mark.parametrize(
+    ("kind", "blocks"), [("mistral-windowed", 20), ("qwen2-windowed", 60), ("gemma2", 60), ("gemma3", 60)]
+)
+def test_blocks_that_a_window_left_behind_are_others_and_nobody_reads_them(
+    tiny: Callable[[str], Tiny], kind: str, blocks: int
+) -> None:
+    """With memory for a sixth of what they would fill, and the answers that `transformers` gives."""
+    written = tiny(kind)
     model = load_model(written.folder, detect("cpu"), "float32")
-    window = model.config.window
-    assert window == 9
-    config = SchedulerConfig(blocks=20, context_length=CONTEXT, block_size=BLOCK, prefill_chunk=8, window=window)
-    canary = Canary(model, KvCache(model, 20, BLOCK), "worker", window=window)
-    engine = Engine(Scheduler(config, "epoch"), InlineExecutor(canary), Ticks())
+    assert model.config.groups.window == 9
+    engine, canary = watched(model, blocks, chunk=8)
     asked = [ask(f"r{at}", prompt(length, at % 2), 60, temperature=0.0) for at, length in enumerate((90, 40, 91, 5))]
     answers = finish(engine, *asked)
     for one in asked:
@@ -57,15 +63,47 @@ def crowd(lengths: list[int], more: int) -> list[Submit]:
     return [ask(f"r{at}", prompt(length, at % 2), more) for at, length in enumerate(lengths)]
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=2, max_size=8), st.integers(24, 80), st.integers(3, 40))
-def test_every_entry_that_is_read_is_the_readers_own(
-    model: Decoder, lengths: list[int], blocks: int, chunk: int
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "qwen2-windowed", "gemma2", "gemma3"])
+def test_every_entry_that_is_read_is_the_readers_own(tiny: Callable[[str], Tiny], kind: str) -> None:
+    model = load_model(tiny(kind).folder, detect("cpu"), "float32")
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.lists(st.integers(1, 60), min_size=2, max_size=8), st.integers(24, 80), st.integers(3, 40))
+    def each_is(lengths: list[int], rows: int, chunk: int) -> None:
+        engine, canary = watched(model, rows * model.config.groups.count, chunk)
+        answers = finish(engine, *crowd(lengths, 12))
+        assert len(answers) == len(lengths)
+        assert canary.looked > 0
+
+    each_is()
+
+
+@pytest.mark.parametrize("kind", ["mistral-windowed", "gemma2", "gemma3"])
+def test_a_block_that_is_given_up_a_row_too_early_is_caught(
+    tiny: Callable[[str], Tiny], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, canary = watched(model, blocks, chunk)
-    answers = finish(engine, *crowd(lengths, 12))
-    assert len(answers) == len(lengths)
-    assert canary.looked > 0
+    model = load_model(tiny(kind).folder, detect("cpu"), "float32")
+    first_seen = Tables.first_seen
+    monkeypatch.setattr(Tables, "first_seen", lambda tables, settled: first_seen(tables, settled + tables.block_size))
+    engine, _ = watched(model, 20 * model.config.groups.count)
+    with pytest.raises(Corrupted, match=r"belongs to other tokens|was written over"):
+        finish(engine, *crowd([40, 50, 41, 9], 20))
+
+
+@pytest.mark.parametrize("kind", ["qwen2-windowed", "gemma3"])
+def test_a_table_whose_groups_are_in_another_order_is_caught(
+    tiny: Callable[[str], Tiny], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a full plan told rows otherwise than the plans before it."""
+    model = load_model(tiny(kind).folder, detect("cpu"), "float32")
+    engine, _ = watched(model, 200)
+    engine.add(ask("r", prompt(20, 1), 12))
+    run(engine, 4)
+    table = step._table
+    monkeypatch.setattr(step, "_table", lambda *given: tuple(reversed(table(*given))))
+    engine.add(ask("again", prompt(20, 1), 12))
+    with pytest.raises(Corrupted, match="belongs to other tokens or layers"):
+        run(engine, 4)
 
 
 def test_a_number_that_changes_in_memory_is_caught_where_it_is_read(model: Decoder) -> None:
@@ -100,7 +138,7 @@ def test_a_block_that_two_requests_hold_is_caught(model: Decoder, monkeypatch: p
 def test_a_prefix_that_is_not_ones_own_is_caught(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if hashes collided and tokens were not compared."""
     monkeypatch.setattr("engine.core.prefix_cache.PrefixCache.extend", _same_for_all)
-    monkeypatch.setattr("engine.core.prefix_cache.PrefixCache._entry", lambda *_: ("", "", (0,) * BLOCK))
+    monkeypatch.setattr("engine.core.prefix_cache.PrefixCache._content", lambda *_: (b"", (0,) * BLOCK))
     engine, _ = watched(model, 60)
     with pytest.raises(Corrupted, match="belongs to other tokens"):
         finish(engine, *crowd([20, 30, 20, 30], 8))

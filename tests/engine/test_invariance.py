@@ -22,7 +22,7 @@ from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner
 from schemas.generation import Accepted, Sampling, Submit, TokenLogprobs
-from tests.engine.conftest import KINDS, VOCABULARY, Tiny
+from tests.engine.conftest import KINDS, VOCABULARY, Tiny, grouped
 from tests.engine.test_llm import Ticks
 
 BLOCK = 4
@@ -36,18 +36,23 @@ class Limits:
     chunk: int = 256
     step: int = 4096
     running: int = 8
-    blocks: int = 256
+    rows: int = 256
+    frees: bool = True
+    """Whether blocks that a window has left behind are given up."""
 
     def engine(self, model: Decoder) -> Engine:
+        layers = grouped(model)
+        blocks = self.rows * layers["groups"]
         config = SchedulerConfig(
-            blocks=self.blocks,
+            blocks=blocks,
             context_length=CONTEXT,
             block_size=BLOCK,
             prefill_chunk=self.chunk,
             max_step_tokens=self.step,
             max_running=self.running,
+            **(layers if self.frees else layers | {"window": None}),
         )
-        runner = ModelRunner(model, KvCache(model, self.blocks, BLOCK), "worker")
+        runner = ModelRunner(model, KvCache(model, blocks, BLOCK), "worker")
         return Engine(Scheduler(config, "epoch"), InlineExecutor(runner), Ticks())
 
 
@@ -124,20 +129,20 @@ def test_a_warm_prefix_cache_gives_the_bits_of_a_cold_one(
     finish(warm, ask("first", prompt(61, 2), 20))
     for length in (10, 33, 61):
         found = finish(warm, ask(f"again-{length}", prompt(length, 2), 40))[f"again-{length}"]
-        cold = finish(Limits().engine(loaded), ask("r", prompt(length, 2), 40))["r"]
+        cold = finish(Limits(frees=False).engine(loaded), ask("r", prompt(length, 2), 40))["r"]
         assert found.cached > 0
         assert cold.cached == 0
         assert (found.tokens, found.logprobs) == (cold.tokens, cold.logprobs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3"])
-def test_neighbours_chunks_and_preemptions_change_no_bit(
+@pytest.mark.parametrize("kind", ["qwen3-tied", "qwen2-windowed", "mistral-windowed", "gemma2", "gemma3"])
+def test_neighbours_chunks_preemptions_and_blocks_given_up_change_no_bit(
     model: Callable[[str, Dtype], Decoder], kind: str, dtype: Dtype
 ) -> None:
     loaded = model(kind, dtype)
     asked = [ask(f"r{index}", prompt(length, index), 30) for index, length in enumerate((5, 70, 1, 31, 64, 18, 40))]
-    alone = {one.request: finish(Limits().engine(loaded), one)[one.request] for one in asked}
+    alone = {one.request: finish(Limits(frees=False).engine(loaded), one)[one.request] for one in asked}
 
     @settings(max_examples=12, deadline=None)
     @given(

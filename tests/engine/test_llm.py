@@ -31,7 +31,7 @@ from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.messages import Calling, Message, ToolSpec
 from schemas.steps import Prepared, StepPlan, StepResult
-from tests.engine.conftest import KINDS, VOCABULARY, Tiny
+from tests.engine.conftest import KINDS, VOCABULARY, Tiny, grouped
 
 LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;!?+-*/=<>()[]{}#$%&_~^|@'\"\\"
 
@@ -68,9 +68,8 @@ class Recorded:
 
 def make_engine(tiny: Tiny, *, blocks: int = 200, block_size: int = 4, plans: list[StepPlan] | None = None) -> Engine:
     model = load_model(tiny.folder, detect("cpu"))
-    config = SchedulerConfig(
-        blocks=blocks, context_length=256, block_size=block_size, prefill_chunk=16, max_step_tokens=40
-    )
+    limits: dict[str, Any] = {"block_size": block_size, "prefill_chunk": 16, "max_step_tokens": 40} | grouped(model)
+    config = SchedulerConfig(blocks=blocks, context_length=256, **limits)
     runner = ModelRunner(model, KvCache(model, blocks, block_size), "worker-1")
     executor = Recorded(InlineExecutor(runner), [] if plans is None else plans)
     return Engine(Scheduler(config, "epoch-1"), executor, Ticks())

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infra.checkpoint import resolve_engine
+from infra.checkpoint import read_groups, resolve_engine
 from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
@@ -207,7 +207,8 @@ def test_memory_that_nobody_gave_is_left_to_the_worker_and_given_memory_is_count
     [
         ("MistralForCausalLM", {"sliding_window": 24}, 24),
         ("MistralForCausalLM", {"sliding_window": None}, 0),
-        ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}, 0),
+        ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}, 24),
+        ("Gemma2ForCausalLM", {"sliding_window": 24}, 24),
         ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 0}, 24),
     ],
 )
@@ -224,6 +225,43 @@ def test_how_far_back_a_model_sees_is_settled(
     assert resolve_engine(settings, tell=lambda _: None).window == 0
     with pytest.raises(CheckpointNotFound, match="a window of 23 tokens is less than what its layers see"):
         resolve_engine(EngineSettings(model=str(tmp_path), window=23), tell=lambda _: None)
+
+
+LAYERS = {"num_hidden_layers": 12, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "hidden_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "window", "groups", "least"),
+    [
+        # 640 tokens fill 40 rows
+        ("LlamaForCausalLM", -1, (1, 0, 12), 40),
+        # 512 - 1 + 64 positions are seen or under way at most
+        ("MistralForCausalLM", -1, (0, 1, 12), 37),
+        # 24 - 1 + 64: of 7 rows
+        ("Gemma3ForCausalLM", -1, (1, 5, 2), 40 + 5 * 7),
+        ("Gemma3ForCausalLM", 40, (1, 5, 2), 40 + 5 * 8),
+        ("Gemma3ForCausalLM", 0, (1, 5, 2), 6 * 40),
+        ("Gemma2ForCausalLM", -1, (1, 1, 6), 40 + 7),
+    ],
+)
+def test_memory_is_counted_for_each_group_of_layers(
+    tmp_path: Path, architecture: str, window: int, groups: tuple[int, int, int], least: int
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    sees = 512 if architecture.startswith("Mistral") else 24
+    config = LAYERS | {"architectures": [architecture], "sliding_window": sees, "max_position_embeddings": 640}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = read_groups(str(tmp_path))
+    assert (found.full, found.windowed, found.size) == groups
+
+    def blocks(**given: int) -> int:
+        settings = EngineSettings(model=str(tmp_path), window=window, prefill_chunk=32, **given)
+        return resolve_engine(settings, tell=lambda _: None).kv_blocks
+
+    assert blocks(kv_blocks=1) == least + 1
+    # float32 keys and values of a head of 8, for 16 tokens in the layers of a group
+    assert blocks(kv_memory_mb=8) == (8 << 20) // (2 * 8 * 4 * 16 * groups[2])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from engine.core import prefix_cache
 from engine.core.prefix_cache import PrefixCache
+from engine.core.tables import Tables
 
 SIZE = 4
 
@@ -19,9 +20,9 @@ def chain(tenant: str = "acme") -> list[bytes]:
 
 def filled(tokens: list[int], tenant: str = "acme") -> PrefixCache:
     """Return a cache in which blocks 0, 1, … hold the full blocks of `tokens`."""
-    cache, keys = PrefixCache(SIZE), chain(tenant)
+    cache, keys = PrefixCache(Tables(SIZE)), chain(tenant)
     for index in range(len(tokens) // SIZE):
-        assert cache.enter(keys, tokens, index, block=index)
+        assert cache.enter(keys, tokens, index, [index]) == [index]
     cache.check()
     return cache
 
@@ -55,19 +56,19 @@ def test_a_collision_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
         return hashlib.blake2b(b"", digest_size=digest_size)
 
     monkeypatch.setattr(prefix_cache, "blake2b", colliding)
-    cache = PrefixCache(SIZE)
-    assert cache.enter(chain(), [1, 2, 3, 4], 0, block=0)
+    cache = PrefixCache(Tables(SIZE))
+    assert cache.enter(chain(), [1, 2, 3, 4], 0, [0])
     assert cache.match(chain(), [5, 6, 7, 8, 9]) == []
-    assert not cache.enter(chain(), [5, 6, 7, 8], 0, block=1)
+    assert not cache.enter(chain(), [5, 6, 7, 8], 0, [1])
     assert cache.match(chain(), [1, 2, 3, 4, 5]) == [0]
     cache.check()
 
 
 def test_content_is_noted_once() -> None:
     cache = filled([1, 2, 3, 4])
-    assert not cache.enter(chain(), [1, 2, 3, 4], 0, block=5)
-    assert not cache.enter(chain(), [9, 9, 9, 9], 0, block=0)
-    assert dict(cache.entries).keys() == {0}
+    assert not cache.enter(chain(), [1, 2, 3, 4], 0, [5])
+    assert not cache.enter(chain(), [9, 9, 9, 9], 0, [0])
+    assert set(cache.places) == {0}
 
 
 def test_what_is_forgotten_is_not_found_and_ends_the_chain() -> None:

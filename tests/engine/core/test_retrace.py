@@ -31,7 +31,8 @@ def recorded(scheduler: Scheduler, steps: int = 10_000, started: int = 0) -> lis
 
 def story(**limits: Any) -> list[StepPlan]:
     """Two requests that do not fit together, one that is aborted, one that is late, and a new worker."""
-    scheduler = made(**{"blocks": 12, "block_size": 4, "max_in_flight": 1, **limits})
+    given = {"blocks": 12, "block_size": 4, "max_in_flight": 1, **limits}
+    scheduler = made(**given)
     for name, first in (("a", 0), ("b", 100)):
         assert isinstance(scheduler.submit(asked(name, range(first, first + 20), 16)), Accepted)
     plans = recorded(scheduler, 7)
@@ -39,7 +40,7 @@ def story(**limits: Any) -> list[StepPlan]:
     scheduler.submit(replace(asked("d", range(8), 4), deadline=9))
     scheduler.abort("c")
     scheduler.expire(9)
-    scheduler.resync(Resync("worker-2", 1, "started", 11))
+    scheduler.resync(Resync("worker-2", 1, "started", given["blocks"] - 1))
     scheduler.forget_prefixes()
     return [*plans, *recorded(scheduler, started=7)]
 
@@ -48,6 +49,24 @@ def followed(plans: list[StepPlan]) -> Divergence | None:
     """Follow up to the first difference."""
     retrace = Retrace()
     return next((found for plan in plans if (found := retrace.follow(plan)) is not None), None)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_record_from_before_there_were_groups_of_layers_makes_the_same_plans(window: int | None) -> None:
+    first, *others = story(window=window)
+    began, *told = first.told
+    assert isinstance(began, Began)
+    limits = {name: limit for name, limit in began.limits.items() if name not in {"groups", "windowed"}}
+    assert len(limits) == len(began.limits) - 2
+    assert followed([replace(first, told=(Began(limits), *told)), *others]) is None
+
+
+@pytest.mark.parametrize("windowed", [1, 2])
+def test_plans_for_groups_of_layers_come_out_as_they_were_recorded(windowed: int) -> None:
+    plans = story(blocks=33, window=6, groups=3, windowed=windowed)
+    assert any(plan.preempted for plan in plans) == (windowed == 1), "there is room for both if two groups hold little"
+    assert all(len(part.blocks) % 3 == 0 for plan in plans for part in plan.slices)
+    assert followed(plans) is None
 
 
 def test_every_plan_comes_out_as_it_was_recorded() -> None:

@@ -80,6 +80,21 @@ def alone(submit: Submit, context: int) -> tuple[list[int], str]:
         tokens.append(output[-1])
 
 
+def first_seen(config: SchedulerConfig, group: int, position: int) -> int:
+    """The first position that layers of a group see from one."""
+    if config.window is None or group < config.groups - config.windowed:
+        return 0
+    return max(0, position - config.window + 1)
+
+
+def most(config: SchedulerConfig, tokens: int) -> int:
+    """Blocks that a request of so many tokens may need: a block for each that is seen or under way, in each group."""
+    rows, near = -(-tokens // config.block_size), -(-tokens // config.block_size)
+    if config.window is not None:
+        near = min(rows, -(-(config.window - 1 + config.ahead) // config.block_size) + 1)
+    return rows * (config.groups - config.windowed) + near * config.windowed
+
+
 @dataclass
 class Held:
     """A request as the worker knows it."""
@@ -102,8 +117,8 @@ class Worker:
     expected: int | None = None
     held: dict[str, Held] = field(default_factory=dict)
     grammars: set[str] = field(default_factory=set)
-    memory: dict[tuple[int, int], tuple[str, tuple[int, ...]]] = field(default_factory=dict)
-    """Block and offset to the tenant and the tokens up to there, for which this was computed."""
+    memory: dict[tuple[int, int], tuple[str, int, tuple[int, ...]]] = field(default_factory=dict)
+    """Block and offset to the tenant, the group of layers and the tokens up to there, for which this was computed."""
 
     def follows(self, plan: StepPlan) -> bool:
         """Whether the plan can be run; if not a full one is needed."""
@@ -155,16 +170,19 @@ class Worker:
     def compute(self, part: Any, written: dict[int, str]) -> tuple[str, int] | None:
         held, size = self.held[part.request], self.config.block_size
         held.blocks.extend(part.blocks)
-        assert all(block < self.blocks for block in held.blocks)
+        assert len(held.blocks) % self.config.groups == 0, "a row of blocks is not whole"
+        assert all(0 <= block < self.blocks for block in held.blocks)
         end = part.start + part.count
         assert part.start == held.computed
         assert 0 < part.count <= self.config.prefill_chunk
         assert end <= len(held.tokens), "a token is computed that nobody knows"
         assert part.sample == (end == len(held.tokens))
         for at in range(part.start, end):
-            block = held.blocks[at // size]
-            assert written.setdefault(block, part.request) == part.request, "two requests write one block"
-            self.memory[block, at % size] = (held.tenant, tuple(held.tokens[: at + 1]))
+            for group in range(self.config.groups):
+                block = held.blocks[at // size * self.config.groups + group]
+                writer = f"{part.request}, group {group}"
+                assert written.setdefault(block, writer) == writer, "two write one block"
+                self.memory[block, at % size] = (held.tenant, group, tuple(held.tokens[: at + 1]))
         self.may_read(part.request, part.start, end)
         held.computed = end
         if not part.sample:
@@ -174,11 +192,12 @@ class Worker:
 
     def may_read(self, request: str, start: int, end: int) -> None:
         """Fail unless what positions from `start` on see, up to `end`, was computed for these tokens and tenant."""
-        held, size = self.held[request], self.config.block_size
-        first = 0 if self.config.window is None else max(0, start - self.config.window + 1)
-        for at in range(first, end):
-            found = self.memory.get((held.blocks[at // size], at % size))
-            assert found == (held.tenant, tuple(held.tokens[: at + 1])), f"position {at} of {request} is not its own"
+        held, size, groups = self.held[request], self.config.block_size, self.config.groups
+        for group in range(groups):
+            for at in range(first_seen(self.config, group, start), end):
+                found = self.memory.get((held.blocks[at // size * groups + group], at % size))
+                own = (held.tenant, group, tuple(held.tokens[: at + 1]))
+                assert found == own, f"position {at} of {request} is not its own in group {group}"
 
 
 class Orders(RuleBasedStateMachine):
@@ -196,10 +215,11 @@ class Orders(RuleBasedStateMachine):
         long=st.sampled_from([2, 6, 100]),
         watermark=st.sampled_from([0.0, 0.0, 0.3]),
         window=st.sampled_from([None, None, 2, 5, 9]),
+        groups=st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 1), (3, 2)]),
     )
     def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, **more: Any) -> None:
         self.config = SchedulerConfig(
-            blocks=positions // size,
+            blocks=positions // size * more["groups"][0],
             context_length=context,
             block_size=size,
             max_running=running,
@@ -212,6 +232,8 @@ class Orders(RuleBasedStateMachine):
             long_prefill=more["long"],
             watermark=more["watermark"],
             window=more["window"],
+            groups=more["groups"][0],
+            windowed=more["groups"][1],
         )
         self.scheduler = Scheduler(self.config, "epoch")
         self.told: list[tuple[str, tuple[Any, ...], bytes]] = []
@@ -296,6 +318,9 @@ class Orders(RuleBasedStateMachine):
         answer = self.tell("submit", submit)
         if isinstance(answer, Refused):
             assert answer.reason in {"too_long", "overloaded"}
+            longest = min(len(submit.prompt) + max_tokens, self.config.context_length)
+            if answer.reason == "too_long" and len(submit.prompt) < self.config.context_length:
+                assert most(self.config, longest) > self.worker.blocks, "it would have fitted"
             return
         self.submits[request] = submit
         self.got[request] = list(submit.output)
@@ -443,7 +468,7 @@ class Orders(RuleBasedStateMachine):
             submit = self.submits[event.request]
             longest = min(len(submit.prompt) + submit.sampling.max_tokens, self.config.context_length)
             assert event.finish == "error"
-            assert longest > blocks * self.config.block_size, "it would have fitted"
+            assert most(self.config, longest) > blocks, "it would have fitted"
         self.hear(events)
 
     # what is always so

@@ -152,6 +152,22 @@ def test_blocks_before_the_window_are_not_needed(ops: Ops, window: int | None, c
     assert torch.equal(ops.attention(batch, SCALE, window, cap)(query, cache), expected)
 
 
+def test_groups_of_layers_share_a_cache_each_through_its_own_table(ops: Ops) -> None:
+    requests = [(1, 17), (1, 23), (5, 12)]
+    both = lay_out(requests * 2, 4)
+    full, near = (
+        PagedBatch(both.slots[tokens], both.tables[rows].contiguous(), both.counts[rows], both.lengths[rows], 4)
+        for tokens, rows in ((slice(7), slice(3)), (slice(7, 14), slice(3, 6)))
+    )
+    key, value, query, cache = random(7, 2, 10), random(7, 2, 10) + 1, random(7, 6, 10), random(BLOCKS, 4, 2, 2, 10)
+    ops.write_kv(key, value, cache, full.slots)
+    expected = dense_attention(query, cache, full)
+    ops.write_kv(value, key, cache, near.slots)
+    torch.testing.assert_close(ops.attention(full, SCALE)(query, cache), expected, rtol=1e-5, atol=1e-5)
+    seen = dense_attention(query, cache, near, 7)
+    torch.testing.assert_close(ops.attention(near, SCALE, 7)(query, cache), seen, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("block_size", [1, 4, 16])
 def test_keys_and_values_are_written_to_their_slots_and_nowhere_else(ops: Ops, block_size: int) -> None:
     batch = lay_out([(1, 6), (5, 9)], block_size)

@@ -44,11 +44,12 @@ def logits_by_steps(
     model: Decoder, sequences: list[list[int]], block_size: int, rng: np.random.Generator, blocks_held: int = BLOCKS
 ) -> list[torch.Tensor]:
     """Compute all logits through the paged cache, with every request's blocks scattered at random."""
-    cache = KvCache(model, blocks_held, block_size)
-    table = RequestTable(blocks_held, block_size, model.device, model.config.vocabulary)
-    blocks = rng.permutation(blocks_held).tolist()
+    groups = model.config.groups.count
+    cache = KvCache(model, blocks_held * groups, block_size)
+    table = RequestTable(cache.blocks, block_size, model.device, model.config.vocabulary, groups)
+    blocks = rng.permutation(cache.blocks).tolist()
     for i, tokens in enumerate(sequences):
-        held = [blocks.pop() for _ in range(-(-len(tokens) // block_size))]
+        held = [blocks.pop() for _ in range(-(-len(tokens) // block_size) * groups)]
         table.admit(Arrival(str(i), tuple(tokens), len(tokens), Sampling(), tuple(held), 0))
     found = [torch.full((len(tokens), VOCABULARY), torch.nan) for tokens in sequences]
     for step in random_steps(rng, [len(tokens) for tokens in sequences]):
@@ -78,6 +79,19 @@ def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_toke
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("kind", ["qwen2-windowed", "mistral-windowed", "gemma2", "gemma3"])
+def test_an_accelerators_kernels_read_the_table_of_each_layers_group(
+    tiny: Callable[[str], Tiny], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (1, 23, 17)]
+    model = load_model(tiny(kind).folder, platform("triton"))
+    for tokens, found in zip(sequences, logits_by_steps(model, sequences, 4, rng), strict=True):
+        assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tiny], kind: str) -> None:
     rng = np.random.default_rng(5)
@@ -93,12 +107,13 @@ def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tin
 def test_a_request_gets_the_same_bits_whoever_is_beside_it(tiny: Callable[[str], Tiny], kind: str) -> None:
     rng = np.random.default_rng(11)
     model = load_model(tiny(kind).folder, platform("cpu"))
-    table = RequestTable(BLOCKS, 4, model.device, model.config.vocabulary)
-    cache = KvCache(model, BLOCKS, 4)
+    groups = model.config.groups.count
+    cache = KvCache(model, BLOCKS * groups, 4)
+    table = RequestTable(cache.blocks, 4, model.device, model.config.vocabulary, groups)
     sizes = {"a": 19, "b": 3, "c": 50, "d": 18}
-    blocks = list(range(BLOCKS))
+    blocks = list(range(cache.blocks))
     for name, size in sizes.items():
-        held = tuple(blocks.pop() for _ in range(-(-size // 4)))
+        held = tuple(blocks.pop() for _ in range(-(-size // 4) * groups))
         table.admit(Arrival(name, tuple(rng.integers(0, VOCABULARY, size).tolist()), size, Sampling(), held, 0))
     everyone = [Slice(name, 0, size - 1) for name, size in sizes.items()]
 

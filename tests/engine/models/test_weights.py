@@ -224,7 +224,7 @@ def test_dummy_weights_need_a_config_alone_and_are_always_the_same(folder: Path)
     def logits() -> torch.Tensor:
         model = load_model(folder, CPU, load_format="dummy")
         with torch.inference_mode():
-            hidden = model.forward(tokens, positions, batch, KvCache(model, 1, 4).layers)
+            hidden = model.forward(tokens, positions, [batch], KvCache(model, 1, 4).layers)
             return model.logits(hidden)
 
     first = logits()

@@ -269,6 +269,33 @@ def test_a_runner_says_in_one_line_what_it_holds(tiny: Callable[[str], Tiny]) ->
 def test_memory_that_holds_no_block_is_refused() -> None:
     with pytest.raises(NotEnoughMemory, match="memory_share"):
         blocks_that_fit(CPU, 2**60)
+    one = CPU.free_memory() // 5
+    assert blocks_that_fit(CPU, one, 0.9) > 1
+    with pytest.raises(NotEnoughMemory, match="9 KV blocks, one for each group of layers: "):
+        blocks_that_fit(CPU, one, 0.9, 9)
+
+
+def test_memory_is_for_blocks_of_every_group_of_layers(tiny: Callable[[str], Tiny]) -> None:
+    folder = str(tiny("gemma3").folder)
+    config = load_model(tiny("gemma3").folder, CPU).config
+    # one of three layers sees all
+    assert (config.groups.full, config.groups.windowed, config.groups.size) == (1, 2, 1)
+    assert block_bytes(config, 16, torch.float32) == 16 * 2 * 2 * 8 * 4
+    assert load_runner(RunnerConfig(model=folder, most_contexts=3), CPU, "w").blocks == 3 * 3 * 256 // 16
+    runner = load_runner(RunnerConfig(model=folder, blocks=30), CPU, "w")
+    line = runner.describe()
+    assert "context 160 tokens, " in line
+    assert line.endswith("for 160 tokens in 30 blocks (1 for 16 tokens, and 2 while a window sees them)")
+    assert runner.limits.context_length == 160
+
+
+def test_blocks_that_are_no_whole_rows_fail_their_request_alone(tiny: Callable[[str], Tiny]) -> None:
+    model, plans = load_model(tiny("gemma3").folder, CPU), Plans()
+    runner = ModelRunner(model, KvCache(model, 64, 4), "worker-1")
+    arrivals = (arrive("bad", (4, 5, 6), (10, 11)), arrive("good", (4, 5, 6), (20, 21, 22)))
+    result = runner.execute(plans.step(Slice("bad", 0, 3), Slice("good", 0, 3), arrivals=arrivals))
+    assert dict(result.errors) == {"bad": "2 KV blocks are no whole rows for layers in 3 groups"}
+    assert dict(result.tokens)["good"] == tiny("gemma3").greedy([4, 5, 6], 1)[0]
 
 
 def test_a_platform_says_in_one_line_what_was_chosen() -> None:

@@ -19,7 +19,7 @@ from engine.structured.grammar import Vocabulary
 from schemas.generation import Sampling, Submit
 from schemas.steps import Arrival, Prepare, Slice, StepPlan
 from schemas.structured import Structured
-from tests.engine.conftest import VOCABULARY, Tiny
+from tests.engine.conftest import VOCABULARY, Tiny, grouped
 
 BAD = 100
 """A token whose embedding is not finite."""
@@ -56,14 +56,16 @@ def test_numbers_in_a_block_that_only_fills_a_width_reach_nobody(tiny: Callable[
 
 
 @pytest.mark.parametrize("at", [14, 18, 22, 26])
-def test_numbers_in_blocks_that_a_window_left_behind_reach_nobody(tiny: Callable[[str], Tiny], at: int) -> None:
-    model = poisoned(tiny, "mistral-windowed")
-    window = model.config.window
+@pytest.mark.parametrize(("kind", "blocks"), [("mistral-windowed", 9), ("gemma2", 38), ("gemma3", 38)])
+def test_numbers_in_blocks_that_a_window_left_behind_reach_nobody(
+    tiny: Callable[[str], Tiny], kind: str, blocks: int, at: int
+) -> None:
+    model = poisoned(tiny, kind)
     found = []
     for token in (BAD, 7):
-        runner = ModelRunner(model, KvCache(model, 9, 4), "w")
-        limits = {"prefill_chunk": 8, "max_in_flight": 1, "watermark": 0.0}
-        config = SchedulerConfig(blocks=9, context_length=200, block_size=4, window=window, **limits)  # type: ignore[arg-type]
+        runner = ModelRunner(model, KvCache(model, blocks, 4), "w")
+        limits = {"prefill_chunk": 8, "max_in_flight": 1, "watermark": 0.0} | grouped(model)
+        config = SchedulerConfig(blocks=blocks, context_length=200, block_size=4, **limits)
         scheduler, answer, failed = Scheduler(config, "e"), list[int](), set[str]()
         prompt = tuple(range(3, 43))
         scheduler.submit(Submit("a", prompt, Sampling(max_tokens=40, bad_words=((BAD,),)), "f", "t"))
