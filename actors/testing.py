@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, OnText, Spoken
+from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from bus.errors import Unavailable
 from bus.log import START, Position
 from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey
@@ -19,7 +19,7 @@ Say = str | ToolCall | Sequence[ToolCall] | Problem
 """A line of a script: text, tool calls, or a failure."""
 
 
-async def _hear_nothing(offset: int, text: str, kind: Spoken = "text", /) -> None:
+async def _hear_nothing(piece: Piece, /) -> None:
     """Take no text."""
 
 
@@ -59,7 +59,7 @@ class ScriptedModel:
         offset = 0
         for word in said.split(" "):
             piece = word if offset == 0 else " " + word
-            await on_text(offset, piece)
+            await on_text(Piece(offset, piece))
             offset += len(piece)
             if self.hold is not None:
                 await self.hold.wait()

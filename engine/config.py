@@ -6,6 +6,9 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
+MOST_NUMBERS: Final = 200_000
+"""Logarithms that a request may want, and that a step may bring: as JSON, half of the 8 MiB that a message may have."""
+
 Policy = Literal["fcfs", "priority"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 
@@ -14,7 +17,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits a scheduler plans within."""
 
     blocks: int
-    """KV blocks to plan with at most; a worker that says it holds memory for fewer makes it so many."""
+    """KV blocks to plan with at most, those of all groups; a worker that says it holds memory for fewer makes it so
+    many."""
     context_length: int
     """Positions the model can attend to: prompt and output together never exceed it."""
     block_size: int = 16
@@ -48,6 +52,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Plans made before the result of the first of them must be applied."""
     max_finished: int = 4096
     """Finished requests remembered, so that a frontend which lost their tokens can fetch them."""
+    most_numbers: int = MOST_NUMBERS
+    """Logarithms that a request may want, and that a step may bring."""
     retry_after_ms: int = 1000
     """What a refusal for overload advises, when nothing better is known."""
 

@@ -1,63 +1,37 @@
-"""Offline use: a checkpoint in this process, prompts in, completions out."""
+"""Offline use: a checkpoint in this process, prompts in, completions, vectors, labels and scores out."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
 from engine.beam import BeamSearch, Found, Scored
-from engine.core.scheduler import Scheduler
-from engine.engine import Engine
-from engine.errors import BadRequest
+from engine.errors import BadRequest, UnsupportedModel
+from engine.generator import NAME, Completion, Generator, Run
+from engine.models.families import FAMILIES
+from engine.models.pooled import SUPPORTED, Pooled, load_pooled, pooled_trunk, read_architecture
+from engine.models.sentence import Pooling, is_sentence_model
 from engine.models.weights import find_checkpoint
 from engine.platforms import detect
-from engine.pooling import Pooler, Vector
-from engine.requests import raw_tokens, settled, truncated
-from engine.runner.executor import InlineExecutor
+from engine.pooling import Pooler, Ranked, Vector, known_pooling
+from engine.progress import Bar, Rates, UseTqdm
+from engine.requests import raw_tokens
 from engine.runner.model_runner import RunnerConfig, load_runner
-from engine.text.answers import AnswerReader
-from engine.text.parsers import NOTHING, Wanted
-from engine.text.prompts import Customs, Prompter
-from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
-from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
-from schemas.steps import RequestEvent
+from engine.streamed import OutputKind, Streamed, streamed
+from engine.text.framed import Text, TooLong
+from engine.text.parsers import NOTHING
+from engine.text.prompts import Customs
+from schemas.generation import FinishReason, Sampling
+from schemas.messages import Calling, Message, Rendering, ToolSpec
 
-_NAME = "inline"
 _GREEDY = Sampling()
 _AS_THE_MODEL = Customs()
 _AS_ALWAYS = Rendering()
 _AS_IT_LIKES = Calling()
-
-Progress = Callable[[int, int], None]
-"""Told (prompts done, of how many)."""
-
-
-def _quiet(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What a model answered to one prompt."""
-
-    text: str
-    tokens: tuple[int, ...]
-    """Every sampled token, the one that ended the generation included."""
-    finish: FinishReason
-    """`error` when the model could not compute the request; its tokens are those from before."""
-    usage: Usage
-    tool_calls: tuple[ToolCall, ...] = ()
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    """Of each token, where `Sampling.logprobs` asks for it."""
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    """Of each token of the prompt but the first, where `Sampling.prompt_logprobs` asks for it."""
-    reasoning: str = ""
-    """What it thought before it answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,62 +48,8 @@ class Likely:
     """What it is ranked by: the logarithm divided by a power of the length."""
 
 
-class Uptime:
-    """A `Clock` for work that nobody dates: it tells how long the machine has been up, and never goes back."""
-
-    def now(self) -> int:
-        """Return microseconds since the machine started."""
-        return time.monotonic_ns() // 1000
-
-
-@dataclass(slots=True)
-class _Run:
-    """A request on its way."""
-
-    submit: Submit
-    answer: AnswerReader
-    tokens: list[int] = field(default_factory=list)
-    cached: int = 0
-    preemptions: int = 0
-    recomputed: int = 0
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    finish: FinishReason | None = None
-
-    def add(self, event: RequestEvent) -> None:
-        """Take in what a step brought."""
-        self.tokens.extend(event.tokens)
-        self.logprobs.extend(event.logprobs)
-        self.prompt_logprobs = event.prompt_logprobs or self.prompt_logprobs
-        self.cached = event.cached
-        self.preemptions, self.recomputed = event.preemptions, event.recomputed
-        self.answer.read(event.tokens)
-        self.finish = event.finish
-        if self.finish is not None or self.answer.stopped:
-            self.answer.finish()
-
-    def completion(self) -> Completion:
-        """Return what it came to."""
-        assert self.finish is not None
-        calls = tuple(
-            ToolCall(id=f"call_{self.submit.request}-{index}", name=call.name, arguments=call.arguments)
-            for index, call in enumerate(self.answer.calls)
-        )
-        usage = Usage(
-            prompt_tokens=len(self.submit.prompt),
-            completion_tokens=len(self.tokens),
-            cached_tokens=self.cached,
-            preemptions=self.preemptions,
-            recomputed_tokens=self.recomputed,
-            reasoning_tokens=self.answer.reasoning_tokens,
-        )
-        logprobs = (tuple(self.logprobs), self.prompt_logprobs)
-        said = (self.answer.text, tuple(self.tokens), self.finish, usage, calls)
-        return Completion(*said, *logprobs, self.answer.reasoning)
-
-
 class LLM:
-    """A model with its scheduler, run in the calling thread."""
+    """A model, run in the calling thread: one that writes, or one of whole texts, or both with the same weights."""
 
     def __init__(
         self,
@@ -138,8 +58,19 @@ class LLM:
         device: str = "auto",
         runner: RunnerConfig | None = None,
         customs: Customs = _AS_THE_MODEL,
+        pooling: Pooling | None = None,
+        use_tqdm: UseTqdm = None,
     ) -> None:
-        """Load a checkpoint folder or hub model; `runner` overrides how, its `model` included, `customs` its parsers.
+        """Load a checkpoint folder or hub model.
+
+        Args:
+            path_or_id: Of a model that writes, of an encoder, a classifier or a cross-encoder; one that is laid out as
+                sentence-transformers does it writes nothing.
+            device: `auto` for the best there is.
+            runner: Overrides how it is loaded, its `model` included; of a model that does not write the `dtype`.
+            customs: Overrides a chat model's parsers.
+            pooling: Overrides how states of tokens become a vector.
+            use_tqdm: Whether a bar shows how far download and weights are.
 
         Raises:
             CheckpointError: The checkpoint is not there or not whole.
@@ -148,18 +79,25 @@ class LLM:
             UnsupportedModel: Its architecture is not one of ours.
             NotEnoughMemory: The weights or the KV cache do not fit.
             PlatformUnavailable: The device is not there.
+            BadRequest: `pooling` is no way that we have.
         """
+        known_pooling(pooling)
         config = runner or RunnerConfig(model="")
-        folder = find_checkpoint(path_or_id, config.load_format)
-        config = msgspec.structs.replace(config, model=str(folder))
-        loaded = load_runner(config, detect(device), _NAME)
-        self._folder, self._device, self._dtype = folder, device, config.dtype
-        self._prompter = Prompter.load(folder, customs)
-        self._tokenizer = self._prompter.tokenizer
-        self._context_length = loaded.config.context_length
-        self._stops = loaded.config.stop_tokens
-        self._engine = Engine(Scheduler(loaded.limits, _NAME), InlineExecutor(loaded), Uptime())
-        self._asked = 0
+        self._folder = find_checkpoint(path_or_id, config.load_format, use_tqdm)
+        config = msgspec.structs.replace(config, model=str(self._folder))
+        self._architecture = read_architecture(self._folder)
+        self._writer: Generator | None = None
+        self._whole: Callable[[], Pooled]
+        platform = detect(device)
+        if self._architecture in FAMILIES and not is_sentence_model(self._folder):
+            loaded = load_runner(config, platform, NAME, use_tqdm)
+            self._writer = Generator(loaded, self._folder, customs)
+            self._whole = lambda: pooled_trunk(self._folder, loaded.trunk, pooling)
+        elif self._architecture in SUPPORTED:
+            pooled = load_pooled(self._folder, platform, config.dtype, pooling, use_tqdm)
+            self._whole = lambda: pooled
+        else:
+            raise UnsupportedModel(self._architecture, {*FAMILIES, *SUPPORTED})
 
     def generate(
         self,
@@ -168,7 +106,7 @@ class LLM:
         stop: tuple[str, ...] = (),
         bad_words: Sequence[str] = (),
         n: int = 1,
-        on_progress: Progress = _quiet,
+        use_tqdm: UseTqdm = None,
     ) -> list[Completion]:
         """Complete every prompt, batched as the scheduler sees fit; answers are in the order of the prompts.
 
@@ -179,37 +117,71 @@ class LLM:
             bad_words: Texts that must not come up in one.
             n: How many completions of each prompt, which follow one another; each has a seed of its own, the first
                 that of `sampling`, the next one more.
-            on_progress: Told whenever a prompt is done.
+            use_tqdm: Whether a bar shows how many prompts are done: see `engine.progress.UseTqdm`.
 
         Raises:
             BadRequest: A prompt is empty or longer than the model's context, or `sampling` names tokens that the model
-                has not, or a grammar that is none.
+                has not, or a grammar that is none; or the model does not write.
         """
-        sampling = settled(sampling, self._tokenizer, bad_words, self._stops)
-        seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
-        encoded = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
-        runs = (self._ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds)
-        return self._completed(runs, on_progress)
+        return self._completed(self._asked(prompts, sampling, stop, bad_words, n), n, use_tqdm)
 
-    def _completed(self, runs: Iterable[_Run], on_progress: Progress = _quiet) -> list[Completion]:
-        """Run requests to their ends."""
-        waiting = deque(runs)
-        asked = {run.submit.request: run for run in waiting}
-        open_ = set(asked)
-        try:
-            while open_:
-                self._admit(waiting)
-                for event in self._engine.step():
-                    if event.problem and event.request in open_:
-                        structured = asked[event.request].submit.sampling.structured
-                        raise BadRequest("sampling" if structured is None else structured.field, event.problem)
-                    if event.request in open_ and self._hear(asked[event.request], event):
-                        open_.remove(event.request)
-                        on_progress(len(asked) - len(open_), len(asked))
-        finally:
-            for request in open_:
-                self._engine.abort(request)
-        return [run.completion() for run in asked.values()]
+    def stream(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling = _GREEDY,
+        stop: tuple[str, ...] = (),
+        bad_words: Sequence[str] = (),
+        n: int = 1,
+        *,
+        output_kind: OutputKind = "cumulative",
+    ) -> Iterator[Streamed]:
+        """Complete every prompt, and tell of answers while they are written; whoever stops listening ends them.
+
+        Args:
+            prompts: As of `generate`, like all that follow.
+            sampling: How tokens are chosen.
+            stop: Texts that end a completion.
+            bad_words: Texts that must not come up in one.
+            n: How many completions of each prompt.
+            output_kind: What is told: each time all that there is so far, or what is new, or answers that are over.
+
+        Raises:
+            BadRequest: As of `generate`; what is wrong with a prompt is told by the iterator.
+        """
+        return streamed(self._writing, self._asked(prompts, sampling, stop, bad_words, n), n, output_kind)
+
+    def _asked(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        sampling: Sampling,
+        stop: tuple[str, ...],
+        bad_words: Sequence[str],
+        n: int,
+    ) -> list[Run]:
+        """Make requests, `n` of each prompt."""
+        writer = self._writing
+        sampling = writer.settled(sampling, bad_words)
+        if sampling.trace_decode_token_ids and n > 1:
+            raise BadRequest("n", "the answer's tokens are given (`trace_decode_token_ids`): there is only one")
+        seeds = [msgspec.structs.replace(sampling, seed=sampling.seed + index) for index in range(n)]
+        encoded = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts]
+        return [writer.ask(prompt, NOTHING, one, stop) for prompt in encoded for one in seeds]
+
+    def _completed(self, runs: Sequence[Run], n: int, use_tqdm: UseTqdm) -> list[Completion]:
+        """Run requests to their ends, `n` of each prompt."""
+        prompts = {run.submit.request: at // n for at, run in enumerate(runs)}
+        left, heard, rates = Counter(prompts.values()), Counter[str](), Rates()
+        with Bar(use_tqdm, "prompts", len(left), unit="prompt") as bar:
+            for run in self._writing.run(runs):
+                if not bar.shown:
+                    continue
+                name, prompt = run.submit.request, prompts[run.submit.request]
+                begun = name in heard
+                rates.add(input=0 if begun else len(run.submit.prompt), output=len(run.tokens) - heard[name])
+                heard[name] = len(run.tokens)
+                left[prompt] -= run.finish is not None
+                bar.add(int(run.finish is not None and not left[prompt]), rates.__str__)
+        return [run.completion() for run in runs]
 
     def beam_search(
         self,
@@ -220,6 +192,7 @@ class LLM:
         *,
         stop_token_ids: Sequence[int] = (),
         ignore_eos: bool = False,
+        use_tqdm: UseTqdm = None,
     ) -> list[list[Likely]]:
         """Find the likeliest continuations of every prompt, best first, `width` of each; nothing is left to chance.
 
@@ -230,31 +203,39 @@ class LLM:
             length_penalty: The power of their length by which logarithms of chances are divided; more favours longer.
             stop_token_ids: Tokens that end one, beside those that the model ends its answers with.
             ignore_eos: Whether the model's own do not end them.
+            use_tqdm: Whether a bar shows how many tokens are searched for.
 
         Raises:
-            BadRequest: A prompt is empty or longer than the model's context, or a width or length is below 1.
+            BadRequest: A prompt is empty or longer than the model's context, or a width or length is below 1; or the
+                model does not write.
         """
+        writer = self._writing
         for name, value in {"width": width, "max_tokens": max_tokens}.items():
             if value < 1:
                 raise BadRequest(name, f"{value} is less than 1")
         given = Sampling(stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos)
-        stops = settled(given, self._tokenizer, (), self._stops).stop_tokens
-        asked = [raw_tokens(prompt, self._tokenizer) for prompt in prompts]
+        stops = writer.settled(given).stop_tokens
+        asked = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts]
         searches = [
-            BeamSearch(width, max(1, min(max_tokens, self._context_length - len(prompt))), stops, length_penalty)
+            BeamSearch(
+                width, max(1, min(max_tokens, writer.config.context_length - len(prompt))), stops, length_penalty
+            )
             for prompt in asked
         ]
-        while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
-            grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
-            wanted = Sampling(max_tokens=1, logprobs=searches[0].candidates, ignore_eos=True)
-            told = iter(self.generate(grown, wanted))
-            for _, search in going:
-                search.take([_likeliest(next(told)) for _ in search.live])
+        with Bar(use_tqdm, "search", max_tokens, unit="token") as bar:
+            while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
+                grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
+                wanted = Sampling(max_tokens=1, logprobs=searches[0].candidates, ignore_eos=True)
+                told = iter(self.generate(grown, wanted, use_tqdm=False))
+                for _, search in going:
+                    search.take([_likeliest(next(told)) for _ in search.live])
+                bar.add(1)
+            bar.fill()
         return [[self._likely(found) for found in search.best()] for search in searches]
 
     def _likely(self, found: Found) -> Likely:
         said = found.tokens[:-1] if found.finish == "stop" else found.tokens
-        text = self._tokenizer.decode(said)
+        text = self._writing.tokenizer.decode(said)
         return Likely(text, found.tokens, found.finish, found.logprob, found.score)
 
     def chat(
@@ -265,6 +246,7 @@ class LLM:
         rendering: Rendering = _AS_ALWAYS,
         stop: tuple[str, ...] = (),
         calling: Calling = _AS_IT_LIKES,
+        use_tqdm: UseTqdm = None,
     ) -> Completion:
         """Answer a conversation through the checkpoint's chat template.
 
@@ -275,80 +257,85 @@ class LLM:
             rendering: What the template is told beside the messages.
             stop: Texts that end what is said and are not part of it.
             calling: Whether tools may, or must, be called.
+            use_tqdm: Whether a bar shows how many tokens there are in a second.
 
         Raises:
             BadRequest: The conversation is longer than the model's context, `rendering` does not fit it, or the
-                checkpoint has no chat template.
+                checkpoint has no chat template; or the model does not write.
             TemplateError: The template refuses these messages.
             CallMissing: `calling` wants a call, and the model wrote none.
         """
-        prompt = self._prompter.prompt(messages, tools, rendering, calling)
-        sampling = settled(prompt.bound(sampling), self._tokenizer, (), self._stops)
-        run = self._ask(prompt.tokens, prompt.wanted, sampling, stop)
-        (answer,) = self._completed([run])
+        writer = self._writing
+        prompt = writer.prompter.prompt(messages, tools, rendering, calling)
+        sampling = writer.settled(prompt.bound(sampling))
+        if calling.choice == "required" and not sampling.detokenize:
+            raise BadRequest("calling", "the answer has no text (`detokenize`): no call can be read in it")
+        run = writer.ask(prompt.tokens, prompt.wanted, sampling, stop)
+        (answer,) = self._completed([run], 1, use_tqdm)
         prompt.check(run.answer.calls, answer.finish)
         return answer
 
-    def embed(self, texts: Sequence[str], on_progress: Progress = _quiet) -> list[Vector]:
-        """Return a vector of length one for each text: see `engine.pooling.Pooler`, which knows more of it.
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        prompt: str | None = None,
+        too_long: TooLong = "cut",
+        use_tqdm: UseTqdm = None,
+    ) -> list[Vector]:
+        """Return a vector of length one for each text: see `engine.pooling.Pooler.embed`.
 
-        The first call loads the weights once more. Models that only embed, classify or score are the Pooler's alone.
-
-        Raises:
-            BadRequest: A text is empty.
-            CheckpointError: The checkpoint pools in a way that we have not.
-            NotEnoughMemory: The weights do not fit twice.
+        Of a model that writes it is made of the states before its head.
         """
-        return self._pooler.embed(texts, on_progress=on_progress)
+        return self._pooler.embed(texts, dimensions=dimensions, prompt=prompt, too_long=too_long, use_tqdm=use_tqdm)
 
-    def score(self, pairs: Sequence[tuple[str, str]], on_progress: Progress = _quiet) -> list[float]:
-        """Return how near the texts of each pair are to each other, by the cosine of their vectors.
+    def classify(
+        self, texts: Sequence[Text], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
+    ) -> list[dict[str, float]]:
+        """Return the probability of every label for each text or pair: see `engine.pooling.Pooler.classify`."""
+        return self._pooler.classify(texts, too_long=too_long, use_tqdm=use_tqdm)
 
-        Raises:
-            BadRequest: A text is empty.
-            CheckpointError: The checkpoint pools in a way that we have not.
-            NotEnoughMemory: The weights do not fit twice.
-        """
-        return self._pooler.score(pairs, on_progress=on_progress)
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
+    ) -> list[float]:
+        """Return how well the texts of each pair match: see `engine.pooling.Pooler.score`."""
+        return self._pooler.score(pairs, too_long=too_long, use_tqdm=use_tqdm)
 
-    @cached_property
-    def _pooler(self) -> Pooler:
-        return Pooler(str(self._folder), device=self._device, dtype=self._dtype)
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_n: int | None = None,
+        *,
+        too_long: TooLong = "cut",
+        use_tqdm: UseTqdm = None,
+    ) -> list[Ranked]:
+        """Return the documents that match a query best, the best one first: see `engine.pooling.Pooler.rerank`."""
+        return self._pooler.rerank(query, documents, top_n, too_long=too_long, use_tqdm=use_tqdm)
 
     @property
     def vocabulary(self) -> int:
-        """One more than the largest token id."""
-        return self._tokenizer.size
+        """One more than the largest token id that the tokenizer of a model that writes knows."""
+        return self._writing.tokenizer.size
 
-    def _ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> _Run:
-        """Make a request of a prompt."""
-        self._asked += 1
-        submit = Submit(
-            request=f"{_NAME}-{self._asked}",
-            prompt=truncated(prompt, sampling, self._context_length),
-            sampling=sampling,
-            frontend=_NAME,
-            tenant=_NAME,
-        )
-        return _Run(submit, AnswerReader(self._tokenizer, wanted, stop, sampling))
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What texts are told apart by; empty where the model gives vectors."""
+        return self._pooler.labels
 
-    def _admit(self, waiting: deque[_Run]) -> None:
-        """Hand requests to the engine until it has enough."""
-        while waiting:
-            answer = self._engine.add(waiting[0].submit)
-            if isinstance(answer, Refused):
-                if answer.reason == "overloaded":
-                    return
-                raise BadRequest("prompt", answer.message)
-            waiting.popleft()
+    @property
+    def _writing(self) -> Generator:
+        if self._writer is None:
+            does = "`embed`, `score` or `rerank`"
+            if self.labels:
+                does = "`classify`" if len(self.labels) > 1 else "`score`, `rerank` or `classify`"
+            raise BadRequest("model", f"{self._architecture} reads texts and writes none: ask {does}")
+        return self._writer
 
-    def _hear(self, run: _Run, event: RequestEvent) -> bool:
-        """Add what a step brought to a request; return whether it is over."""
-        run.add(event)
-        if run.finish is None and run.answer.stopped:
-            self._engine.abort(event.request)
-            run.finish = "stop"
-        return run.finish is not None
+    @cached_property
+    def _pooler(self) -> Pooler:
+        return Pooler(self._whole(), self._folder)
 
 
 def _likeliest(completion: Completion) -> list[Scored]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,24 +13,18 @@ import torch
 from torch import Tensor
 
 from engine.errors import BadRequest, NotFinite
-from engine.models.pooled import load_pooled
+from engine.models.pooled import Pooled, load_pooled
 from engine.models.sentence import POOLINGS, Pooling, read_limit, read_prompts
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, detect
+from engine.progress import Bar, Rates, UseTqdm
 from engine.text.framed import Framed, Framer, Text, TooLong
 
 Vector = npt.NDArray[np.float32]
 
-Progress = Callable[[int, int], None]
-"""Told how many texts are done, and how many there are."""
-
 _BATCH_TOKENS: Final = 8192
 _SHORTEST: Final = np.float32(1e-12)
 """A vector that is nothing is divided by this."""
-
-
-def _quiet(done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +44,17 @@ class Pooler:
     On a processor a text's numbers do not depend on the texts beside it.
     """
 
-    def __init__(
-        self,
-        path_or_id: str,
-        *,
-        device: str = "auto",
-        dtype: Dtype = "auto",
-        pooling: Pooling | None = None,
-        batch_tokens: int = _BATCH_TOKENS,
-    ) -> None:
-        """Load a checkpoint folder or hub model.
-
-        Args:
-            path_or_id: An encoder, a classifier or cross-encoder, or a decoder whose states are to be pooled.
-            device: `auto` for the best there is.
-            dtype: Of the computation; results are float32.
-            pooling: Overrides what the checkpoint says; a head has its own.
-            batch_tokens: So many are computed at once; a longer text is computed alone.
+    def __init__(self, model: Pooled, folder: Path, batch_tokens: int = _BATCH_TOKENS) -> None:
+        """Make one of a model that is loaded; no more than `batch_tokens` are computed at once, unless of one text.
 
         Raises:
-            CheckpointError: The checkpoint is not there or not whole.
-            UnsupportedModel: Its architecture is not one of ours.
-            NotEnoughMemory: The weights do not fit.
-            PlatformUnavailable: The device is not there.
-            BadRequest: `batch_tokens` is not positive, or `pooling` is no way that we have.
+            CheckpointError: The folder has no tokenizer, or what is beside it cannot be read.
+            BadRequest: `batch_tokens` is not positive.
         """
-        if pooling is not None and pooling not in POOLINGS:
-            raise BadRequest("pooling", f"{pooling!r} is none of {', '.join(POOLINGS)}")
         if batch_tokens < 1:
             raise BadRequest("batch_tokens", f"is {batch_tokens}, which is not positive")
-        folder = find_checkpoint(path_or_id)
-        self._model = load_pooled(folder, detect(device), dtype, pooling)
-        self._framer = Framer(folder, read_limit(folder, self._model.states.context_length))
+        self._model = model
+        self._framer = Framer(folder, read_limit(folder, model.states.context_length))
         self._prompts = read_prompts(folder)
         self._batch_tokens = batch_tokens
 
@@ -106,7 +80,7 @@ class Pooler:
         dimensions: int | None = None,
         prompt: str | None = None,
         too_long: TooLong = "cut",
-        on_progress: Progress = _quiet,
+        use_tqdm: UseTqdm = None,
     ) -> list[Vector]:
         """Return a vector of length one for each text.
 
@@ -116,7 +90,7 @@ class Pooler:
                 arXiv 2205.13147.
             prompt: The name of what is put before every text, one of the checkpoint's own prompts.
             too_long: Texts that are longer than the context are cut, or refused.
-            on_progress: Told after every batch.
+            use_tqdm: Whether a bar shows how many are done: see `engine.progress.UseTqdm`.
 
         Raises:
             BadRequest: A text is empty or too long, an argument does not fit the model, or it gives no vectors.
@@ -128,10 +102,10 @@ class Pooler:
             raise BadRequest("dimensions", f"is {dimensions}; the model has 1 to {self.width}")
         before = self._before(prompt)
         framed = self._framer.frame("texts", texts, too_long, before)
-        return [_normal(vector[:dimensions]) for vector in self._compute(framed, on_progress)]
+        return [_normal(vector[:dimensions]) for vector in self._compute(framed, use_tqdm)]
 
     def classify(
-        self, texts: Sequence[Text], *, too_long: TooLong = "cut", on_progress: Progress = _quiet
+        self, texts: Sequence[Text], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
     ) -> list[dict[str, float]]:
         """Return the probability of every label for each text or pair of texts.
 
@@ -146,11 +120,11 @@ class Pooler:
         weigh = _sigmoid if apart else _softmax
         framed = self._framer.frame("texts", texts, too_long)
         return [
-            dict(zip(self.labels, weigh(logits).tolist(), strict=True)) for logits in self._compute(framed, on_progress)
+            dict(zip(self.labels, weigh(logits).tolist(), strict=True)) for logits in self._compute(framed, use_tqdm)
         ]
 
     def score(
-        self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", on_progress: Progress = _quiet
+        self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
     ) -> list[float]:
         """Return how well the texts of each pair match.
 
@@ -162,14 +136,14 @@ class Pooler:
         """
         if self._model.head is None:
             different = list(dict.fromkeys(text for pair in pairs for text in pair))
-            vectors = self.embed(different, too_long=too_long, on_progress=on_progress)
+            vectors = self.embed(different, too_long=too_long, use_tqdm=use_tqdm)
             where = dict(zip(different, vectors, strict=True))
             return [float(where[one] @ where[other]) for one, other in pairs]
         if len(self.labels) != 1:
             raise BadRequest("model", f"it has {len(self.labels)} labels, a score needs one: ask `classify`")
         framed = self._framer.frame("pairs", pairs, too_long)
         weigh = _sigmoid if self._model.activation == "sigmoid" else np.asarray
-        return [float(weigh(logits)[0]) for logits in self._compute(framed, on_progress)]
+        return [float(weigh(logits)[0]) for logits in self._compute(framed, use_tqdm)]
 
     def rerank(
         self,
@@ -178,7 +152,7 @@ class Pooler:
         top_n: int | None = None,
         *,
         too_long: TooLong = "cut",
-        on_progress: Progress = _quiet,
+        use_tqdm: UseTqdm = None,
     ) -> list[Ranked]:
         """Return the documents that match a query best, the best one first; `None` is all of them.
 
@@ -187,7 +161,7 @@ class Pooler:
         """
         if top_n is not None and top_n < 1:
             raise BadRequest("top_n", f"is {top_n}, which is not positive")
-        scores = self.score([(query, document) for document in documents], too_long=too_long, on_progress=on_progress)
+        scores = self.score([(query, document) for document in documents], too_long=too_long, use_tqdm=use_tqdm)
         ranked = [Ranked(i, *both) for i, both in enumerate(zip(documents, scores, strict=True))]
         return sorted(ranked, key=lambda one: -one.score)[:top_n]
 
@@ -201,15 +175,18 @@ class Pooler:
             raise BadRequest("prompt", f"{name!r} is not one of the checkpoint's, which are: {known}")
         return self._prompts.texts[name]
 
-    def _compute(self, framed: Sequence[Framed], on_progress: Progress) -> list[Vector]:
+    def _compute(self, framed: Sequence[Framed], use_tqdm: UseTqdm) -> list[Vector]:
         """Return what the model makes of each text: its pooled state, or the logits of its labels."""
         found: dict[int, Vector] = {}
-        for batch in _batches(framed, self._batch_tokens):
-            for i, numbers in zip(batch, self._run([framed[i] for i in batch]), strict=True):
-                if not np.isfinite(numbers).all():
-                    raise NotFinite(i)
-                found[i] = numbers
-            on_progress(len(found), len(framed))
+        with Bar(use_tqdm, "texts", len(framed), unit="text") as bar:
+            rates = Rates()
+            for batch in _batches(framed, self._batch_tokens):
+                for i, numbers in zip(batch, self._run([framed[i] for i in batch]), strict=True):
+                    if not np.isfinite(numbers).all():
+                        raise NotFinite(i)
+                    found[i] = numbers
+                rates.add(input=sum(len(framed[i].tokens) for i in batch))
+                bar.add(len(batch), rates.__str__)
         return [found[i] for i in range(len(framed))]
 
     @torch.inference_mode()
@@ -236,6 +213,47 @@ class Pooler:
                 return states.float().mean(0)
             case "last":
                 return states[_last(text.tokens, self._model.padding)]
+
+
+def load_pooler(
+    path_or_id: str,
+    *,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    pooling: Pooling | None = None,
+    batch_tokens: int = _BATCH_TOKENS,
+    use_tqdm: UseTqdm = None,
+) -> Pooler:
+    """Load a checkpoint folder or hub model, without the memory that one that writes needs.
+
+    Args:
+        path_or_id: An encoder, a classifier or cross-encoder, or a decoder whose states are to be pooled.
+        device: `auto` for the best there is.
+        dtype: Of the computation; results are float32.
+        pooling: Overrides what the checkpoint says; a head has its own.
+        batch_tokens: So many are computed at once; a longer text is computed alone.
+        use_tqdm: Whether a bar shows how far the weights are.
+
+    Raises:
+        CheckpointError: The checkpoint is not there or not whole.
+        UnsupportedModel: Its architecture is not one of ours.
+        NotEnoughMemory: The weights do not fit.
+        PlatformUnavailable: The device is not there.
+        BadRequest: `batch_tokens` is not positive, or `pooling` is no way that we have.
+    """
+    known_pooling(pooling)
+    folder = find_checkpoint(path_or_id, use_tqdm=use_tqdm)
+    return Pooler(load_pooled(folder, detect(device), dtype, pooling, use_tqdm), folder, batch_tokens)
+
+
+def known_pooling(pooling: Pooling | None) -> None:
+    """Look at what is asked for.
+
+    Raises:
+        BadRequest: It is no way that we have.
+    """
+    if pooling is not None and pooling not in POOLINGS:
+        raise BadRequest("pooling", f"{pooling!r} is none of {', '.join(POOLINGS)}")
 
 
 def _batches(framed: Sequence[Framed], budget: int) -> Iterator[list[int]]:

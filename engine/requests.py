@@ -24,8 +24,8 @@ def settled(
         more_stops: what else the model ends its answers with, beside the tokenizer's own.
 
     Raises:
-        BadRequest: a token id is not one of the model's, `min_tokens` is more than `max_tokens`, or the grammar is
-            none.
+        BadRequest: a token id is not one of the model's, `min_tokens` is more than `max_tokens`, the grammar is none,
+            or the answer's tokens are given and something else decides about them.
     """
     named = {
         "stop_token_ids": sampling.stop_tokens,
@@ -34,11 +34,14 @@ def settled(
         "structured_after": sampling.structured_after,
         "thinking_opening": sampling.thinking_opening,
         "thinking_closing": sampling.thinking_closing,
+        "trace_decode_token_ids": sampling.trace_decode_token_ids,
     }
     for field, ids in named.items():
         for token in ids:
             if not 0 <= token < tokenizer.size:
                 raise BadRequest(field, f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
+    if sampling.trace_decode_token_ids:
+        return _forced(sampling, bad_words)
     if sampling.min_tokens > sampling.max_tokens:
         message = f"{sampling.min_tokens} is more than max_tokens, {sampling.max_tokens}"
         raise BadRequest("min_tokens", message)
@@ -78,6 +81,25 @@ def truncated(prompt: Sequence[int], sampling: Sampling, context_length: int) ->
     if not most or len(prompt) <= most:
         return tuple(prompt)
     return tuple(prompt[:most] if sampling.truncation_side == "right" else prompt[-most:])
+
+
+def _forced(sampling: Sampling, bad_words: Iterable[str]) -> Sampling:
+    """Give the parameters of an answer whose tokens are given: they end where they end, and nowhere before.
+
+    Raises:
+        BadRequest: something else decides about them.
+    """
+    deciding = {
+        sampling.structured.field if sampling.structured is not None else "structured": sampling.structured is not None,
+        "bad_words": bool(sampling.bad_words) or any(True for _ in bad_words),
+        "repetition_detection": sampling.repetition is not None,
+        "thinking_token_budget": sampling.thinking_budget is not None,
+    }
+    for field, given in deciding.items():
+        if given:
+            raise BadRequest(field, "the answer's tokens are given (`trace_decode_token_ids`): leave it out")
+    most = min(sampling.max_tokens, len(sampling.trace_decode_token_ids))
+    return replace(sampling, max_tokens=most, min_tokens=0, stop_tokens=(), ignore_eos=True)
 
 
 def _after(sampling: Sampling, tokenizer: Tokenizer) -> tuple[int, ...]:

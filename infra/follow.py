@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.live import watching
 from schemas import codec
+from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import CommandRefused
@@ -28,6 +30,8 @@ _LAST = {
 }
 _SILENCE_S = 2.0
 _RECORD_S = 0.05
+
+Pieced = TypeVar("Pieced", str, tuple[TokenTold, ...], tuple[int, ...])
 
 ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
 """(tenant, thread, kind, entity, after version) to the events recorded since: what a watcher missed."""
@@ -143,10 +147,8 @@ class _Order:
         self.version = after
         self.over = False
         self._effect = ""
-        self._said: dict[int, int] = {}
-        """Characters of each answer of the call under way."""
-        self._thought: dict[int, int] = {}
-        """Of the reasoning before it."""
+        self._passed: dict[tuple[str, int], int] = {}
+        """How much of each answer of the call under way: characters of its text and of its reasoning, and tokens."""
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -174,20 +176,22 @@ class _Order:
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
-            self._effect, self._said, self._thought = delta.effect, {}, {}
-        offset, text = _beyond(self._said, delta.choice, delta.offset, delta.text)
-        before, reasoning = _beyond(self._thought, delta.choice, delta.reasoning_offset, delta.reasoning)
-        if not text and not reasoning:
+            self._effect, self._passed = delta.effect, {}
+        offset, text = self._beyond("text", delta.choice, delta.offset, delta.text)
+        before, reasoning = self._beyond("reasoning", delta.choice, delta.reasoning_offset, delta.reasoning)
+        first, logprobs = self._beyond("logprobs", delta.choice, delta.token_offset, delta.logprobs)
+        at, token_ids = self._beyond("token_ids", delta.choice, delta.token_offset, delta.token_ids)
+        if not (text or reasoning or logprobs or token_ids):
             return []
-        more = {"offset": offset, "text": text, "reasoning": reasoning, "reasoning_offset": before}
-        return [msgspec.structs.replace(delta, **more)]
+        said = {"offset": offset, "text": text, "reasoning_offset": before, "reasoning": reasoning}
+        told = {"token_offset": max(first, at), "logprobs": logprobs, "token_ids": token_ids}
+        return [msgspec.structs.replace(delta, **said, **told)]
 
-
-def _beyond(lengths: dict[int, int], choice: int, offset: int, text: str) -> tuple[int, str]:
-    """Give what of a piece was not passed yet, and count it; nothing if there is a gap before it."""
-    length = lengths.get(choice, 0)
-    rest = text[length - offset :] if offset <= length else ""
-    if not rest:
-        return offset, ""
-    lengths[choice] = length + len(rest)
-    return length, rest
+    def _beyond(self, name: str, choice: int, offset: int, piece: Pieced) -> tuple[int, Pieced]:
+        """Give what of a piece did not pass yet, and count it; nothing if there is a gap before it."""
+        length = self._passed.get((name, choice), 0)
+        rest = piece[length - offset :] if offset <= length else piece[:0]
+        if not rest:
+            return offset, rest
+        self._passed[name, choice] = length + len(rest)
+        return length, rest

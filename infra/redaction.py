@@ -22,7 +22,7 @@ _KEPT = frozenset({
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 
-_SPELLED = frozenset({"token_ids", "prompt_token_ids", "prompt", "bad_words"})
+_SPELLED = frozenset({"token_ids", "prompt_token_ids", "prompt", "bad_words", "trace_decode_token_ids"})
 """Keys of token ids that spell what was said: they become zeros."""
 
 _TOLD = frozenset({"logprobs", "prompt_logprobs"})

@@ -31,6 +31,7 @@ Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+ForcedIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1 << 16)]
 Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
@@ -39,6 +40,7 @@ PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
 ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
 RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
 class RepetitionDetection(Wire, frozen=True):
@@ -149,6 +151,11 @@ class Generate(Wire, frozen=True, tag="generate"):
     """And beside each of the prompt, which is then computed whole."""
     logprob_token_ids: TokenIds = ()
     """Told beside those, however unlikely."""
+    prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    """Of the prompt only tokens behind this position are told of."""
+    trace_decode_token_ids: ForcedIds = ()
+    """The answer's tokens: they are not drawn, and nothing else ends it. `logprobs` tells what the model makes of them;
+    without `max_tokens` all of them are gone through."""
     return_token_ids: bool = False
     """Tell the tokens of prompt and answer."""
     repetition_detection: RepetitionDetection | None = None
@@ -157,6 +164,10 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Whether special tokens of the answer are silent; the one that ends it always is."""
     include_stop_str_in_output: bool = False
     """Whether the text of `stop` that ends the answer belongs to it."""
+    spaces_between_special_tokens: bool = True
+    """Whether there is between special tokens that are not silent what the tokenizer puts between tokens."""
+    detokenize: bool = True
+    """Whether the answer has a text at all; `return_token_ids` tells its tokens."""
     thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     """After so many tokens of thinking the model goes on to what it says."""
     extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied
@@ -169,6 +180,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """What the model is to go on with, as text or token ids, without a chat template."""
     structured: Structured | None = None
     """What the answer is to look like."""
+    stream_interval: StreamInterval = 1
+    """Tokens between two pieces of the text while it comes, at least."""
 
 
 class Past(Wire, frozen=True):

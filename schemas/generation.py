@@ -71,12 +71,21 @@ class Sampling(Wire, frozen=True):
     """As many beside each token of the prompt but the first, which is then computed whole; None tells nothing."""
     logprob_token_ids: tuple[int, ...] = ()
     """Tokens that are told beside those, however unlikely."""
+    prompt_logprob_start: int = 0
+    """Of the prompt only tokens behind this position are told of; what is before them may come from the cache."""
+    trace_decode_token_ids: tuple[int, ...] = ()
+    """The tokens of the answer, where they are given and not drawn: what is told of them is what the model makes of
+    them. Nothing else ends it. Empty where they are drawn."""
     repetition: Repetition | None = None
     """What ends it with `repetition`."""
     skip_special_tokens: bool = True
     """Whether special tokens of the answer are silent; heeded where it is read, as is the next one."""
     include_stop_str_in_output: bool = False
     """Whether the text that ends the answer belongs to it."""
+    spaces_between_special_tokens: bool = True
+    """Whether there is between special tokens that are not silent what the tokenizer puts between tokens."""
+    detokenize: bool = True
+    """Whether there is a text at all, beside the tokens."""
     extra_args: Mapping[str, Any] = {}
     """By name of a logits processor that is installed where it is computed, what that is to be told."""
     truncate_prompt_tokens: int = 0
@@ -140,6 +149,8 @@ class Submit(Wire, frozen=True):
     """Of `output`, where they are wanted."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """Of the prompt, where they are wanted and there is output already."""
+    closed: int | None = None
+    """The index of the first token of `output` that is not the one that was drawn, for a document to end in time."""
 
 
 class Attach(Wire, frozen=True):
@@ -194,6 +205,8 @@ class Output(Record, frozen=True):
     """Of each token of the prompt but the first, where they are wanted: told with the first tokens."""
     problem: str = ""
     """What of the request made it end with `error`; empty if nothing of the request did."""
+    closed: int | None = None
+    """The index of the first output token that is not the one that was drawn, for a document to end in time."""
 
 
 class Outputs(Record, frozen=True):

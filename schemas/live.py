@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from schemas.answers import TokenTold
 from schemas.runs import Problem
 from schemas.wire import Wire
 
@@ -51,6 +52,13 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     reasoning: str = ""
     reasoning_offset: int = 0
     """Characters of this call's reasoning that came before."""
+    token_offset: int = 0
+    """Tokens of this answer that were told of before those that follow."""
+    logprobs: tuple[TokenTold, ...] = ()
+    """What the model made of the tokens whose text this is, where that was asked for. Tokens of no text come with the
+    next piece, or the answer."""
+    token_ids: tuple[int, ...] = ()
+    """The same tokens' ids, where those were asked for."""
 
 
 class Shed(Wire, frozen=True, tag="shed", tag_field="frame"):

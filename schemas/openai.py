@@ -13,12 +13,14 @@ from schemas.commands import (
     BadWords,
     Bias,
     ExtraArgs,
+    ForcedIds,
     MinTokens,
     Penalty,
     Priority,
     Repetition,
     RepetitionDetection,
     Share,
+    StreamInterval,
     TokenId,
     TokenIds,
     TopK,
@@ -143,10 +145,15 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     skip_reading_prefix_cache: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    detokenize: bool | None = None
+    prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    trace_decode_token_ids: ForcedIds | None = None
     vllm_xargs: ExtraArgs | None = None
     """What logits processors of other packages are told, by their names."""
     truncate_prompt_tokens: Truncation | None = None
     truncation_side: TruncationSide | None = None
+    stream_interval: StreamInterval | None = None
     timeout_s: TimeoutS | None = None
     """Ours: seconds after which it ends with status 504, answered or not."""
     structured_outputs: StructuredOutputs | None = None

@@ -24,7 +24,9 @@ class Arrival(Record, frozen=True):
     """How many of `tokens` are the prompt: the index of an output token is its position minus this."""
     sampling: Sampling
     blocks: tuple[int, ...]
-    """Ids of the KV blocks held so far, in order; those of the cached prefix first."""
+    """Ids of the KV blocks held so far, in order; those of the cached prefix first. Where the model's layers are in
+    several groups, one of each group for the same tokens, then one of each for the next ones; for blocks that a window
+    has left behind stands another one, which is not read."""
     computed: int
     """Tokens whose KV entries are already in those blocks."""
 
@@ -36,7 +38,8 @@ class Slice(Record, frozen=True):
     start: int
     count: int
     blocks: tuple[int, ...] = ()
-    """Blocks newly held since the last step, appended to the request's table before computing."""
+    """Blocks newly held since the last step, appended to the request's table before computing; of several groups of
+    layers as in `Arrival`."""
     sample: bool = True
     """Whether a token is sampled after the last position (false for all but the last prompt chunk)."""
 
@@ -78,6 +81,8 @@ class Applied(Record, frozen=True, tag="apply"):
     """Requests that the worker could not compute."""
     whole: tuple[str, ...] = ()
     """Those that have all that their grammars ask for: see `StepResult`."""
+    closed: tuple[str, ...] = ()
+    """Those whose tokens were not the ones that were drawn: see there, too."""
 
 
 class Resynced(Record, frozen=True, tag="resync"):
@@ -190,6 +195,8 @@ class StepResult(Record, frozen=True):
     """Requests that have with this token all that their grammars ask for: nothing may follow it, so they stop."""
     refused: tuple[str, ...] = ()
     """Those of `errors` that ask for what cannot be: the message is for whoever asked."""
+    closed: tuple[str, ...] = ()
+    """Requests that got another token than was drawn, for their documents to end before their tokens do."""
 
 
 class Resync(Wire, frozen=True):
@@ -233,3 +240,5 @@ class RequestEvent(Record, frozen=True):
     """Of the prompt but its first token, where they are wanted; told with the first output token."""
     problem: str = ""
     """What of the request made it end with `error`; empty if nothing of the request did."""
+    closed: int | None = None
+    """The index of the first output token that is not the one that was drawn, for its document to end in time."""

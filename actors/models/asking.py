@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.choices import alternative, answers, total
-from actors.models.provider import ModelCall, ModelProvider, Spoken
+from actors.models.provider import ModelCall, ModelProvider, Piece
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
@@ -31,10 +31,13 @@ async def ask_model(
 ) -> ModelReturned | ModelFailed:
     """Call a model, sending its text to the watchers of the effect's entity as it comes."""
 
-    async def on_text(choice: int, offset: int, text: str, kind: Spoken) -> None:
-        frame = Delta(effect.entity, site.thread, effect.id, site.version, offset, text, choice)
-        if kind == "reasoning":
-            frame = replace(frame, offset=0, text="", reasoning_offset=offset, reasoning=text)
+    async def on_text(choice: int, piece: Piece) -> None:
+        frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
+        if piece.kind == "reasoning":
+            frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
+        if piece.logprobs or piece.token_ids:
+            told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
+            frame = replace(frame, token_offset=piece.before, **told)
         await live.delta(site.tenant, effect.kind, frame)
 
     provider = models.get(call.model)

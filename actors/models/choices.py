@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Spoken
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Piece
 from actors.models.together import together
 from schemas.answers import Alternative
 from schemas.messages import Usage
 
-OnChoice = Callable[[int, int, str, Spoken], Awaitable[None]]
-"""Called with (which answer, characters of its text or reasoning that came before, what is new, which of the two)."""
+OnChoice = Callable[[int, Piece], Awaitable[None]]
+"""Called with (which answer, what is new of it)."""
 
 
 async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> list[ModelAnswer]:
@@ -60,7 +60,7 @@ def _choice(call: ModelCall, index: int) -> ModelCall:
 
 
 async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> ModelAnswer:
-    async def hear(offset: int, text: str, kind: Spoken = "text", /) -> None:
-        await on_text(call.choice, offset, text, kind)
+    async def hear(piece: Piece, /) -> None:
+        await on_text(call.choice, piece)
 
     return await provider.call(call, hear)

@@ -14,11 +14,26 @@ from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Us
 Spoken = Literal["text", "reasoning"]
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """What a model says next, and the tokens that it is written in."""
+
+    offset: int
+    """Characters of the same call and kind that came before."""
+    text: str
+    kind: Spoken = "text"
+    before: int = 0
+    """Tokens of the call that were told of before these, of either kind."""
+    logprobs: tuple[TokenTold, ...] = ()
+    """What the model made of these, where `sampling` asks for it."""
+    token_ids: tuple[int, ...] = ()
+    """Where they are asked for."""
+
+
 class OnText(Protocol):
     """Hears what a model says, as it comes."""
 
-    async def __call__(self, offset: int, text: str, kind: Spoken = "text", /) -> None:
-        """Take new text, or reasoning, after `offset` characters of the same call and kind that came before."""
+    async def __call__(self, piece: Piece, /) -> None:
+        """Take new text, or reasoning."""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -56,6 +71,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """Search for the `n` likeliest answers, ranked by this power of their lengths; None draws them."""
     return_token_ids: bool = False
     """Whether the answer names its tokens, and the prompt's."""
+    stream_interval: int = 1
+    """Tokens between two pieces of its text, at least: the first comes at once, and the last at the end."""
 
     @property
     def request(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,8 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.serving.beams import search
-from actors.serving.told import told, told_prompt
+from actors.serving.cutting import Cutter
+from actors.serving.told import Telling, told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
@@ -28,8 +30,8 @@ from engine.errors import BadRequest, CallMissing, TemplateError
 from engine.requests import raw_tokens, settled, truncated
 from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING
-from engine.text.parts import Content, Reasoning, joined
 from engine.text.prompts import Customs, Prompt, Prompter
+from engine.text.tokenizer import Tokenizer
 from schemas import codec
 from schemas.commands import RawPrompt
 from schemas.generation import (
@@ -77,14 +79,28 @@ class _Open:
 
     submit: Submit
     prompt: Prompt
+    tokenizer: Tokenizer
+    named: bool
+    """Whether its tokens' ids are told."""
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     preemptions: int = 0
     recomputed: int = 0
     problem: str = ""
+    closed: int | None = None
+    """The index of the first token that the engine took for a document to end in time."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
+
+    @cached_property
+    def telling(self) -> Telling:
+        """What is told of its tokens."""
+        return Telling(self.tokenizer, self.submit.sampling, self.logprobs, self.tokens if self.named else ())
+
+    def closed_within(self, count: int) -> bool:
+        """Say whether one of so many tokens was taken for want of others."""
+        return self.closed is not None and self.closed < count
 
 
 class Frontend:
@@ -126,7 +142,7 @@ class Frontend:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
         submit, prompt = self._submission(call)
-        opened = self._open[submit.request] = _Open(submit, prompt)
+        opened = self._open[submit.request] = self._opened(call, submit, prompt)
         try:
             await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
@@ -143,7 +159,7 @@ class Frontend:
         cached: list[int] = []
 
         async def ask(one: Submit) -> TokenLogprobs:
-            opened = self._open[one.request] = _Open(one, prompt)
+            opened = self._open[one.request] = self._opened(call, one, prompt)
             try:
                 await self._submit(one, call.prompt)
                 finish = None
@@ -160,7 +176,9 @@ class Frontend:
         assert call.length_penalty is not None
         answers = []
         for index, found in enumerate(await search(submit, call.n, call.length_penalty, self._context_length, ask)):
-            opened = _Open(submit, prompt, list(found.tokens), cached=cached[0])
+            opened = self._opened(call, submit, prompt)
+            opened.tokens.extend(found.tokens)
+            opened.cached = cached[0]
             reader = AnswerReader(self._prompter.tokenizer, prompt.wanted, (), submit.sampling)
             reader.read(found.tokens)
             reader.finish()
@@ -202,29 +220,24 @@ class Frontend:
         )
         return submit, prompt
 
+    def _opened(self, call: ModelCall, submit: Submit, prompt: Prompt) -> _Open:
+        return _Open(submit, prompt, self._prompter.tokenizer, call.return_token_ids)
+
     async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
         answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
-        said = thought = 0
+        cutter = Cutter(call.stream_interval, opened.telling)
         while True:
             tokens, finish = await self._next(opened)
-            parts = answer.read(tokens)
-            if finish is not None or answer.stopped:
-                parts += answer.finish()
-            for part in joined(parts):
-                match part:
-                    case Content(text):
-                        await on_text(said, text)
-                        said += len(text)
-                    case Reasoning(text):
-                        await on_text(thought, text, "reasoning")
-                        thought += len(text)
-                    case _:
-                        # calls are told whole, with the answer: until then it may be broken off
-                        pass
+            for token in tokens:
+                cutter.take(answer.read((token,)), answer.shown)
+            if over := finish is not None or answer.stopped:
+                cutter.take(answer.finish(), answer.shown)
+            for piece in cutter.rest() if over else cutter.cut(answer.count):
+                await on_text(piece)
             if answer.stopped and finish is None:
                 await self.abort(opened.submit.request)
             if answer.stopped and finish in {None, "length"}:
-                finish = "stop"
+                finish = "length" if opened.closed_within(answer.count) else "stop"
             if finish is not None:
                 return self._answer(call, opened, answer, finish)
 
@@ -245,6 +258,9 @@ class Frontend:
             ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(answer.calls)
         )
+        logprobs, token_ids = opened.telling.all()
+        # a call that had to be brought to its end is one, and what was cut off before its end is none
+        kept = finish == "stop" or (finish == "length" and opened.closed_within(answer.count))
         return ModelAnswer(
             text=answer.text,
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
@@ -256,14 +272,14 @@ class Frontend:
                 recomputed_tokens=opened.recomputed,
                 reasoning_tokens=answer.reasoning_tokens,
             ),
-            tool_calls=calls if finish == "stop" else (),
+            tool_calls=calls if kept else (),
             engine=self._engine,
             reasoning=answer.reasoning,
-            logprobs=told(opened.logprobs, self._prompter.tokenizer),
+            logprobs=logprobs,
             prompt_logprobs=()
             if opened.submit.sampling.prompt_logprobs is None
             else told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
-            token_ids=tuple(opened.tokens) if call.return_token_ids else (),
+            token_ids=token_ids,
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
 
@@ -296,6 +312,7 @@ class Frontend:
         opened.cached = max(opened.cached, output.cached)
         opened.preemptions, opened.recomputed = output.preemptions, output.recomputed
         opened.problem = output.problem
+        opened.closed = output.closed if opened.closed is None else opened.closed
         if fresh or output.finish is not None:
             opened.outputs.put_nowait((fresh, output.finish))
 
@@ -317,7 +334,8 @@ class Frontend:
             answer: Answer = codec.decode(reply.data, Answer)
             if isinstance(answer, Refused):
                 known = {"logprobs": tuple(opened.logprobs), "prompt_logprobs": opened.prompt_logprobs}
-                again = msgspec.structs.replace(opened.submit, output=tuple(opened.tokens), **known)
+                output = {"output": tuple(opened.tokens), "closed": opened.closed}
+                again = msgspec.structs.replace(opened.submit, **output, **known)
                 await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
         except (BusError, TimeoutError) as error:
             log.info("request %s: the scheduler does not answer: %s", request, error)

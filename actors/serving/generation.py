@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from engine.core.numbers import MOST_NUMBERS
+from engine.config import MOST_NUMBERS
 from schemas import codec
 from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
@@ -42,6 +43,8 @@ _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "prompt_logprobs": (None,),
     "repetition_detection": (None,),
     "thinking_token_budget": (None,),
+    "trace_decode_token_ids": ((),),
+    "detokenize": (True,),
     "extra_args": ({},),
     "structured": (None,),
 }
@@ -188,26 +191,58 @@ def _unfit(state: Generation, command: Command) -> Problem | None:
     return _impossible(data)
 
 
+Check = tuple[str, bool, str]
+"""A field, whether it is wrong, and what is wrong with it."""
+
+
 def _impossible(data: Generate) -> Problem | None:
-    """Say what no answer can keep to: a choice of tools, or what a search for the likeliest answers does not heed."""
-    unheeded = [name for name, value in _DRAWN.items() if data.use_beam_search and getattr(data, name) not in value]
-    if data.use_beam_search and data.n > _WIDEST:
-        message = f"n: a beam search goes on with at most {_WIDEST} answers, each with all of its prompt at every step"
-        return Problem(kind="invalid", message=message, field="n")
-    if data.use_beam_search and (data.tool_choice == "required" or any(tool.strict for tool in data.tools)):
-        name = "tool_choice" if data.tool_choice == "required" else "tools"
-        message = f"{name}: a beam search goes by the model's own chances and is bound to no calls: leave it out"
-        return Problem(kind="invalid", message=message, field=name)
-    if unheeded:
-        message = f"{unheeded[0]}: a beam search goes by the model's own chances: leave it out"
-        return Problem(kind="invalid", message=message, field=unheeded[0])
-    if data.tool_choice == "required" and not data.tools:
-        message = "tool_choice: there are no `tools` of which one could be called"
-        return Problem(kind="invalid", message=message, field="tool_choice")
-    if data.tool and all(tool.name != data.tool for tool in data.tools):
-        message = f"tool_choice: {data.tool!r} is not among the `tools`"
-        return Problem(kind="invalid", message=message, field="tool_choice")
+    """Say what no answer can keep to."""
+    for field, wrong, message in chain(_searched(data), _called(data), _given(data), _silent(data)):
+        if wrong:
+            return Problem(kind="invalid", message=f"{field}: {message}", field=field)
     return None
+
+
+def _searched(data: Generate) -> Iterator[Check]:
+    """Look at what a search for the likeliest answers does not heed."""
+    if not data.use_beam_search:
+        return
+    many = f"a beam search goes on with at most {_WIDEST} answers, each with all of its prompt at every step"
+    yield "n", data.n > _WIDEST, many
+    unbound = "a beam search goes by the model's own chances and is bound to no calls: leave it out"
+    yield "tool_choice", data.tool_choice == "required", unbound
+    yield "tools", any(tool.strict for tool in data.tools), unbound
+    for name, value in _DRAWN.items():
+        unheeded = getattr(data, name) not in value
+        yield name, unheeded, "a beam search goes by the model's own chances: leave it out"
+
+
+def _called(data: Generate) -> Iterator[Check]:
+    """Look at the choice of tools."""
+    required = data.tool_choice == "required"
+    yield "tool_choice", required and not data.tools, "there are no `tools` of which one could be called"
+    unknown = bool(data.tool) and all(tool.name != data.tool for tool in data.tools)
+    yield "tool_choice", unknown, f"{data.tool!r} is not among the `tools`"
+
+
+def _given(data: Generate) -> Iterator[Check]:
+    """Look at what cannot be heeded beside tokens that are given."""
+    given, told = bool(data.trace_decode_token_ids), "the answer's tokens are given (`trace_decode_token_ids`): "
+    yield "n", given and data.n > 1, f"{told}there is only one"
+    yield "stop", given and bool(data.stop), f"{told}nothing else ends it, leave it out"
+
+
+def _silent(data: Generate) -> Iterator[Check]:
+    """Look at what cannot be heeded of an answer without a text."""
+    silent, told = not data.detokenize, "the answer has no text (`detokenize`): "
+    yield "stop", silent and bool(data.stop), f"{told}none can end it, leave it out"
+    yield "tool_choice", silent and data.tool_choice == "required", f"{told}no call can be read in it"
+
+
+def _limit(data: Generate, defaults: Sampling) -> int:
+    if data.max_tokens is not None:
+        return data.max_tokens
+    return len(data.trace_decode_token_ids) or defaults.max_tokens
 
 
 def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
@@ -216,7 +251,7 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         temperature=defaults.temperature if data.temperature is None else data.temperature,
         top_p=defaults.top_p if data.top_p is None else data.top_p,
         seed=context.seed if data.seed is None else data.seed,
-        max_tokens=defaults.max_tokens if data.max_tokens is None else data.max_tokens,
+        max_tokens=_limit(data, defaults),
         top_k=defaults.top_k if data.top_k is None else max(data.top_k, 0),
         min_p=defaults.min_p if data.min_p is None else data.min_p,
         presence_penalty=data.presence_penalty,
@@ -234,6 +269,10 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         thinking_budget=data.thinking_token_budget,
         skip_special_tokens=data.skip_special_tokens,
         include_stop_str_in_output=data.include_stop_str_in_output,
+        spaces_between_special_tokens=data.spaces_between_special_tokens,
+        detokenize=data.detokenize,
+        prompt_logprob_start=data.prompt_logprob_start,
+        trace_decode_token_ids=data.trace_decode_token_ids,
         extra_args=data.extra_args,
         truncate_prompt_tokens=data.truncate_prompt_tokens or 0,
         truncation_side=data.truncation_side or "left",

@@ -79,5 +79,6 @@ class GenerationPerformer:
             length_penalty=data.length_penalty if data.use_beam_search else None,
             return_token_ids=data.return_token_ids,
             prompt=data.prompt,
+            stream_interval=data.stream_interval,
         )
         return await ask_model(self._models, call, self._live, effect, site)

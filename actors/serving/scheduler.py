@@ -19,7 +19,7 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from engine.core.numbers import MOST_NUMBERS
+from engine.config import MOST_NUMBERS
 from engine.core.scheduler import Scheduler
 from schemas import codec
 from schemas.context import Clock
@@ -319,5 +319,5 @@ def _parted(outputs: Sequence[Output]) -> Iterator[tuple[Output, ...]]:
 def _output(event: RequestEvent) -> Output:
     return Output(
         *(event.request, event.start, event.tokens, event.finish, event.cached, event.preemptions, event.recomputed),
-        *(event.logprobs, event.prompt_logprobs, event.problem),
+        *(event.logprobs, event.prompt_logprobs, event.problem, event.closed),
     )

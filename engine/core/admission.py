@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.config import SchedulerConfig
 from engine.core.memory import Memory
-from engine.core.numbers import MOST_NUMBERS, numbers
+from engine.core.numbers import numbers
 from engine.core.parking import Parking
 from engine.core.prefix_cache import TOKEN_IDS
 from engine.core.waiting import WaitingQueue
@@ -16,20 +16,20 @@ def refusal(
 ) -> Refused | None:
     """Say why a request could never run, or cannot be taken now; None if it can be."""
     return (
-        _misfit(submit, config.context_length)
+        _misfit(submit, config)
         or _too_long(submit, config, memory)
         or _overload(submit, config, len(waiting) + len(parked), waiting.tokens + parked.tokens)
     )
 
 
-def _misfit(submit: Submit, context_length: int) -> Refused | None:
+def _misfit(submit: Submit, config: SchedulerConfig) -> Refused | None:
     if not submit.prompt or submit.sampling.max_tokens < 1:
         return _refused(submit, "give at least one prompt token and max_tokens of at least 1")
-    room = max(1, context_length - len(submit.prompt))
-    told = numbers(submit.sampling, min(submit.sampling.max_tokens, room), len(submit.prompt))
-    if told > MOST_NUMBERS:
+    room = max(1, config.context_length - len(submit.prompt))
+    told = numbers(submit.sampling, min(submit.sampling.max_tokens, room), _judged(submit))
+    if told > config.most_numbers:
         message = (
-            f"logprobs and prompt_logprobs may come to {told} numbers, of at most {MOST_NUMBERS}: "
+            f"logprobs and prompt_logprobs may come to {told} numbers, of at most {config.most_numbers}: "
             "lower them, max_tokens, or the prompt"
         )
         return _refused(submit, message)
@@ -37,6 +37,11 @@ def _misfit(submit: Submit, context_length: int) -> Refused | None:
         if tokens and not (min(tokens) in TOKEN_IDS and max(tokens) in TOKEN_IDS):
             return _refused(submit, f"{name}: token ids are from 0 to {TOKEN_IDS[-1]}")
     return None
+
+
+def _judged(submit: Submit) -> int:
+    """Count the positions of a prompt of which something may be told."""
+    return max(0, len(submit.prompt) - submit.sampling.prompt_logprob_start)
 
 
 def _refused(submit: Submit, message: str) -> Refused:

@@ -61,7 +61,7 @@ class Diary:
         tokens = dict(result.tokens)
         sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
         failed = tuple(request for request, _ in result.errors)
-        self._told.append(Applied(result.n, sampled, failed, result.whole))
+        self._told.append(Applied(result.n, sampled, failed, result.whole, result.closed))
 
     def lost(self, n: int) -> None:
         """The result of a later step came before that of the first."""

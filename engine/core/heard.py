@@ -14,6 +14,7 @@ class Heard:
         self._logprobs = dict(result.logprobs)
         self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
         self._whole = frozenset(result.whole)
+        self._closed = frozenset(result.closed)
         self._failed = dict(result.errors)
         self._refused = frozenset(result.refused)
 
@@ -29,10 +30,13 @@ class Heard:
         if logprobs is not None and request.id in self._tokens:
             request.logprobs.append(logprobs)
         request.whole = request.id in self._whole
+        if request.closed is None and request.id in self._closed:
+            request.closed = request.outputs
         return self._tokens.get(request.id)
 
     def learn(self, request: Request) -> None:
         """Have a request keep what the model made of its prompt; what it knows already is said again at most."""
         position, found = self._prompts.get(request.id, (0, ()))
-        if found and 1 <= position <= len(request.prompt_logprobs) + 1:
-            request.prompt_logprobs[position - 1 :] = found
+        place = position - 1 - request.sampling.prompt_logprob_start
+        if found and 0 <= place <= len(request.prompt_logprobs):
+            request.prompt_logprobs[place:] = found

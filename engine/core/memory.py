@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from engine.config import SchedulerConfig
 from engine.core.blocks import BlockPool
@@ -70,13 +70,15 @@ class Memory:
         request.computed = request.settled = rows * self.tables.block_size
         request.left = self.tables.first_seen(request.settled)
         self._pool.hold(request.held)
+        if self.tables.full and self.tables.windowed:
+            request.shared = self._cache.shared(request.keys, _findable(request), rows)
         request.recomputed += max(request.lost - request.computed, 0)
         request.lost = 0
         return True
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
-        found = self._cache.match(request.keys, request.tokens) if request.reads_cache else []
+        found = self._cache.match(request.keys, _findable(request))
         rows = len(found) // self._groups
         left = self.tables.first_seen(rows * self.tables.block_size)
         idle = self._pool.idle_among(block for block in found if block != LEFT)
@@ -121,10 +123,17 @@ class Memory:
         request.entered = full
 
     def _leave(self, request: Request, first: int) -> None:
-        """Give up the blocks of groups with a window before a row: the last first, as in `BlockPool.release`."""
+        """Give up the blocks of groups with a window before a row: the last first, as in `BlockPool.release`.
+
+        Few of them will be found again: in all of a text one window is seen where another text parts from it. Where
+        one has, the blocks of that window are worth as much as others; what else is left is used again before. Without
+        a group that sees all nothing tells where that was.
+        """
+        parted = range(self.tables.first_seen(request.shared * self.tables.block_size), request.shared)
         for index in reversed(range(request.left, first)):
             begin, end = index * self._groups + self.tables.full, (index + 1) * self._groups
-            self._pool.release(request.blocks[begin:end])
+            give_up = self._pool.leave if self.tables.full and index not in parted else self._pool.release
+            give_up(request.blocks[begin:end])
             request.blocks[begin:end] = [LEFT] * self.tables.windowed
         request.left = max(request.left, first)
 
@@ -133,7 +142,7 @@ class Memory:
         self._pool.release(request.held)
         request.lost = max(request.lost, request.settled)
         request.blocks = []
-        request.left = request.computed = request.settled = request.entered = 0
+        request.left = request.computed = request.settled = request.entered = request.shared = 0
 
     def forget(self) -> int:
         """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
@@ -173,3 +182,8 @@ class Memory:
 def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
     """Make one of so many blocks."""
     return Memory(blocks, tables_within(config), config.watermark)
+
+
+def _findable(request: Request) -> Sequence[int]:
+    """Give the beginning of a request that may come from the prefix cache."""
+    return request.tokens if request.found_within is None else request.tokens[: request.found_within]

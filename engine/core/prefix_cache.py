@@ -86,6 +86,17 @@ class PrefixCache:
             table[begin : begin + windowed] = [LEFT] * windowed
         return table[: found * (full + windowed)]
 
+    def shared(self, keys: list[bytes], tokens: Sequence[int], rows: int) -> int:
+        """Count the rows of a beginning that groups whose layers see all know, of which the first `rows` are known."""
+        full = self._tables.full
+        for index in range(rows, (len(tokens) - 1) // self._tables.block_size):
+            self.extend(keys, tokens, index + 1)
+            row = self._row(keys, tokens, index)
+            if row is None or LEFT in row.blocks[:full]:
+                return index
+            rows = index + 1
+        return rows
+
     def _row(self, keys: list[bytes], tokens: Sequence[int], index: int) -> Row | None:
         """Find what is known of a block of tokens; a row that only seems to be of them is none."""
         row = self._rows.get(keys[index + 1])

@@ -42,10 +42,12 @@ class Request:
     __slots__ = (
         "blocks",
         "cached",
+        "closed",
         "computed",
         "deadline",
         "entered",
         "finish",
+        "found_within",
         "grammar",
         "id",
         "keys",
@@ -60,10 +62,10 @@ class Request:
         "prompt_logprobs",
         "prompt_tokens",
         "rank",
-        "reads_cache",
         "recomputed",
         "sampling",
         "settled",
+        "shared",
         "state",
         "stops",
         "tenant",
@@ -75,8 +77,8 @@ class Request:
         self.id = submit.request
         self.rank = rank
         self.deadline = submit.deadline
-        # what the model makes of a prompt is known where it is computed, and only there
-        self.reads_cache = submit.read_cache and submit.sampling.prompt_logprobs is None
+        # of how many of its tokens the beginning may come from the prefix cache; None is all
+        self.found_within = _found_within(submit)
         self.tenant = submit.tenant
         self.stops = frozenset(submit.sampling.stop_tokens)
         self.tokens = [*submit.prompt, *submit.output]
@@ -86,15 +88,16 @@ class Request:
         self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
         self.grammar = _grammar(submit.sampling)
         """Key of the grammar that its answer keeps to; empty if there is none."""
-        self.whole = False
-        """Whether nothing may follow its last token: it has all that its grammar asks for."""
+        # whether nothing may follow its last token, as it has all that its grammar asks for; and the index of the first
+        # output token that was not drawn, but taken for its document to end in time
+        self.whole, self.closed = False, submit.closed
         self.problem = ""
         """What of the request made it end with an error."""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
         # the table, row after row, in which `LEFT` stands for what a window has left behind: `left` rows have such
         self.blocks: list[int] = []
-        self.computed = self.settled = self.left = 0
+        self.computed = self.settled = self.left = self.shared = 0
         self.pending = 0
         """Tokens sampled in plans whose results are not in."""
         self.life = 0
@@ -111,7 +114,7 @@ class Request:
         self.logprobs = list(submit.logprobs)
         """Of each output token, where they are wanted."""
         self.prompt_logprobs = list(submit.prompt_logprobs)
-        """Of each prompt token but the first, as far as they are known, where they are wanted."""
+        """Of each prompt token that something is to be told of, as far as they are known."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
@@ -128,8 +131,8 @@ class Request:
     @property
     def bulk(self) -> int:
         """How much there is to tell of it, in tokens."""
-        structured = self.sampling.structured
-        return len(self.tokens) + (structured.size // 4 if structured is not None else 0)
+        structured, forced = self.sampling.structured, self.sampling.trace_decode_token_ids
+        return len(self.tokens) + len(forced) + (structured.size // 4 if structured is not None else 0)
 
     @property
     def outputs(self) -> int:
@@ -167,7 +170,7 @@ class Request:
     def over(self) -> FinishReason | None:
         """Say whether the tokens there are end it."""
         if self.whole or (self.outputs and self.tokens[-1] in self.stops):
-            return "stop"
+            return "stop" if self.closed is None else "length"
         if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
             return "repetition"
         return "length" if len(self.tokens) >= self.limit else None
@@ -183,10 +186,22 @@ class Request:
         first = tuple(self.prompt_logprobs) if start == 0 else ()
         if self.finish is None:
             return RequestEvent(
-                self.id, tokens, start, None, self.cached or 0, logprobs=logprobs, prompt_logprobs=first
+                *(self.id, tokens, start, None, self.cached or 0),
+                logprobs=logprobs,
+                prompt_logprobs=first,
+                closed=self.closed,
             )
         spent = (self.cached or 0, self.preemptions, self.recomputed)
-        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem)
+        return RequestEvent(self.id, tokens, start, self.finish, *spent, logprobs, first, self.problem, self.closed)
+
+
+def _found_within(submit: Submit) -> int | None:
+    """Say how much may be found: what the model makes of a prompt is known where it is computed, and only there."""
+    if not submit.read_cache:
+        return 0
+    sampling = submit.sampling
+    # the last of them is not found, but computed
+    return None if sampling.prompt_logprobs is None else sampling.prompt_logprob_start + 1
 
 
 def _grammar(sampling: Sampling) -> str:

@@ -169,7 +169,8 @@ class Retrace:
             raise CannotRetrace(f"step {told.n} samples {len(sampling)} tokens, and {len(told.tokens)} are told")
         tokens = tuple((name, token) for name, token in zip(sampling, told.tokens, strict=False) if token is not None)
         errors = tuple((name, "") for name in told.failed)
-        self.scheduler.apply(StepResult(told.n, plan.epoch, _NOBODY, tokens, errors, whole=told.whole))
+        heard = StepResult(told.n, plan.epoch, _NOBODY, tokens, errors, whole=told.whole, closed=told.closed)
+        self.scheduler.apply(heard)
         if first:
             del self._in_flight[told.n]
         else:

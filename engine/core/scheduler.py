@@ -150,7 +150,7 @@ class Scheduler:
 
     def _draft(self) -> Draft:
         """Begin a step. A full plan tells of no more than a message holds: others begin again in the plans after it."""
-        draft = Draft(self._config.max_step_tokens)
+        draft = Draft(self._config.max_step_tokens, self._config.most_numbers)
         for request in sorted(self._running.values(), key=_rank) if self._full else ():
             if draft.is_told_much(request):
                 self._preempt(draft, request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from engine.core.numbers import MOST_NUMBERS, numbers
+from engine.core.numbers import numbers
 from engine.core.request import LEFT, Request
 from schemas.steps import Arrival, Slice
 
@@ -18,7 +18,7 @@ Planned = tuple[Request, Slice, int]
 class Draft:
     """A step under construction. Slices keep the order in which requests were given theirs."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, most_numbers: int) -> None:
         self.budget = budget
         """Token positions that may still be computed in this step."""
         self.slices: dict[str, Planned] = {}
@@ -27,6 +27,7 @@ class Draft:
         self.preempted: list[str] = []
         self.told = 0
         """Tokens of arrivals."""
+        self._most_numbers = most_numbers
         self._numbers = 0
         """Logarithms that the result may bring."""
 
@@ -37,7 +38,7 @@ class Draft:
     def brings_much(self, request: Request, count: int) -> bool:
         """Say whether the result has no room for what `count` positions of a request bring, beside those of others."""
         told = _numbers(request, count)
-        return bool(told and self._numbers) and self._numbers + told > MOST_NUMBERS
+        return bool(told and self._numbers) and self._numbers + told > self._most_numbers
 
     def admit(self, request: Request) -> None:
         """Have a request begin with this step."""
@@ -85,7 +86,8 @@ class Draft:
 
 def _numbers(request: Request, count: int) -> int:
     """Count the logarithms that so many more positions of a request bring at most."""
-    prompt = 0 if request.outputs else max(0, min(count, request.prompt_tokens - request.computed))
+    first = max(request.computed, request.sampling.prompt_logprob_start)
+    prompt = 0 if request.outputs else max(0, min(request.computed + count, request.prompt_tokens) - first)
     return numbers(request.sampling, 1, prompt)
 
 

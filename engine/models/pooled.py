@@ -21,6 +21,7 @@ from engine.models.sentence import Pooling, read_activation, read_pooling
 from engine.models.states import BothWays, Causal, States
 from engine.models.weights import Checkpoint
 from engine.platforms import Dtype, Platform, choose_dtype
+from engine.progress import UseTqdm
 
 _HEAD: Final = "ForSequenceClassification"
 _CAUSAL: Final = "ForCausalLM"
@@ -77,13 +78,12 @@ class _Renamed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What is to be loaded, and how."""
+class _Said:
+    """What a checkpoint, and whoever loads it, says of how states become one."""
 
     folder: Path
     raw: Mapping[str, Any]
-    platform: Platform
-    dtype: Dtype
+    """Its config.json."""
     pooling: Pooling | None
 
     @property
@@ -100,7 +100,7 @@ class _Wanted:
             return tuple(str(named[key]) for key in sorted(named, key=int))
         return tuple(f"LABEL_{i}" for i in range(int(self.raw.get("num_labels") or 2)))
 
-    def loaded(self, states: States, head: Callable[[Tensor], Tensor] | None, default: Pooling) -> Pooled:
+    def joined(self, states: States, head: Callable[[Tensor], Tensor] | None, default: Pooling) -> Pooled:
         """Join the parts."""
         pooling = default if head is not None else self.pooling or read_pooling(self.folder) or default
         independent = self.raw.get("problem_type") == "multi_label_classification"
@@ -110,7 +110,19 @@ class _Wanted:
         return Pooled(states, pooling, padding, head, self.labels, independent, activation)
 
 
-def load_pooled(folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling | None) -> Pooled:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be loaded, and how."""
+
+    said: _Said
+    platform: Platform
+    dtype: Dtype
+    use_tqdm: UseTqdm
+
+
+def load_pooled(
+    folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling | None, use_tqdm: UseTqdm = False
+) -> Pooled:
     """Load the checkpoint in `folder` onto the platform's device; `pooling` overrides what it says itself.
 
     Raises:
@@ -118,51 +130,77 @@ def load_pooled(folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling
         UnsupportedModel: The architecture is not one of ours.
         NotEnoughMemory: The weights do not fit.
     """
+    said = _read(folder, pooling)
     path = folder / "config.json"
-    raw = read_json(path)
-    if raw is None:
-        raise CheckpointError(path, "missing: this folder is not a model checkpoint")
-    wanted = _Wanted(folder, raw, platform, dtype, pooling)
     try:
-        if wanted.architecture not in SUPPORTED:
-            raise UnsupportedModel(wanted.architecture, SUPPORTED)
-        if any(wanted.architecture.startswith(family) for family in ENCODERS):
-            return _load_encoder(wanted)
-        return _load_decoder(wanted)
+        if said.architecture not in SUPPORTED:
+            raise UnsupportedModel(said.architecture, SUPPORTED)
+        load = _load_encoder if any(said.architecture.startswith(family) for family in ENCODERS) else _load_decoder
+        return load(_Wanted(said, platform, dtype, use_tqdm))
     except KeyError as error:
         raise CheckpointError(path, f"lacks the key {error.args[0]!r}") from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(path, f"has a value of the wrong kind: {error}") from error
 
 
+def pooled_trunk(folder: Path, trunk: Trunk, pooling: Pooling | None) -> Pooled:
+    """Give a decoder that is loaded as a model of whole texts; `pooling` overrides what its folder says itself.
+
+    Raises:
+        CheckpointError: The folder says what cannot be.
+    """
+    return _read(folder, pooling).joined(Causal(trunk), None, "last")
+
+
+def read_architecture(folder: Path) -> str:
+    """Return the name of a checkpoint's architecture, as its config.json gives it.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = folder / "config.json"
+    try:
+        return _read(folder, None).architecture
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(path, "names no architecture (`architectures`)") from error
+
+
+def _read(folder: Path, pooling: Pooling | None) -> _Said:
+    path = folder / "config.json"
+    raw = read_json(path)
+    if raw is None:
+        raise CheckpointError(path, "missing: this folder is not a model checkpoint")
+    return _Said(folder, raw, pooling)
+
+
 def _load_encoder(wanted: _Wanted) -> Pooled:
-    platform, labels = wanted.platform, wanted.labels
-    family = next(ENCODERS[name] for name in ENCODERS if wanted.architecture.startswith(name))
-    config = family.parse(wanted.folder / "config.json", wanted.raw)
+    said, platform, labels = wanted.said, wanted.platform, wanted.said.labels
+    family = next(ENCODERS[name] for name in ENCODERS if said.architecture.startswith(name))
+    config = family.parse(said.folder / "config.json", said.raw)
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
-    source = Checkpoint(wanted.folder, chosen, platform.device)
+    source = Checkpoint(said.folder, chosen, platform.device)
     ops = load_ops(platform.ops)
-    with fitting(source.size(), platform):
+    with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
         bare = not source.has(f"{family.prefix}{family.words}")
         states = BothWays(family.build(config, ops, _Renamed(source, "", "" if bare else family.prefix)))
         head = family.head(config, ops, source, len(labels)) if labels else None
     source.refuse_leftovers(family.spare)
-    return wanted.loaded(states, head, config.head_pooling if labels else "mean")
+    return said.joined(states, head, config.head_pooling if labels else "mean")
 
 
 def _load_decoder(wanted: _Wanted) -> Pooled:
-    platform, labels = wanted.platform, wanted.labels
-    config = read_model_config(wanted.folder)
-    traits = find_family(_family(wanted.architecture))(config)
+    said, platform, labels = wanted.said, wanted.platform, wanted.said.labels
+    config = read_model_config(said.folder)
+    traits = find_family(_family(said.architecture))(config)
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
-    source = Checkpoint(wanted.folder, chosen, platform.device)
+    source = Checkpoint(said.folder, chosen, platform.device)
     ops = load_ops(platform.ops)
-    with fitting(source.size(), platform):
+    with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
         bare = not source.has("model.embed_tokens.weight")
         trunk = Trunk(config, ops, _Renamed(source, "model.", "" if bare else "model."), traits)
         head = _floated(load_linear(ops, source, "score", (len(labels), config.hidden), False)) if labels else None
     source.refuse_leftovers(_UNUSED)
-    return wanted.loaded(Causal(trunk), head, "last")
+    return said.joined(Causal(trunk), head, "last")
 
 
 def _family(architecture: str) -> str:

@@ -19,6 +19,7 @@ from engine.models.families import FAMILIES
 from engine.models.traits import Traits
 from engine.models.weights import Checkpoint, Dummy, LoadFormat
 from engine.platforms import Dtype, Platform, choose_dtype
+from engine.progress import UseTqdm
 
 _LIGHTER: Final = "take dtype bfloat16 where it was float32, a smaller model, or free memory on the device"
 
@@ -52,6 +53,7 @@ def load_model(
     *,
     context_length: int | None = None,
     load_format: LoadFormat = "auto",
+    use_tqdm: UseTqdm = False,
 ) -> Decoder:
     """Load the checkpoint in `folder` onto the platform's device, to serve the model's own positions or fewer.
 
@@ -70,7 +72,7 @@ def load_model(
         with fitting(config.parameters * chosen.itemsize, platform):
             return Decoder(config, ops, Dummy(chosen, platform.device), traits)
     source = Checkpoint(folder, chosen, platform.device)
-    with fitting(source.size(), platform):
+    with fitting(source.size(), platform), source.loading(use_tqdm):
         model = Decoder(config, ops, source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))
     return model

@@ -26,6 +26,7 @@ _MODES: Final[dict[str, Pooling]] = {
 _PREFIX: Final = "pooling_mode_"
 _LIMITS: Final = tuple(f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "xlm-roberta"))
 """Where the limit of a text may be: the first one that is there counts."""
+_MODULE_LIST: Final = "modules.json"
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}
 """Parts of a model that we have; every embedding is normalised."""
 
@@ -39,13 +40,18 @@ class Prompts:
     """The name of the one that is used where none is asked for."""
 
 
+def is_sentence_model(folder: Path) -> bool:
+    """Say whether a folder is laid out as sentence-transformers does it: a model of whole texts, whatever its name."""
+    return (folder / _MODULE_LIST).exists()
+
+
 def read_pooling(folder: Path) -> Pooling | None:
     """Read how a model pools, if it is said.
 
     Raises:
         CheckpointError: It asks for what we do not have.
     """
-    path = folder / "modules.json"
+    path = folder / _MODULE_LIST
     found: Pooling | None = None
     for module in _read_modules(path):
         kind = str(module["type"]).rpartition(".")[2]

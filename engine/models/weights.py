@@ -6,9 +6,12 @@ A tensor that already has the model's number format and lives on the CPU is the 
 from __future__ import annotations
 
 import json
+import logging
 import math
+import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,8 +20,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from tqdm import tqdm
 
 from engine.errors import CheckpointError
+from engine.progress import Bar, UseTqdm
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTIONS: Final = ("*.json", "*.jinja", "*.model", "*.txt")
 _WANTED: Final = {"auto": ("*.safetensors", *_DESCRIPTIONS), "dummy": _DESCRIPTIONS}
@@ -29,13 +36,17 @@ _NAMED: Final = 5
 
 _POOL: Final = 1_000_003
 
+_SOON_S: Final = 0.5
+"""Weights that are there after so many seconds get no bar."""
 
 LoadFormat = Literal["auto", "dummy"]
 """Where weights come from: the checkpoint's files, or from chance, always the same, to try a config.json without."""
 
 
-def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto") -> Path:
-    """Return the folder of a checkpoint; what is not a folder is taken for a hub id and fetched, with progress shown.
+def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto", use_tqdm: UseTqdm = None) -> Path:
+    """Return the folder of a checkpoint; what is not a folder is taken for a hub id and fetched.
+
+    How far that is shows the hub's own bar, where `use_tqdm` does not say that there is to be none.
 
     Raises:
         CheckpointError: It is neither, or the hub cannot be reached and has not been before.
@@ -45,8 +56,10 @@ def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto") -> Path:
         return path
     if path.exists():
         raise CheckpointError(path, "is a file; give the folder that holds config.json")
+    log.info("fetching %s from the hub, or what is missing of it", path_or_id)
     try:
-        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED[load_format])))
+        bar = _silent_bar() if use_tqdm is False else None
+        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED[load_format]), tqdm_class=bar))
     except HFValidationError as error:
         raise CheckpointError(path_or_id, "neither a folder nor possible as the id of a hub model") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -73,6 +86,18 @@ class Checkpoint:
             for tensor in file.keys()  # noqa: SIM118
         }
         self._taken: set[str] = set()
+        self._bar: Bar | None = None
+
+    @contextmanager
+    def loading(self, use_tqdm: UseTqdm) -> Iterator[None]:
+        """Show how much of the tensors is taken meanwhile, and log what it came to."""
+        began, size = time.perf_counter(), self.size()
+        shape = {"unit": "B", "unit_scale": True, "delay": _SOON_S}
+        with Bar(use_tqdm, "weights", size, **shape) as self._bar:
+            yield
+            self._bar.fill()
+        self._bar = None
+        log.info("loaded %.1f MB of weights in %.1f s", size / 1e6, time.perf_counter() - began)
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this name."""
@@ -92,7 +117,10 @@ class Checkpoint:
             problem = f"the tensor {called!r} is {list(tensor.shape)} but config.json makes it {list(shape)}"
             raise CheckpointError(self._folder / file, problem)
         self._taken.add(name)
-        return tensor.to(device=self._device, dtype=self._dtype)
+        loaded = tensor.to(device=self._device, dtype=self._dtype)
+        if self._bar is not None:
+            self._bar.add(loaded.nbytes)
+        return loaded
 
     def size(self) -> int:
         """Return the bytes of all tensors in the model's number format, from the tables of contents."""
@@ -131,6 +159,15 @@ class Dummy:
         # small enough that products keep the size of what they are given
         scaled = numbers * shape[-1] ** -0.5 if len(shape) > 1 else 1 + numbers / 10
         return scaled.to(device=self._device, dtype=self._dtype)
+
+
+def _silent_bar() -> Any:
+    """Make the class of a hub's bar that draws nothing."""
+
+    def begin(bar: Any, *args: Any, name: str | None = None, **more: Any) -> None:
+        tqdm.__init__(bar, *args, **{**more, "disable": True})
+
+    return type("SilentBar", (tqdm,), {"__init__": begin})
 
 
 def _today(name: str) -> str:

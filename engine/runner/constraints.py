@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from torch import Tensor
 
@@ -31,6 +31,17 @@ def _said(error: Exception) -> str:
         return str(error)
     log.error("the grammar backend broke", exc_info=error)
     return f"the grammar backend broke: {error!r}"
+
+
+class Followed(NamedTuple):
+    """What became of the sampled tokens of a step."""
+
+    whole: tuple[str, ...]
+    """Requests whose documents are whole with theirs."""
+    closed: tuple[str, ...]
+    """Requests that got another one than was drawn, for their documents to end in time."""
+    problems: dict[int, str]
+    """Which slices cannot go on, and why."""
 
 
 class Constraints:
@@ -107,13 +118,12 @@ class Constraints:
             row += piece.sample
         return rows, problems
 
-    def take(self, tokens: Integers, batch: FlatBatch, broken: Iterable[int]) -> tuple[tuple[str, ...], dict[int, str]]:
+    def take(self, tokens: Integers, batch: FlatBatch, broken: Iterable[int]) -> Followed:
         """Follow what was sampled, and change it in place where a document has to be brought to its end.
 
-        Return the requests whose documents are whole with it, and which slices cannot go on, and why; `broken` ones
-        are not looked at.
+        `broken` slices are not looked at.
         """
-        whole, problems, skipped = [], dict[int, str](), set(broken)
+        whole, closed, problems, skipped = list[str](), list[str](), dict[int, str](), set(broken)
         places = zip((index for index, piece in enumerate(batch.slices) if piece.sample), tokens.tolist(), strict=True)
         for row, (index, token) in enumerate(places):
             request = batch.slices[index].request
@@ -128,4 +138,6 @@ class Constraints:
             tokens[row] = taken.token
             if taken.whole:
                 whole.append(request)
-        return tuple(whole), problems
+            if taken.closed:
+                closed.append(request)
+        return Followed(tuple(whole), tuple(closed), problems)

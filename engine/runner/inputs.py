@@ -67,6 +67,8 @@ class FlatBatch:
     measured: tuple[Measured, ...]
     """Those whose logits are to be told of."""
     prompts: tuple[MeasuredPrompt, ...]
+    forced: tuple[tuple[int, int], ...] = ()
+    """(index among the sampled slices, token) where the answer's tokens are given."""
 
 
 class RequestTable:
@@ -91,6 +93,8 @@ class RequestTable:
         """Rows whose requests want their logits changed."""
         self._measuring: dict[int, Sampling] = {}
         """Rows whose requests want to be told of them."""
+        self._forced: dict[int, Sampling] = {}
+        """Rows whose requests are given the tokens of their answers."""
         self._free: list[int] = []
         self._state = np.zeros(0, _STATE)
         self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
@@ -110,6 +114,7 @@ class RequestTable:
                 self._free.append(row)
                 self._changing.pop(row, None)
                 self._measuring.pop(row, None)
+                self._forced.pop(row, None)
 
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
@@ -131,6 +136,8 @@ class RequestTable:
             self._changing[row] = sampling
         if measures(sampling):
             self._measuring[row] = sampling
+        if sampling.trace_decode_token_ids:
+            self._forced[row] = sampling
         self._hold(row, arrival.blocks, fresh=arrival.blocks[self._entries(arrival.computed) :])
 
     def fail(self, flat: FlatBatch, index: int, message: str) -> None:
@@ -204,7 +211,9 @@ class RequestTable:
         choices = self._choices(rows[sampled], ends[sampled])
         wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
         told = (self._measured(rows[sampled]), self._prompts(slices, rows, last)) if self._measuring else ((), ())
-        return FlatBatch(tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted, *told)
+        forced = self._given(rows[sampled], ends[sampled]) if self._forced else ()
+        flat = (tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted)
+        return FlatBatch(*flat, *told, forced)
 
     def _by_group(self, rows: Integers, end: int) -> Tensor:
         """Give the tables of some rows up to position `end`, [groups, rows, widest]."""
@@ -226,6 +235,16 @@ class RequestTable:
                 wanted.append(Wanted(index, sampling, tokens[:prompt], tokens[prompt:end]))
         return tuple(wanted)
 
+    def _given(self, rows: Integers, ends: Integers) -> tuple[tuple[int, int], ...]:
+        """Name the tokens that are not drawn."""
+        found = []
+        for at, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
+            given = self._forced[row].trace_decode_token_ids if row in self._forced else ()
+            index = end - int(self._state["prompt"][row])
+            if index < len(given):
+                found.append((at, given[index]))
+        return tuple(found)
+
     def _measured(self, rows: Integers) -> tuple[Measured, ...]:
         """Name the sampled rows of which something is to be told."""
         found = [(at, self._measuring.get(row)) for at, row in enumerate(rows.tolist())]
@@ -243,10 +262,12 @@ class RequestTable:
             known, _, _, prompt = self._state[row].item()[:4]
             if sampling is None or sampling.prompt_logprobs is None or known > prompt:
                 continue
-            tokens = self._tokens[row, piece.start + 1 : min(piece.start + piece.count + 1, prompt)].copy()
+            first = max(piece.start, sampling.prompt_logprob_start)
+            tokens = self._tokens[row, first + 1 : min(piece.start + piece.count + 1, prompt)].copy()
             if tokens.size:
                 about = (sampling.prompt_logprobs, sampling.logprob_token_ids)
-                told.append(MeasuredPrompt(piece.request, piece.start + 1, at - piece.count + 1, tokens, *about))
+                place = at - piece.count + 1 + first - piece.start
+                told.append(MeasuredPrompt(piece.request, first + 1, place, tokens, *about))
         return tuple(told)
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:
@@ -265,8 +286,9 @@ class RequestTable:
         """Say why an arrival cannot be computed."""
         if not all(0 <= block < self._blocks for block in arrival.blocks):
             return f"the plan names KV blocks that are not among the worker's {self._blocks}"
-        if max(arrival.tokens, default=0) >= self._vocabulary:
-            return f"token {max(arrival.tokens)} is none that the model knows, 0 to {self._vocabulary - 1}"
+        largest = max((*arrival.tokens, *arrival.sampling.trace_decode_token_ids), default=0)
+        if largest >= self._vocabulary:
+            return f"token {largest} is none that the model knows, 0 to {self._vocabulary - 1}"
         if len(arrival.blocks) % self._groups:
             return f"{len(arrival.blocks)} KV blocks are no whole rows for layers in {self._groups} groups"
         cached = arrival.blocks[: self._entries(arrival.computed)]

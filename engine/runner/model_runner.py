@@ -25,12 +25,13 @@ from engine.kernels.batch import Integers
 from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
-from engine.models.decoder import Decoder
+from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
 from engine.processors import Processors
-from engine.runner.constraints import NO_TOKEN, Constraints
+from engine.progress import UseTqdm
+from engine.runner.constraints import NO_TOKEN, Constraints, Followed
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
@@ -54,6 +55,7 @@ class _Made:
     logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
     prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
     whole: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
 
@@ -94,6 +96,11 @@ class ModelRunner:
             cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
         )
         self._constraints = Constraints(grammars)
+
+    @property
+    def trunk(self) -> Trunk:
+        """The model without its head: whole texts can be read with it, beside the requests."""
+        return self._model
 
     @property
     def config(self) -> ModelConfig:
@@ -180,6 +187,7 @@ class ModelRunner:
             prompt_logprobs=tuple(made.prompts),
             whole=made.whole,
             refused=made.refused,
+            closed=made.closed,
         )
 
     @torch.inference_mode()
@@ -188,7 +196,7 @@ class ModelRunner:
         hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         problems: dict[int, str] = {}
-        whole: tuple[str, ...] = ()
+        followed = Followed((), (), {})
         tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
             broken = self._broken(batch, sound.cpu(), None)
@@ -199,9 +207,11 @@ class ModelRunner:
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
             tokens = sample(logits, batch.choices).cpu().numpy()
+            for row, token in batch.forced:
+                tokens[row] = token
             broken = self._broken(batch, sound.cpu(), finite.cpu())
-            whole, strayed = self._constraints.take(tokens, batch, {*problems, *broken})
-            problems |= strayed
+            followed = self._constraints.take(tokens, batch, {*problems, *broken})
+            problems |= followed.problems
             told = _measured(batch, raw, tokens)
         self._requests.record(batch, tokens)
         refused = tuple(batch.slices[index].request for index in problems if index not in broken)
@@ -216,7 +226,8 @@ class ModelRunner:
             [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed],
             [(names[row], one) for row, one in told if names[row] not in failed],
             prompts,
-            whole,
+            followed.whole,
+            followed.closed,
             refused,
         )
 
@@ -272,8 +283,8 @@ def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list
     ]
 
 
-def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelRunner:
-    """Load a checkpoint and allocate its KV cache.
+def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm: UseTqdm = False) -> ModelRunner:
+    """Load a checkpoint and allocate its KV cache; `use_tqdm` shows how far the weights are.
 
     Raises:
         CheckpointError: The checkpoint is not there or not whole.
@@ -283,9 +294,14 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str) -> ModelR
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = find_checkpoint(config.model, config.load_format)
+    folder = find_checkpoint(config.model, config.load_format, use_tqdm)
     model = load_model(
-        folder, platform, config.dtype, context_length=config.context_length, load_format=config.load_format
+        folder,
+        platform,
+        config.dtype,
+        context_length=config.context_length,
+        load_format=config.load_format,
+        use_tqdm=use_tqdm,
     )
     one = block_bytes(model.config, config.block_size, model.dtype)
     blocks = config.blocks

@@ -35,6 +35,8 @@ class Taken(NamedTuple):
     """The one that is taken."""
     whole: bool
     """Whether nothing may follow it: the document has come to its end."""
+    closed: bool = False
+    """Whether it stands in place of the one that was drawn, for the document to end in time."""
 
 
 class Constraint:
@@ -67,6 +69,8 @@ class Constraint:
         """Tokens of thinking so far."""
         self._forced = deque[int]()
         """What is left of the tokens that end it."""
+        self._hurried = False
+        """Whether it is ended for lack of tokens, and not because it has had its budget."""
         if self._opening or not self._after:
             self._begin()
         if self._opening:
@@ -132,16 +136,18 @@ class Constraint:
         Raises:
             GrammarError: It may not come.
         """
+        drawn = token
         if self.stage == "opening":
             self._enter(token)
         elif self.stage == "before":
             token = self._think(token)
         taken = token if self.stage != "within" or self._is_end(token) else self._choose(token)
+        closed = taken != drawn and (self.stage == "within" or self._hurried)
         self._pass(taken)
         whole = self.stage == "within" and self._matcher.is_whole()
         if whole:
             self.stage = "over"
-        return Taken(taken, whole)
+        return Taken(taken, whole, closed)
 
     def _is_end(self, token: int) -> bool:
         return token in self.ends and self._matcher.is_accepting()
@@ -159,17 +165,17 @@ class Constraint:
 
     def _think(self, token: int) -> int:
         """Give a token of what is thought, or one of those that end it when it is time."""
-        if not self._forced and self._is_over():
-            self._forced.extend(self._closing)
+        if not self._forced:
+            spent = self._budget is not None and self._thoughts >= self._budget
+            self._hurried = not spent and self._is_short()
+            if spent or self._hurried:
+                self._forced.extend(self._closing)
         self._thoughts += 1
         return self._forced.popleft() if self._forced else token
 
-    def _is_over(self) -> bool:
-        if self._budget is not None and self._thoughts >= self._budget:
-            return True
-        if not self._bound:
-            return False
-        return self._left <= len(self._closing) + len(self._grammar.shortest or ())
+    def _is_short(self) -> bool:
+        """Say whether just enough tokens are left to end what is thought and write the shortest document."""
+        return self._bound and self._left <= len(self._closing) + len(self._grammar.shortest or ())
 
     def _begin(self) -> None:
         self.stage = "within" if self._bound else "over"

@@ -44,7 +44,6 @@ class Framer:
         """
         self.limit = limit
         self._tokenizer = read_tokenizer(folder)
-        self._tokenizer.no_padding()
         around = self._tokenizer.num_special_tokens_to_add(is_pair=True)
         if limit < around + 2:
             raise CheckpointError(folder, f"{limit} tokens do not hold a pair of texts and {around} around it")

@@ -16,6 +16,11 @@ class Layout:
         self._said = False
         """Whether there was text before it."""
 
+    @property
+    def held(self) -> int:
+        """How much white space is held back."""
+        return sum(map(len, self._space))
+
     def text(self, text: str) -> str:
         """Take text; return what of it is certain to be content."""
         bare = text.rstrip()

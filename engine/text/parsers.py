@@ -93,6 +93,8 @@ class OutputParser:
         self._source = Source()
         self._parts: list[Part] = []
         self._said, self._thought = Layout(), Layout()
+        self._spoke = self._said
+        """That of the two which returned something last."""
         self._fresh = True
         """Whether nothing was said since the beginning, or the last call or reasoning."""
         self._openers: dict[str, Opener | Channels | Thinking] = {}
@@ -124,6 +126,11 @@ class OutputParser:
 
     def _spell(self, mark: str) -> str:
         return SPECIAL + mark if mark in self._wanted.special else mark
+
+    @property
+    def done(self) -> int:
+        """Characters up to the end of what was returned last, or a little further: what is read already of a call."""
+        return self._source.dropped + self._source.at - self._spoke.held
 
     def feed(self, text: str) -> list[Part]:
         """Take what the model wrote; return what is certain now."""
@@ -222,6 +229,7 @@ class OutputParser:
         self._fresh = self._fresh and not text.strip()
         if content := self._said.text(plain(text)):
             self._parts.append(Content(content))
+            self._spoke = self._said
 
     def _call(self, opener: Opener, mark: str) -> Waiting[None]:
         """Read calls; where there are none the mark was text, and what follows it is read as such."""
@@ -268,6 +276,7 @@ class OutputParser:
             until, mark = ends.find(source.text, source.at, source.ended)
             if thought := self._thought.text(plain(source.text[source.at : until])):
                 self._parts.append(Reasoning(thought))
+                self._spoke = self._thought
             source.at = until
             source.drop()
             if mark or source.ended:

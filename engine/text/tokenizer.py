@@ -40,8 +40,13 @@ class Decoder:
     none change how those before them are read.
     """
 
-    def __init__(self, tokenizer: _Tokenizer, silent: Collection[int], heard: Mapping[int, str]) -> None:
+    def __init__(
+        self, tokenizer: _Tokenizer, silent: Collection[int], heard: Mapping[int, str], between: str = ""
+    ) -> None:
         self._tokenizer = tokenizer
+        self._between = between
+        """What stands between two special tokens that are to be heard."""
+        self._after_special = False
         self._silent = silent
         self._heard = heard
         self._tokens: list[int] = []
@@ -55,8 +60,10 @@ class Decoder:
 
     def push(self, token: int) -> str:
         """Return the text that this token completes; empty while a character is incomplete."""
+        between = self._between if self._after_special else ""
+        self._after_special = token in self._heard
         if token in self._heard:
-            return SPECIAL + self._heard[token]
+            return between + SPECIAL + self._heard[token]
         if token in self._silent:
             return ""
         self._tokens.append(token)
@@ -146,10 +153,19 @@ class Tokenizer:
     def _pieces(self) -> Pieces:
         return Pieces(self._tokenizer)
 
-    def decoder(self, heard: Iterable[str] = ()) -> Decoder:
-        """Begin to decode a generation; special tokens in `heard` are not silent."""
+    def decoder(self, heard: Iterable[str] = (), *, between: str = "") -> Decoder:
+        """Begin to decode a generation; special tokens in `heard` are not silent, and have `between` between them."""
         said = {self.special[text]: text for text in heard if text in self.special}
-        return Decoder(self._tokenizer, frozenset(self.special.values()), said)
+        return Decoder(self._tokenizer, frozenset(self.special.values()), said, between)
+
+    @cached_property
+    def between(self) -> str:
+        """What the tokenizer puts between special tokens: most put nothing there."""
+        for text, token in self.special.items():
+            twice = str(self._tokenizer.decode([token, token], skip_special_tokens=False))
+            if len(twice) >= 2 * len(text) and twice.startswith(text) and twice.endswith(text):
+                return twice[len(text) : len(twice) - len(text)]
+        return ""
 
 
 def read_tokenizer(folder: Path) -> _Tokenizer:
@@ -162,10 +178,14 @@ def read_tokenizer(folder: Path) -> _Tokenizer:
     if not path.is_file():
         raise CheckpointError(folder, "it has no tokenizer.json")
     try:
-        return _Tokenizer.from_file(str(path))
+        tokenizer = _Tokenizer.from_file(str(path))
     except Exception as error:
         # the library raises a bare Exception
         raise CheckpointError(folder, f"its tokenizer.json cannot be read: {error}") from error
+    # what is saved with it is how it was trained with: here every text is whole, and nothing is put behind it
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _stop_tokens(folder: Path, tokenizer: _Tokenizer) -> set[int]:

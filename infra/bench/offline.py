@@ -38,7 +38,7 @@ def latency(
     seconds = []
     for number in range(warmups + rounds):
         began = time.perf_counter()
-        llm.generate(prompts[number * batch : (number + 1) * batch], shape.sampling())
+        llm.generate(prompts[number * batch : (number + 1) * batch], shape.sampling(), use_tqdm=False)
         if number >= warmups:
             seconds.append(time.perf_counter() - began)
         on_progress(number + 1, warmups + rounds)
@@ -49,11 +49,11 @@ def latency(
     }
 
 
-def throughput(llm: LLM, shape: Shape, requests: int, on_progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Time many requests at once."""
+def throughput(llm: LLM, shape: Shape, requests: int) -> dict[str, Any]:
+    """Time many requests at once, with a bar where standard error is a terminal."""
     prompts = random_tokens(requests, shape.prompt, llm.vocabulary, shape.seed)
     began = time.perf_counter()
-    answers = llm.generate(prompts, shape.sampling(), on_progress=on_progress)
+    answers = llm.generate(prompts, shape.sampling())
     seconds = time.perf_counter() - began
     prompt = sum(answer.usage.prompt_tokens for answer in answers)
     output = sum(answer.usage.completion_tokens for answer in answers)

@@ -177,7 +177,8 @@ class Bridge:
             "run.finished" if isinstance(data, RunAgent) else "model.returned"
         )
         reasoning = asked.include_reasoning is not False
-        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last, reasoning=reasoning)
+        told = {"reasoning": reasoning, "texts": asked.detokenize is not False}
+        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last, **told)
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
     def _completion(self, request: Request, body: bytes) -> Exchange:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from infra.bridge.logprobs import content, prompt
 from infra.bridge.openai import broken_off
+from infra.bridge.untold import Untold
 from schemas import codec
 from schemas.answers import Alternative
 from schemas.generation import BROKEN_OFF
@@ -52,6 +53,7 @@ class _Choice:
     """One of the answers."""
 
     spoken: bool = False
+    untold: Untold = field(default_factory=Untold)
     text: _Told = field(default_factory=_Told)
     reasoning: _Told = field(default_factory=_Told)
 
@@ -67,12 +69,14 @@ class ChatEncoder:
         last: Literal["run.finished", "model.returned"],
         *,
         reasoning: bool = True,
+        texts: bool = True,
     ) -> None:
-        """Begin; `reasoning` says whether the client is told what was thought."""
+        """Begin; `reasoning` says whether the client is told what was thought, `texts` whether answers have any."""
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
         self._reasoning = reasoning
+        self._texts = texts
         self._choices: dict[int, _Choice] = {}
         self.accepted = False
         """Whether the command was taken on: its thread exists."""
@@ -87,7 +91,10 @@ class ChatEncoder:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
             case Delta():
+                self._choice(frame.choice).untold.hear(frame)
                 thought = self._think(frame.choice, frame.effect, frame.reasoning)
+                if not self._texts:
+                    return self._details(frame.choice, None)
                 return thought + self._text(frame.choice, frame.effect, frame.text)
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))
@@ -110,20 +117,22 @@ class ChatEncoder:
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answers no delta brought; a bare generation ends here."""
         given = answer.alternatives()
-        chunks = self._rest(0, answer.effect, given[0])
         if self._last != "model.returned":
-            return chunks
+            return self._rest(0, answer.effect, given[0])
         self.usage = answer.usage
         broken = next((one.finish_reason for one in given if one.finish_reason in BROKEN_OFF), None)
         if broken is not None:
             self.problem = broken_off(broken)
-            return chunks
+            return self._rest(0, answer.effect, given[0])
+        chunks: list[dict[str, Any]] = []
         for index, one in enumerate(given):
+            self._choice(index).untold.complete(one)
             chunks += self._rest(index, answer.effect, one)
-            chunks += self._details(index, one, answer if index == 0 else None)
             for at, call in enumerate(one.tool_calls):
                 chunks += self._tool_call(index, at, call)
-            chunks += self._finish(index, one.finish_reason)
+            chunks += self._details(index, answer if index == 0 else None)
+            # calls are told of where they are whole: clients look for them by this word, whatever ended the answer
+            chunks += self._finish(index, "tool_calls" if one.tool_calls else one.finish_reason)
         return chunks
 
     def _rest(self, index: int, effect: str, one: Alternative) -> list[dict[str, Any]]:
@@ -131,13 +140,9 @@ class ChatEncoder:
         thought = self._think(index, effect, choice.reasoning.rest(effect, one.reasoning))
         return thought + self._text(index, effect, choice.text.rest(effect, one.text))
 
-    def _details(self, index: int, one: Alternative, answer: ModelReturned | None) -> list[dict[str, Any]]:
-        """Tell the tokens of an answer, where they were asked for, and with the first those of the prompt."""
-        more: dict[str, Any] = {}
-        if one.logprobs:
-            more["logprobs"] = content(one.logprobs)
-        if one.token_ids:
-            more["token_ids"] = list(one.token_ids)
+    def _details(self, index: int, answer: ModelReturned | None) -> list[dict[str, Any]]:
+        """Tell the tokens of an answer that no text was shown of, and with the first answer those of the prompt."""
+        more = self._tokens(index)
         head: dict[str, Any] = {}
         if answer is not None and answer.prompt_logprobs:
             head["prompt_logprobs"] = prompt(answer.prompt_logprobs)
@@ -149,16 +154,31 @@ class ChatEncoder:
         chunk["choices"][0].update(more)
         return [*self._opening(index), chunk | head]
 
+    def _tokens(self, index: int) -> dict[str, Any]:
+        """Give the tokens that wait for a chunk, where they were asked for."""
+        untold, more = self._choice(index).untold, dict[str, Any]()
+        if logprobs := untold.logprobs():
+            more["logprobs"] = content(logprobs)
+        if token_ids := untold.token_ids():
+            more["token_ids"] = token_ids
+        return more
+
     def _text(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
         if not text:
             return []
-        return self._delta(index, {"content": self._choice(index).text.more(effect, text)})
+        return self._said(index, {"content": self._choice(index).text.more(effect, text)})
 
     def _think(self, index: int, effect: str, text: str) -> list[dict[str, Any]]:
         if not text or not self._reasoning:
             return []
         told = self._choice(index).reasoning.more(effect, text)
-        return self._delta(index, dict.fromkeys(_REASONING, told))
+        return self._said(index, dict.fromkeys(_REASONING, told))
+
+    def _said(self, index: int, delta: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send what was said or thought, with the tokens that are out with it."""
+        *opening, chunk = self._delta(index, delta)
+        chunk["choices"][0].update(self._tokens(index))
+        return [*opening, chunk]
 
     def _tool_call(self, index: int, at: int, call: ToolCall) -> list[dict[str, Any]]:
         first = {"index": at, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
@@ -222,9 +242,13 @@ def _join(choice: dict[str, Any], part: dict[str, Any]) -> None:
             calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
         else:
             calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
-    for name in ("logprobs", "finish_reason", "token_ids"):
-        if part.get(name) is not None:
-            choice[name] = part[name]
+    if part["finish_reason"] is not None:
+        choice["finish_reason"] = part["finish_reason"]
+    if part["logprobs"] is not None:
+        choice["logprobs"] = choice["logprobs"] or content(())
+        choice["logprobs"]["content"] += part["logprobs"]["content"]
+    if "token_ids" in part:
+        choice.setdefault("token_ids", []).extend(part["token_ids"])
 
 
 def usage(counted: Usage) -> CompletionUsage:

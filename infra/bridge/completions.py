@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from infra.bridge.chat import usage
 from infra.bridge.formats import structured
-from infra.bridge.logprobs import legacy
+from infra.bridge.logprobs import Legacy
 from infra.bridge.logprobs import prompt as prompt_logprobs
 from infra.bridge.openai import (
     AGENT_PREFIX,
@@ -24,6 +24,7 @@ from infra.bridge.openai import (
     broken_off,
     decoded,
 )
+from infra.bridge.untold import Untold
 from schemas import codec
 from schemas.answers import Alternative, TokenTold
 from schemas.commands import Generate, RawPrompt
@@ -90,8 +91,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed,
-            # a prompt is computed for the sake of a token, which is left out where none is wanted
-            max_tokens=_MAX_TOKENS if request.max_tokens is None else max(1, request.max_tokens),
+            max_tokens=_limit(request),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             logprobs=request.logprobs,
             extra_args=request.vllm_xargs or {},
@@ -102,12 +102,22 @@ def generations(request: CompletionRequest) -> list[Generate]:
     ]
 
 
+def _limit(request: CompletionRequest) -> int | None:
+    """Say how many tokens an answer has at most; one whose tokens are given has as many as those unless it is said."""
+    if request.max_tokens is None:
+        return None if request.trace_decode_token_ids else _MAX_TOKENS
+    # a prompt is computed for the sake of a token, which is left out where none is wanted
+    return max(1, request.max_tokens)
+
+
 class _Choice:
     """What is known of one completion of one prompt."""
 
     def __init__(self) -> None:
         self.length = 0
         """Characters of the answer that were sent."""
+        self.untold = Untold()
+        self.logprobs = Legacy()
 
 
 class CompletionEncoder:
@@ -141,7 +151,10 @@ class CompletionEncoder:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
             case Delta() if not self._echoed:  # the prompt comes first, and is known when the answer is
-                return self._text(index * self._n + frame.choice, frame.text)
+                at = index * self._n + frame.choice
+                self._choices[at].untold.hear(frame)
+                bare = self._request.detokenize is False
+                return [self._chunk(at, "", None)] if bare else self._text(at, frame.text)
             case Committed(type="model.returned", data=data):
                 return self._returned(index, codec.decode(data, ModelReturned))
             case Committed(type="model.failed", data=data):
@@ -165,18 +178,19 @@ class CompletionEncoder:
         return chunks
 
     def _rest(self, index: int, one: Alternative, answer: ModelReturned) -> list[dict[str, Any]]:
-        before = answer.prompt_logprobs if self._echoed else ()
-        text, told = ("", ()) if self._silent else (one.text, one.logprobs)
-        echo = self._prompt(index // self._n, before) if self._echoed else ""
-        chunks = self._text(index, echo + text[self._choices[index].length :])
+        untold, echo = self._choices[index].untold, ""
+        if not self._silent:
+            untold.complete(one)
+        if self._echoed:
+            untold.prepend(answer.prompt_logprobs)
+            echo = self._prompt(index // self._n, answer.prompt_logprobs)
+        text = "" if self._silent else one.text[self._choices[index].length :]
+        chunks = self._text(index, echo + text)
         chunk = self._chunk(index, "", "length" if self._silent else one.finish_reason)
         (choice,) = chunk["choices"]
-        if self._request.logprobs is not None:
-            choice["logprobs"] = legacy((*before, *told))
         if self._request.prompt_logprobs is not None:
             choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs)
         if self._request.return_token_ids:
-            choice["token_ids"] = [] if self._silent else list(one.token_ids)
             choice["prompt_token_ids"] = list(answer.prompt_token_ids)
         return [*chunks, chunk]
 
@@ -192,7 +206,13 @@ class CompletionEncoder:
         return [self._chunk(index, text, None)] if text else []
 
     def _chunk(self, index: int, text: str, reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        """Give a chunk with the tokens that wait for one, where they were asked for."""
+        known = self._choices[index]
+        choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        if self._request.logprobs is not None:
+            choice["logprobs"] = known.logprobs.next(known.untold.logprobs())
+        if self._request.return_token_ids:
+            choice["token_ids"] = known.untold.token_ids()
         return {**self._head, "choices": [choice]}
 
     def usage_chunk(self) -> dict[str, Any]:
@@ -201,9 +221,20 @@ class CompletionEncoder:
 
     def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
         """Join all chunks into the answer."""
-        choices: dict[int, dict[str, Any]] = {}
+        parts = defaultdict[int, list[dict[str, Any]]](list)
         for chunk in chunks:
             (part,) = chunk["choices"]
-            before = choices.get(part["index"], {"text": ""})
-            choices[part["index"]] = {**part, "text": before["text"] + part["text"]}
-        return {**self._head, "choices": [choices[at] for at in sorted(choices)], "usage": usage(self._usage)}
+            parts[part["index"]].append(part)
+        choices = [_joined(parts[index]) for index in sorted(parts)]
+        return {**self._head, "choices": choices, "usage": usage(self._usage)}
+
+
+def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the parts of a choice; the last one says what is known at the end."""
+    whole = {**parts[-1], "text": "".join(part["text"] for part in parts)}
+    told = [part["logprobs"] for part in parts if part["logprobs"] is not None]
+    if told:
+        whole["logprobs"] = {name: [one for some in told for one in some[name]] for name in told[0]}
+    if "token_ids" in whole:
+        whole["token_ids"] = [token for part in parts for token in part["token_ids"]]
+    return whole

@@ -23,23 +23,27 @@ def _named(piece: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
 
 
-def legacy(told: Sequence[TokenTold], offset: int = 0) -> dict[str, Any]:
-    """Give `logprobs` of a completion's choice.
+class Legacy:
+    """`logprobs` of a completion's choice, some tokens at a time."""
 
-    Args:
-        told: its tokens, in order.
-        offset: characters of the choice's text that stand before them.
-    """
-    offsets, decoder = [], getincrementaldecoder("utf-8")(errors="replace")
-    for one in told:
-        offsets.append(offset)
-        offset += len(decoder.decode(one.piece))
-    return {
-        "tokens": [_readable(one.piece) for one in told],
-        "token_logprobs": [one.logprob for one in told],
-        "top_logprobs": [None if one.logprob is None else _likeliest(one) for one in told],
-        "text_offset": offsets,
-    }
+    def __init__(self) -> None:
+        self._offset = 0
+        """Characters of the tokens so far."""
+        self._decoder = getincrementaldecoder("utf-8")(errors="replace")
+
+    def next(self, told: Sequence[TokenTold]) -> dict[str, Any]:
+        """Give those of the tokens that follow."""
+        return {
+            "tokens": [_readable(one.piece) for one in told],
+            "token_logprobs": [one.logprob for one in told],
+            "top_logprobs": [None if one.logprob is None else _likeliest(one) for one in told],
+            "text_offset": [self._before(one.piece) for one in told],
+        }
+
+    def _before(self, piece: bytes) -> int:
+        before = self._offset
+        self._offset += len(self._decoder.decode(piece))
+        return before
 
 
 def _likeliest(one: TokenTold) -> dict[str, float | None]:

@@ -61,8 +61,13 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "skip_reading_prefix_cache": (False,),
     "skip_special_tokens": (True,),
     "include_stop_str_in_output": (False,),
+    "spaces_between_special_tokens": (True,),
+    "detokenize": (True,),
+    "prompt_logprob_start": (0,),
+    "trace_decode_token_ids": ((),),
     "truncate_prompt_tokens": (0,),
     "truncation_side": ("left", "right"),
+    "stream_interval": (1,),
 }
 """Fields of `Generate` that HTTP requests call the same, and the values that change nothing: many clients send them."""
 

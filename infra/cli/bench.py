@@ -50,19 +50,19 @@ def _offline(options: argparse.Namespace) -> int:
     offline, engine = importlib.import_module("infra.bench.offline"), importlib.import_module("engine.llm")
     llm = engine.LLM(options.model or str(EMBEDDED_CHECKPOINT))
     shape = offline.Shape(options.input_len, options.output_len, options.seed)
-    with Bar(sys.stderr, "measuring") as bar:
-        if options.verb == "latency":
-            rounds = (options.batch_size, options.num_iters_warmup, options.num_iters)
+    if options.verb == "latency":
+        rounds = (options.batch_size, options.num_iters_warmup, options.num_iters)
+        with Bar(sys.stderr, "measuring") as bar:
             told = offline.latency(llm, shape, *rounds, on_progress=bar)
-            shares = "  ".join(f"p{share} {seconds:.4f}" for share, seconds in told["percentiles"].items())
-            text = f"a batch of {options.batch_size} takes {told['avg_latency']:.4f} s on average\n{shares}"
-        else:
-            told = offline.throughput(llm, shape, options.num_prompts, on_progress=bar)
-            text = (
-                f"{told['requests_per_second']:.2f} requests/s, "
-                f"{told['prompt_tokens_per_second']:.1f} prompt tokens/s, "
-                f"{told['output_tokens_per_second']:.1f} output tokens/s"
-            )
+        shares = "  ".join(f"p{share} {seconds:.4f}" for share, seconds in told["percentiles"].items())
+        text = f"a batch of {options.batch_size} takes {told['avg_latency']:.4f} s on average\n{shares}"
+    else:
+        told = offline.throughput(llm, shape, options.num_prompts)
+        text = (
+            f"{told['requests_per_second']:.2f} requests/s, "
+            f"{told['prompt_tokens_per_second']:.1f} prompt tokens/s, "
+            f"{told['output_tokens_per_second']:.1f} output tokens/s"
+        )
     if options.output_json is not None:
         _write(Path(options.output_json), told)
     say(text)

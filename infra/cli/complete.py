@@ -77,7 +77,8 @@ def _by_stack(options: argparse.Namespace, text: str) -> int:
 def _here(options: argparse.Namespace, text: str) -> int:
     engine = importlib.import_module("engine.llm")  # torch is for those who load a model
     sampling = Sampling(max_tokens=options.max_tokens, temperature=options.temperature or 0.0, seed=options.seed or 0)
-    (completion,) = engine.LLM(options.model).generate([text], sampling, tuple(options.stop or ()))
+    llm = engine.LLM(options.model)
+    (completion,) = llm.generate([text], sampling, tuple(options.stop or ()), use_tqdm=False)
     if options.json:
         say_json({"text": completion.text, "finish_reason": completion.finish, "usage": completion.usage})
     else:

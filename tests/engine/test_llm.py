@@ -6,16 +6,17 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from engine.config import SchedulerConfig
+from engine.config import MOST_NUMBERS, SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
@@ -47,17 +48,19 @@ class Ticks:
 
 @dataclass
 class Recorded:
-    """An executor that remembers the plans it was given."""
+    """An executor that remembers the plans it was given, and what came of them."""
 
     inner: Executor
     plans: list[StepPlan]
+    results: list[StepResult] = field(default_factory=list)
 
     def launch(self, plan: StepPlan) -> None:
         self.plans.append(plan)
         self.inner.launch(plan)
 
     def collect(self) -> StepResult:
-        return self.inner.collect()
+        self.results.append(self.inner.collect())
+        return self.results[-1]
 
     def prepared(self) -> list[Prepared]:
         return self.inner.prepared()
@@ -267,17 +270,108 @@ def test_what_must_not_come_up_does_not_and_what_is_allowed_alone_does(llm: LLM)
         llm.generate(["hello"], Sampling(allowed_token_ids=(9999,)))
 
 
-def test_prompts_may_be_token_ids_and_whoever_wants_hears_how_far_it_is() -> None:
-    told: list[tuple[int, int]] = []
+def test_prompts_may_be_token_ids() -> None:
     llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu")
-    ids = llm._tokenizer.encode("Hello there")
-    sampling = Sampling(max_tokens=3)
-    answers = llm.generate(["Hello there", ids], sampling, on_progress=lambda *done: told.append(done))
+    ids = llm._writing.tokenizer.encode("Hello there")
+    answers = llm.generate(["Hello there", ids], Sampling(max_tokens=3))
     assert answers[0].tokens == answers[1].tokens
-    assert told == [(1, 2), (2, 2)]
     assert all(0 <= token < llm.vocabulary for token in ids)
     short = Sampling(max_tokens=3, truncate_prompt_tokens=1)
     assert llm.generate([ids], short)[0].usage.prompt_tokens == 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_answers_can_be_heard_while_they_are_written(llm: LLM, n: int) -> None:
+    asked, sampling = ["one", "two, three"], Sampling(max_tokens=8, temperature=1, logprobs=1)
+    wanted = llm.generate(asked, sampling, n=n)
+    places = [(prompt, choice) for prompt in range(2) for choice in range(n)]
+    whole = {}
+    for told in llm.stream(asked, sampling, n=n):
+        before = whole.get((told.prompt, told.choice))
+        assert before is None or (before.tokens == told.tokens[: len(before.tokens)] and before.completion is None)
+        assert told.text.startswith("" if before is None else before.text)
+        assert len(told.logprobs) == len(told.tokens)
+        whole[told.prompt, told.choice] = told
+    assert [whole[place].completion for place in places] == wanted
+    assert [(whole[place].text, whole[place].tokens) for place in places] == [(one.text, one.tokens) for one in wanted]
+
+
+def test_what_is_new_of_answers_joins_up_to_them_and_those_that_are_over_come_once(llm: LLM) -> None:
+    asked, sampling = ["one", "two, three"], Sampling(max_tokens=8, logprobs=0)
+    wanted = llm.generate(asked, sampling)
+    parts = list(llm.stream(asked, sampling, output_kind="delta"))
+    for at, answer in enumerate(wanted):
+        own = [part for part in parts if part.prompt == at]
+        assert len(own) > 4
+        assert "".join(part.text for part in own) == answer.text
+        assert tuple(token for part in own for token in part.tokens) == answer.tokens
+        assert tuple(one for part in own for one in part.logprobs) == answer.logprobs
+        assert [part.completion for part in own] == [None] * (len(own) - 1) + [answer]
+    final = sorted(llm.stream(asked, sampling, output_kind="final"), key=lambda told: told.prompt)
+    assert [(told.text, told.tokens, told.completion) for told in final] == [
+        (answer.text, answer.tokens, answer) for answer in wanted
+    ]
+    with pytest.raises(BadRequest, match="output_kind: 'all' is none of cumulative, delta, final"):
+        llm.stream(asked, output_kind="all")  # type: ignore[arg-type]
+
+
+def test_whoever_stops_to_listen_ends_the_answers_and_others_go_on(llm: LLM) -> None:
+    sampling = Sampling(max_tokens=30, ignore_eos=True)
+    (wanted,) = llm.generate(["one"], sampling)
+    first, second = llm.stream(["two"], sampling), llm.stream(["one"], sampling)
+    next(first)
+    next(second)
+    # another call between two steps of a stream takes nothing from it
+    assert llm.generate(["one"], sampling)[0].tokens == wanted.tokens
+    first.close()  # type: ignore[attr-defined]
+    *_, last = second
+    assert last.completion is not None
+    assert last.completion.tokens == wanted.tokens
+    assert llm._writing._open == {}
+    assert llm._writing._engine._scheduler.statistics().running == 0
+
+
+def test_tokens_that_are_given_are_said_whatever_they_are(llm: LLM) -> None:
+    end = VOCABULARY - 1
+    given = (4, end, 9, 4)
+    (answer,) = llm.generate(["hello"], Sampling(trace_decode_token_ids=given, logprobs=0, temperature=1, seed=3))
+    assert (answer.tokens, answer.finish, answer.text) == (given, "length", LETTERS[4] + LETTERS[9] + LETTERS[4])
+    # it is what a prompt is told to be
+    ids = [LETTERS.index(letter) for letter in "hello"]
+    (judged,) = llm.generate([[*ids, *given]], Sampling(max_tokens=1, prompt_logprobs=0, prompt_logprob_start=4))
+    assert [one.tokens for one in judged.prompt_logprobs] == [(token,) for token in given]
+    assert [one.logprobs for one in judged.prompt_logprobs] == [
+        pytest.approx(one.logprobs, abs=1e-5) for one in answer.logprobs
+    ]
+    cut = Sampling(trace_decode_token_ids=given, max_tokens=2)
+    assert llm.chat([Message(role="user", content="hi")], cut).tokens == given[:2]
+    with pytest.raises(BadRequest, match="n: the answer's tokens are given"):
+        llm.generate(["hello"], cut, n=2)
+    with pytest.raises(BadRequest, match="stop: beside `trace_decode_token_ids`"):
+        llm.generate(["hello"], cut, ("a",))
+
+
+def test_an_answer_without_a_text_has_its_tokens(llm: LLM) -> None:
+    (wanted,) = llm.generate(["hello"], Sampling(max_tokens=8))
+    (silent,) = llm.generate(["hello"], Sampling(max_tokens=8, detokenize=False))
+    assert (silent.tokens, silent.text) == (wanted.tokens, "")
+    with pytest.raises(BadRequest, match="stop: beside `detokenize`"):
+        llm.generate(["hello"], Sampling(detokenize=False), ("a",))
+
+
+def test_the_whole_vocabulary_can_be_told(llm: LLM, tiny: Callable[[str], Tiny]) -> None:
+    prompt = [LETTERS.index(letter) for letter in "hello"]
+    sampling = Sampling(max_tokens=200, logprobs=-1, prompt_logprobs=-1, ignore_eos=True)
+    answers = llm.generate([prompt] * 12, sampling)
+    assert len(answers[0].tokens) == 200
+    rows = torch.log_softmax(tiny("qwen3-tied").logits([*prompt, *answers[0].tokens]).float(), dim=-1)
+    told = [*answers[0].prompt_logprobs, *answers[0].logprobs]
+    for row, one in zip(rows[:-1], told, strict=True):
+        assert sorted(one.tokens[1:]) == list(range(VOCABULARY))
+        assert row[list(one.tokens)].tolist() == pytest.approx(one.logprobs, abs=2e-4)
+    # a message on the bus would not hold so many numbers
+    (much,) = llm.generate([prompt], msgspec.structs.replace(sampling, logprob_token_ids=tuple(range(100)) * 20))
+    assert sum(len(one.logprobs) for one in much.logprobs) > MOST_NUMBERS
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 1.7])

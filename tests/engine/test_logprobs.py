@@ -75,6 +75,39 @@ def test_sampled_tokens_come_with_the_reference_s_log_probabilities_and_ranks(ti
     assert told.prompts == {}
 
 
+@pytest.mark.parametrize("kind", ["qwen3-tied", "gemma2"])
+def test_tokens_that_are_given_are_said_and_told_as_the_reference_has_them(
+    tiny: Callable[[str], Tiny], kind: str
+) -> None:
+    reference, given = tiny(kind), (88, 3, 3, 61, 0, 12, 97, 44)
+    wanted = {"logprobs": 4, "logprob_token_ids": (5,), "trace_decode_token_ids": given}
+    forced = ask("r", PROMPT, len(given), temperature=1, seed=9, **wanted)
+    told = finish(make_engine(reference), ask("o", temperature=1), forced, ask("p", PROMPT[:3]))
+    assert told.tokens["r"] == [*given]
+    rows = expected(reference, [*PROMPT, *given])
+    for at, found in enumerate(told.logprobs["r"]):
+        assert_alike(found, rows[len(PROMPT) - 1 + at], given[at], 4, (5,))
+    alone = finish(make_engine(reference), forced)
+    assert alone.logprobs["r"] == told.logprobs["r"]
+    # neighbours draw their own
+    assert finish(make_engine(reference), ask("p", PROMPT[:3])).tokens["p"] == told.tokens["p"]
+
+
+def test_an_answer_whose_tokens_were_drawn_has_the_same_numbers_when_they_are_given(
+    tiny: Callable[[str], Tiny],
+) -> None:
+    reference = tiny("qwen3-tied")
+    drawn = finish(make_engine(reference), ask("r", tokens=40, logprobs=2, temperature=1, seed=7))
+    wanted = {"logprobs": 2, "trace_decode_token_ids": tuple(drawn.tokens["r"])}
+    others = [ask(f"o{index}", PROMPT[index:] * 2, 40) for index in range(5)]
+    # too few blocks for all: some are thrown out and computed again
+    engine = make_engine(reference, blocks=40)
+    again = finish(engine, *others[:3], ask("r", tokens=40, **wanted), *others[3:])
+    assert engine._scheduler.statistics().preemptions > 0
+    assert again.tokens["r"] == drawn.tokens["r"]
+    assert again.logprobs["r"] == drawn.logprobs["r"]
+
+
 def test_zero_tells_of_the_sampled_token_alone(tiny: Callable[[str], Tiny]) -> None:
     told = finish(make_engine(tiny("qwen3-tied")), ask("r", logprobs=0))
     assert [found.tokens for found in told.logprobs["r"]] == [(token,) for token in told.tokens["r"]]
@@ -95,6 +128,23 @@ def test_the_prefix_cache_hides_no_part_of_a_prompt_that_is_to_be_judged(tiny: C
     first = finish(engine, ask("a", prompt_logprobs=2))
     again = finish(engine, ask("b", prompt_logprobs=2))
     assert again.prompts["b"] == first.prompts["a"]
+
+
+@pytest.mark.parametrize("kind", ["llama-untied", "mistral-windowed"])
+@pytest.mark.parametrize("start", [0, 1, 15, 16, 33, 82, 83, 200])
+def test_a_prompt_is_judged_from_a_position_on_as_it_is_whole(
+    tiny: Callable[[str], Tiny], kind: str, start: int
+) -> None:
+    engine = make_engine(tiny(kind))
+    prompt = PROMPT * 4
+    whole = finish(make_engine(tiny(kind)), ask("r", prompt, prompt_logprobs=3))
+    told = finish(engine, ask("r", prompt, prompt_logprobs=3, prompt_logprob_start=start))
+    # the first that is told of is the one behind it
+    assert told.prompts.get("r", ()) == whole.prompts["r"][start:]
+    again = finish(engine, ask("s", prompt, prompt_logprobs=3, prompt_logprob_start=start))
+    assert again.prompts.get("s", ()) == told.prompts.get("r", ())
+    # what is before it is found, in blocks of 4, and the last token never is
+    assert engine._scheduler.attach("s", 0).cached == min(start, len(prompt) - 1) // 4 * 4  # type: ignore[union-attr]
 
 
 def test_neighbours_chunks_and_lost_blocks_change_no_digit(tiny: Callable[[str], Tiny]) -> None:

@@ -15,9 +15,14 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from engine.errors import BadRequest, CheckpointError, NotFinite
-from engine.pooling import Pooler
+from engine.errors import BadRequest, CheckpointError, NotFinite, UnsupportedModel
+from engine.llm import LLM
+from engine.models import weights
+from engine.pooling import load_pooler
+from engine.runner.model_runner import RunnerConfig
+from schemas.generation import Sampling
 from tests.engine.models.test_pooled import EXACT, HALF, edit, write
+from tests.engine.test_progress import Recorder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 STORY = "a cat sat on the mat while two dogs slept in warm sun and nobody saw what they dreamt of"
@@ -118,7 +123,7 @@ def test_vectors_are_pooled_as_the_files_beside_the_checkpoint_say(
     others = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": False}
     name = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}[mode]
     write_sentence(one.folder, **others | {f"pooling_mode_{name}": True})
-    vectors = Pooler(str(one.folder)).embed(TEXTS)
+    vectors = load_pooler(str(one.folder)).embed(TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
         assert vector.dtype == np.float32
         assert abs(np.linalg.norm(vector) - 1) < 1e-6
@@ -129,21 +134,21 @@ def test_newer_names_of_modes_are_read_and_an_argument_overrides_them(given: Cal
     one = given("BertModel")
     (one.folder / "1_Pooling" / "config.json").unlink(missing_ok=True)
     write_sentence(one.folder, pooling_mode="lasttoken")
-    assert farthest(Pooler(str(one.folder)).embed(["a cat"]), one.vector("last", "a cat")) <= EXACT
-    assert farthest(Pooler(str(one.folder), pooling="cls").embed(["a cat"]), one.vector("cls", "a cat")) <= EXACT
+    assert farthest(load_pooler(str(one.folder)).embed(["a cat"]), one.vector("last", "a cat")) <= EXACT
+    assert farthest(load_pooler(str(one.folder), pooling="cls").embed(["a cat"]), one.vector("cls", "a cat")) <= EXACT
 
 
 @pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "Qwen3Model"])
 def test_vectors_in_half_precision_stay_close(given: Callable[..., Given], architecture: str) -> None:
     one = given(architecture)
-    vectors = Pooler(str(one.folder), dtype="bfloat16", pooling="mean").embed(TEXTS)
+    vectors = load_pooler(str(one.folder), dtype="bfloat16", pooling="mean").embed(TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
         assert vector.dtype == np.float32
         assert float(vector @ one.vector("mean", text).numpy()) > HALF
 
 
 def test_fewer_dimensions_are_the_first_ones_of_length_one(given: Callable[..., Given]) -> None:
-    pooler = Pooler(str(given("BertModel").folder), pooling="mean")
+    pooler = load_pooler(str(given("BertModel").folder), pooling="mean")
     (whole,), (short,) = pooler.embed(["a cat"]), pooler.embed(["a cat"], dimensions=5)
     assert pooler.width == 32
     assert farthest(short, whole[:5] / np.linalg.norm(whole[:5])) < 1e-6
@@ -160,7 +165,7 @@ def test_labels_of_texts_and_pairs_get_the_probabilities_of_transformers(
     given: Callable[..., Given], family: str
 ) -> None:
     one = given(f"{family}ForSequenceClassification", 3)
-    pooler = Pooler(str(one.folder))
+    pooler = load_pooler(str(one.folder))
     assert pooler.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     mixed = [*TEXTS, *PAIRS]
     for text, found in zip(mixed, pooler.classify(mixed), strict=True):
@@ -174,9 +179,9 @@ def test_scores_of_pairs_are_the_logits_of_transformers_between_zero_and_one(
     given: Callable[..., Given], family: str
 ) -> None:
     one = given(f"{family}ForSequenceClassification", 1)
-    scores = Pooler(str(one.folder)).score(PAIRS)
+    scores = load_pooler(str(one.folder)).score(PAIRS)
     assert farthest(scores, [one(*pair).logits[0].sigmoid().item() for pair in PAIRS]) <= EXACT
-    half = Pooler(str(one.folder), dtype="bfloat16").score(PAIRS)
+    half = load_pooler(str(one.folder), dtype="bfloat16").score(PAIRS)
     assert farthest(half, scores) <= 0.15
 
 
@@ -184,7 +189,7 @@ def test_scores_of_pairs_are_the_logits_of_transformers_between_zero_and_one(
 def test_a_head_may_be_given_the_mean_of_a_text(tmp_path: Path, dtype: Any) -> None:
     """As rerankers on ModernBERT are published."""
     one = Given(tmp_path, "ModernBertForSequenceClassification", num_labels=1, classifier_pooling="mean")
-    pooler = Pooler(str(tmp_path), dtype=dtype)
+    pooler = load_pooler(str(tmp_path), dtype=dtype)
     expected = [one(*pair).logits[0].sigmoid().item() for pair in PAIRS]
     assert farthest(pooler.score(PAIRS), expected) <= (EXACT if dtype == "float32" else 0.15)
     assert pooler.score(PAIRS) == [pooler.score([pair])[0] for pair in PAIRS]
@@ -202,10 +207,10 @@ def test_a_cross_encoder_may_keep_its_logits(tmp_path: Path, name: str, key: dic
     one = Given(tmp_path, "BertForSequenceClassification", num_labels=1)
     edit(tmp_path, name, **key)
     expected = [one(*pair).logits[0].item() for pair in PAIRS]
-    assert farthest(Pooler(str(tmp_path)).score(PAIRS), expected) <= EXACT
+    assert farthest(load_pooler(str(tmp_path)).score(PAIRS), expected) <= EXACT
     edit(tmp_path, name, **json.loads(json.dumps(key).replace("linear.Identity", "activation.Tanh")))
     with pytest.raises(CheckpointError, match="'Tanh' is not supported"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
 
 
 def test_labels_that_do_not_exclude_each_other_have_probabilities_of_their_own(tmp_path: Path) -> None:
@@ -215,14 +220,14 @@ def test_labels_that_do_not_exclude_each_other_have_probabilities_of_their_own(t
         id2label={0: "rude", 1: "off topic"},
         problem_type="multi_label_classification",
     )
-    (found,) = Pooler(str(tmp_path)).classify(["a cat"])
+    (found,) = load_pooler(str(tmp_path)).classify(["a cat"])
     assert tuple(found) == ("rude", "off topic")
     assert farthest(list(found.values()), one("a cat").logits[0].sigmoid()) <= EXACT
 
 
 @pytest.mark.parametrize("architecture", ["BertModel", "BertForSequenceClassification"])
 def test_documents_are_ranked_by_their_score(given: Callable[..., Given], architecture: str) -> None:
-    pooler = Pooler(str(given(architecture, 1 if "For" in architecture else None).folder))
+    pooler = load_pooler(str(given(architecture, 1 if "For" in architecture else None).folder))
     scores = pooler.score([("what sat", text) for text in TEXTS])
     ranked = pooler.rerank("what sat", TEXTS)
     assert [one.index for one in ranked] == sorted(range(len(TEXTS)), key=lambda i: -scores[i])
@@ -233,7 +238,7 @@ def test_documents_are_ranked_by_their_score(given: Callable[..., Given], archit
 
 
 def test_scores_of_a_model_of_vectors_are_cosines(given: Callable[..., Given]) -> None:
-    pooler = Pooler(str(given("BertModel").folder), pooling="mean")
+    pooler = load_pooler(str(given("BertModel").folder), pooling="mean")
     one, other = pooler.embed(PAIRS[0])
     assert pooler.score([PAIRS[0], ("a cat", "a cat")]) == pytest.approx([float(one @ other), 1.0], abs=1e-6)
 
@@ -247,9 +252,9 @@ def test_a_text_gets_the_same_bits_whatever_is_beside_it(
     given: Callable[..., Given], architecture: str, pooling: Any, dtype: Any
 ) -> None:
     folder = str(given(architecture).folder)
-    together = Pooler(folder, pooling=pooling, dtype=dtype).embed(TEXTS)
-    backwards = Pooler(folder, pooling=pooling, dtype=dtype, batch_tokens=20).embed(TEXTS[::-1])[::-1]
-    alone = Pooler(folder, pooling=pooling, dtype=dtype)
+    together = load_pooler(folder, pooling=pooling, dtype=dtype).embed(TEXTS)
+    backwards = load_pooler(folder, pooling=pooling, dtype=dtype, batch_tokens=20).embed(TEXTS[::-1])[::-1]
+    alone = load_pooler(folder, pooling=pooling, dtype=dtype)
     for i, text in enumerate(TEXTS):
         assert np.array_equal(together[i], alone.embed([text])[0])
         assert np.array_equal(together[i], backwards[i])
@@ -257,16 +262,16 @@ def test_a_text_gets_the_same_bits_whatever_is_beside_it(
 
 @pytest.mark.parametrize("family", HEADS)
 def test_a_pair_gets_the_same_bits_whatever_is_beside_it(given: Callable[..., Given], family: str) -> None:
-    pooler = Pooler(str(given(f"{family}ForSequenceClassification", 1).folder))
+    pooler = load_pooler(str(given(f"{family}ForSequenceClassification", 1).folder))
     assert pooler.score(PAIRS) == [pooler.score([pair])[0] for pair in PAIRS]
 
 
 def test_batches_stay_within_their_budget_and_progress_is_told(given: Callable[..., Given]) -> None:
-    pooler = Pooler(str(given("BertModel").folder), batch_tokens=10)
-    told: list[tuple[int, int]] = []
-    pooler.embed(TEXTS, on_progress=lambda done, total: told.append((done, total)))
+    pooler = load_pooler(str(given("BertModel").folder), batch_tokens=10)
+    bar = Recorder()
+    pooler.embed(TEXTS, use_tqdm=bar)
     # with a mark on both sides 5, 9, 3, 17, 4 and 5 tokens: a text that is longer than the budget goes alone
-    assert told == [(1, 6), (2, 6), (3, 6), (4, 6), (6, 6)]
+    assert bar.done == [1, 1, 1, 1, 2]
     assert pooler.embed([]) == []
 
 
@@ -275,7 +280,7 @@ def test_a_long_text_is_cut_to_the_context_as_transformers_cuts_it_or_refused(
     given: Callable[..., Given], architecture: str
 ) -> None:
     one = given(architecture)
-    pooler = Pooler(str(one.folder), pooling="mean")
+    pooler = load_pooler(str(one.folder), pooling="mean")
     assert pooler.context_length == 32  # the tokenizer's, fewer than the model's 66
     long = " ".join(WORDS * 3)
     (vector,) = pooler.embed([long])
@@ -289,7 +294,7 @@ def test_of_a_long_pair_the_longer_text_is_cut(given: Callable[..., Given]) -> N
     one = given("BertForSequenceClassification", 1)
     long = " ".join(WORDS * 3)
     pairs = [("a cat", long), (long, "a cat"), (long, long)]
-    pooler = Pooler(str(one.folder))
+    pooler = load_pooler(str(one.folder))
     expected = [one(*pair).logits[0].sigmoid().item() for pair in pairs]
     assert farthest(pooler.score(pairs), expected) <= EXACT
     with pytest.raises(BadRequest, match=r"pairs\[0\]: has \d+ tokens"):
@@ -299,21 +304,21 @@ def test_of_a_long_pair_the_longer_text_is_cut(given: Callable[..., Given]) -> N
 def test_the_limit_of_sentence_transformers_counts(tmp_path: Path) -> None:
     Given(tmp_path, "BertModel")
     edit(tmp_path, "sentence_xlm-roberta_config.json", max_seq_length=7)
-    assert Pooler(str(tmp_path)).context_length == 7
+    assert load_pooler(str(tmp_path)).context_length == 7
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=9, do_lower_case=False)
-    assert Pooler(str(tmp_path)).context_length == 9
+    assert load_pooler(str(tmp_path)).context_length == 9
     edit(tmp_path, "sentence_bert_config.json", max_seq_length=4)
     with pytest.raises(CheckpointError, match="4 tokens do not hold a pair of texts"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
     edit(tmp_path, "sentence_bert_config.json", do_lower_case=True)
     with pytest.raises(CheckpointError, match="do_lower_case"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
 
 
 def test_prompts_of_the_checkpoint_go_before_texts(tmp_path: Path) -> None:
     one = Given(tmp_path, "Qwen3Model")
     edit(tmp_path, "config_sentence_transformers.json", prompts={"query": "what ", "document": ""})
-    pooler = Pooler(str(tmp_path))
+    pooler = load_pooler(str(tmp_path))
     assert farthest(pooler.embed(["sat"], prompt="query"), one.vector("last", "what sat")) <= EXACT
     assert farthest(pooler.embed(["sat"]), one.vector("last", "sat")) <= EXACT
     with pytest.raises(
@@ -323,10 +328,10 @@ def test_prompts_of_the_checkpoint_go_before_texts(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"texts\[0\]: is empty"):
         pooler.embed([""], prompt="query")
     edit(tmp_path, "config_sentence_transformers.json", default_prompt_name="query")
-    assert farthest(Pooler(str(tmp_path)).embed(["sat"]), one.vector("last", "what sat")) <= EXACT
+    assert farthest(load_pooler(str(tmp_path)).embed(["sat"]), one.vector("last", "what sat")) <= EXACT
     edit(tmp_path, "config_sentence_transformers.json", default_prompt_name="passage")
     with pytest.raises(CheckpointError, match="'passage' is not among its prompts"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
 
 
 def test_a_token_of_padding_is_not_the_last_one_for_a_decoder_with_a_head(given: Callable[..., Given]) -> None:
@@ -334,13 +339,13 @@ def test_a_token_of_padding_is_not_the_last_one_for_a_decoder_with_a_head(given:
     texts = ["a [PAD] cat", "a cat [PAD]"]
     tokenizer = one.tokenizer.backend_tokenizer
     assert tokenizer.token_to_id("[PAD]") in tokenizer.encode(texts[1]).ids
-    for text, found in zip(texts, Pooler(str(one.folder)).classify(texts), strict=True):
+    for text, found in zip(texts, load_pooler(str(one.folder)).classify(texts), strict=True):
         assert farthest(list(found.values()), one(text).logits[0].softmax(0)) <= EXACT
 
 
 def test_what_a_model_does_not_do_is_said_with_what_it_does(given: Callable[..., Given]) -> None:
-    vectors = Pooler(str(given("BertModel").folder))
-    labels = Pooler(str(given("BertForSequenceClassification", 3).folder))
+    vectors = load_pooler(str(given("BertModel").folder))
+    labels = load_pooler(str(given("BertForSequenceClassification", 3).folder))
     with pytest.raises(BadRequest, match="gives vectors, not labels: ask `embed`"):
         vectors.classify(TEXTS)
     with pytest.raises(BadRequest, match="gives labels, not vectors: ask `classify`"):
@@ -350,22 +355,22 @@ def test_what_a_model_does_not_do_is_said_with_what_it_does(given: Callable[...,
 
 
 def test_texts_that_are_none_are_refused_by_place(given: Callable[..., Given]) -> None:
-    pooler = Pooler(str(given("BertModel").folder))
+    pooler = load_pooler(str(given("BertModel").folder))
     with pytest.raises(BadRequest, match=r"texts\[1\]: is empty; leave it out"):
         pooler.embed(["a cat", ""])
     with pytest.raises(BadRequest, match="texts: is one text; give a list"):
         pooler.embed("a cat")
     with pytest.raises(BadRequest, match="pooling: 'max' is none of cls, mean, last"):
-        Pooler(str(given("BertModel").folder), pooling="max")  # type: ignore[arg-type]
+        load_pooler(str(given("BertModel").folder), pooling="max")  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="batch_tokens"):
-        Pooler(str(given("BertModel").folder), batch_tokens=0)
+        load_pooler(str(given("BertModel").folder), batch_tokens=0)
 
 
 def test_a_text_that_is_no_token_is_refused(tmp_path: Path) -> None:
     Given(tmp_path, "Qwen3Model")
     edit(tmp_path, "tokenizer.json", post_processor=None)
     with pytest.raises(BadRequest, match=r"texts\[1\]: is no token to the model"):
-        Pooler(str(tmp_path)).embed(["a cat", "  "])
+        load_pooler(str(tmp_path)).embed(["a cat", "  "])
 
 
 def test_an_embedding_model_that_calls_itself_a_generator_gives_the_vectors_of_its_last_tokens(tmp_path: Path) -> None:
@@ -374,12 +379,74 @@ def test_an_embedding_model_that_calls_itself_a_generator_gives_the_vectors_of_i
     edit(tmp_path, "config.json", architectures=["Qwen3ForCausalLM"])
     edit(tmp_path, "config_sentence_transformers.json", prompts={"query": "what ", "document": ""})
     write_sentence(tmp_path, pooling_mode_mean_tokens=False, pooling_mode_lasttoken=True, include_prompt=True)
-    pooler = Pooler(str(tmp_path))
+    pooler = load_pooler(str(tmp_path))
     (query,) = pooler.embed(["nobody saw"], prompt="query", dimensions=16)
     whole = one.vector("last", "what nobody saw")[:16]
     assert farthest(query, whole / whole.norm()) <= EXACT
     (document,) = pooler.embed([TEXTS[3]])
     assert farthest(document, one.vector("last", TEXTS[3])) <= EXACT
+    llm = LLM(str(tmp_path), device="cpu")
+    assert np.array_equal(llm.embed(["nobody saw"], prompt="query", dimensions=16)[0], query)
+    with pytest.raises(BadRequest, match="model: Qwen3ForCausalLM reads texts and writes none: ask `embed`"):
+        llm.generate(["nobody"])
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "Qwen3Model"])
+def test_a_model_of_vectors_is_used_as_every_model_is(given: Callable[..., Given], architecture: str) -> None:
+    one = given(architecture)
+    llm = LLM(str(one.folder), device="cpu", pooling="mean")
+    for text, vector in zip(TEXTS, llm.embed(TEXTS), strict=True):
+        assert farthest(vector, one.vector("mean", text)) <= EXACT
+    assert llm.score(PAIRS) == load_pooler(str(one.folder), pooling="mean").score(PAIRS)
+    assert [found.index for found in llm.rerank(TEXTS[0], TEXTS, 1)] == [0]
+    assert llm.labels == ()
+    for ask in (llm.generate, llm.beam_search, llm.chat):
+        with pytest.raises(BadRequest, match=f"{architecture} .* writes none: ask `embed`, `score` or `rerank`"):
+            ask([])
+    with pytest.raises(BadRequest, match="gives vectors, not labels"):
+        llm.classify(TEXTS)
+
+
+@pytest.mark.parametrize(("labels", "ask"), [(1, "`score`, `rerank` or `classify`"), (3, "`classify`")])
+@pytest.mark.parametrize("family", ["Bert", "ModernBert", "Qwen3"])
+def test_a_model_of_labels_is_used_as_every_model_is(
+    given: Callable[..., Given], family: str, labels: int, ask: str
+) -> None:
+    one = given(f"{family}ForSequenceClassification", labels)
+    llm = LLM(str(one.folder), device="cpu")
+    assert len(llm.labels) == labels
+    for text, found in zip(TEXTS, llm.classify(TEXTS), strict=True):
+        logits = one(text).logits[0]
+        expected = logits.sigmoid() if labels == 1 else logits.softmax(-1)
+        assert farthest(list(found.values()), expected) <= EXACT
+    if labels == 1:
+        assert llm.score(PAIRS) == load_pooler(str(one.folder)).score(PAIRS)
+        assert llm.rerank("what sat", TEXTS) == load_pooler(str(one.folder)).rerank("what sat", TEXTS)
+    with pytest.raises(BadRequest, match=f"writes none: ask {ask}$"):
+        llm.generate(["nobody"])
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_a_model_that_writes_gives_the_vectors_of_the_weights_it_has(
+    given: Callable[..., Given], pooling: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = given("Qwen3ForCausalLM")
+    llm = LLM(str(one.folder), device="cpu", runner=RunnerConfig(model="", blocks=64), pooling=pooling)
+    before = llm.generate([TEXTS[0]], Sampling(max_tokens=4))
+    with monkeypatch.context() as patched:
+        patched.setattr(weights, "safe_open", None)  # nothing is loaded again
+        vectors = llm.embed(TEXTS)
+    assert all(map(np.array_equal, vectors, load_pooler(str(one.folder), pooling=pooling).embed(TEXTS)))
+    assert llm.generate([TEXTS[0]], Sampling(max_tokens=4))[0].tokens == before[0].tokens
+
+
+def test_an_architecture_that_is_none_of_ours_is_refused_with_all_that_are(tmp_path: Path) -> None:
+    Given(tmp_path, "BertModel")
+    edit(tmp_path, "config.json", architectures=["T5Model"])
+    with pytest.raises(UnsupportedModel, match=r"'T5Model' is not supported.*BertModel.*LlamaForCausalLM"):
+        LLM(str(tmp_path), device="cpu")
+    with pytest.raises(BadRequest, match="pooling: 'max' is none of"):
+        LLM(str(tmp_path), device="cpu", pooling="max")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -396,7 +463,7 @@ def test_a_way_to_pool_that_we_lack_is_refused_by_name(tmp_path: Path, mode: dic
     Given(tmp_path, "BertModel")
     write_sentence(tmp_path, **mode)
     with pytest.raises(CheckpointError, match=message):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
 
 
 def test_a_module_that_we_lack_is_refused_by_name(tmp_path: Path) -> None:
@@ -404,10 +471,10 @@ def test_a_module_that_we_lack_is_refused_by_name(tmp_path: Path) -> None:
     modules = [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     with pytest.raises(CheckpointError, match="the module 'Dense' is not supported, only Normalize, Pooling"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
     (tmp_path / "modules.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"modules\.json.*not a JSON list"):
-        Pooler(str(tmp_path))
+        load_pooler(str(tmp_path))
 
 
 def test_a_number_that_is_not_finite_is_told_and_no_result(tmp_path: Path) -> None:
@@ -415,7 +482,7 @@ def test_a_number_that_is_not_finite_is_told_and_no_result(tmp_path: Path) -> No
     with torch.no_grad():
         one.reference.embeddings.word_embeddings.weight[len(SPECIAL)] = math.inf
     one.reference.save_pretrained(tmp_path)
-    pooler = Pooler(str(tmp_path))
+    pooler = load_pooler(str(tmp_path))
     pooler.embed(["the cat"])
     with pytest.raises(NotFinite, match=r"text 1: .*not finite; take dtype float32"):
         pooler.embed(["the cat", "a cat"])

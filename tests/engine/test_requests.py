@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import BadRequest
-from engine.requests import raw_tokens, truncated
+from engine.requests import raw_tokens, settled, truncated
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
-from schemas.generation import Sampling
+from schemas.generation import Repetition, Sampling
+from schemas.structured import Structured
 
 PROMPT = (1, 2, 3, 4, 5)
 TOKENIZER = Tokenizer.load(EMBEDDED_CHECKPOINT)
@@ -30,6 +32,31 @@ TOKENIZER = Tokenizer.load(EMBEDDED_CHECKPOINT)
 )
 def test_a_prompt_is_as_long_as_asked_for(wanted: dict[str, Any], kept: tuple[int, ...]) -> None:
     assert truncated(PROMPT, Sampling(**wanted), context_length=8) == kept
+
+
+def test_tokens_that_are_given_end_an_answer_and_nothing_else_does() -> None:
+    given = Sampling(trace_decode_token_ids=(1, 2, 3), min_tokens=2, stop_tokens=(2,), max_tokens=9)
+    done = settled(given, TOKENIZER, (), (7,))
+    assert (done.max_tokens, done.min_tokens, done.stop_tokens, done.ignore_eos) == (3, 0, (), True)
+    assert settled(replace(given, max_tokens=2), TOKENIZER).max_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words", "field"),
+    [
+        ({"structured": Structured("regex", "a+", field="response_format")}, (), "response_format"),
+        ({"bad_words": ((1,),)}, (), "bad_words"),
+        ({}, ("word",), "bad_words"),
+        ({"repetition": Repetition(4)}, (), "repetition_detection"),
+        ({"thinking_budget": 3}, (), "thinking_token_budget"),
+        ({"trace_decode_token_ids": (1, 1 << 30)}, (), "trace_decode_token_ids"),
+    ],
+)
+def test_what_would_decide_about_tokens_that_are_given_is_refused(
+    wanted: dict[str, Any], words: tuple[str, ...], field: str
+) -> None:
+    with pytest.raises(BadRequest, match=f"^{field}: "):
+        settled(Sampling(**{"trace_decode_token_ids": (1, 2), **wanted}), TOKENIZER, words)
 
 
 def test_a_raw_prompt_is_text_or_the_model_s_own_tokens() -> None:

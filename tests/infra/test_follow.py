@@ -15,6 +15,7 @@ from bus.errors import Refused
 from bus.streams import CMD, ensure_streams
 from infra.follow import _Order, follow
 from schemas import codec
+from schemas.answers import TokenTold
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import CommandRefused, Problem
@@ -80,6 +81,45 @@ def test_text_and_reasoning_of_each_answer_are_cut_by_themselves(cuts: list[tupl
         assert text.startswith(said)
         assert text.startswith(thought)
     assert all(bool(frame.text) != bool(frame.reasoning) for frame in out)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 1)), max_size=30))
+def test_tokens_are_passed_once_and_in_order_however_pieces_overlap(cuts: list[tuple[int, int, int]]) -> None:
+    """One character is a token here: text and tokens are cut at the same places."""
+    text = "abcdefghijklmn"
+    told = tuple(TokenTold(number, letter.encode(), -float(number), 1) for number, letter in enumerate(text))
+    frames = [
+        Delta(
+            "r1",
+            "t1",
+            "e",
+            2,
+            at,
+            text[at : at + length],
+            choice,
+            "",
+            0,
+            at,
+            told[at : at + length],
+            (*range(at, at + length),),
+        )
+        for at, length, choice in cuts
+        for cut in (slice(at, at + length),)
+    ]
+    out = [frame for frame in passed(frames) if isinstance(frame, Delta)]
+    for choice in (0, 1):
+        mine = [frame for frame in out if frame.choice == choice]
+        heard = [one for frame in mine for one in frame.logprobs]
+        assert heard == list(told[: len(heard)])
+        assert [token for frame in mine for token in frame.token_ids] == list(range(len(heard)))
+        assert "".join(frame.text for frame in mine) == text[: len(heard)]
+        assert all(frame.token_offset == frame.offset for frame in mine)
+
+
+def test_tokens_that_come_without_text_are_passed() -> None:
+    told = TokenTold(7, b"x", -1.0, 1)
+    frames = [Delta("r1", "t1", "e", 2, 0, "", token_offset=at, logprobs=(told,)) for at in (0, 1, 1)]
+    assert passed(frames) == frames[:2]
 
 
 def test_text_of_a_call_whose_result_is_in_is_not_passed() -> None:

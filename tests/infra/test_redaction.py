@@ -93,7 +93,7 @@ def planted(value: Any, key: str = "") -> Any:
             return [planted(below, key) for below in value]
         case str() if key in _SAID:
             return f"I live in {SECRET}"
-        case int() if key in {"token_ids", "prompt_token_ids", "prompt"}:
+        case int() if key in {"token_ids", "prompt_token_ids", "prompt", "trace_decode_token_ids"}:
             return SECRET_TOKEN
         case str() if key in {"arguments", "piece"}:
             return SECRET_PIECE if key == "piece" else f'{{"where": "{SECRET}", "list": ["{SECRET}", 99]}}'

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
+from schemas.answers import TokenTold
 from schemas.commands import Command, Generate, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
-from schemas.generation import Repetition, Sampling
+from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import Event, Problem, Retries
-from schemas.steps import StepPlan, StepResult
+from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
 from schemas.structured import Structured
 from schemas.times import rfc3339, utc
 
@@ -70,6 +71,10 @@ samplings = st.builds(
     logprobs=st.none() | ids,
     prompt_logprobs=st.none() | ids,
     logprob_token_ids=st.lists(ids, max_size=3).map(tuple),
+    prompt_logprob_start=ids,
+    trace_decode_token_ids=st.lists(ids, max_size=3).map(tuple),
+    spaces_between_special_tokens=st.booleans(),
+    detokenize=st.booleans(),
     repetition=st.none() | st.builds(Repetition, ids, ids, ids),
     structured=st.none() | structures,
     structured_after=st.lists(ids, max_size=3).map(tuple),
@@ -128,10 +133,15 @@ def events(kind: type) -> st.SearchStrategy[object]:
         add_generation_prompt=st.booleans(),
         continue_final_message=st.booleans(),
         extra_args=extras,
+        prompt_logprob_start=ids,
+        trace_decode_token_ids=st.lists(ids, max_size=3).map(tuple),
+        spaces_between_special_tokens=st.booleans(),
+        detokenize=st.booleans(),
         truncate_prompt_tokens=st.none() | st.integers(-1, 9),
         truncation_side=st.sampled_from([None, "left", "right"]),
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
         structured=st.none() | structures,
+        stream_interval=st.integers(1, 1 << 30),
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
@@ -156,6 +166,16 @@ def test_frames_are_told_apart_by_their_kind(subject: str, effect: str, number: 
     problem = Problem(kind="invalid", message=text)
     for frame in (
         Delta(subject, "t1", effect, number, number, text),
+        Delta(
+            subject,
+            "t1",
+            effect,
+            number,
+            number,
+            text,
+            logprobs=(TokenTold(3, text.encode(), -0.5, 1),),
+            token_ids=(3,),
+        ),
         Outcome(effect, "refused", subject, problem),
         Committed("1-0", "x", subject, "t1", "", "acme", "", number, msgspec.Raw(b"{}")),
     ):
@@ -167,6 +187,15 @@ def test_steps_survive_being_written_and_read(data: st.DataObject) -> None:
     for shape in (StepPlan, StepResult):
         value = data.draw(st.from_type(shape))
         assert codec.decode(codec.encode(value), shape) == value
+
+
+@given(st.data())
+def test_what_was_recorded_before_steps_told_of_closed_documents_is_read_as_it_was(data: st.DataObject) -> None:
+    for shape, default in {StepResult: (), Applied: (), Output: None, RequestEvent: None}.items():
+        value = msgspec.structs.replace(data.draw(st.from_type(shape)), closed=default)
+        assert shape.__struct_fields__[-1] == "closed"
+        recorded = msgspec.json.decode(codec.encode(value))[:-1]
+        assert codec.decode(msgspec.json.encode(recorded), shape) == value
 
 
 @given(st.binary(max_size=40))

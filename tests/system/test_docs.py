@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -69,8 +70,12 @@ def written(
 
 @pytest.mark.parametrize("written", ["sampling.md"], indirect=True)
 def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
-    named, (city, *found) = written
+    named, (city, alike, first, second, *streamed, _, _, _, _) = written
     assert re.fullmatch(r"\{'city': .*\} stop", city)
+    assert alike == "True"
+    assert all(re.fullmatch(r"(['\"]).*\1 (length|stop) \d", answer) for answer in (first, second))
+    assert ast.literal_eval(first.rsplit(" ", 2)[0]).splitlines() == streamed
+    found = written[1][-4:]
     scores = [float(line.split()[0]) for line in found]
     assert len(scores) == 4
     assert scores == sorted(scores, reverse=True)

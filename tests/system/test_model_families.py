@@ -1,4 +1,4 @@
-"""`ostinato up --model DIR` serves what `transformers` saved, token for token, in every layout of both families."""
+"""`ostinato up --model DIR` serves what `transformers` saved, token for token, in every layout of several families."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tests.system.conftest import start
+from schemas import codec
+from schemas.steps import StepPlan
+from tests.system.conftest import records, start
+from tests.system.test_record import rows, wait_until_recorded
 
 pytestmark = pytest.mark.servers
 
@@ -56,11 +59,18 @@ class Layout:
     more: dict[str, Any]
 
 
+WINDOWS = {
+    "num_hidden_layers": 3,
+    "sliding_window": 9,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "query_pre_attn_scalar": 8,
+}
 LAYOUTS = {
     "qwen3-tied-one-file-jinja": Layout("Qwen3", True, False, True, {}),
     "qwen3-untied-sharded-config": Layout("Qwen3", False, True, False, {}),
     "llama-untied-sharded-jinja": Layout("Llama", False, True, True, {}),
     "llama-tied-scaled-one-file-config": Layout("Llama", True, False, False, {"rope_parameters": LLAMA3}),
+    "gemma3-tied-windows-one-file-jinja": Layout("Gemma3", True, False, True, WINDOWS),
 }
 
 
@@ -86,16 +96,16 @@ def saved_tokenizer(folder: Path, template_in_a_file: bool) -> transformers.PreT
 
 def saved_model(folder: Path, layout: Layout, tokenizer: transformers.PreTrainedTokenizerFast) -> Any:
     """Save a model of random weights and return it."""
-    config = getattr(transformers, f"{layout.family}Config")(
-        **SHAPE,
-        **layout.more,
+    build = getattr(transformers, f"{layout.family}ForCausalLM")
+    config = build.config_class(
+        **SHAPE | layout.more,
         vocab_size=len(tokenizer),
         tie_word_embeddings=layout.tied,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
     torch.manual_seed(11)
-    model = getattr(transformers, f"{layout.family}ForCausalLM")(config).eval()
+    model = build(config).eval()
     with torch.no_grad():  # norms start as ones, which would hide a mistake
         for name, weight in model.named_parameters():
             if "norm" in name:
@@ -128,5 +138,12 @@ def test_greedy_answers_over_http_are_those_of_transformers(name: str, tmp_path:
                 assert given.usage.prompt_tokens == ids.shape[1]
                 assert given.usage.completion_tokens == len(expected)
                 assert given.choices[0].message.content == tokenizer.decode(expected, skip_special_tokens=True)
+        wait_until_recorded(up)
+        *_, verified = records(up.cli("replay", "engine", "--last", "--verify", "--json"))
+        assert (verified["ok"], verified["problem"], verified["running"]) == (True, "", 0)
+        (first,) = rows(up, "SELECT payload FROM record WHERE subject LIKE 'step.%.plan' AND n = 1")
+        began: Any = codec.decode(first["payload"], StepPlan).told[0]
+        kinds = (began.limits["groups"], began.limits["windowed"], began.limits.get("window"))
+        assert kinds == ((3, 2, 9) if layout.more is WINDOWS else (1, 1, None))
     finally:
         assert up.stop() == 0

@@ -103,11 +103,65 @@ def test_what_nests_too_deep_is_refused(served: UpProcess) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs")
 
 
+def test_a_stream_tells_each_token_with_its_text_as_the_whole_answer_does(served: UpProcess) -> None:
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    wanted: dict[str, Any] = {"model": "mini", "max_tokens": 24, "seed": 5, "temperature": 0.7}
+    asked = {**wanted, "messages": [{"role": "user", "content": "Tell me about the moon."}]}
+    more: dict[str, Any] = {"return_token_ids": True, "stream_interval": 3}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, extra_body=more).choices[0]
+    chunks = list(client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, extra_body=more, stream=True))
+    told = [chunk.choices[0].logprobs for chunk in chunks]
+    assert whole.logprobs is not None
+    assert [one for some in told if some for one in some.content or ()] == whole.logprobs.content
+    ids = [token for chunk in chunks for token in chunk.choices[0].model_extra.get("token_ids", ())]
+    assert ids == whole.model_extra["token_ids"]
+    assert 3 < sum(map(bool, told)) < len(ids)
+    raw = client.completions.create(**wanted, prompt="The moon", logprobs=2).choices[0].logprobs
+    parts = [
+        chunk.choices[0].logprobs
+        for chunk in client.completions.create(**wanted, prompt="The moon", logprobs=2, stream=True)
+    ]
+    assert raw is not None
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert [one for part in parts for one in getattr(part, name)] == getattr(raw, name)
+    assert sum(bool(part and part.tokens) for part in parts) > 3
+
+
 def test_a_prompt_of_one_token_is_given_back_too(served: UpProcess) -> None:
     (choice,) = complete(served, prompt=[40], echo=True, logprobs=0, max_tokens=2).json()["choices"]
     assert choice["logprobs"]["token_logprobs"][0] is None
     assert choice["text"].startswith(choice["logprobs"]["tokens"][0])
     assert complete(served, prompt="Hello", echo=True, max_tokens=0).json()["usage"]["completion_tokens"] == 0
+
+
+def test_tokens_that_are_given_are_answered_with_what_the_model_makes_of_them(served: UpProcess) -> None:
+    asked = {"prompt": [40, 50, 60], "logprobs": 0, "return_token_ids": True}
+    given = [70, 3, 80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97]
+    answer = complete(served, **asked, trace_decode_token_ids=given, detokenize=False).json()
+    (choice,) = answer["choices"]
+    assert (choice["token_ids"], choice["finish_reason"], choice["text"]) == (given, "length", "")
+    assert served.cli("replay", "verify", answer["id"].removeprefix("cmpl-")).returncode == 0
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    more: dict[str, Any] = {"trace_decode_token_ids": given, "detokenize": False, "return_token_ids": True}
+    chunks = client.completions.create(model="mini", prompt=[40, 50, 60], stream=True, extra_body=more)
+    pieces = [found for chunk in chunks if (found := getattr(chunk.choices[0], "token_ids", None))]
+    assert [token for piece in pieces for token in piece] == given
+    assert len(pieces) > 3
+    # as part of a prompt they get the same numbers
+    whole = {"prompt": [40, 50, 60, *given], "max_tokens": 1, "prompt_logprobs": 0, "prompt_logprob_start": 2}
+    (judged,) = complete(served, **whole).json()["choices"]
+    assert judged["prompt_logprobs"][:3] == [None] * 3
+    numbers = [one[str(token)]["logprob"] for one, token in zip(judged["prompt_logprobs"][3:], given, strict=True)]
+    assert choice["logprobs"]["token_logprobs"] == pytest.approx(numbers, abs=1e-5)
+    for fields, param in (
+        ({"n": 2}, "n"),
+        ({"use_beam_search": True, "logprobs": None}, "trace_decode_token_ids"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"bad_words": ["no"]}, "bad_words"),
+        ({"trace_decode_token_ids": [1 << 30]}, "trace_decode_token_ids"),
+    ):
+        refused = complete(served, **{**asked, "trace_decode_token_ids": given, **fields})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 def test_a_prompt_is_scored_as_lm_eval_does_it(served: UpProcess) -> None:

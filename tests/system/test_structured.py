@@ -40,13 +40,25 @@ def client(up: UpProcess) -> openai.OpenAI:
 
 
 def test_an_answer_by_a_schema_is_valid_whole_and_streamed(stack: UpProcess) -> None:
-    whole = client(stack).chat.completions.create(**QUESTION, response_format=FORMAT)
+    roomy: Any = {**QUESTION, "max_tokens": 200, "seed": 0}
+    whole = client(stack).chat.completions.create(**roomy, response_format=FORMAT)
     said = whole.choices[0].message.content or ""
     jsonschema.validate(json.loads(said), CITY)
     assert whole.choices[0].finish_reason == "stop"
-    chunks = list(client(stack).chat.completions.create(**QUESTION, response_format=FORMAT, stream=True))
+    chunks = list(client(stack).chat.completions.create(**roomy, response_format=FORMAT, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == said
     assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_an_answer_that_runs_out_of_tokens_is_valid_and_ends_with_length(stack: UpProcess) -> None:
+    short: Any = {**QUESTION, "max_tokens": 28}
+    whole = client(stack).chat.completions.create(**short, response_format=FORMAT)
+    said = whole.choices[0].message.content or ""
+    jsonschema.validate(json.loads(said), CITY)
+    assert whole.choices[0].finish_reason == "length"
+    chunks = list(client(stack).chat.completions.create(**short, response_format=FORMAT, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == said
+    assert chunks[-1].choices[0].finish_reason == "length"
 
 
 def test_several_answers_of_a_form_and_a_raw_prompt_keep_to_it(stack: UpProcess) -> None:

@@ -80,6 +80,11 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "structured": Structured(kind="regex", text="a+"),
         "truncate_prompt_tokens": -1,
         "truncation_side": "right",
+        "prompt_logprob_start": 3,
+        "spaces_between_special_tokens": False,
+        "detokenize": False,
+        "trace_decode_token_ids": (7, 8),
+        "max_tokens": 9,
     }
     (effect,) = ask(MACHINE.initial("acme", "g1"), command(stop_token_ids=(9,), **wanted)).effects
     assert isinstance(effect, AnswerPrompt)
@@ -100,6 +105,32 @@ def test_a_choice_that_no_answer_can_keep_to_is_refused(data: dict[str, Any]) ->
     (refused,) = (event.event for event in ask(MACHINE.initial("acme", "g1"), command(**data)).events)
     assert isinstance(refused, CommandRefused)
     assert (refused.problem.kind, refused.problem.field) == ("invalid", "tool_choice")
+
+
+def test_an_answer_whose_tokens_are_given_has_as_many_unless_it_is_said() -> None:
+    for data, most in (({}, 3), ({"max_tokens": 2}, 2)):
+        asked = command(trace_decode_token_ids=(5, 6, 7), **data)
+        (effect,) = ask(MACHINE.initial("acme", "g1"), asked).effects
+        assert isinstance(effect, AnswerPrompt)
+        assert effect.called.sampling.max_tokens == most
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"trace_decode_token_ids": (1,), "n": 2}, "n"),
+        ({"trace_decode_token_ids": (1,), "stop": ("a",)}, "stop"),
+        ({"trace_decode_token_ids": (1,), "use_beam_search": True}, "trace_decode_token_ids"),
+        ({"detokenize": False, "stop": ("a",)}, "stop"),
+        ({"detokenize": False, "tools": (ToolSpec("f"),), "tool_choice": "required"}, "tool_choice"),
+        ({"detokenize": False, "use_beam_search": True}, "detokenize"),
+    ],
+)
+def test_what_cannot_be_heeded_together_is_refused(data: dict[str, Any], field: str) -> None:
+    (refused,) = (event.event for event in ask(MACHINE.initial("acme", "g1"), command(**data)).events)
+    assert isinstance(refused, CommandRefused)
+    assert (refused.problem.kind, refused.problem.field) == ("invalid", field)
+    assert refused.problem.message.startswith(f"{field}: ")
 
 
 def test_a_seed_that_is_given_is_kept() -> None:

@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, Spoken
+from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.runtime.context import SystemClock
 from actors.serving.frontend import Frontend
 from actors.serving.scheduler import SchedulerActor, Stalls
@@ -29,6 +29,7 @@ from engine.text.prompts import Customs
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
+from schemas.answers import TokenTold
 from schemas.context import Clock
 from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
@@ -80,16 +81,28 @@ class Listener:
     def __init__(self) -> None:
         self.text = ""
         self.reasoning = ""
+        self.pieces: list[Piece] = []
         self.first = asyncio.Event()
 
-    async def __call__(self, offset: int, text: str, kind: Spoken = "text", /) -> None:
-        if kind == "reasoning":
-            assert offset == len(self.reasoning)
-            self.reasoning += text
+    async def __call__(self, piece: Piece, /) -> None:
+        if piece.kind == "reasoning":
+            assert piece.offset == len(self.reasoning)
+            self.reasoning += piece.text
         else:
-            assert offset == len(self.text)
-            self.text += text
+            assert piece.offset == len(self.text)
+            self.text += piece.text
+        told = max(len(self.logprobs), len(self.token_ids))
+        assert piece.before == told or not (piece.logprobs or piece.token_ids)
+        self.pieces.append(piece)
         self.first.set()
+
+    @property
+    def logprobs(self) -> list[TokenTold]:
+        return [one for piece in self.pieces for one in piece.logprobs]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token for piece in self.pieces for token in piece.token_ids]
 
 
 class Stage:

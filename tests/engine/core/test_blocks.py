@@ -106,3 +106,21 @@ def test_check_fails_when_the_books_do_not_balance(tables: list[list[int]], kept
     blocks.check([[0]], [])
     with pytest.raises(AssertionError):
         blocks.check(tables, kept)
+
+
+def test_what_a_request_leaves_as_it_goes_on_is_taken_before_what_was_held_to_the_end() -> None:
+    blocks, evicted = pool(6)
+    assert blocks.take(6) == [0, 1, 2, 3, 4, 5]
+    for block in (0, 1, 2, 3):
+        blocks.keep(block)
+    blocks.release([0])
+    blocks.hold([2])
+    blocks.leave([1, 2, 3])
+    blocks.release([4, 5])
+    blocks.check([[2]], [0, 1, 2, 3])
+    blocks.hold([3])
+    blocks.leave([3])
+    blocks.unkeep(1)
+    blocks.check([[2]], [0, 2, 3])
+    assert blocks.take(5) == [1, 4, 5, 3, 0]
+    assert evicted == [3, 0]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine.config import SchedulerConfig
-from engine.core.numbers import MOST_NUMBERS, numbers
+from engine.config import MOST_NUMBERS, SchedulerConfig
+from engine.core.numbers import numbers
 from engine.core.scheduler import Scheduler
-from schemas.generation import Accepted, Sampling, Submit
+from schemas.generation import Accepted, Refused, Sampling, Submit
 from schemas.steps import StepPlan, StepResult
 
 IDS = tuple(range(1024))
@@ -36,3 +36,13 @@ def test_a_step_has_room_for_the_logarithms_of_its_result() -> None:
         over |= {event.request for event in scheduler.apply(StepResult(plan.n, "epoch", "w", sampled)) if event.finish}
         scheduler.check()
     assert over == set(asked)
+
+
+def test_what_lies_before_the_first_that_is_told_of_takes_no_room() -> None:
+    limits = SchedulerConfig(blocks=1000, context_length=1000, most_numbers=500)
+    late = Sampling(max_tokens=1, prompt_logprobs=4, prompt_logprob_start=900)
+    assert isinstance(Scheduler(limits, "epoch").submit(submit("late", 990, late)), Accepted)
+    early = Sampling(max_tokens=1, prompt_logprobs=4, prompt_logprob_start=800)
+    refused = Scheduler(limits, "epoch").submit(submit("early", 990, early))
+    assert isinstance(refused, Refused)
+    assert "950 numbers, of at most 500" in refused.message

@@ -128,6 +128,26 @@ def test_a_document_that_is_whole_ends_its_request_though_tokens_are_left() -> N
     assert (event.tokens, event.finish) == ((7,), "stop")
 
 
+def test_a_document_that_was_brought_to_its_end_ends_its_request_as_one_that_ran_out_of_tokens() -> None:
+    scheduler = made(max_in_flight=2)
+    taken(scheduler, replace(formed("a"), output=(5,)), replace(formed("b"), output=(5, 5), closed=1))
+    plan = planned(scheduler)
+    scheduler.apply(answered(plan))
+    scheduler.prepared(prepared(plan)[0])
+    first, second = planned(scheduler), planned(scheduler)
+    events = scheduler.apply(StepResult(first.n, first.epoch, "worker", (("a", 7), ("b", 7)), closed=("a",)))
+    assert [(event.finish, event.closed) for event in events] == [(None, 1), (None, 1)]
+    events = scheduler.apply(StepResult(second.n, second.epoch, "worker", (("a", 2), ("b", 7)), whole=("b",)))
+    assert [(event.tokens, event.finish, event.closed) for event in events] == [
+        ((2,), "length", 1),
+        ((7,), "length", 1),
+    ]
+    # whoever asks again is told the same
+    told = scheduler.attach("a", 0)
+    assert told is not None
+    assert (told.tokens, told.finish, told.closed) == ((5, 7, 2), "length", 1)
+
+
 def test_the_worker_is_told_how_many_tokens_there_can_be() -> None:
     scheduler = made(context_length=30)
     taken(scheduler, formed("a", max_tokens=500))

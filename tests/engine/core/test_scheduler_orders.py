@@ -8,7 +8,7 @@ would have got alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -58,15 +58,22 @@ def is_whole(sampling: Sampling, output: list[int]) -> bool:
     return sampling.structured is not None and bool(output) and output[-1] % 7 == 3
 
 
+def closed_at(sampling: Sampling, output: Sequence[int]) -> int | None:
+    """Where the grammar, if there is one, first put another token in the place of what was drawn."""
+    if sampling.structured is None:
+        return None
+    return next((at for at, token in enumerate(output) if token % 5 == 1), None)
+
+
 def alone(submit: Submit, context: int) -> tuple[list[int], str]:
     """What a request ends with when nobody else is there."""
     tokens, output = [*submit.prompt, *submit.output], list(submit.output)
     limit = min(len(submit.prompt) + submit.sampling.max_tokens, context)
     while True:
         if output and output[-1] in submit.sampling.stop_tokens:
-            return output, "stop"
+            return output, "stop" if closed_at(submit.sampling, output) is None else "length"
         if is_whole(submit.sampling, output[len(submit.output) :]):
-            return output, "stop"
+            return output, "stop" if closed_at(submit.sampling, output) is None else "length"
         if len(tokens) >= limit:
             return output, "length"
         output.append(next_token(tokens))
@@ -148,7 +155,8 @@ class Worker:
         sampled = [self.compute(part, written) for part in plan.slices]
         tokens = tuple(pair for pair in sampled if pair is not None)
         whole = tuple(name for name, token in tokens if is_whole(self.held[name].sampling, [token]))
-        return StepResult(plan.n, plan.epoch, self.name, tokens, whole=whole)
+        closed = tuple(name for name, token in tokens if closed_at(self.held[name].sampling, [token]) is not None)
+        return StepResult(plan.n, plan.epoch, self.name, tokens, whole=whole, closed=closed)
 
     def prepare(self, plan: StepPlan) -> Iterator[Prepared]:
         """Compile what the plan asks for."""
@@ -256,6 +264,7 @@ class Orders(RuleBasedStateMachine):
             got = self.got[event.request]
             assert event.start == len(got), "tokens are missing or told twice"
             got.extend(event.tokens)
+            assert event.closed == closed_at(self.submits[event.request].sampling, got)
             if event.finish is not None:
                 self.finish[event.request] = event.finish
 
@@ -303,7 +312,8 @@ class Orders(RuleBasedStateMachine):
         )
         if resumed and len(submit.prompt) < self.config.context_length:
             output, _ = alone(submit, self.config.context_length)
-            submit = msgspec.structs.replace(submit, output=tuple(output[:done]))
+            closed = closed_at(sampling, output[:done])
+            submit = msgspec.structs.replace(submit, output=tuple(output[:done]), closed=closed)
         self.tenants[request] = tenant + salt
         answer = self.tell("submit", submit)
         if isinstance(answer, Refused):

@@ -212,3 +212,46 @@ def test_the_longest_request_fits_and_a_longer_one_does_not(tables: Tables, bloc
     assert tables.longest(blocks, 1000) == longest
     assert tables.wanted(longest) <= blocks
     assert longest == 1000 or tables.wanted(longest + 1) > blocks
+
+
+def run(made: Scheduler, *tokens: int) -> int:
+    """Have one more request answered; return how many of its tokens were known before."""
+    name = f"r{made.statistics().steps}"
+    made.submit(Submit(name, tokens, Sampling(max_tokens=1), "f", "t"))
+    plan = step(made)
+    assert plan is not None
+    while step(made) is not None:
+        pass
+    return plan.arrivals[0].computed
+
+
+def test_what_a_window_leaves_behind_is_used_again_before_what_others_held_to_their_end() -> None:
+    made = scheduler(blocks=70, **MIXED)
+    texts = [range(first, first + 40) for first in (0, 100, 200)]
+    # each takes 30 blocks, of which 14 are left behind
+    for text in texts:
+        assert run(made, *text) == 0
+    for text in texts:
+        assert run(made, *text, 7) == 40
+
+
+def test_where_a_text_parted_from_another_the_next_one_finds_what_it_sees() -> None:
+    made, beginning = scheduler(blocks=130, **MIXED), range(40)
+    others = iter(range(1000, 9000, 100))
+
+    def pressure(times: int) -> None:
+        for _ in range(times):
+            first = next(others)
+            run(made, *range(first, first + 40))
+
+    assert run(made, *beginning, *range(50, 90)) == 0
+    pressure(3)
+    assert run(made, *beginning, *range(150, 190)) == 0, "of what it would see nothing is left"
+    pressure(2)
+    assert run(made, *beginning, *range(250, 290)) == 40
+
+
+def test_layers_that_all_have_a_window_leave_blocks_in_the_order_of_their_use() -> None:
+    made = scheduler(blocks=25)
+    assert run(made, *range(40)) == run(made, *range(100, 140)) == 0
+    assert run(made, *range(20), 7) == 20, "what was left behind in the midst is known still"

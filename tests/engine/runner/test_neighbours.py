@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def poisoned(tiny: Callable[[str], Tiny], kind: str) -> Decoder:
     return model
 
 
-def arrival(name: str, tokens: tuple[int, ...], *blocks: int, **wanted: Structured) -> Arrival:
+def arrival(name: str, tokens: tuple[int, ...], *blocks: int, **wanted: Any) -> Arrival:
     return Arrival(name, tokens, len(tokens), Sampling(**wanted), blocks, 0)
 
 
@@ -86,9 +87,11 @@ def test_numbers_in_blocks_that_a_window_left_behind_reach_nobody(
 def test_a_token_that_the_model_has_not_fails_its_request_alone(tiny: Callable[[str], Tiny]) -> None:
     model = load_model(tiny("mistral").folder, detect("cpu"), "float32")
     runner = ModelRunner(model, KvCache(model, 64, 4), "w")
-    asked = (arrival("a", (3, VOCABULARY), 5), arrival("b", (3, 4), 6))
-    result = runner.execute(step(1, *asked, slices=[Slice("a", 0, 2), Slice("b", 0, 2)]))
-    assert result.errors == (("a", f"token {VOCABULARY} is none that the model knows, 0 to {VOCABULARY - 1}"),)
+    given = arrival("c", (3, 4), 7, trace_decode_token_ids=(3, VOCABULARY))
+    asked = (arrival("a", (3, VOCABULARY), 5), arrival("b", (3, 4), 6), given)
+    result = runner.execute(step(1, *asked, slices=[Slice(name, 0, 2) for name in "abc"]))
+    problem = f"token {VOCABULARY} is none that the model knows, 0 to {VOCABULARY - 1}"
+    assert result.errors == (("a", problem), ("c", problem))
     assert [name for name, _ in result.tokens] == ["b"]
 
 

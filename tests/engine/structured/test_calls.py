@@ -66,6 +66,20 @@ def test_a_call_that_must_come_comes_with_arguments_of_its_schema(speaking: Path
             assert arguments["b"] in {"x", "y"}
 
 
+def test_a_call_that_is_brought_to_its_end_is_one_and_the_answer_has_run_out_of_tokens(speaking: Path) -> None:
+    llm = loaded(speaking, "hermes")
+    text = ToolSpec("text", parameters={"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    finishes = set()
+    for seed, parallel in ((0, True), (1, False), (2, True), (3, False)):
+        calling = Calling("required", "text", parallel=parallel)
+        answer = llm.chat(ASKED, drawn(seed, most=60), [text], calling=calling)
+        assert isinstance(json.loads(answer.tool_calls[0].arguments)["a"], str)
+        finishes.add(answer.finish)
+        again = llm.chat(ASKED, drawn(seed, most=60), [text], calling=calling)
+        assert (again.tokens, again.finish) == (answer.tokens, answer.finish)
+    assert "length" in finishes
+
+
 def test_any_of_the_tools_is_a_call_where_one_is_required(speaking: Path) -> None:
     llm = loaded(speaking, "hermes")
     named = set()
@@ -78,7 +92,7 @@ def test_any_of_the_tools_is_a_call_where_one_is_required(speaking: Path) -> Non
 
 def test_tags_that_a_tokenizer_adds_without_calling_them_special_open_calls_as_well() -> None:
     llm = LLM(str(EMBEDDED_CHECKPOINT), device="cpu", runner=RunnerConfig(model="", blocks=100))
-    assert "<tool_call>" in llm._tokenizer.tags.keys() - llm._tokenizer.special.keys()
+    assert "<tool_call>" in llm._writing.tokenizer.tags.keys() - llm._writing.tokenizer.special.keys()
     tool = ToolSpec("calculator", parameters={"type": "object", "properties": {"expression": {"type": "string"}}})
     asked = [Message(role="user", content="What is 12 times 34?")]
     answer = llm.chat(asked, Sampling(max_tokens=60), [tool], calling=Calling("required", "calculator"))
@@ -104,7 +118,7 @@ def test_thinking_ends_when_it_has_had_its_budget(speaking: Path, budget: int) -
     for seed in range(4):
         wanted = drawn(seed, most=60, thinking_budget=budget, ignore_eos=True)
         answer = llm.chat(ASKED, wanted)
-        closing = llm._tokenizer.encode("</think>")
+        closing = llm._writing.tokenizer.encode("</think>")
         assert [*answer.tokens[budget : budget + len(closing)]] == closing
         assert answer.text
         assert llm.chat(ASKED, wanted).tokens == answer.tokens
@@ -124,4 +138,5 @@ def test_a_form_is_whole_however_long_the_model_would_think(speaking: Path, reas
     form = Structured(kind="choice", choices=("yes", "no"))
     for seed in range(10):
         answer = llm.chat(ASKED, drawn(seed, most=most, structured=form))
-        assert (answer.text in {"yes", "no"}, answer.finish) == (True, "stop"), answer
+        assert answer.text in {"yes", "no"}
+        assert answer.finish == ("length" if len(answer.tokens) == most else "stop"), answer

@@ -116,13 +116,49 @@ def test_everything_may_come_before_the_tokens_that_end_the_thinking() -> None:
     constraint = Constraint(grammar, sampling(100, structured_after=after))
     for token in TOKENIZER.encode("I think {of ]anything").ids:
         assert constraint.stage == "before"
-        assert constraint.take(token) == (token, False)
+        assert constraint.take(token) == (token, False, False)
     for token in after:
         constraint.take(token)
     assert constraint.stage == "within"
     tokens, finish = drawn(constraint, 3, 60)
     assert finish == "stop"
     assert GOOD["choice"][1](text(tokens))
+
+
+def test_a_document_that_is_brought_to_its_end_says_so_and_one_that_comes_to_it_does_not() -> None:
+    grammar = guidance().compile(Structured(kind="regex", text="[0-9]{1,30}"))
+    digits, end = TOKENIZER.encode("3333").ids, ENDS[0]
+    assert len(digits) == 4
+    roomy = Constraint(grammar, sampling(40))
+    assert [roomy.take(token) for token in (*digits, end)] == [(token, False, False) for token in (*digits, end)]
+    tight = Constraint(grammar, sampling(4))
+    assert [tight.take(token) for token in digits] == [(token, False, False) for token in digits]
+    braces = guidance().compile(json_of({"type": "array", "items": {"type": "integer"}}))
+    opening, one, comma, closing = (TOKENIZER.encode(text).ids[0] for text in "[1,]")
+    constraint = Constraint(braces, sampling(5))
+    given = [constraint.take(token) for token in (opening, one, one, comma)]
+    assert [taken.token for taken in given] == [opening, one, one, closing]
+    assert [taken.closed for taken in given] == [False, False, False, True]
+    ended = Constraint(braces, sampling(4))
+    assert not any(ended.take(token).closed for token in (opening, one, one, closing))
+
+
+def test_thinking_that_is_ended_for_lack_of_tokens_says_so_and_one_that_had_its_budget_does_not() -> None:
+    grammar = guidance().compile(Structured(kind="choice", choices=("yes", "no")))
+    close = TOKENIZER.token_to_id("</think>")
+    said = TOKENIZER.encode("yes").ids
+    more: dict[str, Any] = {"structured_after": (close,), "thinking_closing": (close,)}
+    for budget, forced in ((3, False), (None, True)):
+        constraint = Constraint(
+            grammar, sampling(3 + 1 + len(said) + (30 if budget else 0), thinking_budget=budget, **more)
+        )
+        given = list[bool]()
+        while constraint.stage == "before":
+            given.append(constraint.take(7).closed)
+        assert given[-1] is forced
+        assert not any(given[:-1])
+    constraint = Constraint(grammar, sampling(40, **more))
+    assert not any(constraint.take(token).closed for token in (7, 7, close, *said))
 
 
 def test_a_marker_of_several_tokens_is_found_where_it_is_whole() -> None:

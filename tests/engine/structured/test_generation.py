@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from engine.config import SchedulerConfig
 from engine.core.retrace import Retrace
@@ -23,7 +25,7 @@ from engine.structured.compiler import Grammars
 from engine.structured.guidance import Guidance
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Accepted, Sampling, Submit
-from schemas.steps import Resync, StepPlan
+from schemas.steps import Resync, StepPlan, StepResult
 from schemas.structured import Structured
 from tests.engine.structured.conftest import SIZE
 from tests.engine.structured.forms import BAD, GOOD
@@ -38,7 +40,10 @@ class Bench:
     blocks: int = 400
     chunk: int = 16
     plans: list[StepPlan] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
     workers: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+    """Where tokens were taken that were not drawn."""
 
     def __post_init__(self) -> None:
         config = SchedulerConfig(
@@ -56,12 +61,12 @@ class Bench:
         grammars = Grammars(Guidance, lambda: vocabulary(self.folder, self.model.config))
         runner = ModelRunner(self.model, KvCache(self.model, self.blocks, 4), name, grammars)
         self.scheduler.resync(Resync(name, 0, "started", self.blocks))
-        self.engine = Engine(self.scheduler, Recorded(InlineExecutor(runner), self.plans), Ticks())
+        self.engine = Engine(self.scheduler, Recorded(InlineExecutor(runner), self.plans, self.results), Ticks())
 
     def run(self, submits: list[Submit], restarts: tuple[int, ...] = ()) -> dict[str, tuple[str, str, list[int]]]:
         """Submit one before each step; give finish, text or problem, and tokens of each."""
-        waiting, tokens = list(submits), {submit.request: list[int]() for submit in submits}
-        found: dict[str, tuple[str, str, list[int]]] = {}
+        waiting, tokens = list(submits), {submit.request: list(submit.output) for submit in submits}
+        found = self.found = dict[str, tuple[str, str, list[int]]]()
         for step in range(3000):
             if waiting:
                 assert isinstance(self.engine.add(waiting.pop(0)), Accepted)
@@ -70,6 +75,8 @@ class Bench:
             for event in self.engine.step():
                 got = tokens[event.request]
                 got.extend(event.tokens)
+                if event.closed is not None:
+                    self.closed[event.request] = event.closed
                 if event.finish is not None:
                     text = event.problem or self.tokenizer.decode(got)
                     found[event.request] = (event.finish, text, got)
@@ -77,6 +84,17 @@ class Bench:
             if len(found) == len(submits):
                 return found
         raise AssertionError(f"{sorted(tokens.keys() - found.keys())} never finished")
+
+    def finishes_as_recorded(self) -> dict[str, str | None]:
+        """Give each request's reason as it comes out of the record."""
+        retrace = Retrace()
+        for plan in self.plans:
+            assert retrace.follow(msgspec.json.decode(msgspec.json.encode(plan), type=StepPlan)) is None
+        for result in self.results:
+            if result.n in retrace.in_flight:
+                retrace.finish(result)
+        events = [retrace.scheduler.attach(request, 0) for request in sorted(self.found)]
+        return {event.request: event.finish for event in events if event is not None}
 
 
 def submit(request: str, structured: Structured | None, max_tokens: int = 80, **more: Any) -> Submit:
@@ -106,7 +124,8 @@ def test_every_answer_keeps_to_its_form_and_bad_grammars_fail_alone(
 ) -> None:
     bench = Bench(folder, blocks, chunk)
     found = bench.run(EVERYTHING, restarts)
-    for request, (finish, text, _) in found.items():
+    reasons = set()
+    for request, (finish, text, tokens) in found.items():
         kind, _, name = request.partition(" ")
         if kind == "bad":
             assert finish == "error"
@@ -114,9 +133,36 @@ def test_every_answer_keeps_to_its_form_and_bad_grammars_fail_alone(
         elif kind == "free":
             assert finish in {"length", "stop"}
         else:
-            assert finish == "stop"
+            assert finish == "stop" or (finish, bench.closed[request] < len(tokens)) == ("length", True)
             assert GOOD[name][1](text), text
+            reasons.add(finish)
+    assert reasons == {"stop", "length"}
     assert any(plan.preempted for plan in bench.plans) == (blocks == 50)
+    assert bench.finishes_as_recorded() == {request: finish for request, (finish, _, _) in found.items()}
+
+
+@pytest.mark.parametrize(("blocks", "restarts"), [(50, ()), (400, (9, 30, 31, 60))])
+def test_an_answer_ends_for_the_same_reason_whatever_happens_to_it(
+    folder: Path, blocks: int, restarts: tuple[int, ...]
+) -> None:
+    good = [one for one in EVERYTHING if not one.request.startswith("bad")]
+    assert Bench(folder, blocks).run(good, restarts) == Bench(folder).run(good)
+
+
+def test_an_engine_that_goes_on_from_tokens_gives_the_reason_that_the_first_would_have(folder: Path) -> None:
+    """A scheduler that is lost is followed by one that is told of the tokens there are, and which was not drawn."""
+    bench, reasons = Bench(folder), list[str]()
+    for name in ("json_schema", "json_object", "regex"):
+        one = submit(f"good {name}", GOOD[name][0])
+        finish, text, tokens = bench.run([one])[one.request]
+        reasons.append(finish)
+        closed = bench.closed.get(one.request)
+        for at in range(1, len(tokens), 7):
+            known = None if closed is None or closed >= at else closed
+            again = replace(one, output=tuple(tokens[:at]), closed=known)
+            found = Bench(folder).run([again])[one.request]
+            assert found == (finish, text, tokens)
+    assert set(reasons) == {"stop", "length"}
 
 
 def test_an_answer_is_the_same_alone_and_beside_others(folder: Path) -> None:
@@ -179,7 +225,7 @@ def llm(folder: Path) -> LLM:
 def test_generate_answers_in_a_form(llm: LLM) -> None:
     structured, check = GOOD["json_schema"]
     answers = llm.generate(["one", "two"], Sampling(max_tokens=60, temperature=1.0, structured=structured))
-    assert all(check(answer.text) and answer.finish == "stop" for answer in answers)
+    assert all(check(answer.text) and answer.finish in {"stop", "length"} for answer in answers)
 
 
 def test_generate_says_what_is_wrong_with_a_grammar_and_goes_on_afterwards(llm: LLM) -> None:

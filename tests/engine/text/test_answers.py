@@ -6,11 +6,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, models
+from tokenizers import Tokenizer as Plain
 
 from engine.text.answers import AnswerReader
 from engine.text.formats import HARMONY, HERMES
-from engine.text.parsers import Thinking, Wanted
+from engine.text.parsers import NOTHING, Thinking, Wanted
 from engine.text.parts import Part, joined
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Sampling
@@ -108,6 +109,29 @@ def test_a_stop_text_that_comes_too_early_is_text() -> None:
     assert heard("hello STOP", ("STOP",), min_tokens=least).text == "hello STOP"
     assert heard("hello STOP the", ("STOP",), min_tokens=least - 1).text == "hello "
     assert heard("hello STOP the", ("STOP there", "STOP"), min_tokens=least).text == "hello STOP the"
+
+
+def test_special_tokens_have_between_them_what_the_tokenizer_puts_there_unless_it_is_not_wanted() -> None:
+    plain = Plain(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    plain.add_special_tokens(["<|x|>", "<|y|>"])
+    tokenizer, tokens = Tokenizer(plain, ()), [2, 3, 2]
+
+    def said(**sampling: Any) -> str:
+        answer = AnswerReader(tokenizer, NOTHING, (), Sampling(**sampling))
+        answer.read(tokens)
+        answer.finish()
+        return answer.text
+
+    assert said(skip_special_tokens=False) == plain.decode(tokens, skip_special_tokens=False) == "<|x|> <|y|> <|x|>"
+    assert said(skip_special_tokens=False, spaces_between_special_tokens=False) == "<|x|><|y|><|x|>"
+    assert not said()
+    # those of a vocabulary of bytes have nothing there anyway
+    assert TOKENIZER.between == ""
+
+
+def test_an_answer_that_is_to_have_no_text_has_none() -> None:
+    answer = heard("hello STOP the end", detokenize=False)
+    assert (answer.text, answer.reasoning, answer.calls, answer.stopped) == ("", "", [], False)
 
 
 def test_special_tokens_can_be_read_but_for_the_one_that_ends_the_answer() -> None:

@@ -205,6 +205,17 @@ def test_every_configuration_may_say_what_ends_an_answer(
     assert Tokenizer.load(tmp_path).stop_tokens == stops
 
 
+def test_padding_and_truncation_that_were_saved_with_a_tokenizer_touch_no_prompt(tmp_path: Path) -> None:
+    plain = Plain(models.WordLevel({"a": 0, "b": 1, "[PAD]": 2}, unk_token="b"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    plain.enable_padding(length=5, pad_id=2)
+    plain.enable_truncation(3)
+    plain.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.encode("a") == [0]
+    assert tokenizer.encode("a b a b a b") == [0, 1, 0, 1, 0, 1]
+
+
 def test_a_checkpoint_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json") as missing:
         Tokenizer.load(tmp_path)

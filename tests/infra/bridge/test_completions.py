@@ -50,6 +50,14 @@ def test_every_prompt_becomes_a_generation(given: Any, prompts: list[Any]) -> No
     }
 
 
+def test_an_answer_whose_tokens_are_given_is_as_long_as_they_are() -> None:
+    given = list(range(40))
+    (data,) = generations(read_completion(body(trace_decode_token_ids=given)))
+    assert (data.trace_decode_token_ids, data.max_tokens) == (tuple(given), None)
+    (cut,) = generations(read_completion(body(trace_decode_token_ids=given, max_tokens=3)))
+    assert cut.max_tokens == 3
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -151,6 +159,42 @@ def test_a_prompt_is_given_back_with_the_logprobs_of_its_tokens() -> None:
         "top_logprobs": [None, {"b": -0.5, "bytes:\\xe2\\x98": -1.5}, {"bytes:\\x82": -0.25}],
         "text_offset": [0, 2, 2],
     }
+
+
+def cut(at: int, until: int, text: str, offset: int) -> Delta:
+    told = {"token_offset": at, "logprobs": TOLD[at:until], "token_ids": tuple(range(at, until))}
+    return Delta("g1", "g1", "g1-1-m", 2, offset, text, **told)
+
+
+TOLD = (
+    token(b"a", -1.0, (b"b", -0.5)),
+    token(b"\xe2\x98", -1.5),
+    token(b"\x82", -0.25),
+    token(b" end", -2.0),
+    token(b"", -3.0),
+)
+PIECES = [cut(0, 1, "a", 0), cut(1, 3, "☂", 1), cut(3, 4, " end", 2)]
+
+
+@pytest.mark.parametrize("heard", range(len(PIECES) + 1))
+@pytest.mark.parametrize("echo", [True, False])
+def test_each_chunk_of_a_stream_has_its_tokens_and_all_of_them_are_those_of_the_answer(heard: int, echo: bool) -> None:
+    answer = ModelReturned(
+        *("g1-1-m", "a☂ end", "stop", Usage(3, 1)),
+        logprobs=TOLD,
+        token_ids=(0, 1, 2, 3, 4),
+        prompt_logprobs=(token(b"Once", None),),
+        prompt_token_ids=(9,),
+    )
+    made, alone = (encoder(logprobs=1, return_token_ids=True, echo=echo) for _ in range(2))
+    chunks = [chunk for piece in PIECES[:heard] for chunk in made.feed(piece)] + made.feed(committed(answer))
+    assert made.whole(chunks) == alone.whole(alone.feed(committed(answer)))
+    if not echo:
+        told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+        assert [one["text_offset"] for one in told[:heard]] == [[0], [1, 1], [2]][:heard]
+        assert [chunk["choices"][0]["token_ids"] for chunk in chunks[:heard]] == [[0], [1, 2], [3]][:heard]
+        assert told[-1]["tokens"] == ([""] if heard == len(PIECES) else [])
+        assert [name for one in told for name in one["tokens"]] == ["a", "bytes:\\xe2\\x98", "bytes:\\x82", " end", ""]
 
 
 def test_token_ids_are_given_back_as_text_before_the_answer() -> None:

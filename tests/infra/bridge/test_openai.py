@@ -118,6 +118,81 @@ def thought(effect: str, *pieces: str) -> list[Frame]:
     return [Delta("r1", "t1", effect, 2, 0, "", reasoning=text, reasoning_offset=at) for at, text in told]
 
 
+def told(text: str) -> tuple[TokenTold, ...]:
+    """A token for each character."""
+    return tuple(TokenTold(ord(char), char.encode(), -float(at), 1) for at, char in enumerate(text, 1))
+
+
+TOLD = told("<two and>four.!")
+"""What is thought, and its tags, what is said, and an end that has no text."""
+
+
+def telling(kind: str, text: str, offset: int, until: int, before: int) -> Delta:
+    tokens = {"token_offset": before, "logprobs": TOLD[before:until], "token_ids": tuple(range(before, until))}
+    if kind == "reasoning":
+        return Delta("r1", "t1", "g1-1-m", 2, 0, "", 0, text, offset, **tokens)
+    return Delta("r1", "t1", "g1-1-m", 2, offset, text, **tokens)
+
+
+PIECES = [
+    telling("reasoning", "two ", 0, 5, 0),
+    telling("reasoning", "and", 4, 8, 5),
+    telling("text", "fo", 0, 11, 8),
+    telling("text", "", 2, 12, 11),
+    telling("text", "ur", 2, 13, 12),
+]
+ANSWER = ModelReturned(
+    *("g1-1-m", "four.", "stop", Usage(10, 5, 8)),
+    reasoning="two and",
+    logprobs=TOLD,
+    token_ids=tuple(range(len(TOLD))),
+)
+
+
+def tokens_of(chunks: list[dict[str, Any]]) -> list[str]:
+    found = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    return ["".join(entry["token"] for entry in one["content"]) if one else "" for one in found]
+
+
+def test_each_token_of_an_answer_without_a_text_has_a_chunk() -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", texts=False)
+    chunks = fed(encoder, *(telling("text", "", 0, at + 1, at) for at in range(3)))
+    assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, [0], [1], [2]]
+
+
+def test_each_chunk_carries_the_logprobs_of_its_tokens() -> None:
+    chunks = fed(bare(), *PIECES, committed(3, ANSWER))
+    assert tokens_of(chunks) == ["", "<two ", "and", ">fo", "ur", ".!", ""]
+    assert [chunk["choices"][0].get("token_ids") for chunk in chunks][1:4] == [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9, 10]]
+    assert chunks[-1]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("heard", range(len(PIECES) + 1))
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_whatever_was_heard_of_it_a_streamed_answer_tells_each_token_once(heard: int, reasoning: bool) -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", reasoning=reasoning)
+    chunks = fed(encoder, *PIECES[:heard], committed(3, ANSWER))
+    assert "".join(tokens_of(chunks)) == "<two and>four.!"
+    alone = ChatEncoder("g1", "m", 7, "model.returned", reasoning=reasoning)
+    whole, streamed = alone.whole(fed(alone, committed(3, ANSWER))), encoder.whole(chunks)
+    assert streamed == whole
+    assert whole["choices"][0]["token_ids"] == list(range(len(TOLD)))
+    assert [entry["logprob"] for entry in whole["choices"][0]["logprobs"]["content"]] == [one.logprob for one in TOLD]
+
+
+def test_tokens_of_calls_come_with_the_last_chunk_before_the_end() -> None:
+    call = ToolCall("c1", "f", "{}")
+    answer = msgspec.structs.replace(ANSWER, text="four", tool_calls=(call,), finish_reason="tool_calls")
+    chunks = fed(bare(), *PIECES, committed(3, answer))
+    assert tokens_of(chunks)[-4:] == ["", "", ".!", ""]
+
+
+def test_a_call_that_was_brought_to_its_end_for_want_of_tokens_is_a_call() -> None:
+    chunks = fed(bare(), returned("", ToolCall("c1", "f", "{}"), finish="length"))
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert fed(bare(), returned("cut", finish="length"))[-1]["choices"][0]["finish_reason"] == "length"
+
+
 def test_reasoning_comes_under_both_its_names_beside_the_text() -> None:
     encoder = bare()
     answer = ModelReturned("g1-1-m", "four", "stop", Usage(10, 5, 8, reasoning_tokens=3), reasoning="two and two")
@@ -320,6 +395,8 @@ BAD = {
     "logit_bias of no token": (body(logit_bias={"-7": 1}), "logit_bias"),
     "bad_words": (body(bad_words=[""]), "bad_words[0]"),
     "min_p": (body(min_p=1.5), "min_p"),
+    "stream_interval": (body(stream_interval=0), "stream_interval"),
+    "stream_interval of an agent": (body(model="agent/demo", stream_interval=2), "stream_interval"),
     "penalty of an agent": (body(model="agent/demo", presence_penalty=0.5), "presence_penalty"),
     "top_p of an agent": (body(model="agent/demo", top_p=0.5), "top_p"),
     "system message to an agent": (
@@ -368,6 +445,7 @@ def test_a_request_that_cannot_be_served_names_its_field(data: bytes, param: str
         {"user": "someone", "frequency_penalty": 0.5},
         {"response_format": {"type": "text"}},
         {"stream": True, "stream_options": {"include_usage": True}},
+        {"stream": True, "stream_interval": 4},
         {
             "messages": [
                 {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
@@ -439,9 +517,16 @@ def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_
         "allowed_token_ids": [1, 2],
         "bad_words": ["no"],
         "priority": -2,
+        "prompt_logprob_start": 2,
+        "spaces_between_special_tokens": False,
+        "detokenize": False,
+        "trace_decode_token_ids": [5, 6],
     }
     data = json.loads(msgspec.json.encode(command_data(read_request(body(**wanted)), None)))
     assert {name: data[name] for name in wanted} == wanted
+    for name in ("prompt_logprob_start", "spaces_between_special_tokens", "detokenize", "trace_decode_token_ids"):
+        with pytest.raises(BadRequest, match=f"{name}: an agent samples as its model does"):
+            read_request(body(model="agent/demo", **{name: wanted[name]}))
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_p": 1, "top_k": 0, "logit_bias": {}, "bad_words": []}
     assert isinstance(command_data(read_request(body(model="agent/demo", **neutral)), None), RunAgent)
 
