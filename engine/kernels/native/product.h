@@ -30,17 +30,21 @@ template <typename T> struct Product {
 // take turns, one that gates before the one that it gates.
 template <typename T> void pack(const T* weight, int64_t out, int64_t in, bool gated, T* packed) {
     constexpr int TOGETHER = Format<T>::TOGETHER;
-    const int64_t part = gated ? out / 2 : out, parts = gated ? 2 : 1;
+    constexpr int64_t NEAR = 16;  // steps of a row that are read while its cache lines are there
+    struct Lane {
+        T numbers[TOGETHER];
+    };
+    const int64_t part = gated ? out / 2 : out, parts = gated ? 2 : 1, steps = in / TOGETHER;
     const int64_t panels = (part + PANEL - 1) / PANEL;
     for (int64_t panel = 0; panel < panels * parts; ++panel) {
-        const int64_t first = (panel / parts) * PANEL;
-        T* to = packed + panel * PANEL * in;
-        for (int64_t column = 0; column < PANEL; ++column) {
-            const bool there = first + column < part;
-            const T* from = weight + ((panel % parts) * part + first + column) * in;
-            for (int64_t k = 0; k < in; ++k)
-                to[((k / TOGETHER) * PANEL + column) * TOGETHER + k % TOGETHER] = there ? from[k] : T{};
-        }
+        const int64_t first = (panel / parts) * PANEL, columns = std::min<int64_t>(PANEL, part - first);
+        auto* to = reinterpret_cast<Lane*>(packed + panel * PANEL * in);
+        const T* from = weight + ((panel % parts) * part + first) * in;
+        if (columns < PANEL) std::memset(to, 0, PANEL * in * sizeof(T));
+        for (int64_t begin = 0; begin < steps; begin += NEAR)
+            for (int64_t column = 0; column < columns; ++column)
+                for (int64_t step = begin; step < std::min(steps, begin + NEAR); ++step)
+                    std::memcpy(to + step * PANEL + column, from + column * in + step * TOGETHER, sizeof(Lane));
     }
 }
 
