@@ -125,7 +125,7 @@ template <typename T, int ROWS> class Tile {
             const __mmask16 sees = _mm512_cmpge_epi32_mask(place, from) & _mm512_cmplt_epi32_mask(place, until);
             score = _mm512_mask_blend_ps(sees, nothing, score);
             _mm512_store_ps(scores_[r] + n * LANES, score);
-            most = _mm512_max_ps(most, score);
+            most = _mm512_max_ps(score, most);  // what is no number is left to its weight
         }
         const float before = most_[r], now = std::max(before, _mm512_reduce_max_ps(most));
         Vector sum = _mm512_setzero_ps();

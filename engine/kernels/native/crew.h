@@ -12,6 +12,7 @@
 #include <linux/futex.h>
 #include <mutex>
 #include <sys/syscall.h>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -25,7 +26,10 @@ constexpr int PATIENCE = 2000;
 class Crew {
   public:
     explicit Crew(int threads) {
-        for (int i = 1; i < threads; ++i) hands_.emplace_back([this] { serve(); });
+        try {
+            for (int i = 1; i < threads; ++i) hands_.emplace_back([this] { serve(); });
+        } catch (const std::system_error&) {  // the system gives no more threads: those that are there do it
+        }
     }
 
     ~Crew() {
@@ -37,6 +41,9 @@ class Crew {
 
     Crew(const Crew&) = delete;
     Crew& operator=(const Crew&) = delete;
+
+    // Whether its threads are this process's: a child of a fork has its memory and none of them.
+    bool here() const { return process_ == getpid(); }
 
     int threads() const { return static_cast<int>(hands_.size()) + 1; }
 
@@ -118,6 +125,7 @@ class Crew {
     std::atomic<void (*)(const void*, int)> call_{nullptr};
     std::atomic<const void*> own_{nullptr};
     std::mutex sharing_;
+    const pid_t process_ = getpid();
     std::vector<std::thread> hands_;
 };
 

@@ -28,6 +28,7 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 _FLAGS: Final = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++20", "-shared", "-fPIC", "-pthread")
 _COMPILERS: Final = ("g++", "clang++", "c++")
 _BUILD_S: Final = 300
+_ASKED_S: Final = 20
 
 _POINTER, _INT, _FLOATS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
 _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
@@ -59,7 +60,11 @@ def library() -> ctypes.CDLL:
     lacking = sorted(NEEDED - _processor())
     if lacking:
         raise PlatformUnavailable("native", f"the processor has no {', '.join(lacking)}")
-    loaded = ctypes.CDLL(str(_built()))
+    built = _built()
+    try:
+        loaded = ctypes.CDLL(str(built))
+    except OSError as error:  # not whole, or in a place from which nothing may run
+        raise PlatformUnavailable("native", f"what was built cannot be loaded: {error}") from error
     for name, (returned, taken) in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = returned, taken
@@ -94,40 +99,59 @@ def _built() -> Path:
         digest.update(part.encode() + b"\0")
     for path in sources:
         digest.update(path.read_bytes() + b"\0")
-    kept = _folder() / f"native-{digest.hexdigest()[:16]}.so"
-    if not kept.exists():
-        _build(compiler, kept)
+    try:
+        kept = _folder() / f"native-{digest.hexdigest()[:16]}.so"
+        if not kept.exists():
+            _build(compiler, kept)
+    except OSError as error:
+        raise PlatformUnavailable("native", f"the kernels cannot be kept: {error}") from error
     return kept
 
 
 def _compiler() -> str:
     """Find a compiler."""
     named = os.environ.get("CXX")
-    found = shutil.which(named) if named else next(filter(None, map(shutil.which, _COMPILERS)), None)
+    found = next(filter(None, map(shutil.which, (named,) if named else _COMPILERS)), None)
     if found is None:
-        what = f"{named} (CXX)" if named else " nor ".join(_COMPILERS)
-        raise PlatformUnavailable("native", f"there is no C++ compiler: neither {what}")
+        what = f"CXX is {named!r}, which is no program" if named else f"neither {' nor '.join(_COMPILERS)} is there"
+        raise PlatformUnavailable("native", f"there is no C++ compiler: {what}")
     return found
 
 
 def _version(compiler: str) -> str:
     """Ask the compiler what it is."""
     try:
-        told = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_BUILD_S, check=True)
+        told = _run([compiler, "--version"], _ASKED_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
+    if told.returncode != 0:
+        raise PlatformUnavailable("native", f"{compiler} does not run: exit {told.returncode}")
     return told.stdout
+
+
+def _run(command: Sequence[str], most_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command that is asked nothing and answers in English, whatever bytes it uses."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"LC_ALL": "C"},
+        timeout=most_s,
+        check=False,
+    )
 
 
 def _folder() -> Path:
     """Return where to keep what was built: the user's cache, or if that cannot be written one of this process alone."""
     root = os.environ.get("XDG_CACHE_HOME")
-    wanted = (Path(root) if root else Path.home() / ".cache") / "ostinato"
     try:
+        wanted = (Path(root) if root else Path.home() / ".cache") / "ostinato"
         wanted.mkdir(parents=True, exist_ok=True)
         if os.access(wanted, os.W_OK | os.X_OK):
             return wanted
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: nobody knows where home is
         pass
     return Path(tempfile.mkdtemp(prefix="ostinato-native-"))
 
@@ -138,7 +162,9 @@ def _build(compiler: str, kept: Path) -> None:
         made = Path(folder) / kept.name
         command = [compiler, *_FLAGS, str(_SOURCES / "native.cpp"), "-o", str(made)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_S, check=False)
+            done = _run(command, _BUILD_S)
+        except subprocess.TimeoutExpired as error:
+            raise PlatformUnavailable("native", f"{compiler} was not done in {_BUILD_S} s") from error
         except (OSError, subprocess.SubprocessError) as error:
             raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
         if done.returncode != 0:

@@ -10,15 +10,15 @@ using namespace ostinato;
 
 namespace {
 
-constexpr size_t HUGE = size_t{2} << 20;
+constexpr size_t HUGE_PAGE = size_t{2} << 20;
 
 // Memory in pages of 2 MiB where the system gives them: weights are read from one end to the other for every token.
 class Pages {
   public:
-    explicit Pages(size_t bytes) : bytes_(bytes + HUGE) {
+    explicit Pages(size_t bytes) : bytes_(bytes + HUGE_PAGE) {
         whole_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (whole_ == MAP_FAILED) throw std::bad_alloc();
-        const auto begin = (reinterpret_cast<uintptr_t>(whole_) + HUGE - 1) & ~(HUGE - 1);
+        const auto begin = (reinterpret_cast<uintptr_t>(whole_) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
         numbers_ = reinterpret_cast<void*>(begin);
         madvise(numbers_, bytes, MADV_HUGEPAGE);
     }
@@ -113,7 +113,10 @@ void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t r
 extern "C" {
 
 void* crew_new(int64_t threads) { return new Crew(static_cast<int>(threads)); }
-void crew_free(void* crew) { delete static_cast<Crew*>(crew); }
+void crew_free(void* crew) {
+    auto* own = static_cast<Crew*>(crew);
+    if (own->here()) delete own;  // else there is nobody to join
+}
 
 // weight [out, in]; null where there is no memory.
 void* product_new(int64_t half, const void* weight, const float* bias, int64_t out, int64_t in, int64_t gated) {

@@ -78,11 +78,12 @@ template <> struct Format<float> {
     static Vector round(Vector x) { return x; }
 };
 
-// e to the x, within 2 units in the last place; 0 below -87, not above 88. Cephes' reduction: 2^n times a polynomial.
+// e to the x, within 2 units in the last place; 0 below -87, infinite above 88.7; what is no number stays none, since
+// the lesser and the greater of two are the second where they cannot be told. Cephes' reduction: 2^n times a polynomial.
 inline Vector exponential(Vector x) {
     const Vector low = _mm512_set1_ps(-87.3f);
-    const __mmask16 counts = _mm512_cmp_ps_mask(x, low, _CMP_GE_OQ);
-    x = _mm512_min_ps(_mm512_max_ps(x, low), _mm512_set1_ps(88.0f));
+    const __mmask16 counts = _mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ);
+    x = _mm512_min_ps(_mm512_set1_ps(89.0f), _mm512_max_ps(low, x));
     const Vector n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 0);
     Vector rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     rest = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), rest);
@@ -96,7 +97,7 @@ inline Vector exponential(Vector x) {
 // The hyperbolic tangent, through e to the 2x.
 inline Vector tangent(Vector x) {
     const Vector limit = _mm512_set1_ps(10.0f);
-    const Vector bounded = _mm512_max_ps(_mm512_min_ps(x, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit));
+    const Vector bounded = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), limit), _mm512_min_ps(limit, x));
     const Vector one = _mm512_set1_ps(1.0f);
     const Vector power = exponential(_mm512_add_ps(bounded, bounded));
     return _mm512_div_ps(_mm512_sub_ps(power, one), _mm512_add_ps(power, one));

@@ -36,7 +36,12 @@ class _Crew:
 
     def __init__(self, kernels: Any, threads: int) -> None:
         self.handle: int = kernels.crew_new(threads)
-        weakref.finalize(self, kernels.crew_free, self.handle)
+        _free_with(self, kernels.crew_free, self.handle)
+
+
+def _free_with(owner: object, free: Callable[..., None], *handle: int) -> None:
+    """Free what the kernels hold when its owner goes, but not when the process ends: other threads may be inside."""
+    weakref.finalize(owner, free, *handle).atexit = False
 
 
 class NativeOps(CpuOps):
@@ -134,6 +139,7 @@ class NativeProduct:
         self._crew = crew
         self.format = _FORMATS[weight.dtype]
         """What it computes in, as the kernels are told."""
+        self._dtype = weight.dtype
         self._wide = wide
         self._gate = gate
         out, self._in = weight.shape
@@ -146,10 +152,12 @@ class NativeProduct:
         """What the kernels know it by."""
         if not self.handle:
             raise NotEnoughMemory("packed weights", weight.nbytes, None, "take a smaller model, or free memory")
-        weakref.finalize(self, kernels.product_free, self.format, self.handle)
+        _free_with(self, kernels.product_free, self.format, self.handle)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[tokens, in] -> [tokens, out]."""
+        if x.dtype is not self._dtype or x.dim() != 2 or x.shape[1] != self._in:
+            raise ValueError(f"x is {x.dtype} {list(x.shape)}, not {self._dtype} [tokens, {self._in}]")
         if x.stride(-1) != 1:
             x = x.contiguous()
         out = torch.empty((len(x), self._out), dtype=torch.float32 if self._wide else x.dtype)
@@ -217,7 +225,7 @@ class NativeDecoder:
             *(self._format, ctypes.byref(shape), layers, len(layers), turnings, len(turns)),
             self._numbers(own.last_norm),
         )
-        weakref.finalize(self, self._library.trunk_free, self._format, trunk)
+        _free_with(self, self._library.trunk_free, self._format, trunk)
         return trunk
 
     def _turning(self, turn: Turn) -> Turning:
@@ -227,8 +235,9 @@ class NativeDecoder:
         """Keep it in float32, and say where."""
         if tensor is None:
             return None
-        self._kept.append(tensor.float().contiguous())
-        return self._kept[-1].data_ptr()
+        wide = tensor.float().contiguous()
+        self._kept.append(wide)  # another thread may be here too
+        return wide.data_ptr()
 
 
 class _Laid:
