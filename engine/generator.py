@@ -13,10 +13,11 @@ import msgspec
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
-from engine.requests import listed, settled, truncated
+from engine.requests import settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
 from engine.text.answers import AnswerReader
+from engine.text.framed import listed
 from engine.text.parsers import Wanted
 from engine.text.prompts import Customs, Prompter
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs

@@ -19,10 +19,10 @@ from engine.models.weights import find_checkpoint
 from engine.platforms import detect
 from engine.pooling import Pooler, Ranked, Vector, known_pooling
 from engine.progress import Bar, Rates, UseTqdm
-from engine.requests import listed, raw_tokens
+from engine.requests import raw_tokens
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.streamed import OutputKind, Streamed, streamed
-from engine.text.framed import Text, TooLong
+from engine.text.framed import Text, TooLong, listed
 from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs
 from schemas.generation import FinishReason, Sampling

@@ -89,16 +89,6 @@ def _check_bounds(sampling: Sampling) -> None:
         raise BadRequest("logprob_token_ids", f"{min(sampling.logprob_token_ids)} is no token id")
 
 
-def listed(field: str, texts: Sequence[object]) -> None:
-    """Look at what is to be a list of texts: a text is one too, of its characters.
-
-    Raises:
-        BadRequest: it is a text.
-    """
-    if isinstance(texts, str):
-        raise BadRequest(field, f"{texts[:20]!r} is one text: give a list of them")
-
-
 def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
 

@@ -239,7 +239,7 @@ def test_a_text_is_no_list_of_its_characters_and_there_is_no_answer_less_than_on
         for ask in (llm.generate, llm.stream):
             with pytest.raises(BadRequest, match=f"^{field}: "):
                 ask(**{"prompts": ["hello"], field: value})
-    with pytest.raises(BadRequest, match="^prompts: 'ab' is one text: give a list of them"):
+    with pytest.raises(BadRequest, match="^prompts: is one text; give a list of them"):
         llm.beam_search("ab")
 
 
