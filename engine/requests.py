@@ -82,7 +82,8 @@ def _check_bounds(sampling: Sampling) -> None:
         value = getattr(sampling, field)
         # written so that what is no number is out of them
         if value is not None and not least <= value <= most:
-            raise BadRequest(field, f"{value} is not from {least} to {most}" if most < inf else f"{value} is too little")
+            bounds = f"{least} to {most}" if most < inf else f"{least} on"
+            raise BadRequest(field, f"{value} is not from {bounds}")
     if not sampling.repetition_penalty > 0:
         raise BadRequest("repetition_penalty", f"{sampling.repetition_penalty} is not more than 0")
     if min(sampling.logprob_token_ids, default=0) < 0:

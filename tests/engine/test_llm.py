@@ -235,11 +235,11 @@ def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
 
 def test_a_text_is_no_list_of_its_characters_and_there_is_no_answer_less_than_one(llm: LLM) -> None:
     wrong: dict[str, Any] = {"prompts": "ab", "stop": "ab", "bad_words": "ab", "n": 0}
-    for field, value in wrong.items():
+    for name, value in wrong.items():
         for ask in (llm.generate, llm.stream):
-            with pytest.raises(BadRequest, match=f"^{field}: "):
-                ask(**{"prompts": ["hello"], field: value})
-    with pytest.raises(BadRequest, match="^prompts: is one text; give a list of them"):
+            with pytest.raises(BadRequest, match=f"^{name}: "):
+                ask(**{"prompts": ["hello"], name: value})
+    with pytest.raises(BadRequest, match="prompts: is one text; give a list of them"):
         llm.beam_search("ab")
 
 
