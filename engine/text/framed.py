@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
@@ -20,6 +20,8 @@ Text = str | tuple[str, str]
 TooLong = Literal["cut", "refuse"]
 """What becomes of a text that the model's context does not hold."""
 
+_WAYS: Final[tuple[TooLong, ...]] = get_args(TooLong)
+
 _AT_ONCE: Final = 256
 """Texts that the library tokenises in one call: what it returns takes much more room than tokens do."""
 
@@ -31,6 +33,16 @@ class Framed:
     tokens: array[int]
     segments: array[int]
     """0 for those of a first text, 1 for those of a second."""
+
+
+def listed(field: str, texts: Sequence[object]) -> None:
+    """Look at what is to be a list of texts: a text is one too, of its characters.
+
+    Raises:
+        BadRequest: It is a text.
+    """
+    if isinstance(texts, str):
+        raise BadRequest(field, "is one text; give a list of them")
 
 
 class Framer:
@@ -59,10 +71,11 @@ class Framer:
             before: What every single text begins with.
 
         Raises:
-            BadRequest: A text is empty, or too long where that is to be refused.
+            BadRequest: A text is empty, or too long where that is to be refused; or `too_long` is no way that we have.
         """
-        if isinstance(texts, str):
-            raise BadRequest(field, "is one text; give a list of them")
+        listed(field, texts)
+        if too_long not in _WAYS:
+            raise BadRequest("too_long", f"{too_long!r} is none of {', '.join(_WAYS)}")
         for i, text in enumerate(texts):
             if not all(_parts(text)):
                 raise BadRequest(f"{field}[{i}]", "is empty; leave it out")

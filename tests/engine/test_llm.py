@@ -228,6 +228,19 @@ def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
     (cut,) = llm.generate(["hello"], Sampling(max_tokens=30), stop=(stop,))
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish == "stop"
+    # its last character comes with the last token there may be
+    (just,) = llm.generate(["hello"], Sampling(max_tokens=len(cut.tokens)), stop=(stop,))
+    assert (just.text, just.tokens, just.finish) == (cut.text, cut.tokens, "stop")
+
+
+def test_a_text_is_no_list_of_its_characters_and_there_is_no_answer_less_than_one(llm: LLM) -> None:
+    wrong: dict[str, Any] = {"prompts": "ab", "stop": "ab", "bad_words": "ab", "n": 0}
+    for name, value in wrong.items():
+        for ask in (llm.generate, llm.stream):
+            with pytest.raises(BadRequest, match=f"^{name}: "):
+                ask(**{"prompts": ["hello"], name: value})
+    with pytest.raises(BadRequest, match="prompts: is one text; give a list of them"):
+        llm.beam_search("ab")
 
 
 def test_chat_puts_messages_through_the_checkpoints_template(llm: LLM) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from actors.models.provider import ModelAnswer, ModelCall
+from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.serving.frontend import Frontend
 from bus.connection import Message
 from schemas.answers import TokenTold
-from schemas.generation import Sampling, TokenLogprobs
+from schemas.generation import Output, Sampling, TokenLogprobs
 from schemas.messages import Calling
 from schemas.steps import StepPlan, StepResult
 from schemas.structured import Structured
@@ -87,6 +87,32 @@ async def test_pieces_come_at_the_interval_that_is_asked_for(nats_url: str) -> N
     check(heard, answer)
     assert len(heard.pieces) <= 2 + len(answer.token_ids) // 8
     assert len(heard.pieces[0].token_ids) == 1
+
+
+async def test_nothing_is_told_of_tokens_that_came_behind_the_text_that_ends_an_answer(nats_url: str) -> None:
+    class Ahead(Frontend):
+        """Has all tokens before the second piece goes out."""
+
+        async def _take(self, opened: Any, output: Output) -> None:
+            await super()._take(opened, output)
+            if output.finish is not None:
+                whole.set()
+
+    class Slow(Listener):
+        async def __call__(self, piece: Piece) -> None:
+            await super().__call__(piece)
+            await whole.wait()
+
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(TellingModel())
+        whole, heard = asyncio.Event(), Slow()
+        answer = await (await on.frontend("f1", Ahead)).call(told_call("e1", stop=(" fox",)), heard)
+    check(heard, answer)
+    assert (answer.text, answer.finish_reason) == ("The quick brown", "stop")
+    assert written(list(answer.logprobs)).startswith("The quick brown fox")
+    assert len(answer.token_ids) < len(TOKENIZER.encode(REPLY))
+    assert answer.usage.completion_tokens == len(answer.token_ids) == len(answer.logprobs)
 
 
 async def test_tokens_lost_on_the_way_are_told_of_once(nats_url: str) -> None:
