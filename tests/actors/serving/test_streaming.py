@@ -168,13 +168,8 @@ async def test_another_frontend_tells_the_same_from_the_beginning(nats_url: str)
 
 
 def formed(effect: str, **more: Any) -> ModelCall:
-    return (
-        told_call(effect, **more)
-        if "sampling" in more
-        else replace(
-            told_call(effect, **more), sampling=Sampling(max_tokens=100, structured=Structured(kind="json_object"))
-        )
-    )
+    wanted = Sampling(max_tokens=100, structured=Structured(kind="json_object"))
+    return replace(told_call(effect, **more), sampling=wanted)
 
 
 @pytest.mark.parametrize(("closes", "finish"), [(None, "stop"), (3, "length")])
