@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -134,8 +134,8 @@ class LLM:
         n: int = 1,
         *,
         output_kind: OutputKind = "cumulative",
-    ) -> Iterator[Streamed]:
-        """Complete every prompt, and tell of answers while they are written; whoever stops listening ends them.
+    ) -> abc.Generator[Streamed, None, None]:
+        """Complete every prompt, and tell of answers while they are written; whoever closes the iterator ends them.
 
         Args:
             prompts: As of `generate`, like all that follow.

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from engine.errors import BadRequest
 from engine.structured.checks import check
-from engine.text.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer, whole
 from schemas.generation import Sampling
 
 _BOUNDS: Final[dict[str, tuple[float, float]]] = {
@@ -94,10 +94,10 @@ def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
 
     Raises:
-        BadRequest: an id is not one of the model's.
+        BadRequest: an id is not one of the model's, or the text has half of a character.
     """
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(whole("prompt", prompt))
     for token in prompt:
         if not 0 <= token < tokenizer.size:
             raise BadRequest("prompt", f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
@@ -155,7 +155,7 @@ def _sequences(words: Iterable[str], tokenizer: Tokenizer) -> list[tuple[int, ..
     for word in words:
         bare = word.lstrip() or word
         for text in dict.fromkeys((word, bare, f" {bare}")):
-            ids = tuple(tokenizer.encode(tokenizer.quoted(text)))
+            ids = tuple(tokenizer.encode(tokenizer.quoted(whole("bad_words", text))))
             if ids and ids not in found:
                 found.append(ids)
     return found

@@ -12,7 +12,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
 from engine.errors import BadRequest, CheckpointError
-from engine.text.tokenizer import read_tokenizer
+from engine.text.tokenizer import read_tokenizer, whole
 
 Text = str | tuple[str, str]
 """One text, or two that are judged together."""
@@ -79,11 +79,13 @@ class Framer:
         for i, text in enumerate(texts):
             if not all(_parts(text)):
                 raise BadRequest(f"{field}[{i}]", "is empty; leave it out")
-        whole = [f"{before}{text}" if isinstance(text, str) else text for text in texts]
+            for part in _parts(text):
+                whole(f"{field}[{i}]", part)
+        full = [f"{before}{text}" if isinstance(text, str) else text for text in texts]
         framed = []
-        for i, encoding in enumerate(self._encodings(whole)):
+        for i, encoding in enumerate(self._encodings(full)):
             if encoding.overflowing and too_long == "refuse":
-                problem = f"has {self._length(whole[i])} tokens, the model takes {self.limit}; shorten or cut it"
+                problem = f"has {self._length(full[i])} tokens, the model takes {self.limit}; shorten or cut it"
                 raise BadRequest(f"{field}[{i}]", problem)
             if not encoding.ids:
                 raise BadRequest(f"{field}[{i}]", "is no token to the model; leave it out")
