@@ -71,7 +71,7 @@ class Sizes(NamedTuple):
     """Threads of 100 events in the log that the cold one is read from."""
 
 
-QUICK = Sizes(append_s=2, alone=300, recorded=300_000, envelope=64, sustained_s=0, seen_s=2, threads=2_000)
+QUICK = Sizes(append_s=1.5, alone=300, recorded=300_000, envelope=64, sustained_s=0, seen_s=2, threads=2_000)
 FULL = Sizes(append_s=10, alone=2000, recorded=3_000_000, envelope=64, sustained_s=600, seen_s=10, threads=10_000)
 
 

@@ -17,6 +17,7 @@ from engine.requests import settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
 from engine.text.answers import AnswerReader
+from engine.text.framed import listed
 from engine.text.parsers import Wanted
 from engine.text.prompts import Customs, Prompter
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
@@ -137,6 +138,7 @@ class Generator:
         Raises:
             BadRequest: They are none: see `engine.requests.settled`.
         """
+        listed("bad_words", bad_words)
         whole = [name for name in ("logprobs", "prompt_logprobs") if getattr(sampling, name) == -1]
         every = dict.fromkeys(whole, self.config.vocabulary)
         return settled(msgspec.structs.replace(sampling, **every), self.tokenizer, bad_words, self.config.stop_tokens)
@@ -147,6 +149,7 @@ class Generator:
         Raises:
             BadRequest: Texts are to end what has none, or whose tokens are given.
         """
+        listed("stop", stop)
         for name, unheard in {
             "trace_decode_token_ids": bool(sampling.trace_decode_token_ids),
             "detokenize": not sampling.detokenize,
@@ -213,8 +216,8 @@ class Generator:
             if run is None:
                 continue  # it was broken off, or said all that it was to say
             run.add(event)
-            if run.finish is None and run.answer.stopped:
-                self._engine.abort(event.request)
+            if run.answer.stopped and run.finish in {None, "length"}:
+                self._engine.abort(event.request)  # it may be over
                 run.finish = "stop" if event.closed is None else "length"
             if run.finish is not None:
                 del self._open[event.request]

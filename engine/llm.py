@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, abc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from engine.progress import Bar, Rates, UseTqdm
 from engine.requests import raw_tokens
 from engine.runner.model_runner import RunnerConfig, load_runner
 from engine.streamed import OutputKind, Streamed, streamed
-from engine.text.framed import Text, TooLong
+from engine.text.framed import Text, TooLong, listed
 from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs
 from schemas.generation import FinishReason, Sampling
@@ -134,8 +134,8 @@ class LLM:
         n: int = 1,
         *,
         output_kind: OutputKind = "cumulative",
-    ) -> Iterator[Streamed]:
-        """Complete every prompt, and tell of answers while they are written; whoever stops listening ends them.
+    ) -> abc.Generator[Streamed, None, None]:
+        """Complete every prompt, and tell of answers while they are written; whoever closes the iterator ends them.
 
         Args:
             prompts: As of `generate`, like all that follow.
@@ -160,6 +160,9 @@ class LLM:
     ) -> list[Run]:
         """Make requests, `n` of each prompt."""
         writer = self._writing
+        listed("prompts", prompts)
+        if n < 1:
+            raise BadRequest("n", f"{n} is less than 1")
         sampling = writer.settled(sampling, bad_words)
         if sampling.trace_decode_token_ids and n > 1:
             raise BadRequest("n", "the answer's tokens are given (`trace_decode_token_ids`): there is only one")
@@ -210,6 +213,7 @@ class LLM:
                 model does not write.
         """
         writer = self._writing
+        listed("prompts", prompts)
         for name, value in {"width": width, "max_tokens": max_tokens}.items():
             if value < 1:
                 raise BadRequest(name, f"{value} is less than 1")

@@ -18,7 +18,7 @@ from engine.models.sentence import POOLINGS, Pooling, read_limit, read_prompts
 from engine.models.weights import find_checkpoint
 from engine.platforms import Dtype, detect
 from engine.progress import Bar, Rates, UseTqdm
-from engine.text.framed import Framed, Framer, Text, TooLong
+from engine.text.framed import Framed, Framer, Text, TooLong, listed
 
 Vector = npt.NDArray[np.float32]
 
@@ -134,6 +134,7 @@ class Pooler:
         Raises:
             BadRequest: A text is empty or too long, or the model has several labels.
         """
+        listed("pairs", pairs)
         if self._model.head is None:
             different = list(dict.fromkeys(text for pair in pairs for text in pair))
             vectors = self.embed(different, too_long=too_long, use_tqdm=use_tqdm)
@@ -159,6 +160,7 @@ class Pooler:
         Raises:
             BadRequest: A text is empty or too long, `top_n` is not positive, or the model has several labels.
         """
+        listed("documents", documents)
         if top_n is not None and top_n < 1:
             raise BadRequest("top_n", f"is {top_n}, which is not positive")
         scores = self.score([(query, document) for document in documents], too_long=too_long, use_tqdm=use_tqdm)

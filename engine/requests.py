@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
+from typing import Final
 
 from msgspec.structs import replace
 
 from engine.errors import BadRequest
 from engine.structured.checks import check
-from engine.text.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer, whole
 from schemas.generation import Sampling
+
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "temperature": (0, inf),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "top_k": (-1, inf),
+    "presence_penalty": (-inf, inf),
+    "frequency_penalty": (-inf, inf),
+    "max_tokens": (1, inf),
+    "min_tokens": (0, inf),
+    "logprobs": (0, inf),
+    "prompt_logprobs": (0, inf),
+    "prompt_logprob_start": (0, inf),
+}
+"""What can be computed; services bear less."""
 
 
 def settled(
@@ -24,9 +41,10 @@ def settled(
         more_stops: what else the model ends its answers with, beside the tokenizer's own.
 
     Raises:
-        BadRequest: a token id is not one of the model's, `min_tokens` is more than `max_tokens`, the grammar is none,
-            or the answer's tokens are given and something else decides about them.
+        BadRequest: a number is out of bounds, a token id is not one of the model's, `min_tokens` is more than
+            `max_tokens`, the grammar is none, or the answer's tokens are given and something else decides about them.
     """
+    _check_bounds(sampling)
     named = {
         "stop_token_ids": sampling.stop_tokens,
         "logit_bias": sampling.logit_bias,
@@ -59,14 +77,27 @@ def settled(
     )
 
 
+def _check_bounds(sampling: Sampling) -> None:
+    for field, (least, most) in _BOUNDS.items():
+        value = getattr(sampling, field)
+        # written so that what is no number is out of them
+        if value is not None and not least <= value <= most:
+            bounds = f"{least} to {most}" if most < inf else f"{least} on"
+            raise BadRequest(field, f"{value} is not from {bounds}")
+    if not sampling.repetition_penalty > 0:
+        raise BadRequest("repetition_penalty", f"{sampling.repetition_penalty} is not more than 0")
+    if min(sampling.logprob_token_ids, default=0) < 0:
+        raise BadRequest("logprob_token_ids", f"{min(sampling.logprob_token_ids)} is no token id")
+
+
 def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
     """Give the tokens of a prompt that stands for itself: control tokens in its text are control tokens.
 
     Raises:
-        BadRequest: an id is not one of the model's.
+        BadRequest: an id is not one of the model's, or the text has half of a character.
     """
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(whole("prompt", prompt))
     for token in prompt:
         if not 0 <= token < tokenizer.size:
             raise BadRequest("prompt", f"token {token} is not one of the model's, 0 to {tokenizer.size - 1}")
@@ -124,7 +155,7 @@ def _sequences(words: Iterable[str], tokenizer: Tokenizer) -> list[tuple[int, ..
     for word in words:
         bare = word.lstrip() or word
         for text in dict.fromkeys((word, bare, f" {bare}")):
-            ids = tuple(tokenizer.encode(tokenizer.quoted(text)))
+            ids = tuple(tokenizer.encode(tokenizer.quoted(whole("bad_words", text))))
             if ids and ids not in found:
                 found.append(ids)
     return found

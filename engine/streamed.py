@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -33,7 +34,9 @@ class Streamed:
     """The whole of it, once it is over."""
 
 
-def streamed(generator: Generator, runs: Sequence[Run], n: int, kind: OutputKind) -> Iterator[Streamed]:
+def streamed(
+    generator: Generator, runs: Sequence[Run], n: int, kind: OutputKind
+) -> abc.Generator[Streamed, None, None]:
     """Run requests, `n` of each prompt, and tell of them.
 
     Raises:
@@ -44,7 +47,7 @@ def streamed(generator: Generator, runs: Sequence[Run], n: int, kind: OutputKind
     return _told(generator, runs, n, kind)
 
 
-def _told(generator: Generator, runs: Sequence[Run], n: int, kind: OutputKind) -> Iterator[Streamed]:
+def _told(generator: Generator, runs: Sequence[Run], n: int, kind: OutputKind) -> abc.Generator[Streamed, None, None]:
     places = {run.submit.request: divmod(at, n) for at, run in enumerate(runs)}
     said = dict.fromkeys(places, (0, 0))
     for run in generator.run(runs):

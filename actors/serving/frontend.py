@@ -258,7 +258,8 @@ class Frontend:
             ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(answer.calls)
         )
-        logprobs, token_ids = opened.telling.all()
+        # others may have come behind the text that ended it
+        logprobs, token_ids = opened.telling.between(0, answer.count)
         # a call that had to be brought to its end is one, and what was cut off before its end is none
         kept = finish == "stop" or (finish == "length" and opened.closed_within(answer.count))
         return ModelAnswer(
@@ -266,7 +267,7 @@ class Frontend:
             finish_reason="tool_calls" if calls and finish == "stop" else finish,
             usage=Usage(
                 prompt_tokens=len(opened.submit.prompt),
-                completion_tokens=len(opened.tokens),
+                completion_tokens=answer.count,
                 cached_tokens=opened.cached,
                 preemptions=opened.preemptions,
                 recomputed_tokens=opened.recomputed,

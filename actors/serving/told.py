@@ -29,10 +29,6 @@ class Telling:
         self._told += _described(self._logprobs[len(self._told) : end], self._tokenizer)
         return tuple(self._told[first:end]), tuple(self._token_ids[first:end])
 
-    def all(self) -> tuple[tuple[TokenTold, ...], tuple[int, ...]]:
-        """Tell of all tokens there are."""
-        return self.between(0, max(len(self._logprobs), len(self._token_ids)))
-
 
 def told_prompt(
     prompt: Sequence[int], logprobs: Sequence[TokenLogprobs], tokenizer: Tokenizer

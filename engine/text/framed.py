@@ -6,19 +6,21 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
 from engine.errors import BadRequest, CheckpointError
-from engine.text.tokenizer import read_tokenizer
+from engine.text.tokenizer import read_tokenizer, whole
 
 Text = str | tuple[str, str]
 """One text, or two that are judged together."""
 
 TooLong = Literal["cut", "refuse"]
 """What becomes of a text that the model's context does not hold."""
+
+_WAYS: Final[tuple[TooLong, ...]] = get_args(TooLong)
 
 _AT_ONCE: Final = 256
 """Texts that the library tokenises in one call: what it returns takes much more room than tokens do."""
@@ -31,6 +33,16 @@ class Framed:
     tokens: array[int]
     segments: array[int]
     """0 for those of a first text, 1 for those of a second."""
+
+
+def listed(field: str, texts: Sequence[object]) -> None:
+    """Look at what is to be a list of texts: a text is one too, of its characters.
+
+    Raises:
+        BadRequest: It is a text.
+    """
+    if isinstance(texts, str):
+        raise BadRequest(field, "is one text; give a list of them")
 
 
 class Framer:
@@ -59,18 +71,21 @@ class Framer:
             before: What every single text begins with.
 
         Raises:
-            BadRequest: A text is empty, or too long where that is to be refused.
+            BadRequest: A text is empty, or too long where that is to be refused; or `too_long` is no way that we have.
         """
-        if isinstance(texts, str):
-            raise BadRequest(field, "is one text; give a list of them")
+        listed(field, texts)
+        if too_long not in _WAYS:
+            raise BadRequest("too_long", f"{too_long!r} is none of {', '.join(_WAYS)}")
         for i, text in enumerate(texts):
             if not all(_parts(text)):
                 raise BadRequest(f"{field}[{i}]", "is empty; leave it out")
-        whole = [f"{before}{text}" if isinstance(text, str) else text for text in texts]
+            for part in _parts(text):
+                whole(f"{field}[{i}]", part)
+        full = [f"{before}{text}" if isinstance(text, str) else text for text in texts]
         framed = []
-        for i, encoding in enumerate(self._encodings(whole)):
+        for i, encoding in enumerate(self._encodings(full)):
             if encoding.overflowing and too_long == "refuse":
-                problem = f"has {self._length(whole[i])} tokens, the model takes {self.limit}; shorten or cut it"
+                problem = f"has {self._length(full[i])} tokens, the model takes {self.limit}; shorten or cut it"
                 raise BadRequest(f"{field}[{i}]", problem)
             if not encoding.ids:
                 raise BadRequest(f"{field}[{i}]", "is no token to the model; leave it out")

@@ -21,7 +21,7 @@ from engine.text.parsers import Wanted
 from engine.text.parts import ParsedCall
 from engine.text.reasoning import ReasoningEnd, reasoning_end
 from engine.text.templates import ChatTemplate
-from engine.text.tokenizer import Tokenizer
+from engine.text.tokenizer import Tokenizer, whole
 from schemas.generation import FinishReason, Sampling
 from schemas.messages import Calling, Message, Rendering, ToolSpec
 from schemas.structured import Structured
@@ -148,7 +148,7 @@ class Prompter:
         after = dataclasses.replace(wanted, begun=True) if wanted.thinking is not None else wanted
         grammar = calling_grammar(after, offered, self.tokenizer.tags, required=required) if bound else ""
         end = reasoning_end(wanted, text, self.tokenizer)
-        return Prompt(tuple(self.tokenizer.encode(text)), wanted, calling, grammar, end)
+        return Prompt(tuple(self.tokenizer.encode(whole("messages", text))), wanted, calling, grammar, end)
 
     def _offered(self, tools: Sequence[ToolSpec], calling: Calling) -> Sequence[ToolSpec]:
         """Give the tools that the model is told of."""

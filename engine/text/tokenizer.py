@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from tokenizers import Tokenizer as _Tokenizer
 
-from engine.errors import CheckpointError
+from engine.errors import BadRequest, CheckpointError
 from engine.text.pieces import Pieces
 from engine.text.source import SPECIAL
 
@@ -29,6 +29,18 @@ _MOST_BYTES: Final = 3
 _MOST_WAITING: Final = 8
 """So many tokens may bring no whole character; that only happens where there are bytes that are none."""
 _QUOTED = re.compile(f"{_OPEN}(.*?){_CLOSE}", re.DOTALL)
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole(field: str, text: str) -> str:
+    """Give a text back, unless it has half of a character, as Python's texts may: no tokenizer takes that.
+
+    Raises:
+        BadRequest: It has.
+    """
+    if not text.isascii() and _HALF.search(text):
+        raise BadRequest(field, "holds half of a surrogate pair, which is no character: take it out")
+    return text
 
 
 class Decoder:

@@ -228,6 +228,19 @@ def test_generate_ends_at_a_stop_text_and_leaves_it_out(llm: LLM) -> None:
     (cut,) = llm.generate(["hello"], Sampling(max_tokens=30), stop=(stop,))
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish == "stop"
+    # its last character comes with the last token there may be
+    (just,) = llm.generate(["hello"], Sampling(max_tokens=len(cut.tokens)), stop=(stop,))
+    assert (just.text, just.tokens, just.finish) == (cut.text, cut.tokens, "stop")
+
+
+def test_a_text_is_no_list_of_its_characters_and_there_is_no_answer_less_than_one(llm: LLM) -> None:
+    wrong: dict[str, Any] = {"prompts": "ab", "stop": "ab", "bad_words": "ab", "n": 0}
+    for name, value in wrong.items():
+        for ask in (llm.generate, llm.stream):
+            with pytest.raises(BadRequest, match=f"^{name}: "):
+                ask(**{"prompts": ["hello"], name: value})
+    with pytest.raises(BadRequest, match="prompts: is one text; give a list of them"):
+        llm.beam_search("ab")
 
 
 def test_chat_puts_messages_through_the_checkpoints_template(llm: LLM) -> None:
@@ -323,7 +336,7 @@ def test_whoever_stops_to_listen_ends_the_answers_and_others_go_on(llm: LLM) -> 
     next(second)
     # another call between two steps of a stream takes nothing from it
     assert llm.generate(["one"], sampling)[0].tokens == wanted.tokens
-    first.close()  # type: ignore[attr-defined]
+    first.close()
     *_, last = second
     assert last.completion is not None
     assert last.completion.tokens == wanted.tokens
@@ -419,6 +432,20 @@ def test_a_model_that_writes_embeds_and_scores_too() -> None:
     near, same = llm.score([(texts[0], texts[1]), (texts[0], texts[0])])
     assert near == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-5)
     assert same == pytest.approx(1, abs=1e-5)
+
+
+def test_half_a_character_is_refused_wherever_texts_come_in() -> None:
+    llm, torn = LLM(str(EMBEDDED_CHECKPOINT), device="cpu"), "a\ud83d b"
+    refused: dict[str, Callable[[], object]] = {
+        "prompt": lambda: llm.generate([torn]),
+        "bad_words": lambda: llm.generate(["a"], bad_words=[torn]),
+        "messages": lambda: llm.chat([Message("user", torn)]),
+        r"texts\[1\]": lambda: llm.embed(["a", torn]),
+    }
+    for named, ask in refused.items():
+        with pytest.raises(BadRequest, match=f"{named}: holds half of a surrogate pair"):
+            ask()
+    assert llm.generate(["a \U0001f600"], Sampling(max_tokens=1))
 
 
 def test_beam_search_searches_for_every_prompt_apart(llm: LLM) -> None:

@@ -360,6 +360,12 @@ def test_texts_that_are_none_are_refused_by_place(given: Callable[..., Given]) -
         pooler.embed(["a cat", ""])
     with pytest.raises(BadRequest, match="texts: is one text; give a list"):
         pooler.embed("a cat")
+    with pytest.raises(BadRequest, match="documents: is one text; give a list"):
+        pooler.rerank("a cat", "a dog")
+    with pytest.raises(BadRequest, match="pairs: is one text; give a list"):
+        pooler.score("a cat")  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match="too_long: 'drop' is none of cut, refuse"):
+        pooler.embed(["a cat"], too_long="drop")  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="pooling: 'max' is none of cls, mean, last"):
         load_pooler(str(given("BertModel").folder), pooling="max")  # type: ignore[arg-type]
     with pytest.raises(BadRequest, match="batch_tokens"):

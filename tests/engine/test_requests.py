@@ -34,6 +34,29 @@ def test_a_prompt_is_as_long_as_asked_for(wanted: dict[str, Any], kept: tuple[in
     assert truncated(PROMPT, Sampling(**wanted), context_length=8) == kept
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"temperature": float("nan")},
+        {"temperature": -0.1},
+        {"top_p": 1.5},
+        {"top_k": -2},
+        {"repetition_penalty": 0.0},
+        {"max_tokens": 0},
+        {"max_tokens": -1},
+        {"logprobs": -1},
+        {"prompt_logprobs": -2},
+        {"prompt_logprob_start": -1},
+        {"logprob_token_ids": (3, -3)},
+    ],
+)
+@pytest.mark.parametrize("given", [(), (1, 2)])
+def test_numbers_out_of_bounds_are_refused_by_name(wanted: dict[str, Any], given: tuple[int, ...]) -> None:
+    (field,) = wanted
+    with pytest.raises(BadRequest, match=f"^{field}: "):
+        settled(Sampling(trace_decode_token_ids=given, **wanted), TOKENIZER)
+
+
 def test_tokens_that_are_given_end_an_answer_and_nothing_else_does() -> None:
     given = Sampling(trace_decode_token_ids=(1, 2, 3), min_tokens=2, stop_tokens=(2,), max_tokens=9)
     done = settled(given, TOKENIZER, (), (7,))

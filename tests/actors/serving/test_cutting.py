@@ -41,7 +41,7 @@ def cut(
         pieces += cutter.cut(answer.count)
     cutter.take(answer.finish(), answer.shown)
     pieces += cutter.rest()
-    told, ids = telling.all()
+    told, ids = telling.between(0, len(tokens))
     assert ids == tuple(tokens)
     return pieces, answer, list(told)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from actors.models.provider import ModelAnswer, ModelCall
+from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.serving.frontend import Frontend
 from bus.connection import Message
 from schemas.answers import TokenTold
-from schemas.generation import Sampling, TokenLogprobs
+from schemas.generation import Output, Sampling, TokenLogprobs
 from schemas.messages import Calling
 from schemas.steps import StepPlan, StepResult
 from schemas.structured import Structured
@@ -89,6 +89,32 @@ async def test_pieces_come_at_the_interval_that_is_asked_for(nats_url: str) -> N
     assert len(heard.pieces[0].token_ids) == 1
 
 
+async def test_nothing_is_told_of_tokens_that_came_behind_the_text_that_ends_an_answer(nats_url: str) -> None:
+    class Ahead(Frontend):
+        """Has all tokens before the second piece goes out."""
+
+        async def _take(self, opened: Any, output: Output) -> None:
+            await super()._take(opened, output)
+            if output.finish is not None:
+                whole.set()
+
+    class Slow(Listener):
+        async def __call__(self, piece: Piece) -> None:
+            await super().__call__(piece)
+            await whole.wait()
+
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1")
+        await on.worker(TellingModel())
+        whole, heard = asyncio.Event(), Slow()
+        answer = await (await on.frontend("f1", Ahead)).call(told_call("e1", stop=(" fox",)), heard)
+    check(heard, answer)
+    assert (answer.text, answer.finish_reason) == ("The quick brown", "stop")
+    assert written(list(answer.logprobs)).startswith("The quick brown fox")
+    assert len(answer.token_ids) < len(TOKENIZER.encode(REPLY))
+    assert answer.usage.completion_tokens == len(answer.token_ids) == len(answer.logprobs)
+
+
 async def test_tokens_lost_on_the_way_are_told_of_once(nats_url: str) -> None:
     class Forgetful(Frontend):
         """Loses every third message with tokens."""
@@ -142,13 +168,8 @@ async def test_another_frontend_tells_the_same_from_the_beginning(nats_url: str)
 
 
 def formed(effect: str, **more: Any) -> ModelCall:
-    return (
-        told_call(effect, **more)
-        if "sampling" in more
-        else replace(
-            told_call(effect, **more), sampling=Sampling(max_tokens=100, structured=Structured(kind="json_object"))
-        )
-    )
+    wanted = Sampling(max_tokens=100, structured=Structured(kind="json_object"))
+    return replace(told_call(effect, **more), sampling=wanted)
 
 
 @pytest.mark.parametrize(("closes", "finish"), [(None, "stop"), (3, "length")])
