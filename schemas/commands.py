@@ -31,6 +31,7 @@ Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+CandidateIds = Annotated[tuple[TokenId | TokenIds, ...], msgspec.Meta(max_length=1 << 16)]
 ForcedIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1 << 16)]
 Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
@@ -151,6 +152,9 @@ class Generate(Wire, frozen=True, tag="generate"):
     """And beside each of the prompt, which is then computed whole."""
     logprob_token_ids: TokenIds = ()
     """Told beside those, however unlikely."""
+    prompt_logprob_token_ids: CandidateIds = ()
+    """Of the prompt told in place of those: the same everywhere, or a list for each token that is told of. Without
+    `prompt_logprobs` these alone are told beside the prompt's own."""
     prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     """Of the prompt only tokens behind this position are told of."""
     trace_decode_token_ids: ForcedIds = ()

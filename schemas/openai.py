@@ -12,6 +12,7 @@ from schemas.commands import (
     Answers,
     BadWords,
     Bias,
+    CandidateIds,
     ExtraArgs,
     ForcedIds,
     MinTokens,
@@ -147,6 +148,7 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     include_stop_str_in_output: bool | None = None
     spaces_between_special_tokens: bool | None = None
     detokenize: bool | None = None
+    prompt_logprob_token_ids: CandidateIds | None = None
     prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     trace_decode_token_ids: ForcedIds | None = None
     vllm_xargs: ExtraArgs | None = None

@@ -63,6 +63,7 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "include_stop_str_in_output": (False,),
     "spaces_between_special_tokens": (True,),
     "detokenize": (True,),
+    "prompt_logprob_token_ids": ((),),
     "prompt_logprob_start": (0,),
     "trace_decode_token_ids": ((),),
     "truncate_prompt_tokens": (0,),

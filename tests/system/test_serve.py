@@ -153,7 +153,17 @@ def test_tokens_that_are_given_are_answered_with_what_the_model_makes_of_them(se
     assert judged["prompt_logprobs"][:3] == [None] * 3
     numbers = [one[str(token)]["logprob"] for one, token in zip(judged["prompt_logprobs"][3:], given, strict=True)]
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(numbers, abs=1e-5)
+    # a teacher tells what it makes of a student's candidates
+    candidates = [[token, 5, 9] for token in given]
+    (scored,) = complete(served, **{**whole, "prompt_logprobs": None}, prompt_logprob_token_ids=candidates).json()[
+        "choices"
+    ]
+    assert [[*map(int, one)] for one in scored["prompt_logprobs"][3:]] == [[*dict.fromkeys(one)] for one in candidates]
+    assert [
+        one[str(token)]["logprob"] for one, token in zip(scored["prompt_logprobs"][3:], given, strict=True)
+    ] == numbers
     for fields, param in (
+        ({"prompt_logprob_token_ids": candidates}, "prompt_logprob_token_ids"),
         ({"n": 2}, "n"),
         ({"use_beam_search": True, "logprobs": None}, "trace_decode_token_ids"),
         ({"response_format": {"type": "json_object"}}, "response_format"),

@@ -80,6 +80,7 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "structured": Structured(kind="regex", text="a+"),
         "truncate_prompt_tokens": -1,
         "truncation_side": "right",
+        "prompt_logprob_token_ids": ((5, 6), ()),
         "prompt_logprob_start": 3,
         "spaces_between_special_tokens": False,
         "detokenize": False,
