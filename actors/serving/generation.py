@@ -36,7 +36,6 @@ _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "repetition_penalty": (1,),
     "min_tokens": (0,),
     "logit_bias": ({},),
-    "allowed_token_ids": ((),),
     "bad_words": ((),),
     "stop": ((),),
     "logprobs": (None,),

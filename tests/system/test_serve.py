@@ -198,6 +198,10 @@ def test_the_likeliest_answers_are_those_that_are_found_offline(served: UpProces
     assert [choice["finish_reason"] for choice in found["choices"]] == [one.finish for one in wanted]
     generation = found["id"].removeprefix("cmpl-")
     assert served.cli("replay", "verify", generation).returncode == 0
+    some: dict[str, Any] = {"max_tokens": 6, "n": 3, "allowed_token_ids": [40, 50, 60, 70], "return_token_ids": True}
+    few = complete(served, prompt="Hello", use_beam_search=True, **some).json()["choices"]
+    assert len({tuple(choice["token_ids"]) for choice in few}) == 3
+    assert {token for choice in few for token in choice["token_ids"]} <= {*some["allowed_token_ids"]}
     wide = complete(served, prompt="Hello", n=17, use_beam_search=True)
     assert (wide.status_code, wide.json()["error"]["param"]) == (400, "n")
     drawn = complete(served, prompt="Hello", n=3, use_beam_search=True, temperature=0.7)
