@@ -25,6 +25,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "logprobs": (0, inf),
     "prompt_logprobs": (0, inf),
     "prompt_logprob_start": (0, inf),
+    "thinking_budget": (0, inf),
 }
 """What can be computed; services bear less."""
 

@@ -22,6 +22,7 @@ from schemas.commands import (
     RepetitionDetection,
     Share,
     StreamInterval,
+    ThinkingBudget,
     TokenId,
     TokenIds,
     TopK,
@@ -188,7 +189,7 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     documents: tuple[dict[str, Any], ...] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    thinking_token_budget: ThinkingBudget | None = None
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

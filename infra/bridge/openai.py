@@ -78,7 +78,7 @@ _CONVERSING: dict[str, tuple[object, ...]] = {
     "documents": ((),),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
-    "thinking_token_budget": (),
+    "thinking_token_budget": (-1,),
 }
 """Those that only requests with messages have."""
 

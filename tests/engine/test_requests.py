@@ -47,6 +47,7 @@ def test_a_prompt_is_as_long_as_asked_for(wanted: dict[str, Any], kept: tuple[in
         {"logprobs": -1},
         {"prompt_logprobs": -2},
         {"prompt_logprob_start": -1},
+        {"thinking_budget": -1},
         {"logprob_token_ids": (3, -3)},
         {"prompt_logprob_token_ids": (3, -3)},
         {"prompt_logprob_token_ids": ((3,), (-3,))},
