@@ -29,6 +29,8 @@ class EngineSettings(Wire, frozen=True):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     load_format: Literal["auto", "dummy"] = "auto"
     """`dummy` makes weights up: a folder with config.json and tokenizer.json is enough."""
+    quantization: Literal["none", "int8"] = "none"
+    """`int8` computes products in 8 bits: half of bfloat16's memory, and faster."""
     block_size: _Count = 16
     """Tokens per KV block."""
     kv_blocks: _CountOrOurs = 0

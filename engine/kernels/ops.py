@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.kernels.weights import Weight
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
@@ -24,14 +25,15 @@ class Ops(Protocol):
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
 
-    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         """Prepare `x @ weight.T + bias`: weight [out, in], bias [out]; the function maps [tokens, in] to [tokens, out].
 
         The weight may be repacked: the function holds what it needs, the caller need not keep the tensor. If it is to
-        be `wide` the outputs are float32 whatever the format of the weight.
+        be `wide` the outputs are float32 whatever the format of `x`. With a weight in 8 bits each row of `x` is
+        rounded as `engine.kernels.weights.in_8_bits` does, and sums are exact.
         """
 
-    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
         """Prepare such a product of which the first half gates the second: [tokens, in] -> [tokens, out / 2].
 
         Shazeer 2020, arXiv 2002.05202; `gelu_tanh` is GELU in its approximation by a tangent, arXiv 1606.08415.

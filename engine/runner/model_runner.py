@@ -22,6 +22,7 @@ from engine.config import SchedulerConfig
 from engine.core.tables import tables_within
 from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
+from engine.kernels.weights import Quantization
 from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
@@ -67,6 +68,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Dtype = "auto"
     load_format: LoadFormat = "auto"
     """`dummy` makes weights up, so that a folder with a config.json is enough."""
+    quantization: Quantization = "none"
+    """`int8` computes products in 8 bits on both sides, weights rounded as they are loaded."""
     block_size: int = 16
     """Tokens per KV block: the scheduler's."""
     blocks: int | None = None
@@ -301,6 +304,7 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
         config.dtype,
         context_length=config.context_length,
         load_format=config.load_format,
+        quantization=config.quantization,
         use_tqdm=use_tqdm,
     )
     one = block_bytes(model.config, config.block_size, model.dtype)

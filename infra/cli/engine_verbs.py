@@ -60,6 +60,12 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument("--port", type=port, default=None, help="port to listen on (default: 8000)")
     parser.add_argument("--served-model-name", default=None, metavar="NAME", help="what clients call the model")
     parser.add_argument("--dtype", choices=_DTYPES, default=None, help="number format (default: auto)")
+    parser.add_argument(
+        "--quantization",
+        choices=("none", "int8"),
+        default=None,
+        help="int8: products in 8 bits (default: none)",
+    )
     counts = (
         ("--max-model-len", size, "tokens of prompt and answer together (default: the model's own)"),
         ("--block-size", positive, "tokens in a KV block (default: 16)"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops, load_ops
+from engine.kernels.weights import Int8Weight
 
 BLOCKS = 40
 SCALE = 0.3
@@ -219,6 +220,50 @@ def test_the_first_half_of_a_gated_product_gates_the_second(ops: Ops, with_bias:
     torch.testing.assert_close(ops.gated(weight, bias, "silu")(x), gate * gate.sigmoid() * held)
     bent = 0.5 * gate * (1 + ((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)).tanh())
     torch.testing.assert_close(ops.gated(weight, bias, "gelu_tanh")(x), bent * held)
+
+
+def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row to whole steps, the largest number being 127 of them; return the steps, and how large one is."""
+    largest = rows.float().abs().amax(-1, keepdim=True)
+    many = torch.where(largest > 0, 127 / largest, 0.0)
+    return (rows.float() * many).round(), largest / 127
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("count", "width", "out"), [(1, 4, 1), (2, 36, 33), (7, 100, 96), (13, 64, 161), (64, 20, 31)])
+def test_a_weight_in_8_bits_gives_exact_sums_of_rounded_numbers(
+    ops: Ops, dtype: torch.dtype, with_bias: bool, count: int, width: int, out: int
+) -> None:
+    x, weight = random(count, width).to(dtype), random(out, width).to(dtype)
+    x[-1] = 0
+    bias = random(out).to(dtype) if with_bias else None
+    (left, step), (right, steps) = rounded(x), rounded(weight)
+    expected = (left.double() @ right.double().T).float() * (step * steps.T)
+    if bias is not None:
+        expected = expected + bias.float()
+    small = Int8Weight.of(weight)
+    # not one bit is another
+    assert torch.equal(ops.linear(small, bias, wide=True)(x), expected)
+    assert torch.equal(ops.linear(small, bias)(x), expected.to(dtype))
+
+
+@pytest.mark.parametrize("half", [1, 16, 50])
+def test_a_gated_product_may_be_in_8_bits(ops: Ops, half: int) -> None:
+    x, weight, bias = random(9, 32), random(2 * half, 32), random(2 * half)
+    gate, held = ops.linear(Int8Weight.of(weight), bias)(x).chunk(2, -1)
+    gated = ops.gated(Int8Weight.of(weight), bias, "silu")(x)
+    torch.testing.assert_close(gated, gate * gate.sigmoid() * held)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_stays_so_in_8_bits_and_in_its_row(ops: Ops, broken: float) -> None:
+    x, small = random(3, 36), Int8Weight.of(random(40, 36))
+    sound = ops.linear(small, None)(x)
+    x[1, 35] = broken
+    found = ops.linear(small, None)(x)
+    assert not found[1].isfinite().any()
+    assert torch.equal(found[::2], sound[::2])
 
 
 def test_a_norm_in_half_precision_may_have_a_weight_in_float32(ops: Ops) -> None:
