@@ -64,6 +64,8 @@ class Feed:
         self._pending = 0
         self._lost: str | None = None
         self._news = asyncio.Event()
+        self._filling = False
+        """Whether there is a message already, and others may join it."""
         self._reconnects = connection.client.stats["reconnects"]
 
     @classmethod
@@ -108,18 +110,18 @@ class Feed:
         """Look around: the connection may be another one."""
         self._news.set()
 
-    async def batch(self, linger_s: float) -> list[Item]:
-        """Wait for a message and return it with those that follow within `linger_s`, up to a batch.
+    async def batch(self, linger_s: float, times: int = 1) -> list[Item]:
+        """Wait for a message and return it with those that follow within `linger_s`, up to a batch; with those that
+        come within so long again, up to so many times, as long as any do.
 
         Raises:
             FeedLost: the server is silent or has lost the consumer.
         """
         while not self._items:
             await self._more()
-        end = asyncio.get_running_loop().time() + linger_s
-        while len(self._items) < BATCH and self._bytes < BATCH_BYTES:
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0 or not await self._heard_within(left):
+        for _ in range(times):
+            before = len(self._items)
+            if await self._filled_within(linger_s) or len(self._items) == before:
                 break
         items, self._items, self._bytes = self._items, [], 0
         await self._pull()
@@ -129,6 +131,23 @@ class Feed:
         await self._pull()
         if not await self._heard_within(_SILENCE_S):
             raise FeedLost(f"stream {self._stream!r}: nothing heard for {_SILENCE_S} s")
+
+    async def _filled_within(self, seconds: float) -> bool:
+        """Wait until there is a batch; waking for each of its messages would cost more than taking it in."""
+        self._filling = True
+        end = asyncio.get_running_loop().time() + seconds
+        try:
+            while not self._full:
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0 or not await self._heard_within(left):
+                    return self._full
+        finally:
+            self._filling = False
+        return True
+
+    @property
+    def _full(self) -> bool:
+        return len(self._items) >= BATCH or self._bytes >= BATCH_BYTES
 
     async def _heard_within(self, seconds: float) -> bool:
         self._news.clear()
@@ -169,7 +188,8 @@ class Feed:
     async def _heard(self, message: Msg) -> None:
         if self._lost is None:
             self._take(message)
-        self._news.set()
+        if not self._filling or self._full or self._lost is not None:
+            self._news.set()
 
     def _take(self, message: Msg) -> None:
         parts = message.reply.split(".")
