@@ -21,7 +21,9 @@ from bus.errors import BusError, Refused, Unavailable
 
 BATCH = 2000
 BATCH_BYTES = 16 * 2**20
-_EXPIRES_S = 20
+_EXPIRES_S = 20.0
+_AT_ONCE_S = 0.01
+"""How long a pull lasts that wants what is there: the server needs some of it to send that."""
 _HEARTBEAT_S = 1
 _SILENCE_S = 2.5
 _INACTIVE_S = 300
@@ -110,25 +112,44 @@ class Feed:
         """Look around: the connection may be another one."""
         self._news.set()
 
-    async def batch(self, linger_s: float, times: int = 1) -> list[Item]:
-        """Wait for a message and return it with those that follow within `linger_s`, up to a batch; with those that
-        come within so long again, up to so many times, as long as any do.
+    async def batch(self, linger_s: float) -> list[Item]:
+        """Wait for a message and return it with those that follow within `linger_s`, up to a batch.
 
         Raises:
             FeedLost: the server is silent or has lost the consumer.
         """
         while not self._items:
-            await self._more()
-        for _ in range(times):
-            before = len(self._items)
-            if await self._filled_within(linger_s) or len(self._items) == before:
-                break
-        items, self._items, self._bytes = self._items, [], 0
-        await self._pull()
+            await self._more(BATCH)
+        await self._filled_within(linger_s)
+        items = self._taken()
+        await self._pull(BATCH)
         return items
 
-    async def _more(self) -> None:
-        await self._pull()
+    async def harvest(self, rest_s: float) -> list[Item]:
+        """Wait for a message, then let others gather on the server for `rest_s`, and return all of them at once, up to
+        a batch. Nobody is woken for each: messages that come one by one cost several times as much.
+
+        Raises:
+            FeedLost: the server is silent or has lost the consumer.
+        """
+        while not self._items:
+            await self._more(1)
+        behind = self._pending >= BATCH
+        if not behind:
+            await asyncio.sleep(rest_s)
+        if not self._full:
+            await self._pull(BATCH - len(self._items), _EXPIRES_S if behind else _AT_ONCE_S)
+            while self._wanted > 0 and self._lost is None and not self._full:
+                if not await self._heard_within(_SILENCE_S):
+                    break
+        return self._taken()
+
+    def _taken(self) -> list[Item]:
+        items, self._items, self._bytes = self._items, [], 0
+        return items
+
+    async def _more(self, wanted: int) -> None:
+        await self._pull(wanted)
         if not await self._heard_within(_SILENCE_S):
             raise FeedLost(f"stream {self._stream!r}: nothing heard for {_SILENCE_S} s")
 
@@ -167,18 +188,15 @@ class Feed:
         if self._lost is not None and not self._items:
             raise FeedLost(f"stream {self._stream!r}: {self._lost}")
 
-    async def _pull(self) -> None:
-        """Ask for a batch unless one is still on its way."""
+    async def _pull(self, wanted: int, expires_s: float = _EXPIRES_S) -> None:
+        """Ask for so many messages, as far as they come before that expires, unless some are still on their way."""
         if self._wanted > 0:
             return
         self._check()
-        self._wanted = BATCH
-        body = {
-            "batch": BATCH,
-            "max_bytes": BATCH_BYTES,
-            "expires": _EXPIRES_S * 1_000_000_000,
-            "idle_heartbeat": _HEARTBEAT_S * 1_000_000_000,
-        }
+        self._wanted = wanted
+        body = {"batch": wanted, "max_bytes": BATCH_BYTES, "expires": round(expires_s * 1e9)}
+        if expires_s > 2 * _HEARTBEAT_S:
+            body["idle_heartbeat"] = _HEARTBEAT_S * 1_000_000_000
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._connection.publish(subject, msgspec.json.encode(body), reply=self._inbox)

@@ -38,12 +38,23 @@ async def test_a_batch_that_is_full_waits_for_nothing(
     await feed.close()
 
 
-async def test_a_batch_ends_when_nothing_comes_any_more_however_long_it_may_grow(
-    connection: Connection, feed: Feed
-) -> None:
-    await publish(connection, b"1", b"2")
-    found = []
+async def test_a_harvest_brings_what_gathered_on_the_server(connection: Connection, feed: Feed) -> None:
+    await publish(connection, *(b"%d" % n for n in range(50)))
+    assert [item.data for item in await feed.harvest(0.0)] == [b"%d" % n for n in range(50)]
+    reading = asyncio.create_task(feed.harvest(0.05))
+    await publish(connection, b"50", b"51")
+    found = await reading
     while len(found) < 2:
-        found += await feed.batch(0.01, 1_000_000)
-    assert [item.data for item in found] == [b"1", b"2"]
+        found += await feed.harvest(0.0)
+    assert [item.data for item in found] == [b"50", b"51"]
+    await feed.close()
+
+
+async def test_a_feed_that_is_far_behind_does_not_rest(
+    connection: Connection, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 4)
+    await publish(connection, *(b"%d" % n for n in range(12)))
+    assert [item.data for item in await feed.harvest(LONG_S)] == [b"0", b"1", b"2", b"3"]
+    assert [item.data for item in await feed.harvest(LONG_S)] == [b"4", b"5", b"6", b"7"]
     await feed.close()
