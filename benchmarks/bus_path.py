@@ -38,7 +38,8 @@ from actors.serving.frontend import Frontend
 from benchmarks.log_servers import Urls, fresh_servers
 from benchmarks.shapes import smol_135m
 from bus.connection import Connection
-from bus.streams import ensure_streams
+from bus.store import Store
+from bus.streams import TRACE, ensure_streams
 from infra.checkpoint import resolve_engine
 from infra.launcher import status_of
 from infra.settings import PLACE_VARIABLE, EngineSettings, Place, Settings, encode_place
@@ -58,6 +59,7 @@ class Load:
     prompt: int
     """Tokens of each."""
     answer: int
+    rounds: int
 
     def prompts(self, seed: int) -> list[list[int]]:
         """Make prompts that have nothing in common, with each other or with those of another seed."""
@@ -70,6 +72,10 @@ class Load:
     def sampling(self) -> Sampling:
         """Always as many tokens."""
         return Sampling(max_tokens=self.answer, ignore_eos=True)
+
+
+QUICK = (Load(1, 64, 48, rounds=9), Load(32, 64, 24, rounds=4))
+FULL = (Load(1, 128, 128, rounds=15), Load(32, 128, 96, rounds=7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Inline:
     def run(self, load: Load, seed: int) -> Took:
         """Run a load. Blocks."""
         asked, answered = self._pipes
-        asked.write(json.dumps([load.requests, load.prompt, load.answer, seed]) + "\n")
+        asked.write(json.dumps([load.requests, load.prompt, load.answer, load.rounds, seed]) + "\n")
         asked.flush()
         return Took(*json.loads(answered.readline()))
 
@@ -202,10 +208,10 @@ class Comparison:
         assert here.tokens == there.tokens, "the served engine says other tokens than the same one inline"
         assert here.texts == there.texts, "the served engine's text is another one"
 
-    async def rounds(self, load: Load, count: int) -> list[Pair]:
+    async def rounds(self, load: Load) -> list[Pair]:
         """Measure; whose turn is first changes every round."""
         pairs = []
-        for number in range(count):
+        for number in range(load.rounds):
             self._seed += 1
             if number % 2:
                 there = await self._served.run(load, self._seed)
@@ -237,7 +243,14 @@ def figures(measured: dict[Load, list[Pair]], suffix: str = "") -> dict[str, flo
     return {f"ratio{suffix}": round(prod(ratios) ** (1 / len(ratios)), 4), **found}
 
 
-async def compare(urls: Urls, folder: Path, inline: Inline, loads: Sequence[Load], rounds: int, threads: int) -> Any:
+async def caught_up(connection: Connection, store: Store) -> None:
+    """Wait until the recorder has copied all that there was: what it does then is what each step costs it."""
+    last = (await connection.api(f"STREAM.INFO.{TRACE}"))["state"]["last_seq"]
+    while (cursor := await store.cursor(TRACE)) is None or cursor.sequence < last:
+        await asyncio.sleep(0.05)
+
+
+async def compare(urls: Urls, folder: Path, inline: Inline, loads: Sequence[Load], threads: int) -> Any:
     """Measure without the recorder and with it."""
     engine = EngineSettings(
         name=NAME,
@@ -261,9 +274,11 @@ async def compare(urls: Urls, folder: Path, inline: Inline, loads: Sequence[Load
         comparison = Comparison(inline, Served(frontend))
         for load in loads:
             await comparison.check(load)
-        found = figures({load: await comparison.rounds(load, rounds) for load in loads})
+        found = figures({load: await comparison.rounds(load) for load in loads})
         await exits.enter_async_context(child("recorder", urls, settings, connection))
-        recorded = {load: await comparison.rounds(load, rounds) for load in loads}
+        store = await exits.enter_async_context(await Store.open(urls.postgres))
+        await caught_up(connection, store)
+        recorded = {load: await comparison.rounds(load) for load in loads}
         return {**found, **figures(recorded, "_recorded"), "threads": threads}
 
 
@@ -271,15 +286,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="of the model")
-    parser.add_argument("--rounds", type=int, default=0, help="of each load")
+    half = max(1, (os.cpu_count() or 2) // 2)
+    parser.add_argument("--threads", type=int, default=half, help="of the model; half of the cores, as served")
     chosen = parser.parse_args()
-    loads = (Load(1, 64, 96), Load(32, 64, 32)) if chosen.quick else (Load(1, 128, 256), Load(32, 128, 128))
-    rounds = chosen.rounds or (3 if chosen.quick else 7)
+    loads = QUICK if chosen.quick else FULL
     with TemporaryDirectory(prefix="ostinato-benchmark-") as name, fresh_servers(4) as urls:
         folder = smol_135m(Path(name) / NAME)
         with inline_engine(folder, chosen.threads) as inline:
-            found = uvloop.run(compare(urls, folder, inline, loads, rounds, chosen.threads))
+            found = uvloop.run(compare(urls, folder, inline, loads, chosen.threads))
     print(json.dumps(found))  # noqa: T201
 
 

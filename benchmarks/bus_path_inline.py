@@ -1,7 +1,7 @@
 """The inline side of `benchmarks/bus_path.py`: `LLM(...).generate` in a process of its own.
 
 `python -m benchmarks.bus_path_inline FOLDER THREADS` says `ready`, reads loads as JSON, a line each (requests, prompt
-tokens, answer tokens, seed), and writes what each took, its tokens and its texts.
+tokens, answer tokens, rounds, seed), and writes what each took, its tokens and its texts.
 """
 
 from __future__ import annotations
