@@ -246,7 +246,10 @@ def figures(measured: dict[Load, list[Pair]], suffix: str = "") -> dict[str, flo
 async def caught_up(connection: Connection, store: Store) -> None:
     """Wait until the recorder has copied all that there was: what it does then is what each step costs it."""
     last = (await connection.api(f"STREAM.INFO.{TRACE}"))["state"]["last_seq"]
-    while (cursor := await store.cursor(TRACE)) is None or cursor.sequence < last:
+    while True:
+        cursor = await store.cursor(TRACE)
+        if cursor is not None and cursor.sequence >= last:
+            return
         await asyncio.sleep(0.05)
 
 
