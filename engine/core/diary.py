@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -56,10 +56,9 @@ class Diary:
         """Requests were ended because they were late."""
         self._told.append(Expired(time))
 
-    def applied(self, planned: Iterable[Planned], result: StepResult) -> None:
-        """The result of the first step under way was taken in."""
-        tokens = dict(result.tokens)
-        sampled = tuple([tokens.get(part.request) for _, part, _ in planned if part.sample])
+    def applied(self, planned: Iterable[Planned], result: StepResult, tokens: Mapping[str, int]) -> None:
+        """The result of the first step under way was taken in; `tokens` are those that it brings, by request."""
+        sampled = tuple([tokens.get(request.id) for request, part, _ in planned if part.sample])
         failed = tuple(request for request, _ in result.errors)
         self._told.append(Applied(result.n, sampled, failed, result.whole, result.closed))
 

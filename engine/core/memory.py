@@ -95,10 +95,9 @@ class Memory:
 
     def grow(self, request: Request, end: int) -> tuple[int, ...] | None:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
-        needed = self.tables.rows(end) * self._groups - len(request.blocks)
-        if needed <= 0:
+        if end * self._groups <= len(request.blocks) * self.tables.block_size:
             return ()
-        taken = self._pool.take(needed)
+        taken = self._pool.take(self.tables.rows(end) * self._groups - len(request.blocks))
         if taken is None:
             return None
         request.blocks += taken

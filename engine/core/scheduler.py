@@ -181,7 +181,8 @@ class Scheduler:
 
     def _continue(self, draft: Draft, request: Request, count: int) -> None:
         """Give a running request its slice, taking blocks from those of a higher rank if need be."""
-        count = min(count, draft.budget)
+        if count > draft.budget:
+            count = draft.budget
         if not count or request.state != "running" or draft.brings_much(request, count):
             return
         while (fresh := self._memory.grow(request, request.computed + count)) is None:
@@ -261,15 +262,16 @@ class Scheduler:
             self._forget_in_flight()
             return []
         planned, heard = self._in_flight.pop(result.n), Heard(result)
-        self._diary.applied(planned, result)
-        events = list[RequestEvent]()
+        self._diary.applied(planned, result, heard.tokens)
+        events, is_plain = list[RequestEvent](), heard.is_plain
         for request, part, life in planned:
             if request.state == "finished":
                 continue
-            if heard.failed(request):
-                events.append(self._ended(request, "error"))
-                continue
-            heard.learn(request)
+            if not is_plain:
+                if heard.failed(request):
+                    events.append(self._ended(request, "error"))
+                    continue
+                heard.learn(request)
             if life == request.life:
                 self._memory.settle(request, part.start + part.count)
             if part.sample:
@@ -284,7 +286,7 @@ class Scheduler:
         return request.tell(start)
 
     def _sampled(self, request: Request, token: int) -> RequestEvent:
-        start = request.outputs
+        start = len(request.tokens) - request.prompt_tokens
         finish = request.accept(token)
         if finish is not None:
             self._end(request, finish)
