@@ -128,7 +128,7 @@ class SchedulerActor:
         """End requests at their deadlines, whether or not any step comes to an end."""
         while True:
             self._sooner.clear()
-            due = self._scheduler.next_deadline
+            due = self._scheduler.deadlines.next
             late_s = _QUIET_S if due is None else min(max(0, min(due - self._clock.now(), 60_000_000)) / 1e6, _QUIET_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(late_s):

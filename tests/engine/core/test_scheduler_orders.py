@@ -385,7 +385,7 @@ class Orders(RuleBasedStateMachine):
         assert {event.request for event in ended} == due
         assert all(event.finish == "timeout" for event in ended)
         self.hear(ended)
-        following = self.scheduler.next_deadline
+        following = self.scheduler.deadlines.next
         assert following is None or following > self.now
 
     @rule(times=st.integers(1, 6))
