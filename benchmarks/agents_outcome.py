@@ -74,8 +74,6 @@ def row(outcomes: Sequence[Outcome], alone_s: dict[int, float] | None = None) ->
         "pauses": round(statistics.mean(outcome.pauses for outcome in outcomes)),
     }
     if alone_s is not None:
-        good = sum(
-            one.completion_s <= 2 * alone_s[one.row.program] and max(one.first_token_s) <= 1.0 for one in served
-        )
+        good = sum(one.completion_s <= 2 * alone_s[one.row.program] and max(one.first_token_s) <= 1.0 for one in served)
         told["good_per_min"] = round(60 * good / sum(outcome.span_s for outcome in outcomes), 2)
     return told

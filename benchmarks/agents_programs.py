@@ -83,10 +83,7 @@ def tokens(seed: int, *place: int, count: int) -> list[int]:
 
 
 def _row(draw: np.random.Generator, shape: Shape, number: int, arrival_s: float) -> Row:
-    if shape.kind == "even":
-        turns = round(draw.normal(12, 12 * 0.3))
-    else:
-        turns = round(draw.lognormal(np.log(7), 1.0))
+    turns = round(draw.normal(12, 3.6) if shape.kind == "even" else draw.lognormal(np.log(7), 1.0))
     return Row(
         program=number,
         arrival_s=arrival_s,

@@ -10,7 +10,7 @@ What it decides depends on what it was told and on the times at which plans were
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from operator import attrgetter
 from typing import Final
@@ -61,6 +61,8 @@ class Agents:
         self._looked = 0
         self.is_changed = False
         """Whether this plan's making changed something, so that it must be recorded though no plan comes of it."""
+        self.next_look: int | None = None
+        """When time alone may let a waiting request begin; None where none is kept out."""
         self._memory = memory
         memory.keeper = self
 
@@ -71,6 +73,8 @@ class Agents:
         self._memory = memory
         memory.keeper = self
         self._retention.clear()
+        for program in self._of.values():
+            program.running = 0
         self._news = True
 
     def submitted(self, submit: Submit, request: Request, now: int) -> int:
@@ -95,7 +99,7 @@ class Agents:
         """A running turn is about to give its blocks up."""
         program = self._of[request.id]
         program.running -= 1
-        self._memory.spend(self._retention.keep(program, request.held, self._now))
+        self._memory.spend(self._retention.keep(program, self._known(request), self._now))
         self._pause(program, "its turn gave way to an older program's")
 
     def ends(self, request: Request) -> None:
@@ -103,7 +107,7 @@ class Agents:
         program = self._of.pop(request.id)
         if request.state == "running":
             program.running -= 1
-            self._memory.spend(self._retention.keep(program, request.held, self._recorded))
+            self._memory.spend(self._retention.keep(program, self._known(request), self._recorded))
         self.programs.turn_ended(program, request.id, len(request.tokens), request.outputs, self._recorded)
         if program.inferred:
             self._tips.leave(request.keys[: request.entered + 1], program.name)
@@ -139,6 +143,11 @@ class Agents:
         self._memory.cache.extend(request.keys, request.tokens, len(request.tokens) // self._config.block_size)
         return self._tips.find(request.keys) or request.id, True
 
+    def _known(self, request: Request) -> list[int]:
+        """The blocks of a request that can be found again."""
+        places = self._memory.cache.places
+        return [block for block in request.held if block in places]
+
     def _forget_one(self) -> None:
         for program in self.programs:
             if not program.requests:
@@ -156,7 +165,7 @@ class Agents:
     def begin_plan(self, now: int) -> None:
         """A plan is being made."""
         self._now = max(self._recorded, now)
-        self.is_changed = False
+        self.is_changed, self.next_look = False, None
 
     def in_turn(self, running: Collection[Request]) -> Sequence[Request]:
         """As they began."""
@@ -180,22 +189,21 @@ class Agents:
                 return request
             if kept_out is None:
                 kept_out = request
-        if kept_out is None or not (self._news or not running or self._now - self._looked >= _LOOK_US):
+        if kept_out is None:
+            return None
+        if running and not self._news and self._now - self._looked < _LOOK_US:
+            self.next_look = self._looked + _LOOK_US
             return None
         self._looked, self._news, self.is_changed = self._now, False, True
         program = self._of[kept_out.id]
         why = self._admissible(program, kept_out, running)
         if not why:
+            self.next_look = self._now + _LOOK_US
             return None
         program.admitted, self._news = True, True
         self._admitted[program.name] = program
         self._decisions.append(Decision(program.name, "admitted", why))
         return kept_out
-
-    @property
-    def next_look(self) -> int:
-        """When time alone may have let somebody in who waits."""
-        return self._recorded + _LOOK_US
 
     def _admissible(self, program: Program, request: Request, running: int) -> str:
         """Say why a program may begin, or go on; empty if it may not."""
@@ -303,6 +311,21 @@ class Agents:
     def _let_go(self, program: Program) -> None:
         program.admitted = program.promoted = False
         self._admitted.pop(program.name, None)
+
+    def check(self, requests: Mapping[str, Request]) -> None:
+        """Fail if the books do not balance."""
+        self._retention.check()
+        assert self._of.keys() == requests.keys()
+        running: dict[str, int] = {}
+        for name, program in self._of.items():
+            assert name in program.requests, f"{program.name!r} does not know of its turn {name!r}"
+            running[program.name] = running.get(program.name, 0) + (requests[name].state == "running")
+        for program in self.programs:
+            assert program.running == running.get(program.name, 0), f"{program.name!r} counts {program.running} turns"
+            assert program.requests <= self._of.keys()
+            assert program.admitted == (program.name in self._admitted)
+            assert all(block in self._memory.cache.places for block in program.table), f"{program.name!r} keeps nothing"
+        assert len(self.programs) <= _MOST + len(self._of)
 
 
 def rules_within(config: SchedulerConfig, memory: Memory) -> Rules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
 
@@ -55,7 +55,10 @@ class Rules(Protocol):
 
     @property
     def next_look(self) -> int | None:
-        """When time alone may let a waiting request begin; None if it may not."""
+        """When time alone may let a waiting request begin, after the last plan; None if it may not."""
+
+    def check(self, requests: Mapping[str, Request]) -> None:
+        """Fail if its books do not balance; `requests` are all that are not over."""
 
 
 class Ranked:
@@ -106,3 +109,6 @@ class Ranked:
     def take(self) -> tuple[Decision, ...]:
         """Nothing is decided about programs."""
         return ()
+
+    def check(self, requests: Mapping[str, Request]) -> None:
+        """There are none."""

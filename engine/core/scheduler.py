@@ -391,6 +391,7 @@ class Scheduler:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""
         assert not set(self._requests) & set(self._finished)
         self._books().check(self._requests)
+        self.rules.check(self._requests)
 
     def _books(self) -> Books:
         queues = (self._running, self._waiting, self._parking)
