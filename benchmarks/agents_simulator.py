@@ -113,13 +113,9 @@ class Simulation:
         return self.outcome
 
     def _wait(self) -> None:
-        """Nothing can be computed until something happens, or until enough time has passed."""
-        times = [self._events[0][0]] if self._events else []
-        look = self.scheduler.rules.next_look
-        if look is not None and self.scheduler.statistics().waiting:
-            times.append(max(look, self._now + 1))
-        assert times, f"nothing moves: {self.scheduler.waits().chain()}"
-        self._now = max(self._now, min(times))
+        """Nothing can be computed until somebody comes, or comes back."""
+        assert self._events, f"nothing moves: {self.scheduler.waits().chain()}"
+        self._now = max(self._now, self._events[0][0])
 
     def _at(self, when: int, program: int) -> None:
         self._numbered += 1

@@ -14,6 +14,11 @@ PERSON: Final = "person"
 """The tool that a program waits for whose run is over: somebody who may or may not say more."""
 
 
+def program_id(tenant: str, thread: str = "", session: str = "") -> str:
+    """Name a program: a thread's, or that of a session that a client says its requests belong to."""
+    return f"{tenant}/{thread}" if thread else f"{tenant}/session/{session}"
+
+
 class ToolBegan(Wire, frozen=True, tag="began"):
     """A program waits for a tool."""
 

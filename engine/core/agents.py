@@ -61,8 +61,6 @@ class Agents:
         self._looked = 0
         self.is_changed = False
         """Whether this plan's making changed something, so that it must be recorded though no plan comes of it."""
-        self.next_look: int | None = None
-        """When time alone may let a waiting request begin; None where none is kept out."""
         self._memory = memory
         memory.keeper = self
 
@@ -111,8 +109,8 @@ class Agents:
         self.programs.turn_ended(program, request.id, len(request.tokens), request.outputs, self._recorded)
         if program.inferred:
             self._tips.leave(request.keys[: request.entered + 1], program.name)
-        if self.programs.find(program.name) is not program and not program.requests:
-            self._drop(program)
+        if program.over and not program.requests:
+            self._end(program)
         self._news = True
 
     def note(self, note: ProgramNote, now: int) -> bool:
@@ -127,9 +125,9 @@ class Agents:
             case ToolEnded(call=call):
                 self.programs.tool_ended(program, call, self._recorded)
             case ProgramEnded():
-                self.programs.ended(program)
+                program.over = True
                 if not program.requests:
-                    self._drop(program)
+                    self._end(program)
         return True
 
     def _tell(self, now: int) -> None:
@@ -155,6 +153,10 @@ class Agents:
                 self._drop(program)
                 return
 
+    def _end(self, program: Program) -> None:
+        self.programs.ended(program)
+        self._drop(program)
+
     def _drop(self, program: Program) -> None:
         """A program is over, or is taken to be."""
         self._memory.spend(self._retention.drop(program, self._recorded))
@@ -165,7 +167,7 @@ class Agents:
     def begin_plan(self, now: int) -> None:
         """A plan is being made."""
         self._now = max(self._recorded, now)
-        self.is_changed, self.next_look = False, None
+        self.is_changed = False
 
     def in_turn(self, running: Collection[Request]) -> Sequence[Request]:
         """As they began."""
@@ -192,13 +194,11 @@ class Agents:
         if kept_out is None:
             return None
         if running and not self._news and self._now - self._looked < _LOOK_US:
-            self.next_look = self._looked + _LOOK_US
             return None
         self._looked, self._news, self.is_changed = self._now, False, True
         program = self._of[kept_out.id]
         why = self._admissible(program, kept_out, running)
         if not why:
-            self.next_look = self._now + _LOOK_US
             return None
         program.admitted, self._news = True, True
         self._admitted[program.name] = program

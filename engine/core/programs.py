@@ -29,6 +29,7 @@ class Program:
         "inferred",
         "length",
         "name",
+        "over",
         "private",
         "promoted",
         "queued",
@@ -62,6 +63,8 @@ class Program:
         """How many of them hold blocks."""
         self.calls: dict[str, tuple[str, int]] = {}
         """Tools that it waits for: their kinds, and when they were called."""
+        self.over = False
+        """Whether it ends with those of its turns that are here."""
         self.since = 0
         """When its last turn ended."""
         self.returned = 0
@@ -124,6 +127,7 @@ class Programs:
                 self.learned.came_back(program.agent)
         self._reached(program, length)
         program.requests.add(request)
+        program.over = False
 
     def turn_ended(self, program: Program, request: str, length: int, outputs: int, now: int) -> None:
         """One of its turns is over."""

@@ -53,10 +53,6 @@ class Rules(Protocol):
     def take(self) -> tuple[Decision, ...]:
         """The plan is made; give what was decided since the one before."""
 
-    @property
-    def next_look(self) -> int | None:
-        """When time alone may let a waiting request begin, after the last plan; None if it may not."""
-
     def check(self, requests: Mapping[str, Request]) -> None:
         """Fail if its books do not balance; `requests` are all that are not over."""
 
@@ -65,7 +61,6 @@ class Ranked:
     """`fcfs` and `priority`."""
 
     is_changed = False
-    next_look = None
 
     def __init__(self, *, by_priority: bool) -> None:
         self._by_priority = by_priority
