@@ -126,8 +126,6 @@ def engine_step(stored: StoredPlan, results: Sequence[bytes]) -> EngineStep:
         preempted=plan.preempted,
         decided=tuple(f"{one.what} {one.program}: {one.why}" for one in plan.decisions),
         told=_all_told(plan.told),
-            text for told in plan.told if (text := _noted(told.note) if isinstance(told, Noted) else _told(told))
-        ),
         sampled=None if result is None else len(result.tokens),
         compute_us=None if result is None else result.compute_us,
         errors=() if result is None else tuple(f"error of {name}: {message}" for name, message in result.errors),
