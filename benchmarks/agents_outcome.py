@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.agents_programs import Row
@@ -54,8 +54,16 @@ def quantile(values: Iterable[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def row(outcomes: Sequence[Outcome], alone_s: dict[int, float] | None = None) -> dict[str, float | str]:
-    """Sum up one rival's runs: one line of the table."""
+def row(
+    outcomes: Sequence[Outcome], alone_s: Mapping[tuple[int, int], float] | None = None, seeds: Sequence[int] = ()
+) -> dict[str, float | str]:
+    """Sum up one rival's runs, programs of all of them together: one line of the table.
+
+    Args:
+        outcomes: of one run or several.
+        alone_s: by seed and program, how long it would take alone.
+        seeds: of the runs, where that is known.
+    """
     completions = [one for outcome in outcomes for one in outcome.completions]
     served = [one for outcome in outcomes for one in outcome.programs]
     first = [one.first_token_s[0] for one in served]
@@ -74,6 +82,10 @@ def row(outcomes: Sequence[Outcome], alone_s: dict[int, float] | None = None) ->
         "pauses": round(statistics.mean(outcome.pauses for outcome in outcomes)),
     }
     if alone_s is not None:
-        good = sum(one.completion_s <= 2 * alone_s[one.row.program] and max(one.first_token_s) <= 1.0 for one in served)
+        good = sum(
+            one.completion_s <= 2 * alone_s[seed, one.row.program] and max(one.first_token_s) <= 1.0
+            for seed, outcome in zip(seeds, outcomes, strict=True)
+            for one in outcome.programs
+        )
         told["good_per_min"] = round(60 * good / sum(outcome.span_s for outcome in outcomes), 2)
     return told

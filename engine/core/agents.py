@@ -19,7 +19,7 @@ from engine.config import SchedulerConfig
 from engine.core.memory import Memory
 from engine.core.programs import Program, Programs
 from engine.core.ranked import Ranked, Rules
-from engine.core.request import Request
+from engine.core.request import LEFT, Request
 from engine.core.retention import Retention
 from engine.core.tips import Tips
 from engine.core.waiting import WaitingQueue
@@ -83,7 +83,7 @@ class Agents:
         self.programs.turn_came(program, request.id, len(request.tokens), self._recorded)
         request.rank = (program.rank[0], program.rank[1], request.rank[1])
         self._of[request.id] = program
-        if len(self.programs) > _MOST + len(self._of):
+        while len(self.programs) > _MOST + len(self._of):
             self._forget_one()
         return now
 
@@ -142,9 +142,8 @@ class Agents:
         return self._tips.find(request.keys) or request.id, True
 
     def _known(self, request: Request) -> list[int]:
-        """The blocks of a request that can be found again."""
-        places = self._memory.cache.places
-        return [block for block in request.held if block in places]
+        """The blocks in which a request's context can be found again; some may be others than it holds."""
+        return [block for block in self._memory.cache.match(request.keys, request.tokens) if block != LEFT]
 
     def _forget_one(self) -> None:
         for program in self.programs:
@@ -325,7 +324,6 @@ class Agents:
             assert program.requests <= self._of.keys()
             assert program.admitted == (program.name in self._admitted)
             assert all(block in self._memory.cache.places for block in program.table), f"{program.name!r} keeps nothing"
-        assert len(self.programs) <= _MOST + len(self._of)
 
 
 def rules_within(config: SchedulerConfig, memory: Memory) -> Rules:
