@@ -37,7 +37,7 @@ _DEEP: Final = 8192
 _MOST: Final = 4096
 """Programs that something is remembered of, beside those with a turn."""
 _EPSILON_US: Final = 50_000
-_AWAY: Final = 0.01
+_AWAY: Final = 0.05
 """A program that counts less than this is admitted no more: its next turn must be again."""
 
 
@@ -148,7 +148,7 @@ class Agents:
     def _forget_one(self) -> None:
         for program in self.programs:
             if not program.requests:
-                self.programs.forget(program, self._recorded)
+                self.programs.forget(program)
                 self._drop(program)
                 return
 
@@ -242,6 +242,7 @@ class Agents:
             total += weight * self.programs.learned.peak(program.agent, own)
         for program in away:
             self._let_go(program)
+            self.programs.gone(program)
         return int(total)
 
     def _weight(self, program: Program) -> float:
@@ -249,7 +250,7 @@ class Agents:
         if program.requests:
             return 1.0
         near = min(1.0, _NEAR_US / max(self.programs.remaining(program, self._now), 1))
-        return near * self.programs.chance(program)
+        return near * self.programs.chance(program, self._now)
 
     def _room(self) -> int:
         return self._tokens(self._memory.size - self._retention.shared)
@@ -284,7 +285,7 @@ class Agents:
         for program in self.programs:
             if program.private and not program.requests and not program.spent:
                 value = self._value(program.length, self.programs.remaining(program, self._now))
-                value *= self.programs.chance(program)
+                value *= self.programs.chance(program, self._now)
                 if value < least:
                     found, least = program, value
         return found, least

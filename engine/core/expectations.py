@@ -8,7 +8,7 @@ from engine.core.histogram import Histogram
 
 _UNKNOWN_US: Final = 1_000_000
 """The least that is expected to remain of a wait about which nothing is known."""
-_LOOK_AHEAD: Final = 0.3
+_LOOK_AHEAD: Final = 0.2
 """Share of a whole context that is reserved for a program to grow into before its memory is looked at again."""
 _AGED: Final = 0.99
 """What a turn still counts once another one of its kind has ended."""
@@ -76,10 +76,16 @@ class Expectations:
         mean = None if found is None else found.mean_above(waited)
         return max(_UNKNOWN_US, waited) if mean is None else int(mean) - waited
 
-    def chance(self, agent: str) -> float:
-        """How likely the next turn is after one, of a program of which nobody says that it goes on."""
-        found = self._returns.get(agent)
-        return 1.0 if found is None else found.of_return
+    def chance(self, agent: str, tool: str = "", waited: int = 0) -> float:
+        """How likely the next turn is after one, of a program of which nobody says that it goes on.
+
+        The longer it is away, beyond what others are that come back, the likelier it is one that does not.
+        """
+        returns, waits = self._returns.get(agent), self._waits.get(tool)
+        if returns is None:
+            return 1.0
+        comes = returns.of_return * (1.0 if waits is None else waits.share_above(waited))
+        return comes / (comes + 1.0 - returns.of_return)
 
     def peak(self, agent: str, length: int) -> int:
         """How many tokens a context, which has so many now, is expected to have before long.

@@ -42,21 +42,34 @@ class Histogram:
         """The mean; None while too little is known."""
         return self.mean_above(0)
 
+    def share_above(self, least: int) -> float:
+        """The share of those that are more than `least`; 1 while nothing is known, and never nothing."""
+        above = self._above if self._above is not None else self._summed()
+        at = _bin(least) if least > 0 else 0
+        count = self._count_above(at, least) if at < len(above) else 0.0
+        return (count + self._one) / (above[0][0] + self._one)
+
     def mean_above(self, least: int) -> float | None:
         """The mean of those that are more than `least`; None where too little is known of such."""
         above = self._above if self._above is not None else self._summed()
         at = _bin(least) if least > 0 else 0
         if at >= len(above):
             return None
-        count, total = above[at]
-        if at in self._counts:  # of the bin that `least` is in some are above it: taken to be spread evenly
-            low, high = _low(at), _low(at + 1)
-            share = (least - low) / (high - low) if least > low else 0.0
-            count -= self._counts[at] * share
-            total -= self._counts[at] * share * (low + least) / 2 if share else 0.0
+        count, total = self._count_above(at, least), above[at][1]
+        below = above[at][0] - count
+        if below:
+            total -= below * (_low(at) + least) / 2
         if count < ENOUGH * self._one:
             return None
         return max(total / count, float(least))
+
+    def _count_above(self, at: int, least: int) -> float:
+        """Of the bin that `least` is in some are above it: they are taken to be spread evenly."""
+        assert self._above is not None
+        low, high = _low(at), _low(at + 1)
+        if least <= low or at not in self._counts:
+            return self._above[at][0]
+        return self._above[at][0] - self._counts[at] * (least - low) / (high - low)
 
     def _summed(self) -> list[tuple[float, float]]:
         """For each bin, count and sum of it and all above."""

@@ -12,8 +12,6 @@ from typing import Final
 from engine.core.expectations import Expectations
 from schemas.programs import PERSON
 
-_ENDED_AFTER_US: Final = 60_000_000
-"""A program that said nothing for so long, and is forgotten, is taken to have ended there."""
 _UNTOLD: Final = ""
 """The kind of the wait of a program that does not say what it waits for."""
 
@@ -159,10 +157,13 @@ class Programs:
         self.learned.came_to(program.agent, program.length)
         self._programs.pop(program.name, None)
 
-    def forget(self, program: Program, now: int) -> None:
-        """Know nothing of it any more, as there are too many."""
-        if not program.calls and now - program.since > _ENDED_AFTER_US:
+    def gone(self, program: Program) -> None:
+        """It is hardly expected to ask again: unless it is known to, this is how far it went."""
+        if not program.is_awaited and not program.calls:
             self.learned.came_to(program.agent, program.length)
+
+    def forget(self, program: Program) -> None:
+        """Know nothing of it any more, as there are too many."""
         self._programs.pop(program.name, None)
 
     def _waited(self, program: Program, now: int) -> None:
@@ -190,6 +191,9 @@ class Programs:
             return max(now - program.returned, 0)
         return self.learned.remaining(_UNTOLD, now - program.since)
 
-    def chance(self, program: Program) -> float:
+    def chance(self, program: Program, now: int) -> float:
         """How likely it is to ask again at all."""
-        return 1.0 if program.is_awaited else self.learned.chance(program.agent)
+        if program.is_awaited:
+            return 1.0
+        tool = PERSON if program.calls else _UNTOLD
+        return self.learned.chance(program.agent, tool, now - program.since)

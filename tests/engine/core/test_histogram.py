@@ -66,7 +66,7 @@ def test_a_context_is_expected_to_grow_as_others_of_its_kind_did() -> None:
         learned.grew("coder", 100)
         learned.came_to("coder", 2000)
     assert 1750 <= learned.peak("coder", 1700) <= 2300
-    assert learned.peak("coder", 100) == 700, "and no more at once than a share of all that it may come to"
+    assert learned.peak("coder", 100) == 500, "and no more at once than a share of all that it may come to"
     assert learned.peak("coder", 5000) == 5200, "none of its kind got as far: two turns more"
 
 
@@ -79,6 +79,25 @@ def test_how_often_programs_come_back_is_learned_by_kind() -> None:
         learned.came_back("agent")
     assert learned.chance("once") < 0.02
     assert learned.chance("agent") > 0.98
+
+
+def test_one_that_is_away_for_longer_than_those_that_come_back_is_not_expected_to() -> None:
+    learned = Expectations()
+    for _ in range(100):
+        learned.left("agent")
+        learned.came_back("agent")
+        learned.waited("", 1_000_000)
+    soon, late = learned.chance("agent", "", 100_000), learned.chance("agent", "", 30_000_000)
+    assert soon > 0.95
+    assert late < 0.6
+    assert learned.chance("agent", "never seen", 30_000_000) > 0.95
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(0, 10**6))
+def test_the_share_above_something_is_one_and_falls(values: list[int], least: int) -> None:
+    histogram = seen(*values)
+    assert 0 < histogram.share_above(least + 1000) <= histogram.share_above(least) <= 1
+    assert histogram.share_above(0) == pytest.approx(1)
 
 
 def test_kinds_that_clients_make_up_are_forgotten() -> None:
