@@ -48,6 +48,8 @@ class Agents:
         self._config = config
         self.programs = Programs()
         self._retention = Retention()
+        self.overwritten = self._retention.overwritten
+        """What was in a block is there no more."""
         self._tips = Tips()
         self._of: dict[str, Program] = {}
         """By request, those that are not over."""
@@ -204,6 +206,13 @@ class Agents:
         self._decisions.append(Decision(program.name, "admitted", why))
         return kept_out
 
+    def withheld(self, request: Request) -> str:
+        """Say that its program is not admitted, where it is not."""
+        program = self._of[request.id]
+        if program.admitted:
+            return ""
+        return f"room for its program {program.name}: {len(self._admitted)} are admitted"
+
     def _admissible(self, program: Program, request: Request, running: int) -> str:
         """Say why a program may begin, or go on; empty if it may not."""
         if not running:
@@ -259,10 +268,6 @@ class Agents:
         return blocks * self._config.block_size // self._config.groups
 
     # what is given up
-
-    def overwritten(self, block: int) -> None:
-        """What was in a block is there no more."""
-        self._retention.overwritten(block)
 
     def make_room(self, count: int) -> None:
         """Choose whose contexts make room for so many blocks."""

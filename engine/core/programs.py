@@ -123,6 +123,8 @@ class Programs:
             program.queued = now
             if program.turns:
                 self.learned.came_back(program.agent)
+            if length < program.length:
+                program.length = length  # its history was made shorter
         self._reached(program, length)
         program.requests.add(request)
         program.over = False

@@ -41,6 +41,9 @@ class Rules(Protocol):
     def first(self, waiting: WaitingQueue, running: int) -> Request | None:
         """Say which waiting request is to begin next; None if none may."""
 
+    def withheld(self, request: Request) -> str:
+        """Say what a waiting request waits for before it may begin at all; empty if it may."""
+
     def begun(self, request: Request) -> None:
         """A request has begun, with the blocks in which its beginning was found."""
 
@@ -91,6 +94,10 @@ class Ranked:
     def first(self, waiting: WaitingQueue, running: int) -> Request | None:
         """The first in rank."""
         return waiting.first if len(waiting) else None
+
+    def withheld(self, request: Request) -> str:
+        """None is."""
+        return ""
 
     def begun(self, request: Request) -> None:
         """Nothing follows."""

@@ -395,4 +395,4 @@ class Scheduler:
 
     def _books(self) -> Books:
         queues = (self._running, self._waiting, self._parking)
-        return Books(self._config, self._memory, *queues, self._in_flight, self._worker)
+        return Books(self._config, self._memory, *queues, self._in_flight, self._worker, self.rules)

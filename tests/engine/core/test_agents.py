@@ -184,6 +184,7 @@ def test_one_that_waits_for_very_long_is_admitted_whatever_the_others_hold() -> 
     scene.step()
     scene.ask("new-1", text(1000, 60), "new")
     scene.step()
+    assert scene.scheduler.waits().reasons == (("new-1", "room for its program new: 1 are admitted"),)
     assert ("admitted", "new") not in scene.decisions, "contexts of which nothing is known may grow by a fifth"
     scene.now += 200 * S
     scene.step()
@@ -232,6 +233,14 @@ def test_other_policies_hear_nothing_of_it_and_record_nothing() -> None:
     assert [type(told).__name__ for told in plan.told] == ["Began", "Submitted"]
     assert plan.told[1].time == 0  # type: ignore[union-attr]
     assert plan.decisions == ()
+
+
+def test_a_history_that_was_made_shorter_needs_less_room() -> None:
+    scene = Scene(blocks=64)
+    turn(scene, "a", text(0, 400), 1)
+    scene.ask("a-2", text(1000, 50), "a")
+    assert scene.rules._of["a-2"].length == 50
+    scene.run()
 
 
 def test_programs_that_are_too_many_are_forgotten() -> None:
