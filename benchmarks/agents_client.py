@@ -52,7 +52,8 @@ async def serve(server: Server, rows: list[Row], seed: int) -> Outcome:
     """Run all programs; say what came of them."""
     outcome = Outcome(server.name)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=server.url, timeout=_TIMEOUT_S, limits=limits) as client:
+    headers = {"Content-Type": "application/json"}
+    async with httpx.AsyncClient(base_url=server.url, timeout=_TIMEOUT_S, limits=limits, headers=headers) as client:
         run = _Run(server, seed, client, outcome, time.perf_counter())
         gate = asyncio.Semaphore(server.cap or len(rows))
         async with asyncio.TaskGroup() as group:

@@ -6,7 +6,7 @@ every engine sees the same; what the tokens are is random, but each prompt is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ Kind = Literal["even", "heavy"]
 Tools = Literal["office", "tracelab"]
 
 SYSTEM_TOKENS: Final = 1024
+MOST_TOKENS: Final = 7_500
+"""Of a context: one that grows beyond it ends before, so that it fits into the smallest memory."""
 VOCABULARY: Final = range(100, 30_000)
 """Token ids that prompts are made of; those before may be special ones."""
 
@@ -84,7 +86,7 @@ def tokens(seed: int, *place: int, count: int) -> list[int]:
 
 def _row(draw: np.random.Generator, shape: Shape, number: int, arrival_s: float) -> Row:
     turns = round(draw.normal(12, 3.6) if shape.kind == "even" else draw.lognormal(np.log(7), 1.0))
-    return Row(
+    row = Row(
         program=number,
         arrival_s=arrival_s,
         system=int(draw.integers(shape.systems)),
@@ -92,6 +94,9 @@ def _row(draw: np.random.Generator, shape: Shape, number: int, arrival_s: float)
         turns=tuple([_turn(draw, shape.tools) for _ in range(min(max(turns, 1), 60))]),
         final_out=_size(draw, 80, 0.8, 8, 300),
     )
+    while row.context > MOST_TOKENS:
+        row = replace(row, turns=row.turns[:-1])
+    return row
 
 
 def _turn(draw: np.random.Generator, tools: Tools) -> Turn:
