@@ -54,8 +54,9 @@ class EngineSettings(Wire, frozen=True):
     """Torch threads of the worker; 0 takes half of the cores, at least one."""
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """What a request without a temperature gets."""
-    policy: Literal["fcfs", "priority"] = "fcfs"
-    """Who begins first: whoever came first, or whoever has the lowest `priority`."""
+    policy: Literal["fcfs", "priority", "agents"] = "fcfs"
+    """Who begins first: whoever came first; whoever has the lowest `priority`; or programs as a whole, by what they did
+    before."""
     max_running: _Count = 256
     """Requests computed at the same time."""
     max_step_tokens: _Count = 2048

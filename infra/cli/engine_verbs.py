@@ -11,7 +11,7 @@ Adder = Callable[[argparse.ArgumentParser], None]
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
-_POLICIES = ("fcfs", "priority")
+_POLICIES = ("fcfs", "priority", "agents")
 _BACKENDS = ("openai", "vllm", "openai-chat")
 _LIMITED = ("ttft", "tpot", "e2el")
 
