@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Integers = npt.NDArray[np.int64]
@@ -40,3 +41,9 @@ class PagedBatch:
     def singles(self) -> int:
         """How many requests bring one token; they are the first."""
         return int(np.count_nonzero(self.counts == 1))
+
+
+def on_device(numbers: Integers, device: torch.device) -> Tensor:
+    """Copy to the device; to an accelerator without waiting for it, from memory that it reads by itself."""
+    there = torch.from_numpy(numbers)
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)

@@ -63,6 +63,15 @@ class Ops(Protocol):
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
 
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Turn queries and keys, store keys and values, and return the queries: [tokens, heads, head_dim].
+
+        `qk` [tokens, heads + kv_heads, head_dim] and `value` [tokens, kv_heads, head_dim] are as `write_kv` has them,
+        `angles` the cos and sin of `rotary`; where they are narrower than a head, what is beyond does not turn.
+        """
+
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
@@ -95,7 +104,7 @@ _IMPLEMENTATIONS: Final = {
     "gathered": ("engine.kernels.gathered", "GatheredOps"),
     "cpu": ("engine.kernels.cpu", "CpuOps"),
     "native": ("engine.kernels.native.ops", "NativeOps"),
-    "triton": ("engine.kernels.accelerator", "TritonOps"),
+    "triton": ("engine.kernels.gpu.ops", "TritonOps"),
 }
 
 

@@ -74,6 +74,18 @@ class ReferenceOps:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
         entries[slots] = torch.stack((key, value), dim=1)
 
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        cos, sin = angles
+        width, kv_heads = cos.shape[-1], value.shape[1]
+        if width == qk.shape[-1]:
+            turned = self.rotary(qk, cos, sin)
+        else:
+            turned = torch.cat((self.rotary(qk[..., :width], cos, sin), qk[..., width:]), -1)
+        self.write_kv(turned[:, -kv_heads:], value, cache, slots)
+        return turned[:, :-kv_heads]
+
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,0 +1,87 @@
+"""The path of NVIDIA and AMD accelerators: Triton for attention and for what is done row by row, PyTorch for the rest.
+
+Attention, norms and gates sum up in an order that does not depend on the batch. Products are the vendor's library's,
+which chooses by the number of rows: a request's last bits may depend on its neighbours by way of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.kernels.batch import PagedBatch, on_device
+from engine.kernels.gathered import GatheredOps
+from engine.kernels.gpu.decode import decode
+from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
+from engine.kernels.gpu.prefill import cut, prefill
+from engine.kernels.gpu.products import Look
+from engine.kernels.whole import Activation, Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What a launch has to know of a batch, on the device; the same for all layers."""
+
+    lengths: Tensor
+    """int64 [requests that bring a single token]."""
+    longest: int
+    """None of these is longer."""
+    tiles: dict[int, Tensor]
+    """By how many heads share a key: what the other requests are cut into."""
+
+
+class TritonOps(GatheredOps):
+    """Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+        product = self.linear(weight, bias)
+
+        def apply(x: Tensor) -> Tensor:
+            return gate(product(x), activation)
+
+        return apply
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return rms_norm(x, weight, eps)
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        return add_rms_norm(x, residual, weight, eps) if x.dim() == 2 else super().add_rms_norm(x, residual, weight, eps)
+
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        return turn_and_store(qk, value, angles, cache, slots)
+
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        laid, look = laid_out(batch), Look(scale, window, cap)
+        singles, several = len(laid.lengths), batch.singles < len(batch.counts)
+
+        def attend(query: Tensor, cache: Tensor) -> Tensor:
+            out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+            if singles:
+                decode(query, cache, batch.tables, laid.lengths, laid.longest, look, out)
+            if several:
+                shared = query.shape[1] // cache.shape[3]
+                tiles = laid.tiles.get(shared)
+                if tiles is None:
+                    pieces = cut(batch.counts, batch.lengths, shared, batch.singles)
+                    tiles = laid.tiles[shared] = on_device(pieces, query.device)
+                prefill(query, cache, batch.tables, tiles, look, out)
+            return out
+
+        return attend
+
+
+def laid_out(batch: PagedBatch) -> Laid:
+    """Prepare a batch once for all of its layers and groups."""
+    laid: Laid | None = batch.shared.get("triton")
+    if laid is None:
+        singles = batch.lengths[: batch.singles]
+        laid = Laid(on_device(singles, batch.tables.device), int(singles.max(initial=0)), {})
+        batch.shared["triton"] = laid
+    return laid
