@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.kernels.gpu.products import Look, bent, product, widened
+from engine.kernels.gpu.keys import Look, attended, averaged
+from engine.kernels.gpu.products import widened
 
 SPAN: Final = 256
 """Keys that one program walks: the split that never depends on the batch."""
@@ -56,30 +57,19 @@ def _span_kernel(
     m_q = (o_shared < n_shared)[:, None] & m_dim[None, :]
     o_q = (i_kv * n_shared + o_shared)[:, None] * n_dim + o_dim[None, :]
     b_q = tl.load(q_ptr + i_request * q_stride + o_q, mask=m_q, other=0.0)  # [SHARED, DIM]
-    b_most = tl.full([SHARED], float("-inf"), tl.float32)
-    b_mass = tl.zeros([SHARED], tl.float32)
-    b_sum = tl.zeros([SHARED, DIM], tl.float32)
-
+    state = (
+        tl.full([SHARED], float("-inf"), tl.float32),
+        tl.zeros([SHARED], tl.float32),
+        tl.zeros([SHARED, DIM], tl.float32),
+    )
     for i_key in range(tl.maximum(begin, first // KEYS * KEYS), end, KEYS):
         o_place = i_key + o_key
         m_key = (o_place >= first) & (o_place < end)
-        block = tl.load(table_ptr + i_request * table_stride + o_place // BLOCK_SIZE, mask=m_key, other=0).to(tl.int64)
-        slot = block * BLOCK_SIZE + o_place % BLOCK_SIZE
-        entries = cache_ptr + (slot * entry_stride + i_kv * n_dim)[:, None] + o_dim[None, :]
-        m_entry = m_key[:, None] & m_dim[None, :]
-        b_key = tl.load(entries, mask=m_entry, other=0.0)  # [KEYS, DIM]
-        b_value = tl.load(entries + value_offset, mask=m_entry, other=0.0)  # [KEYS, DIM]
-
-        b_score = product(b_q, tl.trans(b_key), WIDE) * scale  # [SHARED, KEYS]
-        if CAPPED:
-            b_score = bent(b_score, cap)
-        b_score = tl.where(m_key[None, :], b_score, float("-inf"))
-        b_new = tl.maximum(b_most, tl.max(b_score, axis=1))  # at least one key is seen, so it is finite
-        b_weight = tl.exp(b_score - b_new[:, None])
-        b_keep = tl.exp(b_most - b_new)
-        b_mass = b_mass * b_keep + tl.sum(b_weight, axis=1)
-        b_sum = b_sum * b_keep[:, None] + product(b_weight.to(b_value.dtype), b_value, WIDE)
-        b_most = b_new
+        state = attended(
+            b_q, state, cache_ptr + i_kv * n_dim, table_ptr + i_request * table_stride, o_place, m_key, o_dim, m_dim,
+            m_key[None, :], entry_stride, value_offset, scale, cap, BLOCK_SIZE, CAPPED, WIDE,
+        )  # fmt: skip
+    b_most, b_mass, b_sum = state
 
     if SPLIT:
         o_part = ((i_request * n_kv + i_kv) * n_spans + i_span) * n_shared + o_shared
@@ -88,10 +78,8 @@ def _span_kernel(
         tl.store(most_ptr + o_part, b_most, mask=m_shared)
         tl.store(mass_ptr + o_part, b_mass, mask=m_shared)
     else:
-        # a row of no length stands for nobody, and is filled with zeros
-        b_out = b_sum / tl.where(b_mass > 0, b_mass, 1.0)[:, None]
         o_out = i_request * n_kv * n_shared * n_dim + o_q
-        tl.store(out_ptr + o_out, b_out.to(out_ptr.dtype.element_ty), mask=m_q)
+        tl.store(out_ptr + o_out, averaged(b_mass, b_sum).to(out_ptr.dtype.element_ty), mask=m_q)
 
 
 @triton.jit

@@ -15,9 +15,9 @@ from torch import Tensor
 from engine.kernels.batch import PagedBatch, on_device
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
+from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
-from engine.kernels.gpu.products import Look
 from engine.kernels.whole import Activation, Linear
 
 
@@ -48,7 +48,9 @@ class TritonOps(GatheredOps):
         return rms_norm(x, weight, eps)
 
     def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        return add_rms_norm(x, residual, weight, eps) if x.dim() == 2 else super().add_rms_norm(x, residual, weight, eps)
+        return (
+            add_rms_norm(x, residual, weight, eps) if x.dim() == 2 else super().add_rms_norm(x, residual, weight, eps)
+        )
 
     def turn_and_store(
         self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor

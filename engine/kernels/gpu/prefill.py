@@ -1,6 +1,6 @@
 """Triton kernel for chunks of prompts: many tokens of each request attend to its blocks where they lie.
 
-Dao et al. 2022, "FlashAttention", arXiv 2205.14135, for the running softmax. A program computes the query heads that
+A program computes the query heads that
 share a key head (Ainslie et al. 2023, arXiv 2305.13245), for as many tokens of one request as fit into a tile of fixed
 height. Reduction order: a token's keys in steps that begin at multiples of a fixed number; a step of which it sees
 nothing adds a zero. So its numbers depend neither on the chunk it is computed in nor on other requests.
@@ -19,7 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.batch import Integers
-from engine.kernels.gpu.products import Look, bent, product, widened
+from engine.kernels.gpu.keys import Look, attended, averaged
+from engine.kernels.gpu.products import widened
 
 ROWS: Final = 128
 """Rows of a tile: tokens times the heads that share a key."""
@@ -46,44 +47,30 @@ def _prefill_kernel(
     o_head = i_kv * n_shared + o_row % n_shared
     q_rows = q_ptr + (i_token + o_own) * q_stride + o_head * n_dim
     b_q = tl.load(q_rows[:, None] + o_dim[None, :], mask=m_row, other=0.0)  # [ROWS, DIM]
-    b_most = tl.full([ROWS], float("-inf"), tl.float32)
-    b_mass = tl.zeros([ROWS], tl.float32)
-    b_sum = tl.zeros([ROWS, DIM], tl.float32)
     end = position + n_tokens
     first = tl.maximum(position + 1 - window, 0) // KEYS * KEYS if WINDOWED else position * 0
-
+    state = (
+        tl.full([ROWS], float("-inf"), tl.float32),
+        tl.zeros([ROWS], tl.float32),
+        tl.zeros([ROWS, DIM], tl.float32),
+    )
+    o_last = (position + o_own)[:, None]
     for i_key in range(first, end, KEYS):
         o_place = i_key + o_key
         m_key = o_place < end
-        block = tl.load(table_ptr + i_request * table_stride + o_place // BLOCK_SIZE, mask=m_key, other=0).to(tl.int64)
-        slot = block * BLOCK_SIZE + o_place % BLOCK_SIZE
-        entries = cache_ptr + (slot * entry_stride + i_kv * n_dim)[:, None] + o_dim[None, :]
+        m_seen = o_place[None, :] <= o_last
         if WINDOWED:  # blocks wholly before the window are others' by now
             m_key = m_key & (o_place > position - window)
-        m_entry = m_key[:, None] & m_dim[None, :]
-        b_key = tl.load(entries, mask=m_entry, other=0.0)  # [KEYS, DIM]
-        b_value = tl.load(entries + value_offset, mask=m_entry, other=0.0)  # [KEYS, DIM]
+            m_seen = m_seen & (o_place[None, :] > o_last - window)
+        state = attended(
+            b_q, state, cache_ptr + i_kv * n_dim, table_ptr + i_request * table_stride, o_place, m_key, o_dim, m_dim,
+            m_seen, entry_stride, value_offset, scale, cap, BLOCK_SIZE, CAPPED, WIDE,
+        )  # fmt: skip
+    _, b_mass, b_sum = state
 
-        b_score = product(b_q, tl.trans(b_key), WIDE) * scale  # [ROWS, KEYS]
-        if CAPPED:
-            b_score = bent(b_score, cap)
-        o_last = position + o_own
-        m_seen = o_place[None, :] <= o_last[:, None]
-        if WINDOWED:
-            m_seen = m_seen & (o_place[None, :] > o_last[:, None] - window)
-        b_score = tl.where(m_seen, b_score, float("-inf"))
-        b_new = tl.maximum(b_most, tl.max(b_score, axis=1))
-        b_safe = tl.where(b_new == float("-inf"), 0.0, b_new)  # nothing seen so far
-        b_weight = tl.exp(b_score - b_safe[:, None])
-        b_keep = tl.exp(b_most - b_safe)
-        b_mass = b_mass * b_keep + tl.sum(b_weight, axis=1)
-        b_sum = b_sum * b_keep[:, None] + product(b_weight.to(b_value.dtype), b_value, WIDE)
-        b_most = b_new
-
-    # rows beyond the last token may have seen nothing, or what they should not; they are not stored
-    b_out = b_sum / tl.where(b_mass > 0, b_mass, 1.0)[:, None]
+    # rows beyond the last token have seen what they should not; they are not stored
     o_out = ((i_token + o_own) * n_heads + o_head)[:, None] * n_dim + o_dim[None, :]
-    tl.store(out_ptr + o_out, b_out.to(out_ptr.dtype.element_ty), mask=m_row)
+    tl.store(out_ptr + o_out, averaged(b_mass, b_sum).to(out_ptr.dtype.element_ty), mask=m_row)
 
 
 def cut(counts: Integers, lengths: Integers, shared: int, skipped: int = 0) -> Integers:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -15,18 +14,6 @@ import triton.language as tl
 
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels run on the processor, in Triton's interpreter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How attention looks at keys."""
-
-    scale: float
-    """Applied to scores."""
-    window: int | None = None
-    """How many keys are seen, the last ones; all if `None`."""
-    cap: float | None = None
-    """What scores are kept below by a tangent, if anything."""
 
 
 def widened(dtype: torch.dtype) -> bool:
@@ -51,9 +38,3 @@ def product(b_left, b_right, WIDE: tl.constexpr):
 def sigmoid(b_x):
     """The sigmoid; far below 0 it is as good as 0, and is not asked for more, lest its exponential overflow."""
     return tl.sigmoid(tl.maximum(b_x, -80.0))
-
-
-@triton.jit
-def bent(b_score, cap):
-    """Keep scores below `cap` by a tangent: cap * tanh(score / cap)."""
-    return cap * (2 * sigmoid(2 * b_score / cap) - 1)
