@@ -21,6 +21,14 @@ class Ops(Protocol):
     for all layers of a step.
     """
 
+    @property
+    def capturable(self) -> bool:
+        """Whether a step in which every request brings one token can be captured as a graph.
+
+        It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
+        request of no length, and stores nothing where a slot is below 0.
+        """
+
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
 

@@ -64,7 +64,7 @@ def quantize(weight: Tensor, form: Format, group: int | None = None) -> Packed:
         return plain(weight)
     width = weight.shape[-1]
     group = group or width
-    wide = functional.pad(weight.float(), (0, -width % group)).unflatten(-1, (-1, group))
+    wide = _cut(functional.pad(weight.float(), (0, -width % group)), group)
     scales = wide.abs().amax(-1).clamp_(min=1e-12) / _LARGEST[form]
     scaled = (wide / scales[..., None]).flatten(-2)[..., :width]
     if form == "fp8":
@@ -78,14 +78,19 @@ def quantize(weight: Tensor, form: Format, group: int | None = None) -> Packed:
 
 def pack_int4(entries: Tensor) -> Tensor:
     """uint8 [..., width] of 0 to 15 -> [..., width in whole runs / 2]."""
-    runs = functional.pad(entries, (0, -entries.shape[-1] % RUN)).unflatten(-1, (-1, 2, RUN // 2))
-    return (runs[..., 0, :] | runs[..., 1, :] << 4).flatten(-2)
+    halves = _cut(functional.pad(entries, (0, -entries.shape[-1] % RUN)), RUN // 2)
+    return (halves[..., ::2, :] | halves[..., 1::2, :] << 4).flatten(-2)
 
 
 def unpack_int4(data: Tensor, width: int) -> Tensor:
     """Undo `pack_int4`."""
-    halves = data.unflatten(-1, (-1, 1, RUN // 2))
-    return torch.cat((halves & 15, halves >> 4), dim=-2).flatten(-3)[..., :width]
+    halves = _cut(data, RUN // 2)
+    return torch.stack((halves & 15, halves >> 4), dim=-2).flatten(-3)[..., :width]
+
+
+def _cut(numbers: Tensor, size: int) -> Tensor:
+    """[..., n] -> [..., n / size, size]."""
+    return numbers.reshape(*numbers.shape[:-1], -1, size)
 
 
 def dequantize(weight: Packed) -> Tensor:

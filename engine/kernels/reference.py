@@ -18,6 +18,8 @@ from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 class ReferenceOps:
     """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
+    capturable: bool = False
+
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)
 

@@ -32,6 +32,7 @@ from engine.platforms import Dtype, Platform
 from engine.processors import Processors
 from engine.progress import UseTqdm
 from engine.runner.constraints import NO_TOKEN, Constraints, Followed
+from engine.runner.graphs import layers_for
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import sample
@@ -96,6 +97,7 @@ class ModelRunner:
             cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
         )
         self._constraints = Constraints(grammars)
+        self._layers = layers_for(model, cache.layers, cache.block_size)
 
     @property
     def trunk(self) -> Trunk:
@@ -193,7 +195,7 @@ class ModelRunner:
     @torch.inference_mode()
     def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
         """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
-        hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
+        hidden = self._layers(batch.tokens, batch.positions, batch.paged)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         problems: dict[int, str] = {}
         followed = Followed((), (), {})

@@ -120,6 +120,10 @@ def _join_kernel(
     tl.store(out_ptr + o_out, b_out.to(out_ptr.dtype.element_ty), mask=o_dim < n_dim)
 
 
+_MOST_PARTS: Final = 1 << 26
+"""Numbers of spans that are held at once; requests that would make more are launched one lot after the other."""
+
+
 def decode(
     query: Tensor, cache: Tensor, tables: Tensor, lengths: Tensor, longest: int, look: Look, out: Tensor
 ) -> None:
@@ -134,6 +138,17 @@ def decode(
         look: What of the keys is seen, and how.
         out: Like `query`, contiguous; its first rows are written.
     """
+    _, heads, head_dim = query.shape
+    each = heads * head_dim * max(1, triton.cdiv(longest, SPAN))
+    lot = max(1, _MOST_PARTS // each)
+    for first in range(0, len(lengths), lot):
+        rows = slice(first, first + lot)
+        _decode_lot(query[rows], cache, tables[rows], lengths[rows], longest, look, out[rows])
+
+
+def _decode_lot(
+    query: Tensor, cache: Tensor, tables: Tensor, lengths: Tensor, longest: int, look: Look, out: Tensor
+) -> None:
     requests = len(lengths)
     _, heads, head_dim = query.shape
     _, block_size, _, kv_heads, _ = cache.shape

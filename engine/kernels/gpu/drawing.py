@@ -35,8 +35,9 @@ class Chances(NamedTuple):
     min_p: Tensor
     """float32; 0 keeps all."""
     seed: Tensor
-    index: Tensor
     """int64."""
+    position: Tensor
+    """int64: in the output, from 0."""
 
 
 @triton.jit

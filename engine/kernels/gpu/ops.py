@@ -7,12 +7,11 @@ which chooses by the number of rows: a request's last bits may depend on its nei
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.kernels.batch import PagedBatch, on_device
+from engine.kernels.batch import Laid, PagedBatch, on_device
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
 from engine.kernels.gpu.keys import Look
@@ -21,20 +20,10 @@ from engine.kernels.gpu.prefill import cut, prefill
 from engine.kernels.whole import Activation, Linear
 
 
-@dataclass(frozen=True, slots=True)
-class Laid:
-    """What a launch has to know of a batch, on the device; the same for all layers."""
-
-    lengths: Tensor
-    """int64 [requests that bring a single token]."""
-    longest: int
-    """None of these is longer."""
-    tiles: dict[int, Tensor]
-    """By how many heads share a key: what the other requests are cut into."""
-
-
 class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    capturable = True
 
     def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
         product = self.linear(weight, bias)
@@ -81,9 +70,9 @@ class TritonOps(GatheredOps):
 
 def laid_out(batch: PagedBatch) -> Laid:
     """Prepare a batch once for all of its layers and groups."""
-    laid: Laid | None = batch.shared.get("triton")
+    laid: Laid | None = batch.shared.get(Laid)
     if laid is None:
         singles = batch.lengths[: batch.singles]
         laid = Laid(on_device(singles, batch.tables.device), int(singles.max(initial=0)), {})
-        batch.shared["triton"] = laid
+        batch.shared[Laid] = laid
     return laid

@@ -155,4 +155,4 @@ def turn_and_store(qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cac
 
 def _warps(width: int) -> int:
     """How many warps share a row of so many entries."""
-    return min(8, max(1, triton.next_power_of_2(width) // 256))
+    return 1 << min(3, max(0, (width - 1).bit_length() - 8))
