@@ -1,7 +1,8 @@
 """The path of NVIDIA and AMD accelerators: Triton for attention and for what is done row by row, PyTorch for the rest.
 
-Attention, norms and gates sum up in an order that does not depend on the batch. Products are the vendor's library's,
-which chooses by the number of rows: a request's last bits may depend on its neighbours by way of them.
+Attention, norms and gates sum up in an order that does not depend on the batch. Products do not: the vendor's library
+chooses by the number of rows, and so do we for few rows; a request's last bits may depend on its neighbours by way of
+them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from engine.kernels.batch import Laid, PagedBatch, on_device
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
+from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
@@ -24,6 +26,16 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
+
+    def __init__(self, few: FewRows | None = None) -> None:
+        """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""
+        self._few = few
+
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        library = super().linear(weight, bias, wide=wide)
+        if self._few is None and weight.device.type == "cuda":
+            self._few = FewRows()
+        return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
 
     def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
         product = self.linear(weight, bias)

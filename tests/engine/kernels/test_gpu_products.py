@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from tests.engine.kernels.conftest import random
 pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
 
 from engine.kernels.gpu import experts, lora
+from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.grouped import align
 from engine.kernels.gpu.quantized import Tiling, linear
 
@@ -147,3 +149,37 @@ def test_every_token_adds_what_its_own_adapter_says(rank: int) -> None:
     aligned = lora.by_adapter(adapters[3:4], 4)
     lora.expand(lora.shrink(x[3:4], down, aligned), up, scales, aligned, alone[:, 20:50])
     assert torch.equal(alone[0], wide[3])
+
+
+def test_few_rows_go_the_way_that_was_fastest_for_the_shape_and_many_the_librarys() -> None:
+    weight, bias = random(70, 200), random(70)
+    tried: list[int] = []
+    asked: list[int] = []
+
+    def library(x: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        return x @ weight.T + bias
+
+    def clock(call: Callable[[], torch.Tensor]) -> float:
+        rows = len(call())
+        tried.append(rows)
+        return 1.0 if rows == 16 else float(len(tried))  # the library comes first, and ties are its own
+
+    few = FewRows(clock)
+    product = few.prepare(library, weight, bias, wide=False)
+    assert sorted(set(tried)) == [1, 16, 64]
+    assert asked == [1, 16, 64]
+    for rows in (1, 9, 16, 65):
+        x = random(rows, 200)
+        torch.testing.assert_close(product(x), x @ weight.T + bias, rtol=1e-4, atol=1e-4)
+    assert asked == [1, 16, 64, 1, 9, 16, 65]
+    count = len(tried)
+    few = FewRows(lambda call: float(-len(tried)) if tried.append(len(call())) is None else 0.0)  # later is faster
+    product = few.prepare(library, weight, bias, wide=True)
+    again = few.prepare(library, weight, bias, wide=True)
+    assert len(tried) > count
+    asked.clear()
+    x = random(3, 200)
+    torch.testing.assert_close(product(x), x @ weight.T + bias, rtol=1e-4, atol=1e-4)
+    assert torch.equal(again(x), product(x))
+    assert asked == []
