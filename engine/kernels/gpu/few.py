@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final
 
 import torch
 import triton
 import triton.testing
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from engine.kernels.gpu.quantized import Tiling, linear, tiling_for
 from engine.kernels.packing import Packed, plain
@@ -34,8 +36,11 @@ Clock = Callable[[Callable[[], Tensor]], float]
 
 
 def on_accelerator(call: Callable[[], Tensor]) -> float:
-    """Measure in milliseconds, with nothing of the weight left in the device's cache."""
-    return float(triton.testing.do_bench(call, warmup=5, rep=15))
+    """Measure in milliseconds, with nothing of the weight left in the device's cache; for ever if it does not fit."""
+    try:
+        return float(triton.testing.do_bench(call, warmup=5, rep=15))
+    except OutOfResources:  # this device's multiprocessors have less memory than the tiling takes
+        return inf
 
 
 class FewRows:
