@@ -16,8 +16,9 @@ from torch import Tensor
 
 from engine.kernels import mixing
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
 from engine.kernels.gpu import experts, lora, pointwise
-from engine.kernels.gpu.drawing import Chances, draw
+from engine.kernels.gpu.drawing import draw
 from engine.kernels.gpu.ops import TritonOps
 from engine.kernels.gpu.quantized import linear
 from engine.kernels.packing import Format, packed_linear, quantize

@@ -145,11 +145,11 @@ class Experts:
 class Running:
     """Our decoder with its cache."""
 
-    def __init__(self, shape: Shape, device: str, dtype: torch.dtype, tokens: int) -> None:
+    def __init__(self, shape: Shape, ops: TritonOps, device: str, dtype: torch.dtype, tokens: int) -> None:
         """Make weights up, and room for so many tokens of all requests."""
         source = Dummy(device, dtype)
         self.shape = shape
-        self.model = Decoder(shape.config, TritonOps(), source, shape.traits)
+        self.model = Decoder(shape.config, ops, source, shape.traits)
         if shape.experts:
             for block in self.model._blocks:  # noqa: SLF001
                 block.feed_forward = Experts(shape, source)

@@ -1,4 +1,4 @@
-"""The measurements of `gpu.py`, in the order of their worth: the later ones are left out where time or memory is short."""
+"""The measurements of `gpu.py`, in the order of their worth: where time or memory is short the later ones go."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from benchmarks.gpu_models import (
     their_seconds,
     theirs,
 )
+from engine.kernels.gpu.ops import SteadyTritonOps, TritonOps
 
 LIMIT_S = 510
 """By then all must be done."""
@@ -56,7 +57,7 @@ def run_ours(shape: Shape, ceilings: Ceilings) -> dict[str, float]:
     """Measure decoding and prompts of our model: seconds and fractions."""
     held, found = CONTEXT + 2 * STEPS, dict[str, float]()
     with torch.inference_mode():
-        running = Running(shape, "cuda", torch.bfloat16, max(64 * held, PROMPTS * PROMPT))
+        running = Running(shape, TritonOps(), "cuda", torch.bfloat16, max(64 * held, PROMPTS * PROMPT))
         for requests in (1, 64):
             tokens = torch.zeros(requests, dtype=torch.int64, device="cuda")
             step = running.decoder(tables_for(requests, held, "cuda"), tokens, CONTEXT)
@@ -72,6 +73,18 @@ def run_ours(shape: Shape, ceilings: Ceilings) -> dict[str, float]:
     fraction = shape.prefill_operations(PROMPTS, PROMPT) / spent / ceilings.rate
     say(f"{shape.name}, {PROMPTS} prompts of {PROMPT}: {spent * 1e3:.0f} ms, {fraction:.1%} of the rate of products")
     return found | {"prefill": spent, "prefill fraction": fraction}
+
+
+def run_steady(shape: Shape, ours: dict[str, float]) -> None:
+    """Measure what it costs that a request's tokens do not depend on its neighbours."""
+    with torch.inference_mode():
+        held = CONTEXT + 2 * STEPS
+        running = Running(shape, SteadyTritonOps(), "cuda", torch.bfloat16, 64 * held)
+        for requests in (1, 64):
+            tokens = torch.zeros(requests, dtype=torch.int64, device="cuda")
+            spent = step_seconds(running.decoder(tables_for(requests, held, "cuda"), tokens, CONTEXT), STEPS)
+            ratio = spent / ours[f"decode {requests}"]
+            say(f"{shape.name}, independent of neighbours, {requests} requests: {ratio:.2f} times as long a step")
 
 
 def run_theirs(shape: Shape, ours: dict[str, float]) -> None:
@@ -112,6 +125,9 @@ def run(*, quick: bool) -> dict[str, float]:
             }
         if not quick and clock.fits(f"{shape.name} of transformers", needed):
             run_theirs(shape, ours)
+            forget()
+        if not quick and shape is LLAMA and clock.fits("independent of neighbours", needed):
+            run_steady(shape, ours)
             forget()
     if not quick and clock.fits("kernels on the shapes of a model", 100):
         for case in cases(EIGHT_BILLION, "cuda", torch.bfloat16):

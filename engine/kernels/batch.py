@@ -58,7 +58,7 @@ class Laid:
     """By how many heads share a key: what the other requests are cut into."""
 
 
-def on_device(numbers: Integers, device: torch.device) -> Tensor:
+def on_device(numbers: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Copy to the device; to an accelerator without waiting for it, from memory that it reads by itself."""
     there = torch.from_numpy(np.ascontiguousarray(numbers))
     return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
@@ -27,6 +28,13 @@ class Ops(Protocol):
 
         It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
         request of no length, and stores nothing where a slot is below 0.
+        """
+
+    @property
+    def draw(self) -> Callable[[Tensor, Chances], Tensor] | None:
+        """Chooses a token for every row of logits by the rules of `engine.sampling`, if there is a kernel for it.
+
+        float32 [rows, vocabulary] -> int64 [rows].
         """
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
@@ -113,6 +121,7 @@ _IMPLEMENTATIONS: Final = {
     "cpu": ("engine.kernels.cpu", "CpuOps"),
     "native": ("engine.kernels.native.ops", "NativeOps"),
     "triton": ("engine.kernels.gpu.ops", "TritonOps"),
+    "triton-steady": ("engine.kernels.gpu.ops", "SteadyTritonOps"),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
 
@@ -19,6 +20,7 @@ class ReferenceOps:
     """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable: bool = False
+    draw: Callable[[Tensor, Chances], Tensor] | None = None
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)

@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
 
 from benchmarks.gpu_kernels import ODD, Case, cases, check
 from benchmarks.gpu_models import BLOCK, LLAMA, QWEN, Running, Shape, idle_within, shortened, tables_for
+from engine.kernels.gpu.ops import TritonOps
 
 SMALL = {"vocabulary": 50, "hidden": 32, "inner": 24, "heads": 4, "kv_heads": 2}
 
@@ -58,7 +59,7 @@ def test_a_kernel_that_does_not_agree_is_red() -> None:
 def test_its_models_decode_what_they_would_read_in_a_prompt(shape: Shape) -> None:
     torch.manual_seed(3)
     with torch.inference_mode():
-        running = Running(small(shape), "cpu", torch.float32, 64 * BLOCK)
+        running = Running(small(shape), TritonOps(), "cpu", torch.float32, 64 * BLOCK)
         tables = tables_for(2, 40, "cpu")
         ids = torch.randint(0, 50, (2, 8))
 

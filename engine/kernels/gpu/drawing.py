@@ -12,32 +12,17 @@ a token whose chance lies within rounding of the border of top-p may be in here 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.chances import Chances
+
 _BLOCK: Final = 4096
 """Logits that are looked at together."""
-
-
-class Chances(NamedTuple):
-    """How each row is drawn, [rows] on the device; as `engine.sampling.Choices` means them."""
-
-    temperature: Tensor
-    """float32; 0 is greedy."""
-    top_k: Tensor
-    """int64; 0 keeps all."""
-    top_p: Tensor
-    """float32; 1 keeps all."""
-    min_p: Tensor
-    """float32; 0 keeps all."""
-    seed: Tensor
-    """int64."""
-    position: Tensor
-    """int64: in the output, from 0."""
 
 
 @triton.jit

@@ -2,7 +2,7 @@
 
 Attention, norms and gates sum up in an order that does not depend on the batch. Products do not: the vendor's library
 chooses by the number of rows, and so do we for few rows; a request's last bits may depend on its neighbours by way of
-them.
+them, unless `SteadyTritonOps` are asked for.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from torch import Tensor
 from engine.kernels.batch import Laid, PagedBatch, on_device
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
+from engine.kernels.gpu.drawing import draw
 from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
+from engine.kernels.gpu.quantized import linear, steady_tiling
+from engine.kernels.packing import plain
 from engine.kernels.whole import Activation, Linear
 
 
@@ -26,6 +29,7 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
+    draw = staticmethod(draw)
 
     def __init__(self, few: FewRows | None = None) -> None:
         """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""
@@ -88,3 +92,20 @@ def laid_out(batch: PagedBatch) -> Laid:
         laid = Laid(on_device(singles, batch.tables.device), int(singles.max(initial=0)), {})
         batch.shared[Laid] = laid
     return laid
+
+
+class SteadyTritonOps(TritonOps):
+    """Products too in an order that does not depend on the batch: a request's tokens do not depend on its neighbours.
+
+    A token that is decoded and one that is computed with others of its prompt go through different attention: what is
+    promised is for the same way through.
+    """
+
+    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        packed, dtype = plain(weight), torch.float32 if wide else weight.dtype
+        tiling = steady_tiling(packed)
+
+        def apply(x: Tensor) -> Tensor:
+            return linear(x, packed, bias, tiling, dtype)
+
+        return apply

@@ -2,8 +2,9 @@
 
 Entries become the format of `x` as they are read; scales are applied to float32 sums, group by group. Reduction order:
 the depth of a row is cut into as many parts as its `Tiling` says, each summed in steps of fixed depth, and the parts
-are added in order. Under one tiling a row's numbers do not depend on the rows beside it; `tiling_for` chooses by the
-number of rows, which is faster, and gives other last bits to other numbers of rows.
+are added in order: by another kernel, or where there are rows enough by the same program. Under one tiling a row's
+numbers do not depend on the rows beside it. `tiling_for` chooses by the number of rows, which is faster and gives other
+last bits to other numbers of rows; `steady_tiling` does not.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -28,6 +29,9 @@ FORMATS: Final = {"plain": 0, "int8": 1, "fp8": 2, "int4": 3}
 
 _PROGRAMS: Final = 256
 """How many programs a product with few rows is parted into, about: every multiprocessor reads all the time."""
+
+_MANY: Final = 256
+"""From so many rows on a program sums up all parts itself: there are programs enough."""
 
 _NEIGHBOURS: Final = 8
 """Tiles of rows that take the same columns one after the other, while these are in the cache."""
@@ -57,6 +61,13 @@ def tiling_for(rows: int, weight: Packed) -> Tiling:
     steps = triton.cdiv(weight.width, deepest)
     parts = max(1, min(_PROGRAMS // triton.cdiv(weight.out, columns), steps // 4))
     return Tiling(max(16, triton.next_power_of_2(rows)), columns, deepest, parts)
+
+
+def steady_tiling(weight: Packed) -> Tiling:
+    """Choose for any number of rows."""
+    depth = 64 if weight.group == weight.width else gcd(weight.group, 64)
+    parts = max(1, min(_PROGRAMS // triton.cdiv(weight.out, 64), triton.cdiv(weight.width, depth) // 4))
+    return Tiling(64, 64, depth, parts)
 
 
 @triton.jit
@@ -104,7 +115,7 @@ def multiplied(
 @triton.jit
 def _product_kernel(
     x_ptr, w_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, x_stride, w_stride, scale_stride, n_rows, n_out, n_in,
-    n_each, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+    n_each, n_parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
     FORMAT: tl.constexpr, ZEROED: tl.constexpr, BIASED: tl.constexpr, NEIGHBOURS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # programs that read the same columns follow one another
@@ -117,12 +128,14 @@ def _product_kernel(
     o_row, o_column = i_row * ROWS + tl.arange(0, ROWS), i_column * COLUMNS + tl.arange(0, COLUMNS)
     m_row, m_column = o_row < n_rows, o_column < n_out
     o_wide, o_scale = o_column.to(tl.int64), o_column * scale_stride
-    begin = i_part * n_each
-    b_sum = multiplied(
-        x_ptr + o_row.to(tl.int64) * x_stride, m_row, w_ptr + o_wide * w_stride, scale_ptr + o_scale,
-        zero_ptr + o_scale, m_column, n_in, begin, tl.minimum(begin + n_each, n_in),
-        ROWS, COLUMNS, DEPTH, GROUP, FORMAT, ZEROED, WIDE,
-    )  # fmt: skip
+    b_sum = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for i_own in range(n_parts):
+        begin = (i_part + i_own) * n_each
+        b_sum += multiplied(
+            x_ptr + o_row.to(tl.int64) * x_stride, m_row, w_ptr + o_wide * w_stride, scale_ptr + o_scale,
+            zero_ptr + o_scale, m_column, n_in, begin, tl.minimum(begin + n_each, n_in),
+            ROWS, COLUMNS, DEPTH, GROUP, FORMAT, ZEROED, WIDE,
+        )  # fmt: skip
     if BIASED:
         b_sum += tl.load(bias_ptr + o_column, mask=m_column, other=0.0).to(tl.float32)[None, :]
     o_out = (i_part.to(tl.int64) * n_rows + o_row)[:, None] * n_out + o_column[None, :]
@@ -164,14 +177,15 @@ def linear(
     """
     rows, out_width = x.shape[0], weight.out
     tiling = tiling or tiling_for(rows, weight)
-    grid = (triton.cdiv(rows, tiling.rows) * triton.cdiv(out_width, tiling.columns), tiling.parts)
+    parted = tiling.parts > 1 and rows < _MANY
+    apart, own = (tiling.parts, 1) if parted else (1, tiling.parts)
+    grid = (triton.cdiv(rows, tiling.rows) * triton.cdiv(out_width, tiling.columns), apart)
     out = torch.empty((rows, out_width), dtype=dtype or x.dtype, device=x.device)
     steps = triton.cdiv(triton.cdiv(weight.width, tiling.depth), tiling.parts)
-    parted = tiling.parts > 1
     sums = torch.empty((tiling.parts, rows, out_width), dtype=torch.float32, device=x.device) if parted else out
     _product_kernel[grid](
         *(x, weight.data, *scales_of(weight, x), x if bias is None else bias, sums, x.stride(0), weight.data.stride(0)),
-        *(scale_stride(weight), rows, out_width, weight.width, steps * tiling.depth),
+        *(scale_stride(weight), rows, out_width, weight.width, steps * tiling.depth, own),
         ROWS=tiling.rows,
         COLUMNS=tiling.columns,
         DEPTH=tiling.depth,

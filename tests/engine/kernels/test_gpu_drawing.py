@@ -11,7 +11,8 @@ from tests.engine.kernels.conftest import random
 
 pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
 
-from engine.kernels.gpu.drawing import Chances, draw
+from engine.kernels.chances import Chances
+from engine.kernels.gpu.drawing import draw
 
 
 def choices(rows: list[tuple[float, int, float, float]], index: int) -> Choices:

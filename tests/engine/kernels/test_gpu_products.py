@@ -86,9 +86,9 @@ def test_products_in_half_precision_stay_close(dtype: torch.dtype, form: Format,
 
 @pytest.mark.parametrize(("form", "group"), [("plain", None), ("int4", 32)])
 def test_under_one_tiling_a_row_gets_the_same_bits_whoever_is_beside_it(form: Format, group: int | None) -> None:
-    x, weight, tiling = random(40, 96), quantize(random(50, 96), form, group), Tiling(16, 32, 32, parts=2)
-    together = linear(x, weight, tiling=tiling)
-    for first, count in ((0, 1), (13, 5), (39, 1)):
+    x, weight, tiling = random(300, 96), quantize(random(50, 96), form, group), Tiling(64, 32, 32, parts=2)
+    together = linear(x, weight, tiling=tiling)  # rows enough for a program to sum up all parts
+    for first, count in ((0, 1), (13, 5), (100, 99)):
         assert torch.equal(linear(x[first : first + count], weight, tiling=tiling), together[first : first + count])
 
 

@@ -96,13 +96,8 @@ def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tin
     assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.98
 
 
-@pytest.mark.parametrize(("ops", "block_size"), [("cpu", 4), ("native", 4), ("native", 16)])
-@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
-def test_a_request_gets_the_same_bits_whoever_is_beside_it(
-    tiny: Callable[[str], Tiny], kind: str, ops: str, block_size: int
-) -> None:
+def assert_same_bits(model: Decoder, block_size: int) -> None:
     rng = np.random.default_rng(11)
-    model = load_model(tiny(kind).folder, platform(ops))
     groups = model.config.groups.count
     cache = KvCache(model, BLOCKS * groups, block_size)
     table = RequestTable(cache.blocks, block_size, model.device, model.config.vocabulary, groups)
@@ -130,3 +125,16 @@ def test_a_request_gets_the_same_bits_whoever_is_beside_it(
     for name in sizes:
         alone = hidden_after([piece for piece in singles if piece.request == name], name)
         assert torch.equal(alone, hidden_after(singles, name))
+
+
+@pytest.mark.parametrize(("ops", "block_size"), [("cpu", 4), ("native", 4), ("native", 16)])
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
+def test_a_request_gets_the_same_bits_whoever_is_beside_it(
+    tiny: Callable[[str], Tiny], kind: str, ops: str, block_size: int
+) -> None:
+    assert_same_bits(load_model(tiny(kind).folder, platform(ops)), block_size)
+
+
+def test_so_it_does_on_an_accelerator_that_is_asked_for_it(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    assert_same_bits(load_model(tiny("qwen3-tied").folder, platform("triton-steady")), 16)

@@ -41,7 +41,7 @@ def step(n: int, arrivals: list[Arrival], slices: list[Slice]) -> StepPlan:
 def test_decoding_through_buffers_gives_the_same_tokens(tiny: Callable[[str], Tiny]) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     model, answers, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), [], Recompute()
-    groups, lengths = model.config.groups.count, {"a": 5, "b": 11, "c": 3}
+    groups, lengths = model.config.groups.count, {"a": 3, "b": 10, "c": 2}
     for captured in (False, True):
         cache = KvCache(model, 16 * groups, 8)
         runner = ModelRunner(model, cache, "w")
@@ -56,13 +56,13 @@ def test_decoding_through_buffers_gives_the_same_tokens(tiny: Callable[[str], Ti
             for name, count in lengths.items()
         ]
         results = [runner.execute(step(1, arrivals, [Slice(name, 0, count) for name, count in lengths.items()]))]
-        for n, names in enumerate(("abc", "c", "ab"), start=2):
+        for n, names in enumerate(("abc", "c"), start=2):
             at = {name: lengths[name] + sum(name in dict(done.tokens) for done in results) - 1 for name in names}
             results.append(runner.execute(step(n, [], [Slice(name, at[name], 1) for name in names])))
         assert not any(result.errors for result in results)
         answers.append([result.tokens for result in results])
     assert answers[0] == answers[1]
-    assert (recompute.captured, recompute.replayed) == (3, 3)  # of four requests, of one, of two
+    assert (recompute.captured, recompute.replayed) == (2, 2)  # of four requests, of one
 
 
 def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:
