@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
 from engine.kernels.weights import Weight
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
@@ -21,6 +22,21 @@ class Ops(Protocol):
     What is the same for many calls is given first and yields a function: a weight for all steps, a batch's layout
     for all layers of a step.
     """
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step in which every request brings one token can be captured as a graph.
+
+        It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
+        request of no length, and stores nothing where a slot is below 0.
+        """
+
+    @property
+    def draw(self) -> Callable[[Tensor, Chances], Tensor] | None:
+        """Chooses a token for every row of logits by the rules of `engine.sampling`, if there is a kernel for it.
+
+        float32 [rows, vocabulary] -> int64 [rows].
+        """
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
@@ -65,6 +81,15 @@ class Ops(Protocol):
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
 
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Turn queries and keys, store keys and values, and return the queries: [tokens, heads, head_dim].
+
+        `qk` [tokens, heads + kv_heads, head_dim] and `value` [tokens, kv_heads, head_dim] are as `write_kv` has them,
+        `angles` the cos and sin of `rotary`; where they are narrower than a head, what is beyond does not turn.
+        """
+
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
@@ -97,7 +122,8 @@ _IMPLEMENTATIONS: Final = {
     "gathered": ("engine.kernels.gathered", "GatheredOps"),
     "cpu": ("engine.kernels.cpu", "CpuOps"),
     "native": ("engine.kernels.native.ops", "NativeOps"),
-    "triton": ("engine.kernels.accelerator", "TritonOps"),
+    "triton": ("engine.kernels.gpu.ops", "TritonOps"),
+    "triton-steady": ("engine.kernels.gpu.ops", "SteadyTritonOps"),
 }
 
 

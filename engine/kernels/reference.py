@@ -12,12 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
 from engine.kernels.weights import Int8Weight, Weight, in_8_bits
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
 
 class ReferenceOps:
     """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    capturable: bool = False
+    draw: Callable[[Tensor, Chances], Tensor] | None = None
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)
@@ -95,6 +99,18 @@ class ReferenceOps:
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
         entries[slots] = torch.stack((key, value), dim=1)
+
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        cos, sin = angles
+        width, kv_heads = cos.shape[-1], value.shape[1]
+        if width == qk.shape[-1]:
+            turned = self.rotary(qk, cos, sin)
+        else:
+            turned = torch.cat((self.rotary(qk[..., :width], cos, sin), qk[..., width:]), -1)
+        self.write_kv(turned[:, -kv_heads:], value, cache, slots)
+        return turned[:, :-kv_heads]
 
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None

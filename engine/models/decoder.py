@@ -95,6 +95,11 @@ class Trunk:
         """The number format it computes in, and that of its KV cache."""
         return self._embedding.weight.dtype
 
+    @property
+    def steady(self) -> bool:
+        """Whether every step is made of the same operations, whatever its positions."""
+        return all(rotary.turn is not None for rotary in self._rotaries.values())
+
     def forward(
         self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], caches: Sequence[Tensor]
     ) -> Tensor:

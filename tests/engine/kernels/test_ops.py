@@ -1,12 +1,6 @@
-"""Every implementation of the ops against dense definitions written out here, on odd shapes.
-
-`torch.empty` and its kin give NaN while a test runs, so that an output left unwritten is seen.
-"""
+"""Every implementation of the ops against dense definitions written out here, on odd shapes."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +11,8 @@ from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops, load_ops
 from engine.kernels.weights import Int8Weight
+from tests.engine.kernels.conftest import BLOCKS, lay_out, random
 
-BLOCKS = 40
 SCALE = 0.3
 
 
@@ -36,42 +30,6 @@ def loaded(name: str) -> Ops:
         return load_ops(name)
     except PlatformUnavailable as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(autouse=True)
-def empty_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def empty(*args: Any, **kwargs: Any) -> Tensor:
-            made = make(*args, **kwargs)
-            return made.fill_(torch.nan) if made.is_floating_point() else made.fill_(2**40)
-
-        return empty
-
-    for name in ("empty", "empty_like"):
-        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def lay_out(requests: list[tuple[int, int]], block_size: int) -> PagedBatch:
-    """Scatter requests of (count, length) over random blocks."""
-    free = torch.randperm(BLOCKS, generator=torch.Generator().manual_seed(1)).tolist()
-    tables = [[free.pop() for _ in range(-(-length // block_size))] for _, length in requests]
-    widest = max(len(table) for table in tables)
-    slots = [
-        tables[i][position // block_size] * block_size + position % block_size
-        for i, (count, length) in enumerate(requests)
-        for position in range(length - count, length)
-    ]
-    return PagedBatch(
-        slots=torch.tensor(slots),
-        tables=torch.tensor([[*table, *[0] * (widest - len(table))] for table in tables]),
-        counts=np.array([count for count, _ in requests]),
-        lengths=np.array([length for _, length in requests]),
-        block_size=block_size,
-    )
 
 
 def dense_attention(
@@ -187,6 +145,22 @@ def test_keys_and_values_are_written_to_their_slots_and_nowhere_else(ops: Ops, b
     for row, slot in enumerate(batch.slots.tolist()):
         expected[slot, 0], expected[slot, 1] = key[row], value[row]
     assert torch.equal(cache.flatten(0, 1), expected)
+
+
+@pytest.mark.parametrize("width", [2, 6, 10])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (7, 1)])
+def test_queries_and_keys_turn_as_far_as_the_angles_go_and_keys_are_stored_with_values(
+    ops: Ops, heads: int, kv_heads: int, width: int
+) -> None:
+    qkv, angles = random(5, heads + 2 * kv_heads, 10), (random(5, 1, width), random(5, 1, width) + 1)
+    qk, value = qkv[:, :-kv_heads], qkv[:, -kv_heads:]
+    slots, cache = torch.tensor([7, 3, 19, 4, 0]), torch.full((5, 4, 2, kv_heads, 10), 7.0)
+    query = ops.turn_and_store(qk, value, angles, cache, slots)
+    turned = torch.cat((ops.rotary(qk[..., :width], *angles), qk[..., width:]), -1)
+    torch.testing.assert_close(query, turned[:, :heads])
+    expected = torch.full((20, 2, kv_heads, 10), 7.0)
+    expected[slots, 0], expected[slots, 1] = turned[:, heads:], value
+    torch.testing.assert_close(cache.flatten(0, 1), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (5, 96), (3, 4, 10)])
