@@ -53,9 +53,20 @@ from benchmarks.peers_checkpoints import CONFIGS, Checkpoint, checkpoint, digest
 from benchmarks.peers_client import EngineFailed, run
 from benchmarks.peers_engines import Engine, Job, Running
 from benchmarks.peers_processes import busy, cpu_of, environment, load
-from benchmarks.peers_report import Ceiling, Measured, Place, Spent, cells, last_line, measured, picture, table
+from benchmarks.peers_report import (
+    Ceiling,
+    Measured,
+    Place,
+    Spent,
+    agreement,
+    cells,
+    last_line,
+    measured,
+    picture,
+    table,
+)
 from benchmarks.peers_tokens import check_tokens
-from benchmarks.peers_workloads import Workload, warm_up, workloads
+from benchmarks.peers_workloads import Tokens, Workload, warm_up, workloads
 
 HERE = Path(__file__).parent
 NAMES = ("w1", "w2", "w3", "w4")
@@ -81,6 +92,8 @@ class Found:
     missing: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """Why something was not measured: by model, workload and engine."""
     ceilings: list[dict[str, float]] = field(default_factory=list)
+    streams: dict[tuple[str, str], list[Tokens]] = field(default_factory=dict)
+    """What each engine answered to single streams: by model and engine."""
 
     @property
     def ceiling(self) -> Ceiling:
@@ -124,7 +137,7 @@ async def attempt(
                 say(f"{place.made.name}, round {place.round + 1}: {engine.name} in {time.perf_counter() - began:.1f} s")
                 while left:
                     failed = left[:1]
-                    found.runs.append(await timed(plan, place, left[0], running, folder, found.ceiling))
+                    await timed(plan, place, left[0], running, folder, found)
                     left = left[1:]
     except (EngineFailed, TimeoutError) as failure:
         why = str(failure) or f"over {plan.limit_s:.0f} s"
@@ -134,9 +147,7 @@ async def attempt(
     return ()
 
 
-async def timed(
-    plan: Plan, place: Place, workload: Workload, running: Running, folder: Path, most: Ceiling
-) -> Measured:
+async def timed(plan: Plan, place: Place, workload: Workload, running: Running, folder: Path, found: Found) -> None:
     """Run one workload once."""
     engine, everyone, client = cpu_of(running.pid, folder), busy(), time.process_time()
     async with asyncio.timeout(plan.limit_s):
@@ -144,13 +155,15 @@ async def timed(
     client = time.process_time() - client
     engine = cpu_of(running.pid, folder) - engine
     others = max(0.0, busy() - everyone - engine - client)
-    told = measured(place, workload, ran, wall, Spent(engine, client, others), most)
+    told = measured(place, workload, ran, wall, Spent(engine, client, others), found.ceiling)
+    found.runs.append(told)
+    if workload.name == "w1":
+        found.streams[place.made.name, place.engine] = [turn.tokens for one in ran for turn in one.turns]
     say(
         f"  {workload.name:<8}{wall:>8.2f} s  decode {told.decode_s:.1f}/s  out {told.output_s:.1f}/s  "
         f"ttft {told.ttft:.3f} s  p95 {told.program_p95:.2f} s  "
         f"CPU {engine:.1f} s, client {client:.2f}, others {others:.1f}"
     )
-    return told
 
 
 @contextlib.contextmanager
@@ -220,7 +233,7 @@ async def compare(options: argparse.Namespace, plan: Plan, found: Found) -> None
 def write(options: argparse.Namespace, plan: Plan, found: Found) -> dict[str, float | None]:
     """Print the table, keep everything in files, and give the last line."""
     joined = cells(found.runs)
-    say(table(joined, found.missing))
+    say(table(joined, found.missing) + "\n" + agreement(found.streams))
     line = last_line(joined, options.models)
     told = {
         "threads": plan.threads,

@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks.peers_checkpoints import Checkpoint
 from benchmarks.peers_client import Door, EngineFailed, LlamaServer, OpenAI, Piped
 from benchmarks.peers_gguf import gguf
-from benchmarks.peers_processes import environment, first_line, free_port, healthy, started
+from benchmarks.peers_processes import environment, first_line, free_port, healthy, serving, started
 from benchmarks.peers_workloads import CONTEXT
 
 HERE: Final = Path(__file__).parent
@@ -138,7 +138,7 @@ def vllm(python: str) -> Engine:
             VLLM_NO_USAGE_STATS="1",
             PATH=f"{Path(python).parent}:{environment().get('PATH', '')}",
         )
-        async with started(argv, variables, job.log) as process:
+        async with serving(argv, variables, job.log) as process:
             await healthy(process, f"http://127.0.0.1:{port}/health", _READY_S)
             yield Running(OpenAI(f"http://127.0.0.1:{port}", job.checkpoint.name), process.pid)
 
@@ -163,7 +163,7 @@ def _llama(binary: str, more: tuple[str, ...], variables: Mapping[str, str]) -> 
         argv = [binary, "--model", str(gguf(job.checkpoint.folder)), "--host", "127.0.0.1", "--port", str(port)]
         argv += ["--threads", threads, "--threads-batch", threads, "--parallel", str(_SLOTS), "--kv-unified"]
         argv += ["--ctx-size", str(job.kv_tokens), "--no-ui", *more]
-        async with started(argv, environment(**variables), job.log) as process:
+        async with serving(argv, environment(**variables), job.log) as process:
             await healthy(process, f"http://127.0.0.1:{port}/health", _READY_S)
             yield Running(LlamaServer(f"http://127.0.0.1:{port}"), process.pid)
 

@@ -88,9 +88,13 @@ def _turned(name: str, bits: NDArray[np.uint16], config: Mapping[str, Any]) -> N
         return (bits.astype(np.uint32) << 16).view(np.float32)
     if config["model_type"] != "llama" or not name.endswith(("q_proj.weight", "k_proj.weight")):
         return bits
-    rows, columns = bits.shape
-    size = config["head_dim"]
-    return bits.reshape(rows // size, 2, size // 2, columns).swapaxes(1, 2).reshape(rows, columns).copy()
+    return pairs_from_halves(bits, config["head_dim"])
+
+
+def pairs_from_halves(weight: NDArray[np.uint16], size: int) -> NDArray[np.uint16]:
+    """Lay the rows of each head so that those which are turned together are neighbours."""
+    rows, columns = weight.shape
+    return weight.reshape(rows // size, 2, size // 2, columns).swapaxes(1, 2).reshape(rows, columns).copy()
 
 
 def _shape(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.peers_client import EngineFailed
 
@@ -34,27 +34,48 @@ def environment(**more: str) -> dict[str, str]:
 async def started(
     argv: Sequence[str], variables: Mapping[str, str], log: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a process for as long as the block runs; what it tells of itself goes to the log."""
+    """Run a process that is listened to, for as long as the block runs; its errors go to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as told:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=told,
-            env=variables,
-            cwd=log.parent,
-            limit=_LINE,
-            start_new_session=True,
-        )
+        process = await _start(argv, variables, log.parent, stdout=asyncio.subprocess.PIPE, stderr=told)
     try:
         yield process
     finally:
         await _stop(process)
 
 
+@asynccontextmanager
+async def serving(
+    argv: Sequence[str], variables: Mapping[str, str], log: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a process that is asked by its port, for as long as the block runs; all that it says goes to the log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as told:
+        process = await _start(argv, variables, log.parent, stdout=told, stderr=told)
+    try:
+        yield process
+    finally:
+        await _stop(process)
+
+
+async def _start(
+    argv: Sequence[str], variables: Mapping[str, str], folder: Path, **streams: Any
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        env=variables,
+        cwd=folder,
+        limit=_LINE,
+        start_new_session=True,
+        **streams,
+    )
+
+
 async def _stop(process: asyncio.subprocess.Process) -> None:
     """Ask it to end, and see to it."""
+    assert process.stdin is not None
+    process.stdin.close()
     if process.returncode is None:
         process.terminate()
         with contextlib.suppress(TimeoutError):
@@ -86,7 +107,6 @@ async def healthy(process: asyncio.subprocess.Process, url: str, most_s: float) 
     Raises:
         EngineFailed: It ended, or took too long.
     """
-    draining = asyncio.create_task(_drain(process))
     try:
         async with asyncio.timeout(most_s):
             while not await asyncio.to_thread(_answers, url):
@@ -94,15 +114,7 @@ async def healthy(process: asyncio.subprocess.Process, url: str, most_s: float) 
                     raise EngineFailed(f"it ended with {process.returncode} before it was ready")
                 await asyncio.sleep(0.5)
     except TimeoutError as late:
-        draining.cancel()
         raise EngineFailed(f"it was not ready within {most_s:.0f} s") from late
-
-
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    """Read what nobody wants to know, so that it is never in the way."""
-    assert process.stdout is not None
-    while await process.stdout.read(1 << 16):
-        pass
 
 
 def _answers(url: str) -> bool:

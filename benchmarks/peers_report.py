@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.peers_checkpoints import Checkpoint
 from benchmarks.peers_client import Ran
-from benchmarks.peers_workloads import Workload
+from benchmarks.peers_workloads import Tokens, Workload
 
 OURS: Final = "ostinato"
 NOT_PEERS: Final = frozenset({OURS, "inline"})
@@ -191,6 +191,24 @@ def table(found: Mapping[tuple[str, str, str], Cell], missing: Mapping[tuple[str
             )
     lines += ["", *(f"{' '.join(key)}: {why}" for key, why in missing.items())]
     return "\n".join(lines)
+
+
+def agreement(streams: Mapping[tuple[str, str], Sequence[Tokens]]) -> str:
+    """Say for how many tokens each engine wrote what ours did.
+
+    A peer whose weights were read in another way agrees with nothing; one that only rounds otherwise goes its own way
+    at the first near tie, which weights from a seed have many of.
+    """
+    lines = []
+    for (model, engine), answers in streams.items():
+        if engine != OURS and (ours := streams.get((model, OURS))):
+            same = [_same(*pair) for pair in zip(ours, answers, strict=True)]
+            lines.append(f"{model}, {engine}: the first {', '.join(map(str, same))} tokens of single streams as ours")
+    return "\n".join(lines)
+
+
+def _same(one: Tokens, other: Tokens) -> int:
+    return next((at for at, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]), len(one))
 
 
 def picture(found: Mapping[tuple[str, str, str], Cell]) -> str:
