@@ -130,8 +130,8 @@ async def attempt(
     """Start an engine and run workloads until one fails; return those after it. Where it does not start, none."""
     failed = left
     began = time.perf_counter()
-    try:
-        with fresh_folder() as folder:
+    with fresh_folder() as folder:
+        try:
             async with engine.opened(Job(place.made, plan.threads, folder)) as running:
                 await run(warm_up(place.made.vocabulary), running.door)
                 say(f"{place.made.name}, round {place.round + 1}: {engine.name} in {time.perf_counter() - began:.1f} s")
@@ -139,11 +139,11 @@ async def attempt(
                     failed = left[:1]
                     await timed(plan, place, left[0], running, folder, found)
                     left = left[1:]
-    except (EngineFailed, TimeoutError) as failure:
-        why = str(failure) or f"over {plan.limit_s:.0f} s"
-        found.missing |= {(place.made.name, one.name, engine.name): why for one in failed}
-        say(f"{place.made.name}, {', '.join(one.name for one in failed)}: {engine.name}: {why}")
-        return left[len(failed) :]
+        except (EngineFailed, TimeoutError) as failure:
+            why = f"{failure} {last_words(folder)}" if str(failure) else f"over {plan.limit_s:.0f} s"
+            found.missing |= {(place.made.name, one.name, engine.name): why for one in failed}
+            say(f"{place.made.name}, {', '.join(one.name for one in failed)}: {engine.name}: {why}")
+            return left[len(failed) :]
     return ()
 
 
@@ -164,6 +164,12 @@ async def timed(plan: Plan, place: Place, workload: Workload, running: Running, 
         f"ttft {told.ttft:.3f} s  p95 {told.program_p95:.2f} s  "
         f"CPU {engine:.1f} s, client {client:.2f}, others {others:.1f}"
     )
+
+
+def last_words(folder: Path) -> str:
+    """Give the end of what an engine told of itself."""
+    log = folder / "engine.log"
+    return log.read_text(encoding="utf-8", errors="replace")[-1500:] if log.exists() else ""
 
 
 @contextlib.contextmanager

@@ -189,7 +189,7 @@ def table(found: Mapping[tuple[str, str, str], Cell], missing: Mapping[tuple[str
                 f"{100 * told['floor']:>9.1f}%{told['ttft']:>8.3f}{told['program_p50']:>8.2f}"
                 f"{told['program_p95']:>8.2f}{told['engine_cpu']:>8.2f}{told['client_cpu']:>8.2f}{told['others_cpu']:>8.2f}"
             )
-    lines += ["", *(f"{' '.join(key)}: {why}" for key, why in missing.items())]
+    lines += ["", *(f"{' '.join(key)}: {why.splitlines()[0]}" for key, why in missing.items())]
     return "\n".join(lines)
 
 
