@@ -161,8 +161,9 @@ def _llama(binary: str, more: tuple[str, ...], variables: Mapping[str, str]) -> 
     async def opened(job: Job) -> AsyncIterator[Running]:
         port, threads = free_port(), str(job.threads)
         argv = [binary, "--model", str(gguf(job.checkpoint.folder)), "--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--threads", threads, "--threads-batch", threads, "--parallel", str(_SLOTS), "--kv-unified"]
-        argv += ["--ctx-size", str(job.kv_tokens), "--no-ui", *more]
+        argv += ["--threads", threads, "--threads-batch", threads, "--parallel", str(_SLOTS)]
+        # every slot with a part of its own: in one pool each sequence's attention walks the cells of all
+        argv += ["--no-kv-unified", "--ctx-size", str(job.kv_tokens), "--no-ui", *more]
         async with serving(argv, environment(**variables), job.log) as process:
             await healthy(process, f"http://127.0.0.1:{port}/health", _READY_S)
             yield Running(LlamaServer(f"http://127.0.0.1:{port}"), process.pid)
