@@ -36,6 +36,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -223,7 +224,10 @@ def say(text: str) -> None:
 
 
 async def compare(options: argparse.Namespace, plan: Plan, found: Found) -> None:
-    """Check, then measure model by model; the machine is measured before and after."""
+    """Check, then measure model by model; whoever ends it ends the engines too."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for name in options.models:
         made = checkpoint(name, options.checkpoints)
         say(f"{name}: weights {digest(made)}, {made.decoded_bytes / 1e6:.0f} MB read for a token")
@@ -302,6 +306,8 @@ def main() -> None:
         uvloop.run(compare(options, plan, found))
     except EngineFailed as failure:
         raise SystemExit(f"ours does not run: {failure}") from failure
+    except asyncio.CancelledError:
+        raise SystemExit("ended") from None
     line = write(options, plan, found)
     say(json.dumps(line))
 
