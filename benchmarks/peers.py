@@ -119,7 +119,9 @@ async def measure(plan: Plan, made: Checkpoint, found: Found) -> None:
     for number in range(plan.rounds):
         engines = plan.engines if number % 2 == 0 else tuple(reversed(plan.engines))
         for engine in engines:
-            left = [one for one in asked if engine.workloads is None or one.name in engine.workloads]
+            left: Sequence[Workload] = [
+                one for one in asked if engine.workloads is None or one.name in engine.workloads
+            ]
             left = [one for one in left if (made.name, one.name, engine.name) not in found.missing]
             while left:
                 left = await attempt(plan, Place(made, engine.name, number), engine, left, found)

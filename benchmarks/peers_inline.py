@@ -50,7 +50,7 @@ def serve(pipe: Pipe, engine: Engine) -> None:
         except EOFError:
             return
         for one in asked:
-            sampling = Sampling(max_tokens=one.count, ignore_eos=True)
+            sampling = Sampling(max_tokens=one.wanted, ignore_eos=True)
             answer = engine.add(Submit(str(one.name), tuple(one.prompt), sampling, NAME, NAME))
             assert isinstance(answer, Accepted), answer
             open_.add(str(one.name))

@@ -60,7 +60,7 @@ def main() -> None:
             return
         for one in asked:
             prompt = openvino.Tensor(np.array([one.prompt], np.int64))
-            handles[one.name] = (served.add_request(one.name, prompt, config(one.count)), one.count)
+            handles[one.name] = (served.add_request(one.name, prompt, config(one.wanted)), one.wanted)
         served.step()
         pipe.tell(news(handles))
 

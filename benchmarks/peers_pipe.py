@@ -19,7 +19,7 @@ class Asked(NamedTuple):
 
     name: int
     prompt: list[int]
-    count: int
+    wanted: int
 
 
 class Told(NamedTuple):

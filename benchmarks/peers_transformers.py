@@ -34,12 +34,12 @@ class Streamed(StoppingCriteria):
         last = input_ids[:, -1].tolist()
         self._pipe.tell(
             [
-                Told(asked.name, [token], self._given == asked.count)
+                Told(asked.name, [token], self._given == asked.wanted)
                 for asked, token in zip(self._batch, last, strict=True)
-                if self._given <= asked.count
+                if self._given <= asked.wanted
             ]
         )
-        return torch.tensor([self._given >= asked.count for asked in self._batch])
+        return torch.tensor([self._given >= asked.wanted for asked in self._batch])
 
 
 def answer(model: Any, pipe: Pipe, batch: list[Asked]) -> None:
@@ -50,7 +50,7 @@ def answer(model: Any, pipe: Pipe, batch: list[Asked]) -> None:
     model.generate(
         torch.tensor(rows),
         attention_mask=torch.tensor(mask),
-        max_new_tokens=max(asked.count for asked in batch),
+        max_new_tokens=max(asked.wanted for asked in batch),
         do_sample=False,
         pad_token_id=PAD,
         stopping_criteria=StoppingCriteriaList([Streamed(pipe, batch)]),
@@ -72,7 +72,7 @@ def main() -> None:
                 waiting += pipe.take(wait=not waiting)
             except EOFError:
                 return
-            waiting.sort(key=lambda asked: len(asked.prompt) + asked.count)  # alike ones waste the least together
+            waiting.sort(key=lambda asked: len(asked.prompt) + asked.wanted)  # alike ones waste the least together
             batch, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
             answer(model, pipe, batch)
 
