@@ -39,7 +39,7 @@ test: .venv/.tested
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.tested
 	.venv/bin/ruff check .

@@ -11,6 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec.structs import replace
+
+from schemas.generation import Sampling
+
 Scored = tuple[int, float]
 """(token, natural logarithm of its chance)."""
 
@@ -39,7 +43,14 @@ class Found:
 class BeamSearch:
     """The continuations of one prompt."""
 
-    def __init__(self, width: int, most: int, stops: Collection[int] = (), length_penalty: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        most: int,
+        stops: Collection[int] = (),
+        length_penalty: float = 1.0,
+        allowed: Sequence[int] = (),
+    ) -> None:
         """Begin with nothing said.
 
         Args:
@@ -48,11 +59,13 @@ class BeamSearch:
             stops: tokens that end one.
             length_penalty: the power of a length by which a logarithm of chance is divided; above 0 it favours long
                 continuations, because logarithms of chances are below 0.
+            allowed: no other tokens, not even to end one; empty allows all.
         """
         self._width = width
         self._most = most
         self._stops = frozenset(stops)
         self._penalty = length_penalty
+        self._allowed = tuple(allowed)
         self._found: list[Found] = []
         self.live: tuple[Beam, ...] = (Beam((), 0.0),)
         """What is gone on with; nothing once the search is over."""
@@ -61,6 +74,12 @@ class BeamSearch:
     def candidates(self) -> int:
         """How many of the likeliest next tokens have to be told of each beam: some of them may end it."""
         return self._width * (1 + max(1, len(self._stops)))
+
+    @property
+    def wanted(self) -> Sampling:
+        """How one more token of each beam is asked for: whatever it is, what could have come beside it is told."""
+        told = Sampling(max_tokens=1, ignore_eos=True, logprobs=0 if self._allowed else self.candidates)
+        return replace(told, logprob_token_ids=self._allowed)
 
     def take(self, told: Sequence[Sequence[Scored]]) -> None:
         """Go one token on.

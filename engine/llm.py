@@ -195,6 +195,7 @@ class LLM:
         *,
         stop_token_ids: Sequence[int] = (),
         ignore_eos: bool = False,
+        allowed_token_ids: Sequence[int] = (),
         use_tqdm: UseTqdm = None,
     ) -> list[list[Likely]]:
         """Find the likeliest continuations of every prompt, best first, `width` of each; nothing is left to chance.
@@ -206,6 +207,7 @@ class LLM:
             length_penalty: The power of their length by which logarithms of chances are divided; more favours longer.
             stop_token_ids: Tokens that end one, beside those that the model ends its answers with.
             ignore_eos: Whether the model's own do not end them.
+            allowed_token_ids: No other tokens, not even to end one; empty allows all.
             use_tqdm: Whether a bar shows how many tokens are searched for.
 
         Raises:
@@ -217,20 +219,19 @@ class LLM:
         for name, value in {"width": width, "max_tokens": max_tokens}.items():
             if value < 1:
                 raise BadRequest(name, f"{value} is less than 1")
-        given = Sampling(stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos)
-        stops = writer.settled(given).stop_tokens
-        asked = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts]
+        given = Sampling(
+            stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos, allowed_token_ids=tuple(allowed_token_ids)
+        )
+        stops, allowed = (settled := writer.settled(given)).stop_tokens, settled.allowed_token_ids
+        asked, room = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts], writer.config.context_length
         searches = [
-            BeamSearch(
-                width, max(1, min(max_tokens, writer.config.context_length - len(prompt))), stops, length_penalty
-            )
+            BeamSearch(width, max(1, min(max_tokens, room - len(prompt))), stops, length_penalty, allowed)
             for prompt in asked
         ]
         with Bar(use_tqdm, "search", max_tokens, unit="token") as bar:
             while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
                 grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
-                wanted = Sampling(max_tokens=1, logprobs=searches[0].candidates, ignore_eos=True)
-                told = iter(self.generate(grown, wanted, use_tqdm=False))
+                told = iter(self.generate(grown, searches[0].wanted, use_tqdm=False))
                 for _, search in going:
                     search.take([_likeliest(next(told)) for _ in search.live])
                 bar.add(1)

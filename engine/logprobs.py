@@ -37,7 +37,8 @@ class MeasuredPrompt(NamedTuple):
     """Index in the flat batch of the token before it."""
     tokens: npt.NDArray[np.integer]
     best: int
-    ids: tuple[int, ...]
+    ids: tuple[tuple[int, ...], ...]
+    """Of each of them the tokens that are told beside those."""
 
 
 def measures(sampling: Sampling) -> bool:
@@ -45,22 +46,22 @@ def measures(sampling: Sampling) -> bool:
     return sampling.logprobs is not None or sampling.prompt_logprobs is not None
 
 
-def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[int]) -> list[TokenLogprobs]:
+def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
     """Describe rows of float32 logits [rows, vocabulary], as the model gave them.
 
     Args:
         logits: what the model gave.
         chosen: [rows] the token that stands at each.
         best: how many of the likeliest are told of each; what there is of a smaller vocabulary.
-        ids: tokens that are told beside those; what the model has no logit for is left out.
+        ids: tokens that are told beside those of each; what the model has no logit for is left out.
     """
     vocabulary = logits.shape[1]
     logprobs = torch.log_softmax(logits, dim=-1)
     own = logprobs.gather(1, torch.tensor(chosen, device=logits.device)[:, None])
     ranks = ((logprobs > own).sum(dim=-1) + 1).tolist()
-    named = [name for name in ids if name < vocabulary]
     told = []
-    for row, token, rank in zip(logprobs, chosen, ranks, strict=True):
+    for row, token, rank, asked in zip(logprobs, chosen, ranks, ids, strict=True):
+        named = [name for name in asked if name < vocabulary]
         # row by row: which of equals is the last of the best may depend on how many rows are sorted at once
         names = (token, *row.topk(min(best, vocabulary)).indices.tolist(), *named)
         values = row[torch.tensor(names, device=row.device)].tolist()

@@ -12,8 +12,8 @@ from typing import Final, Literal, Protocol
 
 import torch
 
+from engine.compiled import library
 from engine.errors import PlatformUnavailable
-from engine.kernels.native.library import library
 from engine.plugins import PLATFORMS, leave_out, plugins
 
 log = logging.getLogger(__name__)

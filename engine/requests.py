@@ -25,6 +25,7 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "logprobs": (0, inf),
     "prompt_logprobs": (0, inf),
     "prompt_logprob_start": (0, inf),
+    "thinking_budget": (0, inf),
 }
 """What can be computed; services bear less."""
 
@@ -45,6 +46,8 @@ def settled(
             `max_tokens`, the grammar is none, or the answer's tokens are given and something else decides about them.
     """
     _check_bounds(sampling)
+    if sampling.prompt_logprob_token_ids and sampling.prompt_logprobs is None:
+        sampling = replace(sampling, prompt_logprobs=0)
     named = {
         "stop_token_ids": sampling.stop_tokens,
         "logit_bias": sampling.logit_bias,
@@ -86,8 +89,13 @@ def _check_bounds(sampling: Sampling) -> None:
             raise BadRequest(field, f"{value} is not from {bounds}")
     if not sampling.repetition_penalty > 0:
         raise BadRequest("repetition_penalty", f"{sampling.repetition_penalty} is not more than 0")
-    if min(sampling.logprob_token_ids, default=0) < 0:
-        raise BadRequest("logprob_token_ids", f"{min(sampling.logprob_token_ids)} is no token id")
+    given = sampling.prompt_logprob_token_ids
+    if len({isinstance(one, int) for one in given}) > 1:
+        raise BadRequest("prompt_logprob_token_ids", "give token ids, or lists of them, not both")
+    several = [one for some in given for one in ((some,) if isinstance(some, int) else some)]
+    for field, ids in {"logprob_token_ids": sampling.logprob_token_ids, "prompt_logprob_token_ids": several}.items():
+        if min(ids, default=0) < 0:
+            raise BadRequest(field, f"{min(ids)} is no token id")
 
 
 def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
@@ -105,13 +113,22 @@ def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:
 
 
 def truncated(prompt: Sequence[int], sampling: Sampling, context_length: int) -> tuple[int, ...]:
-    """Give as much of a prompt as its parameters ask for."""
+    """Give as much of a prompt as its parameters ask for.
+
+    Raises:
+        BadRequest: `prompt_logprob_token_ids` has lists, and not one for each token that is told of.
+    """
     most = sampling.truncate_prompt_tokens
     if most < 0:
         most = max(1, context_length - sampling.max_tokens)
-    if not most or len(prompt) <= most:
-        return tuple(prompt)
-    return tuple(prompt[:most] if sampling.truncation_side == "right" else prompt[-most:])
+    if most and len(prompt) > most:
+        prompt = prompt[:most] if sampling.truncation_side == "right" else prompt[-most:]
+    lists = sum(not isinstance(one, int) for one in sampling.prompt_logprob_token_ids)
+    told = max(0, len(prompt) - 1 - sampling.prompt_logprob_start)
+    if lists and lists != told:
+        message = f"there are {lists} lists, and {told} tokens of the prompt that are told of: give one for each"
+        raise BadRequest("prompt_logprob_token_ids", message)
+    return tuple(prompt)
 
 
 def _forced(sampling: Sampling, bad_words: Iterable[str]) -> Sampling:

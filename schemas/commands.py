@@ -31,7 +31,9 @@ Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
 StopText = Annotated[str, msgspec.Meta(min_length=1)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 TokenIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1024)]
+CandidateIds = Annotated[tuple[TokenId | TokenIds, ...], msgspec.Meta(max_length=1 << 16)]
 ForcedIds = Annotated[tuple[TokenId, ...], msgspec.Meta(max_length=1 << 16)]
+ThinkingBudget = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 Answers = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=20)]
 BadWords = Annotated[tuple[BadWord, ...], msgspec.Meta(max_length=256)]
@@ -46,10 +48,12 @@ StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 class RepetitionDetection(Wire, frozen=True):
     """When an answer goes round in circles: its last tokens are a pattern that stands there several times in a row."""
 
-    max_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
-    """Tokens of a pattern."""
-    min_pattern_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
-    min_count: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 2
+    max_pattern_size: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    """Tokens of a pattern; 0 looks for none."""
+    min_pattern_size: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 1
+    """0 is 1."""
+    min_count: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 2
+    """At least 2, where patterns are looked for."""
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -151,6 +155,9 @@ class Generate(Wire, frozen=True, tag="generate"):
     """And beside each of the prompt, which is then computed whole."""
     logprob_token_ids: TokenIds = ()
     """Told beside those, however unlikely."""
+    prompt_logprob_token_ids: CandidateIds = ()
+    """Of the prompt told in place of those: the same everywhere, or a list for each token that is told of. Without
+    `prompt_logprobs` these alone are told beside the prompt's own."""
     prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     """Of the prompt only tokens behind this position are told of."""
     trace_decode_token_ids: ForcedIds = ()
@@ -168,8 +175,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """Whether there is between special tokens that are not silent what the tokenizer puts between tokens."""
     detokenize: bool = True
     """Whether the answer has a text at all; `return_token_ids` tells its tokens."""
-    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
-    """After so many tokens of thinking the model goes on to what it says."""
+    thinking_token_budget: ThinkingBudget | None = None
+    """After so many tokens of thinking the model goes on to what it says; -1 is no bound."""
     extra_args: ExtraArgs = {}  # noqa: RUF012  a struct's default is copied
     """By name of a logits processor that is installed where the model is, what that is to be told."""
     truncate_prompt_tokens: Truncation | None = None

@@ -71,6 +71,9 @@ class Sampling(Wire, frozen=True):
     """As many beside each token of the prompt but the first, which is then computed whole; None tells nothing."""
     logprob_token_ids: tuple[int, ...] = ()
     """Tokens that are told beside those, however unlikely."""
+    prompt_logprob_token_ids: tuple[int | tuple[int, ...], ...] = ()
+    """Tokens that are told beside those of the prompt, in place of `logprob_token_ids`: the same everywhere, or a list
+    for each token that is told of."""
     prompt_logprob_start: int = 0
     """Of the prompt only tokens behind this position are told of; what is before them may come from the cache."""
     trace_decode_token_ids: tuple[int, ...] = ()

@@ -12,6 +12,7 @@ from schemas.commands import (
     Answers,
     BadWords,
     Bias,
+    CandidateIds,
     ExtraArgs,
     ForcedIds,
     MinTokens,
@@ -21,6 +22,7 @@ from schemas.commands import (
     RepetitionDetection,
     Share,
     StreamInterval,
+    ThinkingBudget,
     TokenId,
     TokenIds,
     TopK,
@@ -147,6 +149,7 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     include_stop_str_in_output: bool | None = None
     spaces_between_special_tokens: bool | None = None
     detokenize: bool | None = None
+    prompt_logprob_token_ids: CandidateIds | None = None
     prompt_logprob_start: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     trace_decode_token_ids: ForcedIds | None = None
     vllm_xargs: ExtraArgs | None = None
@@ -186,7 +189,7 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     documents: tuple[dict[str, Any], ...] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    thinking_token_budget: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
+    thinking_token_budget: ThinkingBudget | None = None
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

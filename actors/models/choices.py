@@ -55,7 +55,7 @@ def _choice(call: ModelCall, index: int) -> ModelCall:
     seed = (call.sampling.seed + index + (1 << 63)) % (1 << 64) - (1 << 63)
     sampling = replace(call.sampling, seed=seed)
     if index:
-        sampling = replace(sampling, prompt_logprobs=None)  # the prompt is told of once
+        sampling = replace(sampling, prompt_logprobs=None, prompt_logprob_token_ids=())  # the prompt is told of once
     return replace(call, choice=index, n=1, sampling=sampling)
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from actors.models.together import together
 from engine.beam import BeamSearch, Found, Scored
-from schemas.generation import Sampling, Submit, TokenLogprobs
+from schemas.generation import Submit, TokenLogprobs
 
 Next = Callable[[Submit], Coroutine[Any, Any, TokenLogprobs]]
 """Has the engine compute one more token of a request, and gives what it made of it."""
@@ -29,15 +29,15 @@ async def search(submit: Submit, width: int, length_penalty: float, context_leng
         ask: what asks it.
     """
     sampling, room = submit.sampling, context_length - len(submit.prompt)
-    found = BeamSearch(width, max(1, min(sampling.max_tokens, room)), sampling.stop_tokens, length_penalty)
-    wanted, step = Sampling(max_tokens=1, logprobs=found.candidates), 0
+    most, allowed = max(1, min(sampling.max_tokens, room)), sampling.allowed_token_ids
+    found, step = BeamSearch(width, most, sampling.stop_tokens, length_penalty, allowed), 0
     while found.live:
         asked = [
             replace(
                 submit,
                 request=f"{submit.request}.{step}.{index}",
                 prompt=submit.prompt + beam.tokens,
-                sampling=wanted,
+                sampling=found.wanted,
             )
             for index, beam in enumerate(found.live)
         ]

@@ -202,13 +202,14 @@ class Frontend:
             else:
                 prompt = prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
             sampling = settled(prompt.bound(call.sampling), prompter.tokenizer, call.bad_words)
+            tokens = truncated(prompt.tokens, sampling, self._context_length)
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error
         except BadRequest as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field=error.field)) from error
         submit = Submit(
             request=call.request,
-            prompt=truncated(prompt.tokens, sampling, self._context_length),
+            prompt=tokens,
             sampling=sampling,
             frontend=self._name,
             tenant=call.tenant,

@@ -36,13 +36,13 @@ _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "repetition_penalty": (1,),
     "min_tokens": (0,),
     "logit_bias": ({},),
-    "allowed_token_ids": ((),),
     "bad_words": ((),),
     "stop": ((),),
     "logprobs": (None,),
     "prompt_logprobs": (None,),
+    "prompt_logprob_token_ids": ((),),
     "repetition_detection": (None,),
-    "thinking_token_budget": (None,),
+    "thinking_token_budget": (None, -1),
     "trace_decode_token_ids": ((),),
     "detokenize": (True,),
     "extra_args": ({},),
@@ -197,7 +197,7 @@ Check = tuple[str, bool, str]
 
 def _impossible(data: Generate) -> Problem | None:
     """Say what no answer can keep to."""
-    for field, wrong, message in chain(_searched(data), _called(data), _given(data), _silent(data)):
+    for field, wrong, message in chain(_searched(data), _called(data), _given(data), _silent(data), _circling(data)):
         if wrong:
             return Problem(kind="invalid", message=f"{field}: {message}", field=field)
     return None
@@ -239,6 +239,13 @@ def _silent(data: Generate) -> Iterator[Check]:
     yield "tool_choice", silent and data.tool_choice == "required", f"{told}no call can be read in it"
 
 
+def _circling(data: Generate) -> Iterator[Check]:
+    """Look at what is taken for going round in circles."""
+    wanted = data.repetition_detection
+    once = wanted is not None and wanted.max_pattern_size > 0 and wanted.min_count < 2
+    yield "repetition_detection", once, "what stands there once is no repetition: give a min_count of at least 2"
+
+
 def _limit(data: Generate, defaults: Sampling) -> int:
     if data.max_tokens is not None:
         return data.max_tokens
@@ -266,11 +273,12 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
         prompt_logprobs=data.prompt_logprobs,
         logprob_token_ids=data.logprob_token_ids,
         repetition=_repetition(data),
-        thinking_budget=data.thinking_token_budget,
+        thinking_budget=None if data.thinking_token_budget == -1 else data.thinking_token_budget,
         skip_special_tokens=data.skip_special_tokens,
         include_stop_str_in_output=data.include_stop_str_in_output,
         spaces_between_special_tokens=data.spaces_between_special_tokens,
         detokenize=data.detokenize,
+        prompt_logprob_token_ids=data.prompt_logprob_token_ids,
         prompt_logprob_start=data.prompt_logprob_start,
         trace_decode_token_ids=data.trace_decode_token_ids,
         extra_args=data.extra_args,
@@ -282,9 +290,9 @@ def _sampling(data: Generate, defaults: Sampling, context: Context) -> Sampling:
 
 def _repetition(data: Generate) -> Repetition | None:
     wanted = data.repetition_detection
-    if wanted is None:
+    if wanted is None or not wanted.max_pattern_size:
         return None
-    return Repetition(wanted.max_pattern_size, wanted.min_pattern_size, wanted.min_count)
+    return Repetition(wanted.max_pattern_size, max(1, wanted.min_pattern_size), wanted.min_count)
 
 
 def _answer_prompt(identity: str, called: ModelCalled, command: Command) -> AnswerPrompt:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.core.numbers import candidates
 from engine.kernels.batch import Integers, PagedBatch
 from engine.logits import Wanted, changes_logits
 from engine.logprobs import Measured, MeasuredPrompt, measures
@@ -265,9 +266,9 @@ class RequestTable:
             first = max(piece.start, sampling.prompt_logprob_start)
             tokens = self._tokens[row, first + 1 : min(piece.start + piece.count + 1, prompt)].copy()
             if tokens.size:
-                about = (sampling.prompt_logprobs, sampling.logprob_token_ids)
+                ids = tuple(candidates(sampling, first + 1 + index) for index in range(tokens.size))
                 place = at - piece.count + 1 + first - piece.start
-                told.append(MeasuredPrompt(piece.request, first + 1, place, tokens, *about))
+                told.append(MeasuredPrompt(piece.request, first + 1, place, tokens, sampling.prompt_logprobs, ids))
         return tuple(told)
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:

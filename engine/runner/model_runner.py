@@ -249,7 +249,7 @@ class ModelRunner:
             tokens = one.tokens[at : at + _JUDGED].tolist()
             first = one.first + at
             logits = self._model.logits(hidden[first : first + len(tokens)])
-            told += measure(logits, tokens, one.best, one.ids)
+            told += measure(logits, tokens, one.best, one.ids[at : at + _JUDGED])
         return one.request, one.position, tuple(told)
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
@@ -278,7 +278,7 @@ class ModelRunner:
 def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list[tuple[int, TokenLogprobs]]:
     """Describe those sampled rows of which something is to be told; `raw` are their logits, [vocabulary] each."""
     return [
-        (one.row, measure(logits[None], [int(tokens[one.row])], one.best, one.ids)[0])
+        (one.row, measure(logits[None], [int(tokens[one.row])], one.best, [one.ids])[0])
         for one, logits in zip(batch.measured, raw, strict=True)
     ]
 

@@ -6,6 +6,9 @@ what the grammar forces is known without looking. Where this does not lead to an
 order of their length: two that are equally long and leave the same choice are taken to be one, which keeps loops and
 long strings from multiplying.
 
+Where what comes last may be text of the body as well, what comes next does not tell the way: there the endings that
+were read off the grammar are tried first.
+
 A way that is found is one that the parser accepts, so what is promised of it holds; that there is no shorter one is
 likely, not sure.
 """
@@ -21,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
+from engine.structured.endings import Endings, Ways
 from engine.structured.grammar import Bits
 
 _ORDER: Final = '}])>",:0123456789'
@@ -48,8 +52,10 @@ class _Exhausted(Exception):
 class _Effort:
     """What looking for one way has cost and taught so far."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, parts: Ways = ()) -> None:
         self._left = steps
+        self.parts = parts
+        """What may end a part of an answer."""
         self.exits: list[tuple[int, ...]] = []
         """Ways out of strings that were found, the latest first."""
 
@@ -119,6 +125,11 @@ class Alphabet:
         found = int(np.argmax(self._lengths * allowed))
         return found if allowed[found] else int(np.argmax(allowed))
 
+    def behind(self, token: int, way: Sequence[int]) -> tuple[int, ...]:
+        """Spell what is left of a way's text behind as many bytes as a token has."""
+        cut = len(self.tokenizer.decode_bytes([token]))
+        return tuple(self.tokenizer.tokenize_bytes(self.tokenizer.decode_bytes(list(way))[cut:]))
+
     def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
         """Say of each token whether it may come next."""
         row = np.zeros(self._words * 4, np.uint8)
@@ -131,9 +142,14 @@ def fits(matcher: LLMatcher, tokens: Sequence[int], alphabet: Alphabet) -> bool:
     return matcher.validate_tokens([*tokens, alphabet.end]) == len(tokens) + 1
 
 
-def closing(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int = _TRIES) -> tuple[int, ...] | None:
+def closing(
+    matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings, tries: int = _TRIES
+) -> tuple[int, ...] | None:
     """Find at most so many tokens after which the answer may end; None if no such way is found."""
-    effort = _Effort(_STEPS)
+    ending = _ending(matcher, alphabet, most, endings)
+    if ending is not None:
+        return ending
+    effort = _Effort(_STEPS, endings.parts)
     try:
         found = _Walk(matcher, alphabet, effort).to_the_end(most)
         if found is None or len(found) > most:
@@ -143,27 +159,38 @@ def closing(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int = _TRI
     return found
 
 
-def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
+def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, endings: Endings) -> tuple[int, ...] | None:
     """Find a way that is as short as can be found with so many tries."""
-    known: tuple[int, ...] | None = None
+    known = _ending(matcher, alphabet, most, endings)
     # the cheapest first: what it finds bounds what others look for
-    for look in (_walked, _walked_carefully, _searched):
+    for look in (_walked, _walked_carefully, _search):
         with suppress(_Exhausted):
-            found = look(matcher, alphabet, most if known is None else len(known) - 1, tries)
+            effort = _Effort(_STEPS_AT_FIRST, endings.parts)
+            found = look(matcher, alphabet, most if known is None else len(known) - 1, tries, effort)
             known = known if found is None or (known is not None and len(known) <= len(found)) else found
     return known
 
 
-def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
-    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).to_the_end(most)
+def _ending(matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings) -> tuple[int, ...] | None:
+    """Choose the shortest of the known endings of answers that is one here."""
+    if matcher.is_accepting():
+        return ()
+    if not endings.whole:
+        return None
+    allowed = alphabet.allowed(matcher)
+    return next(
+        (way for way in endings.whole if len(way) <= most and allowed[way[0]] and fits(matcher, way, alphabet)), None
+    )
 
 
-def _walked_carefully(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
-    return _Walk(matcher, alphabet, _Effort(_STEPS_AT_FIRST)).carefully_to_the_end(most)
+def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, effort).to_the_end(most)
 
 
-def _searched(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int) -> tuple[int, ...] | None:
-    return _search(matcher, alphabet, most, tries, _Effort(_STEPS_AT_FIRST))
+def _walked_carefully(
+    matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort
+) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, effort).carefully_to_the_end(most)
 
 
 class _Walk:
@@ -215,6 +242,9 @@ class _Walk:
         """Choose what comes next."""
         self._effort.spend()
         alphabet, allowed = self._alphabet, self._alphabet.allowed(self._matcher)
+        ending = self._ending_of_part(allowed)
+        if ending:
+            return ending
         singles = alphabet.singles[allowed[alphabet.singles]]
         digit, letter, quote = (
             token is not None and bool(allowed[token]) for token in (alphabet.digit, alphabet.letter, alphabet.quote)
@@ -227,6 +257,25 @@ class _Walk:
             return [int(alphabet.digit or 0)]  # any value: a number is the shortest
         found: list[int] = (singles if singles.size else np.flatnonzero(allowed))[:1].tolist()
         return found
+
+    def _ending_of_part(self, allowed: npt.NDArray[np.bool_]) -> list[int]:
+        """Go on by what ends a part of the answer: something else may come after it. If nothing does, by nothing."""
+        if not self._effort.parts or self._alphabet.is_outside(self._matcher):
+            return []
+        singles, shut = self._alphabet.singles, list[int]()
+        for way in self._effort.parts:
+            if not allowed[way[0]]:
+                continue
+            self._effort.spend()
+            after = self._matcher.deep_copy()
+            if not after.consume_tokens(list(way)):
+                continue
+            following = self._alphabet.allowed(after)
+            if after.is_accepting() or np.any(following[singles] > allowed[singles]):
+                return list(way)
+            if not following[way[0]]:
+                shut = shut or list(way)
+        return shut
 
     def _out_of_string(self, allowed: npt.NDArray[np.bool_]) -> list[int]:
         """Go to where a string may end: by few characters if some are found, else by long words."""

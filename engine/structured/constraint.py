@@ -189,6 +189,7 @@ class Constraint:
         if way is not None and token not in way[:1]:
             if not self._tight and self._try(token, way):
                 return token
+            way = self._way_from_here(way)
             if not way and self.ends:
                 return self.ends[0]  # the document is whole, and what was drawn would not leave it so
             token = way[0] if way else token
@@ -215,13 +216,18 @@ class Constraint:
         self._matcher, self._way = trial, found
         return True
 
+    def _way_from_here(self, known: tuple[int, ...]) -> tuple[int, ...]:
+        """Choose the way that is taken: it depends on the tokens so far, and not on how they were followed."""
+        found = self._matcher.closing(self._left, ())
+        return known if found is None else found
+
     def _go_on(self, token: int) -> None:
         if not self._matcher.accept(token):
             raise GrammarError(_NOT_ALLOWED)
 
     def _replay(self, output: Sequence[int]) -> None:
         """Take in what was put out before, as it was: first without ways, which are seldom needed."""
-        promised = False
+        promised, written = False, list[int]()
         for token in output:
             promised = promised or self._way is not None
             self._way = None
@@ -231,6 +237,20 @@ class Constraint:
                 self._think(token)
             if self.stage == "within" and not self._is_end(token):
                 self._go_on(token)
+                written.append(token)
             self._pass(token)
         if output and promised and self.stage == "within":
             self._way = self._matcher.closing(self._left, ())
+            if self._way is None:
+                self._way = self._followed(written)
+
+    def _followed(self, written: Sequence[int]) -> tuple[int, ...] | None:
+        """Find the way to the end from what was written of the document, as it was known while it was written."""
+        matcher, left = self._grammar.matcher(), self._left + len(written)
+        way = self._grammar.shortest
+        for token in written:
+            left -= 1
+            if way is None or not matcher.accept(token):
+                return None
+            way = way[1:] if token in way[:1] else matcher.closing(left, way)
+        return way

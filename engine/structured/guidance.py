@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from engine.structured.checks import closed, parsed, schema_of
 from engine.structured.closing import Alphabet, closing, fits, shortest
+from engine.structured.endings import Endings, endings_of
 from engine.structured.grammar import Bits, GrammarError, Vocabulary
 from engine.structured.tags import lark_of_tags
 from schemas.structured import Structured
@@ -64,7 +65,7 @@ class Guidance:
         matcher = LLMatcher(self._tokenizer, source, log_level=0)
         if matcher.is_error():
             raise GrammarError(_shortened(matcher.get_error()))
-        return GuidedGrammar(matcher, self._alphabet)
+        return GuidedGrammar(matcher, self._alphabet, endings_of(source, self._tokenizer, self._special))
 
     def _source(self, structured: Structured) -> str:
         """Write a grammar as llguidance reads it."""
@@ -86,22 +87,26 @@ class Guidance:
 class GuidedGrammar:
     """A compiled grammar."""
 
-    def __init__(self, first: LLMatcher, alphabet: Alphabet) -> None:
+    def __init__(self, first: LLMatcher, alphabet: Alphabet, endings: Endings) -> None:
         self._first = first
         self._alphabet = alphabet
-        self.shortest = shortest(first, alphabet, _MOST, _TRIES)
+        self._endings = endings
+        self.shortest = shortest(first, alphabet, _MOST, _TRIES, endings)
 
     def matcher(self) -> GuidedMatcher:
         """Return a matcher that stands at the beginning."""
-        return GuidedMatcher(self._first.deep_copy(), self._alphabet)
+        return GuidedMatcher(self._first.deep_copy(), self._alphabet, self._endings)
 
 
 class GuidedMatcher:
     """Follows one answer."""
 
-    def __init__(self, matcher: LLMatcher, alphabet: Alphabet) -> None:
+    def __init__(self, matcher: LLMatcher, alphabet: Alphabet, endings: Endings) -> None:
         self._matcher = matcher
         self._alphabet = alphabet
+        self._endings = endings
+        self._last = 0
+        """The token that was taken last."""
 
     def mask(self, row: Bits) -> None:
         """Set the bits of all tokens that may come next, and clear those of all others.
@@ -115,6 +120,7 @@ class GuidedMatcher:
 
     def accept(self, token: int) -> bool:
         """Take the next token; false if it may not come."""
+        self._last = token
         return self._matcher.consume_token(token)
 
     def is_accepting(self) -> bool:
@@ -127,15 +133,22 @@ class GuidedMatcher:
 
     def copy(self) -> GuidedMatcher:
         """Return another one that stands at the same place."""
-        return GuidedMatcher(self._matcher.deep_copy(), self._alphabet)
+        return GuidedMatcher(self._matcher.deep_copy(), self._alphabet, self._endings)
 
     def closing(self, most: int, likely: Sequence[int]) -> tuple[int, ...] | None:
         """Name tokens, at most so many, after which the answer may end."""
-        for start in range(min(len(likely), 3)):
-            rest = tuple(likely[start:])
+        for rest in self._what_is_left(likely):
             if len(rest) <= most and fits(self._matcher, rest, self._alphabet):
                 return rest
-        return closing(self._matcher, self._alphabet, most)
+        return closing(self._matcher, self._alphabet, most, self._endings)
+
+    def _what_is_left(self, likely: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Give what a way may have become by the last token: the same, the rest of it, or what is behind its text."""
+        for start in range(min(len(likely), 3)):
+            yield tuple(likely[start:])
+        if likely:
+            # where a number of characters is to come, the token stands for as many of them as it has
+            yield self._alphabet.behind(self._last, likely)
 
 
 class _AddedToken(msgspec.Struct):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from llguidance import regex_to_lark
@@ -73,7 +73,7 @@ class _Writer:
             "json_schema": lambda node: self._embed(node["json_schema"]),
             "regex": lambda node: f"/{regex_to_lark(node['pattern'])}/",
             "any_text": lambda node: self._rule("TEXT"),
-            "sequence": lambda node: self._rule(" ".join(self.part(one) for one in node["elements"])),
+            "sequence": lambda node: self._rule(self._sequence(node["elements"])),
             "or": lambda node: self._any_of(self.part(one) for one in node["elements"]),
             "tag": lambda node: self._tag(node, self._literal(node["begin"])),
             "triggered_tags": self._triggered_tags,
@@ -89,11 +89,31 @@ class _Writer:
 
     def _tag(self, tag: Mapping[str, Any], begin: str) -> str:
         """Write a tag whose beginning, or what is left of it, is `begin`."""
-        end = self._literal(tag["end"])
-        if tag["content"]["type"] == "any_text":
-            # as little text as there is before the end
-            return self._rule(f"{begin} {self._until(tag['end'])}")
-        return self._rule(f"{begin} {self.part(tag['content'])} {end}")
+        return self._rule(f"{begin} {self._followed(tag['content'], tag['end'])}")
+
+    def _sequence(self, elements: Sequence[Mapping[str, Any]]) -> str:
+        """Write one part after another."""
+        parts, rest = list[str](), list(elements)
+        while rest:
+            one = rest.pop(0)
+            following = rest[0]["type"] if rest else None
+            if following == "const_string":
+                parts.append(self._followed(one, rest.pop(0)["value"]))
+            elif following == "tag":
+                tag = rest.pop(0)
+                parts.append(self._tag(tag, self._followed(one, tag["begin"])))
+            else:
+                parts.append(self.part(one))
+        return " ".join(parts)
+
+    def _followed(self, format_: Mapping[str, Any], text: str) -> str:
+        """Write a part that a text comes after. Where the text may be in the part, too, its first one counts."""
+        match format_["type"]:
+            case "any_text":
+                return self._until(text)
+            case "regex":
+                return self._until(text, f"/{regex_to_lark(format_['pattern'])}/")
+        return f"{self.part(format_)} {self._literal(text)}"
 
     def _triggered_tags(self, format_: Mapping[str, Any]) -> str:
         triggers, tags = list(format_["triggers"]), []
@@ -104,24 +124,24 @@ class _Writer:
             tags.append(self._tag(tag, f"{self._until(trigger)} {self._literal(tag['begin'][len(trigger) :])}"))
         if not tags:
             raise GrammarError("structural tags: give at least one")
-        count = ("+" if format_.get("at_least_one") else "*", "" if format_.get("at_least_one") else "?")
-        once = bool(format_.get("stop_after_first"))
-        tail = self._rule("TEXT")
-        return self._rule(f"{self._any_of(tags)}{count[once]}" + (f" | {tail}" if once else f" {tail}"))
+        least, once, tail = bool(format_.get("at_least_one")), bool(format_.get("stop_after_first")), self._rule("TEXT")
+        if once:
+            return self._any_of(tags if least else [*tags, tail])
+        return self._rule(f"{self._any_of(tags)}{'+' if least else '*'} {tail}")
 
     def _separated(self, format_: Mapping[str, Any]) -> str:
         tag = self._any_of(self._tag(one, self._literal(one["begin"])) for one in format_["tags"])
         more = "" if format_.get("stop_after_first") else f"({self._literal(format_['separator'])} {tag})*"
         return self._rule(f"({tag} {more})" + ("" if format_.get("at_least_one") else "?"))
 
-    def _until(self, text: str) -> str:
-        """Write free text up to and with a text."""
+    def _until(self, text: str, before: str = "TEXT") -> str:
+        """Write free text, or what is given, up to and with a text: as little of it as there is."""
         if not text:
-            return self._rule("TEXT")
+            return self._rule(before)
         first, *rest = self._pieces(text)
         if first in self._special:
-            return " ".join((self._rule("TEXT"), *map(self._piece, (first, *rest))))
-        lazy = self._rule(f"TEXT {json.dumps(first)}", "[lazy]")
+            return " ".join((self._rule(before), *map(self._piece, (first, *rest))))
+        lazy = self._rule(f"{before} {json.dumps(first)}", "[lazy]")
         return " ".join((lazy, *map(self._piece, rest)))
 
     def _literal(self, text: str) -> str:

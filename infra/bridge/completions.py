@@ -188,7 +188,7 @@ class CompletionEncoder:
         chunks = self._text(index, echo + text)
         chunk = self._chunk(index, "", "length" if self._silent else one.finish_reason)
         (choice,) = chunk["choices"]
-        if self._request.prompt_logprobs is not None:
+        if self._request.prompt_logprobs is not None or self._request.prompt_logprob_token_ids:
             choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs)
         if self._request.return_token_ids:
             choice["prompt_token_ids"] = list(answer.prompt_token_ids)

@@ -63,6 +63,7 @@ CHOOSING: dict[str, tuple[object, ...]] = {
     "include_stop_str_in_output": (False,),
     "spaces_between_special_tokens": (True,),
     "detokenize": (True,),
+    "prompt_logprob_token_ids": ((),),
     "prompt_logprob_start": (0,),
     "trace_decode_token_ids": ((),),
     "truncate_prompt_tokens": (0,),
@@ -77,7 +78,7 @@ _CONVERSING: dict[str, tuple[object, ...]] = {
     "documents": ((),),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
-    "thinking_token_budget": (),
+    "thinking_token_budget": (-1,),
 }
 """Those that only requests with messages have."""
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_a_tool_is_refused_where_it_is_defined(function: Any) -> 
 @pytest.mark.parametrize(
     "settings",
     [{"effect": "checkable"}, {"check": lambda context: None}, {"timeout_s": 0}, {"timeout_s": -1.0}],
-    ids=str,
+    ids=["checkable without a check", "a check without an effect", "no time", "less than no time"],
 )
 def test_settings_that_do_not_fit_are_refused_where_the_tool_is_defined(settings: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match=next(iter(settings))):

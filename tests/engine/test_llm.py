@@ -421,8 +421,7 @@ def test_beam_search_finds_what_transformers_finds(
         ]
         finishes |= {one.finish for one in found}
         assert [one.score for one in found] == pytest.approx(wanted.sequences_scores.tolist(), abs=1e-4)
-    # such a penalty favours what does not end
-    assert ("stop" in finishes) == (ends and penalty < 1.5)
+    assert ("stop" in finishes) == ends
 
 
 def test_a_model_that_writes_embeds_and_scores_too() -> None:
@@ -446,6 +445,35 @@ def test_half_a_character_is_refused_wherever_texts_come_in() -> None:
         with pytest.raises(BadRequest, match=f"{named}: holds half of a surrogate pair"):
             ask()
     assert llm.generate(["a \U0001f600"], Sampling(max_tokens=1))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_beam_search_among_some_tokens_finds_what_transformers_finds(
+    llm: LLM, tiny: Callable[[str], Tiny], ends: bool
+) -> None:
+    prompt, stop = [LETTERS.index(letter) for letter in "two, three"], 40
+    allowed = [3, 17, 25, 31, 44, 60, 71, *([stop] if ends else [])]
+    ids = torch.tensor([prompt])
+    wanted = tiny("qwen3-tied").reference.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=6,
+        num_beams=3,
+        num_return_sequences=3,
+        do_sample=False,
+        early_stopping="never",
+        eos_token_id=stop,
+        pad_token_id=0,
+        prefix_allowed_tokens_fn=lambda batch, said: allowed,
+        renormalize_logits=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    (found,) = llm.beam_search([prompt], 3, 6, stop_token_ids=[stop], ignore_eos=True, allowed_token_ids=allowed)
+    sequences = [one[len(prompt) :].tolist() for one in wanted.sequences]
+    assert [[*one.tokens] for one in found] == [one[: one.index(stop) + 1] if stop in one else one for one in sequences]
+    assert {token for one in found for token in one.tokens} <= {*allowed}
+    assert [one.score for one in found] == pytest.approx(wanted.sequences_scores.tolist(), abs=1e-4)
 
 
 def test_beam_search_searches_for_every_prompt_apart(llm: LLM) -> None:

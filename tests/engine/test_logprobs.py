@@ -47,7 +47,7 @@ def finish(engine: Engine, *submits: Submit) -> Told:
     return told
 
 
-def ask(request: str, prompt: tuple[int, ...] = PROMPT, tokens: int = 12, **wanted: int | tuple[int, ...]) -> Submit:
+def ask(request: str, prompt: tuple[int, ...] = PROMPT, tokens: int = 12, **wanted: object) -> Submit:
     sampling = Sampling(max_tokens=tokens, **wanted)  # type: ignore[arg-type]
     return Submit(request=request, prompt=prompt, sampling=sampling, frontend="f", tenant="t")
 
@@ -147,6 +147,34 @@ def test_a_prompt_is_judged_from_a_position_on_as_it_is_whole(
     assert engine._scheduler.attach("s", 0).cached == min(start, len(prompt) - 1) // 4 * 4  # type: ignore[union-attr]
 
 
+ROWS = tuple(((7 * at) % 97, (5 * at + 1) % 97)[: at % 3] for at in range(1, len(PROMPT) * 4))
+"""Of each token of a prompt but the first two tokens, one or none."""
+
+
+@pytest.mark.parametrize("start", [0, 1, 15, 16, 82])
+def test_each_token_of_a_prompt_is_told_with_its_own_candidates(tiny: Callable[[str], Tiny], start: int) -> None:
+    reference, prompt = tiny("llama-untied"), PROMPT * 4
+    wanted = {"prompt_logprobs": 1, "prompt_logprob_start": start, "prompt_logprob_token_ids": ROWS[start:]}
+    told = finish(make_engine(reference), ask("r", prompt, **wanted), ask("o", PROMPT, prompt_logprobs=0))
+    rows = expected(reference, list(prompt))
+    assert len(told.prompts["r"]) == len(prompt) - 1 - start
+    for at, found in enumerate(told.prompts["r"], start + 1):
+        assert_alike(found, rows[at - 1], prompt[at], 1, ROWS[at - 1])
+
+
+def test_the_same_candidates_stand_beside_every_token_of_a_prompt_and_others_beside_the_answer_s(
+    tiny: Callable[[str], Tiny],
+) -> None:
+    reference = tiny("qwen3-tied")
+    wanted = {"prompt_logprobs": 0, "prompt_logprob_token_ids": (3, 77), "logprobs": 0, "logprob_token_ids": (5,)}
+    told = finish(make_engine(reference), ask("r", **wanted))
+    rows = expected(reference, [*PROMPT, *told.tokens["r"]])
+    for at, found in enumerate(told.prompts["r"], 1):
+        assert_alike(found, rows[at - 1], PROMPT[at], 0, (3, 77))
+    for at, found in enumerate(told.logprobs["r"], len(PROMPT)):
+        assert_alike(found, rows[at - 1], found.tokens[0], 0, (5,))
+
+
 def test_neighbours_chunks_and_lost_blocks_change_no_digit(tiny: Callable[[str], Tiny]) -> None:
     reference = tiny("qwen3-tied")
     wanted = {"logprobs": 4, "prompt_logprobs": 1}
@@ -205,9 +233,9 @@ def test_more_numbers_than_a_message_holds_are_refused(tiny: Callable[[str], Tin
 
 def test_equals_are_told_in_one_order_and_a_rank_counts_the_likelier_ones() -> None:
     logits = torch.tensor([[1.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    first, second = measure(logits, [2, 3], 9, (1, 400))
+    first, second = measure(logits, [2, 3], 9, [(1, 400)] * 2)
     assert first.rank == 1
     assert set(first.tokens[1:5]) == {0, 1, 2, 3}
     assert first.tokens[5:] == (1,)
     assert second.rank == 1
-    assert measure(logits[1:], [3], 9, (1, 400)) == [second]
+    assert measure(logits[1:], [3], 9, [(1, 400)]) == [second]

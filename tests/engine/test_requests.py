@@ -47,7 +47,11 @@ def test_a_prompt_is_as_long_as_asked_for(wanted: dict[str, Any], kept: tuple[in
         {"logprobs": -1},
         {"prompt_logprobs": -2},
         {"prompt_logprob_start": -1},
+        {"thinking_budget": -1},
         {"logprob_token_ids": (3, -3)},
+        {"prompt_logprob_token_ids": (3, -3)},
+        {"prompt_logprob_token_ids": ((3,), (-3,))},
+        {"prompt_logprob_token_ids": (3, (3,))},
     ],
 )
 @pytest.mark.parametrize("given", [(), (1, 2)])
@@ -55,6 +59,29 @@ def test_numbers_out_of_bounds_are_refused_by_name(wanted: dict[str, Any], given
     (field,) = wanted
     with pytest.raises(BadRequest, match=f"^{field}: "):
         settled(Sampling(trace_decode_token_ids=given, **wanted), TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ({"prompt_logprob_token_ids": (1, 2, 3)}, True),
+        ({"prompt_logprob_token_ids": ((1,), (), (2, 3), (4,))}, True),
+        ({"prompt_logprob_token_ids": ((1,), ()), "prompt_logprob_start": 2}, True),
+        ({"prompt_logprob_token_ids": ((1,),), "truncate_prompt_tokens": 2}, True),
+        ({"prompt_logprob_token_ids": ((1,), ())}, False),
+        ({"prompt_logprob_token_ids": ((1,),), "prompt_logprob_start": 9}, False),
+    ],
+)
+def test_there_is_a_list_of_candidates_for_each_token_of_a_prompt_that_is_told_of(
+    wanted: dict[str, Any], fits: bool
+) -> None:
+    sampling = settled(Sampling(**wanted), TOKENIZER)
+    assert sampling.prompt_logprobs == 0
+    if fits:
+        truncated(PROMPT, sampling, 8)
+    else:
+        with pytest.raises(BadRequest, match=r"^prompt_logprob_token_ids: there are \d lists, and \d tokens"):
+            truncated(PROMPT, sampling, 8)
 
 
 def test_tokens_that_are_given_end_an_answer_and_nothing_else_does() -> None:

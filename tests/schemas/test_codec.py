@@ -31,6 +31,8 @@ st.register_type_strategy(int, small)
 
 
 ids = st.integers(0, (1 << 31) - 1)
+several = st.lists(ids, max_size=3).map(tuple)
+candidates = several | st.lists(several, max_size=3).map(tuple)
 shares = st.floats(0, 1, width=32)
 extras = st.dictionaries(
     st.text(min_size=1, max_size=4), ids | st.text(max_size=4) | st.lists(ids, max_size=2), max_size=2
@@ -71,6 +73,7 @@ samplings = st.builds(
     logprobs=st.none() | ids,
     prompt_logprobs=st.none() | ids,
     logprob_token_ids=st.lists(ids, max_size=3).map(tuple),
+    prompt_logprob_token_ids=candidates,
     prompt_logprob_start=ids,
     trace_decode_token_ids=st.lists(ids, max_size=3).map(tuple),
     spaces_between_special_tokens=st.booleans(),
@@ -133,6 +136,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         add_generation_prompt=st.booleans(),
         continue_final_message=st.booleans(),
         extra_args=extras,
+        prompt_logprob_token_ids=candidates,
         prompt_logprob_start=ids,
         trace_decode_token_ids=st.lists(ids, max_size=3).map(tuple),
         spaces_between_special_tokens=st.booleans(),

@@ -70,7 +70,12 @@ def written(
 
 @pytest.mark.parametrize("written", ["sampling.md"], indirect=True)
 def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
-    named, (city, alike, first, second, *streamed, _, _, _, _) = written
+    named, (city, alike, *rest) = written
+    scored, (first, second, *streamed) = rest[:3], rest[3:-4]
+    for token, line in zip((70, 3, 80), scored, strict=True):
+        tokens, numbers = (ast.literal_eval(part) for part in re.findall(r"[(\[].*?[)\]]", line))
+        assert tokens == (token, token, 81, 82)
+        assert numbers[0] == numbers[1] < 0
     assert re.fullmatch(r"\{'city': .*\} stop", city)
     assert alike == "True"
     assert all(re.fullmatch(r"(['\"]).*\1 (length|stop) \d", answer) for answer in (first, second))

@@ -153,7 +153,17 @@ def test_tokens_that_are_given_are_answered_with_what_the_model_makes_of_them(se
     assert judged["prompt_logprobs"][:3] == [None] * 3
     numbers = [one[str(token)]["logprob"] for one, token in zip(judged["prompt_logprobs"][3:], given, strict=True)]
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(numbers, abs=1e-5)
+    # a teacher tells what it makes of a student's candidates
+    candidates = [[token, 5, 9] for token in given]
+    (scored,) = complete(served, **{**whole, "prompt_logprobs": None}, prompt_logprob_token_ids=candidates).json()[
+        "choices"
+    ]
+    assert [[*map(int, one)] for one in scored["prompt_logprobs"][3:]] == [[*dict.fromkeys(one)] for one in candidates]
+    assert [
+        one[str(token)]["logprob"] for one, token in zip(scored["prompt_logprobs"][3:], given, strict=True)
+    ] == numbers
     for fields, param in (
+        ({"prompt_logprob_token_ids": candidates}, "prompt_logprob_token_ids"),
         ({"n": 2}, "n"),
         ({"use_beam_search": True, "logprobs": None}, "trace_decode_token_ids"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -188,6 +198,10 @@ def test_the_likeliest_answers_are_those_that_are_found_offline(served: UpProces
     assert [choice["finish_reason"] for choice in found["choices"]] == [one.finish for one in wanted]
     generation = found["id"].removeprefix("cmpl-")
     assert served.cli("replay", "verify", generation).returncode == 0
+    some: dict[str, Any] = {"max_tokens": 6, "n": 3, "allowed_token_ids": [40, 50, 60, 70], "return_token_ids": True}
+    few = complete(served, prompt="Hello", use_beam_search=True, **some).json()["choices"]
+    assert len({tuple(choice["token_ids"]) for choice in few}) == 3
+    assert {token for choice in few for token in choice["token_ids"]} <= {*some["allowed_token_ids"]}
     wide = complete(served, prompt="Hello", n=17, use_beam_search=True)
     assert (wide.status_code, wide.json()["error"]["param"]) == (400, "n")
     drawn = complete(served, prompt="Hello", n=3, use_beam_search=True, temperature=0.7)

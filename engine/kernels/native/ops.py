@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.compiled import library
 from engine.errors import NotEnoughMemory
 from engine.kernels.batch import PagedBatch
 from engine.kernels.cpu import CpuOps
-from engine.kernels.native.library import library
 from engine.kernels.native.shapes import Batch, Cache, Held, Layer, Look, Shape, Turning
 from engine.kernels.whole import Activation, Turn, Whole, WholeDecoder
 

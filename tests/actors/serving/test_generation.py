@@ -11,9 +11,9 @@ from actors.runtime.machine import Asked, Decision, Emitted
 from actors.runtime.replay import Recorded, verify
 from actors.serving.generation import AnswerPrompt, Generation, GenerationMachine
 from schemas import codec
-from schemas.commands import AbortRun, Command, Generate
+from schemas.commands import AbortRun, Command, Generate, RepetitionDetection
 from schemas.context import Context
-from schemas.generation import Sampling
+from schemas.generation import Repetition, Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
 from schemas.structured import Structured
@@ -80,6 +80,7 @@ def test_how_tokens_are_to_be_chosen_is_in_the_call() -> None:
         "structured": Structured(kind="regex", text="a+"),
         "truncate_prompt_tokens": -1,
         "truncation_side": "right",
+        "prompt_logprob_token_ids": ((5, 6), ()),
         "prompt_logprob_start": 3,
         "spaces_between_special_tokens": False,
         "detokenize": False,
@@ -124,6 +125,8 @@ def test_an_answer_whose_tokens_are_given_has_as_many_unless_it_is_said() -> Non
         ({"detokenize": False, "stop": ("a",)}, "stop"),
         ({"detokenize": False, "tools": (ToolSpec("f"),), "tool_choice": "required"}, "tool_choice"),
         ({"detokenize": False, "use_beam_search": True}, "detokenize"),
+        ({"prompt_logprob_token_ids": (1,), "use_beam_search": True}, "prompt_logprob_token_ids"),
+        ({"repetition_detection": RepetitionDetection(4, min_count=1)}, "repetition_detection"),
     ],
 )
 def test_what_cannot_be_heeded_together_is_refused(data: dict[str, Any], field: str) -> None:
@@ -131,6 +134,22 @@ def test_what_cannot_be_heeded_together_is_refused(data: dict[str, Any], field: 
     assert isinstance(refused, CommandRefused)
     assert (refused.problem.kind, refused.problem.field) == ("invalid", field)
     assert refused.problem.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [
+        ({"repetition_detection": RepetitionDetection(0, min_count=0)}, {"repetition": None}),
+        ({"repetition_detection": RepetitionDetection(4, 0, 3)}, {"repetition": Repetition(4, 1, 3)}),
+        ({"thinking_token_budget": -1}, {"thinking_budget": None}),
+        ({"thinking_token_budget": 0}, {"thinking_budget": 0}),
+        ({"use_beam_search": True, "allowed_token_ids": (3, 4), "thinking_token_budget": -1}, {}),
+    ],
+)
+def test_numbers_that_mean_no_bound_do(wanted: dict[str, Any], kept: dict[str, Any]) -> None:
+    (effect,) = ask(MACHINE.initial("acme", "g1"), command(**wanted)).effects
+    assert isinstance(effect, AnswerPrompt)
+    assert {name: getattr(effect.called.sampling, name) for name in kept} == kept
 
 
 def test_a_seed_that_is_given_is_kept() -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from engine.config import MOST_NUMBERS, SchedulerConfig
-from engine.core.numbers import numbers
+from engine.core.numbers import candidates, numbers
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
 from schemas.steps import StepPlan, StepResult
 
 IDS = tuple(range(1024))
+
+
+def test_lists_of_candidates_count_as_wide_as_the_widest() -> None:
+    lists = Sampling(prompt_logprobs=1, logprob_token_ids=(1, 2, 3), prompt_logprob_token_ids=((5,), (6, 7), ()))
+    assert numbers(lists, 4, 10) == 10 * (1 + 1 + 2)
+    assert [candidates(lists, position) for position in range(5)] == [(), (5,), (6, 7), (), ()]
+    everywhere = Sampling(prompt_logprobs=1, prompt_logprob_start=9, prompt_logprob_token_ids=(5, 6))
+    assert numbers(everywhere, 4, 10) == 10 * (1 + 1 + 2)
+    assert candidates(everywhere, 10) == candidates(everywhere, 99) == (5, 6)
 
 
 def submit(name: str, tokens: int, sampling: Sampling) -> Submit:

@@ -12,10 +12,12 @@ import torch
 from engine.errors import CheckpointError
 from engine.models.config import read_model_config
 from engine.models.registry import load_model
-from tests.engine.conftest import DYNAMIC, LONG, VOCABULARY, YARN, Tiny, write_tiny
+from tests.engine.conftest import DYNAMIC, LONG, SHAPE, VOCABULARY, YARN, Tiny, write_tiny
 from tests.engine.models.test_logits import logits_by_steps, platform
 
 LONGROPE: dict[str, Any] = {
+    # `transformers` counts factors by heads that share the width evenly
+    "hidden_size": SHAPE["num_attention_heads"] * SHAPE["head_dim"],
     "num_key_value_heads": 2,
     "original_max_position_embeddings": 40,
     "max_position_embeddings": 160,
@@ -87,5 +89,5 @@ def test_factors_of_the_wrong_number_are_refused(tmp_path: Path) -> None:
     write_tiny(tmp_path, "phi3", **LONGROPE)
     config = tmp_path / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("0.75", "1.0"), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="must have 4 entries"):
+    with pytest.raises(CheckpointError, match="must have 8 entries"):
         read_model_config(tmp_path)

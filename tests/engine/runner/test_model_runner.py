@@ -16,10 +16,10 @@ from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
 from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice, StepPlan, StepResult
-from tests.engine.conftest import VOCABULARY, Tiny
+from tests.engine.conftest import SHAPE, VOCABULARY, Tiny
 
 CPU = Platform(kind="cpu", device=torch.device("cpu"), name="test", ops="cpu")
-PROMPT = tuple(range(3, 16))
+PROMPT = tuple(range(20, 33))
 GREEDY = Sampling()
 
 
@@ -235,7 +235,7 @@ def test_many_requests_outgrow_the_first_arrays(tiny: Callable[[str], Tiny]) -> 
 def test_a_runner_loads_from_its_settings_with_the_blocks_that_memory_allows(tiny: Callable[[str], Tiny]) -> None:
     folder = str(tiny("qwen3-tied").folder)
     one = block_bytes(load_model(tiny("qwen3-tied").folder, CPU).config, 16, torch.float32)
-    assert one == 2 * 16 * 2 * 2 * 8 * 4
+    assert one == 2 * 16 * 2 * 2 * SHAPE["head_dim"] * 4
     assert load_runner(RunnerConfig(model=folder, blocks=5), CPU, "w").blocks == 5
     assert load_runner(RunnerConfig(model=folder, most_contexts=3), CPU, "w").blocks == 3 * 256 // 16
     share = 1.5 * one / CPU.free_memory()
@@ -244,7 +244,7 @@ def test_a_runner_loads_from_its_settings_with_the_blocks_that_memory_allows(tin
 
 def test_a_cache_larger_than_memory_is_refused_with_what_it_takes(tiny: Callable[[str], Tiny]) -> None:
     folder = str(tiny("qwen3-tied").folder)
-    one = 2 * 16 * 2 * 2 * 8 * 4
+    one = 2 * 16 * 2 * 2 * SHAPE["head_dim"] * 4
     with pytest.raises(NotEnoughMemory, match=f"KV cache: .*{one << 40:,} bytes.* are needed, .*: lower kv_memory_mb"):
         load_runner(RunnerConfig(model=folder, blocks=1 << 40), CPU, "w")
 
@@ -252,7 +252,7 @@ def test_a_cache_larger_than_memory_is_refused_with_what_it_takes(tiny: Callable
 def test_the_cache_begins_as_zeros_on_a_line_of_the_processor(tiny: Callable[[str], Tiny]) -> None:
     model = load_model(tiny("gemma2").folder, CPU, "bfloat16")
     (first, *_) = KvCache(model, 3, 5).layers
-    assert first.shape == (3, 5, 2, 2, 8)
+    assert first.shape == (3, 5, 2, 2, SHAPE["head_dim"])
     assert first.dtype == torch.bfloat16
     assert first.data_ptr() % 64 == 0
     assert not first.any()
@@ -280,7 +280,7 @@ def test_memory_is_for_blocks_of_every_group_of_layers(tiny: Callable[[str], Tin
     config = load_model(tiny("gemma3").folder, CPU).config
     # one of three layers sees all
     assert (config.groups.full, config.groups.windowed, config.groups.size) == (1, 2, 1)
-    assert block_bytes(config, 16, torch.float32) == 16 * 2 * 2 * 8 * 4
+    assert block_bytes(config, 16, torch.float32) == 16 * 2 * 2 * SHAPE["head_dim"] * 4
     assert load_runner(RunnerConfig(model=folder, most_contexts=3), CPU, "w").blocks == 3 * 3 * 256 // 16
     runner = load_runner(RunnerConfig(model=folder, blocks=30), CPU, "w")
     line = runner.describe()

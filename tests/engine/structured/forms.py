@@ -76,6 +76,86 @@ GOOD: Final[dict[str, tuple[Structured, Callable[[str], bool]]]] = {
 }
 """Forms with an end, and what checks them."""
 
+
+def regex(pattern: str) -> Structured:
+    return Structured(kind="regex", text=pattern)
+
+
+def lark(source: str) -> Structured:
+    return Structured(kind="grammar", text=source)
+
+
+def tagged(format_: dict[str, Any]) -> Structured:
+    return Structured(kind="structural_tag", text=json.dumps({"format": format_}))
+
+
+def tag(content: dict[str, Any], begin: str = "<a>", end: str = "</a>") -> dict[str, Any]:
+    return {"type": "tag", "begin": begin, "content": content, "end": end}
+
+
+PATTERNS: Final = {"type": "string", "pattern": '^[^"]* said "x$'}
+LISTED: Final = {
+    "type": "object",
+    "properties": {"a": {"type": "string", "pattern": "[0-9]+77-x$"}, "b": {"type": "array", "items": PATTERNS}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+ANY: Final = {"type": "any_text"}
+FORMS: Final[dict[str, tuple[Structured, str, Callable[[str], bool]]]] = {
+    name: (structured, short, check)
+    for name, structured, short, check in (
+        ("letters", regex("[a-z ]+end"), "xend", matches("[a-z ]+end")),
+        ("anything", regex("(?s:.*)STOP"), "STOP", matches(".*STOP")),
+        ("two ends", regex(r"[a-z. ]+(end|fin)\."), "xfin.", matches(r"[a-z. ]+(end|fin)\.")),
+        ("classes", regex("[a-z]+[pq][rs][vw]"), "xprv", matches("[a-z]+[pq][rs][vw]")),
+        ("digits", regex("[0-9]+7{3}"), "0777", matches("[0-9]+777")),
+        ("a count", regex("([a-z]+ ){3,}finally done"), "x x x finally done", matches("([a-z]+ )+finally done")),
+        ("not ascii", regex("[^;]+ éné"), "x éné", matches("[^;]+ éné")),
+        ("choice", Structured(kind="choice", choices=("aa", "aab", "aabbc")), "aa", matches("aa|aab|aabbc")),
+        ("one rule", lark('start: item+ "end"\nitem: /[a-z ]/'), "xend", matches("[a-z ]+end")),
+        ("nested", lark('start: "x" in\nin: /[a-z!]+!!/ | "(" in ")" in'), "xx!!", matches(r"x[a-z!()]+!!")),
+        ("lazy", lark('start: w ("," w)* "\\n--"\nw[lazy]: /(.|\\n)*END/'), "END\n--", matches(".*END\n--")),
+        ("gbnf", lark('root ::= [a-z ]+ "the end" "."'), "xthe end.", matches(r"[a-z ]+the end\.")),
+        ("json", json_of(LISTED), '{"a":"077-x","b":[]}', is_json_of(LISTED)),
+        ("a tag", tagged(tag(ANY)), "<a></a>", matches("<a>.*</a>")),
+        ("pattern", tagged(tag({"type": "regex", "pattern": "[a-z<>/]+end"})), "<a>xend</a>", matches("<a>.+end</a>")),
+        (
+            "series",
+            tagged({"type": "sequence", "elements": [ANY, {"type": "const_string", "value": "THE END"}]}),
+            "THE END",
+            matches(".*THE END"),
+        ),
+        (
+            "triggered",
+            tagged(
+                {
+                    "type": "triggered_tags",
+                    "triggers": ["<a"],
+                    "tags": [tag(ANY)],
+                    "at_least_one": True,
+                    "stop_after_first": True,
+                }
+            ),
+            "<a></a>",
+            matches(".*<a>.*</a>"),
+        ),
+        (
+            "separated",
+            tagged(
+                {
+                    "type": "tags_with_separator",
+                    "separator": ", ",
+                    "tags": [tag({"type": "regex", "pattern": "[^!]*x"}, "[", "]")],
+                    "at_least_one": True,
+                }
+            ),
+            "[x]",
+            matches(r"\[[^!]*x\]"),
+        ),
+    )
+}
+"""Forms, a document of each that is as short as one can be, and what checks them."""
+
 BAD: Final[dict[str, tuple[Structured, str]]] = {
     "regex": (Structured(kind="regex", text="[a-"), "unclosed character class"),
     "lark": (Structured(kind="grammar", text="start: x"), 'unknown name: "x"'),

@@ -28,7 +28,7 @@ from schemas.generation import Accepted, Sampling, Submit
 from schemas.steps import Resync, StepPlan, StepResult
 from schemas.structured import Structured
 from tests.engine.structured.conftest import SIZE
-from tests.engine.structured.forms import BAD, GOOD
+from tests.engine.structured.forms import BAD, FORMS, GOOD
 from tests.engine.test_llm import Recorded, Ticks
 
 
@@ -170,6 +170,20 @@ def test_an_answer_is_the_same_alone_and_beside_others(folder: Path) -> None:
     together = Bench(folder).run(several)
     for one in several:
         assert Bench(folder).run([one])[one.request] == together[one.request], one.request
+
+
+def test_documents_whose_ends_are_text_of_their_bodies_are_closed_whatever_happens_to_them(folder: Path) -> None:
+    asked = [submit(name, form, 30) for name, (form, _, _) in FORMS.items()]
+    bench = Bench(folder, 50, 5)
+    found = bench.run(asked, (9, 30, 31, 60))
+    assert any(plan.preempted for plan in bench.plans)
+    for name, (finish, text, tokens) in found.items():
+        assert FORMS[name][2](text), text
+        assert finish == "stop" or (finish, bench.closed[name] < len(tokens)) == ("length", True)
+    assert "length" in {finish for finish, _, _ in found.values()}
+    assert found == Bench(folder).run(asked)
+    retrace = Retrace()
+    assert all(retrace.follow(plan) is None for plan in bench.plans)
 
 
 def test_plans_that_ask_for_grammars_come_out_again_as_they_were_recorded(folder: Path) -> None:

@@ -109,6 +109,38 @@ def test_an_answer_is_of_a_form_or_is_not(structured: Structured, text: str, fit
         (
             {
                 "format": {
+                    "type": "triggered_tags",
+                    "triggers": ["<"],
+                    "tags": [{"begin": "<t>", "content": {"type": "any_text"}, "end": "</t>"}],
+                    "at_least_one": True,
+                    "stop_after_first": True,
+                }
+            },
+            "well",
+            False,
+        ),
+        (
+            {
+                "format": {
+                    "type": "sequence",
+                    "elements": [
+                        {"type": "any_text"},
+                        {
+                            "type": "tag",
+                            "begin": "<t>",
+                            "content": {"type": "regex", "pattern": "[a-z<>/]*"},
+                            "end": "</t>",
+                        },
+                        {"type": "const_string", "value": "!"},
+                    ],
+                }
+            },
+            "a < b <t>x</y></t>!",
+            True,
+        ),
+        (
+            {
+                "format": {
                     "type": "tags_with_separator",
                     "separator": ", ",
                     "tags": [{"begin": "[", "content": {"type": "regex", "pattern": "a"}, "end": "]"}],

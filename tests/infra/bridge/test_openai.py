@@ -517,6 +517,7 @@ def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_
         "allowed_token_ids": [1, 2],
         "bad_words": ["no"],
         "priority": -2,
+        "prompt_logprob_token_ids": [[1, 2], [], [3]],
         "prompt_logprob_start": 2,
         "spaces_between_special_tokens": False,
         "detokenize": False,
@@ -524,7 +525,8 @@ def test_a_model_gets_the_parameters_of_choosing_and_an_agent_those_that_change_
     }
     data = json.loads(msgspec.json.encode(command_data(read_request(body(**wanted)), None)))
     assert {name: data[name] for name in wanted} == wanted
-    for name in ("prompt_logprob_start", "spaces_between_special_tokens", "detokenize", "trace_decode_token_ids"):
+    silent = ("spaces_between_special_tokens", "detokenize", "trace_decode_token_ids")
+    for name in ("prompt_logprob_start", "prompt_logprob_token_ids", *silent):
         with pytest.raises(BadRequest, match=f"{name}: an agent samples as its model does"):
             read_request(body(model="agent/demo", **{name: wanted[name]}))
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "top_p": 1, "top_k": 0, "logit_bias": {}, "bad_words": []}

@@ -41,7 +41,7 @@ class Screen(io.StringIO):
         (io.StringIO(), {"CLICOLOR_FORCE": "0"}, False),
         (io.StringIO(), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, io.StringIO) else str(value),
 )
 def test_colour_follows_the_terminal_and_what_the_environment_says(
     output: io.StringIO, environment: dict[str, str], colour: bool

@@ -1,4 +1,4 @@
-"""Builds the kernels where this machine can, keeps what was built, and loads it.
+"""The kernels in C++: built where this machine can, kept, and loaded.
 
 What is kept is named after all that it depends on: the sources, the compiler, and the processor. So it never has to be
 thrown away, and its name tells two builds apart that may round differently.
@@ -6,9 +6,12 @@ thrown away, and its name tells two builds apart that may round differently.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +25,7 @@ from engine.errors import PlatformUnavailable
 NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
 """What the processor must have, as /proc/cpuinfo names it."""
 
-_SOURCES: Final = Path(__file__).parent
+_SOURCES: Final = Path(__file__).parent / "kernels" / "native"
 _CPUINFO: Final = Path("/proc/cpuinfo")
 # products and sums are fused where the source says so and nowhere else: the same numbers in every function
 _FLAGS: Final = ("-O3", "-march=native", "-ffp-contract=off", "-std=c++20", "-shared", "-fPIC", "-pthread")
@@ -50,25 +53,45 @@ _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
 """Of `native.cpp`: what each returns, and what it takes."""
 
 
-@cache
 def library() -> ctypes.CDLL:
     """Load the kernels, having built them if they are not kept.
 
     Raises:
         PlatformUnavailable: This machine cannot run or build them, and why.
     """
-    lacking = sorted(NEEDED - _processor())
-    if lacking:
-        raise PlatformUnavailable("native", f"the processor has no {', '.join(lacking)}")
-    built = _built()
+    found = _library()
+    if isinstance(found, PlatformUnavailable):
+        raise PlatformUnavailable(found.platform, found.problem)
+    return found
+
+
+@cache
+def _library() -> ctypes.CDLL | PlatformUnavailable:
+    """Try once: a compiler that hangs or fails is not asked again."""
     try:
-        loaded = ctypes.CDLL(str(built))
-    except OSError as error:  # not whole, or in a place from which nothing may run
-        raise PlatformUnavailable("native", f"what was built cannot be loaded: {error}") from error
+        lacking = sorted(NEEDED - _processor())
+        if lacking:
+            return PlatformUnavailable("native", f"the processor has no {', '.join(lacking)}")
+        return _loaded(_built())
+    except PlatformUnavailable as error:
+        return error
+
+
+def _loaded(built: Path) -> ctypes.CDLL:
+    """Load what was built, and once more from its sources if what was kept is damaged."""
+    try:
+        found = ctypes.CDLL(str(built))
+    except OSError:  # not whole, or in a place from which nothing may run
+        try:
+            built.unlink(missing_ok=True)
+            _build(_compiler(), built)
+            found = ctypes.CDLL(str(built))
+        except OSError as error:
+            raise PlatformUnavailable("native", f"what was built cannot be loaded: {error}") from error
     for name, (returned, taken) in _FUNCTIONS.items():
-        function = getattr(loaded, name)
+        function = getattr(found, name)
         function.restype, function.argtypes = returned, taken
-    return loaded
+    return found
 
 
 def profile() -> str:
@@ -95,7 +118,8 @@ def _built() -> Path:
     compiler = _compiler()
     sources = sorted(path for path in _SOURCES.iterdir() if path.suffix in {".h", ".cpp"})
     digest = hashlib.sha256()
-    for part in (_version(compiler), " ".join(_FLAGS), " ".join(sorted(_processor()))):
+    machine = (" ".join(sorted(_processor())), *platform.libc_ver())
+    for part in (_version(compiler), " ".join(_FLAGS), *machine):
         digest.update(part.encode() + b"\0")
     for path in sources:
         digest.update(path.read_bytes() + b"\0")
@@ -108,24 +132,25 @@ def _built() -> Path:
     return kept
 
 
-def _compiler() -> str:
-    """Find a compiler."""
+def _compiler() -> tuple[str, ...]:
+    """Find a compiler, and what `CXX` wants said to it."""
     named = os.environ.get("CXX")
-    found = next(filter(None, map(shutil.which, (named,) if named else _COMPILERS)), None)
+    wanted = [shlex.split(named)] if named else [[name] for name in _COMPILERS]
+    found = next((words for words in wanted if words and shutil.which(words[0])), None)
     if found is None:
         what = f"CXX is {named!r}, which is no program" if named else f"neither {' nor '.join(_COMPILERS)} is there"
         raise PlatformUnavailable("native", f"there is no C++ compiler: {what}")
-    return found
+    return tuple(found)
 
 
-def _version(compiler: str) -> str:
+def _version(compiler: Sequence[str]) -> str:
     """Ask the compiler what it is."""
     try:
-        told = _run([compiler, "--version"], _ASKED_S)
+        told = _run([*compiler, "--version"], _ASKED_S)
     except (OSError, subprocess.SubprocessError) as error:
-        raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
+        raise PlatformUnavailable("native", f"{shlex.join(compiler)} does not run: {error}") from error
     if told.returncode != 0:
-        raise PlatformUnavailable("native", f"{compiler} does not run: exit {told.returncode}")
+        raise PlatformUnavailable("native", f"{shlex.join(compiler)} does not run: exit {told.returncode}")
     return told.stdout
 
 
@@ -153,21 +178,23 @@ def _folder() -> Path:
             return wanted
     except (OSError, RuntimeError):  # the latter: nobody knows where home is
         pass
-    return Path(tempfile.mkdtemp(prefix="ostinato-native-"))
+    own = tempfile.mkdtemp(prefix="ostinato-native-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return Path(own)
 
 
-def _build(compiler: str, kept: Path) -> None:
+def _build(compiler: Sequence[str], kept: Path) -> None:
     """Compile beside where it is to be, then move: several processes may do so at once."""
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         made = Path(folder) / kept.name
-        command = [compiler, *_FLAGS, str(_SOURCES / "native.cpp"), "-o", str(made)]
+        command = [*compiler, *_FLAGS, str(_SOURCES / "native.cpp"), "-o", str(made)]
         try:
             done = _run(command, _BUILD_S)
         except subprocess.TimeoutExpired as error:
-            raise PlatformUnavailable("native", f"{compiler} was not done in {_BUILD_S} s") from error
+            raise PlatformUnavailable("native", f"{shlex.join(compiler)} was not done in {_BUILD_S} s") from error
         except (OSError, subprocess.SubprocessError) as error:
-            raise PlatformUnavailable("native", f"{compiler} does not run: {error}") from error
+            raise PlatformUnavailable("native", f"{shlex.join(compiler)} does not run: {error}") from error
         if done.returncode != 0:
             said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit {done.returncode}")
-            raise PlatformUnavailable("native", f"{compiler} cannot build the kernels: {said}")
+            raise PlatformUnavailable("native", f"{shlex.join(compiler)} cannot build the kernels: {said}")
         made.replace(kept)
