@@ -22,6 +22,7 @@ from engine.kernels.batch import PagedBatch
 from engine.kernels.gpu import experts
 from engine.kernels.gpu.ops import TritonOps
 from engine.kernels.packing import plain
+from engine.kernels.weights import Quantization
 from engine.layers.rotary import Rope
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder
@@ -116,6 +117,8 @@ def shortened(shape: Shape, layers: int) -> Shape:
 
 class Dummy:
     """Gives tensors of any name: weights of no meaning and of a usual magnitude."""
+
+    quantization: Quantization = "none"
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
