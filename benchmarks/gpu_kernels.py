@@ -21,8 +21,10 @@ from engine.kernels.gpu import experts, lora, pointwise
 from engine.kernels.gpu.drawing import draw
 from engine.kernels.gpu.ops import TritonOps
 from engine.kernels.gpu.quantized import linear
+from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.packing import Format, packed_linear, quantize
 from engine.kernels.reference import ReferenceOps
+from engine.kernels.weights import Int8Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def cases(sizes: Sizes, device: str, dtype: torch.dtype) -> Iterator[Case]:
     yield from _pointwise(sizes, numbers)
     yield from _attention(sizes, numbers)
     yield from _products(sizes, numbers)
+    yield from _whole_numbers(sizes, numbers)
     yield from _mixtures(sizes, numbers)
     logits = numbers(sizes.requests, sizes.vocabulary).float() * 3
     yield Case("draw: greedy", lambda: draw(logits, _chances(logits, 0.0)), lambda: logits.argmax(-1), logits.nbytes)
@@ -186,6 +189,19 @@ def _products(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
                 weight.data.nbytes if rows < 64 else 0,
                 2 * rows * weight.out * weight.width if rows >= 64 else 0,
             )
+
+
+def _whole_numbers(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
+    weight, plain = Int8Weight.of(numbers(sizes.inner, sizes.hidden)), ReferenceOps()
+    for rows in (1, sizes.rows):
+        x = numbers(rows, sizes.hidden)
+        yield Case(
+            f"product in 8 bits: {rows} rows",
+            lambda x=x: linear_in_8_bits(x, weight, None, x.dtype),
+            lambda x=x: plain.linear(weight, None)(x),
+            weight.numbers.nbytes if rows < 64 else 0,
+            2 * rows * weight.numbers.numel() if rows >= 64 else 0,
+        )
 
 
 def _has_fp8() -> bool:

@@ -21,6 +21,7 @@ from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
 from engine.kernels.gpu.quantized import linear, steady_tiling
+from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.packing import plain
 from engine.kernels.weights import Int8Weight, Weight
 from engine.kernels.whole import Activation, Linear
@@ -37,9 +38,9 @@ class TritonOps(GatheredOps):
         self._few = few
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
-        library = super().linear(weight, bias, wide=wide)
         if isinstance(weight, Int8Weight):
-            return library
+            return _in_8_bits(weight, bias, wide=wide)
+        library = super().linear(weight, bias, wide=wide)
         if self._few is None and weight.device.type == "cuda":
             self._few = FewRows()
         return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
@@ -87,6 +88,13 @@ class TritonOps(GatheredOps):
         return attend
 
 
+def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear:
+    def apply(x: Tensor) -> Tensor:
+        return linear_in_8_bits(x, weight, bias, torch.float32 if wide else x.dtype)
+
+    return apply
+
+
 def laid_out(batch: PagedBatch) -> Laid:
     """Prepare a batch once for all of its layers and groups."""
     laid: Laid | None = batch.shared.get(Laid)
@@ -106,7 +114,7 @@ class SteadyTritonOps(TritonOps):
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if isinstance(weight, Int8Weight):  # its sums are exact in any order
-            return super().linear(weight, bias, wide=wide)
+            return _in_8_bits(weight, bias, wide=wide)
         packed, dtype = plain(weight), torch.float32 if wide else weight.dtype
         tiling = steady_tiling(packed)
 

@@ -10,6 +10,8 @@ import torch
 
 from engine.kernels.mixing import adapt, mix, route
 from engine.kernels.packing import Format, Packed, dequantize, pack_int4, packed_linear, plain, quantize, unpack_int4
+from engine.kernels.reference import ReferenceOps
+from engine.kernels.weights import Int8Weight, in_8_bits
 from tests.engine.kernels.conftest import random
 
 pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
@@ -18,6 +20,7 @@ from engine.kernels.gpu import experts, lora
 from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.grouped import align
 from engine.kernels.gpu.quantized import Tiling, linear
+from engine.kernels.gpu.whole_numbers import linear_in_8_bits, rounded
 
 FORMATS: list[tuple[Format, int | None]] = [
     ("plain", None),
@@ -183,3 +186,22 @@ def test_few_rows_go_the_way_that_was_fastest_for_the_shape_and_many_the_library
     torch.testing.assert_close(product(x), x @ weight.T + bias, rtol=1e-4, atol=1e-4)
     assert torch.equal(again(x), product(x))
     assert asked == []
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (5, 3), (40, 2)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_rows_in_8_bits_are_rounded_and_summed_up_exactly(rows: int, parts: int, with_bias: bool) -> None:
+    x, weight, bias = random(rows, 100), Int8Weight.of(random(50, 100)), random(50) if with_bias else None
+    x[0] = 0
+    numbers, steps = rounded(x)
+    expected = in_8_bits(x)
+    assert torch.equal(numbers, expected[0])
+    torch.testing.assert_close(steps, expected[1])
+    found = linear_in_8_bits(x, weight, bias, x.dtype, Tiling(16, 32, 32, parts))
+    assert torch.equal(found, linear_in_8_bits(x, weight, bias, x.dtype))
+    torch.testing.assert_close(found, ReferenceOps().linear(weight, bias)(x))
+
+
+def test_a_half_is_rounded_to_an_even_number() -> None:
+    x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 126.5, 0.49]])
+    assert rounded(x)[0].tolist() == [[127, 0, 2, 2, 0, -2, 126, 0]]
