@@ -21,7 +21,9 @@ from bus.errors import BusError, Refused, Unavailable
 
 BATCH = 2000
 BATCH_BYTES = 16 * 2**20
-_EXPIRES_S = 20
+_EXPIRES_S = 20.0
+_AT_ONCE_S = 0.01
+"""How long a pull lasts that wants what is there: the server needs some of it to send that."""
 _HEARTBEAT_S = 1
 _SILENCE_S = 2.5
 _INACTIVE_S = 300
@@ -64,6 +66,8 @@ class Feed:
         self._pending = 0
         self._lost: str | None = None
         self._news = asyncio.Event()
+        self._filling = False
+        """Whether there is a message already, and others may join it."""
         self._reconnects = connection.client.stats["reconnects"]
 
     @classmethod
@@ -115,20 +119,56 @@ class Feed:
             FeedLost: the server is silent or has lost the consumer.
         """
         while not self._items:
-            await self._more()
-        end = asyncio.get_running_loop().time() + linger_s
-        while len(self._items) < BATCH and self._bytes < BATCH_BYTES:
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0 or not await self._heard_within(left):
-                break
-        items, self._items, self._bytes = self._items, [], 0
-        await self._pull()
+            await self._more(BATCH)
+        await self._filled_within(linger_s)
+        items = self._taken()
+        await self._pull(BATCH)
         return items
 
-    async def _more(self) -> None:
-        await self._pull()
+    async def harvest(self, rest_s: float) -> list[Item]:
+        """Wait for a message, then let others gather on the server for `rest_s`, and return all of them at once, up to
+        a batch. Nobody is woken for each: messages that come one by one cost several times as much.
+
+        Raises:
+            FeedLost: the server is silent or has lost the consumer.
+        """
+        while not self._items:
+            await self._more(1)
+        behind = self._pending >= BATCH
+        if not behind:
+            await asyncio.sleep(rest_s)
+        if not self._full:
+            await self._pull(BATCH - len(self._items), _EXPIRES_S if behind else _AT_ONCE_S)
+            while self._wanted > 0 and self._lost is None and not self._full:
+                if not await self._heard_within(_SILENCE_S):
+                    break
+        return self._taken()
+
+    def _taken(self) -> list[Item]:
+        items, self._items, self._bytes = self._items, [], 0
+        return items
+
+    async def _more(self, wanted: int) -> None:
+        await self._pull(wanted)
         if not await self._heard_within(_SILENCE_S):
             raise FeedLost(f"stream {self._stream!r}: nothing heard for {_SILENCE_S} s")
+
+    async def _filled_within(self, seconds: float) -> bool:
+        """Wait until there is a batch; waking for each of its messages would cost more than taking it in."""
+        self._filling = True
+        end = asyncio.get_running_loop().time() + seconds
+        try:
+            while not self._full:
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0 or not await self._heard_within(left):
+                    return self._full
+        finally:
+            self._filling = False
+        return True
+
+    @property
+    def _full(self) -> bool:
+        return len(self._items) >= BATCH or self._bytes >= BATCH_BYTES
 
     async def _heard_within(self, seconds: float) -> bool:
         self._news.clear()
@@ -148,18 +188,15 @@ class Feed:
         if self._lost is not None and not self._items:
             raise FeedLost(f"stream {self._stream!r}: {self._lost}")
 
-    async def _pull(self) -> None:
-        """Ask for a batch unless one is still on its way."""
+    async def _pull(self, wanted: int, expires_s: float = _EXPIRES_S) -> None:
+        """Ask for so many messages, as far as they come before that expires, unless some are still on their way."""
         if self._wanted > 0:
             return
         self._check()
-        self._wanted = BATCH
-        body = {
-            "batch": BATCH,
-            "max_bytes": BATCH_BYTES,
-            "expires": _EXPIRES_S * 1_000_000_000,
-            "idle_heartbeat": _HEARTBEAT_S * 1_000_000_000,
-        }
+        self._wanted = wanted
+        body = {"batch": wanted, "max_bytes": BATCH_BYTES, "expires": round(expires_s * 1e9)}
+        if expires_s > 2 * _HEARTBEAT_S:
+            body["idle_heartbeat"] = _HEARTBEAT_S * 1_000_000_000
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             await self._connection.publish(subject, msgspec.json.encode(body), reply=self._inbox)
@@ -169,7 +206,8 @@ class Feed:
     async def _heard(self, message: Msg) -> None:
         if self._lost is None:
             self._take(message)
-        self._news.set()
+        if not self._filling or self._full or self._lost is not None:
+            self._news.set()
 
     def _take(self, message: Msg) -> None:
         parts = message.reply.split(".")

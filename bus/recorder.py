@@ -30,8 +30,9 @@ from schemas import codec
 
 log = logging.getLogger(__name__)
 
-LINGER_S = {EV: 0.02, TRACE: 0.05}
-"""How long the first message of a batch waits for others: a commit is to be seen soon, a trace may cost less."""
+LINGER_S = {EV: 0.02, TRACE: 0.25}
+"""How long the first message of a batch waits for others: a commit is to be seen soon, but a trace is to take as little
+as it can of the time of the model whose steps it tells of."""
 _RETRY_S = (0.05, 2.0)
 """The first and the longest pause between two tries."""
 
@@ -213,7 +214,8 @@ class Copy:
         feed = self._feed = await Feed.open(self._connection, self._stream, self._cursor.sequence + 1)
         try:
             while True:
-                items = await feed.batch(LINGER_S[self._stream])
+                linger_s = LINGER_S[self._stream]
+                items = await (feed.batch(linger_s) if self._stream == EV else feed.harvest(linger_s))
                 if items[0].sequence <= self._cursor.sequence:
                     raise FeedLost(f"stream {self._stream!r} begins again at {items[0].sequence}")
                 for part in parts(items):

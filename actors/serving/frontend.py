@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
-from functools import cached_property
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,8 @@ from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.serving.beams import search
 from actors.serving.cutting import Cutter
-from actors.serving.told import Telling, told_prompt
+from actors.serving.open_call import OpenCall
+from actors.serving.told import told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
@@ -31,7 +33,6 @@ from engine.requests import raw_tokens, settled, truncated
 from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs, Prompt, Prompter
-from engine.text.tokenizer import Tokenizer
 from schemas import codec
 from schemas.commands import RawPrompt
 from schemas.generation import (
@@ -49,14 +50,13 @@ from schemas.generation import (
     TokenLogprobs,
 )
 from schemas.messages import ToolCall, Usage
+from schemas.programs import ProgramNote
 from schemas.runs import ErrorKind, Problem
 
 log = logging.getLogger(__name__)
 
 _AS_THE_MODEL: Final = Customs()
 
-_SILENCE_S = 3.0
-"""After this long without a token the scheduler is asked whether it still knows the request, seconds."""
 _SCHEDULER_S = 15.0
 """How long a call waits for a scheduler to be there, seconds: one that ended is back sooner, and agents ask again."""
 _RETRY_S = 0.2
@@ -71,36 +71,6 @@ _PROBLEMS: dict[str, ErrorKind] = {
     "invalid": "invalid",
     "unknown": "engine",
 }
-
-
-@dataclass
-class _Open:
-    """A call under way."""
-
-    submit: Submit
-    prompt: Prompt
-    tokenizer: Tokenizer
-    named: bool
-    """Whether its tokens' ids are told."""
-    tokens: list[int] = field(default_factory=list)
-    cached: int = 0
-    preemptions: int = 0
-    recomputed: int = 0
-    problem: str = ""
-    closed: int | None = None
-    """The index of the first token that the engine took for a document to end in time."""
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    outputs: asyncio.Queue[tuple[tuple[int, ...], FinishReason | None]] = field(default_factory=asyncio.Queue)
-
-    @cached_property
-    def telling(self) -> Telling:
-        """What is told of its tokens."""
-        return Telling(self.tokenizer, self.submit.sampling, self.logprobs, self.tokens if self.named else ())
-
-    def closed_within(self, count: int) -> bool:
-        """Say whether one of so many tokens was taken for want of others."""
-        return self.closed is not None and self.closed < count
 
 
 class Frontend:
@@ -127,7 +97,7 @@ class Frontend:
         self._name = name
         self._context_length = context_length
         self._prompter = Prompter.load(checkpoint, customs)
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenCall] = {}
 
     async def start(self) -> None:
         """Listen for tokens and for schedulers that start."""
@@ -142,12 +112,9 @@ class Frontend:
             CallFailed: the prompt does not fit, the engine is overloaded or gone, or the model failed.
         """
         submit, prompt = self._submission(call)
-        opened = self._open[submit.request] = self._opened(call, submit, prompt)
-        try:
+        with self._under_way(self._opened(call, submit, prompt)) as opened:
             await self._submit(submit, call.prompt)
             return await self._read(call, opened, on_text)
-        finally:
-            self._open.pop(submit.request, None)
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
         """Find the likeliest answers, best first; they are told when they are found.
@@ -159,14 +126,11 @@ class Frontend:
         cached: list[int] = []
 
         async def ask(one: Submit) -> TokenLogprobs:
-            opened = self._open[one.request] = self._opened(call, one, prompt)
-            try:
+            with self._under_way(self._opened(call, one, prompt)) as opened:
                 await self._submit(one, call.prompt)
                 finish = None
                 while finish is None:
                     _, finish = await self._next(opened)
-            finally:
-                self._open.pop(one.request, None)
             if finish in BROKEN_OFF or not opened.logprobs:
                 kind: ErrorKind = "timeout" if finish == "timeout" else "engine"
                 raise CallFailed(Problem(kind=kind, message=f"the search was broken off ({finish})"))
@@ -185,6 +149,19 @@ class Frontend:
             answers.append(self._answer(replace(call, choice=index), opened, reader, found.finish))
         return answers
 
+    @contextmanager
+    def _under_way(self, opened: OpenCall) -> Iterator[OpenCall]:
+        """Hear what comes for a call."""
+        request = opened.submit.request
+        self._open[request] = opened
+        opened.look()
+        try:
+            yield opened
+        finally:
+            self._open.pop(request, None)
+            if opened.looking is not None:
+                opened.looking.cancel()
+
     @property
     def under_way(self) -> int:
         """How many calls wait for tokens."""
@@ -193,6 +170,13 @@ class Frontend:
     async def abort(self, request: str) -> None:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
+
+    async def note(self, note: ProgramNote) -> None:
+        """Tell the scheduler of a program between its calls."""
+        try:
+            await self._connection.publish(subjects.note(self._engine), codec.encode(note))
+        except (BusError, TimeoutError) as error:
+            log.info("program %s: the scheduler is not told: %s", note.program, error)
 
     def _submission(self, call: ModelCall) -> tuple[Submit, Prompt]:
         prompter = self._prompter
@@ -218,13 +202,15 @@ class Frontend:
             deadline=call.deadline,
             cache_salt=call.cache_salt,
             read_cache=call.read_cache,
+            program=call.program,
+            agent=call.agent,
         )
         return submit, prompt
 
-    def _opened(self, call: ModelCall, submit: Submit, prompt: Prompt) -> _Open:
-        return _Open(submit, prompt, self._prompter.tokenizer, call.return_token_ids)
+    def _opened(self, call: ModelCall, submit: Submit, prompt: Prompt) -> OpenCall:
+        return OpenCall(submit, prompt, self._prompter.tokenizer, call.return_token_ids)
 
-    async def _read(self, call: ModelCall, opened: _Open, on_text: OnText) -> ModelAnswer:
+    async def _read(self, call: ModelCall, opened: OpenCall, on_text: OnText) -> ModelAnswer:
         answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
         cutter = Cutter(call.stream_interval, opened.telling)
         while True:
@@ -242,7 +228,7 @@ class Frontend:
             if finish is not None:
                 return self._answer(call, opened, answer, finish)
 
-    def _answer(self, call: ModelCall, opened: _Open, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
+    def _answer(self, call: ModelCall, opened: OpenCall, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
         if finish == "error" and opened.problem:
             structured = opened.submit.sampling.structured
             field_name = None if structured is None else structured.field
@@ -285,14 +271,11 @@ class Frontend:
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
         )
 
-    async def _next(self, opened: _Open) -> tuple[tuple[int, ...], FinishReason | None]:
+    async def _next(self, opened: OpenCall) -> tuple[tuple[int, ...], FinishReason | None]:
         """Wait for tokens; ask after the request whenever it is quiet for long."""
-        while True:
-            try:
-                async with asyncio.timeout(_SILENCE_S):
-                    return await opened.outputs.get()
-            except TimeoutError:
-                await self._ask(opened)
+        while (said := await opened.outputs.get()) is None:
+            await self._ask(opened)
+        return said
 
     async def _hear(self, message: Message) -> None:
         outputs: Outputs = codec.decode(message.data, Outputs)
@@ -301,7 +284,8 @@ class Frontend:
             if opened is not None:
                 await self._take(opened, output)
 
-    async def _take(self, opened: _Open, output: Output) -> None:
+    async def _take(self, opened: OpenCall, output: Output) -> None:
+        opened.heard = time.monotonic()
         have = len(opened.tokens)
         if output.start > have:
             log.info("request %s: tokens %s to %s are missing", output.request, have, output.start)
@@ -327,7 +311,7 @@ class Frontend:
         for opened in list(self._open.values()):
             await self._ask(opened)
 
-    async def _ask(self, opened: _Open) -> None:
+    async def _ask(self, opened: OpenCall) -> None:
         """Ask for what is missing; a scheduler that does not know the request gets it anew, with what there is."""
         request = opened.submit.request
         attach = Attach(request=request, frontend=self._name, start=len(opened.tokens))

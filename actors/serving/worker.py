@@ -1,7 +1,7 @@
 """The worker actor: hears plans, runs them in order, publishes results. It owns the device and nothing else.
 
-The model runs in a thread of its own, so that plans are heard (and the connection kept alive) meanwhile; grammars are
-compiled in another, so that no step waits for them.
+The model runs in a thread of its own, to which plans go as they are heard, so that none waits for what is said of the
+one before it; grammars are compiled in another, so that no step waits for them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from actors.serving.device import Device
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError, Refused
@@ -42,21 +43,20 @@ class WorkerActor:
         self._engine = engine
         self._runner = runner
         self._worker = worker
-        self._plans: asyncio.Queue[StepPlan] = asyncio.Queue()
+        self._device = Device(runner)
         self._follower = Follower()
         self._asked_at = float("-inf")
         self._wanted: Reason | None = None
         """Why a full plan is wanted; None when none is."""
-        self._busy = False
+        self._lacking = asyncio.Event()
+        """Set as long as one is."""
         self._steps = 0
-        # one thread for all steps: each new one would start a pool of OpenMP threads of its own
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="grammars")
         self._compiling = set[asyncio.Task[None]]()
 
     def statistics(self) -> dict[str, int]:
         """Say how many plans wait, how many were run, and how many blocks there are."""
-        return {"plans": self._plans.qsize(), "steps": self._steps, "blocks": self._runner.blocks}
+        return {"plans": self._device.under_way, "steps": self._steps, "blocks": self._runner.blocks}
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -64,38 +64,59 @@ class WorkerActor:
         await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
         self._connection.on_reconnect(self._catch_up)
         await self._connection.flush()
-        await self._ask("started")
-        while True:
-            plan = await self._next_plan()
-            self._follower, verdict = follow(self._follower, plan)
-            match verdict:
-                case Run():
-                    self._wanted = None if plan.full else self._wanted
-                    await self._execute(plan)
-                case Ask(reason=reason):
-                    self._wanted = reason
-                    await self._ask(reason)
-                case Ignore(why=why):
-                    log.debug("step %s of %s ignored: %s", plan.n, plan.epoch, why)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._tell())
+                both.create_task(self._insist())
+                await self._ask("started")
+        finally:
+            self._device.stop()
 
-    async def _next_plan(self) -> StepPlan:
-        """Wait for a plan; while a full one is wanted and none comes, ask again."""
+    async def _tell(self) -> None:
+        """Send results as they come."""
         while True:
-            try:
-                async with asyncio.timeout(None if self._wanted is None else _PATIENCE_S):
-                    return await self._plans.get()
-            except TimeoutError:
-                await self._ask(self._wanted or "gap")
+            result = await self._device.result()
+            self._steps += 1
+            for request, problem in result.errors:
+                log.error("step %s, request %s: %s", result.n, request, problem)
+            await self._publish(result)
+
+    async def _insist(self) -> None:
+        """While a full plan is wanted and none comes, ask again."""
+        while True:
+            await self._lacking.wait()
+            await asyncio.sleep(_PATIENCE_S)
+            if self._wanted is not None:
+                await self._ask(self._wanted)
+
+    def _want(self, reason: Reason | None) -> None:
+        self._wanted = reason
+        (self._lacking.clear if reason is None else self._lacking.set)()
 
     async def _hear(self, message: Message) -> None:
-        self._plans.put_nowait(codec.decode(message.data, StepPlan))
+        plan: StepPlan = codec.decode(message.data, StepPlan)
+        self._follower, verdict = follow(self._follower, plan)
+        match verdict:
+            case Run():
+                if plan.full:
+                    self._want(None)
+                self._device.run(plan)
+                for prepare in plan.prepare:
+                    task = asyncio.create_task(self._prepare(plan.epoch, prepare))
+                    self._compiling.add(task)
+                    task.add_done_callback(self._compiling.discard)
+            case Ask(reason=reason):
+                self._want(reason)
+                await self._ask(reason)
+            case Ignore(why=why):
+                log.debug("step %s of %s ignored: %s", plan.n, plan.epoch, why)
 
     async def _heed(self, message: Message) -> None:
         """A scheduler has started, or wonders where the result of a plan is."""
         announce: Announce = codec.decode(message.data, Announce)
         if not announce.ready or announce.epoch != self._follower.epoch:
             await self._ask("epoch")
-        elif (announce.in_flight and self._idle) or (announce.parked and not self._compiling and self._plans.empty()):
+        elif (announce.in_flight and not self._device.under_way) or (announce.parked and not self._compiling):
             await self._ask("gap")
 
     async def _catch_up(self) -> None:
@@ -111,19 +132,6 @@ class WorkerActor:
             await self._connection.publish(subjects.prepared(self._engine), codec.encode(prepared))
         except BusError as error:
             log.warning("grammar %s: the bus takes nothing: %s", prepare.key, error)
-
-    async def _execute(self, plan: StepPlan) -> None:
-        for prepare in plan.prepare:
-            task = asyncio.create_task(self._prepare(plan.epoch, prepare))
-            self._compiling.add(task)
-            task.add_done_callback(self._compiling.discard)
-        self._busy = True
-        result = await asyncio.get_running_loop().run_in_executor(self._device, self._runner.execute, plan)
-        self._busy = False
-        self._steps += 1
-        for request, problem in result.errors:
-            log.error("step %s, request %s: %s", plan.n, request, problem)
-        await self._publish(result)
 
     async def _publish(self, result: StepResult) -> None:
         """Send a result. Should it be too large for a message, those fail that want much told: never the worker."""
@@ -144,10 +152,6 @@ class WorkerActor:
                 refused=(*result.refused, *sorted(names)),
             )
             await self._connection.publish(subject, codec.encode(smaller))
-
-    @property
-    def _idle(self) -> bool:
-        return not self._busy and self._plans.empty()
 
     async def _ask(self, reason: Reason) -> None:
         """Ask for a full plan until a scheduler has heard it; not again while one is on its way."""

@@ -10,7 +10,12 @@ class Heard:
     """What one result says."""
 
     def __init__(self, result: StepResult) -> None:
-        self._tokens = dict(result.tokens)
+        self.tokens = dict(result.tokens)
+        """What was sampled, by request."""
+        self.is_plain = not (
+            result.logprobs or result.prompt_logprobs or result.whole or result.closed or result.errors
+        )
+        """Whether tokens are all that it says: of most steps they are."""
         self._logprobs = dict(result.logprobs)
         self._prompts = {name: (position, found) for name, position, found in result.prompt_logprobs}
         self._whole = frozenset(result.whole)
@@ -26,13 +31,16 @@ class Heard:
 
     def token(self, request: Request) -> int | None:
         """Give the token that was sampled for a request, which keeps what was made of it; None for none."""
+        token = self.tokens.get(request.id)
+        if self.is_plain:
+            return token
         logprobs = self._logprobs.get(request.id)
-        if logprobs is not None and request.id in self._tokens:
+        if logprobs is not None and token is not None:
             request.logprobs.append(logprobs)
         request.whole = request.id in self._whole
         if request.closed is None and request.id in self._closed:
             request.closed = request.outputs
-        return self._tokens.get(request.id)
+        return token
 
     def learn(self, request: Request) -> None:
         """Have a request keep what the model made of its prompt; what it knows already is said again at most."""

@@ -12,8 +12,9 @@ from schemas.generation import FinishReason, Repetition, Sampling, Submit
 from schemas.steps import RequestEvent
 
 State = Literal["waiting", "parked", "running", "finished"]
-Rank = tuple[int, int]
-"""Priority and arrival: the lower, the sooner it begins and the later it gives way."""
+Rank = tuple[int, ...]
+"""Priority, with some policies arrival of the program, and arrival: the lower, the sooner it begins and the later it
+gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
     {
@@ -70,6 +71,7 @@ class Request:
         "stops",
         "tenant",
         "tokens",
+        "wants_told",
         "whole",
     )
 
@@ -88,11 +90,9 @@ class Request:
         self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
         self.grammar = _grammar(submit.sampling)
         """Key of the grammar that its answer keeps to; empty if there is none."""
-        # whether nothing may follow its last token, as it has all that its grammar asks for; and the index of the first
-        # output token that was not drawn, but taken for its document to end in time
-        self.whole, self.closed = False, submit.closed
-        self.problem = ""
-        """What of the request made it end with an error."""
+        # whether nothing may follow its last token, as it has all that its grammar asks for; the index of the first
+        # output token that was not drawn, but taken for its document to end in time; what of it made it end in an error
+        self.whole, self.closed, self.problem = False, submit.closed, ""
         self.state: State = "waiting"
         self.finish: FinishReason | None = None
         # the table, row after row, in which `LEFT` stands for what a window has left behind: `left` rows have such
@@ -115,6 +115,8 @@ class Request:
         """Of each output token, where they are wanted."""
         self.prompt_logprobs = list(submit.prompt_logprobs)
         """Of each prompt token that something is to be told of, as far as they are known."""
+        self.wants_told = submit.sampling.logprobs is not None or submit.sampling.prompt_logprobs is not None
+        """Whether what the model makes of its tokens is told."""
         self.keys = [root]
         """Of the prefix cache, as far as they were needed: those of the leading full blocks, after the tenant's."""
 
@@ -122,6 +124,11 @@ class Request:
     def held(self) -> list[int]:
         """The blocks that it holds."""
         return [block for block in self.blocks if block != LEFT] if self.left else self.blocks[:]
+
+    @property
+    def findable(self) -> Sequence[int]:
+        """The beginning that may come from the prefix cache."""
+        return self.tokens if self.found_within is None else self.tokens[: self.found_within]
 
     @property
     def length(self) -> int:
@@ -169,11 +176,12 @@ class Request:
 
     def over(self) -> FinishReason | None:
         """Say whether the tokens there are end it."""
-        if self.whole or (self.outputs and self.tokens[-1] in self.stops):
+        tokens = self.tokens
+        if self.whole or (tokens[-1] in self.stops and len(tokens) > self.prompt_tokens):
             return "stop" if self.closed is None else "length"
-        if self.sampling.repetition is not None and repeats(self.tokens, self.outputs, self.sampling.repetition):
+        if self.sampling.repetition is not None and repeats(tokens, self.outputs, self.sampling.repetition):
             return "repetition"
-        return "length" if len(self.tokens) >= self.limit else None
+        return "length" if len(tokens) >= self.limit else None
 
     def tell(self, start: int) -> RequestEvent:
         """Describe the output from index `start` on."""
@@ -182,6 +190,8 @@ class Request:
 
     def event(self, tokens: tuple[int, ...], start: int) -> RequestEvent:
         """Tell some of the output, and at the end what it cost."""
+        if self.finish is None and not self.wants_told:
+            return RequestEvent(self.id, tokens, start, None, self.cached or 0, closed=self.closed)
         logprobs = tuple(self.logprobs[start : start + len(tokens)])
         first = tuple(self.prompt_logprobs) if start == 0 else ()
         if self.finish is None:

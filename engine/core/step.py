@@ -37,7 +37,7 @@ class Draft:
 
     def brings_much(self, request: Request, count: int) -> bool:
         """Say whether the result has no room for what `count` positions of a request bring, beside those of others."""
-        told = _numbers(request, count)
+        told = _numbers(request, count) if request.wants_told else 0
         return bool(told and self._numbers) and self._numbers + told > self._most_numbers
 
     def admit(self, request: Request) -> None:
@@ -48,7 +48,8 @@ class Draft:
     def add(self, request: Request, count: int, blocks: tuple[int, ...]) -> None:
         """Give a request `count` positions; `blocks` are those of its table that are new."""
         assert request.id not in self.slices, f"{request.id!r} has its part of this step"
-        self._numbers += _numbers(request, count)
+        if request.wants_told:
+            self._numbers += _numbers(request, count)
         start = request.computed
         request.computed = end = start + count
         sample = end == len(request.tokens) + request.pending

@@ -155,8 +155,9 @@ def test_however_an_answer_is_cut_nothing_is_lost_or_told_twice(
     pieces, answer, told = cut(tokens, CALLING, stop, interval=interval, most=most)
     heard = [one for piece in pieces for one in piece.logprobs]
     assert heard == told[: len(heard)]
+    # one without tokens of its own comes before none
     assert [piece.before for piece in pieces] == [
-        sum(len(piece.logprobs) for piece in pieces[:at]) for at in range(len(pieces))
+        sum(len(before.logprobs) for before in pieces[:at]) if piece.logprobs else 0 for at, piece in enumerate(pieces)
     ]
     for kind, whole in (("text", answer.text), ("reasoning", answer.reasoning)):
         said = ""
