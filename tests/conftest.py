@@ -130,7 +130,7 @@ def postgres_server(servers: Servers) -> Postgres:
 
 
 @pytest.fixture
-async def nats_url(nats_server: NatsServer) -> AsyncIterator[str]:
+async def nats_url(nats_server: NatsServer, open_folder: Path) -> AsyncIterator[str]:
     """The URL of a NATS without streams; those a test makes are deleted after it."""
     yield nats_server.url
     client = await nats.connect(nats_server.url)
@@ -139,8 +139,16 @@ async def nats_url(nats_server: NatsServer) -> AsyncIterator[str]:
         for stream in await jetstream.streams_info():
             assert stream.config.name is not None
             await jetstream.delete_stream(stream.config.name)
+        await _until_gone(open_folder)
     finally:
         await client.close()
+
+
+async def _until_gone(open_folder: Path) -> None:
+    """Wait for what was deleted: the server renames its folder, removes it later, and refuses a new one meanwhile."""
+    with anyio.fail_after(30):
+        while await anyio.to_thread.run_sync(lambda: [*open_folder.glob("data/nats/jetstream/*/streams/.*")]):
+            await anyio.lowlevel.checkpoint()
 
 
 @pytest.fixture(scope="session")
