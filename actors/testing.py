@@ -13,6 +13,7 @@ from bus.log import START, Position
 from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey
 from bus.store import StoredEvent
 from schemas.messages import ToolCall, Usage
+from schemas.programs import ProgramNote
 from schemas.runs import Problem
 
 Say = str | ToolCall | Sequence[ToolCall] | Problem
@@ -37,6 +38,13 @@ class ScriptedModel:
 
     aborted: list[str] = field(default_factory=list)
     """Requests that were to be stopped."""
+
+    notes: list[ProgramNote] = field(default_factory=list)
+    """What it heard of programs between their calls."""
+
+    async def note(self, note: ProgramNote) -> None:
+        """Keep it."""
+        self.notes.append(note)
 
     async def abort(self, request: str) -> None:
         """Note it; the caller's task is cancelled anyway."""

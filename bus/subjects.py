@@ -128,6 +128,11 @@ def abort(engine: str) -> str:
     return f"gen.{encoded(engine)}.abort"
 
 
+def note(engine: str) -> str:
+    """Where a scheduler hears of programs between their turns."""
+    return f"gen.{encoded(engine)}.note"
+
+
 def drain(engine: str) -> str:
     """Where a scheduler is told to begin nothing new."""
     return f"gen.{encoded(engine)}.drain"

@@ -22,7 +22,7 @@ from typing import Final
 
 from engine.errors import PlatformUnavailable
 
-NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"})
+NEEDED: Final = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni"})
 """What the processor must have, as /proc/cpuinfo names it."""
 
 _SOURCES: Final = Path(__file__).parent / "kernels" / "native"
@@ -37,7 +37,7 @@ _POINTER, _INT, _FLOATS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
 _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
     "crew_new": (_POINTER, (_INT,)),
     "crew_free": (None, (_POINTER,)),
-    "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _INT, _INT, _INT)),
+    "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _FLOATS, _INT, _INT, _INT)),
     "product_free": (None, (_INT, _POINTER)),
     "product_run": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
     "product_run_gated": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)),

@@ -9,7 +9,7 @@ import msgspec
 MOST_NUMBERS: Final = 200_000
 """Logarithms that a request may want, and that a step may bring: as JSON, half of the 8 MiB that a message may have."""
 
-Policy = Literal["fcfs", "priority"]
+Policy = Literal["fcfs", "priority", "agents"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 
 
@@ -41,8 +41,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting_tokens: int = 1 << 20
     """Tokens of requests that may wait for admission; one that would make it more is refused, unless none waits."""
     policy: Policy = "fcfs"
-    """Who begins first, and who gives way last: whoever came first, or whoever has the lowest `priority`, and of
-    those whoever came first."""
+    """Who begins first, and who gives way last: whoever came first; or whoever has the lowest `priority`, and of those
+    whoever came first; or the turns of `agents`: see `engine.core.agents`."""
     long_prefill: int = 2048
     """A prompt with more positions to compute than this is a long one: only the first of those is sure of its chunk
     in a step, others get what shorter ones and newcomers leave."""
@@ -77,4 +77,4 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.windowed > self.groups:
             raise ValueError(f"windowed is {self.windowed}, of {self.groups} groups")
         if self.policy not in POLICIES:
-            raise ValueError(f"policy is {' or '.join(POLICIES)}, not {self.policy!r}")
+            raise ValueError(f"policy is {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, not {self.policy!r}")

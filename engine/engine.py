@@ -20,7 +20,7 @@ class Engine:
 
     def add(self, submit: Submit) -> Answer:
         """Offer a request to the scheduler; `Refused` says why it does not take it."""
-        return self._scheduler.submit(submit)
+        return self._scheduler.submit(submit, self._clock.now())
 
     def abort(self, request: str) -> RequestEvent | None:
         """Stop a request and return its last event; `None` if it is unknown or over."""

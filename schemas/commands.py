@@ -125,6 +125,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """When it ends, answered or not: microseconds since the Unix epoch; 0 is never."""
     cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     """Only requests of the tenant with the same salt share its KV blocks."""
+    session_id: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """Requests with the same one are turns of one program: see `engine.policy`."""
     skip_reading_prefix_cache: bool = False
     """Compute the whole prompt, whatever is known of it."""
     tool_choice: ToolChoice = "auto"

@@ -154,6 +154,10 @@ class Submit(Wire, frozen=True):
     """Of the prompt, where they are wanted and there is output already."""
     closed: int | None = None
     """The index of the first token of `output` that is not the one that was drawn, for a document to end in time."""
+    program: str = ""
+    """Whose turn it is: a thread of an agent, a session of a client; empty where nobody says."""
+    agent: str = ""
+    """What kind of program: those of a kind grow alike."""
 
 
 class Attach(Wire, frozen=True):

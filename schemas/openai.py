@@ -144,6 +144,8 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, msgspec.Meta(ge=-10, le=10)] | None = None
     cache_salt: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=1000)] | None = None
+    """Requests with the same one are turns of one program; the header `X-Session-ID` does the same."""
     skip_reading_prefix_cache: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None

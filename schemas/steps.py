@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from schemas.generation import FinishReason, Sampling, Submit, TokenLogprobs
+from schemas.programs import Decision, ProgramNote
 from schemas.structured import Structured
 from schemas.wire import Record, Wire
 
@@ -56,6 +57,8 @@ class Submitted(Record, frozen=True, tag="submit"):
 
     submit: Submit
     """Without tokens and sampling where the request arrives in the same plan: they stand there."""
+    time: int = 0
+    """Microseconds since the Unix epoch, where it matters when."""
 
 
 class Aborted(Record, frozen=True, tag="abort"):
@@ -111,7 +114,14 @@ class Compiled(Record, frozen=True, tag="compile"):
     """Why it cannot be compiled."""
 
 
-Told = Began | Submitted | Aborted | Expired | Applied | Resynced | Forgot | Tried | Compiled
+class Noted(Record, frozen=True, tag="note"):
+    """It heard of a program between its turns."""
+
+    note: ProgramNote
+    time: int
+
+
+Told = Began | Submitted | Aborted | Expired | Applied | Resynced | Forgot | Tried | Compiled | Noted
 
 
 class ToldMore(Record, frozen=True):
@@ -154,6 +164,8 @@ class StepPlan(Record, frozen=True):
     is what it is. Workers have no use for it."""
     prepare: tuple[Prepare, ...] = ()
     """Grammars that requests wait for which are in no plan yet."""
+    decisions: tuple[Decision, ...] = ()
+    """What was decided about programs since the plan before."""
 
 
 class Stalled(Record, frozen=True):

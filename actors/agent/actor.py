@@ -20,10 +20,12 @@ from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
 from schemas.generation import request_id
 from schemas.messages import Message, ToolSpec
+from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
     DeadlinePassed,
     Event,
     MemoryWrite,
+    ModelReturned,
     Problem,
     RetryDue,
     ToolBinding,
@@ -111,7 +113,7 @@ class AgentPerformer:
             case CallModel():
                 return await self._call_model(effect, site)
             case CallTool():
-                return await self._call_tool(effect, site, again)
+                return await self._noted(effect, site, again)
             case AwaitDeadline(at=at):
                 await self._until(at)
                 return DeadlinePassed(effect=effect.id)
@@ -138,8 +140,23 @@ class AgentPerformer:
             tenant=site.tenant,
             thread=site.thread,
             traceparent=effect.called.traceparent,
+            program=program_id(site.tenant, site.thread),
+            agent=effect.profile.agent,
         )
-        return await ask_model(self._models, call, self._live, effect, site)
+        event = await ask_model(self._models, call, self._live, effect, site)
+        if isinstance(event, ModelReturned) and not event.tool_calls:
+            await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
+        return event
+
+    async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
+        """Call a tool, and have the engine know for how long it is that the program waits."""
+        model, program = self._models.get(effect.model), program_id(site.tenant, site.thread)
+        if model is not None:
+            await model.note(ToolBegan(program, effect.id, effect.called.call.name))
+        event = await self._call_tool(effect, site, again)
+        if model is not None:
+            await model.note(ToolEnded(program, effect.id))
+        return event
 
     async def _call_tool(self, effect: CallTool, site: Site, again: bool) -> Event:
         called = effect.called

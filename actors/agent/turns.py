@@ -44,6 +44,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     called: ToolCalled
     agent: str
     notes: dict[str, str]
+    model: str = ""
+    """The one that asked for it, and waits."""
 
 
 class AwaitDeadline(Effect, frozen=True, kw_only=True):
@@ -119,7 +121,8 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> Cal
     called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
     trace = state.commands[run.id].traceparent
     agent, notes = run.profile.agent, dict(state.notes)
-    return CallTool(effect, "run", run.id, trace, called=called, agent=agent, notes=notes)
+    model = run.profile.model
+    return CallTool(effect, "run", run.id, trace, called=called, agent=agent, notes=notes, model=model)
 
 
 def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:

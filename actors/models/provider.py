@@ -10,6 +10,7 @@ from schemas.answers import AnswerFinish, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
+from schemas.programs import ProgramNote
 
 Spoken = Literal["text", "reasoning"]
 
@@ -71,6 +72,10 @@ class ModelCall(msgspec.Struct, frozen=True):
     """Search for the `n` likeliest answers, ranked by this power of their lengths; None draws them."""
     return_token_ids: bool = False
     """Whether the answer names its tokens, and the prompt's."""
+    program: str = ""
+    """Whose turn it is: `schemas.programs`. Empty where nobody says."""
+    agent: str = ""
+    """What kind of program."""
     stream_interval: int = 1
     """Tokens between two pieces of its text, at least: the first comes at once, and the last at the end."""
 
@@ -112,6 +117,9 @@ class ModelProvider(Protocol):
         Raises:
             CallFailed: with the problem, as a client may see it.
         """
+
+    async def note(self, note: ProgramNote) -> None:
+        """Hear of a program between its calls; one that is lost is of no consequence but for speed."""
 
     async def abort(self, request: str) -> None:
         """Stop the generation of the call that has this request id (`schemas.generation.request_id`), if it goes on."""

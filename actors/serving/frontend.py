@@ -50,6 +50,7 @@ from schemas.generation import (
     TokenLogprobs,
 )
 from schemas.messages import ToolCall, Usage
+from schemas.programs import ProgramNote
 from schemas.runs import ErrorKind, Problem
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,13 @@ class Frontend:
         """Have the scheduler stop a generation; it does not matter whether it knows one."""
         await self._connection.publish(subjects.abort(self._engine), codec.encode(Abort(request=request)))
 
+    async def note(self, note: ProgramNote) -> None:
+        """Tell the scheduler of a program between its calls."""
+        try:
+            await self._connection.publish(subjects.note(self._engine), codec.encode(note))
+        except (BusError, TimeoutError) as error:
+            log.info("program %s: the scheduler is not told: %s", note.program, error)
+
     def _submission(self, call: ModelCall) -> tuple[Submit, Prompt]:
         prompter = self._prompter
         try:
@@ -194,6 +202,8 @@ class Frontend:
             deadline=call.deadline,
             cache_salt=call.cache_salt,
             read_cache=call.read_cache,
+            program=call.program,
+            agent=call.agent,
         )
         return submit, prompt
 

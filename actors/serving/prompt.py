@@ -13,7 +13,8 @@ from bus.live import Live
 from schemas.commands import Command, Generate
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Rendering
-from schemas.runs import Event, Profile
+from schemas.programs import PERSON, ToolBegan, program_id
+from schemas.runs import Event, ModelReturned, Profile
 
 
 class GenerationPerformer:
@@ -80,5 +81,15 @@ class GenerationPerformer:
             return_token_ids=data.return_token_ids,
             prompt=data.prompt,
             stream_interval=data.stream_interval,
+            program=program_id(site.tenant, session=data.session_id) if data.session_id else "",
         )
-        return await ask_model(self._models, call, self._live, effect, site)
+        event = await ask_model(self._models, call, self._live, effect, site)
+        if call.program and data.prompt is None and isinstance(event, ModelReturned):
+            await self._tell_wait(call, event)
+        return event
+
+    async def _tell_wait(self, call: ModelCall, answer: ModelReturned) -> None:
+        """Say what a client's program waits for, as far as its answer tells, until its next turn comes."""
+        waits = [ToolBegan(call.program, wanted.id, wanted.name) for wanted in answer.tool_calls]
+        for note in waits or [ToolBegan(call.program, call.effect, PERSON)]:
+            await self._models[call.model].note(note)

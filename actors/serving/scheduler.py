@@ -36,6 +36,7 @@ from schemas.generation import (
     Refused,
     Submit,
 )
+from schemas.programs import ProgramNote
 from schemas.steps import Prepared, RequestEvent, Resync, Stalled, StepResult
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class SchedulerActor:
         await connection.subscribe(subjects.attach(engine), self._attach)
         await connection.subscribe(subjects.abort(engine), self._abort)
         await connection.subscribe(subjects.forget(engine), self._forget)
+        await connection.subscribe(subjects.note(engine), self._note)
         await connection.subscribe(subjects.describe(engine), self._describe)
         await connection.subscribe(subjects.drain(engine), self._drain)
         await connection.subscribe(subjects.result(engine), self._result)
@@ -128,7 +130,7 @@ class SchedulerActor:
         """End requests at their deadlines, whether or not any step comes to an end."""
         while True:
             self._sooner.clear()
-            due = self._scheduler.next_deadline
+            due = self._scheduler.deadlines.next
             late_s = _QUIET_S if due is None else min(max(0, min(due - self._clock.now(), 60_000_000)) / 1e6, _QUIET_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(late_s):
@@ -198,7 +200,7 @@ class SchedulerActor:
         except BadShape as error:
             await self._answer(message, Refused(request="", reason="invalid", message=str(error)))
             return
-        answer = self._refusal_while_draining(submit) or self._scheduler.submit(submit)
+        answer = self._refusal_while_draining(submit) or self._scheduler.submit(submit, self._clock.now())
         if isinstance(answer, Accepted):
             self._frontends[submit.request] = submit.frontend
         await self._answer(message, answer)
@@ -208,6 +210,11 @@ class SchedulerActor:
             if submit.deadline:
                 self._sooner.set()
             await self._plan()
+
+    async def _note(self, message: Message) -> None:
+        note: ProgramNote = codec.decode(message.data, ProgramNote)
+        self._scheduler.note(note, self._clock.now())
+        await self._plan()
 
     async def _drain(self, message: Message) -> None:
         log.info("told to stop soon: nothing new is begun")

@@ -31,6 +31,11 @@ class BlockPool:
         """How many blocks could be taken now."""
         return len(self._spare) + len(self._idle)
 
+    @property
+    def spare(self) -> int:
+        """How many of them are taken before those whose content is worth keeping."""
+        return len(self._spare)
+
     def idle_among(self, blocks: Iterable[int]) -> int:
         """Count those of some blocks that nobody holds."""
         holders = self._holders
@@ -90,6 +95,10 @@ class BlockPool:
     def leave(self, blocks: Sequence[int]) -> None:
         """Give up blocks of a request that goes on: they are of use to one that parts from it there alone."""
         self.release(blocks)
+        self.spend(blocks)
+
+    def spend(self, blocks: Sequence[int]) -> None:
+        """Have idle ones among some blocks be used before all whose content is worth more; the last of them first."""
         for block in reversed(blocks):
             if block in self._idle:
                 del self._idle[block]

@@ -9,6 +9,7 @@ import msgspec
 from engine.config import SchedulerConfig
 from engine.core.step import Planned
 from schemas.generation import Sampling, Submit
+from schemas.programs import ProgramNote
 from schemas.steps import (
     Aborted,
     Applied,
@@ -16,6 +17,7 @@ from schemas.steps import (
     Compiled,
     Expired,
     Forgot,
+    Noted,
     Prepared,
     Resynced,
     StepResult,
@@ -40,9 +42,9 @@ class Diary:
         ]
         self._tokens = 0
 
-    def submitted(self, submit: Submit) -> None:
+    def submitted(self, submit: Submit, time: int = 0) -> None:
         """A request was taken on."""
-        self._told.append(Submitted(submit))
+        self._told.append(Submitted(submit, time))
         structured = submit.sampling.structured
         self._tokens += (
             len(submit.prompt) + len(submit.output) + (structured.size // 4 if structured is not None else 0)
@@ -82,6 +84,10 @@ class Diary:
         """Planning took blocks away and came to no plan."""
         self._told.append(Tried(time))
 
+    def noted(self, note: ProgramNote, time: int) -> None:
+        """Something was heard of a program."""
+        self._told.append(Noted(note, time))
+
     def take(self, arriving: Collection[str]) -> tuple[Told, ...]:
         """Tell all since the last time; what requests that arrive in the same plan bring stands there already."""
         told, self._told, self._tokens = self._told, [], 0
@@ -97,4 +103,4 @@ class Diary:
 def _without_tokens(told: Submitted, arriving: Collection[str]) -> Submitted:
     if told.submit.request not in arriving:
         return told
-    return Submitted(msgspec.structs.replace(told.submit, prompt=(), output=(), sampling=Sampling()))
+    return Submitted(msgspec.structs.replace(told.submit, prompt=(), output=(), sampling=Sampling()), told.time)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 from engine.config import SchedulerConfig
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
 from engine.core.request import LEFT, Request
 from engine.core.tables import Tables, tables_within
+
+
+class Keeper(Protocol):
+    """Chooses which content of idle blocks is given up."""
+
+    def make_room(self, count: int) -> None:
+        """Some blocks are about to be taken, so many of them with content: have it `Memory.spend` the right ones."""
+
+    def overwritten(self, block: int) -> None:
+        """What was in a block is there no more."""
 
 
 class Memory:
@@ -27,8 +38,21 @@ class Memory:
         self._groups = tables.groups
         self.watermark = int(blocks * watermark)
         """Blocks that new requests leave to those that run."""
-        self._cache = PrefixCache(tables)
-        self._pool = BlockPool(blocks, self._cache.forget)
+        self.keeper: Keeper | None = None
+        """Who chooses what is given up; without one it is what was idle for longest."""
+        self.cache = PrefixCache(tables)
+        self._pool = BlockPool(blocks, self._overwritten)
+
+    def _overwritten(self, block: int) -> None:
+        self.cache.forget(block)
+        if self.keeper is not None:
+            self.keeper.overwritten(block)
+
+    def spend(self, blocks: Sequence[int]) -> int:
+        """Have the content of blocks be given up before that of others, the last of them first; count those idle."""
+        before = self._pool.spare
+        self._pool.spend(blocks)
+        return self._pool.spare - before
 
     @property
     def idle(self) -> int:
@@ -38,7 +62,7 @@ class Memory:
     @property
     def cached(self) -> int:
         """Blocks whose content can be found."""
-        return len(self._cache.places)
+        return len(self.cache.places)
 
     def missing(self, request: Request) -> int:
         """Count the blocks that a running request will soon want: those for its tokens, and a row to grow into.
@@ -71,14 +95,14 @@ class Memory:
         request.left = self.tables.first_seen(request.settled)
         self._pool.hold(request.held)
         if self.tables.full and self.tables.windowed:
-            request.shared = self._cache.shared(request.keys, _findable(request), rows)
+            request.shared = self.cache.shared(request.keys, request.findable, rows)
         request.recomputed += max(request.lost - request.computed, 0)
         request.lost = 0
         return True
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
         """Find the blocks of a request's cached prefix, and count those that it lacks beside them."""
-        found = self._cache.match(request.keys, _findable(request))
+        found = self.cache.match(request.keys, request.findable)
         rows = len(found) // self._groups
         left = self.tables.first_seen(rows * self.tables.block_size)
         idle = self._pool.idle_among(block for block in found if block != LEFT)
@@ -97,7 +121,10 @@ class Memory:
         """Extend a request's table to positions `[0, end)`; return the blocks added, None if there are too few."""
         if end * self._groups <= len(request.blocks) * self.tables.block_size:
             return ()
-        taken = self._pool.take(self.tables.rows(end) * self._groups - len(request.blocks))
+        needed = self.tables.rows(end) * self._groups - len(request.blocks)
+        if self.keeper is not None and self._pool.spare < needed <= self._pool.idle:
+            self.keeper.make_room(needed - self._pool.spare)
+        taken = self._pool.take(needed)
         if taken is None:
             return None
         request.blocks += taken
@@ -117,7 +144,7 @@ class Memory:
         full, groups = request.settled // self.tables.block_size, self._groups
         for index in range(request.entered, full):
             row = request.blocks[index * groups : (index + 1) * groups]
-            for block in self._cache.enter(request.keys, request.tokens, index, row):
+            for block in self.cache.enter(request.keys, request.tokens, index, row):
                 self._pool.keep(block)
         request.entered = full
 
@@ -145,24 +172,24 @@ class Memory:
 
     def forget(self) -> int:
         """Let nothing that is in memory now be found any more; return how many blocks could be until now."""
-        known = list(self._cache.places)
+        known = list(self.cache.places)
         for block in known:
-            self._cache.forget(block)
+            self._overwritten(block)
             self._pool.unkeep(block)
         return len(known)
 
     def check(self, running: Iterable[Request]) -> None:
         """Fail if a block leaked, was freed early, or may be written by two requests."""
         requests = list(running)
-        self._pool.check((request.held for request in requests), self._cache.places)
-        self._cache.check()
+        self._pool.check((request.held for request in requests), self.cache.places)
+        self.cache.check()
         writers: dict[int, str] = {}
         for request in requests:
             self._check_table(request)
             for block in request.blocks[request.settled // self.tables.block_size * self.tables.groups :]:
                 other = writers.setdefault(block, request.id)
                 assert other == request.id, f"block {block} is written by {other!r} and {request.id!r}"
-                assert block not in self._cache.places, f"{request.id!r} writes block {block} that others may read"
+                assert block not in self.cache.places, f"{request.id!r} writes block {block} that others may read"
 
     def _check_table(self, request: Request) -> None:
         tables, held = self.tables, request.held
@@ -181,8 +208,3 @@ class Memory:
 def memory_within(config: SchedulerConfig, blocks: int) -> Memory:
     """Make one of so many blocks."""
     return Memory(blocks, tables_within(config), config.watermark)
-
-
-def _findable(request: Request) -> Sequence[int]:
-    """Give the beginning of a request that may come from the prefix cache."""
-    return request.tokens if request.found_within is None else request.tokens[: request.found_within]

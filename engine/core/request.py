@@ -12,8 +12,9 @@ from schemas.generation import FinishReason, Repetition, Sampling, Submit
 from schemas.steps import RequestEvent
 
 State = Literal["waiting", "parked", "running", "finished"]
-Rank = tuple[int, int]
-"""Priority and arrival: the lower, the sooner it begins and the later it gives way."""
+Rank = tuple[int, ...]
+"""Priority, with some policies arrival of the program, and arrival: the lower, the sooner it begins and the later it
+gives way."""
 
 _ALLOWED: Final[frozenset[tuple[State, State]]] = frozenset(
     {
@@ -123,6 +124,11 @@ class Request:
     def held(self) -> list[int]:
         """The blocks that it holds."""
         return [block for block in self.blocks if block != LEFT] if self.left else self.blocks[:]
+
+    @property
+    def findable(self) -> Sequence[int]:
+        """The beginning that may come from the prefix cache."""
+        return self.tokens if self.found_within is None else self.tokens[: self.found_within]
 
     @property
     def length(self) -> int:

@@ -23,6 +23,7 @@ from schemas.steps import (
     Compiled,
     Expired,
     Forgot,
+    Noted,
     Prepared,
     Resync,
     Resynced,
@@ -35,7 +36,7 @@ from schemas.steps import (
 )
 
 _NOBODY = "retrace"
-_COMPARED = ("full", "arrivals", "slices", "gone", "preempted", "prepare")
+_COMPARED = ("full", "arrivals", "slices", "gone", "preempted", "prepare", "decisions")
 
 
 class Divergence(NamedTuple):
@@ -138,6 +139,13 @@ class Retrace:
                 scheduler.prepared(Prepared(self._epoch, told.worker, told.key, told.problem))
             case Forgot():
                 scheduler.forget_prefixes()
+            case _:
+                self._time_passes(told)
+
+    def _time_passes(self, told: Noted | Tried | Began) -> None:
+        match told:
+            case Noted(note=note, time=time):
+                self.scheduler.note(note, time)
             case Tried(time=time):
                 self._try(time)
             case Began():
@@ -155,7 +163,7 @@ class Retrace:
                 raise CannotRetrace(f"the tokens of {submit.request!r} are not recorded")
             prompt, output = arrival.tokens[: arrival.prompt_tokens], arrival.tokens[arrival.prompt_tokens :]
             submit = msgspec.structs.replace(submit, prompt=prompt, output=output, sampling=arrival.sampling)
-        answer = self.scheduler.submit(submit)
+        answer = self.scheduler.submit(submit, told.time)
         if not isinstance(answer, Accepted):
             raise CannotRetrace(f"after plan {self._n} {submit.request!r} is refused: {answer.message}")
 

@@ -21,6 +21,7 @@ from operator import attrgetter
 
 from engine.config import SchedulerConfig
 from engine.core.admission import refusal
+from engine.core.agents import rules_within
 from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
 from engine.core.heard import Heard
@@ -34,6 +35,7 @@ from engine.core.victims import victims
 from engine.core.waiting import WaitingQueue
 from engine.core.waits import Books, Waits
 from schemas.generation import Accepted, Answer, FinishReason, Submit
+from schemas.programs import ProgramNote
 from schemas.steps import Prepared, RequestEvent, Resync, StepPlan, StepResult, ToldMore
 
 _rank = attrgetter("rank")
@@ -46,9 +48,11 @@ class Scheduler:
         self._config = config
         self._epoch = epoch
         self._memory = memory_within(config, config.blocks)
+        self.rules = rules_within(config, self._memory)
         self._waiting = WaitingQueue()
         self._parking = Parking()
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
+        """When `expire` will have something to end."""
         self._diary = Diary(config)
         self._running: dict[str, Request] = {}
         self._requests: dict[str, Request] = {}
@@ -63,21 +67,20 @@ class Scheduler:
 
     # requests in
 
-    def submit(self, submit: Submit) -> Answer:
-        """Take a request on. One that is known already is accepted again and not begun twice."""
+    def submit(self, submit: Submit, now: int = 0) -> Answer:
+        """Take a request on, `now`, in microseconds. One that is known is accepted again and not begun twice."""
         if submit.request in self._requests or submit.request in self._finished:
             return Accepted(request=submit.request)
         refused = refusal(submit, self._config, self._memory, self._waiting, self._parking)
         if refused is not None:
             return refused
         self._arrived += 1
-        rank = (submit.priority if self._config.policy == "priority" else 0, self._arrived)
         root = PrefixCache.root(submit.tenant, submit.cache_salt)
-        request = Request(submit, self._config.context_length, root, rank)
+        request = Request(submit, self._config.context_length, root, (0, self._arrived))
         self._requests[request.id] = request
-        self._diary.submitted(submit)
+        self._diary.submitted(submit, self.rules.submitted(submit, request, now))
         self._parking.place(request, self._waiting)
-        self._deadlines.add(request, self._requests)
+        self.deadlines.add(request, self._requests)
         finish = request.over()
         if finish is not None:
             self._end(request, finish)
@@ -93,15 +96,10 @@ class Scheduler:
 
     def expire(self, now: int) -> list[RequestEvent]:
         """End what has come to its deadline; to be called before `plan`, with the same time."""
-        events = [self._ended(request, "timeout") for request in self._deadlines.due(now, self._requests)]
+        events = [self._ended(request, "timeout") for request in self.deadlines.due(now, self._requests)]
         if events:
             self._diary.expired(now)
         return events
-
-    @property
-    def next_deadline(self) -> int | None:
-        """When `expire` will have something to end, if nothing ends before; microseconds since the Unix epoch."""
-        return self._deadlines.next
 
     def forget_prefixes(self) -> int:
         """Empty the prefix cache; return how many blocks were in it. Running requests keep what they have."""
@@ -111,6 +109,11 @@ class Scheduler:
     def told_more(self) -> ToldMore | None:
         """Tell what the next plan would, if that has become very much because none can be made."""
         return self._diary.spill(self._epoch, self._n)
+
+    def note(self, note: ProgramNote, now: int) -> None:
+        """Hear of a program between its turns."""
+        if self.rules.note(note, now):
+            self._diary.noted(note, now)
 
     def attach(self, request: str, start: int) -> RequestEvent | None:
         """Tell a request's output from index `start` on; None when it is unknown or was long ago."""
@@ -127,9 +130,10 @@ class Scheduler:
         """
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
+        self.rules.begin_plan(now)
         draft = self._draft()
         behind = []
-        for request in self._in_turn():
+        for request in self.rules.in_turn(self._running.values()):
             length = len(request.tokens) + request.pending
             if length >= request.limit:
                 continue  # computing more of it is in vain
@@ -144,8 +148,9 @@ class Scheduler:
             self._prefill(draft, request)
         if draft.slices or self._parking.asks:
             return self._publish(draft, now)
-        if draft.preempted:
+        if draft.preempted or self.rules.is_changed:
             self._diary.tried(now)
+            self.rules.keep_plan()
         return None
 
     def _draft(self) -> Draft:
@@ -157,11 +162,6 @@ class Scheduler:
             else:
                 draft.told += request.bulk
         return draft
-
-    def _in_turn(self) -> list[Request]:
-        """List running requests in the order in which they get their parts of a step."""
-        running = self._running.values()
-        return sorted(running, key=_rank) if self._config.policy == "priority" else list(running)
 
     def _catch_up(self, draft: Draft, behind: Sequence[Request]) -> list[Request]:
         """Continue prompts; return those for what others leave: less urgent than who waits, or long but not first."""
@@ -197,8 +197,7 @@ class Scheduler:
         prompt fits beside what running ones still lack, or two long ones would take turns at throwing each other out.
         """
         promised = self._memory.promised(self._running.values())
-        while len(self._waiting) and draft.budget > 0:
-            request = self._waiting.first
+        while draft.budget > 0 and (request := self.rules.first(self._waiting, len(self._running))) is not None:
             # preempted with a token under way, it cannot say yet what it knows
             if request.pending or draft.is_told_much(request):
                 return
@@ -220,6 +219,7 @@ class Scheduler:
         self._waiting.remove(request)
         request.move("running")
         self._running[request.id] = request
+        self.rules.begun(request)
         if request.cached is None:
             request.cached = min(request.computed, request.prompt_tokens)
             self._prompt_tokens += request.prompt_tokens
@@ -242,6 +242,7 @@ class Scheduler:
             preempted=tuple(self._preempted),
             told=self._diary.take(draft.admitted),
             prepare=self._parking.ask(),
+            decisions=self.rules.take(),
         )
         self._full = False
         self._gone, self._preempted = [], []
@@ -315,6 +316,7 @@ class Scheduler:
         for request in reversed(list(self._running.values())):
             self._suspend(request)
         self._memory = memory_within(self._config, max(min(self._config.blocks, resync.blocks), 0))
+        self.rules.renew(self._memory)
         room = self._memory.size
         ended = [
             self._ended(request, "error")
@@ -336,6 +338,7 @@ class Scheduler:
     def _preempt(self, draft: Draft, request: Request) -> None:
         """Make a running request give its blocks up; it will be computed again from the tokens it has."""
         known = draft.drop(request)
+        self.rules.gives_way(request)
         self._suspend(request)
         if known:
             self._gone.append(request.id)
@@ -351,6 +354,7 @@ class Scheduler:
         request.life += 1
 
     def _end(self, request: Request, finish: FinishReason) -> None:
+        self.rules.ends(request)
         if request.state == "running":
             del self._running[request.id]
             self._gone.append(request.id)
@@ -389,7 +393,8 @@ class Scheduler:
         """Fail if the books do not balance. Cheap enough to call between steps in tests."""
         assert not set(self._requests) & set(self._finished)
         self._books().check(self._requests)
+        self.rules.check(self._requests)
 
     def _books(self) -> Books:
         queues = (self._running, self._waiting, self._parking)
-        return Books(self._config, self._memory, *queues, self._in_flight, self._worker)
+        return Books(self._config, self._memory, *queues, self._in_flight, self._worker, self.rules)

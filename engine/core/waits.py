@@ -10,6 +10,7 @@ import msgspec
 from engine.config import SchedulerConfig
 from engine.core.memory import Memory
 from engine.core.parking import Parking
+from engine.core.ranked import Rules
 from engine.core.request import Request
 from engine.core.waiting import WaitingQueue
 
@@ -58,6 +59,7 @@ class Books:
     """Numbers of those under way."""
     worker: str | None
     """The worker that it plans for."""
+    rules: Rules
 
     def waits(self) -> Waits:
         """Say what requests wait for."""
@@ -79,6 +81,8 @@ class Books:
         lacking = memory.lacking(request, promised)
         if request.pending:
             return "the token that was under way when it gave its blocks up"
+        if withheld := self.rules.withheld(request):
+            return withheld
         if len(self.running) >= seats:
             return f"a seat: all {seats} are taken (max_running)"
         if lacking:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Integers = npt.NDArray[np.int64]
@@ -40,3 +41,24 @@ class PagedBatch:
     def singles(self) -> int:
         """How many requests bring one token; they are the first."""
         return int(np.count_nonzero(self.counts == 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What kernels on an accelerator have to know of a batch, there; the same for all layers.
+
+    Under its own type in `PagedBatch.shared`. Who lays it himself may say more than the host knows of the lengths.
+    """
+
+    lengths: Tensor
+    """int64 [requests that bring a single token]."""
+    longest: int
+    """None of these is longer."""
+    tiles: dict[int, Tensor]
+    """By how many heads share a key: what the other requests are cut into."""
+
+
+def on_device(numbers: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Copy to the device; to an accelerator without waiting for it, from memory that it reads by itself."""
+    there = torch.from_numpy(np.ascontiguousarray(numbers))
+    return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)

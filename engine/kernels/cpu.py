@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from engine.kernels.gathered import GatheredOps
+from engine.kernels.weights import Int8Weight, Weight
 from engine.kernels.whole import Linear
 
 
 class CpuOps(GatheredOps):
     """Gathered attention and packed products. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
-    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        if isinstance(weight, Int8Weight):
+            return super().linear(weight, bias, wide=wide)
         # what torch.compile calls on a CPU, and the only way to oneDNN's packed weights from Python
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
         product = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
@@ -28,3 +31,7 @@ class CpuOps(GatheredOps):
             return out[:rows].float() if wide else out[:rows]
 
         return apply
+
+    def _sums_of_8_bits(self, weight: Tensor) -> Linear:
+        columns = weight.T
+        return lambda numbers: torch._int_mm(numbers, columns)  # noqa: SLF001

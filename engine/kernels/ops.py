@@ -10,6 +10,8 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
+from engine.kernels.weights import Weight
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
@@ -21,17 +23,33 @@ class Ops(Protocol):
     for all layers of a step.
     """
 
+    @property
+    def capturable(self) -> bool:
+        """Whether a step in which every request brings one token can be captured as a graph.
+
+        It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
+        request of no length, and stores nothing where a slot is below 0.
+        """
+
+    @property
+    def draw(self) -> Callable[[Tensor, Chances], Tensor] | None:
+        """Chooses a token for every row of logits by the rules of `engine.sampling`, if there is a kernel for it.
+
+        float32 [rows, vocabulary] -> int64 [rows].
+        """
+
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
 
-    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         """Prepare `x @ weight.T + bias`: weight [out, in], bias [out]; the function maps [tokens, in] to [tokens, out].
 
         The weight may be repacked: the function holds what it needs, the caller need not keep the tensor. If it is to
-        be `wide` the outputs are float32 whatever the format of the weight.
+        be `wide` the outputs are float32 whatever the format of `x`. With a weight in 8 bits each row of `x` is
+        rounded as `engine.kernels.weights.in_8_bits` does, and sums are exact.
         """
 
-    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
         """Prepare such a product of which the first half gates the second: [tokens, in] -> [tokens, out / 2].
 
         Shazeer 2020, arXiv 2002.05202; `gelu_tanh` is GELU in its approximation by a tangent, arXiv 1606.08415.
@@ -62,6 +80,15 @@ class Ops(Protocol):
 
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] twice into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
+
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        """Turn queries and keys, store keys and values, and return the queries: [tokens, heads, head_dim].
+
+        `qk` [tokens, heads + kv_heads, head_dim] and `value` [tokens, kv_heads, head_dim] are as `write_kv` has them,
+        `angles` the cos and sin of `rotary`; where they are narrower than a head, what is beyond does not turn.
+        """
 
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
@@ -95,7 +122,8 @@ _IMPLEMENTATIONS: Final = {
     "gathered": ("engine.kernels.gathered", "GatheredOps"),
     "cpu": ("engine.kernels.cpu", "CpuOps"),
     "native": ("engine.kernels.native.ops", "NativeOps"),
-    "triton": ("engine.kernels.accelerator", "TritonOps"),
+    "triton": ("engine.kernels.gpu.ops", "TritonOps"),
+    "triton-steady": ("engine.kernels.gpu.ops", "SteadyTritonOps"),
 }
 
 

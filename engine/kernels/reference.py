@@ -12,23 +12,49 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import Chances
+from engine.kernels.weights import Int8Weight, Weight, in_8_bits
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
 
 class ReferenceOps:
     """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
+    capturable: bool = False
+    draw: Callable[[Tensor, Chances], Tensor] | None = None
+
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)
 
-    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Linear:
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        if isinstance(weight, Int8Weight):
+            return self._linear_in_8_bits(weight, bias, wide)
+
         def apply(x: Tensor) -> Tensor:
             out = functional.linear(x, weight, bias)
             return out.float() if wide else out
 
         return apply
 
-    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Linear:
+    def _linear_in_8_bits(self, weight: Int8Weight, bias: Tensor | None, wide: bool) -> Linear:
+        scales, offsets = weight.scales, None if bias is None else bias.float()
+        sums = self._sums_of_8_bits(weight.numbers)
+
+        def apply(x: Tensor) -> Tensor:
+            numbers, steps = in_8_bits(x)
+            out = sums(numbers).float() * (steps[:, None] * scales)
+            if offsets is not None:
+                out = out + offsets
+            return out if wide else out.to(x.dtype)
+
+        return apply
+
+    def _sums_of_8_bits(self, weight: Tensor) -> Linear:
+        """Prepare int8 [tokens, in] -> exact sums [tokens, out]: float64 holds all that may come of int8."""
+        columns = weight.double().T
+        return lambda numbers: numbers.double() @ columns
+
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
         product = self.linear(weight, bias)
         gate = self.silu_and_mul if activation == "silu" else self.gelu_and_mul
 
@@ -73,6 +99,18 @@ class ReferenceOps:
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         entries = cache.flatten(0, 1)  # [slots, 2, kv_heads, head_dim]
         entries[slots] = torch.stack((key, value), dim=1)
+
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        cos, sin = angles
+        width, kv_heads = cos.shape[-1], value.shape[1]
+        if width == qk.shape[-1]:
+            turned = self.rotary(qk, cos, sin)
+        else:
+            turned = torch.cat((self.rotary(qk[..., :width], cos, sin), qk[..., width:]), -1)
+        self.write_kv(turned[:, -kv_heads:], value, cache, slots)
+        return turned[:, :-kv_heads]
 
     def attention(
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None

@@ -68,13 +68,8 @@ class Attention:
         qk = qkv[:, :turned]
         if self.head_norm is not None:
             qk = self.head_norm(qk)
-        width = step.cos.shape[-1]
-        if width == shape.head_dim:
-            qk = ops.rotary(qk, step.cos, step.sin)
-        else:
-            qk = torch.cat((ops.rotary(qk[..., :width], step.cos, step.sin), qk[..., width:]), -1)
-        ops.write_kv(qk[:, shape.heads :], qkv[:, turned:], cache, step.slots)
-        out = step.attend(qk[:, : shape.heads], cache)
+        query = ops.turn_and_store(qk, qkv[:, turned:], (step.cos, step.sin), cache, step.slots)
+        out = step.attend(query, cache)
         return self.out(out.reshape(-1, shape.q_width))
 
 

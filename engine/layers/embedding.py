@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
+from engine.kernels.weights import Weight
 from engine.layers.linear import TensorSource
 
 
@@ -32,7 +33,7 @@ class Embedding:
 class Head:
     """Judges every token of the vocabulary."""
 
-    def __init__(self, ops: Ops, weight: Tensor, cap: float | None) -> None:
+    def __init__(self, ops: Ops, weight: Weight, cap: float | None) -> None:
         """Take the weight [vocabulary, width]; logits stay between minus `cap` and `cap`, if there is one."""
         self._product = ops.linear(weight, None, wide=True)
         self._cap = cap

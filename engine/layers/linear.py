@@ -9,11 +9,16 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
+from engine.kernels.weights import Quantization, weight_in
 from engine.kernels.whole import Activation, Linear
 
 
 class TensorSource(Protocol):
     """Gives a checkpoint's tensors by name, on the device and in the number format of the model."""
+
+    @property
+    def quantization(self) -> Quantization:
+        """How products with weights are to be computed."""
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor.
@@ -42,6 +47,6 @@ def load_stacked(
     """
     weights = [source.take(f"{name}.weight", out, width) for name, out in parts]
     biases = [source.take(f"{name}.bias", out) for name, out in parts] if bias else []
-    weight = weights[0] if len(parts) == 1 else torch.cat(weights)
+    weight = weight_in(source.quantization, weights[0] if len(parts) == 1 else torch.cat(weights))
     offsets = (biases[0] if len(parts) == 1 else torch.cat(biases)) if bias else None
     return ops.linear(weight, offsets) if gate is None else ops.gated(weight, offsets, gate)

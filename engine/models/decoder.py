@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops
+from engine.kernels.weights import weight_in
 from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder, WholeLayer
 from engine.layers.attention import Attention, HeadNorm, HeadShape, StepContext, WidthNorm
 from engine.layers.embedding import Embedding, Head
@@ -94,6 +95,11 @@ class Trunk:
         """The number format it computes in, and that of its KV cache."""
         return self._embedding.weight.dtype
 
+    @property
+    def steady(self) -> bool:
+        """Whether every step is made of the same operations, whatever its positions."""
+        return all(rotary.turn is not None for rotary in self._rotaries.values())
+
     def forward(
         self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], caches: Sequence[Tensor]
     ) -> Tensor:
@@ -167,7 +173,7 @@ class Decoder(Trunk):
         weight = self._embedding.weight
         if not config.tied:
             weight = source.take("lm_head.weight", config.vocabulary, config.hidden)
-        self._head = Head(ops, weight, config.logit_cap)
+        self._head = Head(ops, weight_in(source.quantization, weight), config.logit_cap)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] -> float32 [rows, vocabulary]."""

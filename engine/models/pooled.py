@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError, UnsupportedModel
 from engine.kernels.ops import load_ops
+from engine.kernels.weights import Quantization
 from engine.layers.linear import TensorSource, load_linear
 from engine.models.config import read_json, read_model_config
 from engine.models.decoder import Trunk
@@ -71,6 +72,11 @@ class _Renamed:
         self._inner = inner
         self._ours = ours
         self._theirs = theirs
+
+    @property
+    def quantization(self) -> Quantization:
+        """How products are computed."""
+        return self._inner.quantization
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor."""

@@ -13,6 +13,7 @@ import torch
 
 from engine.errors import NotEnoughMemory, UnsupportedModel
 from engine.kernels.ops import load_ops
+from engine.kernels.weights import Quantization
 from engine.models.config import ModelConfig, read_model_config
 from engine.models.decoder import Decoder
 from engine.models.families import FAMILIES
@@ -21,7 +22,9 @@ from engine.models.weights import Checkpoint, Dummy, LoadFormat
 from engine.platforms import Dtype, Platform, choose_dtype
 from engine.progress import UseTqdm
 
-_LIGHTER: Final = "take dtype bfloat16 where it was float32, a smaller model, or free memory on the device"
+_LIGHTER: Final = (
+    "take dtype bfloat16 where it was float32, quantization int8, a smaller model, or free memory on the device"
+)
 
 _ROTARY_BUFFER: Final = "rotary_emb.inv_freq"
 """Old checkpoints store the rotation's frequencies, which we compute."""
@@ -53,6 +56,7 @@ def load_model(
     *,
     context_length: int | None = None,
     load_format: LoadFormat = "auto",
+    quantization: Quantization = "none",
     use_tqdm: UseTqdm = False,
 ) -> Decoder:
     """Load the checkpoint in `folder` onto the platform's device, to serve the model's own positions or fewer.
@@ -69,13 +73,21 @@ def load_model(
     chosen = choose_dtype(platform, dtype, config.dtype, config.parameters)
     ops = load_ops(platform.ops)
     if load_format == "dummy":
-        with fitting(config.parameters * chosen.itemsize, platform):
-            return Decoder(config, ops, Dummy(chosen, platform.device), traits)
-    source = Checkpoint(folder, chosen, platform.device)
-    with fitting(source.size(), platform), source.loading(use_tqdm):
+        with fitting(_weighing(config, config.parameters, chosen, quantization), platform):
+            return Decoder(config, ops, Dummy(chosen, platform.device, quantization), traits)
+    source = Checkpoint(folder, chosen, platform.device, quantization)
+    size = _weighing(config, source.size() // chosen.itemsize, chosen, quantization)
+    with fitting(size, platform), source.loading(use_tqdm):
         model = Decoder(config, ops, source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))
     return model
+
+
+def _weighing(config: ModelConfig, numbers: int, dtype: torch.dtype, quantization: Quantization) -> int:
+    """Return the bytes that so many numbers of weights take: in 8 bits, but for the vectors of tokens."""
+    if quantization == "none":
+        return numbers * dtype.itemsize
+    return numbers + config.vocabulary * config.hidden * dtype.itemsize
 
 
 @contextmanager

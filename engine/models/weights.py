@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine.errors import CheckpointError
+from engine.kernels.weights import Quantization
 from engine.progress import Bar, UseTqdm
 
 log = logging.getLogger(__name__)
@@ -69,12 +70,16 @@ def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto", use_tqdm:
 class Checkpoint:
     """The tensors of a folder's single or sharded safetensors files."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, device: torch.device, quantization: Quantization = "none"
+    ) -> None:
         """Open the files and read their tables of contents, not their tensors.
 
         Raises:
             CheckpointError: There are none, the index does not fit them, or one is damaged.
         """
+        self.quantization = quantization
+        """How products with these weights are computed."""
         self._folder = folder
         self._dtype = dtype
         self._device = device
@@ -145,7 +150,9 @@ class Checkpoint:
 class Dummy:
     """Weights from chance, the same for a name and shape whenever they are asked for."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, dtype: torch.dtype, device: torch.device, quantization: Quantization = "none") -> None:
+        self.quantization = quantization
+        """How products with these weights are computed."""
         self._dtype = dtype
         self._device = device
         # drawn once and read from different places: so many numbers as no row is long

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.core.numbers import candidates
-from engine.kernels.batch import Integers, PagedBatch
+from engine.kernels.batch import Integers, PagedBatch, on_device
 from engine.logits import Wanted, changes_logits
 from engine.logprobs import Measured, MeasuredPrompt, measures
 from engine.sampling import Choices
@@ -202,7 +202,7 @@ class RequestTable:
         slots = [self._tables[flat_rows, column] * size + positions % size for column in columns]
         # one transfer for all that is as long as the batch
         parts = (self._tokens[flat_rows, positions], positions, last[sampled], *slots)
-        moved = torch.from_numpy(np.concatenate(parts)).to(self._device, non_blocking=True)
+        moved = on_device(np.concatenate(parts), self._device)
         tokens, where, heads, *targets = moved.split_with_sizes([part.size for part in parts])
         tables, shared = self._by_group(rows[order], int(ends.max())), dict[Any, Any]()
         paged = tuple([
@@ -219,7 +219,7 @@ class RequestTable:
     def _by_group(self, rows: Integers, end: int) -> Tensor:
         """Give the tables of some rows up to position `end`, [groups, rows, widest]."""
         tables = self._tables[rows, : self._entries(end)].reshape(len(rows), -1, self._groups)
-        return torch.from_numpy(np.ascontiguousarray(tables.transpose(2, 0, 1))).to(self._device)
+        return on_device(tables.transpose(2, 0, 1), self._device)
 
     def _entries(self, tokens: int) -> int:
         """How many blocks of a table so many tokens fill."""

@@ -22,6 +22,7 @@ from engine.config import SchedulerConfig
 from engine.core.tables import tables_within
 from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
+from engine.kernels.weights import Quantization
 from engine.logits import Wanted, adjust
 from engine.logprobs import MeasuredPrompt, measure
 from engine.models.config import ModelConfig
@@ -32,9 +33,10 @@ from engine.platforms import Dtype, Platform
 from engine.processors import Processors
 from engine.progress import UseTqdm
 from engine.runner.constraints import NO_TOKEN, Constraints, Followed
+from engine.runner.draws import draw_for
+from engine.runner.graphs import layers_for
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
-from engine.sampling import sample
 from engine.structured.compiler import Grammars
 from engine.structured.grammar import GrammarError, Vocabulary
 from engine.structured.registry import BUILT_IN, backend
@@ -67,6 +69,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Dtype = "auto"
     load_format: LoadFormat = "auto"
     """`dummy` makes weights up, so that a folder with a config.json is enough."""
+    quantization: Quantization = "none"
+    """`int8` computes products in 8 bits on both sides, weights rounded as they are loaded."""
     block_size: int = 16
     """Tokens per KV block: the scheduler's."""
     blocks: int | None = None
@@ -96,6 +100,8 @@ class ModelRunner:
             cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
         )
         self._constraints = Constraints(grammars)
+        self._draw = draw_for(model.ops)
+        self._layers = layers_for(model, cache.layers, cache.block_size)
 
     @property
     def trunk(self) -> Trunk:
@@ -193,7 +199,7 @@ class ModelRunner:
     @torch.inference_mode()
     def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
         """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
-        hidden = self._model.forward(batch.tokens, batch.positions, batch.paged, self._cache.layers)
+        hidden = self._layers(batch.tokens, batch.positions, batch.paged)
         sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
         problems: dict[int, str] = {}
         followed = Followed((), (), {})
@@ -206,7 +212,7 @@ class ModelRunner:
             raw = [logits[one.row].clone() for one in batch.measured]
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
-            tokens = sample(logits, batch.choices).cpu().numpy()
+            tokens = self._draw(logits, batch.choices).cpu().numpy()
             for row, token in batch.forced:
                 tokens[row] = token
             broken = self._broken(batch, sound.cpu(), finite.cpu())
@@ -301,6 +307,7 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
         config.dtype,
         context_length=config.context_length,
         load_format=config.load_format,
+        quantization=config.quantization,
         use_tqdm=use_tqdm,
     )
     one = block_bytes(model.config, config.block_size, model.dtype)

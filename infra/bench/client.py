@@ -30,7 +30,7 @@ ENDPOINTS: Mapping[str, str] = {
 _LIMIT = 1 << 22
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """The server's answer is no completion."""
 
 
@@ -65,12 +65,12 @@ async def measured(target: Target, question: Question) -> Sample:
     error = ""
     try:
         async with asyncio.timeout(target.timeout_s):
-            async for event in _events(target, target.body(question)):
+            async for event in events(target, target.body(question)):
                 error = error or _error(event)
                 usage = event.get("usage") or usage
                 if any(_text(choice) for choice in event.get("choices", ())):
                     times.append(time.perf_counter())
-    except _Failed as failure:
+    except Failed as failure:
         error = str(failure)
     except TimeoutError:
         error = f"no answer within {target.timeout_s:.0f} s"
@@ -97,8 +97,13 @@ def _text(choice: Mapping[str, Any]) -> str:
     return str((choice.get("text") if delta is None else delta.get("content") or delta.get("reasoning_content")) or "")
 
 
-async def _events(target: Target, body: bytes) -> AsyncIterator[dict[str, Any]]:
-    """Yield the objects of a streamed answer."""
+async def events(target: Target, body: bytes) -> AsyncIterator[dict[str, Any]]:
+    """Yield the objects of a streamed answer.
+
+    Raises:
+        Failed: There is none: the server's own words.
+        OSError: It cannot be reached, or went away.
+    """
     place = urlsplit(target.url)
     secure = ssl.create_default_context() if place.scheme == "https" else None
     port = place.port or (443 if secure else 80)
@@ -116,7 +121,7 @@ async def _events(target: Target, body: bytes) -> AsyncIterator[dict[str, Any]]:
         lines = _lines(_pieces(reader, headers))
         if status != 200:
             text = b"\n".join([line async for line in lines]).decode(errors="replace")
-            raise _Failed(f"status {status}: {text[:300]}")
+            raise Failed(f"status {status}: {text[:300]}")
         async for line in lines:
             if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
                 yield msgspec.json.decode(data, type=dict[str, Any])

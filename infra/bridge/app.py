@@ -25,6 +25,7 @@ from infra.bridge.completions import CompletionEncoder, generations, read_comple
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
 from infra.bridge.openai import (
     AGENT_PREFIX,
+    SESSION_HEADER,
     THREAD_HEADER,
     BadRequest,
     command_data,
@@ -37,7 +38,7 @@ from infra.bridge.openai import (
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack, follow
 from schemas import codec
-from schemas.commands import AbortRun, Command, CommandData, RunAgent
+from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.openai import StreamOptions
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 Timed = TypeVar("Timed", bound=CommandData)
 
 _LARGEST_BODY = 4 << 20
+_LONGEST_SESSION = 1000
 _FORGET_S = 5.0
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -198,6 +200,9 @@ class Bridge:
 
     def _command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         agent = isinstance(data, RunAgent)
+        session = request.headers.get(SESSION_HEADER, "")[:_LONGEST_SESSION]
+        if session and isinstance(data, Generate) and not data.session_id:
+            data = msgspec.structs.replace(data, session_id=session)
         identity = self.ids.new("r" if agent else "g")
         return Command(
             id=identity,

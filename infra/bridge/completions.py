@@ -95,6 +95,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             logprobs=request.logprobs,
             extra_args=request.vllm_xargs or {},
+            session_id=request.session_id or "",
             structured=structured(request),
             **chosen,
         )

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
+SESSION_HEADER = "X-Session-ID"
 
 _STATUS = {
     "unknown_agent": (404, "model_not_found"),
@@ -245,6 +246,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         tool=tool,
         chat_template_kwargs=request.kwargs(),
         extra_args=request.vllm_xargs or {},
+        session_id=request.session_id or "",
         structured=structured(request),
         **{name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None},
     )

@@ -11,7 +11,7 @@ Adder = Callable[[argparse.ArgumentParser], None]
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
-_POLICIES = ("fcfs", "priority")
+_POLICIES = ("fcfs", "priority", "agents")
 _BACKENDS = ("openai", "vllm", "openai-chat")
 _LIMITED = ("ttft", "tpot", "e2el")
 
@@ -60,6 +60,12 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument("--port", type=port, default=None, help="port to listen on (default: 8000)")
     parser.add_argument("--served-model-name", default=None, metavar="NAME", help="what clients call the model")
     parser.add_argument("--dtype", choices=_DTYPES, default=None, help="number format (default: auto)")
+    parser.add_argument(
+        "--quantization",
+        choices=("none", "int8"),
+        default=None,
+        help="int8: products in 8 bits (default: none)",
+    )
     counts = (
         ("--max-model-len", size, "tokens of prompt and answer together (default: the model's own)"),
         ("--block-size", positive, "tokens in a KV block (default: 16)"),

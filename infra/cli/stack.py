@@ -41,6 +41,7 @@ SERVE_FLAGS = {
     "model": "engine.model",
     "served_model_name": "engine.name",
     "dtype": "engine.dtype",
+    "quantization": "engine.quantization",
     "max_model_len": "engine.context_length",
     "block_size": "engine.block_size",
     "kv_cache_memory_bytes": "engine.kv_memory_mb",

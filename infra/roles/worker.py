@@ -38,6 +38,7 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
         block_size=engine.block_size,
         grammar_backend=engine.grammar_backend,
         load_format=engine.load_format,
+        quantization=engine.quantization,
         blocks=engine.kv_blocks or None,
         context_length=engine.context_length,
         most_contexts=engine.max_running,

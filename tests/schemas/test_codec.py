@@ -146,6 +146,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         prompt=st.none() | st.text(min_size=1, max_size=4) | st.lists(ids, min_size=1, max_size=3).map(tuple),
         structured=st.none() | structures,
         stream_interval=st.integers(1, 1 << 30),
+        session_id=texts,
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))

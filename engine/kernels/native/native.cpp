@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <new>
+#include <numeric>
 #include <sys/mman.h>
 
 #include "trunk.h"
@@ -34,21 +35,39 @@ class Pages {
 };
 
 template <typename T> struct Owned {
-    Product<T> product;
-    std::vector<float> bias;
+    Weights<T> weights;
+    std::vector<float> bias, scales;
+    std::vector<int32_t> above;
     std::unique_ptr<Pages> pages;
 };
 
-template <typename T>
-void* packed(const void* weight, const float* bias, int64_t out, int64_t in, bool gated) {
-    auto owned = std::make_unique<Owned<T>>();
-    if (bias) owned->bias.assign(bias, bias + out);
+// Pack rows [out, in] of W into pages of their own.
+template <typename W> std::unique_ptr<Pages> paged(const void* weight, int64_t out, int64_t in, bool gated) {
     const int64_t part = gated ? out / 2 : out;
     const int64_t size = (part + PANEL - 1) / PANEL * PANEL * (gated ? 2 : 1) * in;
-    owned->pages = std::make_unique<Pages>(size * sizeof(T));
-    T* to = static_cast<T*>(owned->pages->numbers());
-    pack(static_cast<const T*>(weight), out, in, gated, to);
-    owned->product = {to, bias ? owned->bias.data() : nullptr, in, out};
+    auto pages = std::make_unique<Pages>(size * sizeof(W));
+    pack(static_cast<const W*>(weight), out, in, gated, static_cast<W*>(pages->numbers()));
+    return pages;
+}
+
+// `scales` say that the weight is in 8 bits.
+template <typename T>
+void* packed(const void* weight, const float* scales, const float* bias, int64_t out, int64_t in, bool gated) {
+    auto owned = std::make_unique<Owned<T>>();
+    if (bias) owned->bias.assign(bias, bias + out);
+    const float* own_bias = bias ? owned->bias.data() : nullptr;
+    if (scales) {
+        owned->scales.assign(scales, scales + out);
+        const auto* rows = static_cast<const int8_t*>(weight);
+        for (int64_t row = 0; row < out; ++row)
+            owned->above.push_back(128 * std::accumulate(rows + row * in, rows + (row + 1) * in, int32_t{0}));
+        owned->pages = paged<int8_t>(weight, out, in, gated);
+        owned->weights.narrow = {static_cast<const int8_t*>(owned->pages->numbers()), own_bias, in, out,
+                                 owned->scales.data(), owned->above.data()};
+    } else {
+        owned->pages = paged<T>(weight, out, in, gated);
+        owned->weights.plain = {static_cast<const T*>(owned->pages->numbers()), own_bias, in, out};
+    }
     return owned.release();
 }
 
@@ -59,7 +78,7 @@ struct NamedLayer {
     int64_t wide_norm, window, rope, group;
 };
 
-template <typename T> const Product<T>* product(void* handle) { return &static_cast<Owned<T>*>(handle)->product; }
+template <typename T> const Weights<T>* weights(void* handle) { return &static_cast<Owned<T>*>(handle)->weights; }
 
 template <typename T>
 void* trunk(const Shape& shape, const NamedLayer* layers, int64_t count, const Turning* turnings, int64_t ropes,
@@ -67,8 +86,8 @@ void* trunk(const Shape& shape, const NamedLayer* layers, int64_t count, const T
     std::vector<Layer<T>> own;
     for (int64_t i = 0; i < count; ++i) {
         const NamedLayer& layer = layers[i];
-        own.push_back({product<T>(layer.qkv), product<T>(layer.out), product<T>(layer.gate_up),
-                       product<T>(layer.down), layer.before, layer.behind_attention, layer.between, layer.behind,
+        own.push_back({weights<T>(layer.qkv), weights<T>(layer.out), weights<T>(layer.gate_up),
+                       weights<T>(layer.down), layer.before, layer.behind_attention, layer.between, layer.behind,
                        layer.head_norm, layer.wide_norm, layer.window, layer.rope, layer.group});
     }
     return new Trunk<T>(shape, own.data(), count, turnings, ropes, last_norm);
@@ -97,14 +116,14 @@ void write_all(const Cache& cache, void* memory, const int64_t* slots, int64_t t
 
 template <typename T>
 void multiply_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, void* to, bool wide) {
-    const auto& own = *product<T>(handle);
+    const auto& own = *weights<T>(handle);
     if (wide) run<T, float>(crew, own, static_cast<const T*>(x), stride, rows, static_cast<float*>(to));
     else run<T, T>(crew, own, static_cast<const T*>(x), stride, rows, static_cast<T*>(to));
 }
 
 template <typename T>
 void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, int64_t gate, void* to) {
-    run_gated<T>(crew, *product<T>(handle), static_cast<const T*>(x), stride, rows, static_cast<Gate>(gate),
+    run_gated<T>(crew, *weights<T>(handle), static_cast<const T*>(x), stride, rows, static_cast<Gate>(gate),
                  static_cast<T*>(to));
 }
 
@@ -118,10 +137,12 @@ void crew_free(void* crew) {
     if (own->here()) delete own;  // else there is nobody to join
 }
 
-// weight [out, in]; null where there is no memory.
-void* product_new(int64_t half, const void* weight, const float* bias, int64_t out, int64_t in, int64_t gated) {
+// weight [out, in], in 8 bits if there are scales [out]; null where there is no memory.
+void* product_new(int64_t half, const void* weight, const float* scales, const float* bias, int64_t out, int64_t in,
+                  int64_t gated) {
     try {
-        return half ? packed<bf16>(weight, bias, out, in, gated) : packed<float>(weight, bias, out, in, gated);
+        return half ? packed<bf16>(weight, scales, bias, out, in, gated)
+                    : packed<float>(weight, scales, bias, out, in, gated);
     } catch (const std::bad_alloc&) {
         return nullptr;
     }

@@ -1,4 +1,5 @@
-// Number formats: float, and bf16, which products take in pairs and sum up in float.
+// Number formats: float; bf16, which products take in pairs and sum up in float; and 8 bits, which they take in fours
+// and sum up in whole numbers, so exactly.
 
 #pragma once
 
@@ -19,11 +20,14 @@ struct bf16 {
     uint16_t bits;
 };
 
-// What a lane of a product takes at once, and how.
+// What a lane of a product takes at once, and how: weights of the format, and what stands to the left of them.
 template <typename T> struct Format;
 
 template <> struct Format<bf16> {
+    using Left = bf16;
+    using Sum = Vector;
     static constexpr int TOGETHER = 2;
+    static Sum none() { return _mm512_setzero_ps(); }
     static Vector load(const bf16* from) {
         __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
@@ -62,7 +66,10 @@ template <> struct Format<bf16> {
 };
 
 template <> struct Format<float> {
+    using Left = float;
+    using Sum = Vector;
     static constexpr int TOGETHER = 1;
+    static Sum none() { return _mm512_setzero_ps(); }
     static Vector load(const float* from) { return _mm512_loadu_ps(from); }
     static void store(float* to, Vector x) { _mm512_storeu_ps(to, x); }
     static void store_some(float* to, Vector x, int some) {
@@ -76,6 +83,21 @@ template <> struct Format<float> {
     static float widen(float x) { return x; }
     static float narrow(float x) { return x; }
     static Vector round(Vector x) { return x; }
+};
+
+// Weights from -127 to 127; to their left numbers from 1 to 255, which mean 128 less.
+template <> struct Format<int8_t> {
+    using Left = uint8_t;
+    using Sum = __m512i;
+    static constexpr int TOGETHER = 4;
+    static Sum none() { return _mm512_setzero_si512(); }
+    static __m512i spread(const uint8_t* from) {
+        int32_t four;
+        std::memcpy(&four, from, 4);
+        return _mm512_set1_epi32(four);
+    }
+    static __m512i lanes(const int8_t* from) { return _mm512_loadu_si512(from); }
+    static Sum add_product(Sum sum, __m512i left, __m512i weights) { return _mm512_dpbusd_epi32(sum, left, weights); }
 };
 
 // e to the x, within 2 units in the last place; 0 below -87, infinite above 88.7; what is no number stays none, since

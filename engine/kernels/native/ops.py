@@ -20,7 +20,8 @@ from engine.errors import NotEnoughMemory
 from engine.kernels.batch import PagedBatch
 from engine.kernels.cpu import CpuOps
 from engine.kernels.native.shapes import Batch, Cache, Held, Layer, Look, Shape, Turning
-from engine.kernels.whole import Activation, Turn, Whole, WholeDecoder
+from engine.kernels.weights import TOGETHER, Int8Weight, Weight
+from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder
 
 _FORMATS: Final = {torch.float32: 0, torch.bfloat16: 1}
 """Those that the kernels compute in, by what they are told."""
@@ -56,12 +57,12 @@ class NativeOps(CpuOps):
         self._library = library()
         self._crew = _Crew(self._library, torch.get_num_threads())
 
-    def linear(self, weight: Tensor, bias: Tensor | None, *, wide: bool = False) -> Callable[[Tensor], Tensor]:
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if _has_product(weight):
             return NativeProduct(self._library, self._crew, weight, bias, wide=wide)
         return super().linear(weight, bias, wide=wide)
 
-    def gated(self, weight: Tensor, bias: Tensor | None, activation: Activation) -> Callable[[Tensor], Tensor]:
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
         if _has_product(weight):
             return NativeProduct(self._library, self._crew, weight, bias, gate=_GATES[activation])
         return super().gated(weight, bias, activation)
@@ -128,9 +129,9 @@ class NativeProduct:
     """A weight, packed, in pages of 2 MiB: [tokens, in] -> [tokens, out], or half as many if it gates."""
 
     def __init__(
-        self, kernels: Any, crew: _Crew, weight: Tensor, bias: Tensor | None, *, wide: bool = False, gate: int = 0
+        self, kernels: Any, crew: _Crew, weight: Weight, bias: Tensor | None, *, wide: bool = False, gate: int = 0
     ) -> None:
-        """Pack [out, in] and [out]; the outputs are float32 if `wide`.
+        """Pack [out, in] and bias [out]; the outputs are float32 if `wide`.
 
         Raises:
             NotEnoughMemory: There is no room for it.
@@ -142,16 +143,16 @@ class NativeProduct:
         self._dtype = weight.dtype
         self._wide = wide
         self._gate = gate
-        out, self._in = weight.shape
+        numbers, scales = (weight.numbers, weight.scales) if isinstance(weight, Int8Weight) else (weight, None)
+        out, self._in = numbers.shape
         self._out = out // 2 if gate else out
-        weight = weight.contiguous()
+        numbers = numbers.contiguous()
         offsets = None if bias is None else bias.float().contiguous()
-        self.handle: int = kernels.product_new(
-            self.format, weight.data_ptr(), offsets.data_ptr() if offsets is not None else None, out, self._in, gate
-        )
+        beside = (None if part is None else part.data_ptr() for part in (scales, offsets))
+        self.handle: int = kernels.product_new(self.format, numbers.data_ptr(), *beside, out, self._in, gate)
         """What the kernels know it by."""
         if not self.handle:
-            raise NotEnoughMemory("packed weights", weight.nbytes, None, "take a smaller model, or free memory")
+            raise NotEnoughMemory("packed weights", numbers.nbytes, None, "take a smaller model, or free memory")
         _free_with(self, kernels.product_free, self.format, self.handle)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -257,8 +258,10 @@ class _Laid:
         )
 
 
-def _has_product(weight: Tensor) -> bool:
-    """Whether the kernels multiply with such a weight: bf16 is taken in pairs."""
+def _has_product(weight: Weight) -> bool:
+    """Whether the kernels multiply with such a weight: bf16 is taken in pairs, 8 bits in fours."""
+    if isinstance(weight, Int8Weight):
+        return weight.dtype in _FORMATS and weight.numbers.shape[1] % TOGETHER == 0
     return weight.dtype in _FORMATS and not (weight.dtype == torch.bfloat16 and weight.shape[1] % 2)
 
 

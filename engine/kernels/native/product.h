@@ -7,23 +7,43 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
+#include <vector>
 
 #include "crew.h"
 #include "numbers.h"
+#include "pointwise.h"
 
 namespace ostinato {
 
 constexpr int PANEL = 2 * LANES;
+constexpr int64_t MANY = 64;  // so many panels for each thread that it matters little who takes the last ones
 
 enum class Gate { none, silu, gelu };
 
-template <typename T> struct Product {
-    const T* weight;    // packed
-    const float* bias;  // [out], or null
-    int64_t in, out;    // `in` is a multiple of what is taken together
+template <typename W> struct Product {
+    const W* weight;                 // packed
+    const float* bias;               // [out], or null
+    int64_t in, out;                 // `in` is a multiple of what is taken together
+    const float* scales = nullptr;   // [out], of weights in 8 bits: what one of their steps is
+    const int32_t* above = nullptr;  // [out], of these: what numbers to the left that are 128 too large add
 
     int64_t panels() const { return (out + PANEL - 1) / PANEL; }
-    int64_t packed() const { return panels() * PANEL * in; }
+};
+
+// A learned weight beside numbers in T: as it is, or in 8 bits.
+template <typename T> struct Weights {
+    Product<T> plain;
+    Product<int8_t> narrow;  // if it has a weight
+};
+
+// What stands to the left of a product; `scales` [rows] where it is in 8 bits.
+template <typename W> struct Rows {
+    const typename Format<W>::Left* numbers;
+    int64_t stride;
+    const float* scales = nullptr;
+
+    const typename Format<W>::Left* at(int64_t row) const { return numbers + row * stride; }
 };
 
 // Pack rows [out, in]; what a last panel lacks is zero. With a gate the first half of the rows is what gates: panels
@@ -49,16 +69,17 @@ template <typename T> void pack(const T* weight, int64_t out, int64_t in, bool g
 }
 
 // Multiply ROWS rows of x [., in] with PANELS panels that follow one another.
-template <typename T, int ROWS, int PANELS>
-inline void multiply(const T* x, int64_t stride, const T* panel, int64_t in, Vector (&sums)[ROWS][PANELS][2]) {
-    using F = Format<T>;
+template <typename W, int ROWS, int PANELS>
+inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W* panel, int64_t in,
+                     typename Format<W>::Sum (&sums)[ROWS][PANELS][2]) {
+    using F = Format<W>;
     UNROLL for (int r = 0; r < ROWS; ++r)
-        UNROLL for (int p = 0; p < PANELS; ++p) sums[r][p][0] = sums[r][p][1] = _mm512_setzero_ps();
+        UNROLL for (int p = 0; p < PANELS; ++p) sums[r][p][0] = sums[r][p][1] = F::none();
     const int64_t steps = in / F::TOGETHER;
     for (int64_t k = 0; k < steps; ++k) {
         __m512i columns[PANELS][2];
         UNROLL for (int p = 0; p < PANELS; ++p) {
-            const T* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
+            const W* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
             if constexpr (ROWS <= 4) {
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2048, _MM_HINT_T0);
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2112, _MM_HINT_T0);
@@ -81,44 +102,56 @@ template <typename U> inline void store(U* to, Vector x, int64_t room) {
     else if (room > 0) Format<U>::store_some(to, x, static_cast<int>(room));
 }
 
-// U is T, or float for what is to be told exactly.
-template <typename T, typename U, int ROWS, int PANELS>
-inline void multiply_and_store(const Product<T>& product, const T* x, int64_t stride, int64_t panel, U* to) {
-    Vector sums[ROWS][PANELS][2];
-    multiply<T, ROWS, PANELS>(x, stride, product.weight + panel * PANEL * product.in, product.in, sums);
+// Lanes of a vector from `column` on that are outputs.
+inline __mmask16 within(int64_t room) { return static_cast<__mmask16>(room >= LANES ? 0xffff : (1 << room) - 1); }
+
+// A sum as the number that it means, for outputs from `column` on; adds the bias.
+template <typename W>
+inline Vector told(const Product<W>& product, const Rows<W>& left, int64_t row, typename Format<W>::Sum sum,
+                   int64_t column, __mmask16 lanes) {
+    Vector number;
+    if constexpr (std::is_same_v<W, int8_t>) {
+        const __m512i exact = _mm512_sub_epi32(sum, _mm512_maskz_loadu_epi32(lanes, product.above + column));
+        const Vector step = _mm512_mul_ps(_mm512_set1_ps(left.scales[row]),
+                                          _mm512_maskz_loadu_ps(lanes, product.scales + column));
+        number = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), step);
+    } else number = sum;
+    const Vector bias = product.bias ? _mm512_maskz_loadu_ps(lanes, product.bias + column) : _mm512_setzero_ps();
+    return _mm512_add_ps(number, bias);
+}
+
+template <typename W, typename U, int ROWS, int PANELS>
+inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t panel, U* to) {
+    typename Format<W>::Sum sums[ROWS][PANELS][2];
+    multiply<W, ROWS, PANELS>(left.at(row), left.stride, product.weight + panel * PANEL * product.in, product.in, sums);
     UNROLL for (int p = 0; p < PANELS; ++p)
         UNROLL for (int half = 0; half < 2; ++half) {
             const int64_t column = (panel + p) * PANEL + half * LANES;
             const int64_t room = product.out - column;
-            Vector bias = _mm512_setzero_ps();
-            if (product.bias && room > 0)
-                bias = _mm512_maskz_loadu_ps(room >= LANES ? 0xffff : (1 << room) - 1, product.bias + column);
+            if (room <= 0) continue;
             UNROLL for (int r = 0; r < ROWS; ++r)
-                store(to + r * product.out + column, _mm512_add_ps(sums[r][p][half], bias), room);
+                store(to + (row + r) * product.out + column,
+                      told(product, left, row + r, sums[r][p][half], column, within(room)), room);
         }
 }
 
 // The panel pair's gated outputs: to [., out / 2].
-template <typename T, int ROWS>
-inline void multiply_and_gate(const Product<T>& product, const T* x, int64_t stride, int64_t pair, Gate gate, T* to) {
+template <typename W, typename T, int ROWS>
+inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t pair, Gate gate,
+                              T* to) {
     using F = Format<T>;
-    Vector sums[ROWS][2][2];
-    multiply<T, ROWS, 2>(x, stride, product.weight + 2 * pair * PANEL * product.in, product.in, sums);
+    typename Format<W>::Sum sums[ROWS][2][2];
+    multiply<W, ROWS, 2>(left.at(row), left.stride, product.weight + 2 * pair * PANEL * product.in, product.in, sums);
     const int64_t wide = product.out / 2;
     UNROLL for (int half = 0; half < 2; ++half) {
         const int64_t column = pair * PANEL + half * LANES;
         const int64_t room = wide - column;
         if (room <= 0) continue;
-        Vector biases[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-        if (product.bias)
-            UNROLL for (int p = 0; p < 2; ++p)
-                biases[p] = _mm512_maskz_loadu_ps(room >= LANES ? 0xffff : (1 << room) - 1,
-                                                  product.bias + p * wide + column);
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            const Vector opened = F::round(_mm512_add_ps(sums[r][0][half], biases[0]));
-            const Vector held = F::round(_mm512_add_ps(sums[r][1][half], biases[1]));
+            const Vector opened = F::round(told(product, left, row + r, sums[r][0][half], column, within(room)));
+            const Vector held = F::round(told(product, left, row + r, sums[r][1][half], wide + column, within(room)));
             const Vector open = F::round(gate == Gate::silu ? silu(opened) : gelu(opened));
-            store(to + r * wide + column, _mm512_mul_ps(open, held), room);
+            store(to + (row + r) * wide + column, _mm512_mul_ps(open, held), room);
         }
     }
 }
@@ -147,43 +180,87 @@ template <int MOST, typename Work> inline void by_rows(int64_t rows, const Work&
 }
 
 // A piece of a product is large enough to be worth its taking: some 32 KiB of weights.
-template <typename T> inline int64_t panels_together(const Product<T>& product) {
-    return std::max<int64_t>(1, (32 << 10) / (PANEL * product.in * static_cast<int64_t>(sizeof(T))));
+template <typename W> inline int64_t panels_together(const Product<W>& product) {
+    return std::max<int64_t>(1, (32 << 10) / (PANEL * product.in * static_cast<int64_t>(sizeof(W))));
 }
 
-// x [rows, in], rows `stride` apart, times the weight, to [rows, out].
-template <typename T, typename U>
-void run(Crew& crew, const Product<T>& product, const T* x, int64_t stride, int64_t rows, U* to) {
+// Rows times the weight, to [rows, out].
+template <typename W, typename U>
+void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, U* to) {
     const int64_t panels = product.panels();
-    // two panels at once for few rows, so that there are sums enough to be under way
-    const bool pairs = rows <= 6;
+    // two panels at once for few rows, so that there are sums enough to be under way; but one row waits for memory
+    // anyway, and then small pieces are better: nobody is left without one while another has a large one in hand
+    const bool pairs = rows <= 6 && (rows > 1 || panels >= MANY * crew.threads());
     const int64_t together = panels_together(product) * (pairs ? 2 : 1);
     crew.share(static_cast<int>((panels + together - 1) / together), [&](int piece) {
         int64_t panel = piece * together;
         const int64_t end = std::min(panels, panel + together);
         for (; pairs && panel + 2 <= end; panel += 2)
-            by_rows<6>(rows, [&]<int N>(int64_t row) {
-                multiply_and_store<T, U, N, 2>(product, x + row * stride, stride, panel, to + row * product.out);
-            });
+            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 2>(product, left, row, panel, to); });
         for (; panel < end; ++panel)
-            by_rows<12>(rows, [&]<int N>(int64_t row) {
-                multiply_and_store<T, U, N, 1>(product, x + row * stride, stride, panel, to + row * product.out);
-            });
+            by_rows<12>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 1>(product, left, row, panel, to); });
     });
 }
 
 // The same with a gate over a product that was packed for one, to [rows, out / 2].
-template <typename T>
-void run_gated(Crew& crew, const Product<T>& product, const T* x, int64_t stride, int64_t rows, Gate gate, T* to) {
+template <typename W, typename T>
+void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, T* to) {
     const int64_t wide = product.out / 2, pairs = (wide + PANEL - 1) / PANEL;
     const int64_t together = panels_together(product);
     crew.share(static_cast<int>((pairs + together - 1) / together), [&](int piece) {
         const int64_t end = std::min(pairs, (piece + 1) * together);
         for (int64_t pair = piece * together; pair < end; ++pair)
-            by_rows<6>(rows, [&]<int N>(int64_t row) {
-                multiply_and_gate<T, N>(product, x + row * stride, stride, pair, gate, to + row * wide);
-            });
+            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_gate<W, T, N>(product, left, row, pair, gate, to); });
     });
+}
+
+// A row in 8 bits: the largest number is 127 steps from 0, and all are moved up by 128. Returns the step; what has a
+// number that is none or infinite has a step that is.
+template <typename T> inline float narrowed(const T* x, int64_t width, uint8_t* to) {
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    __m512i most = _mm512_setzero_si512();  // as whole numbers: what is none is larger than what is infinite
+    for (int64_t i = 0; i < width; i += LANES)
+        most = _mm512_max_epi32(most, _mm512_andnot_si512(sign, _mm512_castps_si512(load_some(x + i, width - i))));
+    const int32_t bits = _mm512_reduce_max_epi32(most);
+    float largest;
+    std::memcpy(&largest, &bits, 4);
+    const Vector many = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    for (int64_t i = 0; i < width; i += LANES) {
+        __m512i steps = _mm512_cvtps_epi32(_mm512_mul_ps(load_some(x + i, width - i), many));
+        steps = _mm512_add_epi32(_mm512_max_epi32(_mm512_set1_epi32(-127), _mm512_min_epi32(steps, _mm512_set1_epi32(127))),
+                                 _mm512_set1_epi32(128));
+        _mm_mask_storeu_epi8(to + i, within(width - i), _mm512_cvtepi32_epi8(steps));
+    }
+    return largest / 127.0f;
+}
+
+// Rows in 8 bits; they lie in this thread's memory until it narrows others.
+template <typename T>
+Rows<int8_t> narrow_all(Crew& crew, const T* x, int64_t stride, int64_t rows, int64_t width) {
+    thread_local std::vector<uint8_t> numbers;
+    thread_local std::vector<float> scales;
+    numbers.resize(rows * width);
+    scales.resize(rows);
+    uint8_t* to = numbers.data();
+    float* steps = scales.data();
+    each(crew, rows, 8, [&](int64_t row) { steps[row] = narrowed(x + row * stride, width, to + row * width); });
+    return {to, width, steps};
+}
+
+// x [rows, in], rows `stride` apart, times the weight, to [rows, out]. U is T, or float for what is to be told exactly.
+template <typename T, typename U>
+void run(Crew& crew, const Weights<T>& weights, const T* x, int64_t stride, int64_t rows, U* to) {
+    if (weights.narrow.weight)
+        run_over<int8_t, U>(crew, weights.narrow, narrow_all(crew, x, stride, rows, weights.narrow.in), rows, to);
+    else run_over<T, U>(crew, weights.plain, Rows<T>{x, stride}, rows, to);
+}
+
+// The same with a gate over a product that was packed for one, to [rows, out / 2].
+template <typename T>
+void run_gated(Crew& crew, const Weights<T>& weights, const T* x, int64_t stride, int64_t rows, Gate gate, T* to) {
+    if (weights.narrow.weight)
+        gate_over<int8_t, T>(crew, weights.narrow, narrow_all(crew, x, stride, rows, weights.narrow.in), rows, gate, to);
+    else gate_over<T, T>(crew, weights.plain, Rows<T>{x, stride}, rows, gate, to);
 }
 
 }  // namespace ostinato

@@ -13,7 +13,7 @@ namespace ostinato {
 
 // What a layer has; null where it has it not. Norms are [width], in float.
 template <typename T> struct Layer {
-    const Product<T>*qkv, *out, *gate_up, *down;
+    const Weights<T>*qkv, *out, *gate_up, *down;
     const float *before, *behind_attention, *between, *behind;
     const float* head_norm;  // [heads + kv_heads, head_dim]
     int64_t wide_norm;       // whether it is over all heads of a token together

@@ -10,7 +10,8 @@ from bus import subjects
 from bus.steps import StoredPlan
 from infra.cli.terminal import PLAIN, Style, printable
 from schemas import codec
-from schemas.steps import Aborted, Expired, Forgot, Resynced, Stalled, StepPlan, StepResult, Submitted, Told
+from schemas.programs import ProgramEnded, ProgramNote, ToolBegan, ToolEnded
+from schemas.steps import Aborted, Expired, Forgot, Noted, Resynced, Stalled, StepPlan, StepResult, Submitted, Told
 from schemas.times import rfc3339
 
 
@@ -43,6 +44,8 @@ class EngineStep(msgspec.Struct, frozen=True):
     """Requests that left since the step before."""
     preempted: tuple[str, ...]
     """Those of them whose blocks another one needed."""
+    decided: tuple[str, ...]
+    """What was decided about programs."""
     told: tuple[str, ...]
     """What else the scheduler was told since the step before."""
     sampled: int | None
@@ -58,7 +61,7 @@ class EngineStep(msgspec.Struct, frozen=True):
         more = [f"begins {one.request} ({one.tokens} tokens, {one.cached} cached)" for one in self.begins]
         more += [f"preempted {name}" for name in self.preempted]
         more += [f"gone {name}" for name in self.gone if name not in self.preempted]
-        more += [*self.told, *self.errors]
+        more += [*self.decided, *self.told, *self.errors]
         return "\n".join([f"{head}{blocks}", *(f"    {style.aside(printable(line))}" for line in more)])
 
 
@@ -121,11 +124,17 @@ def engine_step(stored: StoredPlan, results: Sequence[bytes]) -> EngineStep:
         begins=tuple(Begun(one.request, len(one.tokens), one.computed) for one in plan.arrivals),
         gone=plan.gone,
         preempted=plan.preempted,
-        told=tuple(text for told in plan.told if (text := _told(told))),
+        decided=tuple(f"{one.what} {one.program}: {one.why}" for one in plan.decisions),
+        told=_all_told(plan.told),
         sampled=None if result is None else len(result.tokens),
         compute_us=None if result is None else result.compute_us,
         errors=() if result is None else tuple(f"error of {name}: {message}" for name, message in result.errors),
     )
+
+
+def _all_told(told: Sequence[Told]) -> tuple[str, ...]:
+    said = [_noted(one.note) if isinstance(one, Noted) else _told(one) for one in told]
+    return tuple(filter(None, said))
 
 
 def _told(told: Told) -> str:
@@ -142,3 +151,13 @@ def _told(told: Told) -> str:
             return "the prefix cache was emptied"
         case _:
             return ""
+
+
+def _noted(note: ProgramNote) -> str:
+    match note:
+        case ToolBegan(program=program, tool=tool):
+            return f"{program} waits for {tool}"
+        case ToolEnded(program=program):
+            return f"a tool of {program} returned"
+        case ProgramEnded(program=program):
+            return f"{program} is over"

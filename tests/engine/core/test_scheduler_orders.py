@@ -23,11 +23,13 @@ from engine.core import diary, parking, step
 from engine.core.retrace import Retrace
 from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted, Refused, Sampling, Submit
+from schemas.programs import PERSON, ProgramEnded, ToolBegan, ToolEnded
 from schemas.steps import Prepared, RequestEvent, Resync, StepPlan, StepResult, ToldMore
 from schemas.structured import Structured
 
 HEADS = ((0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3), (3, 3, 2, 2, 1, 1, 0, 0, 1, 1, 2, 2))
 TENANTS = ("acme", "evil")
+PROGRAMS = ("one", "two", "three")
 GRAMMARS = ("one", "two", "three", "four")
 BAD = "four"
 """The grammar that is none."""
@@ -284,6 +286,7 @@ class Orders(RuleBasedStateMachine):
         priority=st.integers(-1, 2),
         lasts=st.sampled_from([0, 0, 0, 1, 4, 20]),
         grammar=st.sampled_from(["", "", *GRAMMARS]),
+        program=st.sampled_from(["", *PROGRAMS]),
     )
     def submit(
         self,
@@ -298,6 +301,7 @@ class Orders(RuleBasedStateMachine):
         priority: int = 0,
         lasts: int = 0,
         grammar: str = "",
+        program: str = "",
         *,
         resumed: bool,
         reads: bool = True,
@@ -305,7 +309,7 @@ class Orders(RuleBasedStateMachine):
         structured = Structured(kind="regex", text=grammar) if grammar else None
         sampling = Sampling(max_tokens=max_tokens, stop_tokens=tuple(stops), structured=structured)
         request = f"r{len(self.tenants)}"
-        submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant)
+        submit = Submit(request, (*head[:shared], *tail), sampling, "front", tenant, program=program)
         deadline = self.now + lasts if lasts else 0
         submit = msgspec.structs.replace(
             submit, cache_salt=salt, read_cache=reads, priority=priority, deadline=deadline
@@ -315,7 +319,7 @@ class Orders(RuleBasedStateMachine):
             closed = closed_at(sampling, output[:done])
             submit = msgspec.structs.replace(submit, output=tuple(output[:done]), closed=closed)
         self.tenants[request] = tenant + salt
-        answer = self.tell("submit", submit)
+        answer = self.tell("submit", submit, self.now)
         if isinstance(answer, Refused):
             assert answer.reason in {"too_long", "overloaded"}
             longest = min(len(submit.prompt) + max_tokens, self.config.context_length)
@@ -325,6 +329,34 @@ class Orders(RuleBasedStateMachine):
         self.submits[request] = submit
         self.got[request] = list(submit.output)
         self.hear([self.tell("attach", request, len(submit.output))])
+
+    @precondition(lambda self: self.submits)
+    @rule(data=st.data(), more=st.lists(st.integers(0, 3), min_size=1, max_size=4), max_tokens=st.integers(1, 6))
+    def a_program_goes_on(self, data: st.DataObject, more: list[int], max_tokens: int) -> None:
+        """The next turn of what has ended, said or not."""
+        before = self.submits[data.draw(st.sampled_from(sorted(self.submits)))]
+        history = [*before.prompt, *self.got[before.request], *more]
+        self.submit(
+            tuple(history), len(history), more, max_tokens, [], before.tenant, 0, program=before.program, resumed=False
+        )
+
+    @rule(
+        program=st.sampled_from(PROGRAMS),
+        what=st.sampled_from(["began", "ended", "person", "over"]),
+        call=st.sampled_from(["1", "2"]),
+    )
+    def a_tool_is_told_of(self, program: str, what: str, call: str) -> None:
+        notes = {
+            "began": ToolBegan(program, call, "search"),
+            "ended": ToolEnded(program, call),
+            "person": ToolBegan(program, call, PERSON),
+            "over": ProgramEnded(program),
+        }
+        self.tell("note", notes[what], self.now)
+
+    @rule(passed=st.sampled_from([1000, 100_000, 10_000_000, 1_000_000_000]))
+    def time_passes(self, passed: int) -> None:
+        self.now += passed
 
     @rule(count=st.integers(2, 5), shared=st.integers(0, 12), tenant=st.sampled_from(TENANTS))
     def a_crowd_comes(self, count: int, shared: int, tenant: str) -> None:
@@ -385,7 +417,7 @@ class Orders(RuleBasedStateMachine):
         assert {event.request for event in ended} == due
         assert all(event.finish == "timeout" for event in ended)
         self.hear(ended)
-        following = self.scheduler.next_deadline
+        following = self.scheduler.deadlines.next
         assert following is None or following > self.now
 
     @rule(times=st.integers(1, 6))

@@ -211,13 +211,13 @@ def test_a_request_ends_at_its_deadline_whether_it_runs_or_waits() -> None:
     submit(scheduler, "c")
     _, events = stepped(scheduler)
     assert [event.tokens for event in events] == [(7,)]
-    assert scheduler.next_deadline == 20
+    assert scheduler.deadlines.next == 20
     assert scheduler.expire(19) == []
     assert [(event.request, event.finish) for event in scheduler.expire(20)] == [("b", "timeout")]
-    assert scheduler.next_deadline == 30
+    assert scheduler.deadlines.next == 30
     (ended,) = scheduler.expire(99)
     assert (ended.request, ended.start, ended.tokens, ended.finish) == ("a", 1, (), "timeout")
-    assert scheduler.next_deadline is None
+    assert scheduler.deadlines.next is None
     plan, _ = stepped(scheduler)
     assert (plan.gone, set(work(plan))) == (("a",), {"c"})
 
@@ -227,7 +227,7 @@ def test_deadlines_of_requests_that_are_over_are_not_kept_for_ever() -> None:
     for number in range(1000):
         submit(scheduler, f"r{number}", deadline=1 << 61)
         scheduler.abort(f"r{number}")
-    assert len(scheduler._deadlines._heap) < 100
+    assert len(scheduler.deadlines._heap) < 100
     submit(scheduler, "last", deadline=10)
     assert [event.request for event in scheduler.expire(10)] == ["last"]
 
@@ -289,7 +289,7 @@ def test_the_end_tells_how_often_a_request_gave_way_and_what_was_computed_again(
     [
         ({"max_running": 0}, "max_running must be at least 1, not 0"),
         ({"watermark": 1.0}, "watermark is a share from 0 to less than 1, not 1.0"),
-        ({"policy": "lottery"}, "policy is fcfs or priority, not 'lottery'"),
+        ({"policy": "lottery"}, "policy is fcfs, priority or agents, not 'lottery'"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused_by_name(limits: dict[str, Any], message: str) -> None:

@@ -1,12 +1,6 @@
-"""Every implementation of the ops against dense definitions written out here, on odd shapes.
-
-`torch.empty` and its kin give NaN while a test runs, so that an output left unwritten is seen.
-"""
+"""Every implementation of the ops against dense definitions written out here, on odd shapes."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +10,9 @@ from torch import Tensor
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
 from engine.kernels.ops import Ops, load_ops
+from engine.kernels.weights import Int8Weight
+from tests.engine.kernels.conftest import BLOCKS, lay_out, random
 
-BLOCKS = 40
 SCALE = 0.3
 
 
@@ -35,42 +30,6 @@ def loaded(name: str) -> Ops:
         return load_ops(name)
     except PlatformUnavailable as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(autouse=True)
-def empty_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def empty(*args: Any, **kwargs: Any) -> Tensor:
-            made = make(*args, **kwargs)
-            return made.fill_(torch.nan) if made.is_floating_point() else made.fill_(2**40)
-
-        return empty
-
-    for name in ("empty", "empty_like"):
-        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def lay_out(requests: list[tuple[int, int]], block_size: int) -> PagedBatch:
-    """Scatter requests of (count, length) over random blocks."""
-    free = torch.randperm(BLOCKS, generator=torch.Generator().manual_seed(1)).tolist()
-    tables = [[free.pop() for _ in range(-(-length // block_size))] for _, length in requests]
-    widest = max(len(table) for table in tables)
-    slots = [
-        tables[i][position // block_size] * block_size + position % block_size
-        for i, (count, length) in enumerate(requests)
-        for position in range(length - count, length)
-    ]
-    return PagedBatch(
-        slots=torch.tensor(slots),
-        tables=torch.tensor([[*table, *[0] * (widest - len(table))] for table in tables]),
-        counts=np.array([count for count, _ in requests]),
-        lengths=np.array([length for _, length in requests]),
-        block_size=block_size,
-    )
 
 
 def dense_attention(
@@ -188,6 +147,22 @@ def test_keys_and_values_are_written_to_their_slots_and_nowhere_else(ops: Ops, b
     assert torch.equal(cache.flatten(0, 1), expected)
 
 
+@pytest.mark.parametrize("width", [2, 6, 10])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (7, 1)])
+def test_queries_and_keys_turn_as_far_as_the_angles_go_and_keys_are_stored_with_values(
+    ops: Ops, heads: int, kv_heads: int, width: int
+) -> None:
+    qkv, angles = random(5, heads + 2 * kv_heads, 10), (random(5, 1, width), random(5, 1, width) + 1)
+    qk, value = qkv[:, :-kv_heads], qkv[:, -kv_heads:]
+    slots, cache = torch.tensor([7, 3, 19, 4, 0]), torch.full((5, 4, 2, kv_heads, 10), 7.0)
+    query = ops.turn_and_store(qk, value, angles, cache, slots)
+    turned = torch.cat((ops.rotary(qk[..., :width], *angles), qk[..., width:]), -1)
+    torch.testing.assert_close(query, turned[:, :heads])
+    expected = torch.full((20, 2, kv_heads, 10), 7.0)
+    expected[slots, 0], expected[slots, 1] = turned[:, heads:], value
+    torch.testing.assert_close(cache.flatten(0, 1), expected)
+
+
 @pytest.mark.parametrize("shape", [(1, 7), (5, 96), (3, 4, 10)])
 def test_rms_norm_gives_rows_of_unit_root_mean_square_times_the_weight(ops: Ops, shape: tuple[int, ...]) -> None:
     x, weight = random(*shape) * 9, random(*shape[-2:] if len(shape) > 2 else shape[-1:])
@@ -219,6 +194,50 @@ def test_the_first_half_of_a_gated_product_gates_the_second(ops: Ops, with_bias:
     torch.testing.assert_close(ops.gated(weight, bias, "silu")(x), gate * gate.sigmoid() * held)
     bent = 0.5 * gate * (1 + ((2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)).tanh())
     torch.testing.assert_close(ops.gated(weight, bias, "gelu_tanh")(x), bent * held)
+
+
+def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each row to whole steps, the largest number being 127 of them; return the steps, and how large one is."""
+    largest = rows.float().abs().amax(-1, keepdim=True)
+    many = torch.where(largest > 0, 127 / largest, 0.0)
+    return (rows.float() * many).round(), largest / 127
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("count", "width", "out"), [(1, 4, 1), (2, 36, 33), (7, 100, 96), (13, 64, 161), (64, 20, 31)])
+def test_a_weight_in_8_bits_gives_exact_sums_of_rounded_numbers(
+    ops: Ops, dtype: torch.dtype, with_bias: bool, count: int, width: int, out: int
+) -> None:
+    x, weight = random(count, width).to(dtype), random(out, width).to(dtype)
+    x[-1] = 0
+    bias = random(out).to(dtype) if with_bias else None
+    (left, step), (right, steps) = rounded(x), rounded(weight)
+    expected = (left.double() @ right.double().T).float() * (step * steps.T)
+    if bias is not None:
+        expected = expected + bias.float()
+    small = Int8Weight.of(weight)
+    # not one bit is another
+    assert torch.equal(ops.linear(small, bias, wide=True)(x), expected)
+    assert torch.equal(ops.linear(small, bias)(x), expected.to(dtype))
+
+
+@pytest.mark.parametrize("half", [1, 16, 50])
+def test_a_gated_product_may_be_in_8_bits(ops: Ops, half: int) -> None:
+    x, weight, bias = random(9, 32), random(2 * half, 32), random(2 * half)
+    gate, held = ops.linear(Int8Weight.of(weight), bias)(x).chunk(2, -1)
+    gated = ops.gated(Int8Weight.of(weight), bias, "silu")(x)
+    torch.testing.assert_close(gated, gate * gate.sigmoid() * held)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_stays_so_in_8_bits_and_in_its_row(ops: Ops, broken: float) -> None:
+    x, small = random(3, 36), Int8Weight.of(random(40, 36))
+    sound = ops.linear(small, None)(x)
+    x[1, 35] = broken
+    found = ops.linear(small, None)(x)
+    assert not found[1].isfinite().any()
+    assert torch.equal(found[::2], sound[::2])
 
 
 def test_a_norm_in_half_precision_may_have_a_weight_in_float32(ops: Ops) -> None:

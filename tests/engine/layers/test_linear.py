@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 
 from engine.kernels.ops import load_ops
+from engine.kernels.weights import Quantization
 from engine.layers.linear import load_linear, load_stacked
 
 
 class Tensors:
     """A source with random tensors, which remembers what was asked for."""
+
+    quantization: Quantization = "none"
 
     def __init__(self) -> None:
         self.given: dict[str, torch.Tensor] = {}

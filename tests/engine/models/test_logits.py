@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 
+from engine.kernels.weights import Quantization
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
+from engine.platforms import detect
 from engine.runner.inputs import RequestTable
 from engine.runner.kv_cache import KvCache
 from schemas.generation import Sampling
@@ -41,13 +43,29 @@ def logits_by_steps(
     """Compute all logits through the paged cache, with every request's blocks scattered at random."""
     groups = model.config.groups.count
     cache = KvCache(model, blocks_held * groups, block_size)
-    table = RequestTable(cache.blocks, block_size, model.device, model.config.vocabulary, groups)
     blocks = rng.permutation(cache.blocks).tolist()
-    for i, tokens in enumerate(sequences):
-        held = [blocks.pop() for _ in range(-(-len(tokens) // block_size) * groups)]
-        table.admit(Arrival(str(i), tuple(tokens), len(tokens), Sampling(), tuple(held), 0))
+    held = [tuple(blocks.pop() for _ in range(-(-len(tokens) // block_size) * groups)) for tokens in sequences]
+    return logits_in(cache, model, sequences, held, rng)
+
+
+def logits_in(
+    cache: KvCache,
+    model: Decoder,
+    sequences: list[list[int]],
+    held: list[tuple[int, ...]],
+    rng: np.random.Generator,
+    warm: Sequence[int] = (),
+) -> list[torch.Tensor]:
+    """Compute all logits that follow what of each sequence is `warm`: that lies in the cache."""
+    size, groups = cache.block_size, model.config.groups.count
+    table = RequestTable(cache.blocks, size, model.device, model.config.vocabulary, groups)
+    known = list(warm) or [0] * len(sequences)
+    for i, (tokens, blocks) in enumerate(zip(sequences, held, strict=True)):
+        table.admit(Arrival(str(i), tuple(tokens), len(tokens), Sampling(), blocks, known[i]))
     found = [torch.full((len(tokens), VOCABULARY), torch.nan) for tokens in sequences]
-    for step in random_steps(rng, [len(tokens) for tokens in sequences]):
+    lengths = [len(tokens) - seen for tokens, seen in zip(sequences, known, strict=True)]
+    for cut in random_steps(rng, lengths):
+        step = [(i, known[i] + start, count) for i, start, count in cut]
         flat, errors = table.gather([Slice(str(i), start, count, (), False) for i, start, count in step])
         assert not errors
         if flat is None:
@@ -74,14 +92,11 @@ def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_toke
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("kind", ["qwen2-windowed", "mistral-windowed", "gemma2", "gemma3"])
-def test_an_accelerators_kernels_read_the_table_of_each_layers_group(
-    tiny: Callable[[str], Tiny], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+@pytest.mark.parametrize("kind", ["llama-tied-scaled", "phi3-partial", "olmo2", "qwen3-windowed", "gemma2"])
+def test_an_accelerators_kernels_give_them_too(tiny: Callable[[str], Tiny], kind: str) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     rng = np.random.default_rng(3)
-    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (1, 23, 17)]
+    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (1, 19, 12)]
     model = load_model(tiny(kind).folder, platform("triton"))
     for tokens, found in zip(sequences, logits_by_steps(model, sequences, 4, rng), strict=True):
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
@@ -99,13 +114,8 @@ def test_a_half_precision_model_stays_close_to_float32(tiny: Callable[[str], Tin
     assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.98
 
 
-@pytest.mark.parametrize(("ops", "block_size"), [("cpu", 4), ("native", 4), ("native", 16)])
-@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
-def test_a_request_gets_the_same_bits_whoever_is_beside_it(
-    tiny: Callable[[str], Tiny], kind: str, ops: str, block_size: int
-) -> None:
+def assert_same_bits(model: Decoder, block_size: int) -> None:
     rng = np.random.default_rng(11)
-    model = load_model(tiny(kind).folder, platform(ops))
     groups = model.config.groups.count
     cache = KvCache(model, BLOCKS * groups, block_size)
     table = RequestTable(cache.blocks, block_size, model.device, model.config.vocabulary, groups)
@@ -133,3 +143,54 @@ def test_a_request_gets_the_same_bits_whoever_is_beside_it(
     for name in sizes:
         alone = hidden_after([piece for piece in singles if piece.request == name], name)
         assert torch.equal(alone, hidden_after(singles, name))
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_hundred_thousand_rows_of_logits_are_the_same_bits_in_any_schedule_cold_or_warm(
+    tiny: Callable[[str], Tiny], quantization: Quantization
+) -> None:
+    ours = platform("native" if detect("cpu").ops == "native" else "cpu")
+    model = load_model(tiny("qwen3-tied").folder, ours, "bfloat16", quantization=quantization)
+    rng = np.random.default_rng(11)
+    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (250, 31, 190, 1, 96, 240, 17, 129)]
+    cache = KvCache(model, 80, 16)
+    expected: list[torch.Tensor] = []
+    compared = 0
+    while compared < 100_000:
+        blocks = rng.permutation(cache.blocks).tolist()
+        held = [tuple(blocks.pop() for _ in range(-(-len(tokens) // 16))) for tokens in sequences]
+        cold = logits_in(cache, model, sequences, held, rng)
+        expected = expected or cold
+        # whole blocks of what is in the cache now, but for the last token
+        warm = [16 * int(rng.integers(0, (len(tokens) - 1) // 16 + 1)) for tokens in sequences]
+        again = logits_in(cache, model, sequences, held, rng, warm)
+        for first, rows, other, seen in zip(expected, cold, again, warm, strict=True):
+            assert torch.equal(rows, first)
+            assert torch.equal(other[seen:], first[seen:])
+            compared += len(rows) + len(rows) - seen
+
+
+@pytest.mark.parametrize("ops", ["reference", "cpu", "native"])
+@pytest.mark.parametrize("kind", ["qwen3-tied", "llama-tied-scaled", "gemma3"])
+def test_a_model_in_8_bits_is_near_the_one_that_it_was_rounded_from(
+    tiny: Callable[[str], Tiny], kind: str, ops: str
+) -> None:
+    tokens = np.random.default_rng(5).integers(0, VOCABULARY, 60).tolist()
+    model = load_model(tiny(kind).folder, platform(ops), quantization="int8")
+    (found,) = logits_by_steps(model, [tokens], 16, np.random.default_rng(3))
+    exact = tiny(kind).logits(tokens)
+    off = (found - exact).norm() / exact.norm()
+    assert 1e-4 < off < 0.08
+
+
+@pytest.mark.parametrize(("ops", "block_size"), [("cpu", 4), ("native", 4), ("native", 16)])
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed", "gemma2", "gemma3", "olmo2", "phi3-partial"])
+def test_a_request_gets_the_same_bits_whoever_is_beside_it(
+    tiny: Callable[[str], Tiny], kind: str, ops: str, block_size: int
+) -> None:
+    assert_same_bits(load_model(tiny(kind).folder, platform(ops)), block_size)
+
+
+def test_so_it_does_on_an_accelerator_that_is_asked_for_it(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    assert_same_bits(load_model(tiny("qwen3-tied").folder, platform("triton-steady")), 16)

@@ -15,9 +15,9 @@ import pytest
 from bus.errors import BusError, Refused
 from infra.bridge import app
 from infra.bridge.app import Bridge
-from infra.bridge.openai import THREAD_HEADER
+from infra.bridge.openai import SESSION_HEADER, THREAD_HEADER
 from schemas import codec
-from schemas.commands import Command
+from schemas.commands import Command, Generate
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
 from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished
@@ -103,6 +103,19 @@ def test_a_thread_that_exists_is_named_in_the_answer(monkeypatch: pytest.MonkeyP
     assert door.chat({THREAD_HEADER: "t-mine"}).headers[THREAD_HEADER] == "t-mine"
     fresh = door.chat(stream=True)
     assert fresh.headers[THREAD_HEADER] == door.commands[-1].thread
+
+
+def test_a_session_is_named_by_the_request_or_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(monkeypatch, lambda command: [])
+    for headers, fields in (({SESSION_HEADER: "mine"}, {}), ({SESSION_HEADER: "other"}, {"session_id": "mine"})):
+        for path, asked in (
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+            ("/v1/completions", {"prompt": "hi"}),
+        ):
+            door.send("POST", path, headers, model="m", **asked, **fields)
+            data = door.commands[-1].data
+            assert isinstance(data, Generate)
+            assert data.session_id == "mine"
 
 
 def test_the_thread_of_a_run_that_failed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,39 @@
+"""What the engine's kernels and models reach on a GPU: one command, under nine minutes, few dependencies.
+
+It needs torch 2.11, triton 3.6 and transformers, or later ones; no NATS, no Postgres. First every kernel is compared
+with plain PyTorch: on red nothing is measured. Then the device's ceilings are measured, the kernels as fractions of
+them, and decoding and prompts of Llama-3-8B and Qwen3-30B-A3B in bfloat16 with dummy weights, beside `generate` of
+transformers on the same shapes. The last line is one JSON object; what was not measured is null there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+FIGURES = ("decode_bandwidth_fraction_b1", "decode_bandwidth_fraction_b64", "prefill_flop_fraction", "idle_fraction")
+
+
+def main() -> None:
+    """Print lines, and figures last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="kernels are checked, and our Llama-3-8B measured alone")
+    quick = parser.parse_args().quick
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
+    if torch.cuda.is_available():
+        # it needs Triton, which is not asked for where there is no GPU
+        figures |= importlib.import_module("benchmarks.gpu_run").run(quick=quick)
+    else:
+        print("no GPU here: nothing is measured, and the figures stay open")  # noqa: T201
+    print(json.dumps(figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA and AMD accelerators, in Triton, and the instruction set on them."""

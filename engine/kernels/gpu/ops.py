@@ -1,0 +1,116 @@
+"""The path of NVIDIA and AMD accelerators: Triton for attention and for what is done row by row, PyTorch for the rest.
+
+Attention, norms and gates sum up in an order that does not depend on the batch. Products do not: the vendor's library
+chooses by the number of rows, and so do we for few rows; a request's last bits may depend on its neighbours by way of
+them, unless `SteadyTritonOps` are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.kernels.batch import Laid, PagedBatch, on_device
+from engine.kernels.gathered import GatheredOps
+from engine.kernels.gpu.decode import decode
+from engine.kernels.gpu.drawing import draw
+from engine.kernels.gpu.few import FewRows
+from engine.kernels.gpu.keys import Look
+from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
+from engine.kernels.gpu.prefill import cut, prefill
+from engine.kernels.gpu.quantized import linear, steady_tiling
+from engine.kernels.packing import plain
+from engine.kernels.weights import Int8Weight, Weight
+from engine.kernels.whole import Activation, Linear
+
+
+class TritonOps(GatheredOps):
+    """Promises and shapes: see `engine.kernels.ops.Ops`."""
+
+    capturable = True
+    draw = staticmethod(draw)
+
+    def __init__(self, few: FewRows | None = None) -> None:
+        """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""
+        self._few = few
+
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        library = super().linear(weight, bias, wide=wide)
+        if isinstance(weight, Int8Weight):
+            return library
+        if self._few is None and weight.device.type == "cuda":
+            self._few = FewRows()
+        return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
+
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
+        product = self.linear(weight, bias)
+
+        def apply(x: Tensor) -> Tensor:
+            return gate(product(x), activation)
+
+        return apply
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return rms_norm(x, weight, eps)
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        return (
+            add_rms_norm(x, residual, weight, eps) if x.dim() == 2 else super().add_rms_norm(x, residual, weight, eps)
+        )
+
+    def turn_and_store(
+        self, qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cache: Tensor, slots: Tensor
+    ) -> Tensor:
+        return turn_and_store(qk, value, angles, cache, slots)
+
+    def attention(
+        self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        laid, look = laid_out(batch), Look(scale, window, cap)
+        singles, several = len(laid.lengths), batch.singles < len(batch.counts)
+
+        def attend(query: Tensor, cache: Tensor) -> Tensor:
+            out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+            if singles:
+                decode(query, cache, batch.tables, laid.lengths, laid.longest, look, out)
+            if several:
+                shared = query.shape[1] // cache.shape[3]
+                tiles = laid.tiles.get(shared)
+                if tiles is None:
+                    pieces = cut(batch.counts, batch.lengths, shared, batch.singles)
+                    tiles = laid.tiles[shared] = on_device(pieces, query.device)
+                prefill(query, cache, batch.tables, tiles, look, out)
+            return out
+
+        return attend
+
+
+def laid_out(batch: PagedBatch) -> Laid:
+    """Prepare a batch once for all of its layers and groups."""
+    laid: Laid | None = batch.shared.get(Laid)
+    if laid is None:
+        singles = batch.lengths[: batch.singles]
+        laid = Laid(on_device(singles, batch.tables.device), int(singles.max(initial=0)), {})
+        batch.shared[Laid] = laid
+    return laid
+
+
+class SteadyTritonOps(TritonOps):
+    """Products too in an order that does not depend on the batch: a request's tokens do not depend on its neighbours.
+
+    A token that is decoded and one that is computed with others of its prompt go through different attention: what is
+    promised is for the same way through.
+    """
+
+    def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        if isinstance(weight, Int8Weight):  # its sums are exact in any order
+            return super().linear(weight, bias, wide=wide)
+        packed, dtype = plain(weight), torch.float32 if wide else weight.dtype
+        tiling = steady_tiling(packed)
+
+        def apply(x: Tensor) -> Tensor:
+            return linear(x, packed, bias, tiling, dtype)
+
+        return apply
