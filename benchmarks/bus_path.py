@@ -74,7 +74,7 @@ class Load:
         return Sampling(max_tokens=self.answer, ignore_eos=True)
 
 
-QUICK = (Load(1, 64, 48, rounds=9), Load(32, 64, 24, rounds=4))
+QUICK = (Load(1, 32, 40, rounds=7), Load(32, 16, 20, rounds=3))
 FULL = (Load(1, 128, 128, rounds=15), Load(32, 128, 96, rounds=7))
 
 

@@ -41,8 +41,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import uvloop
@@ -83,6 +83,8 @@ class Plan:
     threads: int
     limit_s: float
     share: float
+    beside: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """What else runs while an engine is timed."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,7 @@ async def measure(plan: Plan, made: Checkpoint, found: Found) -> None:
     """Measure one model: rounds of all engines, every other round in reverse order."""
     asked = [one for one in workloads(made.vocabulary, plan.share) if one.name[:2] in plan.workloads]
     for number in range(plan.rounds):
+        found.ceilings.append(ceiling(plan.threads))
         engines = plan.engines if number % 2 == 0 else tuple(reversed(plan.engines))
         for engine in engines:
             left: Sequence[Workload] = [
@@ -154,11 +157,12 @@ async def timed(plan: Plan, place: Place, workload: Workload, running: Running, 
     """Run one workload once."""
     engine, everyone, client = cpu_of(running.pid, folder), busy(), time.process_time()
     async with asyncio.timeout(plan.limit_s):
-        ran, wall = await run(workload, running.door)
+        with plan.beside():
+            ran, wall = await run(workload, running.door)
     client = time.process_time() - client
     engine = cpu_of(running.pid, folder) - engine
     others = max(0.0, busy() - everyone - engine - client)
-    told = measured(place, workload, ran, wall, Spent(engine, client, others), found.ceiling)
+    told = measured(place, workload, ran, wall, Spent(engine, client, others))
     found.runs.append(told)
     if workload.name == "w1":
         found.streams[place.made.name, place.engine] = [turn.tokens for one in ran for turn in one.turns]
@@ -237,14 +241,12 @@ async def compare(options: argparse.Namespace, plan: Plan, found: Found) -> None
             beside = not options.quick and runs(sys.executable, "transformers")
             await check_tokens(made, plan.threads, fresh_folder, beside)
             say(f"{name}: our tokens are right")
-        found.ceilings.append(ceiling(plan.threads))
-        with load() if options.beside_load else contextlib.nullcontext():
-            await measure(plan, made, found)
+        await measure(plan, made, found)
 
 
 def write(options: argparse.Namespace, plan: Plan, found: Found) -> dict[str, float | None]:
     """Print the table, keep everything in files, and give the last line."""
-    joined = cells(found.runs)
+    joined = cells(found.runs, found.ceiling)
     say(table(joined, found.missing) + "\n" + agreement(found.streams))
     line = last_line(joined, options.models)
     told = {
@@ -282,7 +284,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--threads", type=int, default=2, help="of every engine (default: 2)")
     add("--limit", type=float, default=300.0, help="seconds for one run of a workload (default: 300)")
     add("--share", type=float, default=1.0, help="of each workload's programs, for trying out (default: 1)")
-    add("--beside-load", action="store_true", help="keep one core busy with other work all the while")
+    add("--beside-load", action="store_true", help="keep one core busy with other work while an engine is timed")
     add("--unchecked", action="store_true", help="do not compare tokens first")
     add("--vllm", metavar="PYTHON", default=os.environ.get("PEERS_VLLM"), help="or PEERS_VLLM")
     add("--openvino", metavar="PYTHON", default=os.environ.get("PEERS_OPENVINO"), help="or PEERS_OPENVINO")
@@ -303,13 +305,17 @@ def main() -> None:
         options.models, options.workloads, options.rounds = ["smol-135m"], ["w1", "w2"], 1
     engines = chosen_engines(options)
     plan = Plan(engines, options.workloads, options.rounds, options.threads, options.limit, options.share)
+    if options.beside_load:
+        plan = replace(plan, beside=load)
     found = Found()
     try:
         uvloop.run(compare(options, plan, found))
     except EngineFailed as failure:
         raise SystemExit(f"ours does not run: {failure}") from failure
     except asyncio.CancelledError:
-        raise SystemExit("ended") from None
+        say("ended before it was through: what is known so far")
+    if not found.runs:
+        raise SystemExit("nothing was measured")
     line = write(options, plan, found)
     say(json.dumps(line))
 

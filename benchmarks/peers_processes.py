@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -172,16 +173,8 @@ def busy() -> float:
 @contextmanager
 def load() -> Iterator[None]:
     """Keep one core busy with other work for as long as the block runs."""
-    process = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
-
-
-def _spin() -> None:
-    number = 1
-    while True:
-        number = (number * 6_364_136_223_846_793_005 + 1) % (1 << 64)
+    with subprocess.Popen([sys.executable, "-S", "-c", "n = 1\nwhile True: n = n * 69069 % 4294967291"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()

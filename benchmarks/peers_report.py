@@ -50,8 +50,8 @@ class Measured:
     """Seconds to the first token: the median of all turns."""
     program_p50: float
     program_p95: float
-    floor: float
-    """Share of what the machine could do: of bandwidth for a single stream, else of the rate of multiplication."""
+    used: float
+    """Of the machine, each second: bytes of memory for a single stream, else multiplications that had to be done."""
     engine_cpu: float
     """Seconds of all its processes."""
     client_cpu: float
@@ -86,15 +86,13 @@ class Place:
     round: int
 
 
-def measured(
-    place: Place, workload: Workload, ran: Sequence[Ran], wall: float, spent: Spent, ceiling: Ceiling
-) -> Measured:
+def measured(place: Place, workload: Workload, ran: Sequence[Ran], wall: float, spent: Spent) -> Measured:
     """Make figures of what a client saw."""
     turns = [turn for one in ran for turn in one.turns]
     rates = [(len(turn.tokens) - 1) / (turn.last - turn.first) for turn in turns if turn.last > turn.first]
     decode = statistics.median(rates) if rates else 0.0
     made, outputs = place.made, sum(len(turn.tokens) for turn in turns)
-    least = 2 * (made.body * workload.computed + made.head * outputs) / ceiling.flops
+    least = 2 * (made.body * workload.computed + made.head * outputs)
     single = workload.name == "w1"
     seconds = [one.seconds for one in ran]
     return Measured(
@@ -108,7 +106,7 @@ def measured(
         ttft=statistics.median(turn.first - turn.asked for turn in turns),
         program_p50=float(np.percentile(seconds, 50)),
         program_p95=float(np.percentile(seconds, 95)),
-        floor=decode * made.decoded_bytes / ceiling.bandwidth if single else least / wall,
+        used=decode * made.decoded_bytes if single else least / wall,
         engine_cpu=spent.engine,
         client_cpu=spent.client,
         others_cpu=spent.others,
@@ -122,24 +120,27 @@ class Cell:
     value: float
     least: float
     most: float
+    fraction: float
+    """Of what the machine can do."""
     told: Mapping[str, float]
     """Every number of `Measured`."""
 
 
-def cells(runs: Iterable[Measured]) -> dict[tuple[str, str, str], Cell]:
+def cells(runs: Iterable[Measured], ceiling: Ceiling) -> dict[tuple[str, str, str], Cell]:
     """Join the rounds: by model, workload and engine."""
     found: dict[tuple[str, str, str], list[Measured]] = {}
     for one in runs:
         found.setdefault((one.model, one.workload, one.engine), []).append(one)
-    return {key: _cell(some) for key, some in found.items()}
+    return {key: _cell(some, ceiling) for key, some in found.items()}
 
 
-def _cell(some: Sequence[Measured]) -> Cell:
+def _cell(some: Sequence[Measured], ceiling: Ceiling) -> Cell:
     numbers = [{name: value for name, value in asdict(one).items() if isinstance(value, float)} for one in some]
     told = {name: statistics.median(each[name] for each in numbers) for name in numbers[0]}
     figure, _ = FIGURES[some[0].workload]
     values = [each[figure] for each in numbers]
-    return Cell(told[figure], min(values), max(values), told)
+    most = ceiling.bandwidth if some[0].workload == "w1" else ceiling.flops
+    return Cell(told[figure], min(values), max(values), told["used"] / most, told)
 
 
 def ratio(found: Mapping[tuple[str, str, str], Cell], model: str, workload: str) -> float | None:
@@ -161,7 +162,7 @@ def last_line(found: Mapping[tuple[str, str, str], Cell], models: Sequence[str])
         for workload, name in names.items():
             told[name + behind] = _rounded(ratio(found, model, workload))
         ours = found.get((model, "w1", OURS))
-        told[f"w1_roofline_fraction{behind}"] = None if ours is None else _rounded(ours.told["floor"])
+        told[f"w1_roofline_fraction{behind}"] = None if ours is None else _rounded(ours.fraction)
     return told
 
 
@@ -186,7 +187,7 @@ def table(found: Mapping[tuple[str, str, str], Cell], missing: Mapping[tuple[str
             told, beside = cell.told, "" if ours is None else f"{ours.value / cell.value:.2f}"
             lines.append(
                 f"{engine:<16}{cell.value:>9.2f}{cell.least:>9.2f}{cell.most:>9.2f}{beside:>10}"
-                f"{100 * told['floor']:>9.1f}%{told['ttft']:>8.3f}{told['program_p50']:>8.2f}"
+                f"{100 * cell.fraction:>9.1f}%{told['ttft']:>8.3f}{told['program_p50']:>8.2f}"
                 f"{told['program_p95']:>8.2f}{told['engine_cpu']:>8.2f}{told['client_cpu']:>8.2f}{told['others_cpu']:>8.2f}"
             )
     lines += ["", *(f"{' '.join(key)}: {why.splitlines()[0]}" for key, why in missing.items())]

@@ -33,7 +33,6 @@ _SOURCE: Final = """
 uint64_t total(const uint64_t *from, size_t count) {
     uint64_t sums[16] = {0}, whole = 0;
     for (size_t i = 0; i + 16 <= count; i += 16) {
-        __builtin_prefetch(from + i + 512);
         for (int j = 0; j < 16; j++) sums[j] += from[i + j];
     }
     for (int j = 0; j < 16; j++) whole += sums[j];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,7 +13,7 @@ from benchmarks.peers_client import run
 from benchmarks.peers_engines import Engine, Job, inline, ostinato, transformers
 from benchmarks.peers_workloads import Tokens, Turn, Workload, workloads
 
-_COUNT: Final = 24
+_COUNT: Final = 16
 _PROMPTS: Final = 6
 
 Folders = Callable[[], AbstractContextManager[Path]]
@@ -33,8 +34,10 @@ async def check_tokens(made: Checkpoint, threads: int, folders: Folders, beside_
         pairs.append((inline(), transformers(), "float32"))
     for one, other, dtype in pairs:
         with folders() as folder, folders() as beside:
-            ours = await _answers(one, Job(made, threads, folder, dtype), asked)
-            theirs = await _answers(other, Job(made, threads, beside, dtype), asked)
+            ours, theirs = await asyncio.gather(
+                _answers(one, Job(made, threads, folder, dtype), asked),
+                _answers(other, Job(made, threads, beside, dtype), asked),
+            )
         for number, (left, right) in enumerate(zip(ours, theirs, strict=True)):
             assert left == right, f"{made.name} in {dtype}, prompt {number}: {one.name} {left}, {other.name} {right}"
 

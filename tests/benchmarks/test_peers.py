@@ -42,6 +42,8 @@ SMALL = {
     "head_dim": 16,
     "vocab_size": 600,
 }
+HALF = Ceiling(bandwidth=1.0, flops=1.0)
+"""Of a machine that `_measured` uses half of."""
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -191,27 +193,29 @@ def _ran(*spans: tuple[float, float, float]) -> tuple[Ran, ...]:
 
 def _measured(engine: str, workload: str, value: float, number: int = 0) -> Measured:
     figures = {"decode_s": value, "output_s": value, "program_p95": value}
-    rest = dict.fromkeys(("wall", "ttft", "program_p50", "floor", "engine_cpu", "client_cpu", "others_cpu"), 0.5)
+    rest = dict.fromkeys(("wall", "ttft", "program_p50", "used", "engine_cpu", "client_cpu", "others_cpu"), 0.5)
     return Measured(model="smol", engine=engine, workload=workload, round=number, **rest, **figures)
 
 
 def test_figures_are_made_of_what_the_client_saw(small: Checkpoint) -> None:
     single = Workload("w1", ((Turn((1, 2), 11),),) * 3, together=False)
     ran = _ran((0.0, 0.1, 1.1), (2.0, 2.3, 2.8), (3.0, 3.2, 5.2))
-    ceiling = Ceiling(bandwidth=100.0 * small.decoded_bytes, flops=1e9)
-    told = measured(Place(small, "ostinato", 0), single, ran, 5.2, Spent(3.0, 0.1, 0.2), ceiling)
+    told = measured(Place(small, "ostinato", 0), single, ran, 5.2, Spent(3.0, 0.1, 0.2))
     assert told.decode_s == pytest.approx(10.0)
     assert told.ttft == pytest.approx(0.2)
     assert told.output_s == pytest.approx(33 / 5.2)
-    assert told.floor == pytest.approx(0.1)
-    many = measured(Place(small, "x", 0), Workload("w2", single.programs), ran, 5.2, Spent(3.0, 0.1, 0.2), ceiling)
-    assert many.floor == pytest.approx(2 * (small.body * (6 + 33 - 3) + small.head * 33) / 1e9 / 5.2)
+    assert told.used == pytest.approx(10.0 * small.decoded_bytes)
+    many = measured(Place(small, "x", 0), Workload("w2", single.programs), ran, 5.2, Spent(3.0, 0.1, 0.2))
+    assert many.used == pytest.approx(2 * (small.body * (6 + 33 - 3) + small.head * 33) / 5.2)
+    ceiling = Ceiling(bandwidth=100.0 * small.decoded_bytes, flops=10 * many.used)
+    fractions = {key[1]: cell.fraction for key, cell in cells([told, many], ceiling).items()}
+    assert fractions == {"w1": pytest.approx(0.1), "w2": pytest.approx(0.1)}
 
 
 def test_ratios_are_to_the_best_peer_and_only_seconds_are_better_when_less() -> None:
     rows = {"ostinato": 20.0, "inline": 90.0, "vllm": 10.0, "llama.cpp": 16.0}
     runs = [_measured(engine, workload, value) for workload in ("w1", "w4") for engine, value in rows.items()]
-    told = last_line(cells(runs), ["smol", "absent"])
+    told = last_line(cells(runs, HALF), ["smol", "absent"])
     assert (told["w1_ratio"], told["w4_p95_ratio"]) == (1.25, 2.0)
     assert told["w2_ratio"] is None
     assert told["w1_roofline_fraction"] == 0.5
@@ -219,14 +223,14 @@ def test_ratios_are_to_the_best_peer_and_only_seconds_are_better_when_less() -> 
 
 
 def test_a_run_without_peers_has_no_ratios() -> None:
-    told = last_line(cells([_measured("ostinato", "w1", 20.0), _measured("inline", "w1", 10.0)]), ["smol"])
+    told = last_line(cells([_measured("ostinato", "w1", 20.0), _measured("inline", "w1", 10.0)], HALF), ["smol"])
     assert told["w1_ratio"] is None
     assert told["w1_roofline_fraction"] == 0.5
 
 
 def test_rounds_become_their_median_and_the_table_and_the_picture_show_it() -> None:
     runs = [_measured("ostinato", "w2", value, number) for number, value in enumerate((10.0, 50.0, 20.0))]
-    found = cells([*runs, _measured("vllm", "w2", 40.0)])
+    found = cells([*runs, _measured("vllm", "w2", 40.0)], HALF)
     assert found["smol", "w2", "ostinato"].value == 20.0
     told = table(found, {("smol", "w4", "vllm"): "over 300 s"})
     assert "20.00    10.00    50.00" in told
