@@ -20,7 +20,7 @@ from engine.kernels.chances import Chances
 from engine.kernels.gpu import experts, lora, pointwise
 from engine.kernels.gpu.drawing import draw
 from engine.kernels.gpu.ops import TritonOps
-from engine.kernels.gpu.quantized import linear
+from engine.kernels.gpu.quantized import Tiling, linear
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.packing import Format, packed_linear, quantize
 from engine.kernels.reference import ReferenceOps
@@ -69,6 +69,9 @@ class Sizes:
 
 
 ODD = Sizes(5, 96, 70, 6, 2, 24, 3, 300, 21, 5, 2, 101)
+_IN_PARTS = Tiling(16, 32, 32, 2)
+"""Small shapes are not cut by themselves."""
+
 EIGHT_BILLION = Sizes(4096, 4096, 14336, 32, 8, 128, 64, 2048, 2048, 128, 8, 128256)
 
 
@@ -190,6 +193,14 @@ def _products(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
                 2 * rows * weight.out * weight.width if rows >= 64 else 0,
             )
 
+    weight, x = quantize(numbers(sizes.inner, sizes.hidden), "plain"), numbers(1, sizes.hidden)
+    yield Case(
+        "product: plain, 1 row in parts",
+        lambda w=weight: linear(x, w, tiling=_IN_PARTS),
+        lambda w=weight: packed_linear(x, w),
+        weight.data.nbytes,
+    )
+
 
 def _whole_numbers(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
     weight, plain = Int8Weight.of(numbers(sizes.inner, sizes.hidden)), ReferenceOps()
@@ -202,6 +213,13 @@ def _whole_numbers(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Cas
             weight.numbers.nbytes if rows < 64 else 0,
             2 * rows * weight.numbers.numel() if rows >= 64 else 0,
         )
+    row = numbers(1, sizes.hidden)
+    yield Case(
+        "product in 8 bits: 1 row in parts",
+        lambda: linear_in_8_bits(row, weight, None, row.dtype, _IN_PARTS),
+        lambda: plain.linear(weight, None)(row),
+        weight.numbers.nbytes,
+    )
 
 
 def _has_fp8() -> bool:

@@ -63,9 +63,9 @@ def main() -> None:
     def compile_instead(self: Any, *args: Any, grid: Any, warmup: bool = False, **named: Any) -> None:
         names = [parameter.name for parameter in self.params]
         given = dict(zip(names, args, strict=False)) | {name: named.pop(name) for name in names if name in named}
-        fixed = {name: given[name] for name in names if isinstance(given[name], bool)}
+        fixed = {parameter.name: given[parameter.name] for parameter in self.params if parameter.is_constexpr}
         variants = found.setdefault(self.fn.__name__, {})
-        variant = json.dumps(fixed | {"FORMAT": given.get("FORMAT")})
+        variant = json.dumps([self.fn.__module__, fixed], default=str)
         if variant not in variants:
             variants[variant] = triton.compile(source(self, given), target=where, options=named).metadata.shared
 
