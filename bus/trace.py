@@ -101,7 +101,7 @@ class Trace:
 
     async def _run(self, ingest: Ingest) -> None:
         try:
-            while self._waiting or not self._closing:
+            while self._waiting or self._gaps or not self._closing:
                 try:
                     await self._send_all(ingest)
                     await self._rest(ingest)
@@ -114,11 +114,9 @@ class Trace:
             await ingest.close()
 
     async def _send_all(self, ingest: Ingest) -> None:
-        while self._waiting:
+        while self._waiting or self._tell():
             subject, data = self._waiting.popleft()
             self._stored(await ingest.send(subject, data))
-            if not self._waiting and self._gaps:
-                self._tell()
 
     async def _rest(self, ingest: Ingest) -> None:
         """Wait for more; when none comes for a while, end the batch first."""
@@ -130,22 +128,30 @@ class Trace:
         if self._waiting:
             return
         self._stored(await ingest.end())
-        if not self._closing:
+        if not self._closing and not self._gaps:
             await self._some.wait()
 
     def _stored(self, records: list[Record]) -> None:
         self._kept += len(records)
         self._held -= sum(map(_size, records))
 
-    def _tell(self) -> None:
-        """Have it kept what was left out, now that there is room again."""
-        total = sum(gap.count for gap in self._gaps.values())
-        log.warning("trace: %s records of %s entities were left out", total, len(self._gaps))
+    def _tell(self) -> bool:
+        """Have it kept what was left out, once half of the room is free again; say whether any of it was."""
+        if not self._gaps or self._held > ROOM_BYTES // 2:
+            return False
+        told = list[tuple[str, Shed]]()
         for subject, gap in self._gaps.items():
             record = (subject, codec.encode(gap))
+            if self._held + _size(record) > ROOM_BYTES:
+                break
             self._held += _size(record)
             self._waiting.append(record)
-        self._gaps = {}
+            told.append((subject, gap))
+        for subject, _ in told:
+            del self._gaps[subject]
+        if told:
+            log.warning("trace: %s records of %s entities were left out", sum(gap.count for _, gap in told), len(told))
+        return bool(told)
 
 
 def _size(record: Record) -> int:
