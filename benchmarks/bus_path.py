@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.serving.frontend import Frontend
+from benchmarks.checkpoints import CONFIGS, describe
 from benchmarks.log_servers import Urls, fresh_servers
-from benchmarks.shapes import smol_135m
 from bus.connection import Connection
 from bus.store import Store
 from bus.streams import TRACE, ensure_streams
@@ -294,7 +294,7 @@ def main() -> None:
     chosen = parser.parse_args()
     loads = QUICK if chosen.quick else FULL
     with TemporaryDirectory(prefix="ostinato-benchmark-") as name, fresh_servers(4) as urls:
-        folder = smol_135m(Path(name) / NAME)
+        folder = describe(Path(name) / NAME, CONFIGS["smol-135m"])
         with inline_engine(folder, chosen.threads) as inline:
             found = uvloop.run(compare(urls, folder, inline, loads, chosen.threads))
     print(json.dumps(found))  # noqa: T201

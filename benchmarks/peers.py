@@ -50,7 +50,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import peers_engines
-from benchmarks.peers_checkpoints import CONFIGS, Checkpoint, checkpoint, digest
+from benchmarks.checkpoints import CONFIGS, Checkpoint, checkpoint, digest
 from benchmarks.peers_client import EngineFailed, run
 from benchmarks.peers_engines import Engine, Job, Running
 from benchmarks.peers_processes import busy, cpu_of, environment, load

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers_checkpoints import Checkpoint
+from benchmarks.checkpoints import Checkpoint
 from benchmarks.peers_client import Door, EngineFailed, LlamaServer, OpenAI, Piped
 from benchmarks.peers_gguf import gguf
 from benchmarks.peers_processes import environment, first_line, free_port, healthy, serving, started

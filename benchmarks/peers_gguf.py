@@ -1,4 +1,4 @@
-"""A checkpoint of `peers_checkpoints` as one GGUF file, which is what llama.cpp reads.
+"""A checkpoint of `checkpoints` as one GGUF file, which is what llama.cpp reads.
 
 Written by hand: the format is a header, names and places of tensors, then their bytes. Weights keep their bits; norms
 become float32, as llama.cpp wants them. Llama's queries and keys are turned from halves to pairs, which is how

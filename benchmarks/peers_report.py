@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.peers_checkpoints import Checkpoint
+from benchmarks.checkpoints import Checkpoint
 from benchmarks.peers_client import Ran
 from benchmarks.peers_workloads import Tokens, Workload
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers_checkpoints import Checkpoint
+from benchmarks.checkpoints import Checkpoint
 from benchmarks.peers_client import run
 from benchmarks.peers_engines import Engine, Job, inline, ostinato, transformers
 from benchmarks.peers_workloads import Tokens, Turn, Workload, workloads

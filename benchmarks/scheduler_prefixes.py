@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.shapes import smol_135m
+from benchmarks.checkpoints import CONFIGS, describe
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
 from engine.llm import LLM
@@ -60,7 +60,11 @@ def prefix_cache_cost(quick: bool) -> dict[str, float]:
     with TemporaryDirectory(prefix="ostinato-benchmark-") as folder, ExitStack() as patches:
         blocks = 8 * (words + answers) // 16  # so few that all that was entered is evicted, too
         runner = RunnerConfig(
-            model=str(smol_135m(Path(folder))), dtype="bfloat16", load_format="dummy", blocks=blocks, threads=THREADS
+            model=str(describe(Path(folder), CONFIGS["smol-135m"])),
+            dtype="bfloat16",
+            load_format="dummy",
+            blocks=blocks,
+            threads=THREADS,
         )
         llm = LLM(runner.model, device="cpu", runner=runner)
         llm.generate(prompts[:1], Sampling(max_tokens=2, ignore_eos=True), use_tqdm=False)

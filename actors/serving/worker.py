@@ -60,11 +60,11 @@ class WorkerActor:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._connection.subscribe(subjects.plan(self._engine), self._hear)
-        await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
-        self._connection.on_reconnect(self._catch_up)
-        await self._connection.flush()
-        try:
+        try:  # a plan that is heard starts the device's thread, which would outlive a failure here
+            await self._connection.subscribe(subjects.plan(self._engine), self._hear)
+            await self._connection.subscribe(subjects.announcements(self._engine), self._heed)
+            self._connection.on_reconnect(self._catch_up)
+            await self._connection.flush()
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._tell())
                 both.create_task(self._insist())

@@ -62,7 +62,8 @@ class CapturedLayers:
         config, most = model.config, _SIZES[-1]
         device, groups = model.device, config.groups.count
         self._eager = eager
-        self._capture = capture
+        self._capture: Capture | None = capture
+        """None once one could not be captured."""
         self._block_size = block_size
         self._longest = config.context_length
         self._graphs: dict[tuple[int, int], Replay] = {}
@@ -77,7 +78,7 @@ class CapturedLayers:
     def __call__(self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> Tensor:
         """As `Layers` says."""
         count, longest = len(tokens), int(batches[0].lengths.max())
-        if batches[0].singles != count or count > _SIZES[-1] or longest > self._longest:
+        if batches[0].singles != count or count > _SIZES[-1] or longest > self._longest or self._capture is None:
             return self._eager(tokens, positions, batches)
         size = _SIZES[bisect.bisect_left(_SIZES, count)]
         reach = max(_SHORTEST, 1 << (longest - 1).bit_length())
@@ -85,7 +86,13 @@ class CapturedLayers:
         graph = self._graphs.get((size, reach))
         if graph is None:
             log.info("capturing a step of %d requests of up to %d tokens", size, reach)
-            graph = self._graphs[size, reach] = self._capture(self._step(size, reach))
+            try:
+                graph = self._graphs[size, reach] = self._capture(self._step(size, reach))
+            except RuntimeError as error:  # no memory for it among others: slower is better than not at all
+                log.warning("no more graphs, steps are launched one by one: a capture failed: %s", error)
+                self._capture = None
+                self._graphs.clear()
+                return self._eager(tokens, positions, batches)
         return graph()[:count]
 
     def _fill(self, size: int, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> None:

@@ -200,7 +200,10 @@ class Bridge:
 
     def _command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         agent = isinstance(data, RunAgent)
-        session = request.headers.get(SESSION_HEADER, "")[:_LONGEST_SESSION]
+        session = request.headers.get(SESSION_HEADER, "")
+        if len(session) > _LONGEST_SESSION:
+            message = f"header {SESSION_HEADER}: longer than {_LONGEST_SESSION} characters"
+            raise BadRequest(400, message, SESSION_HEADER, "invalid_value")
         if session and isinstance(data, Generate) and not data.session_id:
             data = msgspec.structs.replace(data, session_id=session)
         identity = self.ids.new("r" if agent else "g")

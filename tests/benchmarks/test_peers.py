@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks.peers_checkpoints import CONFIGS, Checkpoint, checkpoint
+from benchmarks.checkpoints import CONFIGS, Checkpoint, checkpoint
 from benchmarks.peers_client import Answer, EngineFailed, Ran, run
 from benchmarks.peers_engines import Engine, Job, inline, transformers
 from benchmarks.peers_gguf import gguf, pairs_from_halves

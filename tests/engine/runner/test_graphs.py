@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.models.decoder import Decoder
 from engine.models.registry import load_model
-from engine.runner.graphs import CapturedLayers, EagerLayers, Replay, layers_for
+from engine.runner.graphs import Capture, CapturedLayers, EagerLayers, Replay, layers_for
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner
 from schemas.generation import Sampling
@@ -38,31 +39,43 @@ def step(n: int, arrivals: list[Arrival], slices: list[Slice]) -> StepPlan:
     return StepPlan(n=n, epoch="e", time=0, full=n == 1, arrivals=tuple(arrivals), slices=tuple(slices), gone=())
 
 
+def decoded(model: Decoder, capture: Capture | None = None) -> list[tuple[tuple[str, int], ...]]:
+    """Read three prompts, then decode for all of them and for one; give the tokens of each step."""
+    groups, lengths = model.config.groups.count, {"a": 3, "b": 10, "c": 2}
+    cache = KvCache(model, 16 * groups, 8)
+    runner = ModelRunner(model, cache, "w")
+    if capture is not None:
+        runner._layers = CapturedLayers(EagerLayers(model, cache.layers), model, 8, capture)
+    free = iter(range(cache.blocks))
+    arrivals = [
+        Arrival(name, tuple(range(3, 3 + count)), count, Sampling(), tuple(next(free) for _ in range(2 * groups)), 0)
+        for name, count in lengths.items()
+    ]
+    results = [runner.execute(step(1, arrivals, [Slice(name, 0, count) for name, count in lengths.items()]))]
+    for n, names in enumerate(("abc", "c"), start=2):
+        at = {name: lengths[name] + sum(name in dict(done.tokens) for done in results) - 1 for name in names}
+        results.append(runner.execute(step(n, [], [Slice(name, at[name], 1) for name in names])))
+    assert not any(result.errors for result in results)
+    return [result.tokens for result in results]
+
+
 def test_decoding_through_buffers_gives_the_same_tokens(tiny: Callable[[str], Tiny]) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
-    model, answers, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), [], Recompute()
-    groups, lengths = model.config.groups.count, {"a": 3, "b": 10, "c": 2}
-    for captured in (False, True):
-        cache = KvCache(model, 16 * groups, 8)
-        runner = ModelRunner(model, cache, "w")
-        if captured:
-            eager = EagerLayers(model, cache.layers)
-            runner._layers = CapturedLayers(eager, model, 8, recompute)
-        free = iter(range(cache.blocks))
-        arrivals = [
-            Arrival(
-                name, tuple(range(3, 3 + count)), count, Sampling(), tuple(next(free) for _ in range(2 * groups)), 0
-            )
-            for name, count in lengths.items()
-        ]
-        results = [runner.execute(step(1, arrivals, [Slice(name, 0, count) for name, count in lengths.items()]))]
-        for n, names in enumerate(("abc", "c"), start=2):
-            at = {name: lengths[name] + sum(name in dict(done.tokens) for done in results) - 1 for name in names}
-            results.append(runner.execute(step(n, [], [Slice(name, at[name], 1) for name in names])))
-        assert not any(result.errors for result in results)
-        answers.append([result.tokens for result in results])
-    assert answers[0] == answers[1]
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute()
+    assert decoded(model, recompute) == decoded(model)
     assert (recompute.captured, recompute.replayed) == (2, 2)  # of four requests, of one
+
+
+def test_where_a_step_cannot_be_captured_it_is_launched_and_nothing_is_tried_again(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, tried = load_model(tiny("qwen3-windowed").folder, platform("triton")), []
+
+    def refuse(compute: Callable[[], torch.Tensor]) -> Replay:
+        tried.append(compute)
+        raise torch.OutOfMemoryError("no room for a graph")
+
+    assert decoded(model, refuse) == decoded(model)
+    assert len(tried) == 1
 
 
 def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:

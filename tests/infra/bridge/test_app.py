@@ -118,6 +118,14 @@ def test_a_session_is_named_by_the_request_or_by_its_header(monkeypatch: pytest.
             assert data.session_id == "mine"
 
 
+def test_a_session_that_is_too_long_is_refused_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(monkeypatch, lambda command: [])
+    answer = door.chat({SESSION_HEADER: "x" * 1001})
+    assert answer.status_code == 400
+    assert SESSION_HEADER in answer.json()["error"]["message"]
+    assert not door.commands
+
+
 def test_the_thread_of_a_run_that_failed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     door = Door(monkeypatch, lambda command: [ended(command, RunFailed(Problem("tool", "no"), 1))])
     answer = door.chat({THREAD_HEADER: "t-mine"})

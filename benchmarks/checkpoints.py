@@ -1,4 +1,4 @@
-"""Checkpoints for comparing engines: the shapes of two known models with weights from a seed, as every peer reads them.
+"""Checkpoints to measure with: the shapes of two known models with weights from a seed, as every engine reads them.
 
 A folder in Hugging Face layout with bfloat16 weights, and a byte-level tokenizer whose tokens are all text, so that no
 engine holds back what it cannot show yet. Made once and kept.
@@ -123,8 +123,8 @@ def checkpoint(name: str, cache: Path, config: Mapping[str, Any] | None = None) 
     if not folder.exists():
         unready = cache / f"{name}-{key}.unready"
         shutil.rmtree(unready, ignore_errors=True)
-        unready.mkdir(parents=True)
-        _write(unready, config)
+        describe(unready, config)
+        save_file(dict(_weights(config)), str(unready / "model.safetensors"), metadata={"format": "pt"})
         unready.rename(folder)
     return Checkpoint(name, folder, config)
 
@@ -135,7 +135,9 @@ def digest(made: Checkpoint) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _write(folder: Path, config: Mapping[str, Any]) -> None:
+def describe(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Write all of a checkpoint but its weights, for who makes those up."""
+    folder.mkdir(parents=True, exist_ok=True)
     ends = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
     for name, told in {"config.json": config, "generation_config.json": ends | {"do_sample": False}}.items():
         (folder / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -153,7 +155,7 @@ def _write(folder: Path, config: Mapping[str, Any]) -> None:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(_TEMPLATE, encoding="utf-8")
-    save_file(dict(_weights(config)), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    return folder
 
 
 def _tokenizer(size: int) -> Tokenizer:
