@@ -72,6 +72,8 @@ class Trunk:
 
     def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, traits: Traits) -> None:
         self.config = config
+        self.quantization = source.quantization
+        """How its products with weights are computed."""
         self.ops = ops
         self._embedding = Embedding(ops, source, (config.vocabulary, config.hidden), traits.embedding_scale)
         self._blocks = tuple(Block(config, ops, source, f"model.layers.{i}", traits) for i in range(config.layers))

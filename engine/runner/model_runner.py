@@ -149,10 +149,11 @@ class ModelRunner:
         tokens = self.blocks // groups.count * self.block_size
         size = self.blocks * block_bytes(model.config, self.block_size, model.dtype) / 2**20
         context = self.limits.context_length
+        products = ", products in 8 bits" if model.quantization == "int8" else ""
         kinds = f" ({groups.full} for {self.block_size} tokens, and {groups.windowed} while a window sees them)"
         return (
             f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
-            f"{str(model.dtype).removeprefix('torch.')}, context {context:,} tokens, KV memory {size:,.0f} MiB for "
+            f"{str(model.dtype).removeprefix('torch.')}{products}, context {context:,} tokens, KV memory {size:,.0f} MiB for "
             f"{tokens:,} tokens in {self.blocks:,} blocks{kinds if groups.full and groups.windowed else ''}"
         )
 

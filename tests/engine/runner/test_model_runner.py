@@ -263,6 +263,8 @@ def test_a_runner_says_in_one_line_what_it_holds(tiny: Callable[[str], Tiny]) ->
     line = load_runner(RunnerConfig(model=folder, blocks=3), CPU, "w").describe()
     assert line.startswith("MistralForCausalLM, 0.0 million parameters in float32, context 48 tokens, KV memory ")
     assert line.endswith("for 48 tokens in 3 blocks")
+    small = load_runner(RunnerConfig(model=folder, blocks=3, quantization="int8"), CPU, "w").describe()
+    assert small == line.replace("in float32,", "in float32, products in 8 bits,")
     assert "context 40 tokens" in load_runner(RunnerConfig(model=folder, context_length=40), CPU, "w").describe()
 
 
