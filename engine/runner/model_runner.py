@@ -153,8 +153,8 @@ class ModelRunner:
         kinds = f" ({groups.full} for {self.block_size} tokens, and {groups.windowed} while a window sees them)"
         return (
             f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
-            f"{str(model.dtype).removeprefix('torch.')}{products}, context {context:,} tokens, KV memory {size:,.0f} MiB for "
-            f"{tokens:,} tokens in {self.blocks:,} blocks{kinds if groups.full and groups.windowed else ''}"
+            f"{str(model.dtype).removeprefix('torch.')}{products}, context {context:,} tokens, "
+            f"KV memory {size:,.0f} MiB for {tokens:,} tokens in {self.blocks:,} blocks{kinds if groups.full and groups.windowed else ''}"
         )
 
     def reset(self) -> None:
