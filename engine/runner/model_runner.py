@@ -154,7 +154,8 @@ class ModelRunner:
         return (
             f"{model.config.architecture}, {model.config.parameters / 1e6:,.1f} million parameters in "
             f"{str(model.dtype).removeprefix('torch.')}{products}, context {context:,} tokens, "
-            f"KV memory {size:,.0f} MiB for {tokens:,} tokens in {self.blocks:,} blocks{kinds if groups.full and groups.windowed else ''}"
+            f"KV memory {size:,.0f} MiB for {tokens:,} tokens in {self.blocks:,} blocks"
+            f"{kinds if groups.full and groups.windowed else ''}"
         )
 
     def reset(self) -> None:
