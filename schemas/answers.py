@@ -25,6 +25,15 @@ class TokenTold(Record, frozen=True):
     """(token, piece, logprob): the likeliest ones, best first, then those asked for by id."""
 
 
+class CallTold(Record, frozen=True):
+    """Which tool call a piece of arguments is of."""
+
+    index: int
+    """Calls of an answer are numbered from 0, in the order in which they begin."""
+    id: str
+    name: str
+
+
 class Alternative(Wire, frozen=True):
     """One more answer to the same prompt."""
 
@@ -34,3 +43,5 @@ class Alternative(Wire, frozen=True):
     logprobs: tuple[TokenTold, ...] = ()
     token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    cut_off: tuple[ToolCall, ...] = ()
+    """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""

@@ -144,10 +144,12 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    cut_off: tuple[ToolCall, ...] = ()
+    """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.cut_off)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.serving.beams import search
-from actors.serving.cutting import Cutter
+from actors.serving.cutting import Cutter, call_id
 from actors.serving.open_call import OpenCall
 from actors.serving.told import told_prompt
 from bus import subjects
@@ -212,7 +212,7 @@ class Frontend:
 
     async def _read(self, call: ModelCall, opened: OpenCall, on_text: OnText) -> ModelAnswer:
         answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
-        cutter = Cutter(call.stream_interval, opened.telling)
+        cutter = Cutter(call.stream_interval, opened.telling, _named(call))
         while True:
             tokens, finish = await self._next(opened)
             for token in tokens:
@@ -240,14 +240,13 @@ class Frontend:
             opened.prompt.check(answer.calls, finish)
         except CallMissing as error:
             raise CallFailed(Problem(kind="tool", message=str(error), field="tool_choice")) from error
-        named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
-            ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
+            ToolCall(id=call_id(_named(call), index), name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(answer.calls)
         )
         # others may have come behind the text that ended it
         logprobs, token_ids = opened.telling.between(0, answer.count)
-        # a call that had to be brought to its end is one, and what was cut off before its end is none
+        # a call that had to be brought to its end is one, and those of an answer that was cut off are not carried out
         kept = finish == "stop" or (finish == "length" and opened.closed_within(answer.count))
         return ModelAnswer(
             text=answer.text,
@@ -269,6 +268,7 @@ class Frontend:
             else told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
             token_ids=token_ids,
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
+            cut_off=() if kept else calls,
         )
 
     async def _next(self, opened: OpenCall) -> tuple[tuple[int, ...], FinishReason | None]:
@@ -360,3 +360,8 @@ class Frontend:
                     retry_after_ms=answer.retry_after_ms,
                 )
             )
+
+
+def _named(call: ModelCall) -> str:
+    """Give what the ids of an answer's tool calls begin with."""
+    return f"call_{call.effect}~{call.choice}" if call.choice else f"call_{call.effect}"
