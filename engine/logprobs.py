@@ -1,13 +1,14 @@
 """What a model made of a position: the chance of the token that stands there, of the likeliest, and of some by id.
 
-Numbers are those of the raw logits, before temperature, penalties and all that requests want changed. Each row is
-computed by itself, so they do not depend on the rows beside it.
+Numbers are those of the raw logits, before temperature, penalties and all that requests want changed, or, where a mode
+says so, of the processed ones that a token is drawn from. Each row is computed by itself, so they do not depend on the
+rows beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,12 @@ import torch
 from torch import Tensor
 
 from schemas.generation import Sampling, TokenLogprobs
+
+LogprobsMode = Literal["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"]
+"""What is told: of which logits, and whether as they are or as logarithms of chances. The names are vLLM's."""
+
+_LEAST: Final = -9999.0
+"""What is told of a token that cannot be drawn, whose logarithm no JSON can write."""
 
 
 class Measured(NamedTuple):
@@ -46,17 +53,25 @@ def measures(sampling: Sampling) -> bool:
     return sampling.logprobs is not None or sampling.prompt_logprobs is not None
 
 
-def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
-    """Describe rows of float32 logits [rows, vocabulary], as the model gave them.
+def measure(
+    logits: Tensor,
+    chosen: Sequence[int],
+    best: int,
+    ids: Sequence[Sequence[int]],
+    mode: LogprobsMode = "raw_logprobs",
+) -> list[TokenLogprobs]:
+    """Describe rows of float32 logits [rows, vocabulary].
 
     Args:
-        logits: what the model gave.
+        logits: what the model gave, or what of it tokens are drawn from.
         chosen: [rows] the token that stands at each.
         best: how many of the likeliest are told of each; what there is of a smaller vocabulary.
         ids: tokens that are told beside those of each; what the model has no logit for is left out.
+        mode: whether logits are told, or logarithms of chances.
     """
     vocabulary = logits.shape[1]
-    logprobs = torch.log_softmax(logits, dim=-1)
+    numbers = logits if mode.endswith("logits") else torch.log_softmax(logits, dim=-1)
+    logprobs = numbers.clamp(min=_LEAST) if mode.startswith("processed") else numbers
     own = logprobs.gather(1, torch.tensor(chosen, device=logits.device)[:, None])
     ranks = ((logprobs > own).sum(dim=-1) + 1).tolist()
     told = []

@@ -11,6 +11,7 @@ Adder = Callable[[argparse.ArgumentParser], None]
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
+_LOGPROBS = ("raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits")
 _POLICIES = ("fcfs", "priority", "agents")
 _BACKENDS = ("openai", "vllm", "openai-chat")
 _LIMITED = ("ttft", "tpot", "e2el")
@@ -88,6 +89,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         parser.add_argument(name, default=None, metavar=metavar, help=told)
     switches = (
         ("--trust-request-chat-template", "let requests bring chat templates of their own"),
+        ("--batch-invariant", "on an accelerator, tokens do not depend on the batch (a processor's never do)"),
         ("--enable-auto-tool-choice", "changes nothing: tools are served wherever the model writes calls"),
     )
     for name, told in switches:
@@ -96,6 +98,9 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
     )
     parser.add_argument("--scheduling-policy", choices=_POLICIES, default=None, help="who begins first (default: fcfs)")
+    parser.add_argument(
+        "--logprobs-mode", choices=_LOGPROBS, default=None, help="what logprobs are (default: raw_logprobs)"
+    )
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
     parser.add_argument("--json", action="store_true", help="print where it is served as one JSON object")

@@ -42,6 +42,8 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
         blocks=engine.kv_blocks or None,
         context_length=engine.context_length,
         most_contexts=engine.max_running,
+        logprobs_mode=engine.logprobs_mode,
+        batch_invariant=engine.batch_invariant,
     )
     runner = load_runner(config, platform, worker)
     log.info("%s", runner.describe())
