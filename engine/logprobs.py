@@ -7,7 +7,8 @@ rows beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Measured(NamedTuple):
     """How many of the likeliest tokens are told."""
     ids: tuple[int, ...]
     """Tokens that are told beside those; what the model has no logit for is left out."""
+    searching: bool = False
+    """Whether only tokens are told that may come."""
 
 
 class MeasuredPrompt(NamedTuple):
@@ -82,3 +85,29 @@ def measure(
         values = row[torch.tensor(names, device=row.device)].tolist()
         told.append(TokenLogprobs(names, tuple(values), rank))
     return told
+
+
+_LOOKED_AT: Final = 4
+"""So many times as many tokens as are wanted are looked at: of some the grammar finds that nothing can follow."""
+
+
+def measure_search(
+    logits: Tensor, left: Tensor, token: int, best: int, possible: Callable[[int], bool], certain: int | None
+) -> TokenLogprobs:
+    """Describe what could come at a step of a search, by the model's own chances.
+
+    Args:
+        logits: what the model gave, float32 [vocabulary].
+        left: the same, and minus infinity where a token may not come.
+        token: the one that is to stand there.
+        best: how many of the likeliest are told.
+        possible: says whether a token that may come leads anywhere.
+        certain: one that does, if one is known.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1).masked_fill(left == float("-inf"), float("-inf"))
+    values, order = logprobs.topk(min(best * _LOOKED_AT, len(logprobs)))
+    found = [(name, value) for name, value in zip(order.tolist(), values.tolist(), strict=True) if value > -inf]
+    kept = [(name, value) for name, value in found if name == certain or possible(name)][:best]
+    if certain is not None and all(name != certain for name, _ in kept):
+        kept = [*kept[: best - 1], (certain, float(torch.log_softmax(logits, dim=-1)[certain]))]
+    return TokenLogprobs((token, *(name for name, _ in kept)), (0.0, *(value for _, value in kept)), 1)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -63,6 +63,8 @@ _RETRY_S = 0.2
 _ENDLESS = 1 << 62
 
 _FAILED: Final = "the model could not compute this request: see the worker's log"
+
+_NOTHING_FOUND: Final = "max_tokens: no answer comes to its end in so many tokens"
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -126,20 +128,30 @@ class Frontend:
         cached: list[int] = []
 
         async def ask(one: Submit) -> TokenLogprobs:
-            with self._under_way(self._opened(call, one, prompt)) as opened:
+            opened = self._opened(call, one, prompt)
+            opened.tokens.extend(one.output)
+            opened.logprobs.extend(one.logprobs)
+            with self._under_way(opened):
                 await self._submit(one, call.prompt)
                 finish = None
                 while finish is None:
                     _, finish = await self._next(opened)
-            if finish in BROKEN_OFF or not opened.logprobs:
+            if opened.problem:
+                self._refuse(opened)
+            if finish in BROKEN_OFF or len(opened.logprobs) == len(one.logprobs):
                 kind: ErrorKind = "timeout" if finish == "timeout" else "engine"
                 raise CallFailed(Problem(kind=kind, message=f"the search was broken off ({finish})"))
             cached.append(opened.cached)
-            return opened.logprobs[0]
+            return opened.logprobs[-1]
 
         assert call.length_penalty is not None
         answers = []
-        for index, found in enumerate(await search(submit, call.n, call.length_penalty, self._context_length, ask)):
+        likely = await search(submit, call.n, call.length_penalty, self._context_length, ask)
+        if not likely:
+            raise CallFailed(
+                Problem(kind="invalid", message="max_tokens: no answer comes to its end in so many tokens")
+            )
+        for index, found in enumerate(likely):
             opened = self._opened(call, submit, prompt)
             opened.tokens.extend(found.tokens)
             opened.cached = cached[0]
@@ -230,10 +242,7 @@ class Frontend:
 
     def _answer(self, call: ModelCall, opened: OpenCall, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
         if finish == "error" and opened.problem:
-            structured = opened.submit.sampling.structured
-            field_name = None if structured is None else structured.field
-            message = opened.problem if field_name is None else f"{field_name}: {opened.problem}"
-            raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
+            self._refuse(opened)
         if finish == "error":
             raise CallFailed(Problem(kind="engine", message=_FAILED))
         try:
@@ -270,6 +279,13 @@ class Frontend:
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
             cut_off=() if kept else calls,
         )
+
+    def _refuse(self, opened: OpenCall) -> NoReturn:
+        """Say what of a call could not be computed."""
+        structured = opened.submit.sampling.structured
+        field_name = None if structured is None else structured.field
+        message = opened.problem if field_name is None else f"{field_name}: {opened.problem}"
+        raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
 
     async def _next(self, opened: OpenCall) -> tuple[tuple[int, ...], FinishReason | None]:
         """Wait for tokens; ask after the request whenever it is quiet for long."""

@@ -24,7 +24,7 @@ from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
 from engine.kernels.weights import Quantization
 from engine.logits import Wanted, adjust
-from engine.logprobs import LogprobsMode, MeasuredPrompt, measure
+from engine.logprobs import LogprobsMode, MeasuredPrompt, measure, measure_search
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
@@ -227,6 +227,7 @@ class ModelRunner:
             before = [logits[one.row].clone() for one in batch.measured]
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
+            searched = self._searched(batch, before, logits)
             if batch.measured and self._told_as.startswith("processed"):
                 before = [_processed(logits, batch.choices, one.row) for one in batch.measured]
             tokens = self._draw(logits, batch.choices).cpu().numpy()
@@ -235,7 +236,7 @@ class ModelRunner:
             broken = self._broken(batch, sound.cpu(), finite.cpu())
             followed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= followed.problems
-            told = self._measured(batch, before, tokens)
+            told = [*self._measured(batch, before, tokens), *searched]
         self._requests.record(batch, tokens)
         refused = tuple(batch.slices[index].request for index in problems if index not in broken)
         problems |= dict.fromkeys(broken, _NOT_FINITE)
@@ -282,7 +283,18 @@ class ModelRunner:
         return [
             (one.row, measure(logits[None], [int(tokens[one.row])], one.best, [one.ids], self._told_as)[0])
             for one, logits in zip(batch.measured, before, strict=True)
+            if not one.searching
         ]
+
+    def _searched(self, batch: FlatBatch, before: Sequence[Tensor], logits: Tensor) -> list[tuple[int, TokenLogprobs]]:
+        """Describe what could come at steps of searches, before anything is drawn."""
+        names = [piece.request for piece in batch.slices if piece.sample]
+        told = []
+        for one, raw in zip(batch.measured, before, strict=True):
+            if one.searching:
+                row, (possible, certain) = logits[one.row], self._constraints.leading_on(names[one.row])
+                told.append((one.row, measure_search(raw, row, int(row.argmax()), one.best, possible, certain)))
+        return told
 
     def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
         """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""

@@ -61,12 +61,6 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument("--port", type=port, default=None, help="port to listen on (default: 8000)")
     parser.add_argument("--served-model-name", default=None, metavar="NAME", help="what clients call the model")
     parser.add_argument("--dtype", choices=_DTYPES, default=None, help="number format (default: auto)")
-    parser.add_argument(
-        "--quantization",
-        choices=("none", "int8"),
-        default=None,
-        help="int8: products in 8 bits (default: none)",
-    )
     counts = (
         ("--max-model-len", size, "tokens of prompt and answer together (default: the model's own)"),
         ("--block-size", positive, "tokens in a KV block (default: 16)"),
@@ -97,10 +91,13 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument(
         "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
     )
-    parser.add_argument("--scheduling-policy", choices=_POLICIES, default=None, help="who begins first (default: fcfs)")
-    parser.add_argument(
-        "--logprobs-mode", choices=_LOGPROBS, default=None, help="what logprobs are (default: raw_logprobs)"
+    chosen = (
+        ("--scheduling-policy", _POLICIES, "who begins first (default: fcfs)"),
+        ("--logprobs-mode", _LOGPROBS, "what is told of tokens (default: raw_logprobs)"),
+        ("--quantization", ("none", "int8"), "int8: products in 8 bits (default: none)"),
     )
+    for name, choices, told in chosen:
+        parser.add_argument(name, choices=choices, default=None, help=told)
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
     parser.add_argument("--json", action="store_true", help="print where it is served as one JSON object")

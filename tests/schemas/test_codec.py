@@ -84,6 +84,7 @@ samplings = st.builds(
     thinking_budget=st.none() | ids,
     thinking_opening=st.lists(ids, max_size=3).map(tuple),
     thinking_closing=st.lists(ids, max_size=3).map(tuple),
+    searching=st.booleans(),
 )
 st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
