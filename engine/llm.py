@@ -68,7 +68,8 @@ class LLM:
             path_or_id: Of a model that writes, of an encoder, a classifier or a cross-encoder; one that is laid out as
                 sentence-transformers does it writes nothing.
             device: `auto` for the best there is.
-            runner: Overrides how it is loaded, its `model` included; of a model that does not write the `dtype`.
+            runner: Overrides how it is loaded, its `model` included; of a model that does not write
+                the `dtype`, `quantization` and `batch_invariant`.
             customs: Overrides a chat model's parsers.
             pooling: Overrides how states of tokens become a vector.
             use_tqdm: Whether a bar shows how far download and weights are.
@@ -90,12 +91,14 @@ class LLM:
         self._writer: Generator | None = None
         self._whole: Callable[[], Pooled]
         platform = detect(device)
+        if config.batch_invariant:
+            platform = platform.steady()
         if self._architecture in FAMILIES and not is_sentence_model(self._folder):
             loaded = load_runner(config, platform, NAME, use_tqdm)
             self._writer = Generator(loaded, self._folder, customs)
             self._whole = lambda: pooled_trunk(self._folder, loaded.trunk, pooling)
         elif self._architecture in SUPPORTED:
-            pooled = load_pooled(self._folder, platform, config.dtype, pooling, use_tqdm)
+            pooled = load_pooled(self._folder, platform, config.dtype, pooling, use_tqdm, config.quantization)
             self._whole = lambda: pooled
         else:
             raise UnsupportedModel(self._architecture, {*FAMILIES, *SUPPORTED})

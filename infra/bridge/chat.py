@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.bridge.logprobs import content, prompt
+from infra.bridge.logprobs import Naming, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
 from schemas import codec
@@ -72,8 +72,22 @@ class ChatEncoder:
         *,
         reasoning: bool = True,
         texts: bool = True,
+        echo: str = "",
+        naming: Naming = by_text,
     ) -> None:
-        """Begin; `reasoning` says whether the client is told what was thought, `texts` whether answers have any."""
+        """Begin.
+
+        Args:
+            identity: of the command.
+            model: what the client called it.
+            created: seconds since the Unix epoch.
+            last: the event after which the answer is over.
+            reasoning: whether the client is told what was thought.
+            texts: whether answers have any.
+            echo: what every answer begins with.
+            naming: what tokens are called in `logprobs`.
+        """
+        self._echo, self._naming = echo, naming
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
@@ -167,7 +181,7 @@ class ChatEncoder:
         """Give the tokens that wait for a chunk, where they were asked for."""
         untold, more = self._choice(index).untold, dict[str, Any]()
         if logprobs := untold.logprobs():
-            more["logprobs"] = content(logprobs)
+            more["logprobs"] = content(logprobs, self._naming)
         if token_ids := untold.token_ids():
             more["token_ids"] = token_ids
         return more
@@ -213,7 +227,8 @@ class ChatEncoder:
         if choice.spoken:
             return []
         choice.spoken = True
-        return [self._chunk(index, {"role": "assistant", "content": ""}, None)]
+        opening = [self._chunk(index, {"role": "assistant", "content": ""}, None)]
+        return [*opening, self._chunk(index, {"content": self._echo}, None)] if self._echo else opening
 
     def _choice(self, index: int) -> _Choice:
         return self._choices.setdefault(index, _Choice())

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.bridge.chat import ChatEncoder
+from infra.bridge.logprobs import by_id
 from infra.bridge.openai import BadRequest, command_data, read_request, refusal, retry_headers
 from schemas import codec
 from schemas.answers import Alternative, CallTold, TokenTold
@@ -158,6 +159,34 @@ def test_each_token_of_an_answer_without_a_text_has_a_chunk() -> None:
     encoder = ChatEncoder("g1", "m", 7, "model.returned", texts=False)
     chunks = fed(encoder, *(telling("text", "", 0, at + 1, at) for at in range(3)))
     assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, [0], [1], [2]]
+
+
+def test_tokens_may_be_called_by_their_ids() -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", naming=by_id)
+    whole = encoder.whole(fed(encoder, *PIECES, committed(3, ANSWER)))
+    entries = whole["choices"][0]["logprobs"]["content"]
+    assert [entry["token"] for entry in entries] == [f"token_id:{one.token}" for one in TOLD]
+    assert [bytes(entry["bytes"]) for entry in entries] == [one.piece for one in TOLD]
+
+
+@pytest.mark.parametrize("heard", [0, 2])
+def test_an_answer_begins_with_what_is_to_be_echoed(heard: int) -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", echo="Once upon")
+    frames = deltas("g1-1-m", " a", " time")[:heard]
+    chunks = fed(encoder, *frames, returned(" a time"))
+    assert chunks[1]["choices"][0]["delta"] == {"content": "Once upon"}
+    assert text_of(chunks) == encoder.whole(chunks)["choices"][0]["message"]["content"] == "Once upon a time"
+
+
+def test_what_is_echoed_is_the_last_message_if_it_is_the_assistant_s() -> None:
+    said = [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once"}]
+    asked = {"model": "m", "messages": said, "echo": True, "logprobs": True, "top_logprobs": 2}
+    request = read_request(json.dumps(asked).encode())
+    data = command_data(request, None)
+    assert isinstance(data, Generate)
+    assert (request.echoed(), data.prompt_logprobs) == ("Once", 2)
+    assert not read_request(json.dumps({**asked, "messages": said[:1]}).encode()).echoed()
+    assert not read_request(json.dumps({**asked, "echo": False}).encode()).echoed()
 
 
 def test_each_chunk_carries_the_logprobs_of_its_tokens() -> None:
