@@ -13,7 +13,8 @@ import msgspec
 from schemas.answers import Alternative, AnswerFinish, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, Thought, ToolCall, Usage
+from schemas.models import ModelChain, PassedOver
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
@@ -29,6 +30,8 @@ ErrorKind = Literal[
     "aborted",
     "timeout",
     "tool",
+    "key",
+    "budget",
 ]
 
 
@@ -94,6 +97,8 @@ class Profile(Wire, frozen=True):
     max_steps: int
     """Model calls allowed; one that is tried again counts once."""
     retries: Retries = Retries()
+    chain: ModelChain | None = None
+    """The models that are asked one after the other; `model` is the first of them."""
 
 
 class RunQueued(Wire, frozen=True, tag="run.queued"):
@@ -144,6 +149,10 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    thoughts: tuple[Thought, ...] = ()
+    """What its provider wants back of that."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; `engine` is the one that answered."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
@@ -156,6 +165,8 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; the problem is the last one's."""
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):

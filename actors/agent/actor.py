@@ -10,7 +10,7 @@ from typing import Any
 from actors.agent.definition import Agent
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
-from actors.models.asking import ask_model, unknown_model
+from actors.models.asking import ask_model, missing_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
@@ -72,9 +72,8 @@ class AgentPerformer:
         if agent is None:
             return Asked(command, missing=self._unknown(command.data.agent))
         profile = agent.profile(command.data, self._default_model)
-        if profile.model not in self._models:
-            return Asked(command, missing=unknown_model(profile.model, self._models))
-        return Asked(command, profile)
+        missing = missing_model(profile, self._models)
+        return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
@@ -111,7 +110,7 @@ class AgentPerformer:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
             case CallModel():
-                return await self._call_model(effect, site)
+                return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
             case AwaitDeadline(at=at):
@@ -127,7 +126,7 @@ class AgentPerformer:
         # clients choose the time, and no timer takes every number
         await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
-    async def _call_model(self, effect: CallModel, site: Site) -> Event:
+    async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
         agent = self._agents.get(effect.profile.agent)
         tools = () if agent is None else tuple(_spec(agent, binding) for binding in effect.profile.tools)
         system = Message(role="system", content=effect.profile.instructions)
@@ -142,6 +141,8 @@ class AgentPerformer:
             traceparent=effect.called.traceparent,
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
+            chain=effect.profile.chain,
+            again=again,
         )
         event = await ask_model(self._models, call, self._live, effect, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:

@@ -10,6 +10,7 @@ from actors.errors import DefinitionError
 from actors.tools import Tool
 from schemas.commands import RunAgent
 from schemas.generation import Sampling
+from schemas.models import ModelChain
 from schemas.runs import Profile, Retries
 
 _MOST_RETRIES = 100
@@ -27,8 +28,8 @@ class Agent:
 
     name: str
     instructions: str
-    model: str | None = None
-    """The served model's name; None takes the default one."""
+    model: str | ModelChain | None = None
+    """The served model's name, `provider/model`, or several of them one after the other; None takes the default one."""
     tools: Sequence[Tool] = ()
     temperature: float = 0.0
     max_tokens: int = 512
@@ -58,7 +59,7 @@ class Agent:
         """Fix what a run of this agent is, with the command's overrides. The seed is drawn when it is decided."""
         return Profile(
             agent=self.name,
-            model=self.model or default_model,
+            model=self._first_model(default_model),
             instructions=self.instructions,
             tools=tuple(tool.binding for tool in self.tools),
             sampling=Sampling(
@@ -68,4 +69,8 @@ class Agent:
             ),
             max_steps=self.max_steps,
             retries=Retries(most=self.retries),
+            chain=self.model if isinstance(self.model, ModelChain) else None,
         )
+
+    def _first_model(self, default: str) -> str:
+        return self.model.entries[0].model if isinstance(self.model, ModelChain) else self.model or default

@@ -22,6 +22,7 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
+from infra.providers import make_router
 from infra.readback import LateStore
 from infra.settings import Place
 from schemas.generation import Sampling
@@ -43,7 +44,8 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
-    live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
+    live, record = Live(connection, trace), LateStore(place.postgres_url)
+    models = make_router({engine.name: frontend}, settings.models, clock)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -53,7 +55,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock),
+            "agent": AgentPerformer(agents, models, settings.models.default or engine.name, live, clock),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,
