@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import importlib
 import os
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ def make_router(
 ) -> Router:
     """Make the router of a process."""
 
-    @functools.cache
-    def transport() -> Transport:
-        # its library is loaded by processes alone that ask somebody elsewhere
-        client: Transport = importlib.import_module("actors.models.http").HttpClient(
-            settings.connect_s, settings.silence_s
-        )
-        return client
+    making: list[asyncio.Task[Transport]] = []
+
+    async def transport() -> Transport:
+        # its library, and the certificates that it trusts, are loaded by processes alone that ask somebody elsewhere
+        if not making:
+            making.append(asyncio.create_task(asyncio.to_thread(_client, settings)))
+        return await asyncio.shield(making[0])
 
     outside = Outside(transport, environment, clock, settings.first_s, settings.after_crash)
     return Router(
@@ -42,6 +42,11 @@ def make_router(
         {name: _chain(entries) for name, entries in settings.chains.items()},
         lambda: Breaker(clock, settings.breaker_failures, settings.breaker_s),
     )
+
+
+def _client(settings: ModelSettings) -> Transport:
+    client: Transport = importlib.import_module("actors.models.http").HttpClient(settings.connect_s, settings.silence_s)
+    return client
 
 
 def _chain(entries: tuple[str | ModelEntry, ...]) -> ModelChain:

@@ -99,6 +99,11 @@ def _matches(model: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def read_table() -> dict[str, Provider]:
+    """Read the table of providers that are known."""
+    return msgspec.convert(tomllib.loads(TABLE.read_text(encoding="utf-8")), dict[str, Provider])
+
+
 class Registry:
     """Providers by name."""
 
@@ -108,13 +113,17 @@ class Registry:
 
     @classmethod
     def load(cls, changes: Mapping[str, Mapping[str, object]] | None = None) -> Registry:
-        """Read the table, and change or add what a user does.
+        """Read the table, and change or add what a user does; as `changed`."""
+        return cls(read_table()).changed(changes or {})
+
+    def changed(self, changes: Mapping[str, Mapping[str, object]]) -> Registry:
+        """Give these with changes, and with new ones.
 
         Raises:
             ValueError: a change has a field that no provider has, or one of the wrong type; a new one has no URL.
         """
-        table = msgspec.convert(tomllib.loads(TABLE.read_text(encoding="utf-8")), dict[str, Provider])
-        for name, fields in (changes or {}).items():
+        table = dict(self._providers)
+        for name, fields in changes.items():
             whole = msgspec.to_builtins(table.get(name, Provider()))
             try:
                 table[name] = msgspec.convert({**whole, **fields}, Provider)
@@ -122,7 +131,7 @@ class Registry:
                 raise ValueError(f"provider {name!r}: {error}") from error
             if not table[name].url:
                 raise ValueError(f"provider {name!r} is not a known one: give its `url`")
-        return cls(table)
+        return Registry(table)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._providers)
@@ -134,6 +143,14 @@ class Registry:
         """Give a provider and its own name, by any name that it goes by."""
         own = self._names.get(name)
         return None if own is None else (own, self._providers[own])
+
+    def named(self, name: str) -> Provider:
+        """Give the provider of a name that is its own.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._providers[name]
 
     def near(self, name: str) -> str:
         """Give the name that is likest."""

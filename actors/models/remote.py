@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,7 +28,7 @@ from schemas.runs import Problem
 log = logging.getLogger(__name__)
 
 _STREAMS: Final = ("text/event-stream", "application/vnd.amazon.eventstream")
-_UNREADABLE: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError)
+UNREADABLE: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError)
 """What a reader raises where a stream has another form than its format."""
 AfterCrash = Literal["repeat", "fail"]
 
@@ -37,7 +37,7 @@ AfterCrash = Literal["repeat", "fail"]
 class Outside:
     """What all models elsewhere share."""
 
-    transport: Callable[[], Transport]
+    transport: Callable[[], Awaitable[Transport]]
     """Made when it is first needed: most processes ask nobody elsewhere."""
     environment: Mapping[str, str]
     """Where keys are."""
@@ -124,9 +124,10 @@ class RemoteModel:
         if reached.provider.idempotency:
             headers[reached.provider.idempotency] = hashlib.sha256(call.request.encode()).hexdigest()[:32]
         headers |= await signed(reached, request)
+        transport = await self._outside.transport()
         first = asyncio.timeout(self._outside.first_s or None)
         try:
-            async with first, self._outside.transport().post(request.url, headers, request.body) as answered:
+            async with first, transport.post(request.url, headers, request.body) as answered:
                 await self._stream_or_raise(answered, reached)
                 return await _read(answered, wire.reader(call, reached), reached, on_text, first)
         except TimeoutError:
@@ -160,14 +161,14 @@ async def _read(
             await on_text(piece)
     try:
         return reader.end()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _garbled(reached, error) from None
 
 
 def _fed(reader: Reader, data: bytes, reached: Reached) -> list[Piece]:
     try:
         return reader.feed(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _garbled(reached, error) from None
 
 

@@ -45,7 +45,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
     live, record = Live(connection, trace), LateStore(place.postgres_url)
-    models = make_router({engine.name: frontend}, settings.models, clock)
+    models = await asyncio.to_thread(make_router, {engine.name: frontend}, settings.models, clock)
     runtime = Runtime(
         connection=connection,
         clock=clock,

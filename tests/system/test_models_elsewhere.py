@@ -1,4 +1,4 @@
-"""Agents whose models are elsewhere: through the bridge, into the log, and back out of it without a network or a key."""
+"""Agents whose models are elsewhere: through the bridge, into the log, and out of it again without a network or key."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from actors.models.parameters import fitted
-from actors.models.provider import ModelAnswer, ModelCall, Piece
+from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
-from actors.models.wires.failures import broken, in_stream, unheeded
+from actors.models.wires.failures import in_stream, unheeded
 from actors.models.wires.heard import Heard
-from actors.models.wires.sse import EventStream, ServerSent, TooLong
+from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
@@ -136,34 +136,16 @@ def _form(call: ModelCall, reached: Reached) -> dict[str, Any]:
     return {"output_config": {"format": {"type": "json_schema", "schema": msgspec.json.decode(wanted.text)}}}
 
 
-class AnthropicReader:
+class AnthropicReader(StreamedReader):
     """Reads a stream of events about blocks."""
 
     def __init__(self, heard: Heard, reached: Reached) -> None:
-        self._heard = heard
-        self._name = reached.name
-        self._stream = EventStream()
+        super().__init__(heard, reached)
         self._blocks = Blocks(heard)
         self._over = False
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Take bytes."""
-        try:
-            return [piece for event in self._stream.feed(data) for piece in self._event(event)]
-        except TooLong:
-            raise broken(self._name, "an event of the stream has no end") from None
-
-    def end(self) -> ModelAnswer:
-        """Give the whole."""
-        return self._heard.answer(self._name)
-
-    def _event(self, event: ServerSent) -> list[Piece]:
-        if event.data.strip() == "[DONE]":
-            return []
-        try:
-            told = msgspec.json.decode(event.data)
-        except msgspec.DecodeError:
-            raise broken(self._name, f"its stream holds what is no JSON: {event.data[:80]!r}") from None
+    def heed(self, told: Any) -> list[Piece]:
+        """Take an event."""
         if self._over:
             return []  # a stream that is told twice
         return self._heed(told.get("type"), told)
@@ -171,9 +153,9 @@ class AnthropicReader:
     def _heed(self, kind: Any, told: dict[str, Any]) -> list[Piece]:
         match kind:
             case "error":
-                raise in_stream(self._name, told.get("error"))
+                raise in_stream(self.reached.name, told.get("error"))
             case "message_start":
-                self._heard.usage = _usage(self._heard.usage, told["message"].get("usage") or {})
+                self.heard.usage = _usage(self.heard.usage, told["message"].get("usage") or {})
             case "content_block_start":
                 return self._blocks.begin(told["index"], told["content_block"])
             case "content_block_delta":
@@ -181,7 +163,7 @@ class AnthropicReader:
             case "content_block_stop":
                 self._blocks.close(told["index"])
             case "message_delta":
-                self._heard.usage = _usage(self._heard.usage, told.get("usage") or {})
+                self.heard.usage = _usage(self.heard.usage, told.get("usage") or {})
                 self._finish((told.get("delta") or {}).get("stop_reason"))
             case "message_stop":
                 self._over = True
@@ -191,9 +173,9 @@ class AnthropicReader:
 
     def _finish(self, reason: Any) -> None:
         if reason == "refusal":
-            raise unheeded(self._name, "messages", "declined to answer (refusal)")
+            raise unheeded(self.reached.name, "messages", "declined to answer (refusal)")
         if isinstance(reason, str):
-            self._heard.finish = FINISHES.get(reason, "stop")
+            self.heard.finish = FINISHES.get(reason, "stop")
 
 
 class Blocks:

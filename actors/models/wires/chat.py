@@ -6,14 +6,13 @@ from typing import Any
 
 import msgspec
 
-from actors.errors import ProviderFailed
 from actors.models.history import last_asked, repaired
 from actors.models.parameters import fitted
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.models.registry import Provider, Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
-from actors.models.wires.sse import EventStream, ServerSent, TooLong
+from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
 from schemas.messages import Message, Thought, ToolSpec, Usage
@@ -162,66 +161,39 @@ def schema_of(wanted: Structured, reached: Reached) -> dict[str, Any]:
     return {"name": "answer", "schema": schema, **({"strict": True} if strict else {})}
 
 
-class ChatReader:
+class ChatReader(StreamedReader):
     """Reads a stream of chunks."""
 
     def __init__(self, heard: Heard, reached: Reached) -> None:
-        self._heard = heard
-        self._reached = reached
-        self._stream = EventStream()
+        super().__init__(heard, reached)
         self._last: Any = None
         """The tool call that a fragment without an index goes on with."""
         self._at: dict[Any, Any] = {}
         """The tool call that each index stands for now."""
         self._details: dict[Any, dict[str, Any]] = {}
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Take bytes."""
-        try:
-            return [piece for event in self._stream.feed(data) for piece in self._event(event)]
-        except TooLong:
-            raise broken(self._reached.name, "an event of the stream has no end") from None
-
     def end(self) -> ModelAnswer:
         """Give the whole."""
-        if self._heard.finish is None:
-            for event in self._stream.end():
-                self._late(event)
-        heard = self._heard
+        heard = self.heard
         for detail in self._details.values():
             heard.thoughts.append(Thought(heard.origin, seal=msgspec.json.encode(detail).decode(), kind="detail"))
-        if heard.thought and not self._details and self._reached.provider.thoughts:
+        if heard.thought and not self._details and self.reached.provider.thoughts:
             heard.thoughts.append(Thought(heard.origin, length=heard.thought))
-        return heard.answer(self._reached.name)
+        return super().end()
 
-    def _late(self, event: ServerSent) -> None:
-        """Take an event that was not closed, where it is whole all the same."""
-        try:
-            self._event(event)
-        except ProviderFailed as failure:
-            if failure.problem.retry_after_ms == 0:
-                raise
-
-    def _event(self, event: ServerSent) -> list[Piece]:
-        if event.data.strip() == "[DONE]":
-            return []
-        try:
-            chunk = msgspec.json.decode(event.data)
-        except msgspec.DecodeError:
-            raise broken(self._reached.name, f"its stream holds what is no JSON: {event.data[:80]!r}") from None
-        if not isinstance(chunk, dict):
-            raise broken(self._reached.name, f"its stream holds what is no chunk: {event.data[:80]!r}")
+    def heed(self, chunk: Any) -> list[Piece]:
+        """Take a chunk."""
         if chunk.get("error"):
-            raise in_stream(self._reached.name, chunk["error"])
+            raise in_stream(self.reached.name, chunk["error"])
         usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
         if isinstance(usage, dict):
-            self._heard.usage = usage_of(usage)
+            self.heard.usage = usage_of(usage)
         choices = chunk.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         return self._choice(first) if isinstance(first, dict) else []
 
     def _choice(self, choice: dict[str, Any]) -> list[Piece]:
-        heard = self._heard
+        heard = self.heard
         if heard.finish is not None:
             return []  # a stream that is told twice, or goes on after its end
         delta = choice.get("delta") or choice.get("message") or {}
@@ -230,24 +202,24 @@ class ChatReader:
             self._call(fragment)
         finish = choice.get("finish_reason")
         if finish in {"content_filter", "safety"}:
-            raise unheeded(self._reached.name, "messages", f"withheld its answer ({finish})")
+            raise unheeded(self.reached.name, "messages", f"withheld its answer ({finish})")
         if finish in {"error", "network_error", "insufficient_system_resource"}:
-            raise broken(self._reached.name, f"it broke off ({finish})")
+            raise broken(self.reached.name, f"it broke off ({finish})")
         if isinstance(finish, str) and finish:
             heard.finish = _FINISHES.get(finish, "stop")
         return pieces
 
     def _said(self, content: Any) -> list[Piece]:
         if isinstance(content, str):
-            return self._heard.say(content)
+            return self.heard.say(content)
         pieces: list[Piece] = []
         for part in content if isinstance(content, list) else ():
             match part:
                 case {"type": "text", "text": str(text)}:
-                    pieces += self._heard.say(text)
+                    pieces += self.heard.say(text)
                 case {"type": "thinking", "thinking": list(thoughts)}:
                     for thought in thoughts:
-                        pieces += self._heard.think(thought.get("text", ""))
+                        pieces += self.heard.think(thought.get("text", ""))
         return pieces
 
     def _thought(self, delta: dict[str, Any]) -> list[Piece]:
@@ -255,7 +227,7 @@ class ChatReader:
             self._detail(detail)
         for name in ("reasoning_content", "reasoning"):
             if isinstance(delta.get(name), str):
-                return self._heard.think(delta[name])
+                return self.heard.think(delta[name])
         return []
 
     def _detail(self, detail: dict[str, Any]) -> None:
@@ -269,7 +241,7 @@ class ChatReader:
     def _call(self, fragment: dict[str, Any]) -> None:
         function = fragment.get("function") or {}
         identity, name = fragment.get("id") or "", function.get("name") or ""
-        call = self._heard.call(self._key(fragment.get("index"), identity, name))
+        call = self.heard.call(self._key(fragment.get("index"), identity, name))
         call.name_it(identity, name)
         arguments = function.get("arguments")
         if isinstance(arguments, str):
@@ -280,10 +252,10 @@ class ChatReader:
     def _key(self, index: Any, identity: str, name: str) -> Any:
         """Say which call a fragment belongs to: some servers number no calls, and some number all of them 0."""
         if index is None:
-            self._last = identity or (("named", self._heard.count) if name else self._last)
+            self._last = identity or (("named", self.heard.count) if name else self._last)
             return self._last
         known = self._at.get(index)
-        if known is None or (identity and self._heard.call(known).id not in {"", identity}):
+        if known is None or (identity and self.heard.call(known).id not in {"", identity}):
             self._at[index] = (index, identity)
         return self._at[index]
 

@@ -8,11 +8,11 @@ from urllib.parse import quote
 import msgspec
 
 from actors.models.parameters import fitted
-from actors.models.provider import ModelAnswer, ModelCall, Piece
+from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
-from actors.models.wires.sse import EventStream, ServerSent, TooLong
+from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
@@ -135,43 +135,25 @@ def _tools(call: ModelCall, reached: Reached) -> dict[str, Any]:
     return {"tools": [{"functionDeclarations": declared}], "toolConfig": {"functionCallingConfig": choice}}
 
 
-class GeminiReader:
+class GeminiReader(StreamedReader):
     """Reads a stream of responses, each with some more parts."""
 
     def __init__(self, heard: Heard, reached: Reached) -> None:
-        self._heard = heard
-        self._name = reached.name
-        self._stream = EventStream()
+        super().__init__(heard, reached)
         self._kept = 0
         """Characters of reasoning that a seal was about."""
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Take bytes."""
-        try:
-            return [piece for event in self._stream.feed(data) for piece in self._event(event)]
-        except TooLong:
-            raise broken(self._name, "an event of the stream has no end") from None
-
-    def end(self) -> ModelAnswer:
-        """Give the whole."""
-        return self._heard.answer(self._name)
-
-    def _event(self, event: ServerSent) -> list[Piece]:
-        try:
-            told = msgspec.json.decode(event.data)
-        except msgspec.DecodeError:
-            raise broken(self._name, f"its stream holds what is no JSON: {event.data[:80]!r}") from None
-        if isinstance(told, list):
-            told = told[0] if told else {}
+    def heed(self, told: Any) -> list[Piece]:
+        """Take a response."""
         if told.get("error"):
-            raise in_stream(self._name, told["error"])
+            raise in_stream(self.reached.name, told["error"])
         blocked = (told.get("promptFeedback") or {}).get("blockReason")
         if blocked:
-            raise unheeded(self._name, "messages", f"withheld its answer ({blocked})")
+            raise unheeded(self.reached.name, "messages", f"withheld its answer ({blocked})")
         if isinstance(told.get("usageMetadata"), dict):
-            self._heard.usage = _usage(told["usageMetadata"])
+            self.heard.usage = _usage(told["usageMetadata"])
         candidates = told.get("candidates")
-        if not candidates or self._heard.finish is not None:
+        if not candidates or self.heard.finish is not None:
             return []  # one without an answer, or told twice
         return self._candidate(candidates[0])
 
@@ -181,15 +163,15 @@ class GeminiReader:
             pieces += self._part(part)
         reason = candidate.get("finishReason")
         if reason in _WITHHELD:
-            raise unheeded(self._name, "messages", f"withheld its answer ({reason})")
+            raise unheeded(self.reached.name, "messages", f"withheld its answer ({reason})")
         if reason in {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"}:
-            raise broken(self._name, f"it wrote a tool call that is none ({reason})")
+            raise broken(self.reached.name, f"it wrote a tool call that is none ({reason})")
         if isinstance(reason, str) and reason != "FINISH_REASON_UNSPECIFIED":
-            self._heard.finish = _FINISHES.get(reason, "stop")
+            self.heard.finish = _FINISHES.get(reason, "stop")
         return pieces
 
     def _part(self, part: Part) -> list[Piece]:
-        heard = self._heard
+        heard = self.heard
         called = part.get("functionCall")
         seal = part.get("thoughtSignature") or ""
         if called is not None:
@@ -209,7 +191,7 @@ class GeminiReader:
         return pieces
 
     def _seal(self, seal: str, call_id: str) -> None:
-        heard = self._heard
+        heard = self.heard
         length, self._kept = heard.thought - self._kept, heard.thought
         heard.thoughts.append(Thought(heard.origin, length, seal, call_id=call_id, after=heard.said))
 
