@@ -27,6 +27,7 @@ HEALTH = "health.*"
 BLOB_CHUNKS = "$O.BLOB.C.>"
 BLOB_INFOS = "$O.BLOB.M.>"
 LEASES = "$KV.LEASE.*"
+SPENT = "spent.*"
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 
@@ -216,3 +217,8 @@ def lease(process: str) -> str:
 def status(slot: str) -> str:
     """Where a process says how it does."""
     return f"rpc.{checked(slot, 'slot')}.status"
+
+
+def spent(tenant: str) -> str:
+    """Where processes tell one another what was spent on models."""
+    return f"spent.{tenant}"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.messages import Usage
 from schemas.wire import Wire
 
 
@@ -57,3 +58,17 @@ class Budget(Wire, frozen=True):
     """Seconds that count, up to now; 0 is all time that is known."""
     models: str = "*"
     """A pattern of the names of models that it is about."""
+
+
+class Spent(Wire, frozen=True):
+    """What a call of a model cost. `spent.<tenant>`."""
+
+    time: int
+    """When, microseconds since the Unix epoch."""
+    tenant: str
+    thread: str
+    run: str
+    model: str
+    usage: Usage
+    process: str = ""
+    """The `producer_run` of the one that asked."""

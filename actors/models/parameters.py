@@ -53,7 +53,11 @@ def fitted(schema: Mapping[str, Any], kind: SchemaKind, *, strict: bool) -> Sche
 
 def an_object(schema: Schema) -> Schema:
     """Say that parameters are an object, with properties: a tool without any has neither."""
-    if "$ref" in schema or any(name in schema for name in _LISTS):
+    reference = str(schema.get("$ref", "")).split("/")
+    if len(reference) == 3 and reference[1] in {"$defs", "definitions"}:
+        target = schema.get(reference[1], {}).get(reference[2], {})
+        return an_object({**target, **{name: value for name, value in schema.items() if name != "$ref"}})
+    if any(name in schema for name in _LISTS):
         return schema
     whole = {"type": "object", **schema}
     return whole if whole["type"] != "object" or "properties" in whole else {**whole, "properties": {}}
@@ -88,7 +92,6 @@ def nullable(schema: Any) -> Any:
 
 def without_top_unions(schema: Schema) -> Schema:
     """Have a plain object at the top, as Anthropic wants: of a union there, what its parts have together."""
-    schema = inlined(schema) if "$ref" in schema else schema
     found = [(name, part) for name in ("anyOf", "oneOf", "allOf") for part in schema.get(name, ())]
     if not found:
         return schema

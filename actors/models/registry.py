@@ -152,6 +152,12 @@ class Registry:
         """
         return self._providers[name]
 
+    def cost(self, name: str, usage: Usage) -> float:
+        """Give what a call of `provider/model` cost, US dollars; 0 where that is not known."""
+        provider, _, model = name.partition("/")
+        found = self.find(provider)
+        return 0.0 if found is None else found[1].cost(model, usage) or 0.0
+
     def near(self, name: str) -> str:
         """Give the name that is likest."""
         return next(iter(difflib.get_close_matches(name, self._names, n=1)), "")

@@ -22,7 +22,7 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
-from infra.providers import make_router
+from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
 from infra.settings import Place
 from schemas.generation import Sampling
@@ -45,7 +45,11 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
     live, record = Live(connection, trace), LateStore(place.postgres_url)
-    models = await asyncio.to_thread(make_router, {engine.name: frontend}, settings.models, clock)
+    made = await asyncio.to_thread(
+        make_models, {engine.name: frontend}, settings.models, clock, teller(connection, status)
+    )
+    models = made.router
+    await keep_books(made, connection, record, status)
     runtime = Runtime(
         connection=connection,
         clock=clock,
