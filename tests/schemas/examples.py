@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas import codec
 from schemas.answers import Alternative, TokenTold
 from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Message, Thought, ToolCall, ToolSpec, Usage
+from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -100,6 +102,16 @@ _GENERATE = Command(
 
 _TOLD = (TokenTold(5, b"le", -0.25, 1, top=((5, b"le", -0.25), (6, b"\xe2", -1.5))),)
 
+_PASSED = (PassedOver("openai/gpt-x", "overloaded", "too busy"),)
+_CHAIN = ModelChain(
+    (
+        ModelEntry(
+            "openai/gpt-x", retries=1, first_s=2.5, total_s=60.0, temperature=0.5, max_tokens=9, options={"a": 1}
+        ),
+        ModelEntry("anthropic/claude-x"),
+    )
+)
+
 EXAMPLES: tuple[Event, ...] = (
     # an event that was given more fields has an example more: what was recorded before is pinned as it was
     CommandAccepted(command=_RUN),
@@ -107,6 +119,7 @@ EXAMPLES: tuple[Event, ...] = (
     MessageAdded(message=Message(role="user", content="What is 2+2?")),
     RunQueued(behind="run-0", profile=_PROFILE),
     RunStarted(profile=_PROFILE),
+    RunStarted(profile=replace(_PROFILE, chain=_CHAIN)),
     ModelCalled(effect="run-1-1-m", model="m", step=1, seen=3, prefix="abcd", sampling=_SAMPLING, traceparent=_TRACE),
     ModelCalled(
         effect="run-1-1-m",
@@ -155,7 +168,21 @@ EXAMPLES: tuple[Event, ...] = (
         reasoning="two and two",
         more=(Alternative("let us see", "stop", reasoning="two"),),
     ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        engine="anthropic/claude-x",
+        reasoning="two and two",
+        thoughts=(
+            Thought("anthropic", 11, "c2ln", after=3),
+            Thought("anthropic", seal="YmxvYg==", kind="sealed", call_id="call_1"),
+        ),
+        passed_over=_PASSED,
+    ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, passed_over=_PASSED),
     ApprovalRequested(effect="run-1-1-t0", call=_CALL),
     ApprovalGiven(effect="run-1-1-t0", by="cli"),
     ApprovalDenied(effect="run-1-1-t0", by="cli", reason="too dear"),

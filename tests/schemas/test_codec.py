@@ -17,6 +17,7 @@ from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
+from schemas.models import ModelChain, ModelEntry
 from schemas.runs import Event, Problem, Retries
 from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
 from schemas.structured import Structured
@@ -85,8 +86,19 @@ samplings = st.builds(
     thinking_opening=st.lists(ids, max_size=3).map(tuple),
     thinking_closing=st.lists(ids, max_size=3).map(tuple),
 )
+entries = st.builds(
+    ModelEntry,
+    model=texts,
+    retries=st.integers(0, 100),
+    first_s=shares,
+    total_s=shares,
+    temperature=st.none() | shares,
+    max_tokens=st.none() | ids,
+    options=extras,
+)
 st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
+st.register_type_strategy(ModelChain, st.builds(ModelChain, st.lists(entries, min_size=1, max_size=3).map(tuple)))
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())

@@ -79,7 +79,8 @@ def elsewhere(system_folder: Path) -> Iterator[tuple[UpProcess, ProviderDouble]]
 
 def test_an_agent_answers_with_a_model_elsewhere_and_its_tool(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
     up, double = elsewhere
-    answer = chat(up, ask("What is the weather in Brest?", model="agent/outside"), thread="weather")
+    answer = chat(up, ask("What is the weather in Brest?", model="agent/outside"))
+    assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"] == "There is rain in Brest."
     assert answer.json()["usage"]["total_tokens"] == 20
     first, second = (asked.body for asked in double.asked[-2:])
@@ -100,8 +101,9 @@ def test_a_bare_model_elsewhere_streams_through_the_bridge(elsewhere: tuple[UpPr
 
 def test_the_next_model_of_a_chain_answers_and_the_log_says_which(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
     up, _ = elsewhere
-    assert chat(up, ask("hi", model="agent/chained"), thread="chained").status_code == 200
-    shown = up.cli("replay", "show", "chained", "--json").stdout
+    answer = chat(up, ask("hi", model="agent/chained"))
+    assert answer.status_code == 200, answer.text
+    shown = up.cli("replay", "show", answer.headers["X-Ostinato-Thread"], "--json").stdout
     returned = next(line for line in map(json.loads, shown.splitlines()) if line["type"] == "model.returned")
     assert returned["data"]["engine"] == "openai/gpt-x"
     assert [passed["model"] for passed in returned["data"]["passed_over"]] == ["mine/gpt-y"]
@@ -123,8 +125,8 @@ def test_what_was_answered_verifies_without_the_provider_and_the_key_is_nowhere(
     elsewhere: tuple[UpProcess, ProviderDouble], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     up, double = elsewhere
-    chat(up, ask("What is the weather in Brest?", model="agent/outside"), thread="kept")
-    chat(up, ask("repeat the key", model="agent/outside"), thread="refused")
+    chat(up, ask("What is the weather in Brest?", model="agent/outside"))
+    chat(up, ask("repeat the key", model="agent/outside"))
     before = len(double.asked)
     monkeypatch.delenv("OPENAI_API_KEY")
     verified = up.cli("replay", "verify", "--all")
