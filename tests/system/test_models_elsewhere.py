@@ -104,7 +104,7 @@ def test_the_next_model_of_a_chain_answers_and_the_log_says_which(elsewhere: tup
     answer = chat(up, ask("hi", model="agent/chained"))
     assert answer.status_code == 200, answer.text
     shown = up.cli("replay", "show", answer.headers["X-Ostinato-Thread"], "--json").stdout
-    returned = next(line for line in map(json.loads, shown.splitlines()) if line["type"] == "model.returned")
+    returned = next(line for line in map(json.loads, shown.splitlines()) if line.get("kind") == "model.returned")
     assert returned["data"]["engine"] == "openai/gpt-x"
     assert [passed["model"] for passed in returned["data"]["passed_over"]] == ["mine/gpt-y"]
 
