@@ -33,7 +33,7 @@ from engine.platforms import Dtype, Platform
 from engine.processors import Processors
 from engine.progress import UseTqdm
 from engine.runner.constraints import NO_TOKEN, Constraints, Followed
-from engine.runner.draws import draw_for
+from engine.runner.draws import draw_for, finite_for
 from engine.runner.graphs import layers_for
 from engine.runner.inputs import FlatBatch, RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
@@ -100,7 +100,7 @@ class ModelRunner:
             cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
         )
         self._constraints = Constraints(grammars)
-        self._draw = draw_for(model.ops)
+        self._draw, self._finite = draw_for(model.ops), finite_for(model.ops)
         self._layers = layers_for(model, cache.layers, cache.block_size)
 
     @property
@@ -202,7 +202,7 @@ class ModelRunner:
     def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
         """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
         hidden = self._layers(batch.tokens, batch.positions, batch.paged)
-        sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
+        sound = self._finite(hidden)
         problems: dict[int, str] = {}
         followed = Followed((), (), {})
         tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
@@ -210,7 +210,7 @@ class ModelRunner:
             broken = self._broken(batch, sound.cpu(), None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
-            finite = logits.sum(dim=-1).isfinite()
+            finite = self._finite(logits)
             raw = [logits[one.row].clone() for one in batch.measured]
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)

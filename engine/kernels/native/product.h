@@ -80,7 +80,7 @@ inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W*
         __m512i columns[PANELS][2];
         UNROLL for (int p = 0; p < PANELS; ++p) {
             const W* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
-            if constexpr (ROWS <= 4) {
+            if constexpr (ROWS > 1 && ROWS <= 4) {  // one row is read fastest as the processor foresees it
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2048, _MM_HINT_T0);
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2112, _MM_HINT_T0);
             }
@@ -179,6 +179,16 @@ template <int MOST, typename Work> inline void by_rows(int64_t rows, const Work&
     }
 }
 
+// Ask for the rows that other threads have written: a product would wait for each line when it comes to it.
+template <typename W> inline void fetch(const Rows<W>& left, int64_t rows, int64_t width) {
+    constexpr int64_t LINE = 64, MOST = 32 << 10;
+    const int64_t bytes = width * static_cast<int64_t>(sizeof(*left.numbers));
+    if (rows * bytes > MOST) return;
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t at = 0; at < bytes; at += LINE)
+            _mm_prefetch(reinterpret_cast<const char*>(left.at(row)) + at, _MM_HINT_T0);
+}
+
 // A piece of a product is large enough to be worth its taking: some 32 KiB of weights.
 template <typename W> inline int64_t panels_together(const Product<W>& product) {
     return std::max<int64_t>(1, (32 << 10) / (PANEL * product.in * static_cast<int64_t>(sizeof(W))));
@@ -192,9 +202,10 @@ void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_
     // anyway, and then small pieces are better: nobody is left without one while another has a large one in hand
     const bool pairs = rows <= 6 && (rows > 1 || panels >= MANY * crew.threads());
     const int64_t together = panels_together(product) * (pairs ? 2 : 1);
-    crew.share(static_cast<int>((panels + together - 1) / together), [&](int piece) {
-        int64_t panel = piece * together;
-        const int64_t end = std::min(panels, panel + together);
+    crew.part(static_cast<int>((panels + together - 1) / together), [&](int begin, int until) {
+        fetch(left, rows, product.in);
+        int64_t panel = begin * together;
+        const int64_t end = std::min(panels, until * together);
         for (; pairs && panel + 2 <= end; panel += 2)
             by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 2>(product, left, row, panel, to); });
         for (; panel < end; ++panel)
@@ -207,9 +218,10 @@ template <typename W, typename T>
 void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, T* to) {
     const int64_t wide = product.out / 2, pairs = (wide + PANEL - 1) / PANEL;
     const int64_t together = panels_together(product);
-    crew.share(static_cast<int>((pairs + together - 1) / together), [&](int piece) {
-        const int64_t end = std::min(pairs, (piece + 1) * together);
-        for (int64_t pair = piece * together; pair < end; ++pair)
+    crew.part(static_cast<int>((pairs + together - 1) / together), [&](int begin, int until) {
+        fetch(left, rows, product.in);
+        const int64_t end = std::min(pairs, until * together);
+        for (int64_t pair = begin * together; pair < end; ++pair)
             by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_gate<W, T, N>(product, left, row, pair, gate, to); });
     });
 }
