@@ -30,10 +30,10 @@ class RowKernels(NamedTuple):
 
     draw: Callable[[Tensor, Chances], Tensor]
     """Chooses a token for every row of logits by the rules of `engine.sampling`: float32 [rows, n] -> int64 [rows]."""
-    finite: Callable[[Tensor], Tensor]
-    """Says of each row whether it holds nothing but finite numbers: [rows, n] -> bool [rows]."""
+    unsound: Callable[[Tensor], Tensor | None]
+    """Finds the rows that hold a number that is not finite: [rows, n] -> bool [rows], or None if it knows of none."""
 
 
-def finite(x: Tensor) -> Tensor:
-    """Say so operation by operation."""
-    return x.isfinite().all(dim=-1)
+def unsound(x: Tensor) -> Tensor:
+    """Find them operation by operation."""
+    return x.isfinite().all(dim=-1).logical_not_()

@@ -129,10 +129,15 @@ void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t r
 }
 
 template <typename T>
-void judge_all(Crew& crew, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
+int64_t judge_all(Crew& crew, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
     const auto* numbers = static_cast<const T*>(x);
-    each(crew, rows, std::max<int64_t>(1, (64 << 10) / width),
-         [&](int64_t row) { to[row] = finite(numbers + row * stride, width); });
+    std::atomic<int64_t> found{0};
+    each(crew, rows, std::max<int64_t>(1, (64 << 10) / width), [&](int64_t row) {
+        const bool bad = !finite(numbers + row * stride, width);
+        if (bad) ++found;
+        if (to) to[row] = bad;
+    });
+    return found;
 }
 
 }  // namespace
@@ -213,11 +218,10 @@ void cache_write(int64_t half, const Cache* cache, void* memory, const int64_t* 
     else write_all<float>(*cache, memory, slots, tokens, keys, values);
 }
 
-// x [rows, width], rows `stride` apart -> [rows], whether a row's numbers are all finite.
-void finite_run(void* crew, int64_t half, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
+// x [rows, width], rows `stride` apart: how many rows hold a number that is not finite, and which, to [rows] or null.
+int64_t unsound_run(void* crew, int64_t half, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
     auto& own = *static_cast<Crew*>(crew);
-    if (half) judge_all<bf16>(own, x, stride, rows, width, to);
-    else judge_all<float>(own, x, stride, rows, width, to);
+    return half ? judge_all<bf16>(own, x, stride, rows, width, to) : judge_all<float>(own, x, stride, rows, width, to);
 }
 
 // logits [rows, width], rows `stride` apart -> [rows], a token of each.

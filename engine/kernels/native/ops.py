@@ -134,15 +134,17 @@ def _row_kernels(kernels: Any, crew: _Crew) -> RowKernels:
         kernels.draw_run(crew.handle, *rows, ctypes.byref(own), tokens.data_ptr())
         return tokens
 
-    def finite(x: Tensor) -> Tensor:
+    def unsound(x: Tensor) -> Tensor | None:
         if x.dtype not in _FORMATS or x.stride(-1) != 1:
-            return chances.finite(x)
+            return chances.unsound(x)
+        rows = (crew.handle, _FORMATS[x.dtype], x.data_ptr(), x.stride(0), *x.shape)
+        if not kernels.unsound_run(*rows, None):
+            return None
         told = torch.empty(len(x), dtype=torch.bool)
-        rows = (x.data_ptr(), x.stride(0), *x.shape)
-        kernels.finite_run(crew.handle, _FORMATS[x.dtype], *rows, told.data_ptr())
+        kernels.unsound_run(*rows, told.data_ptr())
         return told
 
-    return RowKernels(draw, finite)
+    return RowKernels(draw, unsound)
 
 
 def cache_fits(block_size: int, head_dim: int) -> bool:
