@@ -162,6 +162,7 @@ void* product_new(int64_t half, const void* weight, const float* scales, const f
 }
 
 void product_free(int64_t half, void* handle) {
+    Crew::settle();
     if (half) delete static_cast<Owned<bf16>*>(handle);
     else delete static_cast<Owned<float>*>(handle);
 }
