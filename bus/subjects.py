@@ -222,3 +222,13 @@ def status(slot: str) -> str:
 def spent(tenant: str) -> str:
     """Where processes tell one another what was spent on models."""
     return f"spent.{tenant}"
+
+
+def ask_model(name: str) -> str:
+    """Where a model that a process offers to others is asked."""
+    return f"rpc.model-{encoded(name)}.generate"
+
+
+def abort_model(name: str) -> str:
+    """Where whoever offers a model hears that an answer is not wanted any more."""
+    return f"rpc.model-{encoded(name)}.abort"

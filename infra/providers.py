@@ -7,7 +7,7 @@ import functools
 import importlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -46,9 +46,10 @@ def make_models(
     settings: ModelSettings,
     clock: Clock,
     tell: Tell,
+    nearby: Callable[[str], ModelProvider] | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Models:
-    """Put the models of a process together; `tell` tells other processes what was spent."""
+    """Put the models of a process together; `tell` tells others what was spent."""
 
     making: list[asyncio.Task[Transport]] = []
 
@@ -70,7 +71,7 @@ def make_models(
 
     chains = {name: _chain(entries) for name, entries in settings.chains.items()}
     breaker = functools.partial(Breaker, clock, settings.breaker_failures, settings.breaker_s)
-    return Models(Router(engines, registry, outside, chains, breaker, wrap), ledger)
+    return Models(Router(engines, registry, outside, chains, breaker, wrap, nearby), ledger)
 
 
 def _client(settings: ModelSettings) -> Transport:

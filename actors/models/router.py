@@ -31,6 +31,7 @@ class Router(Mapping[str, ModelProvider]):
         chains: Mapping[str, ModelChain],
         breaker: Callable[[], Breaker],
         wrap: Wrap = lambda _, model: model,
+        nearby: Callable[[str], ModelProvider] | None = None,
     ) -> None:
         """Take what there is to choose from.
 
@@ -41,12 +42,14 @@ class Router(Mapping[str, ModelProvider]):
             chains: by name.
             breaker: makes one, for each model elsewhere.
             wrap: put around every model, inside of its breaker.
+            nearby: makes the model of another process on the same NATS; without it only engines here are `local`.
         """
         self._registry = registry
         self._outside = outside
         self._chains = dict(chains)
         self._breaker = breaker
         self._wrap = wrap
+        self._nearby = nearby
         self._engines = {name: wrap(name, engine) for name, engine in engines.items()}
         self._found: dict[str, ModelProvider] = {}
 
@@ -86,9 +89,11 @@ class Router(Mapping[str, ModelProvider]):
         if name in self._chains:
             return self.explain_all(self._chains[name])
         provider, _, model = name.partition("/")
+        if name.startswith(LOCAL) and model and self._nearby is not None:
+            return None  # whoever offers it is found when it is asked
         found = self._registry.find(provider)
         if found is None or not model:
-            return self._unknown(name, provider if model else "")
+            return self._unknown(name, provider if model and provider != "local" else "")
         try:
             reach(*found, model, self._outside.environment)
         except CallFailed as failure:
@@ -111,6 +116,8 @@ class Router(Mapping[str, ModelProvider]):
 
     def _remote(self, name: str) -> ModelProvider:
         given, _, model = name.partition("/")
+        if name.startswith(LOCAL) and model and self._nearby is not None:
+            return self._wrap(model, self._nearby(model))
         found = self._registry.find(given)
         if found is None or not model:
             raise KeyError(name)

@@ -25,7 +25,7 @@ async def tell(spent: Spent) -> None:
 
 
 def models(settings: Settings) -> Models:
-    return make_models({"mini": ScriptedModel(lambda _: "hi")}, settings.models, FixedClock(), tell, {})
+    return make_models({"mini": ScriptedModel(lambda _: "hi")}, settings.models, FixedClock(), tell, environment={})
 
 
 def configured(folder: Path, text: str, **variables: str) -> Settings:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -43,6 +45,9 @@ keys = ["OPENAI_API_KEY"]
 careful = ["mine/gpt-y", "openai/gpt-x"]
 """
 
+HELD: list[Asked] = []
+"""What was asked to wait."""
+
 
 def played(asked: Asked) -> Played:
     """Call the tool first, then say what it told; refuse elsewhere, and repeat the key."""
@@ -53,6 +58,10 @@ def played(asked: Asked) -> Played:
         return says(f"There is {said['content']}.")
     if "key" in said["content"]:
         return fails(401, f"Incorrect API key provided: {asked.headers['authorization'].removeprefix('Bearer ')}")
+    if "wait" in said["content"]:
+        again = any(other.headers.get("idempotency-key") == asked.headers["idempotency-key"] for other in HELD)
+        HELD.append(asked)
+        return says("asked again") if again else Played(chat_chunks({"content": "asked"})[:2], ends="held")
     if "weather" in said["content"]:
         call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
         rest = [{"index": 0, "function": {"arguments": part}} for part in ('{"city": "B', 'rest"}')]
@@ -119,6 +128,32 @@ def test_a_missing_key_is_named_and_a_refused_one_is_not_told(elsewhere: tuple[U
     assert "OPENAI_API_KEY" in refused.text
     assert "***" in refused.text
     assert CANARY not in refused.text
+
+
+def test_a_process_that_is_killed_while_a_provider_answers_asks_again_with_the_same_key(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, double = elsewhere
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(chat, up, ask("wait for it", model="agent/outside"))
+        assert double.holding.wait(30)
+        os.kill(up.pid("agents-0"), signal.SIGKILL)
+        answer = asking.result(90)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "asked again"
+    assert len({asked.headers["idempotency-key"] for asked in HELD}) == 1
+    assert len(HELD) == 2
+
+
+def test_an_engine_here_goes_by_its_bare_name_and_by_local_and_one_that_is_not_there_is_told(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, _ = elsewhere
+    served = chat(up, ask("hi", model="local/ostinato-mini", max_tokens=4))
+    assert served.status_code == 200, served.text
+    gone = chat(up, ask("hi", model="local/nobody"))
+    assert gone.status_code == 503
+    assert "is offered on NATS" in gone.text
 
 
 def test_what_was_answered_verifies_without_the_provider_and_the_key_is_nowhere(
