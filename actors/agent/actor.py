@@ -10,7 +10,8 @@ from typing import Any
 from actors.agent.definition import Agent
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
-from actors.models.asking import ask_model, missing_model, unknown_model
+from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
+from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
@@ -104,7 +105,9 @@ class AgentPerformer:
         """Stop a model's generation; a tool ends with its task."""
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
-            await self._models[effect.called.model].abort(request)
+            chain = chain_of(effect.profile, effect.called.model)
+            model = self._models[effect.called.model] if chain is None else Chained(chain, self._models)
+            await model.abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
@@ -141,7 +144,7 @@ class AgentPerformer:
             traceparent=effect.called.traceparent,
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
-            chain=effect.profile.chain,
+            chain=chain_of(effect.profile, effect.called.model),
             again=again,
         )
         event = await ask_model(self._models, call, self._live, effect, site)

@@ -17,6 +17,7 @@ from actors.runtime.performer import Site
 from bus.errors import BusError
 from bus.live import Live
 from schemas.live import Delta
+from schemas.models import ModelChain
 from schemas.runs import ModelFailed, ModelReturned, Problem, Profile
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Prob
     """Say why a run's model cannot be asked, or one of its chain; None where all can."""
     names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
     return next((unknown_model(name, models) for name in names if name not in models), None)
+
+
+def chain_of(profile: Profile, model: str) -> ModelChain | None:
+    """Give the chain that a call of a run's model goes through; None where a fork chose another model since."""
+    chain = profile.chain
+    return chain if chain is not None and chain.entries[0].model == model else None
 
 
 async def ask_model(
