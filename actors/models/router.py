@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 from actors.errors import CallFailed
 from actors.models.breaker import Breaker
@@ -16,6 +17,9 @@ from schemas.runs import Problem
 
 LOCAL = "local/"
 """What the names of engines here may begin with."""
+
+Binding = Literal["none", "object", "schema", "grammar"]
+_WEAKEST: tuple[Binding, ...] = ("none", "object", "schema", "grammar")
 
 Wrap = Callable[[str, ModelProvider], ModelProvider]
 
@@ -81,6 +85,14 @@ class Router(Mapping[str, ModelProvider]):
     def chained(self, chain: ModelChain) -> ModelProvider:
         """Give the models of a chain as one."""
         return Chained(chain, self)
+
+    def binds(self, name: str) -> Binding:
+        """Say what a model's answers can be bound to: an engine here to any grammar, a chain to what each of it can."""
+        if name in self._chains:
+            return min((self.binds(entry.model) for entry in self._chains[name].entries), key=_WEAKEST.index)
+        provider, _, model = name.partition("/")
+        found = None if name in self._engines or not model else self._registry.find(provider)
+        return "grammar" if found is None else found[1].structured
 
     def explain(self, name: str) -> Problem | None:
         """Say why a model cannot be asked; None where it can."""

@@ -75,6 +75,21 @@ def test_a_chain_is_refused_for_any_part_that_cannot_be_asked() -> None:
     assert missing.field == "ANTHROPIC_API_KEY"
 
 
+@pytest.mark.parametrize(
+    ("name", "binds"),
+    [
+        ("mini", "grammar"),
+        ("local/org/big", "grammar"),
+        ("openai/gpt-x", "schema"),
+        ("deepseek/m", "object"),
+        ("bedrock/m", "none"),
+        ("careful", "schema"),
+    ],
+)
+def test_it_is_known_what_an_answer_can_be_bound_to(name: str, binds: str) -> None:
+    assert router().binds(name) == binds
+
+
 def test_the_table_has_many_providers_each_well_formed() -> None:
     assert len(REGISTRY) >= 50
     names: list[str] = []
