@@ -166,9 +166,8 @@ def test_what_cannot_be_generated_again_is_exit_code_2(tight: UpProcess) -> None
     code, (told,), _ = replayed(tight, generation, "--model", str(tight.data / "nowhere"))
     assert (code, told["state"]) == (2, "unknown")
     assert "nowhere" in told["problem"]
-    rows(
-        tight, "DELETE FROM record WHERE subject LIKE 'step.%.plan' AND payload::text LIKE $1", f"%{_hex(generation)}%"
-    )
+    named = f"%{generation.encode().hex()}%"
+    rows(tight, "DELETE FROM record WHERE subject LIKE 'step.%.plan' AND payload::text LIKE $1", named)
     code, (told,), _ = replayed(tight, generation)
     assert (code, told["state"], told["problem"]) == (2, "unknown", "the step in which it began is not recorded")
 
