@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
+from schemas.answers import Sampled
 from schemas.generation import Sampling, TokenLogprobs
 from schemas.steps import StepPlan, StepResult
 
 T = TypeVar("T")
+
+
+def sampled(prompt: Iterable[int], tokens: Sequence[int]) -> Sampled:
+    """Name an answer by its tokens, and those of the prompt."""
+    hashed = blake2b(array("q", prompt).tobytes(), digest_size=16)
+    hashed.update(array("q", tokens).tobytes())
+    return Sampled(len(tokens), hashed.hexdigest())
 
 
 class Place(NamedTuple):
@@ -63,6 +73,11 @@ class Transcript:
     def missing(self) -> tuple[int, ...]:
         """Indices of tokens that no record has, before the last one that one has."""
         return tuple(index for index in range(self.count) if index not in self.drawn)
+
+    def holds(self, vouched: Sampled) -> bool:
+        """Say whether the log means the tokens that are recorded here first; False too where some are missing."""
+        tokens = [self.drawn[index][0].token for index in range(vouched.count) if index in self.drawn]
+        return sampled(self.prompt or (), tokens) == vouched
 
     def follow(self, plan: StepPlan, results: Iterable[StepResult]) -> None:
         """Take in a step, in their order; steps without the request may be left out."""

@@ -147,7 +147,7 @@ MANY = [
 def test_whatever_became_of_a_request_in_company_it_comes_out_alone(bench: Bench) -> None:
     gave_way = set[bool]()
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(
         st.permutations(MANY),
         st.fixed_dictionaries(
@@ -173,7 +173,7 @@ def test_whatever_became_of_a_request_in_company_it_comes_out_alone(bench: Bench
     assert gave_way == {True, False}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.data())
 def test_a_token_that_was_changed_in_the_record_is_named_where_it_stands(bench: Bench, data: st.DataObject) -> None:
     found = bench.run(MANY, {"blocks": 90, "max_in_flight": 1})

@@ -121,15 +121,20 @@ def test_a_token_that_was_changed_in_the_record_is_named_with_its_step(tight: Up
     assert (told["request"], told["state"], told["what"]) == (whole["request"], "differs", "token")
     assert (told["scheduler"], told["step"], told["index"]) == (step["scheduler"], step["step"], 4)
     assert (told["expected"], told["actual"]) == (str(token + 1), str(token))
+    assert told["forged"], "the log says which tokens it was"
     said = tight.cli("replay", "tokens", generation, timeout=120)
     assert f"DIFFERS at step {step['step']} of {step['scheduler']}, position {told['position']}" in said.stdout
-    # the same with other kernels proves nothing
-    with said_otherwise(tight, profile="k0", parts={"ops": "others"}):
+
+
+def test_what_comes_out_otherwise_with_other_kernels_proves_nothing(tight: UpProcess) -> None:
+    generation = complete(tight, temperature=1.0, seed=1, max_tokens=60, ignore_eos=True)
+    with said_otherwise(tight, profile="k0", parts={"ops": "others"}, dtype="bfloat16"):
         code, (note, told), _ = replayed(tight, generation)
-        assert (code, told["state"]) == (2, "differs")
+        assert (code, told["state"], "forged" in told) == (2, "differs", False)
         assert note["note"] == told["elsewhere"]
         assert note["note"].startswith("the kernel profile was k0, here it is k")
         assert "ops 'others', here" in note["note"]
+        assert "which proves nothing: the kernel" in tight.cli("replay", "tokens", generation, timeout=120).stdout
         assert replayed(tight, generation, "--strict")[0] == 1
 
 
@@ -173,7 +178,7 @@ def test_what_cannot_be_generated_again_is_exit_code_2(tight: UpProcess) -> None
 
 
 @contextmanager
-def said_otherwise(up: UpProcess, **changes: Any) -> Iterator[None]:
+def said_otherwise(up: UpProcess, dtype: str = "auto", **changes: Any) -> Iterator[None]:
     """Have the record say that the worker computed with something else, for a while."""
     wait_until_recorded(up)
     found = rows(up, "SELECT seq, payload FROM record WHERE subject LIKE 'step.%.worker'")
@@ -183,7 +188,8 @@ def said_otherwise(up: UpProcess, **changes: Any) -> Iterator[None]:
 
     for row in found:
         began: WorkerBegan = codec.decode(row["payload"], WorkerBegan)
-        write(row["seq"], codec.encode(msgspec.structs.replace(began, **changes)))
+        loaded = {**began.loaded, "dtype": dtype}
+        write(row["seq"], codec.encode(msgspec.structs.replace(began, loaded=loaded, **changes)))
     try:
         yield
     finally:

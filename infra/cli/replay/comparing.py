@@ -16,10 +16,14 @@ from engine.errors import EngineError
 from infra.cli.replay.regenerated import Regenerated
 from infra.environment import COMPUTING
 from schemas import codec
+from schemas.answers import Sampled
+from schemas.generation import request_id
+from schemas.runs import ModelReturned
 from schemas.steps import StepPlan, StepResult, WorkerBegan
 from schemas.times import rfc3339
 
 _UNSAID = "no record says what it was computed with"
+_FORGED = "the trace holds other tokens than the log vouches for"
 _NO_MODEL = "no record says what model it was: name its folder with --model"
 
 
@@ -31,6 +35,8 @@ class Comparing:
         self._store = store
         self._model = model
         self._workers: dict[tuple[str, str], WorkerBegan | None] = {}
+        self._log: dict[str, Sampled | None] = {}
+        """What the log says of the tokens of the requests of one thread."""
         self._loaded: Mapping[str, Any] = {}
         self._again: Any = None  # an `Again`, or why there is none
 
@@ -45,7 +51,7 @@ class Comparing:
         Gives what keeps the request from being generated again, and what is not as it was when it was recorded: a
         difference may come of that.
         """
-        problem = await self._lacking(found)
+        problem = await self._lacking(found, await self._vouched(found.request))
         if problem:
             return problem, ""
         workers = [await self._worker(engine, name) for name in found.workers]
@@ -63,14 +69,33 @@ class Comparing:
     async def compare(self, found: Transcript) -> Regenerated:
         """Generate a request again with the model that is ready."""
         compared: Regenerated = await asyncio.to_thread(self._again.compare, found)
+        vouched = await self._vouched(found.request)
+        compared.forged = vouched is not None and not found.holds(vouched)
+        if compared.forged:
+            compared.state, compared.problem = "differs", _FORGED
         return compared
 
-    async def _lacking(self, found: Transcript) -> str:
+    async def _vouched(self, request: str) -> Sampled | None:
+        """Find what the log says of a request's tokens; None if it says nothing."""
+        if request not in self._log:
+            tenant, thread, *_ = (*request.split("/", 2), "")
+            self._log = {}
+            for stored in await self._store.events_of_thread(tenant, thread):
+                event = codec.event_of(stored.fact)
+                if isinstance(event, ModelReturned):
+                    for choice, answer in enumerate(event.alternatives()):
+                        self._log[request_id(tenant, thread, event.effect, choice)] = answer.sampled
+            self._log.setdefault(request, None)
+        return self._log[request]
+
+    async def _lacking(self, found: Transcript, vouched: Sampled | None) -> str:
         """Say what of its record is missing; empty if all is there that is needed."""
-        if found.prompt is not None and found.count and not found.missing:
+        count = max(found.count, 0 if vouched is None else vouched.count)
+        missing = len(found.missing) + count - found.count
+        if found.prompt is not None and found.count and not missing:
             return ""
-        if found.prompt is not None and found.missing:
-            return f"{len(found.missing)} of its {found.count} tokens are not in the trace"
+        if found.prompt is not None and found.count:
+            return f"{missing} of its {count} tokens are not in the trace"
         if found.prompt is not None:
             return found.failed or "no token of it is recorded"
         before = await steps_gone_before(self._store)

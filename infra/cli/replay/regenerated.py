@@ -25,6 +25,8 @@ class Regenerated(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Why it could not be generated again, or what is missing of its record."""
     elsewhere: str = ""
     """What is not as it was when it was recorded: a difference may come of that."""
+    forged: bool = False
+    """Whether the trace holds other tokens than the log, which is chained by hashes, vouches for."""
     scheduler: str = ""
     """Of the step that says otherwise."""
     step: int | None = None
@@ -39,6 +41,11 @@ class Regenerated(msgspec.Struct, kw_only=True, omit_defaults=True):
     actual: str = ""
     """What comes out."""
 
+    @property
+    def excused(self) -> bool:
+        """Whether it differs, and may do so because something is not as it was."""
+        return self.state == "differs" and bool(self.elsewhere) and not self.forged
+
     def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
         name, problem = printable(self.request), f": {printable(self.problem)}" if self.problem else ""
@@ -48,11 +55,12 @@ class Regenerated(msgspec.Struct, kw_only=True, omit_defaults=True):
             judged = f", {self.judged} positions judged" if self.judged else ""
             gave_way = f", gave way {self.preemptions} times" if self.preemptions else ""
             return f"{name}: same ({self.tokens} tokens{judged}{gave_way}){problem}"
-        lines = [f"{name}: {style.problem('DIFFERS')} at step {self.step} of {self.scheduler}{self._where()}{problem}"]
+        at = "" if self.step is None else f" at step {self.step} of {self.scheduler}"
+        lines = [f"{name}: {style.problem('DIFFERS')}{at}{self._where()}{problem}"]
         if self.position is not None:
             lines.append(f"    the record says  {_short(printable(self.expected))}")
             lines.append(f"    comes out        {_short(printable(self.actual))}")
-        if self.elsewhere:
+        if self.excused:
             lines.append(f"    {style.aside(f'which proves nothing: {printable(self.elsewhere)}')}")
         return "\n".join(lines)
 
@@ -69,7 +77,7 @@ class Verdict(msgspec.Struct):
     requests: int = 0
     tokens: int = 0
     differing: int = 0
-    elsewhere: int = 0
+    excused: int = 0
     """Of those that differ, the ones that were recorded with something else."""
     unknown: int = 0
     seconds: float = 0.0
@@ -79,7 +87,7 @@ class Verdict(msgspec.Struct):
         self.requests += 1
         self.tokens += outcome.tokens
         self.differing += outcome.state == "differs"
-        self.elsewhere += outcome.state == "differs" and bool(outcome.elsewhere)
+        self.excused += outcome.excused
         self.unknown += outcome.state == "unknown"
 
     def took(self, seconds: float) -> None:
@@ -88,7 +96,7 @@ class Verdict(msgspec.Struct):
 
     def code(self, *, strict: bool) -> int:
         """Give the exit code: 0 same, 1 differs, 2 nobody can say."""
-        if self.differing > (0 if strict else self.elsewhere):
+        if self.differing > (0 if strict else self.excused):
             return 1
         return 2 if self.differing or self.unknown else 0
 

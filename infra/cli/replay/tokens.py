@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
 
 from bus.errors import BusError
 from bus.steps import recorded_requests, requests_for_call
@@ -25,7 +24,7 @@ from infra.errors import InfraError, NothingRecorded
 from schemas import codec
 from schemas.errors import SchemaError
 from schemas.generation import request_id
-from schemas.runs import ModelCalled
+from schemas.runs import ModelCalled, ModelFailed, ModelReturned, ThreadForked
 
 
 def main(options: argparse.Namespace) -> int:
@@ -91,14 +90,26 @@ async def _requests(threads: RecordedThreads, options: argparse.Namespace) -> li
         return await recorded_requests(threads.store, options.last)
     found = dict[str, None]()
     for identity in options.ids:
-        async for call in _calls(threads, options.tenant, identity):
+        for call in await _calls(threads, options.tenant, identity):
             found |= dict.fromkeys(await requests_for_call(threads.store, call) or [call])
     return list(found)
 
 
-async def _calls(threads: RecordedThreads, tenant: str, identity: str) -> AsyncIterator[str]:
-    """Name what a thread, run or generation asked of models."""
+async def _calls(threads: RecordedThreads, tenant: str, identity: str) -> list[str]:
+    """Name what a thread, run or generation had an engine of ours answer, whole or in part.
+
+    What a fork's origin asked is the origin's; a call that came to nothing has nothing to compare.
+    """
+    asked = dict[str, str]()
     for _, stored in await find_events(threads, tenant, identity):
         event = codec.event_of(stored.fact)
-        if isinstance(event, ModelCalled):
-            yield request_id(stored.fact.tenant, stored.fact.thread, event.effect)
+        match event:
+            case ModelCalled(effect=effect):
+                asked[effect] = request_id(stored.fact.tenant, stored.fact.thread, effect)
+            case ModelFailed(effect=effect) | ModelReturned(effect=effect, engine=""):
+                asked.pop(effect, None)
+            case ThreadForked():
+                asked.clear()
+            case _:
+                pass
+    return list(asked.values())
