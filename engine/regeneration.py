@@ -58,12 +58,14 @@ class Regenerator:
     def __init__(self, runner: ModelRunner) -> None:
         limits = msgspec.structs.replace(runner.limits, most_numbers=_ANY_NUMBER, max_in_flight=1)
         self._engine = Engine(Scheduler(limits, NAME), InlineExecutor(runner), Uptime())
+        self._asked = 0
 
     def again(self, transcript: Transcript) -> Made:
         """Generate as many tokens as are recorded, or fewer if the answer ends before."""
         assert transcript.prompt is not None
         sampling, made = transcript.sampling, Made()
-        submit = Submit(transcript.request, transcript.prompt, sampling, NAME, NAME, read_cache=False)
+        self._asked += 1  # a scheduler begins nothing twice
+        submit = Submit(f"{NAME}-{self._asked}", transcript.prompt, sampling, NAME, NAME, read_cache=False)
         answer = self._engine.add(submit)
         if isinstance(answer, Refused):
             made.finish, made.problem = "error", answer.message
@@ -78,7 +80,7 @@ class Regenerator:
                 made.tokens += event.tokens
                 made.finish, made.problem = event.finish, event.problem
         if made.finish is None:
-            self._engine.abort(transcript.request)
+            self._engine.abort(submit.request)
         return made
 
 

@@ -102,7 +102,7 @@ class Bench:
 
     def run(self, submits: list[Submit], limits: dict[str, int], restarts: tuple[int, ...] = ()) -> Record:
         blocks = limits["blocks"]
-        scheduler = Scheduler(SchedulerConfig(context_length=CONTEXT, block_size=4, **limits), "epoch-1")
+        scheduler = Scheduler(SchedulerConfig(context_length=CONTEXT, block_size=16, **limits), "epoch-1")
         executor = Recorded(InlineExecutor(self._runner(blocks, 0)), [])
         engine = Engine(scheduler, executor, Ticks())
 
@@ -115,7 +115,7 @@ class Bench:
         return record(engine, executor, submits, restart)
 
     def _runner(self, blocks: int, number: int) -> ModelRunner:
-        return ModelRunner(self.model, KvCache(self.model, blocks, 4), f"worker-{number}", self.grammars)
+        return ModelRunner(self.model, KvCache(self.model, blocks, 16), f"worker-{number}", self.grammars)
 
     def again(self, transcript: Transcript) -> Difference | None:
         return difference(transcript, self.regenerator.again(transcript))
@@ -152,7 +152,7 @@ def test_whatever_became_of_a_request_in_company_it_comes_out_alone(bench: Bench
         st.permutations(MANY),
         st.fixed_dictionaries(
             {
-                "blocks": st.integers(45, 120),
+                "blocks": st.integers(9, 30),
                 "prefill_chunk": st.integers(3, 64),
                 "max_step_tokens": st.integers(8, 200),
                 "max_in_flight": st.integers(1, 3),
@@ -176,7 +176,7 @@ def test_whatever_became_of_a_request_in_company_it_comes_out_alone(bench: Bench
 @settings(max_examples=5, deadline=None)
 @given(st.data())
 def test_a_token_that_was_changed_in_the_record_is_named_where_it_stands(bench: Bench, data: st.DataObject) -> None:
-    found = bench.run(MANY, {"blocks": 90, "max_in_flight": 1})
+    found = bench.run(MANY, {"blocks": 30, "max_in_flight": 1})
     one = data.draw(st.sampled_from([one for one in MANY if one.request not in {"stopped", "forced"}]))
     index = data.draw(st.integers(0, 24))
     was = found.of(one.request).drawn[index][0].token
@@ -189,7 +189,7 @@ def test_a_token_that_was_changed_in_the_record_is_named_where_it_stands(bench: 
 
 
 def test_what_was_told_of_a_token_is_compared_to_the_last_bit(bench: Bench) -> None:
-    found = bench.run([MANY[4]], {"blocks": 90})
+    found = bench.run([MANY[4]], {"blocks": 30})
     transcript = found.of("judged")
     assert sorted(transcript.judged) == [*range(5, 22 + 25)]
     for position, where in ((7, -15), (30, 8)):
@@ -204,7 +204,7 @@ def test_what_was_told_of_a_token_is_compared_to_the_last_bit(bench: Bench) -> N
 
 
 def test_an_answer_that_is_longer_in_the_record_is_a_difference(bench: Bench) -> None:
-    found = bench.run([MANY[0]], {"blocks": 90}).of("greedy")
+    found = bench.run([MANY[0]], {"blocks": 30}).of("greedy")
     assert (found.count, bench.again(found)) == (25, None)
     for index in range(25, 29):
         found.drawn[index].append(found.drawn[24][0])
@@ -214,17 +214,17 @@ def test_an_answer_that_is_longer_in_the_record_is_a_difference(bench: Bench) ->
 
 
 def test_an_answer_that_was_broken_off_is_compared_as_far_as_it_came(bench: Bench) -> None:
-    found = bench.run([MANY[0]], {"blocks": 90}).of("greedy")
+    found = bench.run([MANY[0]], {"blocks": 30}).of("greedy")
     for index in range(7, 25):
         del found.drawn[index]
     made = bench.regenerator.again(found)
     assert (len(made.tokens), made.finish) == (7, None)
     assert difference(found, made) is None
-    assert bench.regenerator.again(bench.run([MANY[0]], {"blocks": 90}).of("greedy")).finish == "length"
+    assert bench.regenerator.again(bench.run([MANY[0]], {"blocks": 30}).of("greedy")).finish == "length"
 
 
 def test_another_prompt_told_later_is_a_contradiction(bench: Bench) -> None:
-    found = bench.run([MANY[1]], {"blocks": 90}, (5,))
+    found = bench.run([MANY[1]], {"blocks": 30}, (5,))
     at, plan = next(
         (at, plan)
         for at, plan in enumerate(msgspec.json.decode(data, type=StepPlan) for data in found.plans)
@@ -256,7 +256,7 @@ def test_answers_that_keep_to_a_grammar_come_out_again(folder: Path) -> None:
         )
         for at, (name, structured) in enumerate(forms.items())
     ]
-    found = bench.run(asked, {"blocks": 70, "prefill_chunk": 7}, (8,))
+    found = bench.run(asked, {"blocks": 30, "prefill_chunk": 7}, (8,))
     for one in asked:
         transcript = found.of(one.request)
         assert transcript.count > 1
@@ -264,7 +264,7 @@ def test_answers_that_keep_to_a_grammar_come_out_again(folder: Path) -> None:
 
 
 def test_a_request_that_does_not_fit_here_says_so(bench: Bench) -> None:
-    transcript = bench.run([MANY[0]], {"blocks": 90}).of("greedy")
+    transcript = bench.run([MANY[0]], {"blocks": 30}).of("greedy")
     transcript.prompt = tuple(range(90)) * 4
     made = bench.regenerator.again(transcript)
     assert made.finish == "error"
