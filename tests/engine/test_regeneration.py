@@ -23,14 +23,11 @@ from engine.platforms import detect
 from engine.regeneration import Difference, Regenerator, difference
 from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner, vocabulary
+from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
 from engine.structured.compiler import Grammars
-from engine.structured.guidance import Guidance
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.steps import Resync, StepPlan, StepResult
-from schemas.structured import Structured
 from tests.engine.conftest import VOCABULARY, Tiny
-from tests.engine.structured.conftest import SIZE
 from tests.engine.test_llm import Recorded, Ticks
 
 CONTEXT = 160
@@ -234,33 +231,6 @@ def test_another_prompt_told_later_is_a_contradiction(bench: Bench) -> None:
     (arrival,) = plan.arrivals
     found.plans[at] = msgspec.json.encode(replace(plan, arrivals=(replace(arrival, tokens=(99, *arrival.tokens[1:])),)))
     assert found.of("drawn").contradiction == ("epoch-1", plan.n)
-
-
-def test_answers_that_keep_to_a_grammar_come_out_again(folder: Path) -> None:
-    model = load_model(folder, detect("cpu"))
-    grammars = Grammars(Guidance, lambda: vocabulary(folder, model.config))
-    bench = Bench(folder, grammars)
-    schema = '{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"integer"}},"required":["a","b"]}'
-    forms = {
-        "json": Structured("json_schema", schema),
-        "choice": Structured("choice", choices=("yes", "no", "perhaps")),
-        "regex": Structured("regex", "[a-z]{4,9}-[0-9]{2}"),
-    }
-    asked = [
-        replace(
-            submit(name, 20 + at),
-            prompt=tuple((31 * place + at) % SIZE for place in range(20 + at)),
-            sampling=Sampling(
-                temperature=1.0, seed=at, max_tokens=12 + 20 * at, stop_tokens=(0,), structured=structured
-            ),
-        )
-        for at, (name, structured) in enumerate(forms.items())
-    ]
-    found = bench.run(asked, {"blocks": 30, "prefill_chunk": 7}, (8,))
-    for one in asked:
-        transcript = found.of(one.request)
-        assert transcript.count > 1
-        assert bench.again(transcript) is None, one.request
 
 
 def test_a_request_that_does_not_fit_here_says_so(bench: Bench) -> None:
