@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.answers import Alternative, AnswerFinish, TokenTold
+from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.messages import Message, Thought, ToolCall, Usage
@@ -149,6 +149,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    sampled: Sampled | None = None
+    """Its tokens, where an engine of ours drew them."""
     thoughts: tuple[Thought, ...] = ()
     """What its provider wants back of that."""
     passed_over: tuple[PassedOver, ...] = ()
@@ -156,7 +158,7 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from schemas.answers import AnswerFinish, TokenTold
+from schemas.answers import AnswerFinish, Sampled, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, Thought, ToolCall, ToolSpec, Usage
@@ -107,6 +107,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     token_ids: tuple[int, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    sampled: Sampled | None = None
+    """Which tokens it is made of, where that is known."""
     thoughts: tuple[Thought, ...] = ()
     """What its provider wants back of what was thought."""
     passed_over: tuple[PassedOver, ...] = ()
