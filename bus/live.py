@@ -13,7 +13,7 @@ from bus.errors import Refused
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,11 @@ class Live:
             self._trace.keep(subjects.frames(tenant, kind, frame.subject), data)
         if not self._connection.is_behind:
             await self._connection.publish(subjects.live(tenant, kind, frame.subject), data)
+
+    async def progress(self, tenant: str, kind: str, frame: Progress) -> None:
+        """Send what a tool says of itself to the watchers; a slow link has other things to carry."""
+        if not self._connection.is_behind:
+            await self._connection.publish(subjects.live(tenant, kind, frame.subject), codec.encode(frame))
 
     async def outcome(self, tenant: str, outcome: Outcome) -> None:
         """Tell whoever sent a command what became of it."""

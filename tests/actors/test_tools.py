@@ -69,7 +69,7 @@ def test_a_signature_becomes_a_schema() -> None:
 
 async def test_arguments_are_read_as_the_types_say_and_the_rest_has_its_defaults() -> None:
     content = await order.call('{"items":[{"name":"tea"},{"name":"milk","count":2}],"amount":3}', context())
-    assert content == '{"items":["tea","milk"],"speed":"slow","note":null,"amount":3}'
+    assert content.content == '{"items":["tea","milk"],"speed":"slow","note":null,"amount":3}'
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_the_context_is_given_by_the_system_and_hidden_from_the_model() ->
 
     assert list(remember.parameters["properties"]) == ["topic"]
     given = context()
-    assert await remember.call('{"topic":"a"}', given) == "r1-1-t0"
+    assert (await remember.call('{"topic":"a"}', given)).content == "r1-1-t0"
     assert given.writes == [MemoryWrite(topic="a", text="blue")]
     with pytest.raises(BadArguments, match="`told`"):
         await remember.call('{"topic":"a","told":{}}', context())
@@ -112,7 +112,7 @@ async def test_a_plain_function_does_not_run_in_the_event_loops_thread() -> None
         """Where."""
         return str(threading.get_ident())
 
-    assert await where.call("", context()) != str(threading.get_ident())
+    assert (await where.call("", context())).content != str(threading.get_ident())
     assert where.parameters == {"type": "object", "properties": {}}
 
 
@@ -133,7 +133,7 @@ async def test_what_a_tool_returns_is_text_for_the_model(value: object, content:
         """Give."""
         return value
 
-    assert await give.call("{}", context()) == content
+    assert (await give.call("{}", context())).content == content
 
 
 def test_a_tool_runs_once_unless_it_says_otherwise() -> None:
