@@ -87,13 +87,9 @@ samplings = st.builds(
     thinking_opening=st.lists(ids, max_size=3).map(tuple),
     thinking_closing=st.lists(ids, max_size=3).map(tuple),
 )
-anything = st.recursive(
-    st.none() | st.booleans() | ids | texts,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
-    max_leaves=4,
-)
-objects = st.dictionaries(texts, anything, max_size=2)
-specs = st.builds(ToolSpec, texts, texts, objects, st.booleans())
+anything = st.none() | st.booleans() | texts | st.lists(ids, max_size=2) | st.dictionaries(texts, texts, max_size=1)
+objects = st.dictionaries(texts, st.booleans() | texts | st.lists(ids, max_size=2), max_size=2)
+specs = st.builds(ToolSpec, texts, texts, st.sampled_from([{}, {"type": "object", "properties": {"a": {}}}]))
 bindings = st.builds(
     ToolBinding,
     texts,
