@@ -95,6 +95,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """Tools that the caller runs: the run waits for each call's `result`."""
     structured: Structured | None = None
     """What the run's last answer is to look like."""
+    when_busy: Literal["queue", "replace"] = "queue"
+    """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):

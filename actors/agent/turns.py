@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
@@ -349,6 +351,15 @@ def break_off(folding: Folding, run: Run, problem: Problem) -> None:
             if known and effect not in known:
                 refuse_tool(folding, run, effect, call, "the run was broken off")
     end(folding, folding.state.runs[run.id], RunFailed(problem=problem, steps=run.step))
+
+
+def replace_active(folding: Folding, run: Run, command: Command, profile: Profile) -> None:
+    """End what is under way for a run that takes its place, before any that waits."""
+    problem = Problem(kind="aborted", message=f"the run was ended for another one, {command.id!r}")
+    queued, folding.state = folding.state.queue, replace(folding.state, queue=())
+    break_off(folding, run, problem)
+    folding.state = replace(folding.state, queue=queued)
+    start(folding, command, profile)
 
 
 def end(folding: Folding, run: Run, event: RunFinished | RunFailed) -> None:

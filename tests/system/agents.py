@@ -39,6 +39,7 @@ def calamity(expression: str) -> str:
     return expression
 
 
+plain = Agent("plain", "Answer.", max_tokens=60)
 rambler = Agent("rambler", "Say something long.", max_tokens=160)
 doomed = Agent("doomed", DEMO.instructions, tools=(calamity, *DEMO.tools[1:]))
 
