@@ -11,7 +11,7 @@ from schemas.messages import Calling, ToolSpec
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
-ToolPlace = Literal["here", "client", "service"]
+ToolPlace = Literal["here", "client", "service", "agent"]
 
 
 class ToolBinding(Wire, frozen=True):
@@ -24,11 +24,11 @@ class ToolBinding(Wire, frozen=True):
     approval: bool = False
     """Whether a person must agree to each call."""
     place: ToolPlace = "here"
-    """Who runs it: the agent's own process, the caller, or a NATS service."""
+    """Who runs it: the agent's own process, the caller, a NATS service, or another agent in a thread of its own."""
     spec: ToolSpec | None = None
     """What the model is told of a tool that is not the agent's own."""
     service: str = ""
-    """The service's name of a tool that is one; it may go by another here."""
+    """The name of the service or agent that a tool is; it may go by another here."""
     timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How long a service may take; 0 is as long as always."""
 

@@ -216,6 +216,8 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     writes: tuple[MemoryWrite, ...] = ()
     result: Any = None
     """What it returned, where the model reads something else."""
+    usage: Usage = Usage()
+    """Of another agent's run that the call was."""
 
 
 NEEDS_PERSON = "needs a person's approval"

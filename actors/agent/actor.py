@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
 from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
+from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.profiles import Unresolved, profile_of
 from actors.agent.progress import Reporter
@@ -58,6 +59,7 @@ class AgentPerformer:
         live: Live,
         clock: Clock,
         services: ToolServices | None = None,
+        runs: Runs | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -65,6 +67,7 @@ class AgentPerformer:
         self._live = live
         self._clock = clock
         self._services = services
+        self._runs = runs
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command) -> Asked:
@@ -88,7 +91,7 @@ class AgentPerformer:
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
-        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS:
+        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS or is_delegated(effect):
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
         return ToolResumed(effect=effect.id, attempt=effect.attempts + 1) if runs_again else None
@@ -108,11 +111,13 @@ class AgentPerformer:
         return Problem(kind="unknown_agent", message=message, field="agent")
 
     def must_finish(self, effect: Effect) -> bool:
-        """Tools run here; a model's generation goes on in the engine."""
-        return isinstance(effect, CallTool)
+        """Tools run here; a model's generation goes on in the engine, and another agent's run in the log."""
+        return isinstance(effect, CallTool) and not is_delegated(effect)
 
     async def abort(self, effect: Effect, site: Site) -> None:
-        """Stop a model's generation; a tool ends with its task."""
+        """Stop a model's generation, and another agent's run; a tool ends with its task."""
+        if isinstance(effect, CallTool) and is_delegated(effect) and self._runs is not None:
+            await self._runs.abort(child_abort(effect, site))
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
             await self._models[effect.called.model].abort(request)
@@ -197,6 +202,9 @@ class AgentPerformer:
         if is_given_up(effect, again):
             return given_up(effect)
         key = request_id(site.tenant, site.thread, call_of(effect.id))
+        if is_delegated(effect) and self._runs is not None:
+            async with Reporter(self._live, effect, site) as reporter:
+                return await delegated(self._runs, effect, site, reporter.tell)
         if binding is not None and binding.place == "service" and self._services is not None:
             return await run_service(self._services, binding, effect, key, effect.entity)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)

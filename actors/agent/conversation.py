@@ -362,7 +362,8 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
         assert run.answer is not None
         call = run.answer.tool_calls[_index(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
-    run = replace(run, pending=pending)
+    used = run.usage + event.usage if isinstance(event, ToolReturned) else run.usage
+    run = replace(run, pending=pending, usage=used)
     state = _with(state, run)
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state

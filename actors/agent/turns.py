@@ -58,8 +58,10 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Of the request."""
     answers: tuple[Any, ...] = ()
     """What it was given each time that it was suspended."""
-    problem: str = ""
-    """Why what it was given last did not do."""
+    depth: int = 0
+    """How many runs are above this one."""
+    approvals: Literal["ask", "refuse"] = "ask"
+    """Whether there is somebody who can be asked."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):
@@ -206,9 +208,16 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         model=run.effective.model,
         binding=binding,
         context=context_of(state, run.id),
+        depth=_depth(state, run.id),
+        approvals="ask" if can_ask(state, run.id) else "refuse",
         answers=() if item is None else item.answers,
         attempts=1 if item is None else item.attempts,
     )
+
+
+def _depth(state: Conversation, name: str) -> int:
+    data = state.commands[name].data
+    return data.parent.depth if isinstance(data, RunAgent) and data.parent is not None else 0
 
 
 def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:

@@ -24,6 +24,7 @@ from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
 from infra.readback import LateStore
+from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -54,7 +55,9 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock, BusServices(connection)),
+            "agent": AgentPerformer(
+                agents, models, engine.name, live, clock, BusServices(connection), BusRuns(connection, record.read_back)
+            ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,

@@ -8,7 +8,7 @@ import msgspec
 
 from schemas import codec
 from schemas.answers import Alternative, TokenTold
-from schemas.commands import Change, Command, Generate, RunAgent
+from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
@@ -122,6 +122,7 @@ _REQUEST = Command(
         most_tokens=500,
         tools=(_SPEC,),
         structured=Structured(kind="json_object"),
+        parent=Parent(thread="thread-0", run="run-0", effect="run-0-1-t0", depth=2),
         when_busy="replace",
     ),
 )
@@ -225,7 +226,7 @@ EXAMPLES: tuple[Event, ...] = (
     ToolResumed(effect="run-1-1-t0", attempt=2),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
-    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}, usage=Usage(9, 3)),
     ToolSuspended(
         effect="run-1-1-t0",
         call_id="call_1",

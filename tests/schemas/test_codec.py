@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.answers import TokenTold
-from schemas.commands import Approve, Command, Generate, PostResult, Resume, RunAgent
+from schemas.commands import Approve, Command, Generate, Parent, PostResult, Resume, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
@@ -152,6 +152,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         most_tokens=st.none() | ids,
         tools=st.lists(specs, max_size=1).map(tuple),
         structured=st.none() | structures,
+        parent=st.none() | st.builds(Parent, texts, texts, texts, st.integers(1, 9)),
         when_busy=st.sampled_from(["queue", "replace"]),
     )
     settling = st.builds(Approve, texts, st.none() | texts) | st.builds(Resume, texts, anything)
