@@ -66,4 +66,5 @@ async def ask_model(
         token_ids=answer.token_ids,
         prompt_token_ids=answer.prompt_token_ids,
         more=tuple(map(alternative, others)),
+        sampled=answer.sampled,
     )
