@@ -12,6 +12,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from bus.commit import Writer
@@ -23,6 +24,7 @@ from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
 from infra.readback import LateStore
+from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -53,7 +55,9 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock),
+            "agent": AgentPerformer(
+                agents, models, engine.name, live, clock, BusServices(connection), BusRuns(connection, record.read_back)
+            ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,
