@@ -225,6 +225,17 @@ def status(slot: str) -> str:
     return f"rpc.{checked(slot, 'slot')}.status"
 
 
+def tool(name: str) -> str:
+    """Where a tool that is a NATS service is called; its name may have capitals.
+
+    Raises:
+        BadSubject: it cannot be one.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+        raise BadSubject(f"tool {name!r} cannot be a service: use letters, digits, '-' and '_' (at most 64)")
+    return f"rpc.tool-{name}.call"
+
+
 def spent(tenant: str) -> str:
     """Where processes tell one another what was spent on models."""
     return f"spent.{tenant}"

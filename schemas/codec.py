@@ -18,7 +18,9 @@ from schemas.commands import (
     Deny,
     Fork,
     Generate,
+    PostResult,
     RawPrompt,
+    Resume,
     RunAgent,
 )
 from schemas.envelope import FORMAT, Envelope, Fact
@@ -52,6 +54,8 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "deny"): Deny,
     ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
+    ("agent", "resume"): Resume,
+    ("agent", "result"): PostResult,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
 }

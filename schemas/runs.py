@@ -6,18 +6,18 @@ one stays readable by `schemas.old`. Every event here has a golden file in `test
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
+from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.messages import Message, Thought, ToolCall, Usage
-from schemas.models import ModelChain, PassedOver
+from schemas.models import PassedOver
+from schemas.profiles import Profile, ToolEffect
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
-ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
 ErrorKind = Literal[
     "unknown_agent",
     "unknown_model",
@@ -30,9 +30,12 @@ ErrorKind = Literal[
     "aborted",
     "timeout",
     "tool",
+    "definition",
     "key",
     "budget",
 ]
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
+"""Kinds of problems that are found before a decision, where a command's agent is looked up."""
 
 
 class Problem(Wire, frozen=True):
@@ -62,43 +65,6 @@ class MessageAdded(Wire, frozen=True, tag="message.added"):
     """A message from outside (the user's, or history that a client brought) entered the thread."""
 
     message: Message
-
-
-class ToolBinding(Wire, frozen=True):
-    """A tool as a run may call it."""
-
-    name: str
-    effect: ToolEffect
-    digest: str
-    """Hash of its description and schema as the model sees them."""
-    approval: bool = False
-    """Whether a person must agree to each call."""
-
-
-class Retries(Wire, frozen=True):
-    """How a model call that failed for a reason that may pass is tried again."""
-
-    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """How often in one step; 0 is never, as it was before there were retries."""
-    first_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 500
-    """The longest wait before the first; before each further one it is twice as long."""
-    longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
-    """No wait is longer, unless the engine asks for one."""
-
-
-class Profile(Wire, frozen=True):
-    """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
-
-    agent: str
-    model: str
-    instructions: str
-    tools: tuple[ToolBinding, ...]
-    sampling: Sampling
-    max_steps: int
-    """Model calls allowed; one that is tried again counts once."""
-    retries: Retries = Retries()
-    chain: ModelChain | None = None
-    """The models that are asked one after the other; `model` is the first of them."""
 
 
 class RunQueued(Wire, frozen=True, tag="run.queued"):
@@ -151,6 +117,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """What it thought before it answered."""
     sampled: Sampled | None = None
     """Its tokens, where an engine of ours drew them."""
+    judged: tuple[Judgement, ...] = ()
+    """What the agent's own functions say of calls that may need a person's agreement."""
     thoughts: tuple[Thought, ...] = ()
     """What its provider wants back of that."""
     passed_over: tuple[PassedOver, ...] = ()
@@ -257,6 +225,10 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     call_id: str
     content: str
     writes: tuple[MemoryWrite, ...] = ()
+    result: Any = None
+    """What it returned, where the model reads something else."""
+    usage: Usage = Usage()
+    """Of another agent's run that the call was."""
 
 
 NEEDS_PERSON = "needs a person's approval"
@@ -293,6 +265,8 @@ class RunFinished(Wire, frozen=True, tag="run.finished"):
     steps: int
     usage: Usage
     finish_reason: Literal["stop", "length"] = "stop"
+    stopped_by: str = ""
+    """The stop condition that ended it; empty when the model had said all."""
 
 
 class RunFailed(Wire, frozen=True, tag="run.failed"):
@@ -346,6 +320,12 @@ Event = (
     | ToolReturned
     | ToolFailed
     | ToolIndeterminate
+    | ToolSuspended
+    | ToolContinued
+    | ToolHandedOver
+    | StepOpened
+    | StepPrepared
+    | HooksTold
     | DeadlinePassed
     | MemoryWritten
     | RunFinished

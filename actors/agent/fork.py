@@ -14,11 +14,12 @@ from itertools import takewhile
 import msgspec
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, after_model, ask_model, start
+from actors.agent.turns import Folding, after_model, next_step, start
 from actors.runtime.machine import Decision, Emitted
 from schemas import codec
 from schemas.commands import Command, Fork, Past, RunAgent
 from schemas.errors import BadShape
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -26,7 +27,6 @@ from schemas.runs import (
     MessageAdded,
     OwnershipTaken,
     Problem,
-    Profile,
     ThreadForked,
     ToolReturned,
 )
@@ -151,7 +151,7 @@ def _go_on(folding: Folding, name: str, history: Sequence[Emitted], profile: Pro
         return
     _remember(folding, history)
     if run.answer is None:
-        ask_model(folding, name)
+        next_step(folding, name)
     else:
         after_model(folding, run, run.answer)
 

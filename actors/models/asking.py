@@ -18,7 +18,8 @@ from bus.errors import BusError
 from bus.live import Live
 from schemas.live import Delta
 from schemas.models import ModelChain
-from schemas.runs import ModelFailed, ModelReturned, Problem, Profile
+from schemas.profiles import Profile
+from schemas.runs import ModelFailed, ModelReturned, Problem
 
 log = logging.getLogger(__name__)
 

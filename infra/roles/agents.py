@@ -14,6 +14,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from bus.commit import Writer
@@ -26,6 +27,7 @@ from infra.agents import served_agents
 from infra.process import Status, until
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
+from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -61,7 +63,15 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, settings.models.default or engine.name, live, clock),
+            "agent": AgentPerformer(
+                agents,
+                models,
+                settings.models.default or engine.name,
+                live,
+                clock,
+                BusServices(connection),
+                BusRuns(connection, record.read_back),
+            ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,

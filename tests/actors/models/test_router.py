@@ -21,7 +21,7 @@ from actors.testing import FixedClock, ScriptedModel
 from schemas.generation import Sampling
 from schemas.messages import Usage
 from schemas.models import ModelChain, ModelEntry
-from schemas.runs import Profile
+from schemas.profiles import Profile
 from tests.actors.models.calls import ENVIRONMENT, REGISTRY
 
 
