@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.generation import Sampling
 from schemas.messages import Calling, ToolSpec
+from schemas.models import ModelChain
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
@@ -68,3 +69,5 @@ class Profile(Wire, frozen=True):
     """Whether functions of the agent are asked before each step."""
     observed: bool = False
     """Whether functions of the agent are told of the run's end."""
+    chain: ModelChain | None = None
+    """The models that are asked one after the other; `model` is the first of them."""

@@ -12,7 +12,8 @@ from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, Thought, ToolCall, Usage
+from schemas.models import PassedOver
 from schemas.profiles import Profile, ToolEffect
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
@@ -30,8 +31,10 @@ ErrorKind = Literal[
     "timeout",
     "tool",
     "definition",
+    "key",
+    "budget",
 ]
-LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition"})
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
 """Kinds of problems that are found before a decision, where a command's agent is looked up."""
 
 
@@ -116,6 +119,10 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Its tokens, where an engine of ours drew them."""
     judged: tuple[Judgement, ...] = ()
     """What the agent's own functions say of calls that may need a person's agreement."""
+    thoughts: tuple[Thought, ...] = ()
+    """What its provider wants back of that."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; `engine` is the one that answered."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
@@ -128,6 +135,8 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; the problem is the last one's."""
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):

@@ -19,7 +19,8 @@ from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
 from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
-from actors.models.asking import ask_model, unknown_model
+from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
+from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
@@ -85,9 +86,8 @@ class AgentPerformer:
             profile = await profile_of(agent, command.data, around, self._default_model)
         except Unresolved as error:
             return Asked(command, missing=Problem(kind="definition", message=str(error), field=error.field))
-        if profile.model not in self._models:
-            return Asked(command, missing=unknown_model(profile.model, self._models))
-        return Asked(command, profile)
+        missing = missing_model(profile, self._models)
+        return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
@@ -120,13 +120,15 @@ class AgentPerformer:
             await self._runs.abort(child_abort(effect, site))
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
-            await self._models[effect.called.model].abort(request)
+            chain = chain_of(effect.profile, effect.called.model)
+            model = self._models[effect.called.model] if chain is None else Chained(chain, self._models)
+            await model.abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
             case CallModel():
-                return await self._call_model(effect, site)
+                return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
             case PrepareStep():
@@ -150,7 +152,7 @@ class AgentPerformer:
         # clients choose the time, and no timer takes every number
         await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
-    async def _call_model(self, effect: CallModel, site: Site) -> Event:
+    async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
         box = await self._toolboxes.of(effect.profile, effect.entity, site, effect.context)
         system = Message(role="system", content=effect.profile.instructions)
         call = ModelCall(
@@ -165,6 +167,8 @@ class AgentPerformer:
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
             calling=effect.profile.calling,
+            chain=chain_of(effect.profile, effect.called.model),
+            again=again,
         )
         event = await self._asked_in_time(effect, call, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:

@@ -348,7 +348,8 @@ def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversati
     state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
-    return _said(state, Message(role="assistant", content=event.text, reasoning=event.reasoning))
+    said = Message(role="assistant", content=event.text, reasoning=event.reasoning, thoughts=event.thoughts)
+    return _said(state, said)
 
 
 def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
@@ -368,7 +369,7 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state
     answer = run.answer
-    asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning)
+    asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning, thoughts=answer.thoughts)
     state = _said(state, asked)
     for item in sorted(pending, key=lambda item: _index(item.effect)):
         state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from functools import partial
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
 from actors.machines import MACHINES
+from actors.models.nearby import Nearby, offer_model
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
@@ -23,6 +25,7 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
+from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
 from infra.runs import BusRuns
 from infra.settings import Place
@@ -45,7 +48,12 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
-    live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
+    live, record = Live(connection, trace), LateStore(place.postgres_url)
+    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
+    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
+    models = made.router
+    await keep_books(made, connection, record, status)
+    await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -56,7 +64,13 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         machines=MACHINES,
         performers={
             "agent": AgentPerformer(
-                agents, models, engine.name, live, clock, BusServices(connection), BusRuns(connection, record.read_back)
+                agents,
+                models,
+                settings.models.default or engine.name,
+                live,
+                clock,
+                BusServices(connection),
+                BusRuns(connection, record.read_back),
             ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },

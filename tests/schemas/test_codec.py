@@ -17,6 +17,7 @@ from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
+from schemas.models import ModelChain, ModelEntry
 from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import Event, Problem, ToolReturned
 from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
@@ -106,8 +107,19 @@ st.register_type_strategy(ToolBinding, bindings)
 st.register_type_strategy(ToolSuspended, st.builds(ToolSuspended, texts, texts, anything, objects, texts))
 st.register_type_strategy(ToolContinued, st.builds(ToolContinued, texts, texts, anything))
 st.register_type_strategy(ToolReturned, st.builds(ToolReturned, texts, texts, texts, result=anything))
+entries = st.builds(
+    ModelEntry,
+    model=texts,
+    retries=st.integers(0, 100),
+    first_s=shares,
+    total_s=shares,
+    temperature=st.none() | shares,
+    max_tokens=st.none() | ids,
+    options=extras,
+)
 st.register_type_strategy(Structured, structures)
 st.register_type_strategy(Sampling, samplings)
+st.register_type_strategy(ModelChain, st.builds(ModelChain, st.lists(entries, min_size=1, max_size=3).map(tuple)))
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
