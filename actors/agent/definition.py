@@ -17,7 +17,6 @@ from schemas.models import ModelChain
 _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
-Model = str | ModelChain
 FromContext = Callable[[RequestContext], Any]
 """A function of the request's context, async or not."""
 
@@ -36,7 +35,7 @@ class Agent:
 
     name: str
     instructions: str | Callable[[RequestContext], str | Awaitable[str]]
-    model: str | ModelChain | Callable[[RequestContext], Model | Awaitable[Model]] | None = None
+    model: str | ModelChain | Callable[[RequestContext], str | ModelChain | Awaitable[str | ModelChain]] | None = None
     """The served model's name, `provider/model`, or several of them one after the other; None takes the default one."""
     tools: Tools | Callable[[RequestContext], Tools | Awaitable[Tools]] = ()
     """Tools and toolsets."""

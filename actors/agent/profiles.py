@@ -39,9 +39,6 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
     """
     instructions = await _asked(agent, "instructions", around, str)
     model = await _asked(agent, "model", around, str | ModelChain | None)
-    if command.model:
-        model = command.model
-    chain = model if isinstance(model, ModelChain) else None
     tools = await tools_of(agent, around)
     try:
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
@@ -49,7 +46,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         raise Unresolved(f"tools: {error}", "tools") from error
     profile = Profile(
         agent=agent.name,
-        model=(model if chain is None else chain.entries[0].model) or default_model,
+        model=command.model or _first(model) or default_model,
         instructions=instructions if command.instructions is None else command.instructions,
         tools=tuple(tool.binding for tool in _active(tools, command)),
         sampling=Sampling(
@@ -67,10 +64,14 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         most_tokens=agent.most_tokens,
         prepares=agent.hooks.prepares,
         observed=agent.hooks.observes,
-        chain=chain,
+        chain=model if isinstance(model, ModelChain) and not command.model else None,
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def _first(model: str | ModelChain | None) -> str | None:
+    return model.entries[0].model if isinstance(model, ModelChain) else model
 
 
 async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from functools import partial
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
 from actors.machines import MACHINES
-from actors.models.nearby import Nearby, offer_model
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
@@ -25,7 +23,7 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
-from infra.providers import keep_books, make_models, teller
+from infra.providers import served_models
 from infra.readback import LateStore
 from infra.runs import BusRuns
 from infra.settings import Place
@@ -49,11 +47,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
     live, record = Live(connection, trace), LateStore(place.postgres_url)
-    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
-    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
-    models = made.router
-    await keep_books(made, connection, record, status)
-    await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
+    models = await served_models({engine.name: frontend}, settings.models, clock, connection, record, status)
     runtime = Runtime(
         connection=connection,
         clock=clock,
