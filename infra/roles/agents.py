@@ -48,6 +48,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     await frontend.start()
     live, record = Live(connection, trace), LateStore(place.postgres_url)
     models = await served_models({engine.name: frontend}, settings.models, clock, connection, record, status)
+    default, runs = settings.models.default or engine.name, BusRuns(connection, record.read_back)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -57,15 +58,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(
-                agents,
-                models,
-                settings.models.default or engine.name,
-                live,
-                clock,
-                BusServices(connection),
-                BusRuns(connection, record.read_back),
-            ),
+            "agent": AgentPerformer(agents, models, default, live, clock, BusServices(connection), runs),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,
