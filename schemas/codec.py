@@ -23,6 +23,7 @@ from schemas.commands import (
 )
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
+from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
@@ -52,6 +53,10 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "deny"): Deny,
     ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
+    ("agent", "create"): CreateThread,
+    ("agent", "rename"): RenameThread,
+    ("agent", "delete"): DeleteThread,
+    ("agent", "remember"): Remember,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
+from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
 from schemas.wire import Wire
@@ -74,6 +75,10 @@ class RunAgent(Wire, frozen=True, tag="run"):
     approvals: Literal["ask", "refuse"] = "ask"
     """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
     refusal that the model is told."""
+    processors: tuple[str, ...] | None = None
+    """Of the agent's processors those that are used, in this order; None is all."""
+    resource: Resource = ""
+    """The person or project whose thread it is; a thread that is somebody else's is refused."""
 
 
 class Approve(Wire, frozen=True, tag="approve"):
@@ -236,7 +241,9 @@ class Fork(Wire, frozen=True, tag="fork"):
     """For whoever reads the log: the profile and the history hold them already."""
 
 
-CommandData = RunAgent | Approve | Deny | AbortRun | Fork | Generate
+CommandData = (
+    RunAgent | Approve | Deny | AbortRun | Fork | Generate | CreateThread | RenameThread | DeleteThread | Remember
+)
 
 
 class Command(Wire, frozen=True):

@@ -13,7 +13,9 @@ import msgspec
 from schemas.answers import Alternative, AnswerFinish, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
+from schemas.memory import MemoryPlan, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
 from schemas.messages import Message, ToolCall, Usage
+from schemas.processing import Processed
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
@@ -29,6 +31,7 @@ ErrorKind = Literal[
     "aborted",
     "timeout",
     "tool",
+    "tripwire",
 ]
 
 
@@ -94,6 +97,10 @@ class Profile(Wire, frozen=True):
     max_steps: int
     """Model calls allowed; one that is tried again counts once."""
     retries: Retries = Retries()
+    memory: MemoryPlan | None = None
+    """How much of the thread is shown; None is all."""
+    processors: tuple[str, ...] = ()
+    """Names of those that stand between the agent and its model, in their order."""
 
 
 class RunQueued(Wire, frozen=True, tag="run.queued"):
@@ -122,6 +129,8 @@ class ModelCalled(Wire, frozen=True, tag="model.called"):
     """Hash over those messages, chained, so that replay notices a history that differs."""
     sampling: Sampling
     traceparent: str = ""
+    first: int = 0
+    """The first of those messages that it is shown."""
 
 
 class ModelReturned(Wire, frozen=True, tag="model.returned"):
@@ -144,6 +153,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    processed: tuple[Processed, ...] = ()
+    """What processors did on the way there and back."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
@@ -156,6 +167,7 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+    processed: tuple[Processed, ...] = ()
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):
@@ -235,6 +247,7 @@ class MemoryWrite(Wire, frozen=True):
 
     topic: str
     text: str
+    scope: WriteScope = "note"
 
 
 class ToolReturned(Wire, frozen=True, tag="tool.returned"):
@@ -244,6 +257,7 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     call_id: str
     content: str
     writes: tuple[MemoryWrite, ...] = ()
+    processed: tuple[Processed, ...] = ()
 
 
 NEEDS_PERSON = "needs a person's approval"
@@ -339,6 +353,10 @@ Event = (
     | RunFailed
     | ThreadForked
     | OwnershipTaken
+    | ThreadCreated
+    | ThreadRenamed
+    | ThreadDeleted
+    | WorkingWritten
 )
 """Every event a log may hold."""
 

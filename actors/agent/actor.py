@@ -7,11 +7,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from actors.agent.definition import Agent
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
+from actors.errors import DefinitionError
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
+from actors.processors.guarded import Guarded, tool_result
+from actors.processors.processor import About, Processor
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
 from actors.tools import Tool, ToolContext
@@ -25,6 +30,7 @@ from schemas.runs import (
     DeadlinePassed,
     Event,
     MemoryWrite,
+    ModelFailed,
     ModelReturned,
     Problem,
     RetryDue,
@@ -71,6 +77,10 @@ class AgentPerformer:
         agent = self._agents.get(command.data.agent)
         if agent is None:
             return Asked(command, missing=self._unknown(command.data.agent))
+        unknown = set(command.data.processors or ()) - {processor.name for processor in agent.processors}
+        if unknown:
+            message = f"agent {agent.name!r} has no processor {min(unknown)!r}"
+            return Asked(command, missing=Problem(kind="unknown_agent", message=message, field="processors"))
         profile = agent.profile(command.data, self._default_model)
         if profile.model not in self._models:
             return Asked(command, missing=unknown_model(profile.model, self._models))
@@ -143,7 +153,14 @@ class AgentPerformer:
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
         )
-        event = await ask_model(self._models, call, self._live, effect, site)
+        models = self._models
+        try:
+            processors = _processors(agent, effect.profile.processors)
+        except DefinitionError as error:
+            return ModelFailed(effect=effect.id, problem=Problem(kind="engine", message=str(error)))
+        if processors and call.model in models:
+            models = {call.model: Guarded(models[call.model], processors, first=effect.called.step == 1)}
+        event = await ask_model(models, call, self._live, effect, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
         return event
@@ -169,9 +186,15 @@ class AgentPerformer:
             return ToolFailed(effect=effect.id, call_id=called.call.id, content=content)
         key = request_id(site.tenant, site.thread, effect.id)
         context = ToolContext(site.tenant, site.thread, key, self._clock.now(), effect.notes)
+        try:
+            processors = _processors(agent, effect.processors)
+        except DefinitionError as error:
+            return _failed(effect, str(error))
         if again and called.effect_class == "checkable":
-            return await _check_tool(tool, effect, context)
-        return await _run_tool(tool, effect, context)
+            event = await _check_tool(tool, effect, context)
+        else:
+            event = await _run_tool(tool, effect, context)
+        return await _looked_at(processors, tool, event)
 
 
 async def _check_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
@@ -186,6 +209,30 @@ async def _check_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Eve
     if found is None:
         return await _run_tool(tool, effect, context)
     return ToolReturned(effect=effect.id, call_id=effect.called.call.id, content=_kept(found))
+
+
+def _processors(agent: Agent | None, names: Sequence[str]) -> list[Processor]:
+    """Give a run's processors.
+
+    Raises:
+        DefinitionError: one is not here any more: what it kept back must not get through for that.
+    """
+    known = {} if agent is None else {processor.name: processor for processor in agent.processors}
+    for name in names:
+        if name not in known:
+            raise DefinitionError(f"processor {name!r} of this run is not here any more")
+    return [known[name] for name in names]
+
+
+async def _looked_at(processors: Sequence[Processor], tool: Tool, event: Event) -> Event:
+    """Have the processors look at what a tool returned, before it is written down."""
+    if not processors or not isinstance(event, ToolReturned | ToolFailed):
+        return event
+    about = About(None)
+    content = _kept(await tool_result(processors, tool.name, event.content, about))
+    if isinstance(event, ToolFailed):
+        return replace(event, content=content)
+    return replace(event, content=content, processed=tuple(about.done))
 
 
 def _given_up(effect: CallTool) -> ToolIndeterminate | ToolFailed:
@@ -217,7 +264,7 @@ async def _run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event
         if task is None or task.cancelling():
             raise
         return _failed(effect, "the tool cancelled itself")
-    writes = tuple(MemoryWrite(topic=_kept(write.topic), text=_kept(write.text)) for write in context.writes)
+    writes = tuple(MemoryWrite(_kept(write.topic), _kept(write.text), write.scope) for write in context.writes)
     return ToolReturned(effect=effect.id, call_id=call.id, content=_kept(content), writes=writes)
 
 

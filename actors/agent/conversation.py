@@ -8,10 +8,13 @@ from typing import Any, assert_never, get_args
 import msgspec
 from msgspec.structs import replace
 
+from actors.memory.state import Memory, MemoryEvent, asked, begun, measured, remembered
+from actors.memory.window import weight
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
+from schemas.memory import DeleteThread, ThreadDeleted
 from schemas.messages import Message, ToolCall, Usage
 from schemas.runs import (
     ApprovalDenied,
@@ -82,6 +85,8 @@ class Run(msgspec.Struct, frozen=True):
     deadline: int = 0
     """When it is to be over, microseconds since the Unix epoch; 0 is never, or that it has passed."""
     over: bool = False
+    refused: str = ""
+    """Why its last answer was not taken: the model is told when it is asked again."""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -98,6 +103,7 @@ class Conversation(msgspec.Struct, frozen=True):
     runs: Mapping[str, Run] = {}
     active: str | None = None
     queue: tuple[str, ...] = ()
+    memory: Memory = Memory()
 
 
 def incoming(command: Command) -> tuple[Message, ...]:
@@ -130,10 +136,20 @@ def _evolve_thread(state: Conversation, _name: str, event: ThreadEvent) -> Conve
             assert_never(event)
 
 
+def _evolve_memory(state: Conversation, _name: str, event: MemoryEvent) -> Conversation:
+    memory = remembered(state.memory, event)
+    if not isinstance(event, ThreadDeleted):
+        return replace(state, memory=memory)
+    # of what was asked only the ids stay: a command that comes again must be known
+    commands = {name: replace(command, data=DeleteThread()) for name, command in state.commands.items()}
+    return Conversation(state.tenant, state.thread, commands=commands, refused=state.refused, memory=memory)
+
+
 def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation:
     match event:
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
+            state = replace(state, memory=begun(state.memory, len(state.messages)))
             return replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
         case RunFinished() | RunFailed():
             return _over(state, name, event)
@@ -151,11 +167,12 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
             called = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
-            return _with(state, called)
+            return _with(replace(state, memory=asked(state.memory, event.first)), called)
         case ModelReturned():
             return _answered(state, run, event)
-        case ModelFailed():
-            return _with(state, replace(run, asking=None))
+        case ModelFailed(problem=problem):
+            refused = problem.message if problem.kind == "tripwire" else ""
+            return _with(state, replace(run, asking=None, refused=refused))
         case RetryScheduled():
             return _with(state, replace(run, retry=event))
         case RetryDue():
@@ -190,6 +207,7 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
         (RunEvent, _evolve_run),
         (ModelEvent, _evolve_model),
         (ToolEvent, _evolve_call),
+        (MemoryEvent, _evolve_memory),
     )
     for shape in get_args(shapes)
 }
@@ -257,7 +275,11 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
-    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage))
+    if run.asking is not None and run.profile.memory is not None and not event.processed:
+        shown = state.messages[run.asking.first : run.asking.seen]
+        told = len(run.profile.instructions.encode()) + sum(map(weight, shown))
+        state = replace(state, memory=measured(state.memory, told, event.usage.prompt_tokens))
+    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused=""))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
     return _said(state, Message(role="assistant", content=event.text, reasoning=event.reasoning))

@@ -28,9 +28,12 @@ from actors.agent.turns import (
     start,
     waiting,
 )
+from actors.memory.threads import gone, managed, misowned, owned
+from actors.memory.working import written
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, RunAgent
 from schemas.context import Context
+from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread
 from schemas.messages import misplaced_in
 from schemas.runs import (
     ApprovalDenied,
@@ -38,7 +41,6 @@ from schemas.runs import (
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
-    MemoryWritten,
     ModelFailed,
     ModelReturned,
     Problem,
@@ -72,6 +74,8 @@ class ConversationMachine:
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
         """Take a run on, queue it, refuse it or end it; settle whether a waiting tool may run; or begin as a fork."""
         command = asked.command
+        if state.memory.deleted:
+            return gone(state, command)
         match command.data:
             case Approve() | Deny() as answer:
                 return _settle(state, command, answer)
@@ -79,6 +83,8 @@ class ConversationMachine:
                 return _abort(state, command, abort)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
+            case CreateThread() | RenameThread() | DeleteThread() | Remember() as managing:
+                return managed(state, command, managing)
             case _:
                 return self._taken_on(state, asked, context)
 
@@ -90,6 +96,8 @@ class ConversationMachine:
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
         folding = Folding(state)
         folding.emit("thread", state.thread, CommandAccepted(command=command))
+        if isinstance(command.data, RunAgent):
+            owned(folding, command.data)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -114,7 +122,7 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
+                    folding.emit("thread", state.thread, written(folding.state.memory, write))
                 after_tool(folding, run)
             case _:
                 after_tool(folding, run)
@@ -152,7 +160,7 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     if data.thread == "existing" and not state.commands:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")
-    return None
+    return misowned(state, data)
 
 
 def _held_up(state: Conversation, command: Command) -> Problem | None:

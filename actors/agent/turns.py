@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from actors.agent.conversation import Conversation, Pending, Run, evolve, incoming
+from actors.memory.prompt import prompt_of
+from actors.memory.window import first_shown
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
@@ -46,6 +48,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     notes: dict[str, str]
     model: str = ""
     """The one that asked for it, and waits."""
+    processors: tuple[str, ...] = ()
+    """Those that look at what it returns."""
 
 
 class AwaitDeadline(Effect, frozen=True, kw_only=True):
@@ -102,6 +106,7 @@ def ask_model(folding: Folding, name: str) -> None:
         prefix=state.prefix,
         sampling=run.profile.sampling,
         traceparent=state.commands[name].traceparent,
+        first=first_shown(state.messages, run.profile.memory, state.memory.first, state.memory.rate),
     )
     folding.emit("run", name, called)
     folding.effects.append(call_model(folding.state, run, called))
@@ -109,7 +114,9 @@ def ask_model(folding: Folding, name: str) -> None:
 
 def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     """Make the effect of a `model.called`."""
-    seen = state.messages[: called.seen]
+    seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory)
+    if run.refused:
+        seen = (*seen, Message(role="user", content=f"(Your last answer was {run.refused}. Answer again.)"))
     return CallModel(
         called.effect, "run", run.id, called.traceparent, called=called, profile=run.profile, messages=seen
     )
@@ -120,9 +127,17 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> Cal
     binding = next(tool for tool in run.profile.tools if tool.name == call.name)
     called = ToolCalled(effect=effect, call=call, effect_class=binding.effect)
     trace = state.commands[run.id].traceparent
-    agent, notes = run.profile.agent, dict(state.notes)
-    model = run.profile.model
-    return CallTool(effect, "run", run.id, trace, called=called, agent=agent, notes=notes, model=model)
+    return CallTool(
+        effect,
+        "run",
+        run.id,
+        trace,
+        called=called,
+        agent=run.profile.agent,
+        notes=dict(state.notes),
+        model=run.profile.model,
+        processors=run.profile.processors,
+    )
 
 
 def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:

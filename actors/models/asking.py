@@ -46,7 +46,7 @@ async def ask_model(
     try:
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
-        return ModelFailed(effect=effect.id, problem=failure.problem)
+        return ModelFailed(effect=effect.id, problem=failure.problem, processed=failure.processed)
     except BusError:
         raise
     except Exception as error:
@@ -66,4 +66,5 @@ async def ask_model(
         token_ids=answer.token_ids,
         prompt_token_ids=answer.prompt_token_ids,
         more=tuple(map(alternative, others)),
+        processed=tuple(done for one in (answer, *others) for done in one.processed),
     )

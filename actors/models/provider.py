@@ -10,6 +10,7 @@ from schemas.answers import AnswerFinish, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
+from schemas.processing import Processed
 from schemas.programs import ProgramNote
 
 Spoken = Literal["text", "reasoning"]
@@ -99,6 +100,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     token_ids: tuple[int, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    processed: tuple[Processed, ...] = ()
+    """What processors did, where there are any around the model."""
 
 
 class ModelProvider(Protocol):

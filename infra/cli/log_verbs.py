@@ -26,6 +26,8 @@ def add_log_verbs(
     repair = told(verbs, "repair", "mend each copy from the other (stop the stack first)")
     threads = told(verbs, "threads", "list threads and how they stand, latest first")
     runs = told(verbs, "runs", "list runs, how each ended and what it used, latest first")
+    threads.add_argument("--resource", default=None, help="those of one person or project (default: everybody's)")
+    threads.add_argument("--search", default="", metavar="TEXT", help="those whose title has this text")
     runs.add_argument("--thread", default=None, help="those of one thread (default: all)")
     usage = told(verbs, "usage", "say what each agent used of each model, by day")
     usage.add_argument(

@@ -11,7 +11,9 @@ from schemas.answers import Alternative, TokenTold
 from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
+from schemas.memory import MemoryPlan, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.processing import Processed
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -56,6 +58,17 @@ _PROFILE = Profile(
     tools=(ToolBinding(name="calculator", effect="pure", digest="00ff"),),
     sampling=_SAMPLING,
     max_steps=8,
+)
+_PROCESSED = (Processed(processor="regex-filter", hook="stream", action="changed", found=2, reason="EMAIL"),)
+_REMEMBERING = Profile(
+    agent="demo",
+    model="m",
+    instructions="",
+    tools=(),
+    sampling=Sampling(),
+    max_steps=8,
+    processors=("regex-filter",),
+    memory=MemoryPlan(last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})),
 )
 
 _RUN = Command(
@@ -179,6 +192,23 @@ EXAMPLES: tuple[Event, ...] = (
     RunFailed(problem=_PROBLEM, steps=8),
     ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
+    ThreadCreated(resource="ann@example.org", title="Ünïcödé ☂", metadata={"team": "red"}),
+    ThreadRenamed(title="Sums", metadata={"team": "blue"}, by="cli"),
+    ThreadDeleted(reason="asked for"),
+    WorkingWritten(content="- name: Ann", by="cli"),
+    ModelCalled(effect="run-1-2-m", model="m", step=2, seen=9, prefix="abcd", sampling=_SAMPLING, first=4),
+    RunStarted(profile=_REMEMBERING),
+    ToolReturned(
+        effect="run-1-1-t0",
+        call_id="call_1",
+        content="ok",
+        writes=(MemoryWrite(topic="", text="{}", scope="merge"),),
+        processed=_PROCESSED,
+    ),
+    ModelReturned(
+        effect="run-1-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED
+    ),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
 )
 
 ENVELOPE = Envelope(

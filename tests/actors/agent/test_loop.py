@@ -17,6 +17,7 @@ from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, waiting
 from actors.errors import Divergence
+from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
@@ -175,8 +176,9 @@ def roles(world: World) -> list[str]:
     return [message.role for message in world.state.messages]
 
 
-def test_each_event_is_folded_by_one_of_the_four_groups() -> None:
-    groups = [shape for union in (ThreadEvent, RunEvent, ModelEvent, ToolEvent) for shape in get_args(union)]
+def test_each_event_is_folded_by_one_of_the_groups() -> None:
+    unions = (ThreadEvent, RunEvent, ModelEvent, ToolEvent, MemoryEvent)
+    groups = [shape for union in unions for shape in get_args(union)]
     assert Counter(groups) == Counter(codec.EVENT_TYPES.values())
 
 

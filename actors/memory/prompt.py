@@ -1,0 +1,48 @@
+"""What a model is shown of a thread, pure: what stays the same comes first, what changes as late as it can.
+
+The working memory stands before the message that the run answers: everything ahead of it is as it was in the turn
+before, and everything behind it is new anyway. It is part of that message because chat templates want turns to
+alternate, and most refuse a system message anywhere but at the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from actors.memory.state import Memory
+from schemas.memory import MemoryPlan
+from schemas.messages import Message
+
+
+def prompt_of(
+    messages: Sequence[Message], first: int, seen: int, memory: Memory, plan: MemoryPlan | None
+) -> tuple[Message, ...]:
+    """Give the messages that a call sees.
+
+    Args:
+        messages: all of the thread.
+        first: the first one that is shown.
+        seen: how many there were when the call was decided.
+        memory: the thread's.
+        plan: of the run.
+    """
+    shown = list(messages[first:seen])
+    block = _working(memory, plan)
+    if not block:
+        return tuple(shown)
+    last = min(memory.begun, seen) - first
+    turns = [at for at in range(last) if shown[at].role == "user"]
+    if turns:
+        at = turns[-1]
+        shown[at] = replace(shown[at], content=f"{block}\n\n{shown[at].content}")
+        return tuple(shown)
+    return (Message(role="user", content=block), *shown)
+
+
+def _working(memory: Memory, plan: MemoryPlan | None) -> str:
+    if plan is None or plan.working is None:
+        return ""
+    held = memory.shown or plan.working.template or "{}"
+    return f"<working_memory>\n{held}\n</working_memory>"
