@@ -106,6 +106,14 @@ class LateStore:
         """
         await self._within(_READ_S, lambda store: keep(store, shard, checkpoint, snapshots))
 
+    async def opened(self) -> Store:
+        """Give the store, opened if it is not.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
+        return await self._opened()
+
     async def _within(self, seconds: float, ask: Callable[[Store], Awaitable[T]]) -> T:
         """Ask something, and do without the answer after so many seconds.
 

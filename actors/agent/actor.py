@@ -13,6 +13,7 @@ from actors.agent.definition import Agent
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
 from actors.errors import DefinitionError
+from actors.memory.recall import Library
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded, tool_result
@@ -61,12 +62,14 @@ class AgentPerformer:
         default_model: str,
         live: Live,
         clock: Clock,
+        library: Library | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
         self._default_model = default_model
         self._live = live
         self._clock = clock
+        self._library = library
 
     def look_up(self, command: Command) -> Asked:
         """Find the agent a command names, and fix its profile."""
@@ -159,7 +162,8 @@ class AgentPerformer:
         except DefinitionError as error:
             return ModelFailed(effect=effect.id, problem=Problem(kind="engine", message=str(error)))
         if processors and call.model in models:
-            models = {call.model: Guarded(models[call.model], processors, first=effect.called.step == 1)}
+            first, about = effect.called.step == 1, (self._library, effect.resource)
+            models = {call.model: Guarded(models[call.model], processors, first, *about)}
         event = await ask_model(models, call, self._live, effect, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))

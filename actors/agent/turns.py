@@ -38,6 +38,8 @@ class CallModel(Effect, frozen=True, kw_only=True):
     called: ModelCalled
     profile: Profile
     messages: tuple[Message, ...]
+    resource: str = ""
+    """Whose thread it is."""
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -117,9 +119,8 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory)
     if run.refused:
         seen = (*seen, Message(role="user", content=f"(Your last answer was {run.refused}. Answer again.)"))
-    return CallModel(
-        called.effect, "run", run.id, called.traceparent, called=called, profile=run.profile, messages=seen
-    )
+    place, about = (called.effect, "run", run.id, called.traceparent), state.memory.resource
+    return CallModel(*place, called=called, profile=run.profile, messages=seen, resource=about)
 
 
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall) -> CallTool:

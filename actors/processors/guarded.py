@@ -12,7 +12,7 @@ from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.streaming import Outlet
 from schemas.generation import BROKEN_OFF
-from schemas.messages import Message
+from schemas.messages import Message, ToolSpec
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
@@ -30,17 +30,28 @@ async def _hear_nothing(_piece: Piece, /) -> None:
 class Guarded:
     """A `ModelProvider` that is another one with processors around it."""
 
-    def __init__(self, inner: ModelProvider, processors: Sequence[Processor], first: bool) -> None:
+    def __init__(
+        self,
+        inner: ModelProvider,
+        processors: Sequence[Processor],
+        first: bool,
+        library: Any = None,
+        resource: str = "",
+    ) -> None:
         """Put processors around a model.
 
         Args:
             inner: the model.
             processors: in the order in which they see what goes to it; what comes back they see in the same order.
             first: whether it is the first call of its run, before which they look at what came in.
+            library: what was said before, for those that search it.
+            resource: whose thread it is.
         """
         self._inner = inner
         self._processors = processors
         self._first = first
+        self._library = library
+        self._resource = resource
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Ask, with the processors on the way there and back.
@@ -97,7 +108,10 @@ class Guarded:
             if after != messages:
                 about.note(processor, "prompt", "changed")
             messages = tuple(after)
-        return replace(call, messages=tuple(messages))
+        tools: Sequence[ToolSpec] = call.tools
+        for processor in self._processors:
+            tools = processor.tools_shown(tools, call.messages)
+        return replace(call, messages=tuple(messages), tools=tuple(tools))
 
     async def _let_out(self, answer: ModelAnswer, outlet: Outlet, about: About) -> ModelAnswer:
         """Take an answer through what looks at it, and tell what was held back for that."""
@@ -138,7 +152,7 @@ class Guarded:
             about.used += answer.usage
             return answer.text
 
-        about = About(call, judge)
+        about = About(call, judge, library=self._library, resource=self._resource)
         return about
 
 

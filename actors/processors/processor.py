@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.models.provider import ModelAnswer, ModelCall
-from schemas.messages import Message, Usage
+from schemas.messages import Message, ToolSpec, Usage
 from schemas.processing import Action, Hook, Processed
 from schemas.runs import Problem
 
@@ -42,6 +42,10 @@ class About:
     judge: Judge | None = None
     used: Usage = field(default_factory=Usage)
     """What judging took."""
+    library: Any = None
+    """What was said before, searched: `actors.memory.recall.Library`. None where there is no record."""
+    resource: str = ""
+    """Whose thread it is."""
     done: list[Processed] = field(default_factory=list)
 
     def note(self, processor: Processor, hook: Hook, action: Action, found: int = 0, reason: str = "") -> None:
@@ -76,6 +80,10 @@ class Processor:
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Change what the model sees, at each step. The same messages must become the same, or no prefix is cached."""
         return messages
+
+    def tools_shown(self, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> Sequence[ToolSpec]:
+        """Choose which of the tools the model is told of, at each step."""
+        return tools
 
     def stream(self, about: About) -> Stream | None:
         """Give what the answer's text goes through as it comes; None where it is of no interest."""

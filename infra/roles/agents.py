@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
+from actors.agent.definition import Agent
 from actors.machines import MACHINES
+from actors.memory.embedding import Embedder
+from actors.memory.indexing import index
+from actors.memory.recall import RecordedLibrary, SemanticRecall
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
@@ -53,7 +58,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock),
+            "agent": AgentPerformer(agents, models, engine.name, live, clock, RecordedLibrary(record.opened)),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,
@@ -71,14 +76,23 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     }
     async with record:
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
         if not owning.done():
             # the lease lives on meanwhile: who took the shards now could not know what became of a tool
             await _drain(owners)
-        stop.cancel()
+        for task in (stop, *indexing):
+            task.cancel()
         await until(stopping, owning)
     await leases.release()
+
+
+def _embedders(agents: Sequence[Agent]) -> list[Embedder]:
+    """List what makes vectors for these agents, each once."""
+    processors = (processor for agent in agents for processor in agent.processors)
+    found = {one.embedder.name: one.embedder for one in processors if isinstance(one, SemanticRecall)}
+    return list(found.values())
 
 
 async def _drain(owners: dict[int, ShardOwner]) -> None:

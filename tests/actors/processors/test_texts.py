@@ -69,7 +69,7 @@ def test_no_run_of_the_instructions_gets_out(start: int, length: int, places: li
     ends = sorted({0, len(text), *(place % len(text) for place in places)})
     out = through(SystemPromptScrubber(length=20), [text[first:last] for first, last in pairwise(ends)])
     assert not any(INSTRUCTIONS[at : at + 20] in out for at in range(len(INSTRUCTIONS) - 19))
-    assert out.startswith("I was told: ")
+    assert out.startswith("I was told:")
     assert out.endswith("that is all.")
 
 
