@@ -13,11 +13,11 @@ from actors.agent.definition import Agent
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool
 from actors.errors import DefinitionError
-from actors.memory.recall import Library
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded, tool_result
 from actors.processors.processor import About, Processor
+from actors.processors.recall import Library
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
 from actors.tools import Tool, ToolContext

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from actors.agent.conversation import Conversation, evolve, incoming
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
+from actors.agent.threads import gone, managed, misowned, owned
 from actors.agent.turns import (
     Folding,
     after_model,
@@ -28,7 +29,6 @@ from actors.agent.turns import (
     start,
     waiting,
 )
-from actors.memory.threads import gone, managed, misowned, owned
 from actors.memory.working import written
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, RunAgent

@@ -43,7 +43,7 @@ class About:
     used: Usage = field(default_factory=Usage)
     """What judging took."""
     library: Any = None
-    """What was said before, searched: `actors.memory.recall.Library`. None where there is no record."""
+    """What was said before, searched: `actors.processors.recall.Library`. None where there is no record."""
     resource: str = ""
     """Whose thread it is."""
     done: list[Processed] = field(default_factory=list)

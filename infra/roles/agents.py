@@ -12,7 +12,7 @@ from actors.agent.definition import Agent
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
-from actors.memory.recall import RecordedLibrary, SemanticRecall
+from actors.processors.recall import RecordedLibrary, SemanticRecall
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner

@@ -13,9 +13,9 @@ from actors.agent.definition import Agent
 from actors.memory.embedding import Embedder, WordEmbedder
 from actors.memory.indexing import catch_up
 from actors.memory.pooled import PooledEmbedder
-from actors.memory.recall import RecordedLibrary, SemanticRecall
 from actors.models.provider import ModelCall
 from actors.processors.processor import About
+from actors.processors.recall import RecordedLibrary, SemanticRecall
 from bus.errors import Unavailable
 from bus.store import Store
 from bus.vectors import Scope, nearest, start_again
