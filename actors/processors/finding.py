@@ -18,6 +18,9 @@ from schemas.messages import Message, ToolSpec
 SEARCH = "search_tools"
 READ = "read_skill"
 _WORD = re.compile(r"\w+")
+_SMALL = frozenset(
+    re.findall(r"\w+", "a an and are can do does for from how i in is it me my of on or tell that the to what with you")
+)
 _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n?(.*)\Z", re.DOTALL)
 _FIELD = re.compile(r"^(name|description):\s*(.+?)\s*$", re.MULTILINE)
 
@@ -63,7 +66,7 @@ class ToolSearch(Processor):
 
 
 def _ranked(tools: Sequence[Tool], query: str) -> list[Tool]:
-    wanted = set(_WORD.findall(query.lower()))
+    wanted = set(_WORD.findall(query.lower())) - _SMALL
     scores = [(len(wanted & _words(one)), -at, one) for at, one in enumerate(tools)]
     return [one for score, _, one in sorted(scores, key=lambda item: (-item[0], -item[1])) if score]
 

@@ -103,12 +103,7 @@ class RegexFilter(Processor):
 
     def found(self, text: str, start: int) -> list[Found]:
         """List what is found from a place on; what overlaps is one thing, of which nothing may be left."""
-        every = [
-            Found(match.start(), match.end(), rule)
-            for rule in self.rules
-            for match in rule.compiled.finditer(text, start)
-            if rule.fits(match.group())
-        ]
+        every = [Found(begin, end, rule) for rule in self.rules for begin, end in rule.found(text, start)]
         kept: list[Found] = []
         for one in sorted(every, key=lambda found: (found.start, -found.end)):
             if kept and one.start < kept[-1].end:

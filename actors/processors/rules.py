@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from actors.errors import DefinitionError
@@ -24,8 +24,8 @@ class Rule:
     pattern: str
     longest: int = 0
     """Characters of the longest match; 0 is that nobody knows: then an answer is held back until it is whole."""
-    check: Callable[[str], bool] | None = None
-    """Says whether what fits the pattern really is one."""
+    check: Callable[[str], int] | None = None
+    """Says how much of what fits the pattern really is one, from its beginning: 0 if it is none."""
 
     def __post_init__(self) -> None:
         try:
@@ -42,9 +42,17 @@ class Rule:
         """The pattern, ready to be looked for."""
         return re.compile(self.pattern)
 
-    def fits(self, text: str) -> bool:
-        """Say whether what the pattern found counts."""
-        return self.check is None or self.check(text)
+    def found(self, text: str, start: int) -> Iterator[tuple[int, int]]:
+        """Yield where it is found from a place on: beginning and end."""
+        while (match := self.compiled.search(text, start)) is not None:
+            length = len(match.group()) if self.check is None else self.check(match.group())
+            start = match.start() + (length or 1)
+            if length:
+                yield match.start(), start
+
+
+def _card(text: str) -> int:
+    return next((end for end in _ends(text) if _luhn(text[:end])), 0)
 
 
 def _luhn(text: str) -> bool:
@@ -53,19 +61,27 @@ def _luhn(text: str) -> bool:
     return 13 <= len(digits) <= 19 and sum(doubled) % 10 == 0
 
 
-def _iban(text: str) -> bool:
-    plain = text.replace(" ", "")
+def _iban(text: str) -> int:
+    return next((end for end in _ends(text) if _sums_up(text[:end].replace(" ", ""))), 0)
+
+
+def _sums_up(plain: str) -> bool:
     turned = plain[4:] + plain[:4]
     return 15 <= len(plain) <= 34 and int("".join(str(int(character, 36)) for character in turned)) % 97 == 1
 
 
-def _phone(text: str) -> bool:
+def _ends(text: str) -> Iterator[int]:
+    """Yield where words of it end, the last first: what follows a number may look like more of it."""
+    yield from (end for end in range(len(text), 0, -1) if not text[end : end + 1].isalnum() and text[end - 1].isalnum())
+
+
+def _phone(text: str) -> int:
     digits = sum(character.isdigit() for character in text)
-    return 7 <= digits <= 15 and not _DATE.fullmatch(text)
+    return len(text) if 7 <= digits <= 15 and not _DATE.fullmatch(text) else 0
 
 
-def _address(text: str) -> bool:
-    return all(int(part) < 256 for part in text.split("."))
+def _address(text: str) -> int:
+    return len(text) if all(int(part) < 256 for part in text.split(".")) else 0
 
 
 _KEY_NAME = "[A-Z ]{0,30}PRIVATE KEY-----"
@@ -83,12 +99,15 @@ SECRETS = (
 """Keys, tokens and passwords, as those who issue them write them."""
 
 _GROUPS = r"\d{2,4}(?:[ .-]\d{2,4})"
-_PHONE = rf"(?<![\w+])(?:\+\d{{1,3}}[ .-]?)?(?:\(\d{{2,4}}\)[ .-]?{_GROUPS}{{1,4}}|{_GROUPS}{{2,4}})(?!\w)"
+_AREA = r"(?<![\w+])(?<!\d\d[ .-])(?:\+\d{1,3}[ .-]?)?"
+_PHONE = rf"{_AREA}(?:\(\d{{2,4}}\)[ .-]?{_GROUPS}{{1,4}}|{_GROUPS}{{2,4}})(?!\w)"
+    rf"(?<![\w+])(?<!\d\d[ .-])(?:\+\d{{1,3}}[ .-]?)?(?:\(\d{{2,4}}\)[ .-]?{_GROUPS}{{1,4}}|{_GROUPS}{{2,4}})(?!\w)"
+)
 
 PERSONAL = (
     Rule("EMAIL", r"\b[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}\b", 350),
     Rule("IBAN", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}\b", 50, _iban),
-    Rule("CARD", r"\b\d(?:[ -]?\d){12,18}\b", 40, _luhn),
+    Rule("CARD", r"\b\d(?:[ -]?\d){12,18}\b", 40, _card),
     Rule("SOCIAL_SECURITY", r"\b\d{3}-\d{2}-\d{4}\b", 11),
     Rule("PHONE", _PHONE, 42, _phone),
     Rule("IP_ADDRESS", r"\b\d{1,3}(?:\.\d{1,3}){3}\b", 15, _address),

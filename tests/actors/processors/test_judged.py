@@ -122,11 +122,19 @@ async def test_the_model_is_told_of_the_search_alone_until_it_has_found_somethin
     assert [spec.name for spec in asked.calls[-1].tools] == [SEARCH, "weather"]
 
 
-async def test_skills_are_listed_in_a_line_each_and_read_when_needed(tmp_path: Path) -> None:
-    folder = tmp_path / "sums"
-    folder.mkdir()
-    (folder / "SKILL.md").write_text("---\nname: sums\ndescription: How to add.\n---\nCarry the one.\n")
-    skills = Skills(tmp_path)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sums").mkdir()
+    (tmp_path / "sums" / "SKILL.md").write_text("---\nname: sums\ndescription: How to add.\n---\nCarry the one.\n")
+    return tmp_path
+
+
+@pytest.fixture
+def skills(folder: Path) -> Skills:
+    return Skills(folder)
+
+
+async def test_skills_are_listed_in_a_line_each_and_read_when_needed(skills: Skills) -> None:
     shown = await skills.prompt((Message("system", "Help."), Message("user", "hi")), About(None))
     assert shown[0].content.endswith("- sums: How to add.")
     assert "Carry" not in shown[0].content
@@ -134,8 +142,11 @@ async def test_skills_are_listed_in_a_line_each_and_read_when_needed(tmp_path: P
     assert await skills.tools[0].call('{"name": "sums"}', context) == "Carry the one."
     with pytest.raises(LookupError, match="there are sums"):
         await skills.tools[0].call('{"name": "x"}', context)
-    (folder / "SKILL.md").write_text("no front matter")
+
+
+def test_a_folder_without_skills_is_refused(folder: Path) -> None:
+    (folder / "sums" / "SKILL.md").write_text("no front matter")
     with pytest.raises(DefinitionError, match="must begin with"):
-        Skills(tmp_path)
+        Skills(folder)
     with pytest.raises(DefinitionError, match="no "):
-        Skills(tmp_path / "nowhere")
+        Skills(folder / "nowhere")
