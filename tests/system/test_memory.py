@@ -26,7 +26,7 @@ def conversation(up: UpProcess, agent: str) -> list[dict[str, Any]]:
     assert thread is not None
     wait_until_recorded(up)
     shown = list(records(up.cli("replay", "show", thread, "--json")))
-    used = {line["subject"]: line["data"]["usage"] for line in reversed(shown) if line["kind"] == "model.returned"}
+    used = {line["entity"]: line["data"]["usage"] for line in reversed(shown) if line["kind"] == "model.returned"}
     assert up.cli("replay", "verify", thread).returncode == 0
     return list(reversed(used.values()))
 
