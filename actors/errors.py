@@ -3,6 +3,10 @@
 ActorError
 ├── DefinitionError    an agent or tool is written wrongly; raised where it is defined
 ├── BadArguments       the model's arguments do not fit a tool; the model reads the message
+├── BadResult          what a tool returned is not what it promises; the model reads the message
+├── ContextMissing     a request came without what an agent's function needs to know
+├── ToolError          a tool that runs elsewhere answered that it cannot; the model reads the message
+├── NoService          a tool's NATS service is not there, or says nothing of itself
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── NotNow             a thread is in the record alone, which cannot be read now: the command comes again
 ├── CallFailed         a model call came to nothing; carries the `Problem`
@@ -26,6 +30,22 @@ class DefinitionError(ActorError):
 
 class BadArguments(ActorError):
     """A tool call's arguments do not fit its parameters."""
+
+
+class BadResult(ActorError):
+    """A tool returned something else than its annotation says."""
+
+
+class ContextMissing(ActorError):
+    """A value of the request's context is missing or of another type."""
+
+
+class ToolError(ActorError):
+    """A tool that is a service answered with an error."""
+
+
+class NoService(ActorError):
+    """Nobody serves a tool, or it does not say how it is called."""
 
 
 class Undecidable(ActorError):

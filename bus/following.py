@@ -23,17 +23,17 @@ from msgspec.structs import replace
 
 from bus.store import StoredEvent
 from schemas import codec
-from schemas.commands import Fork, Generate
+from schemas.commands import Fork, Generate, PostResult
 from schemas.errors import SchemaError
 from schemas.generation import BROKEN_OFF
 from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     ModelCalled,
     ModelFailed,
     ModelReturned,
-    Profile,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -82,7 +82,7 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True):
     status: str
     """`queued`, `running` or `waiting`."""
     waits: int = 0
-    """Tool calls that wait for approval."""
+    """Tool calls that wait for somebody."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -155,6 +155,8 @@ def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tupl
         case Generate(model=model):
             run = OpenRun("", _text(model), stored.time, "running")
             return _began(place, stored, run, {"kind": "generation", "asked": stored.time})
+        case PostResult(effect=effect):
+            return _result_came(place, effect.rsplit("-", 2)[0])
         case _:
             return place, _NOTHING
 
@@ -232,7 +234,7 @@ def _called_tool(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return place, _told(place, stored, {"tool_calls": 1}, (_key(run, stored), {"tool_calls": 1}))
 
 
-def _asked_approval(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+def _waits_for_somebody(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, 1)
 
 
@@ -240,11 +242,24 @@ def _settled(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, -1)
 
 
+def _result_came(place: Place, name: str) -> tuple[Place, Change]:
+    """Settle a call that the caller ran: what it came to is told as any tool's result is."""
+    run = place.runs.get(name)
+    if run is None:
+        return place, _NOTHING
+    run = _waits(run, -1)
+    change = _NOTHING if place.forking else Change({}, ((name, {"status": run.status}),))
+    return replace(place, runs={**place.runs, name: run}), change
+
+
 def _waiting(place: Place, stored: StoredEvent, more: int) -> tuple[Place, Change]:
-    run = _open(place, stored)
-    waits = max(0, run.waits + more)
-    run = replace(run, waits=waits, status="waiting" if waits else "running")
+    run = _waits(_open(place, stored), more)
     return _with(place, stored, run), _told(place, stored, {"status": run.status})
+
+
+def _waits(run: OpenRun, more: int) -> OpenRun:
+    waits = max(0, run.waits + more)
+    return replace(run, waits=waits, status="waiting" if waits else "running")
 
 
 def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Place, Change]:
@@ -364,7 +379,10 @@ _WHOLE: Mapping[str, _Whole] = {
 _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "command.refused": _refused,
     "message.added": _said,
-    "approval.requested": _asked_approval,
+    "approval.requested": _waits_for_somebody,
+    "tool.suspended": _waits_for_somebody,
+    "tool.handed_over": _waits_for_somebody,
+    "tool.continued": _settled,
     "approval.given": _settled,
     "approval.denied": _settled,
     "tool.called": _called_tool,
@@ -374,10 +392,13 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 
 _WITHOUT_EFFECT = frozenset({
     "deadline.passed",
+    "hooks.told",
     "memory.written",
     "ownership.taken",
     "retry.due",
     "retry.scheduled",
+    "step.opened",
+    "step.prepared",
     "tool.failed",
     "tool.indeterminate",
     "tool.resumed",

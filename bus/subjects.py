@@ -216,3 +216,14 @@ def lease(process: str) -> str:
 def status(slot: str) -> str:
     """Where a process says how it does."""
     return f"rpc.{checked(slot, 'slot')}.status"
+
+
+def tool(name: str) -> str:
+    """Where a tool that is a NATS service is called; its name may have capitals.
+
+    Raises:
+        BadSubject: it cannot be one.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+        raise BadSubject(f"tool {name!r} cannot be a service: use letters, digits, '-' and '_' (at most 64)")
+    return f"rpc.tool-{name}.call"

@@ -16,6 +16,8 @@ InfraError
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── ForkUnfit                  a fork was asked for that makes no sense
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
+├── NoAnswer                   a run was refused or failed
+├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── SweepFailed                a process that checks threads ended
@@ -33,6 +35,8 @@ Every message names what is wrong and how to mend it.
 from __future__ import annotations
 
 from pathlib import Path
+
+from schemas.runs import Problem
 
 
 class InfraError(Exception):
@@ -230,6 +234,22 @@ class LogNeedsRepair(InfraError):
             "`ostinato log verify` shows where, `ostinato log repair` sets them aside and mends the rest"
         )
         self.messages = messages
+
+
+class NoAnswer(InfraError):
+    """A run came to nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class SettlementRefused(InfraError):
+    """What a run was told is nothing that it waits for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
 
 
 class NothingRecorded(InfraError):

@@ -15,11 +15,11 @@ from bus.store import StoredEvent
 from infra.errors import ForkUnfit
 from schemas import codec
 from schemas.commands import Change, Fork, Past, RunAgent
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     Event,
     MessageAdded,
-    Profile,
     RunQueued,
     RunStarted,
     ThreadForked,

@@ -58,7 +58,7 @@ class LateStore:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        return await read_back_from(await self._opened())(tenant, thread, kind, entity, after)
+        return await read_back_from(await self.opened())(tenant, thread, kind, entity, after)
 
     async def head(self, shard: int) -> Position:
         """Say where a shard has got by the record; `START` where it has nothing, or Postgres cannot be asked now."""
@@ -94,7 +94,7 @@ class LateStore:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        async for part in recorded_facts(await self._opened(), shard, until):
+        async for part in recorded_facts(await self.opened(), shard, until):
             yield part
 
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
@@ -105,14 +105,6 @@ class LateStore:
             TimeoutError: it does not answer.
         """
         await self._within(_READ_S, lambda store: keep(store, shard, checkpoint, snapshots))
-
-    async def opened(self) -> Store:
-        """Give the store, opened if it is not.
-
-        Raises:
-            Unavailable: Postgres cannot be reached.
-        """
-        return await self._opened()
 
     async def _within(self, seconds: float, ask: Callable[[Store], Awaitable[T]]) -> T:
         """Ask something, and do without the answer after so many seconds.
@@ -126,7 +118,7 @@ class LateStore:
         """
 
         async def asking() -> T:
-            return await ask(await self._opened())
+            return await ask(await self.opened())
 
         task = asyncio.create_task(asking(), name="record")
         self._asking.add(task)
@@ -142,7 +134,12 @@ class LateStore:
         if not task.cancelled():
             task.exception()  # it was raised to whoever still waited
 
-    async def _opened(self) -> Store:
+    async def opened(self) -> Store:
+        """Return the store.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
         async with self._opening:
             if self._store is None:
                 self._store = await Store.open(self._url)

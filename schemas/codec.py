@@ -18,7 +18,9 @@ from schemas.commands import (
     Deny,
     Fork,
     Generate,
+    PostResult,
     RawPrompt,
+    Resume,
     RunAgent,
 )
 from schemas.envelope import FORMAT, Envelope, Fact
@@ -53,6 +55,8 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "deny"): Deny,
     ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
+    ("agent", "resume"): Resume,
+    ("agent", "result"): PostResult,
     ("agent", "create"): CreateThread,
     ("agent", "rename"): RenameThread,
     ("agent", "delete"): DeleteThread,

@@ -43,6 +43,8 @@ PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
 ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
 RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
@@ -75,26 +77,67 @@ class RunAgent(Wire, frozen=True, tag="run"):
     approvals: Literal["ask", "refuse"] = "ask"
     """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
     refusal that the model is told."""
+    context: Mapping[str, Any] = {}
+    """What the agent's functions and tools may know of the request: `actors.request_context`."""
+    instructions: str | None = None
+    """In place of the agent's own; so are those that follow."""
+    model: str | None = None
+    max_steps: MaxSteps | None = None
+    active_tools: tuple[str, ...] | None = None
+    """Of the agent's tools, those that the model may call."""
+    tool_choice: ToolChoice | None = None
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel_tool_calls: bool | None = None
+    tool_concurrency: MaxSteps | None = None
+    step_timeout_ms: Milliseconds | None = None
+    most_tokens: Milliseconds | None = None
+    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=128)] = ()
+    """Tools that the caller runs: the run waits for each call's `result`."""
+    structured: Structured | None = None
+    """What the run's last answer is to look like."""
     processors: tuple[str, ...] | None = None
     """Of the agent's processors those that are used, in this order; None is all."""
     resource: Resource = ""
     """The person or project whose thread it is; a thread that is somebody else's is refused."""
 
 
-class Approve(Wire, frozen=True, tag="approve"):
+class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
     """Let a tool call that waits for approval run. `in.<tenant>.agent.<thread>.approve`."""
 
     effect: str
     """Of the `approval.requested`."""
+    arguments: str | None = None
+    """What is agreed to: the call's arguments exactly as they were shown. Refused where they are others."""
 
 
-class Deny(Wire, frozen=True, tag="deny"):
+class Deny(Wire, frozen=True, tag="deny", forbid_unknown_fields=True):
     """Refuse a tool call that waits for approval. `in.<tenant>.agent.<thread>.deny`."""
 
     effect: str
     """Of the `approval.requested`."""
     reason: str = ""
     """Told to the model."""
+
+
+class Resume(Wire, frozen=True, tag="resume", forbid_unknown_fields=True):
+    """Give a suspended tool what it waits for. `in.<tenant>.agent.<thread>.resume`."""
+
+    effect: str
+    """Of the `tool.suspended`."""
+    answer: Any = None
+    """The data that it waits for."""
+
+
+class PostResult(Wire, frozen=True, tag="result", forbid_unknown_fields=True):
+    """Give the result of a tool that the caller ran. `in.<tenant>.agent.<thread>.result`."""
+
+    effect: str
+    """Of the `tool.handed_over`."""
+    content: str = ""
+    """What the model reads."""
+    error: str = ""
+    """Why the call came to nothing; the model reads it in place of the content."""
 
 
 class Generate(Wire, frozen=True, tag="generate"):
@@ -242,7 +285,18 @@ class Fork(Wire, frozen=True, tag="fork"):
 
 
 CommandData = (
-    RunAgent | Approve | Deny | AbortRun | Fork | Generate | CreateThread | RenameThread | DeleteThread | Remember
+    RunAgent
+    | Approve
+    | Deny
+    | AbortRun
+    | Fork
+    | Generate
+    | Resume
+    | PostResult
+    | CreateThread
+    | RenameThread
+    | DeleteThread
+    | Remember
 )
 
 

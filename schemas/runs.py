@@ -6,19 +6,19 @@ one stays readable by `schemas.old`. Every event here has a golden file in `test
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-import msgspec
+from typing import Any, Literal
 
 from schemas.answers import Alternative, AnswerFinish, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
-from schemas.memory import MemoryPlan, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
+from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
 from schemas.messages import Message, ToolCall, Usage
 from schemas.processing import Processed
+from schemas.profiles import Profile, ToolEffect
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
-ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
 ErrorKind = Literal[
     "unknown_agent",
     "unknown_model",
@@ -31,8 +31,11 @@ ErrorKind = Literal[
     "aborted",
     "timeout",
     "tool",
+    "definition",
     "tripwire",
 ]
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition"})
+"""Kinds of problems that are found before a decision, where a command's agent is looked up."""
 
 
 class Problem(Wire, frozen=True):
@@ -62,45 +65,6 @@ class MessageAdded(Wire, frozen=True, tag="message.added"):
     """A message from outside (the user's, or history that a client brought) entered the thread."""
 
     message: Message
-
-
-class ToolBinding(Wire, frozen=True):
-    """A tool as a run may call it."""
-
-    name: str
-    effect: ToolEffect
-    digest: str
-    """Hash of its description and schema as the model sees them."""
-    approval: bool = False
-    """Whether a person must agree to each call."""
-
-
-class Retries(Wire, frozen=True):
-    """How a model call that failed for a reason that may pass is tried again."""
-
-    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """How often in one step; 0 is never, as it was before there were retries."""
-    first_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 500
-    """The longest wait before the first; before each further one it is twice as long."""
-    longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
-    """No wait is longer, unless the engine asks for one."""
-
-
-class Profile(Wire, frozen=True):
-    """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
-
-    agent: str
-    model: str
-    instructions: str
-    tools: tuple[ToolBinding, ...]
-    sampling: Sampling
-    max_steps: int
-    """Model calls allowed; one that is tried again counts once."""
-    retries: Retries = Retries()
-    memory: MemoryPlan | None = None
-    """How much of the thread is shown; None is all."""
-    processors: tuple[str, ...] = ()
-    """Names of those that stand between the agent and its model, in their order."""
 
 
 class RunQueued(Wire, frozen=True, tag="run.queued"):
@@ -153,6 +117,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    judged: tuple[Judgement, ...] = ()
+    """What the agent's own functions say of calls that may need a person's agreement."""
     processed: tuple[Processed, ...] = ()
     """What processors did on the way there and back."""
 
@@ -257,6 +223,8 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     call_id: str
     content: str
     writes: tuple[MemoryWrite, ...] = ()
+    result: Any = None
+    """What it returned, where the model reads something else."""
     processed: tuple[Processed, ...] = ()
 
 
@@ -294,6 +262,8 @@ class RunFinished(Wire, frozen=True, tag="run.finished"):
     steps: int
     usage: Usage
     finish_reason: Literal["stop", "length"] = "stop"
+    stopped_by: str = ""
+    """The stop condition that ended it; empty when the model had said all."""
 
 
 class RunFailed(Wire, frozen=True, tag="run.failed"):
@@ -347,16 +317,22 @@ Event = (
     | ToolReturned
     | ToolFailed
     | ToolIndeterminate
+    | ToolSuspended
+    | ToolContinued
+    | ToolHandedOver
+    | StepOpened
+    | StepPrepared
+    | HooksTold
+    | ThreadCreated
+    | ThreadRenamed
+    | ThreadDeleted
+    | WorkingWritten
     | DeadlinePassed
     | MemoryWritten
     | RunFinished
     | RunFailed
     | ThreadForked
     | OwnershipTaken
-    | ThreadCreated
-    | ThreadRenamed
-    | ThreadDeleted
-    | WorkingWritten
 )
 """Every event a log may hold."""
 

@@ -14,13 +14,14 @@ from itertools import takewhile
 import msgspec
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, after_model, ask_model, start
+from actors.agent.turns import Folding, after_model, next_step, start
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas import codec
 from schemas.commands import Command, Fork, Past, RunAgent
 from schemas.errors import BadShape
 from schemas.memory import ThreadDeleted, WorkingWritten
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -28,7 +29,6 @@ from schemas.runs import (
     MessageAdded,
     OwnershipTaken,
     Problem,
-    Profile,
     ThreadForked,
     ToolReturned,
 )
@@ -156,7 +156,7 @@ def _go_on(folding: Folding, name: str, history: Sequence[Emitted], profile: Pro
         return
     _remember(folding, history)
     if run.answer is None:
-        ask_model(folding, name)
+        next_step(folding, name)
     else:
         after_model(folding, run, run.answer)
 

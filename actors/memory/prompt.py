@@ -17,7 +17,7 @@ from schemas.messages import Message
 
 
 def prompt_of(
-    messages: Sequence[Message], first: int, seen: int, memory: Memory, plan: MemoryPlan | None
+    messages: Sequence[Message], first: int, seen: int, memory: Memory, plan: MemoryPlan | None, refused: str = ""
 ) -> tuple[Message, ...]:
     """Give the messages that a call sees.
 
@@ -27,8 +27,11 @@ def prompt_of(
         seen: how many there were when the call was decided.
         memory: the thread's.
         plan: of the run.
+        refused: why the last answer was not taken.
     """
     shown = list(messages[first:seen])
+    if refused:
+        shown.append(Message(role="user", content=f"(Your last answer was {refused}. Answer again.)"))
     block = _working(memory, plan)
     if not block:
         return tuple(shown)

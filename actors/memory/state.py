@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
-from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from actors.memory.window import weight
+from schemas.commands import Command
+from schemas.memory import DeleteThread, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.messages import Message
+from schemas.profiles import Profile
+from schemas.runs import ModelCalled, ModelReturned, Problem
 
 MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | WorkingWritten
 
@@ -58,8 +63,22 @@ def asked(memory: Memory, first: int) -> Memory:
     return replace(memory, first=first)
 
 
-def measured(memory: Memory, weight: int, tokens: int) -> Memory:
-    """Note how many tokens a prompt of so many bytes took."""
-    if weight <= 0 or tokens <= 0:
+def measured(
+    memory: Memory, messages: Sequence[Message], called: ModelCalled | None, profile: Profile, answer: ModelReturned
+) -> Memory:
+    """Note how many tokens a prompt took, where that is of interest and nothing else was in it."""
+    tokens = answer.usage.prompt_tokens
+    if profile.memory is None or called is None or answer.processed or tokens <= 0:
         return memory
-    return replace(memory, rate=max(1, min(4000, 1000 * tokens // weight)))
+    size = len(profile.instructions.encode()) + sum(map(weight, messages[called.first : called.seen]))
+    return replace(memory, rate=max(1, min(4000, 1000 * tokens // max(1, size))))
+
+
+def forgotten(commands: Mapping[str, Command]) -> dict[str, Command]:
+    """Keep of what was asked in a deleted thread only the ids: a command that comes again must be known."""
+    return {name: replace(command, data=DeleteThread()) for name, command in commands.items()}
+
+
+def refusal(problem: Problem) -> str:
+    """Say what the model is told of an answer that was not taken; empty where it failed otherwise."""
+    return problem.message if problem.kind == "tripwire" else ""

@@ -32,6 +32,7 @@ _STATUS = {
     "engine": (500, "engine_error"),
     "max_steps": (500, "max_steps"),
     "aborted": (409, "aborted"),
+    "definition": (500, "agent_definition"),
     "timeout": (504, "timeout"),
     "tool": (500, "tool_error"),
 }

@@ -11,8 +11,9 @@ from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.remembered import told_of_memory
 from infra.cli.terminal import PLAIN, Style, printable
+from infra.cli.told import told_of_waits
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
 from schemas.generation import request_id
 from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
@@ -162,7 +163,7 @@ def _asked_for(command: Command) -> str:
             return f"fork {origin} at event {at}"
         case AbortRun(run=run):
             return f"abort {run or 'what is under way'}"
-        case Approve(effect=effect) | Deny(effect=effect):
+        case Approve(effect=effect) | Deny(effect=effect) | Resume(effect=effect) | PostResult(effect=effect):
             return f"{command.verb} {effect}"
         case _:
             return f"{command.verb} {command.thread}"
@@ -204,7 +205,7 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):
             told = ("tool", repr(content))
         case _:
-            told = ("", "")
+            told = told_of_waits(event)
     return told
 
 

@@ -17,6 +17,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from bus.commit import Writer
@@ -58,7 +59,9 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         slot=place.slot,
         machines=MACHINES,
         performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock, RecordedLibrary(record.opened)),
+            "agent": AgentPerformer(
+                agents, models, engine.name, live, clock, BusServices(connection), RecordedLibrary(record.opened)
+            ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },
         record=record,

@@ -11,9 +11,11 @@ from schemas.answers import Alternative, TokenTold
 from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
+from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import MemoryPlan, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, ToolCall, ToolSpec, Usage
 from schemas.processing import Processed
+from schemas.profiles import Profile, ToolBinding
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -30,7 +32,6 @@ from schemas.runs import (
     ModelReturned,
     OwnershipTaken,
     Problem,
-    Profile,
     RetryDue,
     RetryScheduled,
     RunFailed,
@@ -38,7 +39,6 @@ from schemas.runs import (
     RunQueued,
     RunStarted,
     ThreadForked,
-    ToolBinding,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -46,6 +46,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.structured import Structured
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _CALL = ToolCall(id="call_1", name="calculator", arguments='{"expression": "2+2"}')
@@ -59,6 +60,7 @@ _PROFILE = Profile(
     sampling=_SAMPLING,
     max_steps=8,
 )
+
 _PROCESSED = (Processed(processor="regex-filter", hook="stream", action="changed", found=2, reason="EMAIL"),)
 _REMEMBERING = Profile(
     agent="demo",
@@ -92,6 +94,49 @@ _RUN = Command(
     source="http",
     time="2026-11-23T14:05:00.000000Z",
     traceparent=_TRACE,
+)
+_SPEC = ToolSpec(name="where", description="Tell where the user is.", parameters={"type": "object", "properties": {}})
+_WHOLE = Profile(
+    agent="demo",
+    model="m",
+    instructions="Be kind.",
+    tools=(
+        ToolBinding("where", "once", "00ff", approval=True, place="client", spec=_SPEC),
+        ToolBinding("sky", "pure", "00ff", place="service", spec=_SPEC, service="weather", timeout_ms=500),
+    ),
+    sampling=_SAMPLING,
+    max_steps=8,
+    calling=Calling(choice="required", tool="sky", parallel=False),
+    tool_concurrency=2,
+    step_timeout_ms=30_000,
+    stop_tools=("sky",),
+    most_tokens=1000,
+    prepares=True,
+    observed=True,
+)
+_REQUEST = Command(
+    id="run-2",
+    tenant="acme",
+    kind="agent",
+    thread="thread-1",
+    verb="run",
+    data=RunAgent(
+        agent="demo",
+        text="What is 2+2?",
+        context={"user": "ann", "limits": {"amount": 5}},
+        instructions="Be brief.",
+        model="m",
+        max_steps=3,
+        active_tools=("sky",),
+        tool_choice="required",
+        tool="sky",
+        parallel_tool_calls=False,
+        tool_concurrency=1,
+        step_timeout_ms=1000,
+        most_tokens=500,
+        tools=(_SPEC,),
+        structured=Structured(kind="json_object"),
+    ),
 )
 _GENERATE = Command(
     id="gen-1",
@@ -168,6 +213,14 @@ EXAMPLES: tuple[Event, ...] = (
         reasoning="two and two",
         more=(Alternative("let us see", "stop", reasoning="two"),),
     ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="",
+        finish_reason="tool_calls",
+        usage=Usage(prompt_tokens=10),
+        tool_calls=(_CALL,),
+        judged=(Judgement(0, approval=True, problem="it does not fit"),),
+    ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
     ApprovalRequested(effect="run-1-1-t0", call=_CALL),
     ApprovalGiven(effect="run-1-1-t0", by="cli"),
@@ -185,11 +238,37 @@ EXAMPLES: tuple[Event, ...] = (
     ToolResumed(effect="run-1-1-t0", attempt=2),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}),
+    ToolSuspended(
+        effect="run-1-1-t0",
+        call_id="call_1",
+        payload={"amount": 5},
+        schema={"type": "object", "properties": {"pin": {"type": "string"}}},
+        problem="Object missing required field `pin`",
+    ),
+    ToolContinued(effect="run-1-1-t0", by="cli", answer={"pin": "1234"}),
+    ToolHandedOver(effect="run-1-1-t0", call=_CALL),
+    StepOpened(effect="run-1-2-p", step=2),
+    StepPrepared(
+        effect="run-1-2-p",
+        stop="enough",
+        failure="it raised",
+        model="m",
+        instructions="Be brief.",
+        active_tools=("calculator",),
+        temperature=0.5,
+        max_tokens=10,
+        calling=Calling(choice="required", tool="calculator", parallel=False),
+    ),
+    HooksTold(effect="run-1-h"),
     DeadlinePassed(effect="run-1-d"),
     ToolIndeterminate(effect="run-1-1-t0", call_id="call_1", content="unknown"),
     MemoryWritten(topic="colour", text="blue"),
     RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20, completion_tokens=7), finish_reason="length"),
+    RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20), stopped_by="tool calculator"),
     RunFailed(problem=_PROBLEM, steps=8),
+    CommandAccepted(command=_REQUEST),
+    RunStarted(profile=_WHOLE),
     ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
     ThreadCreated(resource="ann@example.org", title="Ünïcödé ☂", metadata={"team": "red"}),
@@ -205,9 +284,7 @@ EXAMPLES: tuple[Event, ...] = (
         writes=(MemoryWrite(topic="", text="{}", scope="merge"),),
         processed=_PROCESSED,
     ),
-    ModelReturned(
-        effect="run-1-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED
-    ),
+    ModelReturned(effect="r-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
 )
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent.definition import Agent
+from actors.agent.profiles import profile_of
 from actors.agent.turns import CallModel
 from actors.memory.plan import Memory
 from actors.memory.window import first_shown, weight
+from actors.request_context import RequestContext
+from actors.toolsets import Surroundings
 from schemas.commands import RunAgent
 from schemas.memory import MemoryPlan
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
 from schemas.runs import MemoryWrite, ModelCalled, ToolReturned, WorkingWritten
 from tests.actors.agent.test_loop import PROFILE, World, said
+
+AROUND = Surroundings("acme", "t1", RequestContext(), None)
 
 
 @st.composite
@@ -101,9 +107,10 @@ def test_working_memory_stands_before_the_question_and_all_ahead_of_it_stays() -
     world.verified()
 
 
-def test_a_write_is_an_event_and_is_shown_from_the_next_run_on() -> None:
+@pytest.mark.anyio
+async def test_a_write_is_an_event_and_is_shown_from_the_next_run_on() -> None:
     agent = Agent("demo", "", memory=Memory(working="- name:"))
-    world, plan = World(), agent.profile(_run("hi"), "m")
+    world, plan = World(), await profile_of(agent, RunAgent("demo", "hi"), AROUND, "m")
     assert [binding.name for binding in plan.tools] == ["update_working_memory"]
     world.ask("c1", plan, text="I am Ann")
     world.result(said("c1-1-m", "", [ToolCall("k", "update_working_memory", '{"content":"- name: Ann"}')]))
@@ -118,7 +125,3 @@ def test_a_write_is_an_event_and_is_shown_from_the_next_run_on() -> None:
     world.result(said("c1-2-m", "hello"))
     assert "- name: Ann" in run(world, "c2", "who am I?", plan).messages[-1].content
     world.verified()
-
-
-def _run(text: str) -> Any:
-    return RunAgent("demo", text)

@@ -11,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent.definition import Agent
+from actors.agent.profiles import profile_of
 from actors.errors import DefinitionError
 from actors.memory.plan import Memory
 from actors.memory.working import LONGEST, merged, working_tool
+from actors.request_context import RequestContext
 from actors.tools import ToolContext
+from actors.toolsets import Surroundings
+from schemas.commands import RunAgent
 from schemas.memory import Working
 from schemas.runs import MemoryWrite
 
@@ -56,7 +60,7 @@ def test_merging_the_same_again_changes_nothing(there: Any, patch: Any) -> None:
 @pytest.mark.anyio
 async def test_a_template_is_replaced_as_a_whole() -> None:
     made, about = working_tool(Working(template="- name:")), context()
-    assert await made.call('{"content": "- name: Ann"}', about) == "remembered"
+    assert (await made.call('{"content": "- name: Ann"}', about)).content == "remembered"
     assert about.writes == [MemoryWrite(topic="", text="- name: Ann", scope="working")]
 
 
@@ -83,6 +87,9 @@ def test_a_memory_that_makes_no_sense_is_refused_where_it_is_written(wrong: Any)
         Memory(**wrong)
 
 
-def test_an_agent_that_is_copied_has_the_tool_once() -> None:
-    agent = Agent("demo", "", memory=Memory(working=""))
-    assert [tool.name for tool in replace(agent, name="other").tools] == ["update_working_memory"]
+@pytest.mark.anyio
+async def test_an_agent_that_is_copied_has_the_tool_once() -> None:
+    agent = replace(Agent("demo", "", memory=Memory(working="")), name="other")
+    around = Surroundings("acme", "t1", RequestContext(), None)
+    profile = await profile_of(agent, RunAgent("other", "hi"), around, "m")
+    assert [tool.name for tool in profile.tools] == ["update_working_memory"]

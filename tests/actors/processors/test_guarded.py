@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from actors.agent.definition import Agent
+from actors.agent.profiles import profile_of
 from actors.errors import CallFailed, DefinitionError
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.processors.answers import SchemaValidator
@@ -17,8 +18,10 @@ from actors.processors.guarded import Guarded, tool_result
 from actors.processors.patterns import RegexFilter
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.rules import PERSONAL
+from actors.request_context import RequestContext
 from actors.testing import ScriptedModel
 from actors.tools import tool
+from actors.toolsets import Surroundings
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
@@ -149,12 +152,14 @@ async def test_a_tool_that_returned_what_must_not_be_seen_is_kept_back() -> None
     assert "EMAIL found" in await tool_result([blocking], "look", "it is a@b.org", about)
 
 
-def test_names_tell_processors_apart() -> None:
+async def test_names_tell_processors_apart() -> None:
     with pytest.raises(DefinitionError, match="two processors of one name"):
         Agent("demo", "", processors=(RegexFilter(), RegexFilter()))
     agent = Agent("demo", "", processors=(RegexFilter(), SchemaValidator()))
-    assert agent.profile(RunAgent("demo"), "m").processors == ("regex-filter", "schema-validator")
-    assert agent.profile(RunAgent("demo", processors=()), "m").processors == ()
+    around = Surroundings("acme", "t1", RequestContext(), None)
+    for chosen, used in ((None, ("regex-filter", "schema-validator")), ((), ())):
+        profile = await profile_of(agent, RunAgent("demo", processors=chosen), around, "m")
+        assert profile.processors == used
 
 
 SECRET = "ann@example.org"

@@ -112,11 +112,11 @@ async def test_the_model_is_told_of_the_search_alone_until_it_has_found_somethin
     guarded = Guarded(asked, [search], first=False)
     await guarded.call(msgspec.structs.replace(CALL, tools=specs), Heard())
     assert [spec.name for spec in asked.calls[-1].tools] == [SEARCH]
-    found = await search.tools[0].call('{"query": "what is the weather in Rome"}', ToolContext("a", "t", "k", 0, {}))
+    output = await search.tools[0].call('{"query": "what is the weather in Rome"}', ToolContext("a", "t", "k", 0, {}))
     said = (
         Message("user", "weather?"),
         Message("assistant", "", (ToolCall("k", SEARCH, "{}"),)),
-        Message("tool", found, tool_call_id="k"),
+        Message("tool", output.content, tool_call_id="k"),
     )
     await guarded.call(msgspec.structs.replace(CALL, tools=specs, messages=said), Heard())
     assert [spec.name for spec in asked.calls[-1].tools] == [SEARCH, "weather"]
@@ -139,7 +139,7 @@ async def test_skills_are_listed_in_a_line_each_and_read_when_needed(skills: Ski
     assert shown[0].content.endswith("- sums: How to add.")
     assert "Carry" not in shown[0].content
     context = ToolContext("a", "t", "k", 0, {})
-    assert await skills.tools[0].call('{"name": "sums"}', context) == "Carry the one."
+    assert (await skills.tools[0].call('{"name": "sums"}', context)).content == "Carry the one."
     with pytest.raises(LookupError, match="there are sums"):
         await skills.tools[0].call('{"name": "x"}', context)
 
