@@ -403,6 +403,7 @@ _WITHOUT_EFFECT = frozenset({
     "tool.indeterminate",
     "tool.resumed",
     "tool.returned",
+    "memory.observed",
     "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""

@@ -25,7 +25,7 @@ from schemas.commands import (
 )
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
-from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
@@ -61,6 +61,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "rename"): RenameThread,
     ("agent", "delete"): DeleteThread,
     ("agent", "remember"): Remember,
+    ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
 }

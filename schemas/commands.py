@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
-from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread, Resource
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
 from schemas.wire import Wire
@@ -297,6 +297,7 @@ CommandData = (
     | RenameThread
     | DeleteThread
     | Remember
+    | Observe
 )
 
 

@@ -50,6 +50,21 @@ class Remember(Wire, frozen=True, tag="remember"):
     """Whether `content` is a JSON object to be merged into what is there (RFC 7396), and not all of it."""
 
 
+LONGEST_OBSERVATION = 16_384
+
+
+class Observe(Wire, frozen=True, tag="observe"):
+    """Put what was condensed in the place of messages. `in.<tenant>.agent.<thread>.observe`."""
+
+    after: _Count
+    """How many messages were condensed, or not shown, before: refused where that is otherwise by now."""
+    upto: _Count
+    """How many are from here on."""
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_OBSERVATION)]
+    whole: bool = False
+    """Whether it replaces what was condensed before."""
+
+
 class ThreadCreated(Wire, frozen=True, tag="thread.created"):
     """The thread has somebody whom it belongs to, or a title, from here on."""
 
@@ -81,6 +96,20 @@ class WorkingWritten(Wire, frozen=True, tag="working.written"):
     """Source of the command; empty for a tool's."""
 
 
+class Observed(Wire, frozen=True, tag="memory.observed"):
+    """Messages were condensed: the model is shown this in their place, and they are kept."""
+
+    upto: int
+    """How many, from the thread's beginning."""
+    text: str
+    first: int = 0
+    """The first of those that this is about."""
+    at: str = ""
+    """When, as whoever condensed them says."""
+    whole: bool = False
+    """Whether it replaces what was condensed before."""
+
+
 class Working(Wire, frozen=True):
     """What an agent keeps in mind of a thread, and shows its model at every turn."""
 
@@ -98,6 +127,8 @@ class MemoryPlan(Wire, frozen=True):
     tokens: _Count = 0
     """Tokens at most that messages take, as far as can be told beforehand; 0 is as many as fit the model."""
     working: Working | None = None
+    observe: _Count = 0
+    """Tokens of a turn above which older messages are condensed; 0 is never."""
 
 
 WriteScope = Literal["note", "working", "merge"]

@@ -12,7 +12,7 @@ from schemas.answers import Alternative, AnswerFinish, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
 from schemas.messages import Message, ToolCall, Usage
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
@@ -327,6 +327,7 @@ Event = (
     | ThreadRenamed
     | ThreadDeleted
     | WorkingWritten
+    | Observed
     | DeadlinePassed
     | MemoryWritten
     | RunFinished

@@ -13,6 +13,7 @@ from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run
 from actors.agent.definition import Agent
 from actors.agent.guarding import guarded, looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
+from actors.agent.observer import Observer
 from actors.agent.profiles import Unresolved, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
@@ -61,6 +62,7 @@ class AgentPerformer:
         clock: Clock,
         services: ToolServices | None = None,
         library: Library | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -69,6 +71,7 @@ class AgentPerformer:
         self._clock = clock
         self._services = services
         self._library = library
+        self._observer = observer
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command) -> Asked:
@@ -168,6 +171,8 @@ class AgentPerformer:
         event = await self._asked_in_time(effect, call, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
+            if self._observer is not None:
+                self._observer.consider(effect, call, event, self._condenser(effect))
         if isinstance(event, ModelReturned) and event.tool_calls:
             return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
@@ -192,6 +197,13 @@ class AgentPerformer:
         profile, called = effect.profile, effect.called
         processors = processors_of(self._agents.get(profile.agent), profile.processors)
         return guarded(self._models, called.model, processors, called.step == 1, self._library, effect.resource)
+
+    def _condenser(self, effect: CallModel) -> ModelProvider:
+        """Give the model for what is no turn, with the processors that go around that too."""
+        model, profile = effect.called.model, effect.profile
+        processors = processors_of(self._agents.get(profile.agent), profile.processors)
+        everywhere = [processor for processor in processors if processor.everywhere]
+        return guarded(self._models, model, everywhere, False, None, "")[model]
 
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the engine know for how long it is that the program waits."""
@@ -230,5 +242,6 @@ class AgentPerformer:
                 request=RequestContext(effect.context),
                 answers=effect.answers,
                 report=reporter.tell,
+                messages=effect.messages,
             )
             return await (run_again if again else run_tool)(tool, effect, context)

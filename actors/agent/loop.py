@@ -41,7 +41,7 @@ from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message, misplaced_in
 from schemas.runs import (
     NEEDS_PERSON,
@@ -99,7 +99,7 @@ class ConversationMachine:
                 return _abort(state, command, abort)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
-            case CreateThread() | RenameThread() | DeleteThread() | Remember() as managing:
+            case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
                 return managed(state, command, managing)
             case _:
                 return self._taken_on(state, asked, context)

@@ -10,6 +10,8 @@ from schemas.commands import Command, RunAgent
 from schemas.memory import (
     CreateThread,
     DeleteThread,
+    Observe,
+    Observed,
     Remember,
     RenameThread,
     ThreadCreated,
@@ -18,7 +20,7 @@ from schemas.memory import (
 )
 from schemas.runs import CommandAccepted, CommandRefused, MemoryWrite, Problem
 
-Managing = CreateThread | RenameThread | DeleteThread | Remember
+Managing = CreateThread | RenameThread | DeleteThread | Remember | Observe
 
 
 def managed(state: Conversation, command: Command, data: Managing) -> Decision:
@@ -36,6 +38,9 @@ def managed(state: Conversation, command: Command, data: Managing) -> Decision:
         case Remember(content=content, merge=merge):
             write = MemoryWrite(topic="", text=content, scope="merge" if merge else "working")
             folding.emit("thread", state.thread, written(state.memory, write, by=command.source or "client"))
+        case Observe(upto=upto, text=text, whole=whole, after=after):
+            observed = Observed(upto=upto, text=text, first=after, at=command.time, whole=whole)
+            folding.emit("thread", state.thread, observed)
         case DeleteThread(reason=reason):
             _end_all(folding)
             folding.emit("thread", state.thread, ThreadDeleted(reason=reason))
@@ -73,6 +78,17 @@ def _unfit(state: Conversation, data: Managing) -> Problem | None:
     if not isinstance(data, CreateThread) and not exists:
         message = f"thread {state.thread!r} does not exist: `create` it first, or run an agent in it"
         return Problem(kind="unknown_thread", message=message, field="thread")
+    return _unfit_observation(state, data) if isinstance(data, Observe) else None
+
+
+def _unfit_observation(state: Conversation, data: Observe) -> Problem | None:
+    """Refuse what was condensed of another history than this, or would cut a turn."""
+    memory, messages = state.memory, state.messages
+    if data.after != max(memory.first, memory.observed):
+        there = max(memory.first, memory.observed)
+        return Problem(kind="invalid", message=f"after: {there} messages are not shown by now", field="after")
+    if not data.after < data.upto < len(messages) or messages[data.upto].role != "user":
+        return Problem(kind="invalid", message="upto: name a later message of the user's", field="upto")
     return None
 
 

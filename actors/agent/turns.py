@@ -45,6 +45,10 @@ class CallModel(Effect, frozen=True, kw_only=True):
     """Of the request."""
     resource: str = ""
     """Whose thread it is."""
+    said: tuple[Message, ...] = ()
+    """What the model is shown of the thread, as it was said."""
+    observations: tuple[str, ...] = ()
+    """What older messages were condensed into."""
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -64,6 +68,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Why what it was given last did not do."""
     processors: tuple[str, ...] = ()
     """Those that look at what it returns."""
+    messages: tuple[Message, ...] = ()
+    """What was said in the thread before."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):
@@ -184,7 +190,9 @@ def ask_model(folding: Folding, name: str) -> None:
         prefix=state.prefix,
         sampling=profile.sampling,
         traceparent=state.commands[name].traceparent,
-        first=first_shown(state.messages, profile.memory, state.memory.first, state.memory.rate),
+        first=first_shown(
+            state.messages, profile.memory, max(state.memory.first, state.memory.shown_observed), state.memory.rate
+        ),
     )
     folding.emit("run", name, called)
     folding.effects.append(call_model(folding.state, run, called))
@@ -194,8 +202,9 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     """Make the effect of a `model.called`."""
     seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory, run.refused)
     place, about = (called.effect, "run", run.id, called.traceparent), context_of(state, run.id)
-    resource = state.memory.resource
-    return CallModel(*place, called=called, profile=run.effective, messages=seen, context=about, resource=resource)
+    memory, said = state.memory, state.messages[called.first : called.seen]
+    more = {"resource": memory.resource, "said": said, "observations": memory.observations}
+    return CallModel(*place, called=called, profile=run.effective, messages=seen, context=about, **more)
 
 
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:
@@ -215,6 +224,7 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         answers=() if item is None else item.answers,
         attempts=1 if item is None else item.attempts,
         processors=run.profile.processors,
+        messages=state.messages,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.errors import DefinitionError
+from actors.memory.observing import recall_tool
 from actors.memory.working import working_tool
 from actors.tools import Tool
 from schemas.memory import MemoryPlan, Working
@@ -27,9 +28,11 @@ class Memory:
     """A template of what it keeps in mind, such as `# The user\\n- name:`; it gets a tool to write it."""
     schema: dict[str, Any] | None = None
     """A JSON Schema of what it keeps in mind, in place of a template: what it writes is merged (RFC 7396)."""
+    observe: int = 0
+    """Tokens of a turn above which older messages are condensed into observations, after it; 0 is never."""
 
     def __post_init__(self) -> None:
-        for name in ("last", "tokens"):
+        for name in ("last", "tokens", "observe"):
             if getattr(self, name) < 0:
                 raise DefinitionError(f"memory {name}={getattr(self, name)}: give a number from 0, which is no limit")
         if self.working is not None and self.schema is not None:
@@ -38,12 +41,13 @@ class Memory:
 
     def plan(self) -> MemoryPlan:
         """Give what a run records of it."""
-        return MemoryPlan(last=self.last, tokens=self.tokens, working=self._working())
+        return MemoryPlan(last=self.last, tokens=self.tokens, working=self._working(), observe=self.observe)
 
     def tools(self) -> tuple[Tool, ...]:
         """Give the tools that come with it."""
         working = self._working()
-        return () if working is None else (working_tool(working),)
+        written = () if working is None else (working_tool(working),)
+        return (*written, recall_tool()) if self.observe else written
 
     def _working(self) -> Working | None:
         if self.working is None and self.schema is None:

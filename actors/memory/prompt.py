@@ -33,15 +33,21 @@ def prompt_of(
     if refused:
         shown.append(Message(role="user", content=f"(Your last answer was {refused}. Answer again.)"))
     block = _working(memory, plan)
-    if not block:
-        return tuple(shown)
-    last = min(memory.begun, seen) - first
-    turns = [at for at in range(last) if shown[at].role == "user"]
-    if turns:
-        at = turns[-1]
+    if block:
+        turns = [at for at in range(min(memory.begun, seen) - first) if shown[at].role == "user"]
+        _put(shown, turns[-1] if turns else None, block)
+    if memory.shown_observations:
+        observed = "<observations>\n" + "\n".join(memory.shown_observations) + "\n</observations>"
+        _put(shown, 0 if shown and shown[0].role == "user" else None, observed)
+    return tuple(shown)
+
+
+def _put(shown: list[Message], at: int | None, block: str) -> None:
+    """Put a block before a message of the user's, or ahead of all."""
+    if at is None:
+        shown.insert(0, Message(role="user", content=block))
+    else:
         shown[at] = replace(shown[at], content=f"{block}\n\n{shown[at].content}")
-        return tuple(shown)
-    return (Message(role="user", content=block), *shown)
 
 
 def _working(memory: Memory, plan: MemoryPlan | None) -> str:

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from actors.memory.window import weight
 from schemas.commands import Command
-from schemas.memory import DeleteThread, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import DeleteThread, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.messages import Message
 from schemas.profiles import Profile
 from schemas.runs import ModelCalled, ModelReturned, Problem
 
-MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | WorkingWritten
+MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | WorkingWritten | Observed
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -36,6 +36,13 @@ class Memory(msgspec.Struct, frozen=True):
     """The working memory when it began: what is shown stays the same for all of a run."""
     rate: int = 300
     """Thousandths of a token that a byte of the prompt takes, by the last call that told."""
+    observations: tuple[str, ...] = ()
+    """What older messages were condensed into."""
+    observed: int = 0
+    """How many of them."""
+    shown_observations: tuple[str, ...] = ()
+    """Those of when the run began."""
+    shown_observed: int = 0
 
 
 def remembered(memory: Memory, event: MemoryEvent) -> Memory:
@@ -47,6 +54,10 @@ def remembered(memory: Memory, event: MemoryEvent) -> Memory:
             return replace(memory, title=title, metadata=metadata)
         case WorkingWritten(content=content):
             return replace(memory, working=content)
+        case Observed(upto=upto, text=text, whole=whole):
+            heading = f"[{event.at[:10] or 'earlier'}, messages {0 if whole else event.first} to {upto - 1}]"
+            there = () if whole else memory.observations
+            return replace(memory, observations=(*there, f"{heading}\n{text}"), observed=upto)
         case ThreadDeleted():
             return Memory(resource=memory.resource, deleted=True)
         case _:
@@ -55,7 +66,8 @@ def remembered(memory: Memory, event: MemoryEvent) -> Memory:
 
 def begun(memory: Memory, messages: int) -> Memory:
     """Fix what a run shows of the memory, as it begins behind so many messages."""
-    return replace(memory, begun=messages, shown=memory.working)
+    observed = {"shown_observations": memory.observations, "shown_observed": memory.observed}
+    return replace(memory, begun=messages, shown=memory.working, **observed)
 
 
 def asked(memory: Memory, first: int) -> Memory:

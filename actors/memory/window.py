@@ -51,6 +51,11 @@ def _cut(messages: Sequence[Message], first: int, room: int, weights: Sequence[i
     return turns[-1]
 
 
+def turn_before(messages: Sequence[Message], room: int, weights: Sequence[int]) -> int:
+    """Give the turn up to which messages are old: from there on they have room; 0 if there is only one turn."""
+    return _cut(messages, 0, room, weights)
+
+
 def weight(message: Message) -> int:
     """Give about how many bytes of a prompt a message takes."""
     calls = sum(len(call.name) + len(call.arguments.encode()) + _OVERHEAD for call in message.tool_calls)

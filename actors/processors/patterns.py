@@ -46,6 +46,7 @@ class RegexFilter(Processor):
     key: str = ""
     """Of the hash: without it, whoever guesses a text could see that it was this one."""
     name: str = "regex-filter"
+    everywhere: bool = True
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):

@@ -74,6 +74,9 @@ class Processor:
     holds: bool = False
     """Whether an answer is kept from its watchers until it is whole and was looked at."""
 
+    everywhere: bool = False
+    """Whether it goes around calls that are no turns, too: where a history is condensed."""
+
     async def input(self, messages: Sequence[Message], about: About) -> None:
         """Look at what came in, once in a run."""
 

@@ -28,6 +28,7 @@ class UnicodeNormalizer(Processor):
     form: Literal["NFC", "NFKC"] = "NFC"
     """`NFKC` makes look-alikes such as full-width letters ordinary ones, and superscripts digits."""
     name: str = "unicode-normalizer"
+    everywhere: bool = True
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Clean all that was said, but not the agent's own instructions."""

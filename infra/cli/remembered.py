@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.memory.state import MemoryEvent
-from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import MemoryWritten
 
 
@@ -14,6 +14,8 @@ def told_of_memory(event: MemoryEvent | MemoryWritten) -> tuple[str, str]:
             return "memory", f"{topic!r} = {text!r}"
         case WorkingWritten(content=content, by=by):
             return by or "memory", f"keeps in mind {content!r}"
+        case Observed(upto=upto, text=text):
+            return "memory", f"{upto} messages condensed: {text!r}"
         case ThreadCreated(resource=resource, title=title):
             return "thread", f"of {resource or 'nobody'}{f': {title!r}' if title else ''}"
         case ThreadRenamed(title=title, by=by):

@@ -15,7 +15,7 @@ from infra.cli.told import told_of_waits
 from schemas import codec
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
 from schemas.generation import request_id
-from schemas.memory import ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -144,7 +144,7 @@ def told_of(event: Event) -> tuple[str, str]:
             return command.source or "client", f"refused: {problem.message}"
         case MessageAdded(message=message):
             return message.role, repr(message.content)
-        case MemoryWritten() | ThreadCreated() | ThreadRenamed() | ThreadDeleted() | WorkingWritten():
+        case MemoryWritten() | ThreadCreated() | ThreadRenamed() | ThreadDeleted() | WorkingWritten() | Observed():
             return told_of_memory(event)
         case ThreadForked(origin=origin, at=at, changes=changes):
             changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
+from actors.agent.observer import Observer
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
@@ -20,6 +21,7 @@ from actors.runtime.supervisor import STOP_S
 from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
+from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
 from bus.lease import Leases
@@ -60,7 +62,14 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         machines=MACHINES,
         performers={
             "agent": AgentPerformer(
-                agents, models, engine.name, live, clock, BusServices(connection), RecordedLibrary(record.opened)
+                agents,
+                models,
+                engine.name,
+                live,
+                clock,
+                BusServices(connection),
+                RecordedLibrary(record.opened),
+                Observer(lambda command: send_command(connection, command), clock),
             ),
             "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         },

@@ -12,7 +12,7 @@ from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import MemoryPlan, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
+from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
 from schemas.messages import Calling, Message, ToolCall, ToolSpec, Usage
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolBinding
@@ -70,7 +70,9 @@ _REMEMBERING = Profile(
     sampling=Sampling(),
     max_steps=8,
     processors=("regex-filter",),
-    memory=MemoryPlan(last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})),
+    memory=MemoryPlan(
+        observe=9, last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})
+    ),
 )
 
 _RUN = Command(
@@ -275,6 +277,7 @@ EXAMPLES: tuple[Event, ...] = (
     ThreadRenamed(title="Sums", metadata={"team": "blue"}, by="cli"),
     ThreadDeleted(reason="asked for"),
     WorkingWritten(content="- name: Ann", by="cli"),
+    Observed(upto=12, text="- her cat is Mitzi", first=4, at="2026-11-26T14:00:00.000000Z", whole=True),
     ModelCalled(effect="run-1-2-m", model="m", step=2, seen=9, prefix="abcd", sampling=_SAMPLING, first=4),
     RunStarted(profile=_REMEMBERING),
     ToolReturned(
