@@ -34,6 +34,8 @@ class RenameThread(Wire, frozen=True, tag="rename"):
     """None leaves it."""
     metadata: Annotated[Mapping[str, str | None], msgspec.Meta(max_length=64)] = {}
     """What is to be otherwise; None takes a key away."""
+    untitled: bool = False
+    """Refused where the thread has a title."""
 
 
 class DeleteThread(Wire, frozen=True, tag="delete"):
@@ -129,6 +131,8 @@ class MemoryPlan(Wire, frozen=True):
     working: Working | None = None
     observe: _Count = 0
     """Tokens of a turn above which older messages are condensed; 0 is never."""
+    titles: bool = False
+    """Whether the model finds a title for a thread that has none."""
 
 
 WriteScope = Literal["note", "working", "merge"]

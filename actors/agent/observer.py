@@ -1,10 +1,11 @@
-"""Condenses what a turn saw, after the turn: asks its model, and sends the outcome to the thread as a command."""
+"""Condenses what a turn saw, and finds titles, after the turn: asks its model, and sends the outcome as a command."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from actors.models.provider import ModelCall, ModelProvider, Piece
 from bus.errors import BusError
 from schemas.commands import Command
 from schemas.context import Clock
+from schemas.memory import Observe, RenameThread
 from schemas.messages import Message
 from schemas.runs import ModelReturned
 from schemas.times import rfc3339
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _LONGEST = 1000
 """Tokens of what is condensed."""
+_TITLE = 100
+_ENTITLE = "Give the conversation that begins as follows a title of at most six words. Answer with it alone."
 Send = Callable[[Command], Awaitable[None]]
 """Sends a command; it is durable when that returns."""
 
@@ -37,41 +41,64 @@ class Observer:
     def __init__(self, send: Send, clock: Clock) -> None:
         self._send = send
         self._clock = clock
-        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._under_way: dict[tuple[str, str, str], asyncio.Task[None]] = {}
 
     def consider(self, effect: CallModel, call: ModelCall, answer: ModelReturned, model: ModelProvider) -> None:
         """Condense a thread if its turn took more than its plan allows, and nobody does so already."""
-        key = (call.tenant, call.thread)
         plan = effect.profile.memory
-        if not is_due(plan, answer.usage.prompt_tokens) or key in self._under_way:
+        if plan is not None and plan.titles and effect.untitled:
+            self._begin((call.tenant, call.thread, "title"), self._entitle(effect.said, call, model))
+        if is_due(plan, answer.usage.prompt_tokens):
+            condensing = Condensing(plan, effect.said, effect.called.first, effect.observations)
+            if condensing.count:
+                self._begin((call.tenant, call.thread, "observe"), self._condense(condensing, call, model))
+
+    def _begin(self, key: tuple[str, str, str], work: Coroutine[Any, Any, None]) -> None:
+        if key in self._under_way:
+            work.close()
             return
-        condensing = Condensing(plan, effect.said, effect.called.first, effect.observations)
-        if condensing.count:
-            task = asyncio.create_task(self._condense(condensing, call, model), name=f"observe-{call.thread}")
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        task = self._under_way[key] = asyncio.create_task(self._guarded(key, work), name="-".join(key))
+        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+
+    async def _guarded(self, key: tuple[str, str, str], work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (CallFailed, BusError, TimeoutError) as error:
+            log.warning("%s of thread %s comes to nothing now: %s", key[2], key[1], error)
+        except Exception:
+            log.exception("%s of thread %s comes to nothing", key[2], key[1])
 
     async def settled(self) -> None:
         """Wait for what is under way."""
         await asyncio.gather(*self._under_way.values())
 
-    async def _condense(self, condensing: Condensing, call: ModelCall, model: ModelProvider) -> None:
-        upto = condensing.first + condensing.count
-        asking = replace(
-            call,
-            effect=f"{call.effect}.observer",
-            messages=(Message(role="user", content=condensing.prompt()),),
-            tools=(),
-            sampling=replace(call.sampling, temperature=0.0, max_tokens=_LONGEST),
+    async def _entitle(self, said: Sequence[Message], call: ModelCall, model: ModelProvider) -> None:
+        questions = [message.content for message in said if message.role == "user"]
+        if not questions:
+            return
+        words = (
+            (await self._answer("title", f"{_ENTITLE}\n\n{questions[0]}", 32, call, model))
+            .strip()
+            .strip('"')
+            .splitlines()
         )
-        try:
-            data = condensing.outcome((await model.call(asking, _hear_nothing)).text)
-            if data is not None:
-                # the same for the same messages: whoever condenses them again is not heard twice
-                name = f"observe-{call.thread}-{upto}"
-                time = rfc3339(self._clock.now())
-                await self._send(Command(name, call.tenant, "agent", call.thread, "observe", data, "observer", time))
-        except (CallFailed, BusError, TimeoutError) as error:
-            log.warning("thread %s is not condensed now: %s", call.thread, error)
-        except Exception:
-            log.exception("thread %s cannot be condensed", call.thread)
+        if words and words[0].strip():
+            data = RenameThread(title=words[0].strip()[:_TITLE], untitled=True)
+            await self._tell(call, "title", data)
+
+    async def _condense(self, condensing: Condensing, call: ModelCall, model: ModelProvider) -> None:
+        data = condensing.outcome(await self._answer("observer", condensing.prompt(), _LONGEST, call, model))
+        if data is not None:
+            await self._tell(call, f"observe-{data.upto}", data)
+
+    async def _answer(self, who: str, prompt: str, tokens: int, call: ModelCall, model: ModelProvider) -> str:
+        sampling = replace(call.sampling, temperature=0.0, max_tokens=tokens)
+        message = Message(role="user", content=prompt)
+        asking = replace(call, effect=f"{call.effect}.{who}", messages=(message,), tools=(), sampling=sampling)
+        return (await model.call(asking, _hear_nothing)).text
+
+    async def _tell(self, call: ModelCall, what: str, data: RenameThread | Observe) -> None:
+        # the same for the same outcome: whoever comes to it again is not heard twice
+        verb, time = str(data.__struct_config__.tag), rfc3339(self._clock.now())
+        command = Command(f"{what}-{call.thread}", call.tenant, "agent", call.thread, verb, data, "observer", time)
+        await self._send(command)

@@ -78,6 +78,8 @@ def _unfit(state: Conversation, data: Managing) -> Problem | None:
     if not isinstance(data, CreateThread) and not exists:
         message = f"thread {state.thread!r} does not exist: `create` it first, or run an agent in it"
         return Problem(kind="unknown_thread", message=message, field="thread")
+    if isinstance(data, RenameThread) and data.untitled and state.memory.title:
+        return Problem(kind="invalid", message=f"thread {state.thread!r} has a title", field="untitled")
     return _unfit_observation(state, data) if isinstance(data, Observe) else None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
 from actors.memory.prompt import prompt_of
 from actors.memory.window import first_shown
@@ -49,6 +51,8 @@ class CallModel(Effect, frozen=True, kw_only=True):
     """What the model is shown of the thread, as it was said."""
     observations: tuple[str, ...] = ()
     """What older messages were condensed into."""
+    untitled: bool = False
+    """Whether the thread has no title."""
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -202,9 +206,10 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     """Make the effect of a `model.called`."""
     seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory, run.refused)
     place, about = (called.effect, "run", run.id, called.traceparent), context_of(state, run.id)
-    memory, said = state.memory, state.messages[called.first : called.seen]
-    more = {"resource": memory.resource, "said": said, "observations": memory.observations}
-    return CallModel(*place, called=called, profile=run.effective, messages=seen, context=about, **more)
+    said = state.messages[called.first : called.seen]
+    effect = CallModel(*place, called=called, profile=run.effective, messages=seen, context=about, said=said)
+    memory = state.memory
+    return replace(effect, resource=memory.resource, observations=memory.observations, untitled=not memory.title)
 
 
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:

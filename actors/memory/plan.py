@@ -30,6 +30,8 @@ class Memory:
     """A JSON Schema of what it keeps in mind, in place of a template: what it writes is merged (RFC 7396)."""
     observe: int = 0
     """Tokens of a turn above which older messages are condensed into observations, after it; 0 is never."""
+    titles: bool = False
+    """Whether the model finds a title for a thread that has none, after its first turn."""
 
     def __post_init__(self) -> None:
         for name in ("last", "tokens", "observe"):
@@ -41,7 +43,9 @@ class Memory:
 
     def plan(self) -> MemoryPlan:
         """Give what a run records of it."""
-        return MemoryPlan(last=self.last, tokens=self.tokens, working=self._working(), observe=self.observe)
+        return MemoryPlan(
+            last=self.last, tokens=self.tokens, working=self._working(), observe=self.observe, titles=self.titles
+        )
 
     def tools(self) -> tuple[Tool, ...]:
         """Give the tools that come with it."""

@@ -71,7 +71,7 @@ _REMEMBERING = Profile(
     max_steps=8,
     processors=("regex-filter",),
     memory=MemoryPlan(
-        observe=9, last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})
+        observe=9, titles=True, last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})
     ),
 )
 

@@ -22,7 +22,7 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.live import Live
 from bus.streams import ensure_streams
-from schemas.memory import MemoryPlan, Observe, Observed
+from schemas.memory import MemoryPlan, Observe, Observed, ThreadRenamed
 from schemas.messages import Message
 from schemas.runs import CommandRefused, Problem
 from tests.actors.agent.test_loop import PROFILE, World, said
@@ -130,7 +130,7 @@ class Condensed(Bench):
     observer: Observer | None = None
 
     def agent(self) -> Agent:
-        return replace(super().agent(), memory=Memory(observe=5), processors=(RegexFilter(),))
+        return replace(super().agent(), memory=Memory(observe=5, titles=True), processors=(RegexFilter(),))
 
     def runtime(self, process: str, connection: Connection | None = None, machine: Any = None) -> Any:
         runtime = super().runtime(process, connection, machine)
@@ -150,6 +150,8 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     fails = [True]
 
     def script(call: ModelCall) -> Any:
+        if "a title of" in call.messages[-1].content:
+            return '"A cat called Mitzi"\nand more'
         if not call.messages[-1].content.endswith("Observations:"):
             return "fine"
         assert "ann@example.org" not in call.messages[-1].content
@@ -159,7 +161,7 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     bench = Condensed(connection, nats_url, ScriptedModel(script))
     async with owning(bench.runtime("p1")):
         for n in range(6):
-            async with hearing(bench, f"run.c{n}", f"command.observe-t1-{2 * n}") as watcher:
+            async with hearing(bench, f"run.c{n}", f"command.observe-{2 * n}-t1") as watcher:
                 await send_command(connection, run(f"c{n}", "my mail is ann@example.org and my cat is Mitzi " * 3))
                 await until(watcher, ends)
                 assert bench.observer is not None
@@ -174,6 +176,7 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     observed = await bench.events(Observed)
     assert observed[0].text == "- her cat is Mitzi"
     assert observed[0].at.startswith("2026-01-01")
+    assert await bench.events(ThreadRenamed) == [ThreadRenamed(title="A cat called Mitzi", by="observer")]
     shown = [call for call in bench.model.calls if call.effect == "last-1-m"]
     assert "<observations>" in shown[0].messages[1].content
     await bench.verified("t1")
