@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
 from actors.agent.definition import Agent
+from actors.parameters import schema_of
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
 from bus import subjects
@@ -23,10 +24,12 @@ from infra.running import Running, Waiting, waits_of
 from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.messages import Usage
 from schemas.runs import Problem
+from schemas.structured import Structured
 from schemas.times import rfc3339
 
-T = TypeVar("T")
 _DAY_S = 86_400.0
+_SETTLED_S = 60.0
+"""How long an answer may take to be decided: whoever owns its thread may just have gone."""
 
 OnWait = Callable[[Waiting], Awaitable[Approve | Deny | Resume | PostResult | None]]
 """Answers what a run waits for; None leaves it to somebody else."""
@@ -43,6 +46,8 @@ class Answer:
     steps: int
     stopped_by: str = ""
     """The stop condition that ended it; empty when the model had said all."""
+    output: Any = None
+    """The text as the type that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Client:
         context: Mapping[str, Any] | None = None,
         tools: Sequence[Tool] = (),
         on_wait: OnWait | None = None,
+        output_type: Any = None,
+        repairs: int = 1,
         **wanted: Any,
     ) -> Answer:
         """Run an agent on a message, and return its answer.
@@ -75,16 +82,32 @@ class Client:
             context: what the agent's functions and tools may know of the request.
             tools: functions of this program that the model may call: they are run here.
             on_wait: answers what the run waits for; where it is left out, nobody can be asked.
+            output_type: a struct, dataclass or other type that JSON can carry: the answer is one of it, in `output`.
+                Where the model's engine can bind what is written, it is; where not, the model is told what does not
+                fit.
+            repairs: how often it is told so.
             wanted: any other field of `schemas.commands.RunAgent`, such as `model`, `max_steps` or `active_tools`.
 
         Raises:
             NoAnswer: the run was refused or failed; carries the `Problem`.
             TimeoutError: it did not end within a day.
         """
-        running = self.stream(agent, text, thread=thread, context=context, tools=tools, on_wait=on_wait, **wanted)
+        about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
+        running = self.stream(agent, text, thread=thread, **about)
         async for _ in running:
             pass
-        return answer_of(running)
+        answer = answer_of(running)
+        if output_type is None:
+            return answer
+        try:
+            return replace(answer, output=msgspec.json.decode(answer.text, type=output_type))
+        except msgspec.DecodeError as error:
+            if not repairs:
+                message = f"the answer is no {getattr(output_type, '__name__', output_type)}: {error}"
+                raise NoAnswer(Problem(kind="invalid", message=message, field="output_type")) from error
+            again = f"Your answer does not fit: {error}. Answer again, with JSON alone."
+            about |= {"output_type": output_type, "repairs": repairs - 1}
+            return await self.run(agent, again, thread=answer.thread, **about)
 
     def stream(
         self,
@@ -95,6 +118,7 @@ class Client:
         context: Mapping[str, Any] | None = None,
         tools: Sequence[Tool] = (),
         on_wait: OnWait | None = None,
+        output_type: Any = None,
         **wanted: Any,
     ) -> Running:
         """Run an agent as `run` does; iterate over what is returned to hear of everything that happens."""
@@ -104,6 +128,7 @@ class Client:
             context=dict(context or {}),
             tools=tuple(tool.spec for tool in tools),
             approvals="refuse" if on_wait is None else "ask",
+            structured=None if output_type is None else _bound(output_type),
             **wanted,
         )
         where = self._ids.new("t") if thread is None else subjects.checked(thread, "thread")
@@ -133,7 +158,8 @@ class Client:
         await self._sent(thread, "abort", AbortRun(run=run, reason=reason))
 
     async def _sent(self, thread: str, verb: str, data: CommandData) -> None:
-        outcome = await send(self.connection, self._command(self._ids.new("a"), thread, verb, data))
+        command = self._command(self._ids.new("a"), thread, verb, data)
+        outcome = await send(self.connection, command, _SETTLED_S)
         if outcome.problem is not None:
             raise SettlementRefused(outcome.problem)
 
@@ -194,10 +220,7 @@ async def connected(nats_url: str, postgres_url: str, tenant: str = "default") -
         yield Client(connection, late.read_back, late.opened, tenant)
 
 
-def decoded(answer: Answer, kind: type[T]) -> T:
-    """Read an answer's text as JSON of a type.
-
-    Raises:
-        ValidationError: of msgspec: it does not fit.
-    """
-    return msgspec.json.decode(answer.text, type=kind)
+def _bound(kind: Any) -> Structured:
+    """Give the grammar of a type's JSON."""
+    text = msgspec.json.encode(schema_of(kind)).decode()
+    return Structured(kind="json_schema", text=text, additional_properties=False, field="output_type")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,7 +12,6 @@ from typing import Any
 
 from infra.client import Client, connected
 from infra.configuration import configure
-from infra.launcher import running
 
 
 def _quiet(_stage: str, _seconds: float) -> None:
@@ -38,8 +38,10 @@ async def inline(
     with _folder() as folder:
         wanted = {"data": data or f"{folder}/data", "agents": (agents,), "port": 0, **(settings or {})}
         made = configure(wanted, None, os.environ).settings
+        # an HTTP server's worth of modules: who only defines agents needs none of them
+        launcher = importlib.import_module("infra.launcher")
         async with (
-            running(made, _quiet) as stack,
+            launcher.running(made, _quiet) as stack,
             connected(stack.servers.nats_url, stack.servers.postgres_url) as client,
         ):
             yield client

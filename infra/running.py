@@ -12,6 +12,7 @@ from actors.agent.conversation import Pending
 from actors.agent.loop import ConversationMachine
 from actors.agent.turns import waiting
 from actors.errors import ActorError
+from actors.partial import partial_value
 from actors.runtime.context import SystemClock
 from actors.runtime.machine import Emitted
 from actors.tools import Suspend, Tool, ToolContext
@@ -100,6 +101,18 @@ class Running:
         async for frame in self:
             if isinstance(frame, Delta) and frame.text:
                 yield frame.text
+
+    async def partials(self) -> AsyncIterator[Any]:
+        """Yield what is certain of the JSON that the model writes, each time that there is more."""
+        text, effect, last = "", "", None
+        async for frame in self:
+            if not isinstance(frame, Delta):
+                continue
+            text = frame.text if frame.effect != effect else text + frame.text
+            effect = frame.effect
+            value = partial_value(text)
+            if value is not None and value != last:
+                yield (last := value)
 
     def _note(self, frame: Frame) -> None:
         if isinstance(frame, Outcome) and frame.problem is not None:

@@ -15,10 +15,15 @@ from actors.toolsets import (
     Surroundings,
     Toolset,
 )
+from infra.client import Answer, Client, connect
+from infra.inline import inline
+from infra.running import Running, Waiting
 
 __all__ = [
     "Agent",
+    "Answer",
     "Approval",
+    "Client",
     "Combined",
     "Filtered",
     "Fixed",
@@ -26,6 +31,7 @@ __all__ = [
     "Renamed",
     "RequestContext",
     "RunEnd",
+    "Running",
     "Services",
     "StepChanges",
     "StepView",
@@ -33,6 +39,9 @@ __all__ = [
     "Tool",
     "ToolContext",
     "Toolset",
+    "Waiting",
     "client_tool",
+    "connect",
+    "inline",
     "tool",
 ]

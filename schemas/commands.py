@@ -96,6 +96,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """Tools that the caller runs: the run waits for each call's `result`."""
     structured: Structured | None = None
     """What the run's last answer is to look like."""
+    when_busy: Literal["queue", "replace"] = "queue"
+    """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
     processors: tuple[str, ...] | None = None
     """Of the agent's processors those that are used, in this order; None is all."""
     resource: Resource = ""

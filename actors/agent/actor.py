@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
+from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
 from actors.agent.guarding import guarded, looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
@@ -223,7 +224,7 @@ class AgentPerformer:
         called, binding = effect.called, effect.binding
         if is_given_up(effect, again):
             return given_up(effect)
-        key = request_id(site.tenant, site.thread, effect.id)
+        key = request_id(site.tenant, site.thread, call_of(effect.id))
         if binding is not None and binding.place == "service" and self._services is not None:
             return await run_service(self._services, binding, effect, key, effect.entity)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)

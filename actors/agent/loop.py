@@ -30,6 +30,7 @@ from actors.agent.turns import (
     go_on_with,
     prepare_step,
     refuse_tool,
+    replace_active,
     start,
     stop,
     tell_end,
@@ -117,6 +118,9 @@ class ConversationMachine:
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
+        if state.active is not None and isinstance(command.data, RunAgent) and command.data.when_busy == "replace":
+            replace_active(folding, state.runs[state.active], command, profile)
+            return folding.decision()
         if state.active is not None:
             folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
             return folding.decision()
@@ -200,6 +204,8 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     """Refuse a client that can ask nobody a place in the queue behind a call that waits for somebody."""
     held = waiting(state)
     if not held or not isinstance(command.data, RunAgent) or command.data.approvals == "ask":
+        return None
+    if command.data.when_busy == "replace":
         return None
     for_whom = {"approval": "a person to approve", "data": "somebody's data for", "caller": "the result of"}
     message = (

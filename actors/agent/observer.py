@@ -76,15 +76,10 @@ class Observer:
         questions = [message.content for message in said if message.role == "user"]
         if not questions:
             return
-        words = (
-            (await self._answer("title", f"{_ENTITLE}\n\n{questions[0]}", 32, call, model))
-            .strip()
-            .strip('"')
-            .splitlines()
-        )
-        if words and words[0].strip():
-            data = RenameThread(title=words[0].strip()[:_TITLE], untitled=True)
-            await self._tell(call, "title", data)
+        answer = await self._answer("title", f"{_ENTITLE}\n\n{questions[0]}", 32, call, model)
+        title = answer.strip().partition("\n")[0].strip(" \"'*#")[:_TITLE]
+        if title:
+            await self._tell(call, "title", RenameThread(title=title, untitled=True))
 
     async def _condense(self, condensing: Condensing, call: ModelCall, model: ModelProvider) -> None:
         data = condensing.outcome(await self._answer("observer", condensing.prompt(), _LONGEST, call, model))

@@ -375,6 +375,15 @@ def break_off(folding: Folding, run: Run, problem: Problem) -> None:
     end(folding, folding.state.runs[run.id], RunFailed(problem=problem, steps=run.step))
 
 
+def replace_active(folding: Folding, run: Run, command: Command, profile: Profile) -> None:
+    """End what is under way for a run that takes its place, before any that waits."""
+    problem = Problem(kind="aborted", message=f"the run was ended for another one, {command.id!r}")
+    queued, folding.state = folding.state.queue, replace(folding.state, queue=())
+    break_off(folding, run, problem)
+    folding.state = replace(folding.state, queue=queued)
+    start(folding, command, profile)
+
+
 def end(folding: Folding, run: Run, event: RunFinished | RunFailed) -> None:
     """End the run and start the next in the queue, unless one goes on."""
     folding.emit("run", run.id, event)

@@ -138,6 +138,7 @@ _REQUEST = Command(
         most_tokens=500,
         tools=(_SPEC,),
         structured=Structured(kind="json_object"),
+        when_busy="replace",
     ),
 )
 _GENERATE = Command(

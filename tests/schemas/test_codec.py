@@ -158,6 +158,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         most_tokens=st.none() | ids,
         tools=st.lists(specs, max_size=1).map(tuple),
         structured=st.none() | structures,
+        when_busy=st.sampled_from(["queue", "replace"]),
     )
     settling = st.builds(Approve, texts, st.none() | texts) | st.builds(Resume, texts, anything)
     settling |= st.builds(PostResult, texts, texts, texts)

@@ -40,6 +40,7 @@ def calamity(expression: str) -> str:
     return expression
 
 
+plain = Agent("plain", "Answer.", max_tokens=60)
 keeper = Agent("keeper", DEMO.instructions, max_tokens=16, memory=Memory(working="- name:"))
 slider = Agent("slider", DEMO.instructions, max_tokens=16, memory=Memory(last=10))
 rambler = Agent("rambler", "Say something long.", max_tokens=160)

@@ -7,9 +7,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+import msgspec
 import pytest
 
 from actors.tools import ToolContext, tool
@@ -97,6 +98,26 @@ async def test_whether_somebody_is_asked_depends_on_the_arguments(stack: UpProce
     cheap = await client.run("choosy", "What is 12 times 3?", on_wait=yes)
     assert "approval.given" in await verified(stack, dear.thread)
     assert "approval.given" not in await verified(stack, cheap.thread)
+
+
+class Person(msgspec.Struct):
+    """Whom a text is about."""
+
+    name: Literal["Ann", "Bob"]
+    here: bool
+
+
+async def test_an_answer_is_of_the_type_that_was_asked_for_and_is_seen_as_it_grows(
+    stack: UpProcess, client: Client
+) -> None:
+    answer = await client.run("plain", "Who is there?", output_type=Person)
+    assert isinstance(answer.output, Person)
+    running = client.stream("plain", "Who is there?", output_type=Person)
+    seen = [value async for value in running.partials()]
+    assert running.finished is not None
+    assert seen[-1] == msgspec.json.decode(running.finished.text)
+    assert len(seen) > 1
+    await verified(stack, answer.thread)
 
 
 async def test_what_waits_survives_kill_9_and_a_hundred_answers_are_one(

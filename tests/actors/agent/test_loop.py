@@ -102,7 +102,9 @@ class World:
         if MACHINE.answered(self.state, command) is not None:
             return []
         missing = None if profile else Problem(kind="unknown_agent", message="no agent 'demo'", field="agent")
-        return self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+        events = self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+        self._drop_what_is_over()
+        return events
 
     def settle(self, name: str, data: Approve | Deny | AbortRun | Resume | PostResult) -> list[Event]:
         """Send an answer about a tool call that waits for approval, or end a run, as a client would."""
@@ -549,10 +551,14 @@ class Threads(RuleBasedStateMachine):
         known=st.sampled_from([True, True, True, False]),
         deadline=st.sampled_from([0, 0, 5, 10_000_000]),
         profile=st.sampled_from([PROFILE, PATIENT, WHOLE, WHOLE]),
+        when_busy=st.sampled_from(["queue", "queue", "replace"]),
     )
-    def command(self, text: str, seed: int | None, known: bool, deadline: int, profile: Profile) -> None:
+    def command(
+        self, text: str, seed: int | None, known: bool, deadline: int, profile: Profile, when_busy: str
+    ) -> None:
         self.asked += 1
-        self.world.ask(f"c{self.asked}", profile if known else None, text=text, seed=seed, deadline=deadline)
+        about = {"text": text, "seed": seed, "deadline": deadline, "when_busy": when_busy}
+        self.world.ask(f"c{self.asked}", profile if known else None, **about)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())

@@ -243,3 +243,17 @@ def test_what_was_waited_for_is_in_the_record_by_its_names() -> None:
     assert [event.effect for event in world.events(ToolCalled)] == ["c1-1-t0", "c1-1-t1", "c1-1-t0s1"]
     assert not world.events(ToolReturned)
     assert codec.tag(continued) == "tool.continued"
+
+
+def test_a_run_may_take_the_place_of_the_one_under_way_before_any_that_waits() -> None:
+    world = World()
+    world.ask("c1", text="send it")
+    world.ask("c2", text="and then?")
+    world.result(said("c1-1-m", "", [call(1, "mail"), call(2)]))
+    events = world.ask("c3", text="no, stop", when_busy="replace")
+    assert tags(events)[-4:] == ["run.failed", "message.added", "run.started", "model.called"]
+    assert list(world.open) == ["c3-1-m"]
+    world.result(said("c3-1-m", "stopped"))
+    assert list(world.open) == ["c2-1-m"]
+    assert misplaced_in(world.state.messages) is None
+    world.verified()
