@@ -21,6 +21,7 @@ STEP_PLANS = "step.*.plan"
 STEP_RESULTS = "step.*.result"
 STEP_TOLD = "step.*.told"
 STALLS = "step.*.stall"
+WORKERS = "step.*.worker"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
@@ -166,6 +167,11 @@ def told(engine: str) -> str:
 def stall(engine: str) -> str:
     """Where a scheduler says that nothing moves, and when it does again."""
     return f"step.{encoded(engine)}.stall"
+
+
+def worker(engine: str) -> str:
+    """Where a worker says what it computes with."""
+    return f"step.{encoded(engine)}.worker"
 
 
 def result(engine: str) -> str:

@@ -25,6 +25,15 @@ class TokenTold(Record, frozen=True):
     """(token, piece, logprob): the likeliest ones, best first, then those asked for by id."""
 
 
+class Sampled(Wire, frozen=True):
+    """Which tokens an answer is made of, in few bytes: so the log vouches for what the trace holds of them."""
+
+    count: int
+    """Of the answer, up to the one that ended it."""
+    hash: str
+    """Of their ids, after those of the prompt."""
+
+
 class Alternative(Wire, frozen=True):
     """One more answer to the same prompt."""
 
@@ -34,3 +43,4 @@ class Alternative(Wire, frozen=True):
     logprobs: tuple[TokenTold, ...] = ()
     token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    sampled: Sampled | None = None

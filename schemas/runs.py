@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from schemas.answers import Alternative, AnswerFinish, TokenTold
+from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
@@ -117,6 +117,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    sampled: Sampled | None = None
+    """Its tokens, where an engine of ours drew them."""
     judged: tuple[Judgement, ...] = ()
     """What the agent's own functions say of calls that may need a person's agreement."""
     processed: tuple[Processed, ...] = ()
@@ -124,7 +126,7 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 

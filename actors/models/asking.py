@@ -66,5 +66,6 @@ async def ask_model(
         token_ids=answer.token_ids,
         prompt_token_ids=answer.prompt_token_ids,
         more=tuple(map(alternative, others)),
+        sampled=answer.sampled,
         processed=tuple(done for one in (answer, *others) for done in one.processed),
     )

@@ -37,9 +37,8 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
 
 def alternative(answer: ModelAnswer) -> Alternative:
     """Give an answer as one beside another."""
-    return Alternative(
-        answer.text, answer.finish_reason, answer.tool_calls, answer.logprobs, answer.token_ids, answer.reasoning
-    )
+    told = (answer.logprobs, answer.token_ids, answer.reasoning, answer.sampled)
+    return Alternative(answer.text, answer.finish_reason, answer.tool_calls, *told)
 
 
 def total(given: Sequence[ModelAnswer]) -> Usage:

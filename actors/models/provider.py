@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from schemas.answers import AnswerFinish, TokenTold
+from schemas.answers import AnswerFinish, Sampled, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
@@ -100,6 +100,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     token_ids: tuple[int, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    sampled: Sampled | None = None
+    """Which tokens it is made of, where that is known."""
     processed: tuple[Processed, ...] = ()
     """What processors did, where there are any around the model."""
 

@@ -119,7 +119,9 @@ class Guarded:
             text, reasoning = await outlet.end("text"), await outlet.end("reasoning")
         except Tripped as tripped:
             raise _stopped(tripped, about, "stream") from tripped
-        hidden = {"logprobs": (), "token_ids": ()}  # they spell what was taken out
+        hidden: dict[str, Any] = {"logprobs": (), "token_ids": ()}  # they spell what was taken out
+        if (text, reasoning) != (answer.text, answer.reasoning):
+            hidden["sampled"] = None  # whoever guesses what it was could see by its hash that it was that
         answer = replace(answer, text=text, reasoning=reasoning, **hidden)
         if answer.finish_reason not in BROKEN_OFF:
             hooks: tuple[Hook, ...] = ("answer",) if answer.tool_calls else ("answer", "result")

@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 
 from schemas import codec
-from schemas.answers import Alternative, TokenTold
+from schemas.answers import Alternative, Sampled, TokenTold
 from schemas.commands import Change, Command, Generate, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
@@ -215,6 +215,14 @@ EXAMPLES: tuple[Event, ...] = (
         usage=Usage(prompt_tokens=10, completion_tokens=5, reasoning_tokens=3),
         reasoning="two and two",
         more=(Alternative("let us see", "stop", reasoning="two"),),
+    ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        more=(Alternative("let us see", "stop", sampled=Sampled(4, "0f" * 16)),),
+        sampled=Sampled(5, "f0" * 16),
     ),
     ModelReturned(
         effect="run-1-1-m",
