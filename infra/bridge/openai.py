@@ -35,6 +35,7 @@ _STATUS = {
     "definition": (500, "agent_definition"),
     "timeout": (504, "timeout"),
     "tool": (500, "tool_error"),
+    "tripwire": (400, "content_filter"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""
