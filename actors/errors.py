@@ -10,6 +10,7 @@ ActorError
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── NotNow             a thread is in the record alone, which cannot be read now: the command comes again
 ├── CallFailed         a model call came to nothing; carries the `Problem`
+│   └── ProviderFailed  of a provider elsewhere; knows whether another one may do better
 └── Divergence         today's code decides otherwise than the record says
     └── Unreadable     the record holds what this code cannot read
 """
@@ -64,6 +65,14 @@ class CallFailed(ActorError):
         self.problem = problem
         self.processed = processed
         """What processors did on the way."""
+
+
+class ProviderFailed(CallFailed):
+    """A provider elsewhere did not answer; `elsewhere` says whether another one may."""
+
+    def __init__(self, problem: Problem, elsewhere: bool) -> None:
+        super().__init__(problem)
+        self.elsewhere = elsewhere
 
 
 class Divergence(ActorError):

@@ -150,7 +150,7 @@ class Tool:
     """Makes what the model reads of what the function returned."""
     place: ToolPlace = "here"
     service: str = ""
-    """The NATS service that is this tool, without its `tool-`."""
+    """The NATS service that is this tool, without its `tool-`; or the agent."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -300,6 +300,28 @@ def client_tool(
         raise DefinitionError(f"tool {name!r}: {error}") from error
     schema = {"type": "object", "properties": {}, **shape}
     return Tool(name, description, "once", schema, approval=approval, place="client")
+
+
+def agent_tool(agent: str, description: str, *, name: str | None = None, approval: Approval = False) -> Tool:
+    """Make another agent a tool: each call is a run of it, in a thread of its own.
+
+    It is asked with a `message` and sees nothing else of the conversation; its last words are the call's result, its
+    tokens count for the run that called it. What it waits for is told to whoever watches that run, and a run that is
+    ended ends it.
+
+    Args:
+        agent: its name; it is served by the same stack.
+        description: for the model.
+        name: what the model calls it; the agent's name by default.
+        approval: as of `tool`.
+
+    Raises:
+        DefinitionError: the name is not one that models may use.
+    """
+    _check_name(name or agent)
+    message = {"type": "string", "description": "What it is to do, with all that it must know."}
+    schema = {"type": "object", "properties": {"message": message}, "required": ["message"]}
+    return Tool(name or agent, description, "idempotent", schema, approval=approval, place="agent", service=agent)
 
 
 def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:

@@ -25,7 +25,10 @@ async def serve(url: str) -> None:
         client, name="tool-weather", version="1.0.0", description="Tell the weather of a city.", metadata=about
     )
     await service.add_endpoint(name="call", subject="rpc.tool-weather.call", handler=weather)
-    await service.stopped.wait()
+    try:
+        await service.stopped.wait()
+    finally:
+        await client.close()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _KEPT = frozenset({
     "type", "id", "role", "kind", "thread", "tenant", "verb", "agent", "model", "name", "effect", "effect_class",
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
-    "place", "service", "choice", "stop_tools", "active_tools",
+    "place", "service", "run", "choice", "stop_tools", "active_tools",
     "processor", "processors", "hook", "action", "scope", "at",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""

@@ -3,7 +3,7 @@
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.request_context import RequestContext
-from actors.tools import Tool, ToolContext, client_tool, tool
+from actors.tools import Tool, ToolContext, agent_tool, client_tool, tool
 from actors.toolsets import (
     Approval,
     Combined,
@@ -40,6 +40,7 @@ __all__ = [
     "ToolContext",
     "Toolset",
     "Waiting",
+    "agent_tool",
     "client_tool",
     "connect",
     "inline",

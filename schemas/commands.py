@@ -59,6 +59,17 @@ class RepetitionDetection(Wire, frozen=True):
     """At least 2, where patterns are looked for."""
 
 
+class Parent(Wire, frozen=True):
+    """A tool call that another agent's run is."""
+
+    thread: str
+    run: str
+    effect: str
+    """Of the `tool.called`."""
+    depth: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How many runs are above."""
+
+
 class RunAgent(Wire, frozen=True, tag="run"):
     """Run an agent in a thread. `in.<tenant>.agent.<thread>.run`."""
 
@@ -96,6 +107,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """Tools that the caller runs: the run waits for each call's `result`."""
     structured: Structured | None = None
     """What the run's last answer is to look like."""
+    parent: Parent | None = None
+    """The call of another run that this one is."""
     when_busy: Literal["queue", "replace"] = "queue"
     """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
     processors: tuple[str, ...] | None = None

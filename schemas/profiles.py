@@ -9,10 +9,11 @@ import msgspec
 from schemas.generation import Sampling
 from schemas.memory import MemoryPlan
 from schemas.messages import Calling, ToolSpec
+from schemas.models import ModelChain
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
-ToolPlace = Literal["here", "client", "service"]
+ToolPlace = Literal["here", "client", "service", "agent"]
 
 
 class ToolBinding(Wire, frozen=True):
@@ -25,11 +26,11 @@ class ToolBinding(Wire, frozen=True):
     approval: bool = False
     """Whether a person must agree to each call."""
     place: ToolPlace = "here"
-    """Who runs it: the agent's own process, the caller, or a NATS service."""
+    """Who runs it: the agent's own process, the caller, a NATS service, or another agent in a thread of its own."""
     spec: ToolSpec | None = None
     """What the model is told of a tool that is not the agent's own."""
     service: str = ""
-    """The service's name of a tool that is one; it may go by another here."""
+    """The name of the service or agent that a tool is; it may go by another here."""
     timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How long a service may take; 0 is as long as always."""
 
@@ -69,6 +70,8 @@ class Profile(Wire, frozen=True):
     """Whether functions of the agent are asked before each step."""
     observed: bool = False
     """Whether functions of the agent are told of the run's end."""
+    chain: ModelChain | None = None
+    """The models that are asked one after the other; `model` is the first of them."""
     memory: MemoryPlan | None = None
     """How much of the thread is shown; None is all."""
     processors: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, Thought, ToolCall, Usage
+from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
@@ -32,9 +33,11 @@ ErrorKind = Literal[
     "timeout",
     "tool",
     "definition",
+    "key",
+    "budget",
     "tripwire",
 ]
-LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition"})
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
 """Kinds of problems that are found before a decision, where a command's agent is looked up."""
 
 
@@ -121,6 +124,10 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Its tokens, where an engine of ours drew them."""
     judged: tuple[Judgement, ...] = ()
     """What the agent's own functions say of calls that may need a person's agreement."""
+    thoughts: tuple[Thought, ...] = ()
+    """What its provider wants back of that."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; `engine` is the one that answered."""
     processed: tuple[Processed, ...] = ()
     """What processors did on the way there and back."""
 
@@ -135,6 +142,8 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; the problem is the last one's."""
     processed: tuple[Processed, ...] = ()
 
 
@@ -227,6 +236,8 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     writes: tuple[MemoryWrite, ...] = ()
     result: Any = None
     """What it returned, where the model reads something else."""
+    usage: Usage = Usage()
+    """Of another agent's run that the call was."""
     processed: tuple[Processed, ...] = ()
 
 

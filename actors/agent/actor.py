@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
 from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
-from actors.agent.guarding import guarded, looked_at, processors_of
+from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.guarding import looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.observer import Observer
 from actors.agent.profiles import Unresolved, profile_of
@@ -21,8 +22,10 @@ from actors.agent.retries import AwaitRetry
 from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
-from actors.models.asking import ask_model, unknown_model
+from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
+from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
+from actors.processors.guarded import Guarded
 from actors.processors.recall import Library
 from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
@@ -62,6 +65,7 @@ class AgentPerformer:
         live: Live,
         clock: Clock,
         services: ToolServices | None = None,
+        runs: Runs | None = None,
         library: Library | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -71,6 +75,7 @@ class AgentPerformer:
         self._live = live
         self._clock = clock
         self._services = services
+        self._runs = runs
         self._library = library
         self._observer = observer
         self._toolboxes = Toolboxes(self._agents, services)
@@ -90,13 +95,12 @@ class AgentPerformer:
             profile = await profile_of(agent, command.data, around, self._default_model)
         except Unresolved as error:
             return Asked(command, missing=Problem(kind="definition", message=str(error), field=error.field))
-        if profile.model not in self._models:
-            return Asked(command, missing=unknown_model(profile.model, self._models))
-        return Asked(command, profile)
+        missing = missing_model(profile, self._models)
+        return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
-        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS:
+        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS or is_delegated(effect):
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
         return ToolResumed(effect=effect.id, attempt=effect.attempts + 1) if runs_again else None
@@ -116,20 +120,24 @@ class AgentPerformer:
         return Problem(kind="unknown_agent", message=message, field="agent")
 
     def must_finish(self, effect: Effect) -> bool:
-        """Tools run here; a model's generation goes on in the engine."""
-        return isinstance(effect, CallTool)
+        """Tools run here; a model's generation goes on in the engine, and another agent's run in the log."""
+        return isinstance(effect, CallTool) and not is_delegated(effect)
 
     async def abort(self, effect: Effect, site: Site) -> None:
-        """Stop a model's generation; a tool ends with its task."""
+        """Stop a model's generation, and another agent's run; a tool ends with its task."""
+        if isinstance(effect, CallTool) and is_delegated(effect) and self._runs is not None:
+            await self._runs.abort(child_abort(effect, site))
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
-            await self._models[effect.called.model].abort(request)
+            chain = chain_of(effect.profile, effect.called.model)
+            model = self._models[effect.called.model] if chain is None else Chained(chain, self._models)
+            await model.abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
             case CallModel():
-                return await self._call_model(effect, site)
+                return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
             case PrepareStep():
@@ -153,7 +161,7 @@ class AgentPerformer:
         # clients choose the time, and no timer takes every number
         await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
-    async def _call_model(self, effect: CallModel, site: Site) -> Event:
+    async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
         box = await self._toolboxes.of(effect.profile, effect.entity, site, effect.context)
         system = Message(role="system", content=effect.profile.instructions)
         call = ModelCall(
@@ -168,12 +176,14 @@ class AgentPerformer:
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
             calling=effect.profile.calling,
+            chain=chain_of(effect.profile, effect.called.model),
+            again=again,
         )
         event = await self._asked_in_time(effect, call, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
             if self._observer is not None:
-                self._observer.consider(effect, call, event, self._condenser(effect))
+                self._observer.consider(effect, call, event, self._condenser(effect, call))
         if isinstance(event, ModelReturned) and event.tool_calls:
             return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
@@ -184,7 +194,7 @@ class AgentPerformer:
         limit = asyncio.timeout(limit_ms / 1000 if limit_ms else None)
         try:
             async with limit:
-                return await ask_model(self._guarded(effect), call, self._live, effect, site)
+                return await ask_model(*self._guarded(effect, call), self._live, effect, site)
         except DefinitionError as error:
             return ModelFailed(effect=effect.id, problem=Problem(kind="definition", message=str(error)))
         except TimeoutError:
@@ -194,17 +204,21 @@ class AgentPerformer:
             message = f"the model took longer than {limit_ms / 1000:g} s over one step"
             return ModelFailed(effect=effect.id, problem=Problem(kind="timeout", message=message))
 
-    def _guarded(self, effect: CallModel) -> Mapping[str, ModelProvider]:
-        profile, called = effect.profile, effect.called
-        processors = processors_of(self._agents.get(profile.agent), profile.processors)
-        return guarded(self._models, called.model, processors, called.step == 1, self._library, effect.resource)
+    def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
+        """Put the run's processors around what is asked: around the whole chain, where there is one."""
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        if not processors or call.model not in self._models:
+            return self._models, call
+        first, about = effect.called.step == 1, (self._library, effect.memory.resource)
+        return {call.model: Guarded(self._asked(call), processors, first, *about)}, replace(call, chain=None)
 
-    def _condenser(self, effect: CallModel) -> ModelProvider:
+    def _asked(self, call: ModelCall) -> ModelProvider:
+        return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
+
+    def _condenser(self, effect: CallModel, call: ModelCall) -> ModelProvider:
         """Give the model for what is no turn, with the processors that go around that too."""
-        model, profile = effect.called.model, effect.profile
-        processors = processors_of(self._agents.get(profile.agent), profile.processors)
-        everywhere = [processor for processor in processors if processor.everywhere]
-        return guarded(self._models, model, everywhere, False, None, "")[model]
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
 
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the engine know for how long it is that the program waits."""
@@ -225,6 +239,9 @@ class AgentPerformer:
         if is_given_up(effect, again):
             return given_up(effect)
         key = request_id(site.tenant, site.thread, call_of(effect.id))
+        if is_delegated(effect) and self._runs is not None:
+            async with Reporter(self._live, effect, site) as reporter:
+                return await delegated(self._runs, effect, site, reporter.tell)
         if binding is not None and binding.place == "service" and self._services is not None:
             return await run_service(self._services, binding, effect, key, effect.entity)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)

@@ -25,6 +25,8 @@ LONGEST_RESULT = 100_000
 
 def is_given_up(effect: CallTool, again: bool) -> bool:
     """Say whether a call that a crash cut off must not be begun again."""
+    if effect.binding is not None and effect.binding.place == "agent":
+        return False  # its run is in the log: whoever asks again hears of the same one
     return again and (effect.called.effect_class == "once" or effect.attempts >= MOST_ATTEMPTS)
 
 

@@ -107,8 +107,7 @@ class Run(msgspec.Struct, frozen=True):
     """What they made of the step under way."""
     ended: RunFinished | RunFailed | None = None
     """What observers are still to be told."""
-    refused: str = ""
-    """Why its last answer was not taken: the model is told when it is asked again."""
+    refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
 
     @property
     def effective(self) -> Profile:
@@ -358,12 +357,12 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
-    memory = measured(state.memory, state.messages, run.asking, run.profile, event)
-    answered = replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused="")
-    state = replace(_with(state, answered), memory=memory)
+    state = replace(state, memory=measured(state.memory, state.messages, run.asking, run.profile, event))
+    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused=""))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
-    return _said(state, Message(role="assistant", content=event.text, reasoning=event.reasoning))
+    said = Message(role="assistant", content=event.text, reasoning=event.reasoning, thoughts=event.thoughts)
+    return _said(state, said)
 
 
 def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
@@ -377,12 +376,13 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
         assert run.answer is not None
         call = run.answer.tool_calls[_index(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
-    run = replace(run, pending=pending)
+    used = run.usage + event.usage if isinstance(event, ToolReturned) else run.usage
+    run = replace(run, pending=pending, usage=used)
     state = _with(state, run)
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state
     answer = run.answer
-    asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning)
+    asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning, thoughts=answer.thoughts)
     state = _said(state, asked)
     for item in sorted(pending, key=lambda item: _index(item.effect)):
         state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))

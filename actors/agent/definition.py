@@ -14,6 +14,7 @@ from actors.processors.processor import Processor
 from actors.request_context import RequestContext
 from actors.tools import Tool
 from actors.toolsets import Tools, Toolset, toolset_of
+from schemas.models import ModelChain
 
 _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -36,8 +37,8 @@ class Agent:
 
     name: str
     instructions: str | Callable[[RequestContext], str | Awaitable[str]]
-    model: str | Callable[[RequestContext], str | Awaitable[str]] | None = None
-    """The served model's name; None takes the default one."""
+    model: str | ModelChain | Callable[[RequestContext], str | ModelChain | Awaitable[str | ModelChain]] | None = None
+    """The served model's name, `provider/model`, or several of them one after the other; None takes the default one."""
     tools: Tools | Callable[[RequestContext], Tools | Awaitable[Tools]] = ()
     """Tools and toolsets."""
     temperature: float = 0.0

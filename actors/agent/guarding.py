@@ -1,18 +1,16 @@
-"""A run's processors, found again by their names, and put around what it calls."""
+"""A run's processors, found again by their names, and put around the tools that it calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from actors.agent.calls import kept
 from actors.agent.definition import Agent
 from actors.errors import DefinitionError
-from actors.models.provider import ModelProvider
-from actors.processors.guarded import Guarded, tool_result
+from actors.processors.guarded import tool_result
 from actors.processors.processor import About, Processor
-from actors.processors.recall import Library
 from schemas.runs import Event, ToolFailed, ToolReturned
 
 
@@ -27,20 +25,6 @@ def processors_of(agent: Agent | None, names: Sequence[str]) -> list[Processor]:
         if name not in known:
             raise DefinitionError(f"processor {name!r} of this run is not here any more")
     return [known[name] for name in names]
-
-
-def guarded(
-    models: Mapping[str, ModelProvider],
-    model: str,
-    processors: Sequence[Processor],
-    first: bool,
-    library: Library | None,
-    resource: str,
-) -> Mapping[str, ModelProvider]:
-    """Put processors around the model that is called, where there are any."""
-    if not processors or model not in models:
-        return models
-    return {**models, model: Guarded(models[model], processors, first, library, resource)}
 
 
 async def looked_at(processors: Sequence[Processor], tool: str, event: Event) -> Event:

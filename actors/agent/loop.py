@@ -67,6 +67,10 @@ _KINDS: dict[type[Settling], Waits] = {Approve: "approval", Deny: "approval", Re
 """What each of them answers to."""
 
 
+MOST_DEPTH = 8
+"""Runs that are one another's calls: who calls itself comes to an end."""
+
+
 class ConversationMachine:
     """The `Machine` of agent threads."""
 
@@ -194,6 +198,9 @@ def _unfit_messages(messages: Sequence[Message]) -> Problem | None:
 def _unfit_request(state: Conversation, data: RunAgent) -> Problem | None:
     if too_large(data.context):
         return Problem(kind="invalid", message=too_large(data.context), field="context")
+    if data.parent is not None and data.parent.depth > MOST_DEPTH:
+        message = f"parent.depth: runs call one another {data.parent.depth} deep, at most {MOST_DEPTH} may"
+        return Problem(kind="invalid", message=message, field="parent")
     if data.thread == "existing" and not state.commands:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")

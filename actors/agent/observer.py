@@ -46,10 +46,10 @@ class Observer:
     def consider(self, effect: CallModel, call: ModelCall, answer: ModelReturned, model: ModelProvider) -> None:
         """Condense a thread if its turn took more than its plan allows, and nobody does so already."""
         plan = effect.profile.memory
-        if plan is not None and plan.titles and effect.untitled:
+        if plan is not None and plan.titles and not effect.memory.title:
             self._begin((call.tenant, call.thread, "title"), self._entitle(effect.said, call, model))
         if is_due(plan, answer.usage.prompt_tokens):
-            condensing = Condensing(plan, effect.said, effect.called.first, effect.observations)
+            condensing = Condensing(plan, effect.said, effect.called.first, effect.memory.observations)
             if condensing.count:
                 self._begin((call.tenant, call.thread, "observe"), self._condense(condensing, call, model))
 

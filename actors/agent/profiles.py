@@ -16,6 +16,7 @@ from actors.toolsets import Surroundings, distinct, toolset_of
 from schemas.commands import RunAgent
 from schemas.generation import Sampling
 from schemas.messages import Calling
+from schemas.models import ModelChain
 from schemas.profiles import Profile, Retries
 
 LOOK_UP_S = 10.0
@@ -37,7 +38,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         Unresolved: a function of the agent failed, or what it is to be does not fit together.
     """
     instructions = await _asked(agent, "instructions", around, str)
-    model = await _asked(agent, "model", around, str | None)
+    model = await _asked(agent, "model", around, str | ModelChain | None)
     tools = await tools_of(agent, around)
     try:
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
@@ -45,7 +46,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         raise Unresolved(f"tools: {error}", "tools") from error
     profile = Profile(
         agent=agent.name,
-        model=command.model or model or default_model,
+        model=command.model or _first(model) or default_model,
         instructions=instructions if command.instructions is None else command.instructions,
         tools=tuple(tool.binding for tool in _active(tools, command)),
         sampling=Sampling(
@@ -63,11 +64,16 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         most_tokens=agent.most_tokens,
         prepares=agent.hooks.prepares,
         observed=agent.hooks.observes,
+        chain=model if isinstance(model, ModelChain) and not command.model else None,
         memory=None if agent.memory is None else agent.memory.plan(),
         processors=_processors(agent, command),
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def _first(model: str | ModelChain | None) -> str | None:
+    return model.entries[0].model if isinstance(model, ModelChain) else model
 
 
 async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:

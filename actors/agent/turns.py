@@ -11,8 +11,8 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
-from actors.memory.prompt import prompt_of
-from actors.memory.window import first_shown
+from actors.memory.prompt import prompt_of, shown_from
+from actors.memory.state import Memory
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
@@ -45,14 +45,9 @@ class CallModel(Effect, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     context: Mapping[str, Any] = {}
     """Of the request."""
-    resource: str = ""
-    """Whose thread it is."""
     said: tuple[Message, ...] = ()
-    """What the model is shown of the thread, as it was said."""
-    observations: tuple[str, ...] = ()
-    """What older messages were condensed into."""
-    untitled: bool = False
-    """Whether the thread has no title."""
+    """What it is shown of the thread, as it was said."""
+    memory: Memory = Memory()
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -68,6 +63,10 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Of the request."""
     answers: tuple[Any, ...] = ()
     """What it was given each time that it was suspended."""
+    depth: int = 0
+    """How many runs are above this one."""
+    approvals: Literal["ask", "refuse"] = "ask"
+    """Whether there is somebody who can be asked."""
     problem: str = ""
     """Why what it was given last did not do."""
     processors: tuple[str, ...] = ()
@@ -194,9 +193,7 @@ def ask_model(folding: Folding, name: str) -> None:
         prefix=state.prefix,
         sampling=profile.sampling,
         traceparent=state.commands[name].traceparent,
-        first=first_shown(
-            state.messages, profile.memory, max(state.memory.first, state.memory.shown_observed), state.memory.rate
-        ),
+        first=shown_from(state.messages, state.memory, profile.memory),
     )
     folding.emit("run", name, called)
     folding.effects.append(call_model(folding.state, run, called))
@@ -206,10 +203,12 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     """Make the effect of a `model.called`."""
     seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory, run.refused)
     place, about = (called.effect, "run", run.id, called.traceparent), context_of(state, run.id)
-    said = state.messages[called.first : called.seen]
-    effect = CallModel(*place, called=called, profile=run.effective, messages=seen, context=about, said=said)
-    memory = state.memory
-    return replace(effect, resource=memory.resource, observations=memory.observations, untitled=not memory.title)
+    told: dict[str, Any] = {
+        "messages": seen,
+        "said": state.messages[called.first : called.seen],
+        "memory": state.memory,
+    }
+    return CallModel(*place, called=called, profile=run.effective, context=about, **told)
 
 
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:
@@ -226,11 +225,18 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         model=run.effective.model,
         binding=binding,
         context=context_of(state, run.id),
+        depth=_depth(state, run.id),
+        approvals="ask" if can_ask(state, run.id) else "refuse",
         answers=() if item is None else item.answers,
         attempts=1 if item is None else item.attempts,
         processors=run.profile.processors,
         messages=state.messages,
     )
+
+
+def _depth(state: Conversation, name: str) -> int:
+    data = state.commands[name].data
+    return data.parent.depth if isinstance(data, RunAgent) and data.parent is not None else 0
 
 
 def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:

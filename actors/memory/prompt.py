@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from actors.memory.state import Memory
+from actors.memory.window import first_shown
 from schemas.memory import MemoryPlan
 from schemas.messages import Message
+
+
+def shown_from(messages: Sequence[Message], memory: Memory, plan: MemoryPlan | None) -> int:
+    """Give the first message that the next call of a run sees."""
+    return first_shown(messages, plan, max(memory.first, memory.shown_observed), memory.rate)
 
 
 def prompt_of(

@@ -65,10 +65,13 @@ class Guarded:
         try:
             answer = await self._inner.call(asked, outlet)
         except CallFailed as failure:
-            raise CallFailed(await self._worded(failure.problem, about), tuple(about.done)) from failure
+            if outlet.tripped is not None:  # whatever the model made of that
+                raise await self._broken_off(outlet.tripped, asked, about) from failure
+            failure.problem = await self._worded(failure.problem, about)
+            failure.processed = tuple(about.done)
+            raise
         except Tripped as tripped:
-            await self._inner.abort(asked.request)
-            raise _stopped(tripped, about, "stream") from tripped
+            raise await self._broken_off(tripped, asked, about) from tripped
         return await self._let_out(answer, outlet, about)
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
@@ -121,7 +124,8 @@ class Guarded:
             raise _stopped(tripped, about, "stream") from tripped
         hidden: dict[str, Any] = {"logprobs": (), "token_ids": ()}  # they spell what was taken out
         if (text, reasoning) != (answer.text, answer.reasoning):
-            hidden["sampled"] = None  # whoever guesses what it was could see by its hash that it was that
+            # whoever guesses what it was could see by its hash that it was that; and a provider's own form has it too
+            hidden |= {"sampled": None, "thoughts": ()}
         answer = replace(answer, text=text, reasoning=reasoning, **hidden)
         if answer.finish_reason not in BROKEN_OFF:
             hooks: tuple[Hook, ...] = ("answer",) if answer.tool_calls else ("answer", "result")
@@ -131,6 +135,10 @@ class Guarded:
         await outlet.release("reasoning", answer.reasoning)
         await outlet.release("text", answer.text)
         return replace(answer, processed=tuple(about.done), usage=answer.usage + about.used)
+
+    async def _broken_off(self, tripped: Tripped, call: ModelCall, about: About) -> CallFailed:
+        await self._inner.abort(call.request)
+        return _stopped(tripped, about, "stream")
 
     async def _worded(self, problem: Problem, about: About) -> Problem:
         for processor in self._processors:

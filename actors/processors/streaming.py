@@ -56,11 +56,18 @@ class Outlet:
         self._on_text = on_text
         self._streams: dict[Spoken, list[Stream]] = {}
         self._told: dict[Spoken, list[str]] = {"text": [], "reasoning": []}
+        self.tripped: Tripped | None = None
+        """Why the answer was stopped on its way."""
         self._holds = any(processor.holds for processor in processors)
 
     async def __call__(self, piece: Piece, /) -> None:
         """Take what the model says next."""
-        await self._tell(piece.kind, _through(self._of(piece.kind), piece.text))
+        try:
+            text = _through(self._of(piece.kind), piece.text)
+        except Tripped as tripped:
+            self.tripped = tripped
+            raise
+        await self._tell(piece.kind, text)
 
     async def end(self, kind: Spoken) -> str:
         """Say that no more comes; return all that was let through."""

@@ -83,6 +83,7 @@ class GenerationPerformer:
             prompt=data.prompt,
             stream_interval=data.stream_interval,
             program=program_id(site.tenant, session=data.session_id) if data.session_id else "",
+            again=again,
         )
         event = await ask_model(self._models, call, self._live, effect, site)
         if call.program and data.prompt is None and isinstance(event, ModelReturned):

@@ -253,7 +253,7 @@ class Agents:
                 continue
             shared = self._tokens(len(program.table) - program.private)
             outlook = self.programs.learned.outlook(program.agent, program.length, min(shared, program.length))
-            total = [sum + weight * more for sum, more in zip(total, outlook, strict=True)]
+            total = [so_far + weight * more for so_far, more in zip(total, outlook, strict=True)]
         for program in away:
             self._let_go(program)
             self.programs.gone(program)

@@ -35,6 +35,8 @@ _STATUS = {
     "definition": (500, "agent_definition"),
     "timeout": (504, "timeout"),
     "tool": (500, "tool_error"),
+    "key": (502, "provider_key"),
+    "budget": (429, "insufficient_quota"),
     "tripwire": (400, "content_filter"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}

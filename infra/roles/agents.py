@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
@@ -13,6 +14,7 @@ from actors.agent.observer import Observer
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
+from actors.models.nearby import Nearby, offer_model
 from actors.processors.recall import RecordedLibrary, SemanticRecall
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
@@ -30,7 +32,9 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
+from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
+from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -51,7 +55,12 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
     frontend = await asyncio.to_thread(Frontend, *about)
     await frontend.start()
-    live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
+    live, record = Live(connection, trace), LateStore(place.postgres_url)
+    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
+    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
+    models = made.router
+    await keep_books(made, connection, record, status)
+    await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -64,10 +73,11 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
             "agent": AgentPerformer(
                 agents,
                 models,
-                engine.name,
+                settings.models.default or engine.name,
                 live,
                 clock,
                 BusServices(connection),
+                BusRuns(connection, record.read_back),
                 RecordedLibrary(record.opened),
                 Observer(lambda command: send_command(connection, command), clock),
             ),

@@ -104,6 +104,7 @@ async def test_a_journey_is_planned_with_tools_of_others(connection: Connection,
             await until(watcher, ends)
     finally:
         serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
     assert "for Ann" in bench.model.calls[0].messages[0].content
     assert [event.content for event in await bench.events(ToolReturned)] == ["in Rome", "sun in Rome"]
     await bench.verified("t1")

@@ -71,7 +71,7 @@ def test_the_public_api_is_the_list_we_agreed_on() -> None:
     assert module.__all__ == [
         *("Agent", "Answer", "Approval", "Client", "Combined", "Filtered", "Fixed", "Prefixed", "Renamed"),
         *("RequestContext", "RunEnd", "Running", "Services", "StepChanges", "StepView", "Surroundings", "Tool"),
-        *("ToolContext", "Toolset", "Waiting", "client_tool", "connect", "inline", "tool"),
+        *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "inline", "tool"),
     ]
     assert all(hasattr(module, name) for name in module.__all__)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas import codec
 from schemas.answers import Alternative, Sampled, TokenTold
-from schemas.commands import Change, Command, Generate, RunAgent
+from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
-from schemas.messages import Calling, Message, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
+from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolBinding
 from schemas.runs import (
@@ -138,6 +140,7 @@ _REQUEST = Command(
         most_tokens=500,
         tools=(_SPEC,),
         structured=Structured(kind="json_object"),
+        parent=Parent(thread="thread-0", run="run-0", effect="run-0-1-t0", depth=2),
         when_busy="replace",
     ),
 )
@@ -160,6 +163,16 @@ _GENERATE = Command(
 )
 
 _TOLD = (TokenTold(5, b"le", -0.25, 1, top=((5, b"le", -0.25), (6, b"\xe2", -1.5))),)
+
+_PASSED = (PassedOver("openai/gpt-x", "overloaded", "too busy"),)
+_CHAIN = ModelChain(
+    (
+        ModelEntry(
+            "openai/gpt-x", retries=1, first_s=2.5, total_s=60.0, temperature=0.5, max_tokens=9, options={"a": 1}
+        ),
+        ModelEntry("anthropic/claude-x"),
+    )
+)
 
 EXAMPLES: tuple[Event, ...] = (
     # an event that was given more fields has an example more: what was recorded before is pinned as it was
@@ -232,7 +245,21 @@ EXAMPLES: tuple[Event, ...] = (
         tool_calls=(_CALL,),
         judged=(Judgement(0, approval=True, problem="it does not fit"),),
     ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        engine="anthropic/claude-x",
+        reasoning="two and two",
+        thoughts=(
+            Thought("anthropic", 11, "c2ln", after=3),
+            Thought("anthropic", seal="YmxvYg==", kind="sealed", call_id="call_1"),
+        ),
+        passed_over=_PASSED,
+    ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, passed_over=_PASSED),
     ApprovalRequested(effect="run-1-1-t0", call=_CALL),
     ApprovalGiven(effect="run-1-1-t0", by="cli"),
     ApprovalDenied(effect="run-1-1-t0", by="cli", reason="too dear"),
@@ -249,7 +276,7 @@ EXAMPLES: tuple[Event, ...] = (
     ToolResumed(effect="run-1-1-t0", attempt=2),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
-    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}, usage=Usage(9, 3)),
     ToolSuspended(
         effect="run-1-1-t0",
         call_id="call_1",
@@ -280,6 +307,7 @@ EXAMPLES: tuple[Event, ...] = (
     RunFailed(problem=_PROBLEM, steps=8),
     CommandAccepted(command=_REQUEST),
     RunStarted(profile=_WHOLE),
+    RunStarted(profile=replace(_PROFILE, chain=_CHAIN)),
     ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
     ThreadCreated(resource="ann@example.org", title="Ünïcödé ☂", metadata={"team": "red"}),

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.answers import TokenTold
-from schemas.commands import Approve, Command, Generate, PostResult, Resume, RunAgent
+from schemas.commands import Approve, Command, Generate, Parent, PostResult, Resume, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.memory import MemoryPlan, ThreadCreated, ThreadRenamed, Working
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
+from schemas.models import ModelChain, ModelEntry
 from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import Event, Problem, ToolReturned
 from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
@@ -107,6 +108,16 @@ st.register_type_strategy(ToolBinding, bindings)
 st.register_type_strategy(ToolSuspended, st.builds(ToolSuspended, texts, texts, anything, objects, texts))
 st.register_type_strategy(ToolContinued, st.builds(ToolContinued, texts, texts, anything))
 st.register_type_strategy(ToolReturned, st.builds(ToolReturned, texts, texts, texts, result=anything))
+entries = st.builds(
+    ModelEntry,
+    model=texts,
+    retries=st.integers(0, 100),
+    first_s=shares,
+    total_s=shares,
+    temperature=st.none() | shares,
+    max_tokens=st.none() | ids,
+    options=extras,
+)
 st.register_type_strategy(Structured, structures)
 notes = st.dictionaries(texts, texts, max_size=2)
 st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
@@ -114,6 +125,7 @@ st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, 
 workings = st.builds(Working, texts, st.none() | notes)
 st.register_type_strategy(MemoryPlan, st.builds(MemoryPlan, ids, ids, st.none() | workings))
 st.register_type_strategy(Sampling, samplings)
+st.register_type_strategy(ModelChain, st.builds(ModelChain, st.lists(entries, min_size=1, max_size=3).map(tuple)))
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
@@ -158,6 +170,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         most_tokens=st.none() | ids,
         tools=st.lists(specs, max_size=1).map(tuple),
         structured=st.none() | structures,
+        parent=st.none() | st.builds(Parent, texts, texts, texts, st.integers(1, 9)),
         when_busy=st.sampled_from(["queue", "replace"]),
     )
     settling = st.builds(Approve, texts, st.none() | texts) | st.builds(Resume, texts, anything)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +24,8 @@ from schemas.commands import Approve, PostResult, Resume
 from schemas.live import Committed, Progress
 from tests.system.conftest import UpProcess, records
 from tests.system.test_record import wait_until_recorded
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(120)]
 
@@ -158,3 +163,13 @@ async def waiting_in(client: Client, thread: str) -> Waiting:
             return held[0]
         await asyncio.sleep(0.02)
     raise AssertionError("nothing waits")
+
+
+async def test_a_script_brings_the_stack_along() -> None:
+    """`examples/extraction.py`, as its reader starts it."""
+    argv = [sys.executable, str(ROOT / "examples" / "extraction.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = await asyncio.to_thread(
+        subprocess.run, argv, capture_output=True, text=True, timeout=100, env=environment, check=False
+    )
+    assert re.fullmatch(r"Ticket\(topic='(invoice|delivery|other)', urgent=(True|False)\)\n", done.stdout), done.stderr

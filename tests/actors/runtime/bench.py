@@ -26,6 +26,7 @@ from bus.commit import Writer
 from bus.connection import Connection
 from bus.live import Live, Watcher, watching
 from bus.log import START, last_commit, read_shard
+from infra.runs import BusRuns
 from schemas import codec
 from schemas.commands import Approve, Command, Deny, PostResult, Resume, RunAgent
 from schemas.envelope import Fact
@@ -140,7 +141,9 @@ class Bench:
             slot=process,
             machines={"agent": machine or ConversationMachine(), "generation": GenerationMachine()},
             performers={
-                "agent": AgentPerformer([self.agent(), *self.agents], models, "m", live, clock, BusServices(on)),
+                "agent": AgentPerformer(
+                    [self.agent(), *self.agents], models, "m", live, clock, BusServices(on), BusRuns(on, self.read_back)
+                ),
                 "generation": GenerationPerformer(models, Sampling(), live),
             },
             record=self.record,
@@ -155,6 +158,25 @@ class Bench:
             async for stored in read_shard(self.connection, 0, START, last.sequence)
             for index, fact in enumerate(stored.envelope.facts)
             if fact.kind != "shard"
+        ]
+
+    async def read_back(self, tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+        """What a watcher missed, as the record would tell it."""
+        place = (tenant, thread, kind, entity)
+        return [
+            Committed(
+                id=f"{sequence}-{index}",
+                type=fact.type,
+                subject=fact.entity,
+                thread=fact.thread,
+                time="",
+                tenant=fact.tenant,
+                cause=fact.cause,
+                version=fact.version,
+                data=fact.payload,
+            )
+            for sequence, index, fact in await self.facts()
+            if (fact.tenant, fact.thread, fact.kind, fact.entity) == place and fact.version > after
         ]
 
     async def types(self, kind: str, entity: str) -> list[str]:
