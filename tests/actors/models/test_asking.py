@@ -8,9 +8,11 @@ import pytest
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
+from actors.agent.profiles import profile_of
 from actors.agent.turns import CallModel
 from actors.runtime.performer import Site
 from actors.testing import FixedClock, ScriptedModel
+from actors.toolsets import Surroundings
 from schemas.commands import Command, RunAgent
 from schemas.generation import Sampling
 from schemas.live import Delta
@@ -20,6 +22,7 @@ from schemas.profiles import Profile
 from schemas.runs import ModelCalled, ModelFailed, ModelReturned, Problem
 
 pytestmark = pytest.mark.anyio
+AROUND = Surroundings()
 CHAIN = ModelChain((ModelEntry("a"), ModelEntry("b", temperature=0.5)))
 
 
@@ -49,7 +52,7 @@ def busy(_: object) -> Problem:
 
 async def test_an_agent_s_chain_is_in_its_profile_and_the_answer_says_who_gave_it() -> None:
     performer, heard, _ = performing(a=ScriptedModel(busy), b=ScriptedModel(lambda _: "from b"))
-    asked = performer.look_up(Command("r1", "acme", "agent", "t1", "run", RunAgent("demo", "hi")))
+    asked = await performer.look_up(Command("r1", "acme", "agent", "t1", "run", RunAgent("demo", "hi")))
     assert asked.profile is not None
     assert (asked.profile.model, asked.profile.chain) == ("a", CHAIN)
     event = await performer.perform(asking(asked.profile), Site("acme", "t1", 1), again=False)
@@ -60,7 +63,7 @@ async def test_an_agent_s_chain_is_in_its_profile_and_the_answer_says_who_gave_i
 
 async def test_a_failed_chain_tells_of_all_of_it() -> None:
     performer, _, agent = performing(a=ScriptedModel(busy), b=ScriptedModel(busy))
-    profile = agent.profile(RunAgent("demo", "hi"), "a")
+    profile = await profile_of(agent, RunAgent("demo", "hi"), AROUND, "a")
     event = await performer.perform(asking(profile), Site("acme", "t1", 1), again=False)
     assert isinstance(event, ModelFailed)
     assert "none of a, b could be had" in event.problem.message
@@ -70,7 +73,7 @@ async def test_a_failed_chain_tells_of_all_of_it() -> None:
 async def test_a_fork_with_another_model_leaves_the_chain() -> None:
     other = ScriptedModel(lambda _: "from c")
     performer, _, agent = performing(a=ScriptedModel(busy), b=ScriptedModel(busy), c=other)
-    profile = agent.profile(RunAgent("demo", "hi"), "a")
+    profile = await profile_of(agent, RunAgent("demo", "hi"), AROUND, "a")
     event = await performer.perform(asking(profile, "c"), Site("acme", "t1", 1), again=True)
     assert isinstance(event, ModelReturned)
     assert event.text == "from c"
@@ -80,10 +83,10 @@ async def test_a_fork_with_another_model_leaves_the_chain() -> None:
 async def test_an_abort_reaches_every_model_of_a_chain_and_a_missing_one_is_told_before_the_run() -> None:
     first, second = ScriptedModel(busy), ScriptedModel(busy)
     performer, _, agent = performing(a=first, b=second)
-    profile = agent.profile(RunAgent("demo", "hi"), "a")
+    profile = await profile_of(agent, RunAgent("demo", "hi"), AROUND, "a")
     await performer.abort(asking(profile), Site("acme", "t1", 1))
     assert first.aborted == second.aborted == ["acme/t1/r1-1-m"]
     alone, _, _ = performing(a=first)
-    asked = alone.look_up(Command("r1", "acme", "agent", "t1", "run", RunAgent("demo", "hi")))
+    asked = await alone.look_up(Command("r1", "acme", "agent", "t1", "run", RunAgent("demo", "hi")))
     assert asked.missing is not None
     assert "'b'" in asked.missing.message
