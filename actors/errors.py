@@ -17,6 +17,7 @@ ActorError
 
 from __future__ import annotations
 
+from schemas.processing import Processed
 from schemas.runs import Problem
 
 
@@ -59,9 +60,11 @@ class NotNow(ActorError):
 class CallFailed(ActorError):
     """A model call came to nothing."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, processed: tuple[Processed, ...] = ()) -> None:
         super().__init__(problem.message)
         self.problem = problem
+        self.processed = processed
+        """What processors did on the way."""
 
 
 class ProviderFailed(CallFailed):

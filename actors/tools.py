@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, get_args, overload
@@ -29,7 +29,7 @@ from actors.parameters import (
 )
 from actors.request_context import RequestContext
 from schemas import codec
-from schemas.messages import ToolSpec
+from schemas.messages import Message, ToolSpec
 from schemas.profiles import ToolBinding, ToolEffect, ToolPlace
 from schemas.runs import MemoryWrite
 
@@ -74,6 +74,8 @@ class ToolContext:
     """What was given each time that this call was suspended."""
     report: Callable[[Any], None] = _unheard
     """Takes what `progress` says; may be called from any thread."""
+    messages: Sequence[Message] = ()
+    """What was said in the thread before."""
     _asked: int = 0
 
     def write_note(self, topic: str, text: str) -> None:

@@ -26,6 +26,7 @@ from schemas import codec
 from schemas.commands import Fork, Generate, PostResult
 from schemas.errors import SchemaError
 from schemas.generation import BROKEN_OFF
+from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
 from schemas.profiles import Profile
 from schemas.runs import (
@@ -278,6 +279,23 @@ def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Pla
     return after, Change({"runs": len(counted), "origin": _text(event.origin)}, tuple(told), tuple(counted))
 
 
+def _created(place: Place, stored: StoredEvent, event: ThreadCreated) -> tuple[Place, Change]:
+    return place, Change({"resource": _text(event.resource), **_titled(event)})
+
+
+def _renamed(place: Place, stored: StoredEvent, event: ThreadRenamed) -> tuple[Place, Change]:
+    return place, Change(_titled(event))
+
+
+def _titled(event: ThreadCreated | ThreadRenamed) -> dict[str, Any]:
+    metadata = {_whole(name): _whole(value) for name, value in event.metadata.items()}
+    return {"title": _text(event.title), "metadata": codec.encode(metadata).decode() if metadata else ""}
+
+
+def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return place, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""})
+
+
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
     run = place.runs.get(stored.fact.entity)
     if run is None:
@@ -324,7 +342,12 @@ def _status(place: Place) -> str:
 
 def _text(value: str) -> str:
     """Return what Postgres can hold and index."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST]
+    return _whole(value)[:_LONGEST]
+
+
+def _whole(value: str) -> str:
+    """Return what Postgres can hold, however long."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _day(time: int) -> date:
@@ -348,6 +371,8 @@ _WHOLE: Mapping[str, _Whole] = {
     "run.finished": _run_finished,
     "run.failed": _run_failed,
     "thread.forked": _forked,
+    "thread.created": _created,
+    "thread.renamed": _renamed,
 }
 """Events that are read whole."""
 
@@ -361,6 +386,7 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "approval.given": _settled,
     "approval.denied": _settled,
     "tool.called": _called_tool,
+    "thread.deleted": _deleted,
 }
 """Events of which the type says enough."""
 
@@ -377,6 +403,8 @@ _WITHOUT_EFFECT = frozenset({
     "tool.indeterminate",
     "tool.resumed",
     "tool.returned",
+    "memory.observed",
+    "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -21,6 +21,7 @@ InfraError
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── SweepFailed                a process that checks threads ended
+├── ThreadUnfit                a thread was to be called what none can be
 ├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
@@ -280,3 +281,7 @@ class ForkUnfit(InfraError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+
+
+class ThreadUnfit(InfraError):
+    """A thread was to be called, or to belong to, what none can."""

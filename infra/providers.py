@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-import importlib.metadata
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -16,7 +15,6 @@ from msgspec.structs import replace
 from actors.models.breaker import Breaker
 from actors.models.budgets import Budgeted, Ledger, Tell
 from actors.models.cache import Answers, Cached
-from actors.models.nearby import Nearby, offer_model
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry
 from actors.models.remote import Outside
@@ -85,28 +83,16 @@ def _chain(entries: tuple[str | ModelEntry, ...]) -> ModelChain:
     return ModelChain(tuple(ModelEntry(entry) if isinstance(entry, str) else entry for entry in entries))
 
 
-async def served_models(
-    engines: Mapping[str, ModelProvider],
-    settings: ModelSettings,
-    clock: Clock,
-    connection: Connection,
-    record: LateStore,
-    status: Status,
-) -> Router:
-    """Put the models of a process together, open its books, and offer its engines to others on the same NATS."""
+def teller(connection: Connection, status: Status) -> Tell:
+    """Give what tells other processes what was spent in this one."""
 
     async def tell(spent: Spent) -> None:
         await tell_spent(connection, replace(spent, process=status.run))
 
-    nearby = functools.partial(Nearby, connection=connection)
-    models = await asyncio.to_thread(make_models, engines, settings, clock, tell, nearby)
-    await _keep_books(models, connection, record, status)
-    for name, engine in engines.items():
-        await offer_model(connection, name, importlib.metadata.version("ostinato"), engine)
-    return models.router
+    return tell
 
 
-async def _keep_books(models: Models, connection: Connection, record: LateStore, status: Status) -> None:
+async def keep_books(models: Models, connection: Connection, record: LateStore, status: Status) -> None:
     """Hear of what other processes spend, and read what was spent before, where there are budgets."""
     ledger = models.ledger
     if ledger is None:

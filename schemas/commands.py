@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
 from schemas.wire import Wire
@@ -110,6 +111,10 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """The call of another run that this one is."""
     when_busy: Literal["queue", "replace"] = "queue"
     """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
+    processors: tuple[str, ...] | None = None
+    """Of the agent's processors those that are used, in this order; None is all."""
+    resource: Resource = ""
+    """The person or project whose thread it is; a thread that is somebody else's is refused."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -294,7 +299,21 @@ class Fork(Wire, frozen=True, tag="fork"):
     """For whoever reads the log: the profile and the history hold them already."""
 
 
-CommandData = RunAgent | Approve | Deny | AbortRun | Fork | Generate | Resume | PostResult
+CommandData = (
+    RunAgent
+    | Approve
+    | Deny
+    | AbortRun
+    | Fork
+    | Generate
+    | Resume
+    | PostResult
+    | CreateThread
+    | RenameThread
+    | DeleteThread
+    | Remember
+    | Observe
+)
 
 
 class Command(Wire, frozen=True):

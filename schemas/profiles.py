@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from schemas.generation import Sampling
+from schemas.memory import MemoryPlan
 from schemas.messages import Calling, ToolSpec
 from schemas.models import ModelChain
 from schemas.wire import Wire
@@ -71,3 +72,7 @@ class Profile(Wire, frozen=True):
     """Whether functions of the agent are told of the run's end."""
     chain: ModelChain | None = None
     """The models that are asked one after the other; `model` is the first of them."""
+    memory: MemoryPlan | None = None
+    """How much of the thread is shown; None is all."""
+    processors: tuple[str, ...] = ()
+    """Names of those that stand between the agent and its model, in their order."""

@@ -12,8 +12,10 @@ from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
 from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
+from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
@@ -33,6 +35,7 @@ ErrorKind = Literal[
     "definition",
     "key",
     "budget",
+    "tripwire",
 ]
 LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
 """Kinds of problems that are found before a decision, where a command's agent is looked up."""
@@ -93,6 +96,8 @@ class ModelCalled(Wire, frozen=True, tag="model.called"):
     """Hash over those messages, chained, so that replay notices a history that differs."""
     sampling: Sampling
     traceparent: str = ""
+    first: int = 0
+    """The first of those messages that it is shown."""
 
 
 class ModelReturned(Wire, frozen=True, tag="model.returned"):
@@ -123,6 +128,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """What its provider wants back of that."""
     passed_over: tuple[PassedOver, ...] = ()
     """Models of the chain that could not be had; `engine` is the one that answered."""
+    processed: tuple[Processed, ...] = ()
+    """What processors did on the way there and back."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
@@ -137,6 +144,7 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
     problem: Problem
     passed_over: tuple[PassedOver, ...] = ()
     """Models of the chain that could not be had; the problem is the last one's."""
+    processed: tuple[Processed, ...] = ()
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):
@@ -216,6 +224,7 @@ class MemoryWrite(Wire, frozen=True):
 
     topic: str
     text: str
+    scope: WriteScope = "note"
 
 
 class ToolReturned(Wire, frozen=True, tag="tool.returned"):
@@ -229,6 +238,7 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     """What it returned, where the model reads something else."""
     usage: Usage = Usage()
     """Of another agent's run that the call was."""
+    processed: tuple[Processed, ...] = ()
 
 
 NEEDS_PERSON = "needs a person's approval"
@@ -326,6 +336,11 @@ Event = (
     | StepOpened
     | StepPrepared
     | HooksTold
+    | ThreadCreated
+    | ThreadRenamed
+    | ThreadDeleted
+    | WorkingWritten
+    | Observed
     | DeadlinePassed
     | MemoryWritten
     | RunFinished

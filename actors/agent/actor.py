@@ -13,15 +13,20 @@ from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run
 from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.guarding import looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
+from actors.agent.observer import Observer
 from actors.agent.profiles import Unresolved, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
 from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
+from actors.errors import DefinitionError
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
+from actors.processors.guarded import Guarded
+from actors.processors.recall import Library
 from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
@@ -61,6 +66,8 @@ class AgentPerformer:
         clock: Clock,
         services: ToolServices | None = None,
         runs: Runs | None = None,
+        library: Library | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -69,6 +76,8 @@ class AgentPerformer:
         self._clock = clock
         self._services = services
         self._runs = runs
+        self._library = library
+        self._observer = observer
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command) -> Asked:
@@ -173,6 +182,8 @@ class AgentPerformer:
         event = await self._asked_in_time(effect, call, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
+            if self._observer is not None:
+                self._observer.consider(effect, call, event, self._condenser(effect, call))
         if isinstance(event, ModelReturned) and event.tool_calls:
             return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
@@ -183,7 +194,9 @@ class AgentPerformer:
         limit = asyncio.timeout(limit_ms / 1000 if limit_ms else None)
         try:
             async with limit:
-                return await ask_model(self._models, call, self._live, effect, site)
+                return await ask_model(*self._guarded(effect, call), self._live, effect, site)
+        except DefinitionError as error:
+            return ModelFailed(effect=effect.id, problem=Problem(kind="definition", message=str(error)))
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -191,12 +204,32 @@ class AgentPerformer:
             message = f"the model took longer than {limit_ms / 1000:g} s over one step"
             return ModelFailed(effect=effect.id, problem=Problem(kind="timeout", message=message))
 
+    def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
+        """Put the run's processors around what is asked: around the whole chain, where there is one."""
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        if not processors or call.model not in self._models:
+            return self._models, call
+        first, about = effect.called.step == 1, (self._library, effect.memory.resource)
+        return {call.model: Guarded(self._asked(call), processors, first, *about)}, replace(call, chain=None)
+
+    def _asked(self, call: ModelCall) -> ModelProvider:
+        return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
+
+    def _condenser(self, effect: CallModel, call: ModelCall) -> ModelProvider:
+        """Give the model for what is no turn, with the processors that go around that too."""
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
+
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the engine know for how long it is that the program waits."""
         model, program = self._models.get(effect.model), program_id(site.tenant, site.thread)
         if model is not None:
             await model.note(ToolBegan(program, effect.id, effect.called.call.name))
-        event = await self._call_tool(effect, site, again)
+        try:
+            processors = processors_of(self._agents.get(effect.agent), effect.processors)
+            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+        except DefinitionError as error:
+            event = failed(effect, str(error))
         if model is not None:
             await model.note(ToolEnded(program, effect.id))
         return event
@@ -227,5 +260,6 @@ class AgentPerformer:
                 request=RequestContext(effect.context),
                 answers=effect.answers,
                 report=reporter.tell,
+                messages=effect.messages,
             )
             return await (run_again if again else run_tool)(tool, effect, context)

@@ -82,7 +82,7 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
         if task is None or task.cancelling():
             raise
         return failed(effect, "the tool cancelled itself")
-    writes = tuple(MemoryWrite(topic=kept(write.topic), text=kept(write.text)) for write in context.writes)
+    writes = tuple(MemoryWrite(kept(write.topic), kept(write.text), write.scope) for write in context.writes)
     result = None if _is_too_long(output.result) else output.result
     return ToolReturned(effect=effect.id, call_id=call.id, content=kept(output.content), writes=writes, result=result)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never, get_args
 import msgspec
 from msgspec.structs import replace
 
+from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
@@ -106,6 +107,7 @@ class Run(msgspec.Struct, frozen=True):
     """What they made of the step under way."""
     ended: RunFinished | RunFailed | None = None
     """What observers are still to be told."""
+    refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
 
     @property
     def effective(self) -> Profile:
@@ -139,6 +141,7 @@ class Conversation(msgspec.Struct, frozen=True):
     queue: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
     """Runs whose end is still to be told to their observers."""
+    memory: Memory = Memory()
 
 
 def incoming(command: Command) -> tuple[Message, ...]:
@@ -171,11 +174,19 @@ def _evolve_thread(state: Conversation, _name: str, event: ThreadEvent) -> Conve
             assert_never(event)
 
 
+def _evolve_memory(state: Conversation, _name: str, event: MemoryEvent) -> Conversation:
+    memory = remembered(state.memory, event)
+    if not memory.deleted:
+        return replace(state, memory=memory)
+    return Conversation(state.tenant, state.thread, (), "", {}, forgotten(state.commands), state.refused, memory=memory)
+
+
 def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation:
     match event:
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
-            return replace(_with(state, _begun(state, name, profile)), active=name, queue=queue)
+            run, memory = _begun(state, name, profile), begun(state.memory, len(state.messages))
+            return replace(_with(state, run), active=name, queue=queue, memory=memory)
         case RunFinished() | RunFailed():
             return _over(state, name, event)
         case RunQueued(profile=profile):
@@ -195,11 +206,11 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
             called = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
-            return _with(state, called)
+            return _with(replace(state, memory=asked(state.memory, event.first)), called)
         case ModelReturned():
             return _answered(state, run, event)
-        case ModelFailed():
-            return _with(state, replace(run, asking=None))
+        case ModelFailed(problem=problem):
+            return _with(state, replace(run, asking=None, refused=refusal(problem)))
         case RetryScheduled():
             return _with(state, replace(run, retry=event))
         case RetryDue():
@@ -255,6 +266,7 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
     shape: fold
     for shapes, fold in (
         (ThreadEvent, _evolve_thread),
+        (MemoryEvent, _evolve_memory),
         (RunEvent, _evolve_run),
         (ModelEvent, _evolve_model),
         (StepEvent, _evolve_step),
@@ -345,7 +357,8 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
-    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage))
+    state = replace(state, memory=measured(state.memory, state.messages, run.asking, run.profile, event))
+    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused=""))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
     said = Message(role="assistant", content=event.text, reasoning=event.reasoning, thoughts=event.thoughts)

@@ -9,6 +9,8 @@ from typing import Any
 
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
 from actors.errors import DefinitionError
+from actors.memory.plan import Memory
+from actors.processors.processor import Processor
 from actors.request_context import RequestContext
 from actors.tools import Tool
 from actors.toolsets import Tools, Toolset, toolset_of
@@ -64,6 +66,10 @@ class Agent:
     """Told of a run that ended with an answer."""
     on_error: OnEnd | None = None
     """Told of a run that ended without one."""
+    memory: Memory | None = None
+    """How much of its thread the model is shown, and what it keeps in mind; None shows all of it."""
+    processors: Sequence[Processor] = ()
+    """What stands between the agent and its model, in the order in which it sees what goes either way."""
     hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
     def __post_init__(self) -> None:
@@ -83,6 +89,8 @@ class Agent:
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
 
     def _check_numbers(self) -> None:
+        if len({processor.name for processor in self.processors}) < len(self.processors):
+            raise DefinitionError(f"agent {self.name!r} has two processors of one name: give each a name")
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
         for name in ("tool_concurrency", "step_timeout_s", "most_tokens"):

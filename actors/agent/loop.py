@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
+from actors.agent.threads import gone, managed, misowned, owned
 from actors.agent.turns import (
     Folding,
     after_model,
@@ -35,11 +36,13 @@ from actors.agent.turns import (
     tell_end,
     waiting,
 )
+from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.hooks import HooksTold, StepPrepared
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message, misplaced_in
 from schemas.runs import (
     NEEDS_PERSON,
@@ -48,7 +51,6 @@ from schemas.runs import (
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
-    MemoryWritten,
     ModelFailed,
     ModelReturned,
     Problem,
@@ -93,6 +95,8 @@ class ConversationMachine:
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
         """Take a run on, queue it, refuse it or end it; settle whether a waiting tool may run; or begin as a fork."""
         command = asked.command
+        if state.memory.deleted:
+            return gone(state, command)
         match command.data:
             case Approve() | Deny() | Resume() | PostResult() as answer:
                 return _settle(state, command, answer)
@@ -100,6 +104,8 @@ class ConversationMachine:
                 return _abort(state, command, abort)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
+            case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
+                return managed(state, command, managing)
             case _:
                 return self._taken_on(state, asked, context)
 
@@ -111,6 +117,8 @@ class ConversationMachine:
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
         folding = Folding(state)
         folding.emit("thread", state.thread, CommandAccepted(command=command))
+        if isinstance(command.data, RunAgent):
+            owned(folding, command.data)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -138,7 +146,7 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
+                    folding.emit("thread", state.thread, written(folding.state.memory, write))
                 after_tool(folding, run)
             case ToolSuspended():
                 _suspended(folding, run, result.event)
@@ -171,7 +179,7 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     data = command.data
     if not isinstance(data, RunAgent):
         return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
-    return _unfit_messages(incoming(command)) or _unfit_request(state, data)
+    return _unfit_messages(incoming(command)) or _unfit_request(state, data) or misowned(state, data)
 
 
 def _unfit_messages(messages: Sequence[Message]) -> Problem | None:

@@ -65,6 +65,8 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         prepares=agent.hooks.prepares,
         observed=agent.hooks.observes,
         chain=model if isinstance(model, ModelChain) and not command.model else None,
+        memory=None if agent.memory is None else agent.memory.plan(),
+        processors=_processors(agent, command),
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
@@ -86,7 +88,7 @@ async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:
                 given = toolset_from(agent, await _called(agent.tools, around))
             else:
                 given = toolset_of(agent.tools)
-            return await given.tools(around)
+            return (*await given.tools(around), *(() if agent.memory is None else agent.memory.tools()))
     except (Exception, SystemExit) as error:
         raise Unresolved(_failure(agent, "tools", error), "tools") from error
 
@@ -136,6 +138,20 @@ def _active(tools: Sequence[Tool], command: RunAgent) -> Sequence[Tool]:
             names = ", ".join(known) or "none"
             raise Unresolved(f"active_tools: no tool named {name!r} (tools: {names})", "active_tools")
     return [tool for tool in tools if tool.name in command.active_tools]
+
+
+def _processors(agent: Agent, command: RunAgent) -> tuple[str, ...]:
+    """Name those that are used.
+
+    Raises:
+        Unresolved: one is not there.
+    """
+    known = [processor.name for processor in agent.processors]
+    for name in command.processors or ():
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise Unresolved(f"processors: no processor {name!r} (there are: {names})", "processors")
+    return tuple(known) if command.processors is None else command.processors
 
 
 def _calling(tools: Sequence[Tool], command: RunAgent) -> Calling:

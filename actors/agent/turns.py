@@ -11,6 +11,8 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
+from actors.memory.prompt import prompt_of, shown_from
+from actors.memory.state import Memory
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
@@ -43,6 +45,9 @@ class CallModel(Effect, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     context: Mapping[str, Any] = {}
     """Of the request."""
+    said: tuple[Message, ...] = ()
+    """What it is shown of the thread, as it was said."""
+    memory: Memory = Memory()
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -62,6 +67,12 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """How many runs are above this one."""
     approvals: Literal["ask", "refuse"] = "ask"
     """Whether there is somebody who can be asked."""
+    problem: str = ""
+    """Why what it was given last did not do."""
+    processors: tuple[str, ...] = ()
+    """Those that look at what it returns."""
+    messages: tuple[Message, ...] = ()
+    """What was said in the thread before."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):
@@ -182,6 +193,7 @@ def ask_model(folding: Folding, name: str) -> None:
         prefix=state.prefix,
         sampling=profile.sampling,
         traceparent=state.commands[name].traceparent,
+        first=shown_from(state.messages, state.memory, profile.memory),
     )
     folding.emit("run", name, called)
     folding.effects.append(call_model(folding.state, run, called))
@@ -189,9 +201,14 @@ def ask_model(folding: Folding, name: str) -> None:
 
 def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     """Make the effect of a `model.called`."""
-    seen, about = state.messages[: called.seen], context_of(state, run.id)
-    place = (called.effect, "run", run.id, called.traceparent)
-    return CallModel(*place, called=called, profile=run.effective, messages=seen, context=about)
+    seen = prompt_of(state.messages, called.first, called.seen, state.memory, run.profile.memory, run.refused)
+    place, about = (called.effect, "run", run.id, called.traceparent), context_of(state, run.id)
+    told: dict[str, Any] = {
+        "messages": seen,
+        "said": state.messages[called.first : called.seen],
+        "memory": state.memory,
+    }
+    return CallModel(*place, called=called, profile=run.effective, context=about, **told)
 
 
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:
@@ -212,6 +229,8 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         approvals="ask" if can_ask(state, run.id) else "refuse",
         answers=() if item is None else item.answers,
         attempts=1 if item is None else item.attempts,
+        processors=run.profile.processors,
+        messages=state.messages,
     )
 
 

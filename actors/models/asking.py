@@ -66,7 +66,8 @@ async def ask_model(
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
         passed = failure.passed if isinstance(failure, ChainFailed) else ()
-        return ModelFailed(effect=effect.id, problem=failure.problem, passed_over=passed)
+        processed = failure.processed
+        return ModelFailed(effect=effect.id, problem=failure.problem, passed_over=passed, processed=processed)
     except BusError:
         raise
     except Exception as error:
@@ -89,4 +90,5 @@ async def ask_model(
         sampled=answer.sampled,
         thoughts=answer.thoughts,
         passed_over=answer.passed_over,
+        processed=tuple(done for one in (answer, *others) for done in one.processed),
     )

@@ -12,6 +12,7 @@ from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, PassedOver
+from schemas.processing import Processed
 from schemas.programs import ProgramNote
 
 Spoken = Literal["text", "reasoning"]
@@ -113,6 +114,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     """What its provider wants back of what was thought."""
     passed_over: tuple[PassedOver, ...] = ()
     """Models of the chain that could not be had."""
+    processed: tuple[Processed, ...] = ()
+    """What processors did, where there are any around the model."""
 
 
 class ModelProvider(Protocol):

@@ -37,6 +37,7 @@ _STATUS = {
     "tool": (500, "tool_error"),
     "key": (502, "provider_key"),
     "budget": (429, "insufficient_quota"),
+    "tripwire": (400, "content_filter"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""

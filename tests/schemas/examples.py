@@ -13,8 +13,10 @@ from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
+from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
 from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, ModelEntry, PassedOver
+from schemas.processing import Processed
 from schemas.profiles import Profile, ToolBinding
 from schemas.runs import (
     ApprovalDenied,
@@ -59,6 +61,20 @@ _PROFILE = Profile(
     tools=(ToolBinding(name="calculator", effect="pure", digest="00ff"),),
     sampling=_SAMPLING,
     max_steps=8,
+)
+
+_PROCESSED = (Processed(processor="regex-filter", hook="stream", action="changed", found=2, reason="EMAIL"),)
+_REMEMBERING = Profile(
+    agent="demo",
+    model="m",
+    instructions="",
+    tools=(),
+    sampling=Sampling(),
+    max_steps=8,
+    processors=("regex-filter",),
+    memory=MemoryPlan(
+        observe=9, titles=True, last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})
+    ),
 )
 
 _RUN = Command(
@@ -294,6 +310,22 @@ EXAMPLES: tuple[Event, ...] = (
     RunStarted(profile=replace(_PROFILE, chain=_CHAIN)),
     ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
+    ThreadCreated(resource="ann@example.org", title="Ünïcödé ☂", metadata={"team": "red"}),
+    ThreadRenamed(title="Sums", metadata={"team": "blue"}, by="cli"),
+    ThreadDeleted(reason="asked for"),
+    WorkingWritten(content="- name: Ann", by="cli"),
+    Observed(upto=12, text="- her cat is Mitzi", first=4, at="2026-11-26T14:00:00.000000Z", whole=True),
+    ModelCalled(effect="run-1-2-m", model="m", step=2, seen=9, prefix="abcd", sampling=_SAMPLING, first=4),
+    RunStarted(profile=_REMEMBERING),
+    ToolReturned(
+        effect="run-1-1-t0",
+        call_id="call_1",
+        content="ok",
+        writes=(MemoryWrite(topic="", text="{}", scope="merge"),),
+        processed=_PROCESSED,
+    ),
+    ModelReturned(effect="r-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
 )
 
 ENVELOPE = Envelope(

@@ -16,6 +16,7 @@ from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.memory import MemoryPlan, ThreadCreated, ThreadRenamed, Working
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.models import ModelChain, ModelEntry
 from schemas.profiles import Profile, Retries, ToolBinding
@@ -118,6 +119,11 @@ entries = st.builds(
     options=extras,
 )
 st.register_type_strategy(Structured, structures)
+notes = st.dictionaries(texts, texts, max_size=2)
+st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
+st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, texts))
+workings = st.builds(Working, texts, st.none() | notes)
+st.register_type_strategy(MemoryPlan, st.builds(MemoryPlan, ids, ids, st.none() | workings))
 st.register_type_strategy(Sampling, samplings)
 st.register_type_strategy(ModelChain, st.builds(ModelChain, st.lists(entries, min_size=1, max_size=3).map(tuple)))
 

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+from actors.memory.plan import Memory
 from infra.demo import DEMO
 from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, client_tool, tool
 
@@ -40,6 +41,8 @@ def calamity(expression: str) -> str:
 
 
 plain = Agent("plain", "Answer.", max_tokens=60)
+keeper = Agent("keeper", DEMO.instructions, max_tokens=16, memory=Memory(working="- name:"))
+slider = Agent("slider", DEMO.instructions, max_tokens=16, memory=Memory(last=10))
 rambler = Agent("rambler", "Say something long.", max_tokens=160)
 doomed = Agent("doomed", DEMO.instructions, tools=(calamity, *DEMO.tools[1:]))
 

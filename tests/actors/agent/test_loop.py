@@ -26,6 +26,7 @@ from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd, waiting
 from actors.errors import Divergence
+from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
@@ -196,8 +197,8 @@ def roles(world: World) -> list[str]:
     return [message.role for message in world.state.messages]
 
 
-def test_each_event_is_folded_by_one_of_the_six_groups() -> None:
-    unions = (ThreadEvent, RunEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent)
+def test_each_event_is_folded_by_one_of_the_groups() -> None:
+    unions = (ThreadEvent, RunEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
     groups = [shape for union in unions for shape in get_args(union)]
     assert Counter(groups) == Counter(codec.EVENT_TYPES.values())
 
