@@ -23,16 +23,17 @@ from msgspec.structs import replace
 
 from bus.store import StoredEvent
 from schemas import codec
-from schemas.commands import Fork, Generate
+from schemas.commands import Fork, Generate, PostResult
 from schemas.errors import SchemaError
 from schemas.generation import BROKEN_OFF
+from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     ModelCalled,
     ModelFailed,
     ModelReturned,
-    Profile,
     RunFailed,
     RunFinished,
     RunQueued,
@@ -81,7 +82,7 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True):
     status: str
     """`queued`, `running` or `waiting`."""
     waits: int = 0
-    """Tool calls that wait for approval."""
+    """Tool calls that wait for somebody."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -154,6 +155,8 @@ def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tupl
         case Generate(model=model):
             run = OpenRun("", _text(model), stored.time, "running")
             return _began(place, stored, run, {"kind": "generation", "asked": stored.time})
+        case PostResult(effect=effect):
+            return _result_came(place, effect.rsplit("-", 2)[0])
         case _:
             return place, _NOTHING
 
@@ -231,7 +234,7 @@ def _called_tool(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return place, _told(place, stored, {"tool_calls": 1}, (_key(run, stored), {"tool_calls": 1}))
 
 
-def _asked_approval(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+def _waits_for_somebody(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, 1)
 
 
@@ -239,11 +242,24 @@ def _settled(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, -1)
 
 
+def _result_came(place: Place, name: str) -> tuple[Place, Change]:
+    """Settle a call that the caller ran: what it came to is told as any tool's result is."""
+    run = place.runs.get(name)
+    if run is None:
+        return place, _NOTHING
+    run = _waits(run, -1)
+    change = _NOTHING if place.forking else Change({}, ((name, {"status": run.status}),))
+    return replace(place, runs={**place.runs, name: run}), change
+
+
 def _waiting(place: Place, stored: StoredEvent, more: int) -> tuple[Place, Change]:
-    run = _open(place, stored)
-    waits = max(0, run.waits + more)
-    run = replace(run, waits=waits, status="waiting" if waits else "running")
+    run = _waits(_open(place, stored), more)
     return _with(place, stored, run), _told(place, stored, {"status": run.status})
+
+
+def _waits(run: OpenRun, more: int) -> OpenRun:
+    waits = max(0, run.waits + more)
+    return replace(run, waits=waits, status="waiting" if waits else "running")
 
 
 def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Place, Change]:
@@ -261,6 +277,23 @@ def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Pla
         told.append((name, row))
     after = Place(runs=runs)
     return after, Change({"runs": len(counted), "origin": _text(event.origin)}, tuple(told), tuple(counted))
+
+
+def _created(place: Place, stored: StoredEvent, event: ThreadCreated) -> tuple[Place, Change]:
+    return place, Change({"resource": _text(event.resource), **_titled(event)})
+
+
+def _renamed(place: Place, stored: StoredEvent, event: ThreadRenamed) -> tuple[Place, Change]:
+    return place, Change(_titled(event))
+
+
+def _titled(event: ThreadCreated | ThreadRenamed) -> dict[str, Any]:
+    metadata = {_whole(name): _whole(value) for name, value in event.metadata.items()}
+    return {"title": _text(event.title), "metadata": codec.encode(metadata).decode() if metadata else ""}
+
+
+def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return place, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""})
 
 
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
@@ -309,7 +342,12 @@ def _status(place: Place) -> str:
 
 def _text(value: str) -> str:
     """Return what Postgres can hold and index."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST]
+    return _whole(value)[:_LONGEST]
+
+
+def _whole(value: str) -> str:
+    """Return what Postgres can hold, however long."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _day(time: int) -> date:
@@ -333,29 +371,40 @@ _WHOLE: Mapping[str, _Whole] = {
     "run.finished": _run_finished,
     "run.failed": _run_failed,
     "thread.forked": _forked,
+    "thread.created": _created,
+    "thread.renamed": _renamed,
 }
 """Events that are read whole."""
 
 _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "command.refused": _refused,
     "message.added": _said,
-    "approval.requested": _asked_approval,
+    "approval.requested": _waits_for_somebody,
+    "tool.suspended": _waits_for_somebody,
+    "tool.handed_over": _waits_for_somebody,
+    "tool.continued": _settled,
     "approval.given": _settled,
     "approval.denied": _settled,
     "tool.called": _called_tool,
+    "thread.deleted": _deleted,
 }
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
     "deadline.passed",
+    "hooks.told",
     "memory.written",
     "ownership.taken",
     "retry.due",
     "retry.scheduled",
+    "step.opened",
+    "step.prepared",
     "tool.failed",
     "tool.indeterminate",
     "tool.resumed",
     "tool.returned",
+    "memory.observed",
+    "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -13,7 +13,7 @@ from bus.errors import Refused
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,11 @@ class Live:
         """
         if self._trace is not None:
             self._trace.follow(subjects.frames(tenant, kind, frame.subject), frame)
+        if not self._connection.is_behind:
+            await self._connection.publish(subjects.live(tenant, kind, frame.subject), codec.encode(frame))
+
+    async def progress(self, tenant: str, kind: str, frame: Progress) -> None:
+        """Send what a tool says of itself to the watchers; a slow link has other things to carry."""
         if not self._connection.is_behind:
             await self._connection.publish(subjects.live(tenant, kind, frame.subject), codec.encode(frame))
 
