@@ -1,6 +1,48 @@
 """The public Python API, whole: what an agent author imports."""
 
 from actors.agent.definition import Agent
-from actors.tools import Tool, ToolContext, tool
+from actors.agent.hooks import RunEnd, StepChanges, StepView
+from actors.request_context import RequestContext
+from actors.tools import Tool, ToolContext, agent_tool, client_tool, tool
+from actors.toolsets import (
+    Approval,
+    Combined,
+    Filtered,
+    Fixed,
+    Prefixed,
+    Renamed,
+    Services,
+    Surroundings,
+    Toolset,
+)
+from infra.client import Answer, Client, connect
+from infra.inline import inline
+from infra.running import Running, Waiting
 
-__all__ = ["Agent", "Tool", "ToolContext", "tool"]
+__all__ = [
+    "Agent",
+    "Answer",
+    "Approval",
+    "Client",
+    "Combined",
+    "Filtered",
+    "Fixed",
+    "Prefixed",
+    "Renamed",
+    "RequestContext",
+    "RunEnd",
+    "Running",
+    "Services",
+    "StepChanges",
+    "StepView",
+    "Surroundings",
+    "Tool",
+    "ToolContext",
+    "Toolset",
+    "Waiting",
+    "agent_tool",
+    "client_tool",
+    "connect",
+    "inline",
+    "tool",
+]

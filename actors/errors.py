@@ -3,15 +3,21 @@
 ActorError
 ├── DefinitionError    an agent or tool is written wrongly; raised where it is defined
 ├── BadArguments       the model's arguments do not fit a tool; the model reads the message
+├── BadResult          what a tool returned is not what it promises; the model reads the message
+├── ContextMissing     a request came without what an agent's function needs to know
+├── ToolError          a tool that runs elsewhere answered that it cannot; the model reads the message
+├── NoService          a tool's NATS service is not there, or says nothing of itself
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── NotNow             a thread is in the record alone, which cannot be read now: the command comes again
 ├── CallFailed         a model call came to nothing; carries the `Problem`
+│   └── ProviderFailed  of a provider elsewhere; knows whether another one may do better
 └── Divergence         today's code decides otherwise than the record says
     └── Unreadable     the record holds what this code cannot read
 """
 
 from __future__ import annotations
 
+from schemas.processing import Processed
 from schemas.runs import Problem
 
 
@@ -27,6 +33,22 @@ class BadArguments(ActorError):
     """A tool call's arguments do not fit its parameters."""
 
 
+class BadResult(ActorError):
+    """A tool returned something else than its annotation says."""
+
+
+class ContextMissing(ActorError):
+    """A value of the request's context is missing or of another type."""
+
+
+class ToolError(ActorError):
+    """A tool that is a service answered with an error."""
+
+
+class NoService(ActorError):
+    """Nobody serves a tool, or it does not say how it is called."""
+
+
 class Undecidable(ActorError):
     """A command cannot be decided here; the message tells its sender why."""
 
@@ -38,9 +60,19 @@ class NotNow(ActorError):
 class CallFailed(ActorError):
     """A model call came to nothing."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, processed: tuple[Processed, ...] = ()) -> None:
         super().__init__(problem.message)
         self.problem = problem
+        self.processed = processed
+        """What processors did on the way."""
+
+
+class ProviderFailed(CallFailed):
+    """A provider elsewhere did not answer; `elsewhere` says whether another one may."""
+
+    def __init__(self, problem: Problem, elsewhere: bool) -> None:
+        super().__init__(problem)
+        self.elsewhere = elsewhere
 
 
 class Divergence(ActorError):

@@ -1,6 +1,6 @@
-"""Tools: typed Python functions that a model may call.
+"""Tools: typed Python functions that a model may call, and tools that others run.
 
-The signature becomes the JSON Schema, the docstring the description. A parameter annotated `ToolContext` is filled
+The signature becomes the JSON Schema, the docstring the descriptions. A parameter annotated `ToolContext` is filled
 in by the system and hidden from the model.
 """
 
@@ -9,25 +9,53 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, get_args, get_type_hints, overload
+from typing import Any, get_args, overload
 
 import msgspec
 
 from actors.errors import BadArguments, DefinitionError
+from actors.parameters import (
+    Parameters,
+    chosen,
+    description_of,
+    fitted,
+    parameters_of,
+    plain_value,
+    schema_of,
+    text_of,
+)
+from actors.request_context import RequestContext
 from schemas import codec
-from schemas.messages import ToolSpec
-from schemas.runs import MemoryWrite, ToolBinding, ToolEffect
+from schemas.messages import Message, ToolSpec
+from schemas.profiles import ToolBinding, ToolEffect, ToolPlace
+from schemas.runs import MemoryWrite
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_BY_NAME = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
+
+Approval = bool | Callable[..., bool]
+"""Whether a person must agree to a call: always, never, or as a function of its arguments says."""
+
+
+class Suspend(BaseException):
+    """Leaves a tool that waits for data; no `except Exception` of the tool's holds it up."""
+
+    def __init__(self, payload: Any, schema: dict[str, Any], problem: str) -> None:
+        super().__init__("the tool waits for data")
+        self.payload = payload
+        self.schema = schema
+        self.problem = problem
+
+
+def _unheard(_data: Any) -> None:
+    """Tell nobody."""
 
 
 @dataclass(slots=True)
 class ToolContext:
-    """What a tool may know of the call it serves, and the memory it may write."""
+    """What a tool may know of the call it serves, the memory it may write, and whom it may ask and tell."""
 
     tenant: str
     thread: str
@@ -38,30 +66,91 @@ class ToolContext:
     notes: Mapping[str, str]
     """The thread's memory: topic to text."""
     writes: list[MemoryWrite] = field(default_factory=list)
+    run: str = ""
+    agent: str = ""
+    request: RequestContext = field(default_factory=RequestContext)
+    """What the client sent along."""
+    answers: tuple[Any, ...] = ()
+    """What was given each time that this call was suspended."""
+    report: Callable[[Any], None] = _unheard
+    """Takes what `progress` says; may be called from any thread."""
+    messages: Sequence[Message] = ()
+    """What was said in the thread before."""
+    _asked: int = 0
 
     def write_note(self, topic: str, text: str) -> None:
         """Remember `text` under `topic`: written in the same commit as the tool's result."""
         self.writes.append(MemoryWrite(topic=topic, text=text))
 
+    def progress(self, data: Any) -> None:
+        """Tell whoever watches the run how far the tool is; heard now or never.
+
+        Raises:
+            TypeError: JSON cannot carry it.
+        """
+        self.report(plain_value(data))
+
+    def suspend(self, payload: Any = None, schema: Any = None) -> Any:
+        """Wait for data from outside, for as long as it takes; return it.
+
+        The function is left here, and called again from its beginning once somebody sends `resume`: then this returns.
+        So what stands before it is done again. Data that is not of the type asked for is told to whoever gave it, and
+        waited for anew.
+
+        Args:
+            payload: what whoever answers is to see.
+            schema: the type of the data; or a JSON Schema, which is shown and not checked; None takes any.
+
+        Raises:
+            Suspend: there is no data yet; not to be caught.
+        """
+        shown = schema if isinstance(schema, dict) else {} if schema is None else schema_of(schema)
+        problem = ""
+        while self._asked < len(self.answers):
+            data = self.answers[self._asked]
+            self._asked += 1
+            if schema is None or isinstance(schema, dict):
+                return data
+            try:
+                return fitted(data, schema)
+            except msgspec.ValidationError as error:
+                problem = str(error)
+        raise Suspend(plain_value(payload), shown, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What came of a call."""
+
+    content: str
+    """What the model reads."""
+    result: Any = None
+    """What the function returned, where that is something else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function a model may call. Made by the `tool` decorator."""
+    """Something a model may call. Made by the `tool` decorator, `client_tool`, or a toolset."""
 
     name: str
     description: str
-    function: Callable[..., Any]
     effect: ToolEffect
     parameters: dict[str, Any]
-    arguments: type[msgspec.Struct]
-    context: str | None
-    """Name of the parameter that takes the `ToolContext`."""
-    approval: bool = False
-    """Whether a person must agree to each call."""
+    """A JSON Schema of type `object`."""
+    function: Callable[..., Any] | None = None
+    """None of a tool that others run."""
+    signature: Parameters | None = None
+    """Of the function."""
+    approval: Approval = False
     check: Callable[[ToolContext], Any] | None = None
     """Of a `checkable` tool: says whether an earlier attempt with the context's key took effect."""
     timeout_s: float | None = None
     """How long a call may take, seconds."""
+    to_model_output: Callable[[Any], str] | None = None
+    """Makes what the model reads of what the function returned."""
+    place: ToolPlace = "here"
+    service: str = ""
+    """The NATS service that is this tool, without its `tool-`; or the agent."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -71,33 +160,59 @@ class Tool:
     @property
     def binding(self) -> ToolBinding:
         """What a run records of the tool."""
-        digest = blake2b(codec.encode(self.spec), digest_size=8).hexdigest()
-        return ToolBinding(name=self.name, effect=self.effect, digest=digest, approval=self.approval)
+        own = self.place == "here"
+        return ToolBinding(
+            name=self.name,
+            effect=self.effect,
+            digest=blake2b(codec.encode(self.spec), digest_size=8).hexdigest(),
+            approval=self.approval is not False,
+            place=self.place,
+            spec=None if own else self.spec,
+            service=self.service,
+            timeout_ms=0 if own or self.timeout_s is None else max(1, round(self.timeout_s * 1000)),
+        )
 
-    async def call(self, arguments: str, context: ToolContext) -> str:
-        """Run the function on the model's JSON arguments and return what the model reads.
+    async def call(self, arguments: str, context: ToolContext) -> ToolOutput:
+        """Run the function on the model's JSON arguments.
 
         Raises:
             BadArguments: they do not fit; the message names the field.
+            BadResult: what it returned is not what it promises.
+            Suspend: it waits for data.
         """
-        values = self._decoded(arguments)
-        if self.context is not None:
-            values[self.context] = context
-        return _text(await _run(self.function, values))
+        assert self.function is not None, f"tool {self.name!r} is run elsewhere"
+        assert self.signature is not None
+        values = self.signature.read(self.name, arguments)
+        if self.signature.hidden is not None:
+            values[self.signature.hidden] = context
+        plain = self.signature.checked(self.name, result := await _run(self.function, values))
+        if self.to_model_output is None:
+            return ToolOutput(text_of(plain))
+        return ToolOutput(self.to_model_output(result), plain)
 
     async def checked(self, context: ToolContext) -> str | None:
         """Ask whether an earlier attempt took effect; return what it returned, None if it did not."""
         assert self.check is not None, f"tool {self.name!r} cannot be checked"
         found = await _run(self.check, {next(iter(inspect.signature(self.check).parameters)): context})
-        return None if found is None else _text(found)
+        return None if found is None else text_of(plain_value(found))
 
-    def _decoded(self, arguments: str) -> dict[str, Any]:
+    def needs_approval(self, arguments: str) -> bool:
+        """Say whether a person must agree to a call.
+
+        Raises:
+            BadArguments: they do not fit: nobody need be asked.
+        """
+        values = self._values(arguments)
+        return self.approval(**chosen(self.approval, values)) if callable(self.approval) else self.approval
+
+    def _values(self, arguments: str) -> dict[str, Any]:
+        if self.signature is not None:
+            return self.signature.read(self.name, arguments)
         try:
-            parsed = msgspec.json.decode(arguments or "{}", type=self.arguments)
+            values: dict[str, Any] = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            wanted = ", ".join(self.parameters.get("properties", {})) or "none"
-            raise BadArguments(f"arguments of {self.name!r} do not fit: {error} (parameters: {wanted})") from error
-        return {name: getattr(parsed, name) for name in self.arguments.__struct_fields__}
+            raise BadArguments(f"arguments of {self.name!r} do not fit: {error}") from error
+        return values
 
 
 @overload
@@ -109,9 +224,10 @@ def tool(
     *,
     name: str | None = None,
     effect: ToolEffect = "once",
-    approval: bool = False,
+    approval: Approval = False,
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
+    to_model_output: Callable[[Any], str] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -121,9 +237,10 @@ def tool(
     *,
     name: str | None = None,
     effect: ToolEffect = "once",
-    approval: bool = False,
+    approval: Approval = False,
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
+    to_model_output: Callable[[Any], str] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -132,11 +249,14 @@ def tool(
         name: what the model calls it; the function's name by default.
         effect: what a second execution would do. `pure` and `idempotent` tools run again after a crash, `once`
             tools (the default) never do; `checkable` ones are asked first, by `check`.
-        approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`.
+        approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`. A function
+            takes any of the tool's arguments by their names, and says of which calls that is true; where it fails
+            itself, somebody is asked.
         check: takes the `ToolContext` of an attempt that a crash cut off, and returns what the tool returned, or
             None if it did not take effect: then it runs again.
         timeout_s: how long a call may take, seconds; the model is told of one that takes longer. A function that is
             not async cannot be stopped: it goes on in its thread, and what it returns is dropped.
+        to_model_output: makes the text that the model reads of what the function returned, which is recorded beside.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
@@ -147,44 +267,80 @@ def tool(
         raise DefinitionError(f"no tool effect {effect!r}: use 'pure', 'idempotent', 'checkable' or 'once'")
     if (effect == "checkable") != (check is not None):
         raise DefinitionError("a tool with effect='checkable' takes check=FUNCTION, and no other does")
-    if timeout_s is not None and not timeout_s > 0:
-        raise DefinitionError(f"timeout_s {timeout_s!r}: give seconds above 0, or leave it out")
+    _check_timeout(timeout_s)
     if function is not None:
         return _made(function, function.__name__, effect)
     return lambda decorated: replace(
-        _made(decorated, name or decorated.__name__, effect), approval=approval, check=check, timeout_s=timeout_s
+        _made(decorated, name or decorated.__name__, effect),
+        approval=approval,
+        check=check,
+        timeout_s=timeout_s,
+        to_model_output=to_model_output,
     )
 
 
-def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
-    description = inspect.cleandoc(function.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")
-    if not description:
-        raise DefinitionError(f"tool {name!r} has no docstring: the model needs a description")
-    if not _NAME.fullmatch(name):
-        raise DefinitionError(f"tool name {name!r}: use letters, digits, '-' and '_' (at most 64)")
+def client_tool(
+    name: str, description: str, parameters: Mapping[str, Any] | type[Any] | None = None, *, approval: Approval = False
+) -> Tool:
+    """Make a tool that whoever asked for the run runs: the run waits until it sends the call's `result`.
+
+    Args:
+        name: what the model calls it.
+        description: for the model.
+        parameters: a JSON Schema of type `object`, or a struct or dataclass of the arguments; None takes none.
+        approval: as of `tool`.
+
+    Raises:
+        DefinitionError: the name is not one that models may use, or JSON cannot carry the parameters.
+    """
+    _check_name(name)
     try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise DefinitionError(f"tool {name!r}: {error} (types must be known where the tool is defined)") from error
-    context: str | None = None
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in _BY_NAME:
-            raise DefinitionError(f"tool {name!r}: parameter {parameter.name!r} cannot be given by name")
-        if parameter.name not in hints:
-            raise DefinitionError(f"tool {name!r}: parameter {parameter.name!r} has no type")
-        kind = hints[parameter.name]
-        if kind is ToolContext:
-            context = parameter.name
-        elif parameter.default is inspect.Parameter.empty:
-            fields.append((parameter.name, kind))
-        else:
-            fields.append((parameter.name, kind, parameter.default))
-    try:
-        arguments = msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
-        return Tool(name, description, function, effect, _schema(arguments), arguments, context)
+        shape = {} if parameters is None else parameters if isinstance(parameters, Mapping) else schema_of(parameters)
     except TypeError as error:
         raise DefinitionError(f"tool {name!r}: {error}") from error
+    schema = {"type": "object", "properties": {}, **shape}
+    return Tool(name, description, "once", schema, approval=approval, place="client")
+
+
+def agent_tool(agent: str, description: str, *, name: str | None = None, approval: Approval = False) -> Tool:
+    """Make another agent a tool: each call is a run of it, in a thread of its own.
+
+    It is asked with a `message` and sees nothing else of the conversation; its last words are the call's result, its
+    tokens count for the run that called it. What it waits for is told to whoever watches that run, and a run that is
+    ended ends it.
+
+    Args:
+        agent: its name; it is served by the same stack.
+        description: for the model.
+        name: what the model calls it; the agent's name by default.
+        approval: as of `tool`.
+
+    Raises:
+        DefinitionError: the name is not one that models may use.
+    """
+    _check_name(name or agent)
+    message = {"type": "string", "description": "What it is to do, with all that it must know."}
+    schema = {"type": "object", "properties": {"message": message}, "required": ["message"]}
+    return Tool(name or agent, description, "idempotent", schema, approval=approval, place="agent", service=agent)
+
+
+def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
+    description = description_of(function)
+    if not description:
+        raise DefinitionError(f"tool {name!r} has no docstring: the model needs a description")
+    _check_name(name)
+    signature = parameters_of(function, name, ToolContext)
+    return Tool(name, description, effect, signature.schema, function, signature)
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(f"tool name {name!r}: use letters, digits, '-' and '_' (at most 64)")
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and not timeout_s > 0:
+        raise DefinitionError(f"timeout_s {timeout_s!r}: give seconds above 0, or leave it out")
 
 
 async def _run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
@@ -194,25 +350,9 @@ async def _run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
     return await asyncio.to_thread(_called, function, values)
 
 
-def _text(result: Any) -> str:
-    return result if isinstance(result, str) else codec.encode(result).decode()
-
-
 def _called(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
     """Call a function in its thread; a `StopIteration` would never arrive, because a future cannot carry one."""
     try:
         return function(**values)
     except StopIteration as error:
         raise RuntimeError(f"StopIteration: {error}") from error
-
-
-def _schema(arguments: type[msgspec.Struct]) -> dict[str, Any]:
-    """Give the JSON Schema of the arguments: an object, nested definitions kept, noise dropped."""
-    (reference,), components = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
-    own = components.pop(reference["$ref"].rsplit("/", 1)[1])
-    schema: dict[str, Any] = {"type": "object", "properties": own["properties"]}
-    if own.get("required"):
-        schema["required"] = own["required"]
-    if components:
-        schema["$defs"] = components
-    return schema

@@ -118,6 +118,8 @@ async def _turn(run: _Run, row: Row, history: list[int], out: int, served: Serve
             if not line.startswith("data:") or line == "data: [DONE]":
                 continue
             event = msgspec.json.decode(line[5:])
+            if "error" in event:
+                raise RuntimeError(f"{run.server.name}: {event['error']}")
             for choice in event.get("choices", ()):
                 if not said and choice.get("token_ids"):
                     served.first_token_s.append(time.perf_counter() - asked)

@@ -17,7 +17,8 @@ from schemas.context import Context
 from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.messages import ToolCall, Usage
-from schemas.runs import ModelReturned, Profile, ToolBinding, ToolReturned
+from schemas.profiles import Profile, ToolBinding
+from schemas.runs import ModelReturned, ToolReturned
 
 TENANT = "acme"
 TURNS = 10

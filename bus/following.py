@@ -15,36 +15,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
+from bus.columns import day, text, whole
 from bus.store import StoredEvent
 from schemas import codec
-from schemas.commands import Fork, Generate
+from schemas.commands import Fork, Generate, PostResult
 from schemas.errors import SchemaError
 from schemas.generation import BROKEN_OFF
+from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     ModelCalled,
     ModelFailed,
     ModelReturned,
-    Profile,
     RunFailed,
     RunFinished,
     RunQueued,
     RunStarted,
     ThreadForked,
 )
-from schemas.times import DAY
 
-_EPOCH = date(1970, 1, 1).toordinal()
-_LAST_DAY = date.max.toordinal() - _EPOCH
-_LONGEST = 200
-"""Characters of a name that are kept: an index cannot hold a long one."""
 _MOST = 1 << 40
 """Tokens that one call cannot have used."""
 
@@ -81,7 +77,7 @@ class OpenRun(msgspec.Struct, frozen=True, array_like=True):
     status: str
     """`queued`, `running` or `waiting`."""
     waits: int = 0
-    """Tool calls that wait for approval."""
+    """Tool calls that wait for somebody."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -114,8 +110,8 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
         told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
         unread = _unread(stored)
-        stopped = {**unread.thread, "status": "stopped", "stopped": _text(reason)}
-        return Place(stopped=_text(reason)), Change(stopped, told, unread.usage)
+        stopped = {**unread.thread, "status": "stopped", "stopped": text(reason)}
+        return Place(stopped=text(reason)), Change(stopped, told, unread.usage)
     kind = "generation" if stored.fact.kind == "generation" else "agent"
     plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": kind}
     if after is not place:
@@ -129,7 +125,7 @@ def _unread(stored: StoredEvent) -> Change:
     """Count an event that was not followed."""
     kind = "generation" if stored.fact.kind == "generation" else "agent"
     plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": kind}
-    return Change(plain, usage=((UsageKey("", "", _day(stored.time)), {"unread": 1}),))
+    return Change(plain, usage=((UsageKey("", "", day(stored.time)), {"unread": 1}),))
 
 
 def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
@@ -150,10 +146,12 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:
     match event.command.data:
         case Fork(origin=origin):
-            return replace(place, forking=True), Change({"origin": _text(origin)})
+            return replace(place, forking=True), Change({"origin": text(origin)})
         case Generate(model=model):
-            run = OpenRun("", _text(model), stored.time, "running")
+            run = OpenRun("", text(model), stored.time, "running")
             return _began(place, stored, run, {"kind": "generation", "asked": stored.time})
+        case PostResult(effect=effect):
+            return _result_came(place, effect.rsplit("-", 2)[0])
         case _:
             return place, _NOTHING
 
@@ -186,7 +184,7 @@ def _began(place: Place, stored: StoredEvent, run: OpenRun, more: Delta) -> tupl
 
 
 def _called_model(place: Place, stored: StoredEvent, event: ModelCalled) -> tuple[Place, Change]:
-    run = replace(_open(place, stored), model=_text(event.model), status="running", waits=0)
+    run = replace(_open(place, stored), model=text(event.model), status="running", waits=0)
     told = {"model": run.model, "status": "running", "model_calls": 1}
     return _with(place, stored, run), _told(place, stored, told, (_key(run, stored), {"model_calls": 1}))
 
@@ -221,7 +219,7 @@ def _ended(
 ) -> tuple[Place, Change]:
     run = _open(place, stored)
     after = replace(place, runs={name: other for name, other in place.runs.items() if name != stored.fact.entity})
-    told = {"status": status, "reason": _text(reason), "finished": stored.time, **(used or {})}
+    told = {"status": status, "reason": text(reason), "finished": stored.time, **(used or {})}
     counted = {**(used or {}), **({"failed": 1} if status == "failed" else {})}
     return after, _told(place, stored, told, (_key(run, stored), counted))
 
@@ -231,7 +229,7 @@ def _called_tool(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return place, _told(place, stored, {"tool_calls": 1}, (_key(run, stored), {"tool_calls": 1}))
 
 
-def _asked_approval(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+def _waits_for_somebody(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, 1)
 
 
@@ -239,18 +237,31 @@ def _settled(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     return _waiting(place, stored, -1)
 
 
+def _result_came(place: Place, name: str) -> tuple[Place, Change]:
+    """Settle a call that the caller ran: what it came to is told as any tool's result is."""
+    run = place.runs.get(name)
+    if run is None:
+        return place, _NOTHING
+    run = _waits(run, -1)
+    change = _NOTHING if place.forking else Change({}, ((name, {"status": run.status}),))
+    return replace(place, runs={**place.runs, name: run}), change
+
+
 def _waiting(place: Place, stored: StoredEvent, more: int) -> tuple[Place, Change]:
-    run = _open(place, stored)
-    waits = max(0, run.waits + more)
-    run = replace(run, waits=waits, status="waiting" if waits else "running")
+    run = _waits(_open(place, stored), more)
     return _with(place, stored, run), _told(place, stored, {"status": run.status})
+
+
+def _waits(run: OpenRun, more: int) -> OpenRun:
+    waits = max(0, run.waits + more)
+    return replace(run, waits=waits, status="waiting" if waits else "running")
 
 
 def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Place, Change]:
     """Leave the origin: the runs that are open there go on here, each with a row of its own."""
     runs = dict(place.runs)
     if event.profile is not None and event.run in runs:
-        runs[event.run] = replace(runs[event.run], agent=_text(event.profile.agent), model=_text(event.profile.model))
+        runs[event.run] = replace(runs[event.run], agent=text(event.profile.agent), model=text(event.profile.model))
     told, counted = [], []
     for name, run in runs.items():
         runs[name] = replace(run, asked=stored.time)
@@ -260,7 +271,24 @@ def _forked(place: Place, stored: StoredEvent, event: ThreadForked) -> tuple[Pla
             counted.append((_key(run, stored), {"runs": 1}))
         told.append((name, row))
     after = Place(runs=runs)
-    return after, Change({"runs": len(counted), "origin": _text(event.origin)}, tuple(told), tuple(counted))
+    return after, Change({"runs": len(counted), "origin": text(event.origin)}, tuple(told), tuple(counted))
+
+
+def _created(place: Place, stored: StoredEvent, event: ThreadCreated) -> tuple[Place, Change]:
+    return place, Change({"resource": text(event.resource), **_titled(event)})
+
+
+def _renamed(place: Place, stored: StoredEvent, event: ThreadRenamed) -> tuple[Place, Change]:
+    return place, Change(_titled(event))
+
+
+def _titled(event: ThreadCreated | ThreadRenamed) -> dict[str, Any]:
+    metadata = {whole(name): whole(value) for name, value in event.metadata.items()}
+    return {"title": text(event.title), "metadata": codec.encode(metadata).decode() if metadata else ""}
+
+
+def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return place, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""})
 
 
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
@@ -282,7 +310,7 @@ def _told(place: Place, stored: StoredEvent, run: Delta, *usage: tuple[UsageKey,
 
 
 def _run(profile: Profile, asked: int, status: str) -> OpenRun:
-    return OpenRun(_text(profile.agent), _text(profile.model), asked, status)
+    return OpenRun(text(profile.agent), text(profile.model), asked, status)
 
 
 def _named(run: OpenRun) -> dict[str, Any]:
@@ -290,7 +318,7 @@ def _named(run: OpenRun) -> dict[str, Any]:
 
 
 def _key(run: OpenRun, stored: StoredEvent) -> UsageKey:
-    return UsageKey(run.agent, run.model, _day(stored.time))
+    return UsageKey(run.agent, run.model, day(stored.time))
 
 
 def _used(usage: Usage) -> dict[str, int]:
@@ -307,20 +335,6 @@ def _status(place: Place) -> str:
     return next(status for status in ("waiting", "running", "queued") if status in found)
 
 
-def _text(value: str) -> str:
-    """Return what Postgres can hold and index."""
-    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[:_LONGEST]
-
-
-def _day(time: int) -> date:
-    return _date(time // DAY)
-
-
-@lru_cache(maxsize=64)
-def _date(days: int) -> date:
-    return date.fromordinal(_EPOCH + min(max(0, days), _LAST_DAY))
-
-
 _Whole = Callable[[Place, StoredEvent, Any], tuple[Place, Change]]
 
 _WHOLE: Mapping[str, _Whole] = {
@@ -333,29 +347,40 @@ _WHOLE: Mapping[str, _Whole] = {
     "run.finished": _run_finished,
     "run.failed": _run_failed,
     "thread.forked": _forked,
+    "thread.created": _created,
+    "thread.renamed": _renamed,
 }
 """Events that are read whole."""
 
 _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "command.refused": _refused,
     "message.added": _said,
-    "approval.requested": _asked_approval,
+    "approval.requested": _waits_for_somebody,
+    "tool.suspended": _waits_for_somebody,
+    "tool.handed_over": _waits_for_somebody,
+    "tool.continued": _settled,
     "approval.given": _settled,
     "approval.denied": _settled,
     "tool.called": _called_tool,
+    "thread.deleted": _deleted,
 }
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
     "deadline.passed",
+    "hooks.told",
     "memory.written",
     "ownership.taken",
     "retry.due",
     "retry.scheduled",
+    "step.opened",
+    "step.prepared",
     "tool.failed",
     "tool.indeterminate",
     "tool.resumed",
     "tool.returned",
+    "memory.observed",
+    "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

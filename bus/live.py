@@ -13,7 +13,7 @@ from bus.errors import Refused
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -61,15 +61,19 @@ class Live:
                 log.warning("event %s of %s cannot be told live: %s", fact.version, fact.entity, refusal)
 
     async def delta(self, tenant: str, kind: str, frame: Delta) -> None:
-        """Send a piece of text to the watchers, and the same bytes to the trace.
+        """Send a piece of text to the watchers, and have it kept in the trace.
 
         A slow link has other things to carry: watchers hear the whole text with the result all the same.
         """
-        data = codec.encode(frame)
         if self._trace is not None:
-            self._trace.keep(subjects.frames(tenant, kind, frame.subject), data)
+            self._trace.follow(subjects.frames(tenant, kind, frame.subject), frame)
         if not self._connection.is_behind:
-            await self._connection.publish(subjects.live(tenant, kind, frame.subject), data)
+            await self._connection.publish(subjects.live(tenant, kind, frame.subject), codec.encode(frame))
+
+    async def progress(self, tenant: str, kind: str, frame: Progress) -> None:
+        """Send what a tool says of itself to the watchers; a slow link has other things to carry."""
+        if not self._connection.is_behind:
+            await self._connection.publish(subjects.live(tenant, kind, frame.subject), codec.encode(frame))
 
     async def outcome(self, tenant: str, outcome: Outcome) -> None:
         """Tell whoever sent a command what became of it."""

@@ -18,7 +18,8 @@ class ThreadRow(NamedTuple):
     agent: str
     """That of the last run."""
     status: str
-    """`idle`, `queued`, `running`, `waiting` (for a person), or `stopped`: it cannot be followed."""
+    """`idle`, `queued`, `running`, `waiting` (for a person), `deleted`, or `stopped`: it cannot be
+    followed."""
     runs: int
     """Those that ran here, and not in the thread that this one was forked from."""
     refused: int
@@ -33,6 +34,11 @@ class ThreadRow(NamedTuple):
     """The thread that it was forked from; empty if it was not."""
     stopped: str
     """Which event cannot be followed, and why; empty if all can."""
+    resource: str = ""
+    """Whose it is; empty if nobody's."""
+    title: str = ""
+    metadata: str = ""
+    """A JSON object of texts; empty if nothing is noted."""
 
 
 class RunRow(NamedTuple):
@@ -82,14 +88,21 @@ class UsageRow(NamedTuple):
 
 
 async def latest_threads(
-    store: Store, limit: int, tenant: str | None = None, kind: str | None = None
+    store: Store,
+    limit: int,
+    tenant: str | None = None,
+    kind: str | None = None,
+    resource: str | None = None,
+    title: str = "",
 ) -> list[ThreadRow]:
-    """Return the threads with the latest events, the latest first; of one tenant and kind, or of all.
+    """Return the threads with the latest events, the latest first; of one tenant, kind and resource, or of all.
+
+    Those whose title has a text, in any case, where one is given.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    rows = await store.rows(_THREADS, limit, tenant, kind)
+    rows = await store.rows(_THREADS, limit, tenant, kind, resource, like(title))
     return [ThreadRow(*row) for row in rows]
 
 
@@ -123,8 +136,14 @@ async def daily_usage(store: Store, since: date, tenant: str | None = None) -> l
     return [UsageRow(*row) for row in rows]
 
 
+def like(text: str) -> str:
+    """Give the pattern of whatever has this text in it."""
+    return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+
+
 _THREADS = """
 SELECT * FROM threads WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR kind = $3)
+AND ($4::text IS NULL OR resource = $4) AND title ILIKE $5
 ORDER BY last DESC, tenant, thread LIMIT $1
 """
 

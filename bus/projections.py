@@ -128,6 +128,9 @@ THREADS = Projection(
         last      bigint  last
         origin    text    last
         stopped   text    last
+        resource  text    last
+        title     text    last
+        metadata  text    last
     """),
     _of_thread,
 )

@@ -15,7 +15,7 @@ from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
 from schemas.live import Shed, Traced
-from schemas.steps import Stalled, StepPlan, StepResult, ToldMore
+from schemas.steps import Stalled, StepPlan, StepResult, ToldMore, WorkerBegan
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +184,9 @@ def _origin(
             if isinstance(frame, Shed):
                 return _text(frame.producer), frame.first
             return _text(frame.effect), frame.offset
+        if parts[-1] == "worker":
+            began: WorkerBegan = codec.decode(data, WorkerBegan)
+            return _text(began.worker), 0
         shape = _NUMBERED.get(parts[-1])
         if shape is not None:
             numbered: StepResult | ToldMore | Stalled = codec.decode(data, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from bus.store import Store
 from bus.streams import TRACE
 from schemas import codec
 from schemas.live import Delta, Shed, Traced
-from schemas.steps import StepPlan
+from schemas.steps import StepPlan, WorkerBegan
 
 
 class StoredStep(NamedTuple):
@@ -149,12 +150,40 @@ def _stored(row: Mapping[str, Any]) -> StoredPlan:
 
 async def steps_of_request(store: Store, request: str) -> list[StoredStep]:
     """Return the recorded steps that computed something for the request, in order."""
+    return [step for step in await steps_around_request(store, request) if _serves(step, request)]
+
+
+async def steps_around_request(store: Store, request: str) -> list[StoredStep]:
+    """Return all recorded steps between those that computed something for the request, and those, in order."""
     ranges = await store.rows(
         "SELECT engine, epoch, first, last FROM step_request WHERE request = $1 ORDER BY engine, epoch, first",
         request,
     )
-    steps = [step for bounds in ranges for step in await steps_between(store, *bounds)]
-    return [step for step in steps if _serves(step, request)]
+    return [step for bounds in ranges for step in await steps_between(store, *bounds)]
+
+
+async def recorded_requests(store: Store, most: int | None = None) -> list[str]:
+    """Return the requests of which there are steps, those with the latest first; `most` of them, or all."""
+    rows = await store.rows(_REQUESTS, most)
+    return [row["request"] for row in rows]
+
+
+async def requests_for_call(store: Store, request: str) -> list[str]:
+    """Return the requests that a model call made which wants several answers, by the name of the first."""
+    rows = await store.rows("SELECT DISTINCT request FROM step_request WHERE starts_with(request, $1)", request)
+    named = re.compile(rf"{re.escape(request)}(~\d+)?(\.\d+\.\d+)?")
+    return sorted((row["request"] for row in rows if named.fullmatch(row["request"])), key=_in_turn)
+
+
+def _in_turn(request: str) -> tuple[int, list[int]]:
+    numbers = [int(part) for part in re.findall(r"[~.](\d+)", request)]
+    return len(numbers), numbers
+
+
+async def worker_of(store: Store, engine: str, worker: str) -> WorkerBegan | None:
+    """Return what a worker said that it computes with; None if it said nothing, or nothing is kept of that."""
+    rows = await store.rows(_WORKER, f"step.{engine}.worker", worker)
+    return codec.decode(rows[0]["payload"], WorkerBegan) if rows else None
 
 
 def _serves(step: StoredStep, request: str) -> bool:
@@ -183,6 +212,14 @@ SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan,
 FROM record AS plan
 WHERE plan.subject = 'step.' || $1 || '.plan' AND plan.producer = $2 AND plan.n BETWEEN $3 AND $4
 ORDER BY plan.n, plan.seq
+"""
+
+_REQUESTS = """
+SELECT request FROM step_request GROUP BY request ORDER BY max(time) DESC, request LIMIT $1
+"""
+
+_WORKER = """
+SELECT payload FROM record WHERE subject = $1 AND producer = $2 ORDER BY incarnation DESC, seq DESC LIMIT 1
 """
 
 _LAST_PLANS = """

@@ -70,6 +70,7 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
                 subjects.STEP_RESULTS,
                 subjects.STEP_TOLD,
                 subjects.STALLS,
+                subjects.WORKERS,
                 subjects.FRAMES,
             ],
             "retention": "limits",

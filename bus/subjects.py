@@ -21,12 +21,14 @@ STEP_PLANS = "step.*.plan"
 STEP_RESULTS = "step.*.result"
 STEP_TOLD = "step.*.told"
 STALLS = "step.*.stall"
+WORKERS = "step.*.worker"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
 BLOB_CHUNKS = "$O.BLOB.C.>"
 BLOB_INFOS = "$O.BLOB.M.>"
 LEASES = "$KV.LEASE.*"
+SPENT = "spent.*"
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 
@@ -168,6 +170,11 @@ def stall(engine: str) -> str:
     return f"step.{encoded(engine)}.stall"
 
 
+def worker(engine: str) -> str:
+    """Where a worker says what it computes with."""
+    return f"step.{encoded(engine)}.worker"
+
+
 def result(engine: str) -> str:
     """Where step results go."""
     return f"step.{encoded(engine)}.result"
@@ -216,3 +223,29 @@ def lease(process: str) -> str:
 def status(slot: str) -> str:
     """Where a process says how it does."""
     return f"rpc.{checked(slot, 'slot')}.status"
+
+
+def tool(name: str) -> str:
+    """Where a tool that is a NATS service is called; its name may have capitals.
+
+    Raises:
+        BadSubject: it cannot be one.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+        raise BadSubject(f"tool {name!r} cannot be a service: use letters, digits, '-' and '_' (at most 64)")
+    return f"rpc.tool-{name}.call"
+
+
+def spent(tenant: str) -> str:
+    """Where processes tell one another what was spent on models."""
+    return f"spent.{tenant}"
+
+
+def ask_model(name: str) -> str:
+    """Where a model that a process offers to others is asked."""
+    return f"rpc.model-{encoded(name)}.generate"
+
+
+def abort_model(name: str) -> str:
+    """Where whoever offers a model hears that an answer is not wanted any more."""
+    return f"rpc.model-{encoded(name)}.abort"

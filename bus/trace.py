@@ -16,9 +16,10 @@ from typing import Self
 
 from bus.connection import Connection
 from bus.errors import IngestLost
+from bus.gathered import Gathered
 from bus.ingest import Ingest, Record
 from schemas import codec
-from schemas.live import Shed
+from schemas.live import Delta, Shed
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Trace:
         self._shed = 0
         self._some = asyncio.Event()
         self._closing = False
+        self._gathered = Gathered(self._keep_delta)
         self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -65,6 +67,7 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._sending is not None
+        self._gathered.flush()
         self._closing = True
         self._some.set()
         await asyncio.wait({self._sending}, timeout=_CLOSE_S)
@@ -84,6 +87,13 @@ class Trace:
         self._held += size
         self._waiting.append((subject, data))
         self._some.set()
+
+    def follow(self, subject: str, delta: Delta) -> None:
+        """Have a piece of text kept, together with those that follow it at once."""
+        self._gathered.add(subject, delta)
+
+    def _keep_delta(self, subject: str, delta: Delta) -> None:
+        self.keep(subject, codec.encode(delta))
 
     def statistics(self) -> dict[str, int]:
         """Say how many records are stored, how much waits for that, and how many were left out."""

@@ -49,6 +49,8 @@ _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
         (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER),
     ),
     "cache_write": (None, (_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER)),
+    "unsound_run": (_INT, (_POINTER, _INT, _POINTER, _INT, _INT, _INT, _POINTER)),
+    "draw_run": (None, (_POINTER, _FLOATS, _INT, _INT, _INT, _POINTER, _POINTER)),
 }
 """Of `native.cpp`: what each returns, and what it takes."""
 

@@ -13,7 +13,7 @@ Ties at the border of top-k or top-p all stay in: the outcome then does not depe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -45,6 +45,12 @@ class Choices:
     seed: npt.NDArray[np.int64]
     index: npt.NDArray[np.int64]
     """Position of the token in the output, from 0."""
+    kept: dict[str, Tensor] = field(default_factory=dict, compare=False)
+    """What a device holds of all but `index`; whoever draws fills it, and the next step finds it."""
+
+    def advanced(self) -> Choices:
+        """Return what the same rows are sampled by a token later."""
+        return replace(self, index=self.index + 1)
 
     def among(self, rows: npt.NDArray[np.bool_]) -> Choices:
         """Return the choices of some rows only."""

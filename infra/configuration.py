@@ -12,9 +12,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
-from infra.settings import EngineSettings, Settings
+from infra.settings import EngineSettings, ModelSettings, Settings
 
 FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
@@ -22,6 +23,9 @@ _PREFIX = "OSTINATO_"
 _DEFAULT = "default"
 _ADDRESSES = {"nats", "postgres"}
 """Settings that may hold a password."""
+_GROUPS: Mapping[str, Any] = {"engine": EngineSettings, "models": ModelSettings}
+"""Settings that belong to one component, by the beginning of their keys."""
+_STRUCTURED = {"models.providers", "models.chains", "models.budgets"}
 
 
 class ConfigurationWrong(InfraError):
@@ -52,8 +56,8 @@ class Configuration:
     def settings(self) -> Settings:
         """The settings as the stack takes them."""
         plain = {key: item.value for key, item in self.values.items()}
-        engine = EngineSettings(**_below(plain, "engine."))
-        return Settings(**{key: value for key, value in plain.items() if "." not in key}, engine=engine)  # type: ignore[arg-type]
+        groups: dict[str, Any] = {name: shape(**_below(plain, f"{name}.")) for name, shape in _GROUPS.items()}
+        return Settings(**{key: value for key, value in plain.items() if "." not in key}, **groups)  # type: ignore[arg-type]
 
 
 def configure(
@@ -90,14 +94,19 @@ def _below(plain: Mapping[str, object], prefix: str) -> dict[str, Any]:
 
 def _defaults() -> dict[str, object]:
     whole = Settings()
-    plain: dict[str, object] = {name: getattr(whole, name) for name in whole.__struct_fields__ if name != "engine"}
-    return plain | {f"engine.{name}": getattr(whole.engine, name) for name in whole.engine.__struct_fields__}
+    plain: dict[str, object] = {name: getattr(whole, name) for name in whole.__struct_fields__ if name not in _GROUPS}
+    groups = {group: getattr(whole, group) for group in _GROUPS}
+    below = {
+        f"{group}.{name}": getattr(part, name) for group, part in groups.items() for name in part.__struct_fields__
+    }
+    return plain | below
 
 
 def _types() -> dict[str, Any]:
-    engine = get_type_hints(EngineSettings, include_extras=True)
-    whole = get_type_hints(Settings, include_extras=True)
-    return {key: whole.get(key) or engine[key.removeprefix("engine.")] for key in _defaults()}
+    found: dict[str, Any] = dict(get_type_hints(Settings, include_extras=True))
+    for group, shape in _GROUPS.items():
+        found |= {f"{group}.{name}": kind for name, kind in get_type_hints(shape, include_extras=True).items()}
+    return found
 
 
 def _flag(key: str) -> str:
@@ -132,8 +141,8 @@ def _from_file(named: str | None, environment: Mapping[str, str]) -> dict[str, V
 
 def _leaves(tree: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
-        if key == "engine" and isinstance(value, dict):
-            yield from ((f"engine.{name}", inner) for name, inner in value.items())
+        if key in _GROUPS and isinstance(value, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
         else:
             yield key, value
 
@@ -149,9 +158,20 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
             _refuse_if_mistyped(name, keys)
             continue
         text = environment[name]
-        value: object = [item for item in text.split(",") if item] if key == "agents" else text
-        values[key] = Value(_converted(key, value, f"environment variable {name}", strict=False), name)
+        values[key] = Value(_converted(key, _spelled(key, text), f"environment variable {name}", strict=False), name)
     return values
+
+
+def _spelled(key: str, text: str) -> object:
+    """Read a variable's text: a list is parted by commas, what has more to it is JSON."""
+    if key == "agents":
+        return [item for item in text.split(",") if item]
+    if key not in _STRUCTURED:
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 def _refuse_if_mistyped(name: str, known: Mapping[str, str]) -> None:
@@ -165,9 +185,12 @@ def _refuse_if_mistyped(name: str, known: Mapping[str, str]) -> None:
 
 def _converted(key: str, value: object, origin: str, *, strict: bool) -> object:
     try:
-        return msgspec.convert(value, _types()[key], strict=strict)
-    except msgspec.ValidationError as error:
+        converted = msgspec.convert(value, _types()[key], strict=strict)
+        if key == "models.providers":
+            Registry.load(converted)
+    except (msgspec.ValidationError, ValueError) as error:
         raise ConfigurationWrong(key, origin, f"{key!r} cannot be {shown(key, value)!r}: {error}") from error
+    return converted
 
 
 def shown(key: str, value: object) -> object:

@@ -16,9 +16,12 @@ InfraError
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── ForkUnfit                  a fork was asked for that makes no sense
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
+├── NoAnswer                   a run was refused or failed
+├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── SweepFailed                a process that checks threads ended
+├── ThreadUnfit                a thread was to be called what none can be
 ├── StackFailed                a process of the stack did not come up, or kept ending
 └── ServerError
     ├── BinaryMissing          a server's program is not on this machine
@@ -32,6 +35,8 @@ Every message names what is wrong and how to mend it.
 from __future__ import annotations
 
 from pathlib import Path
+
+from schemas.runs import Problem
 
 
 class InfraError(Exception):
@@ -231,6 +236,22 @@ class LogNeedsRepair(InfraError):
         self.messages = messages
 
 
+class NoAnswer(InfraError):
+    """A run came to nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class SettlementRefused(InfraError):
+    """What a run was told is nothing that it waits for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
 class NothingRecorded(InfraError):
     """The log knows nothing of an id."""
 
@@ -260,3 +281,7 @@ class ForkUnfit(InfraError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+
+
+class ThreadUnfit(InfraError):
+    """A thread was to be called, or to belong to, what none can."""

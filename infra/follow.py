@@ -17,8 +17,8 @@ from bus.errors import BusError
 from bus.live import watching
 from schemas import codec
 from schemas.answers import TokenTold
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.runs import CommandRefused
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
 
 def entity_of(command: Command) -> tuple[str, str]:
     """Name the entity a command is about: a run is named after its command, an approval's effect after its run."""
-    if isinstance(command.data, Approve | Deny):
+    if isinstance(command.data, Approve | Deny | Resume | PostResult):
         return "run", command.data.effect.rsplit("-", 2)[0]
     if isinstance(command.data, Fork):
         return "run", command.data.run
@@ -159,6 +159,9 @@ class _Order:
         if frame.thread != self._thread:
             # another thread's run of the same name: clients choose ids
             return []
+        return [frame] if isinstance(frame, Progress) else self._ordered(frame)
+
+    def _ordered(self, frame: Committed | Delta | Outcome) -> list[Frame]:
         match frame:
             case Outcome(result=result):
                 self.over = self.over or result != "accepted"

@@ -15,11 +15,11 @@ from bus.store import StoredEvent
 from infra.errors import ForkUnfit
 from schemas import codec
 from schemas.commands import Change, Fork, Past, RunAgent
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     Event,
     MessageAdded,
-    Profile,
     RunQueued,
     RunStarted,
     ThreadForked,
@@ -54,6 +54,8 @@ def plan(identity: str, events: Sequence[StoredEvent], at: int, changes: Mapping
     """
     if events[0].fact.kind == "generation":
         raise ForkUnfit("ID", f"{identity!r} is a bare generation, which has no history: ask again")
+    if any(event.fact.type == "thread.deleted" for event in events):
+        raise ForkUnfit("ID", f"{identity!r} was deleted: what was said there is not gone on with")
     if at > len(events):
         raise ForkUnfit("--at", f"{at} is after the last event: {identity!r} has events 1 to {len(events)}")
     decoded = [codec.event_of(event.fact) for event in events]

@@ -34,6 +34,7 @@ from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
+from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
@@ -187,9 +188,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _child(place: Place, directory: DataDirectory) -> Child:
-    # passive: spinning OpenMP threads starve the bus; strict: MKL rounds the same wherever a buffer lies
-    torch = {"OMP_WAIT_POLICY": "PASSIVE", "MKL_CBWR": "AUTO,STRICT"}
-    environment = {**os.environ, **torch, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
+    environment = {**os.environ, **COMPUTING, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
     argv = (sys.executable, "-m", "infra.process", place.slot, str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 

@@ -21,9 +21,11 @@ from bus.snapshots import (
     read_checkpoint,
     recorded_facts,
 )
+from bus.spending import recorded_spending
 from bus.store import Store, StoredEvent
 from infra.follow import ReadBack
 from schemas.live import Committed
+from schemas.models import Spent
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class LateStore:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        return await read_back_from(await self._opened())(tenant, thread, kind, entity, after)
+        return await read_back_from(await self.opened())(tenant, thread, kind, entity, after)
 
     async def head(self, shard: int) -> Position:
         """Say where a shard has got by the record; `START` where it has nothing, or Postgres cannot be asked now."""
@@ -94,7 +96,7 @@ class LateStore:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        async for part in recorded_facts(await self._opened(), shard, until):
+        async for part in recorded_facts(await self.opened(), shard, until):
             yield part
 
     async def keep(self, shard: int, checkpoint: Checkpoint, snapshots: Sequence[Snapshot]) -> None:
@@ -105,6 +107,15 @@ class LateStore:
             TimeoutError: it does not answer.
         """
         await self._within(_READ_S, lambda store: keep(store, shard, checkpoint, snapshots))
+
+    async def spending(self, since: int) -> list[Spent]:
+        """Read what was spent on models; as `bus.spending.recorded_spending`.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        return await self._within(_READ_S, lambda store: recorded_spending(store, since))
 
     async def _within(self, seconds: float, ask: Callable[[Store], Awaitable[T]]) -> T:
         """Ask something, and do without the answer after so many seconds.
@@ -118,7 +129,7 @@ class LateStore:
         """
 
         async def asking() -> T:
-            return await ask(await self._opened())
+            return await ask(await self.opened())
 
         task = asyncio.create_task(asking(), name="record")
         self._asking.add(task)
@@ -134,7 +145,12 @@ class LateStore:
         if not task.cancelled():
             task.exception()  # it was raised to whoever still waited
 
-    async def _opened(self) -> Store:
+    async def opened(self) -> Store:
+        """Return the store.
+
+        Raises:
+            Unavailable: Postgres cannot be reached.
+        """
         async with self._opening:
             if self._store is None:
                 self._store = await Store.open(self._url)

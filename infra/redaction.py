@@ -19,6 +19,8 @@ _KEPT = frozenset({
     "type", "id", "role", "kind", "thread", "tenant", "verb", "agent", "model", "name", "effect", "effect_class",
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
+    "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
+    "processor", "processors", "hook", "action", "scope", "at",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 
@@ -28,7 +30,9 @@ _SPELLED = frozenset({"token_ids", "prompt_token_ids", "prompt", "bad_words", "t
 _TOLD = frozenset({"logprobs", "prompt_logprobs"})
 """Keys of what a model made of tokens, where there is more than a number: left out."""
 
-_FREE = frozenset({"documents", "chat_template_kwargs", "extra_args"})
+_FREE = frozenset({
+    "documents", "chat_template_kwargs", "extra_args", "context", "payload", "answer", "result",
+})  # fmt: skip
 """Keys of objects whose own keys are the client's: any text below is taken for something that was said."""
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|(-?)(\d+)((?:\.\d+)?)((?:[eE][+-]?\d+)?)')

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.models import Budget, ModelEntry
 from schemas.wire import Wire
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded" / "checkpoint"
@@ -79,6 +81,32 @@ class EngineSettings(Wire, frozen=True):
     """What `logprobs` are: of what the model gave or of what tokens are drawn from, as logarithms of chances or not."""
 
 
+class ModelSettings(Wire, frozen=True):
+    """Models elsewhere, and what is asked of all models."""
+
+    default: str = ""
+    """What agents that name no model are run with; empty takes the engine's."""
+    providers: Mapping[str, Mapping[str, Any]] = {}
+    """By name, what is other than the table of providers says: the fields of `actors.models.registry.Provider`."""
+    chains: Mapping[str, tuple[str | ModelEntry, ...]] = {}
+    """By name, models that are asked one after the other."""
+    budgets: tuple[Budget, ...] = ()
+    connect_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """Seconds until there must be a connection to a provider."""
+    first_s: Annotated[float, msgspec.Meta(ge=0)] = 120.0
+    """Seconds until the first word of its answer must have come; 0 has no bound."""
+    silence_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    """Seconds that it may say nothing."""
+    breaker_failures: _CountOrOurs = 5
+    """Failures in a row after which a model elsewhere is left alone; 0 never does."""
+    breaker_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """Seconds that it is left alone for."""
+    after_crash: Literal["repeat", "fail"] = "repeat"
+    """What becomes of a call to a provider that a process had made which ended: made again, or failed."""
+    cache_answers: _CountOrOurs = 0
+    """Answers that each process keeps for calls that ask the same; 0 keeps none."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -104,6 +132,7 @@ class Settings(Wire, frozen=True):
     """Days that JetStream keeps of the log, all of which is in Postgres; 0 keeps it for ever."""
     replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
+    models: ModelSettings = ModelSettings()
 
 
 class Place(Wire, frozen=True):

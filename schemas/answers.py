@@ -25,6 +25,15 @@ class TokenTold(Record, frozen=True):
     """(token, piece, logprob): the likeliest ones, best first, then those asked for by id."""
 
 
+class Sampled(Wire, frozen=True):
+    """Which tokens an answer is made of, in few bytes: so the log vouches for what the trace holds of them."""
+
+    count: int
+    """Of the answer, up to the one that ended it."""
+    hash: str
+    """Of their ids, after those of the prompt."""
+
+
 class CallTold(Record, frozen=True):
     """Which tool call a piece of arguments is of."""
 
@@ -43,5 +52,6 @@ class Alternative(Wire, frozen=True):
     logprobs: tuple[TokenTold, ...] = ()
     token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    sampled: Sampled | None = None
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""

@@ -18,11 +18,14 @@ from schemas.commands import (
     Deny,
     Fork,
     Generate,
+    PostResult,
     RawPrompt,
+    Resume,
     RunAgent,
 )
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
@@ -52,6 +55,13 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "deny"): Deny,
     ("agent", "abort"): AbortRun,
     ("agent", "fork"): Fork,
+    ("agent", "resume"): Resume,
+    ("agent", "result"): PostResult,
+    ("agent", "create"): CreateThread,
+    ("agent", "rename"): RenameThread,
+    ("agent", "delete"): DeleteThread,
+    ("agent", "remember"): Remember,
+    ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
 }

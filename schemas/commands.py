@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
 from schemas.wire import Wire
@@ -42,6 +43,8 @@ PromptTokens = Annotated[tuple[TokenId, ...], msgspec.Meta(min_length=1)]
 ExtraArgs = Annotated[Mapping[Annotated[str, msgspec.Meta(min_length=1)], Any], msgspec.Meta(max_length=16)]
 RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
+MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
@@ -54,6 +57,17 @@ class RepetitionDetection(Wire, frozen=True):
     """0 is 1."""
     min_count: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 2
     """At least 2, where patterns are looked for."""
+
+
+class Parent(Wire, frozen=True):
+    """A tool call that another agent's run is."""
+
+    thread: str
+    run: str
+    effect: str
+    """Of the `tool.called`."""
+    depth: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """How many runs are above."""
 
 
 class RunAgent(Wire, frozen=True, tag="run"):
@@ -74,22 +88,71 @@ class RunAgent(Wire, frozen=True, tag="run"):
     approvals: Literal["ask", "refuse"] = "ask"
     """What a tool that needs approval meets: a wait for `approve` or `deny`, or, for clients that can ask nobody, a
     refusal that the model is told."""
+    context: Mapping[str, Any] = {}
+    """What the agent's functions and tools may know of the request: `actors.request_context`."""
+    instructions: str | None = None
+    """In place of the agent's own; so are those that follow."""
+    model: str | None = None
+    max_steps: MaxSteps | None = None
+    active_tools: tuple[str, ...] | None = None
+    """Of the agent's tools, those that the model may call."""
+    tool_choice: ToolChoice | None = None
+    tool: str = ""
+    """The one that `required` is about; empty is any."""
+    parallel_tool_calls: bool | None = None
+    tool_concurrency: MaxSteps | None = None
+    step_timeout_ms: Milliseconds | None = None
+    most_tokens: Milliseconds | None = None
+    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=128)] = ()
+    """Tools that the caller runs: the run waits for each call's `result`."""
+    structured: Structured | None = None
+    """What the run's last answer is to look like."""
+    parent: Parent | None = None
+    """The call of another run that this one is."""
+    when_busy: Literal["queue", "replace"] = "queue"
+    """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
+    processors: tuple[str, ...] | None = None
+    """Of the agent's processors those that are used, in this order; None is all."""
+    resource: Resource = ""
+    """The person or project whose thread it is; a thread that is somebody else's is refused."""
 
 
-class Approve(Wire, frozen=True, tag="approve"):
+class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
     """Let a tool call that waits for approval run. `in.<tenant>.agent.<thread>.approve`."""
 
     effect: str
     """Of the `approval.requested`."""
+    arguments: str | None = None
+    """What is agreed to: the call's arguments exactly as they were shown. Refused where they are others."""
 
 
-class Deny(Wire, frozen=True, tag="deny"):
+class Deny(Wire, frozen=True, tag="deny", forbid_unknown_fields=True):
     """Refuse a tool call that waits for approval. `in.<tenant>.agent.<thread>.deny`."""
 
     effect: str
     """Of the `approval.requested`."""
     reason: str = ""
     """Told to the model."""
+
+
+class Resume(Wire, frozen=True, tag="resume", forbid_unknown_fields=True):
+    """Give a suspended tool what it waits for. `in.<tenant>.agent.<thread>.resume`."""
+
+    effect: str
+    """Of the `tool.suspended`."""
+    answer: Any = None
+    """The data that it waits for."""
+
+
+class PostResult(Wire, frozen=True, tag="result", forbid_unknown_fields=True):
+    """Give the result of a tool that the caller ran. `in.<tenant>.agent.<thread>.result`."""
+
+    effect: str
+    """Of the `tool.handed_over`."""
+    content: str = ""
+    """What the model reads."""
+    error: str = ""
+    """Why the call came to nothing; the model reads it in place of the content."""
 
 
 class Generate(Wire, frozen=True, tag="generate"):
@@ -236,7 +299,21 @@ class Fork(Wire, frozen=True, tag="fork"):
     """For whoever reads the log: the profile and the history hold them already."""
 
 
-CommandData = RunAgent | Approve | Deny | AbortRun | Fork | Generate
+CommandData = (
+    RunAgent
+    | Approve
+    | Deny
+    | AbortRun
+    | Fork
+    | Generate
+    | Resume
+    | PostResult
+    | CreateThread
+    | RenameThread
+    | DeleteThread
+    | Remember
+    | Observe
+)
 
 
 class Command(Wire, frozen=True):

@@ -6,7 +6,7 @@ JSON with CloudEvents attribute names. A watcher's position is (entity version, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +66,21 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     """Characters of this call's arguments that came before."""
 
 
+class Progress(Wire, frozen=True, tag="progress", tag_field="frame"):
+    """What a tool says while it runs: heard now or never."""
+
+    subject: str
+    """The run."""
+    thread: str
+    effect: str
+    """Of the `tool.called`."""
+    version: int
+    """The run's version at that."""
+    n: int
+    """The number of this one in its call, from 1."""
+    data: Any = None
+
+
 class Shed(Wire, frozen=True, tag="shed", tag_field="frame"):
     """In the trace only: deltas of an entity that are not kept, because the server or the link was slow.
 
@@ -92,7 +107,7 @@ class Outcome(Wire, frozen=True, tag="outcome", tag_field="frame"):
     retry_after_ms: int = 0
 
 
-Frame = Committed | Delta | Outcome
+Frame = Committed | Delta | Progress | Outcome
 """What watchers hear."""
 
 Traced = Delta | Shed

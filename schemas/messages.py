@@ -20,6 +20,23 @@ class ToolCall(Wire, frozen=True):
     arguments: str
 
 
+class Thought(Wire, frozen=True):
+    """A part of what a model thought, with the seal that its provider wants back with it, word for word."""
+
+    origin: str
+    """The provider that made it; no other one is shown it."""
+    length: int = 0
+    """Characters of the message's `reasoning` that it is about: thoughts follow one another."""
+    seal: str = ""
+    """A signature, or what was thought in a form that only the provider can read."""
+    kind: Literal["signed", "sealed", "detail"] = "signed"
+    """`sealed` has no readable text; `detail` is a JSON object of the provider's own."""
+    call_id: str = ""
+    """The tool call that it belongs to, where it does."""
+    after: int = 0
+    """Characters of the message's `content` that were said before it was thought."""
+
+
 class Message(Wire, frozen=True):
     """One entry of a conversation."""
 
@@ -30,6 +47,8 @@ class Message(Wire, frozen=True):
     """For role `tool`: the call that this answers."""
     reasoning: str = ""
     """For role `assistant`: what was thought before it was said. The template decides whether the model sees it."""
+    thoughts: tuple[Thought, ...] = ()
+    """For role `assistant`: what its provider wants back of what was thought."""
 
 
 def misplaced_in(messages: Sequence[Message]) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from schemas.generation import Sampling
-from schemas.runs import Event, Profile, RunStarted, ToolBinding
+from schemas.profiles import Profile, ToolBinding
+from schemas.runs import Event, RunStarted
 from schemas.wire import Wire
 
 

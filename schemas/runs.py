@@ -6,17 +6,20 @@ one stays readable by `schemas.old`. Every event here has a golden file in `test
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import msgspec
-
-from schemas.answers import Alternative, AnswerFinish, TokenTold
+from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, Usage
+from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.messages import Message, Thought, ToolCall, Usage
+from schemas.models import PassedOver
+from schemas.processing import Processed
+from schemas.profiles import Profile, ToolEffect
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
-ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
 ErrorKind = Literal[
     "unknown_agent",
     "unknown_model",
@@ -29,7 +32,13 @@ ErrorKind = Literal[
     "aborted",
     "timeout",
     "tool",
+    "definition",
+    "key",
+    "budget",
+    "tripwire",
 ]
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
+"""Kinds of problems that are found before a decision, where a command's agent is looked up."""
 
 
 class Problem(Wire, frozen=True):
@@ -61,41 +70,6 @@ class MessageAdded(Wire, frozen=True, tag="message.added"):
     message: Message
 
 
-class ToolBinding(Wire, frozen=True):
-    """A tool as a run may call it."""
-
-    name: str
-    effect: ToolEffect
-    digest: str
-    """Hash of its description and schema as the model sees them."""
-    approval: bool = False
-    """Whether a person must agree to each call."""
-
-
-class Retries(Wire, frozen=True):
-    """How a model call that failed for a reason that may pass is tried again."""
-
-    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
-    """How often in one step; 0 is never, as it was before there were retries."""
-    first_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 500
-    """The longest wait before the first; before each further one it is twice as long."""
-    longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
-    """No wait is longer, unless the engine asks for one."""
-
-
-class Profile(Wire, frozen=True):
-    """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
-
-    agent: str
-    model: str
-    instructions: str
-    tools: tuple[ToolBinding, ...]
-    sampling: Sampling
-    max_steps: int
-    """Model calls allowed; one that is tried again counts once."""
-    retries: Retries = Retries()
-
-
 class RunQueued(Wire, frozen=True, tag="run.queued"):
     """The run waits until the thread's active run is over."""
 
@@ -122,6 +96,8 @@ class ModelCalled(Wire, frozen=True, tag="model.called"):
     """Hash over those messages, chained, so that replay notices a history that differs."""
     sampling: Sampling
     traceparent: str = ""
+    first: int = 0
+    """The first of those messages that it is shown."""
 
 
 class ModelReturned(Wire, frozen=True, tag="model.returned"):
@@ -144,12 +120,22 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Other answers, where more than one was asked for."""
     reasoning: str = ""
     """What it thought before it answered."""
+    sampled: Sampled | None = None
+    """Its tokens, where an engine of ours drew them."""
+    judged: tuple[Judgement, ...] = ()
+    """What the agent's own functions say of calls that may need a person's agreement."""
+    thoughts: tuple[Thought, ...] = ()
+    """What its provider wants back of that."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; `engine` is the one that answered."""
+    processed: tuple[Processed, ...] = ()
+    """What processors did on the way there and back."""
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning, self.cut_off)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled, self.cut_off)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 
@@ -158,6 +144,9 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
 
     effect: str
     problem: Problem
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had; the problem is the last one's."""
+    processed: tuple[Processed, ...] = ()
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):
@@ -237,6 +226,7 @@ class MemoryWrite(Wire, frozen=True):
 
     topic: str
     text: str
+    scope: WriteScope = "note"
 
 
 class ToolReturned(Wire, frozen=True, tag="tool.returned"):
@@ -246,6 +236,11 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     call_id: str
     content: str
     writes: tuple[MemoryWrite, ...] = ()
+    result: Any = None
+    """What it returned, where the model reads something else."""
+    usage: Usage = Usage()
+    """Of another agent's run that the call was."""
+    processed: tuple[Processed, ...] = ()
 
 
 NEEDS_PERSON = "needs a person's approval"
@@ -282,6 +277,8 @@ class RunFinished(Wire, frozen=True, tag="run.finished"):
     steps: int
     usage: Usage
     finish_reason: Literal["stop", "length"] = "stop"
+    stopped_by: str = ""
+    """The stop condition that ended it; empty when the model had said all."""
 
 
 class RunFailed(Wire, frozen=True, tag="run.failed"):
@@ -335,6 +332,17 @@ Event = (
     | ToolReturned
     | ToolFailed
     | ToolIndeterminate
+    | ToolSuspended
+    | ToolContinued
+    | ToolHandedOver
+    | StepOpened
+    | StepPrepared
+    | HooksTold
+    | ThreadCreated
+    | ThreadRenamed
+    | ThreadDeleted
+    | WorkingWritten
+    | Observed
     | DeadlinePassed
     | MemoryWritten
     | RunFinished

@@ -7,6 +7,7 @@ nothing and asks for a full plan, which lists every running request as new.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from schemas.generation import FinishReason, Sampling, Submit, TokenLogprobs
@@ -232,6 +233,23 @@ class Prepared(Wire, frozen=True):
     key: str
     problem: str = ""
     """Why it cannot; empty when it is ready."""
+
+
+class WorkerBegan(Wire, frozen=True):
+    """`step.<engine>.worker`: what a worker computes with. Said when it begins, and again and again while it goes on:
+    step records expire, and those that are left are to say what they were made with.
+    """
+
+    worker: str
+    """Its `producer_run`, which results name."""
+    profile: str
+    """Names all that `parts` says: two workers with the same one compute the same bits of the same weights."""
+    parts: Mapping[str, str]
+    """What decides how numbers are rounded: kernels, libraries, processor, formats."""
+    checkpoint: str
+    """A digest of the model's files."""
+    loaded: Mapping[str, int | float | str | bool | None]
+    """How the model was loaded: the worker's `RunnerConfig` by field, and the `device`."""
 
 
 class RequestEvent(Record, frozen=True):

@@ -1,4 +1,4 @@
-"""Performs what the agent loop asks for: model calls through a provider, tool calls in this process."""
+"""Performs what the agent loop asks for: model calls through a provider, tool calls here or by services, and hooks."""
 
 from __future__ import annotations
 
@@ -7,42 +7,51 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
+from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
+from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
+from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.guarding import looked_at, processors_of
+from actors.agent.hooks import Hooks, prepared, told
+from actors.agent.observer import Observer
+from actors.agent.profiles import Unresolved, profile_of
+from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
-from actors.agent.turns import AwaitDeadline, CallModel, CallTool
-from actors.models.asking import ask_model, unknown_model
+from actors.agent.toolboxes import Toolboxes
+from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
+from actors.errors import DefinitionError
+from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
+from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
+from actors.processors.guarded import Guarded
+from actors.processors.recall import Library
+from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
-from actors.tools import Tool, ToolContext
+from actors.tools import ToolContext
+from actors.toolsets import Surroundings, ToolServices
 from bus.live import Live
 from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
 from schemas.generation import request_id
-from schemas.messages import Message, ToolSpec
+from schemas.messages import Message
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
     DeadlinePassed,
     Event,
-    MemoryWrite,
+    ModelFailed,
     ModelReturned,
     Problem,
     RetryDue,
-    ToolBinding,
-    ToolFailed,
-    ToolIndeterminate,
     ToolResumed,
-    ToolReturned,
 )
 
 log = logging.getLogger(__name__)
 
 _MOST_US = 10 * 365 * 86_400_000_000
 """The longest that anything is waited for: ten years."""
-MOST_ATTEMPTS = 3
-"""A tool that was under way this often when its process ended is taken to end it."""
-LONGEST_RESULT = 100_000
-"""Characters of a tool's result that a run keeps: more fits no model, and no message of the log."""
 
 
 class AgentPerformer:
@@ -55,14 +64,23 @@ class AgentPerformer:
         default_model: str,
         live: Live,
         clock: Clock,
+        services: ToolServices | None = None,
+        runs: Runs | None = None,
+        library: Library | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
         self._default_model = default_model
         self._live = live
         self._clock = clock
+        self._services = services
+        self._runs = runs
+        self._library = library
+        self._observer = observer
+        self._toolboxes = Toolboxes(self._agents, services)
 
-    def look_up(self, command: Command) -> Asked:
+    async def look_up(self, command: Command) -> Asked:
         """Find the agent a command names, and fix its profile."""
         if isinstance(command.data, Fork):
             return Asked(command, missing=self._missing(command.data.profile))
@@ -71,14 +89,18 @@ class AgentPerformer:
         agent = self._agents.get(command.data.agent)
         if agent is None:
             return Asked(command, missing=self._unknown(command.data.agent))
-        profile = agent.profile(command.data, self._default_model)
-        if profile.model not in self._models:
-            return Asked(command, missing=unknown_model(profile.model, self._models))
-        return Asked(command, profile)
+        context = RequestContext(command.data.context)
+        around = Surroundings(command.tenant, command.thread, context, self._services)
+        try:
+            profile = await profile_of(agent, command.data, around, self._default_model)
+        except Unresolved as error:
+            return Asked(command, missing=Problem(kind="definition", message=str(error), field=error.field))
+        missing = missing_model(profile, self._models)
+        return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
-        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS:
+        if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS or is_delegated(effect):
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
         return ToolResumed(effect=effect.id, attempt=effect.attempts + 1) if runs_again else None
@@ -98,22 +120,30 @@ class AgentPerformer:
         return Problem(kind="unknown_agent", message=message, field="agent")
 
     def must_finish(self, effect: Effect) -> bool:
-        """Tools run here; a model's generation goes on in the engine."""
-        return isinstance(effect, CallTool)
+        """Tools run here; a model's generation goes on in the engine, and another agent's run in the log."""
+        return isinstance(effect, CallTool) and not is_delegated(effect)
 
     async def abort(self, effect: Effect, site: Site) -> None:
-        """Stop a model's generation; a tool ends with its task."""
+        """Stop a model's generation, and another agent's run; a tool ends with its task."""
+        if isinstance(effect, CallTool) and is_delegated(effect) and self._runs is not None:
+            await self._runs.abort(child_abort(effect, site))
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
-            await self._models[effect.called.model].abort(request)
+            chain = chain_of(effect.profile, effect.called.model)
+            model = self._models[effect.called.model] if chain is None else Chained(chain, self._models)
+            await model.abort(request)
 
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
             case CallModel():
-                return await self._call_model(effect, site)
+                return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
+            case PrepareStep():
+                return await prepared(self._hooks(effect.run.profile.agent), effect, site.thread)
+            case TellEnd():
+                return await told(self._hooks(effect.run.profile.agent), effect, site.thread)
             case AwaitDeadline(at=at):
                 await self._until(at)
                 return DeadlinePassed(effect=effect.id)
@@ -123,116 +153,113 @@ class AgentPerformer:
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
 
+    def _hooks(self, agent: str) -> Hooks:
+        """Give an agent's functions; of one that is not here any more, none."""
+        return self._agents[agent].hooks if agent in self._agents else Hooks()
+
     async def _until(self, at: int) -> None:
         # clients choose the time, and no timer takes every number
         await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
-    async def _call_model(self, effect: CallModel, site: Site) -> Event:
-        agent = self._agents.get(effect.profile.agent)
-        tools = () if agent is None else tuple(_spec(agent, binding) for binding in effect.profile.tools)
+    async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
+        box = await self._toolboxes.of(effect.profile, effect.entity, site, effect.context)
         system = Message(role="system", content=effect.profile.instructions)
         call = ModelCall(
             effect=effect.id,
             model=effect.called.model,
             messages=(system, *effect.messages) if effect.profile.instructions else effect.messages,
-            tools=tuple(tool for tool in tools if tool is not None),
+            tools=box.specs(effect.profile.tools),
             sampling=effect.called.sampling,
             tenant=site.tenant,
             thread=site.thread,
             traceparent=effect.called.traceparent,
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
+            calling=effect.profile.calling,
+            chain=chain_of(effect.profile, effect.called.model),
+            again=again,
         )
-        event = await ask_model(self._models, call, self._live, effect, site)
+        event = await self._asked_in_time(effect, call, site)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
+            if self._observer is not None:
+                self._observer.consider(effect, call, event, self._condenser(effect, call))
+        if isinstance(event, ModelReturned) and event.tool_calls:
+            return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
+
+    async def _asked_in_time(self, effect: CallModel, call: ModelCall, site: Site) -> ModelReturned | ModelFailed:
+        """Ask the model, and stop it when the step takes too long."""
+        limit_ms = effect.profile.step_timeout_ms
+        limit = asyncio.timeout(limit_ms / 1000 if limit_ms else None)
+        try:
+            async with limit:
+                return await ask_model(*self._guarded(effect, call), self._live, effect, site)
+        except DefinitionError as error:
+            return ModelFailed(effect=effect.id, problem=Problem(kind="definition", message=str(error)))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            await self.abort(effect, site)
+            message = f"the model took longer than {limit_ms / 1000:g} s over one step"
+            return ModelFailed(effect=effect.id, problem=Problem(kind="timeout", message=message))
+
+    def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
+        """Put the run's processors around what is asked: around the whole chain, where there is one."""
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        if not processors or call.model not in self._models:
+            return self._models, call
+        first, about = effect.called.step == 1, (self._library, effect.memory.resource)
+        return {call.model: Guarded(self._asked(call), processors, first, *about)}, replace(call, chain=None)
+
+    def _asked(self, call: ModelCall) -> ModelProvider:
+        return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
+
+    def _condenser(self, effect: CallModel, call: ModelCall) -> ModelProvider:
+        """Give the model for what is no turn, with the processors that go around that too."""
+        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
 
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the engine know for how long it is that the program waits."""
         model, program = self._models.get(effect.model), program_id(site.tenant, site.thread)
         if model is not None:
             await model.note(ToolBegan(program, effect.id, effect.called.call.name))
-        event = await self._call_tool(effect, site, again)
+        try:
+            processors = processors_of(self._agents.get(effect.agent), effect.processors)
+            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+        except DefinitionError as error:
+            event = failed(effect, str(error))
         if model is not None:
             await model.note(ToolEnded(program, effect.id))
         return event
 
     async def _call_tool(self, effect: CallTool, site: Site, again: bool) -> Event:
-        called = effect.called
-        if again and (called.effect_class == "once" or effect.attempts >= MOST_ATTEMPTS):
-            return _given_up(effect)
-        agent = self._agents.get(effect.agent)
-        tool = None if agent is None else agent.tool(called.call.name)
-        if tool is None:
-            content = f"error: tool {called.call.name!r} is not here any more"
-            return ToolFailed(effect=effect.id, call_id=called.call.id, content=content)
-        key = request_id(site.tenant, site.thread, effect.id)
-        context = ToolContext(site.tenant, site.thread, key, self._clock.now(), effect.notes)
-        if again and called.effect_class == "checkable":
-            return await _check_tool(tool, effect, context)
-        return await _run_tool(tool, effect, context)
-
-
-async def _check_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
-    """Ask a tool whether an earlier attempt took effect, and run it if not."""
-    if tool.check is None:
-        return _given_up(effect)
-    try:
-        found = await tool.checked(context)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be checked must not be run
-        log.warning("tool %s cannot be checked: %r", tool.name, error)
-        return _given_up(effect)
-    if found is None:
-        return await _run_tool(tool, effect, context)
-    return ToolReturned(effect=effect.id, call_id=effect.called.call.id, content=_kept(found))
-
-
-def _given_up(effect: CallTool) -> ToolIndeterminate | ToolFailed:
-    """Say why a call that a crash cut off is not run again."""
-    call, times = effect.called.call, effect.attempts
-    ended = f"its process ended each of the {times} times that it ran" if times >= MOST_ATTEMPTS else ""
-    if effect.called.effect_class == "pure":
-        return _failed(effect, f"{ended}: it is not run again")
-    content = f"it is not known whether {call.name!r} took effect; it was not run again"
-    return ToolIndeterminate(
-        effect=effect.id, call_id=call.id, content=f"error: {ended + ', and ' if ended else ''}{content}"
-    )
-
-
-async def _run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
-    call = effect.called.call
-    limit = asyncio.timeout(tool.timeout_s)
-    try:
-        async with limit:
-            content = await tool.call(call.arguments, context)
-    except TimeoutError as error:
-        why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
-        return _failed(effect, why)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
-        log.info("tool %s failed: %r", tool.name, error)
-        return _failed(effect, str(error) or type(error).__name__)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        return _failed(effect, "the tool cancelled itself")
-    writes = tuple(MemoryWrite(topic=_kept(write.topic), text=_kept(write.text)) for write in context.writes)
-    return ToolReturned(effect=effect.id, call_id=call.id, content=_kept(content), writes=writes)
-
-
-def _failed(effect: CallTool, why: str) -> ToolFailed:
-    return ToolFailed(effect=effect.id, call_id=effect.called.call.id, content=_kept(f"error: {why}"))
-
-
-def _kept(text: str) -> str:
-    """Make any text one that the log can hold: Unicode, and not too long."""
-    whole = text.encode("utf-8", "replace").decode()
-    left = len(whole) - LONGEST_RESULT
-    return whole if left <= 0 else f"{whole[:LONGEST_RESULT]}\n[{left} more characters left out]"
-
-
-def _spec(agent: Agent, binding: ToolBinding) -> ToolSpec | None:
-    """Give what the model is told of a tool; None when the tool is gone or not the one the run began with."""
-    tool = agent.tool(binding.name)
-    return tool.spec if tool is not None and tool.binding == binding else None
+        called, binding = effect.called, effect.binding
+        if is_given_up(effect, again):
+            return given_up(effect)
+        key = request_id(site.tenant, site.thread, call_of(effect.id))
+        if is_delegated(effect) and self._runs is not None:
+            async with Reporter(self._live, effect, site) as reporter:
+                return await delegated(self._runs, effect, site, reporter.tell)
+        if binding is not None and binding.place == "service" and self._services is not None:
+            return await run_service(self._services, binding, effect, key, effect.entity)
+        box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
+        tool = box.tools.get(called.call.name)
+        if tool is None or tool.function is None:
+            return failed(effect, box.why(called.call.name))
+        async with Reporter(self._live, effect, site) as reporter:
+            context = ToolContext(
+                site.tenant,
+                site.thread,
+                key,
+                self._clock.now(),
+                effect.notes,
+                run=effect.entity,
+                agent=effect.agent,
+                request=RequestContext(effect.context),
+                answers=effect.answers,
+                report=reporter.tell,
+                messages=effect.messages,
+            )
+            return await (run_again if again else run_tool)(tool, effect, context)

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
 from actors.errors import DefinitionError
+from actors.memory.plan import Memory
+from actors.processors.processor import Processor
+from actors.request_context import RequestContext
 from actors.tools import Tool
-from schemas.commands import RunAgent
-from schemas.generation import Sampling
-from schemas.runs import Profile, Retries
+from actors.toolsets import Tools, Toolset, toolset_of
+from schemas.models import ModelChain
 
 _MOST_RETRIES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+FromContext = Callable[[RequestContext], Any]
+"""A function of the request's context, async or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A model with instructions and tools, by name.
 
+    Instructions, model and tools may each be a function of the request's `RequestContext`. What they come to is in the
+    run's record, so that a replay needs none of them.
+
     Raises:
         DefinitionError: the name cannot be part of a subject, a tool was not made by `@tool`, two share a name, or
-            the retries are no number from 0 to 100.
+            a number is out of its bounds.
     """
 
     name: str
-    instructions: str
-    model: str | None = None
-    """The served model's name; None takes the default one."""
-    tools: Sequence[Tool] = ()
+    instructions: str | Callable[[RequestContext], str | Awaitable[str]]
+    model: str | ModelChain | Callable[[RequestContext], str | ModelChain | Awaitable[str | ModelChain]] | None = None
+    """The served model's name, `provider/model`, or several of them one after the other; None takes the default one."""
+    tools: Tools | Callable[[RequestContext], Tools | Awaitable[Tools]] = ()
+    """Tools and toolsets."""
     temperature: float = 0.0
     max_tokens: int = 512
     """Tokens one model call may generate."""
@@ -37,35 +48,62 @@ class Agent:
     """Model calls one run may make."""
     retries: int = 2
     """How often a model call is tried again when it failed for a reason that may pass; 0 is never."""
+    tool_concurrency: int = 0
+    """How many tools of one step may run at once; 0 is all."""
+    step_timeout_s: float = 0.0
+    """How long one model call may take before it is broken off and, as `retries` says, tried again; 0 is for ever."""
+    stop_tools: Sequence[str] = ()
+    """The run is over once one of these has returned."""
+    most_tokens: int = 0
+    """No further step is begun once the run's model calls have used as many tokens; 0 has no bound."""
+    stop_when: StopWhen | Sequence[StopWhen] = ()
+    """Asked before each step after the first whether the run ends here instead."""
+    prepare_step: Prepare | None = None
+    """Asked before each step how it differs from the rest."""
+    on_step: OnStep | None = None
+    """Told of each step that another one follows."""
+    on_finish: OnEnd | None = None
+    """Told of a run that ended with an answer."""
+    on_error: OnEnd | None = None
+    """Told of a run that ended without one."""
+    memory: Memory | None = None
+    """How much of its thread the model is shown, and what it keeps in mind; None shows all of it."""
+    processors: Sequence[Processor] = ()
+    """What stands between the agent and its model, in the order in which it sees what goes either way."""
+    hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise DefinitionError(f"agent name {self.name!r}: use lower-case letters, digits, '-' and '_' (at most 63)")
-        object.__setattr__(self, "tools", tuple(self.tools))
-        for tool in self.tools:
-            if not isinstance(tool, Tool):
-                raise DefinitionError(f"agent {self.name!r}: {tool!r} is no tool: put @tool above its function")
-        if len({tool.name for tool in self.tools}) < len(self.tools):
-            raise DefinitionError(f"agent {self.name!r} has two tools of one name")
+        self._check_numbers()
+        if not callable(self.tools):
+            if isinstance(self.tools, Iterable):
+                object.__setattr__(self, "tools", tuple(self.tools))
+            try:
+                toolset_of(self.tools)
+            except DefinitionError as error:
+                raise DefinitionError(f"agent {self.name!r}: {error}") from error
+        conditions = (self.stop_when,) if callable(self.stop_when) else tuple(self.stop_when)
+        hooks = Hooks(self.prepare_step, conditions, self.on_step, self.on_finish, self.on_error)
+        object.__setattr__(self, "hooks", hooks)
+        object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
+
+    def _check_numbers(self) -> None:
+        if len({processor.name for processor in self.processors}) < len(self.processors):
+            raise DefinitionError(f"agent {self.name!r} has two processors of one name: give each a name")
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
+        for name in ("tool_concurrency", "step_timeout_s", "most_tokens"):
+            if not getattr(self, name) >= 0:
+                raise DefinitionError(f"agent {self.name!r}: {name}={getattr(self, name)!r}: give 0 or more")
 
-    def tool(self, name: str) -> Tool | None:
-        """Return the tool of that name, or None."""
-        return next((tool for tool in self.tools if tool.name == name), None)
 
-    def profile(self, command: RunAgent, default_model: str) -> Profile:
-        """Fix what a run of this agent is, with the command's overrides. The seed is drawn when it is decided."""
-        return Profile(
-            agent=self.name,
-            model=self.model or default_model,
-            instructions=self.instructions,
-            tools=tuple(tool.binding for tool in self.tools),
-            sampling=Sampling(
-                temperature=self.temperature if command.temperature is None else command.temperature,
-                seed=0 if command.seed is None else command.seed,
-                max_tokens=self.max_tokens if command.max_tokens is None else command.max_tokens,
-            ),
-            max_steps=self.max_steps,
-            retries=Retries(most=self.retries),
-        )
+def toolset_from(agent: Agent, given: Any) -> Toolset:
+    """Make a toolset of what an agent's function gave.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    if isinstance(given, Tool) or not isinstance(given, Iterable | Toolset):
+        raise DefinitionError(f"agent {agent.name!r}: `tools` gave {given!r}: give a list of tools, or a toolset")
+    return toolset_of(given)

@@ -14,11 +14,14 @@ from itertools import takewhile
 import msgspec
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, after_model, ask_model, start
+from actors.agent.turns import Folding, after_model, next_step, start
+from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas import codec
 from schemas.commands import Command, Fork, Past, RunAgent
 from schemas.errors import BadShape
+from schemas.memory import ThreadDeleted, WorkingWritten
+from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -26,13 +29,15 @@ from schemas.runs import (
     MessageAdded,
     OwnershipTaken,
     Problem,
-    Profile,
     ThreadForked,
     ToolReturned,
 )
 
 _UNFOLDABLE = (KeyError, IndexError, ValueError, AssertionError)
 """What folding events raises that do not follow from one another."""
+
+
+_WRITTEN = MemoryWritten | WorkingWritten
 
 
 class Unfit(Exception):
@@ -89,7 +94,7 @@ def past(history: Sequence[Past], thread: str) -> list[Emitted]:
             event = codec.decode_event(codec.encode(item.event))
         except BadShape as error:
             raise Unfit(f"history[{index}]: {error}", f"history[{index}]") from error
-        foreign = isinstance(event, OwnershipTaken | ThreadForked)
+        foreign = isinstance(event, OwnershipTaken | ThreadForked | ThreadDeleted)
         if foreign or (isinstance(event, CommandAccepted) and isinstance(event.command.data, Fork)):
             raise Unfit(f"history[{index}]: leave out what is no part of a conversation", f"history[{index}]")
         found.append(Emitted(item.kind, thread if item.kind == "thread" else item.entity, event))
@@ -151,15 +156,15 @@ def _go_on(folding: Folding, name: str, history: Sequence[Emitted], profile: Pro
         return
     _remember(folding, history)
     if run.answer is None:
-        ask_model(folding, name)
+        next_step(folding, name)
     else:
         after_model(folding, run, run.answer)
 
 
 def _remember(folding: Folding, history: Sequence[Emitted]) -> None:
     """Write what the last tool wanted remembered, as far as the history does not."""
-    written = [*takewhile(lambda emitted: isinstance(emitted.event, MemoryWritten), reversed(history))]
-    last = history[len(history) - len(written) - 1].event
+    there = [*takewhile(lambda emitted: isinstance(emitted.event, _WRITTEN), reversed(history))]
+    last = history[len(history) - len(there) - 1].event
     if isinstance(last, ToolReturned):
-        for write in last.writes[len(written) :]:
-            folding.emit("thread", folding.state.thread, MemoryWritten(topic=write.topic, text=write.text))
+        for write in last.writes[len(there) :]:
+            folding.emit("thread", folding.state.thread, written(folding.state.memory, write))

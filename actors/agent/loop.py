@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
+from actors.agent.threads import gone, managed, misowned, owned
 from actors.agent.turns import (
     Folding,
     after_model,
@@ -24,28 +25,50 @@ from actors.agent.turns import (
     break_off,
     call_model,
     call_tool,
+    can_ask,
+    end,
+    go_on_with,
+    prepare_step,
     refuse_tool,
+    replace_active,
     start,
+    stop,
+    tell_end,
     waiting,
 )
+from actors.memory.working import written
+from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
-from schemas.messages import misplaced_in
+from schemas.hooks import HooksTold, StepPrepared
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
+from schemas.messages import Message, misplaced_in
 from schemas.runs import (
+    NEEDS_PERSON,
     ApprovalDenied,
     ApprovalGiven,
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
-    MemoryWritten,
     ModelFailed,
     ModelReturned,
     Problem,
     RetryDue,
+    RunFailed,
     RunQueued,
+    ToolFailed,
     ToolReturned,
 )
+from schemas.waits import ToolContinued, ToolSuspended
+
+Settling = Approve | Deny | Resume | PostResult
+_KINDS: dict[type[Settling], Waits] = {Approve: "approval", Deny: "approval", Resume: "data", PostResult: "caller"}
+"""What each of them answers to."""
+
+
+MOST_DEPTH = 8
+"""Runs that are one another's calls: who calls itself comes to an end."""
 
 
 class ConversationMachine:
@@ -72,13 +95,17 @@ class ConversationMachine:
     def ask(self, state: Conversation, asked: Asked, context: Context) -> Decision:
         """Take a run on, queue it, refuse it or end it; settle whether a waiting tool may run; or begin as a fork."""
         command = asked.command
+        if state.memory.deleted:
+            return gone(state, command)
         match command.data:
-            case Approve() | Deny() as answer:
+            case Approve() | Deny() | Resume() | PostResult() as answer:
                 return _settle(state, command, answer)
             case AbortRun() as abort:
                 return _abort(state, command, abort)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
+            case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
+                return managed(state, command, managing)
             case _:
                 return self._taken_on(state, asked, context)
 
@@ -90,9 +117,14 @@ class ConversationMachine:
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
         folding = Folding(state)
         folding.emit("thread", state.thread, CommandAccepted(command=command))
+        if isinstance(command.data, RunAgent):
+            owned(folding, command.data)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
+        if state.active is not None and isinstance(command.data, RunAgent) and command.data.when_busy == "replace":
+            replace_active(folding, state.runs[state.active], command, profile)
+            return folding.decision()
         if state.active is not None:
             folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
             return folding.decision()
@@ -114,32 +146,43 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", state.thread, MemoryWritten(topic=write.topic, text=write.text))
+                    folding.emit("thread", state.thread, written(folding.state.memory, write))
                 after_tool(folding, run)
+            case ToolSuspended():
+                _suspended(folding, run, result.event)
+            case StepPrepared() as prepared:
+                _prepared(folding, run, prepared)
+            case HooksTold():
+                pass
             case _:
                 after_tool(folding, run)
         return folding.decision()
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
+        told = [tell_end(state, name) for name in state.untold]
         run = state.runs.get(state.active or "")
         if run is None:
-            return []
-        deadline = await_deadline(state, run.id)
+            return told
+        waited: list[Effect] = [*told, *await_deadline(state, run.id)]
         if run.retry is not None:
-            return [*deadline, *await_retry(state, run.id)]
+            return [*waited, *await_retry(state, run.id)]
         if run.asking is not None:
-            return [*deadline, call_model(state, run, run.asking)]
-        begun = [item for item in run.pending if item.result is None and not item.waits]
-        calls = ((call_tool(state, run, item.effect, item.call), item.attempts) for item in begun)
-        return [*deadline, *(replace(call, attempts=attempts) for call, attempts in calls)]
+            return [*waited, call_model(state, run, run.asking)]
+        if run.opened is not None:
+            return [*waited, *prepare_step(state, run.id)]
+        begun = [item for item in run.pending if item.result is None and item.waits is None]
+        return [*waited, *(call_tool(state, run, item.under_way, item.call, item) for item in begun)]
 
 
 def _unfit(state: Conversation, command: Command) -> Problem | None:
     data = command.data
     if not isinstance(data, RunAgent):
         return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
-    messages = incoming(command)
+    return _unfit_messages(incoming(command)) or _unfit_request(state, data) or misowned(state, data)
+
+
+def _unfit_messages(messages: Sequence[Message]) -> Problem | None:
     if any(message.role == "system" for message in messages):
         message = "an agent has its own instructions: leave system messages out"
         return Problem(kind="invalid", message=message, field="messages")
@@ -149,6 +192,15 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     if misplaced is not None:
         message = f"{misplaced}: a `tool` message answers a call of the assistant's before it, each call once"
         return Problem(kind="invalid", message=message, field=misplaced)
+    return None
+
+
+def _unfit_request(state: Conversation, data: RunAgent) -> Problem | None:
+    if too_large(data.context):
+        return Problem(kind="invalid", message=too_large(data.context), field="context")
+    if data.parent is not None and data.parent.depth > MOST_DEPTH:
+        message = f"parent.depth: runs call one another {data.parent.depth} deep, at most {MOST_DEPTH} may"
+        return Problem(kind="invalid", message=message, field="parent")
     if data.thread == "existing" and not state.commands:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")
@@ -160,8 +212,11 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     held = waiting(state)
     if not held or not isinstance(command.data, RunAgent) or command.data.approvals == "ask":
         return None
+    if command.data.when_busy == "replace":
+        return None
+    for_whom = {"approval": "a person to approve", "data": "somebody's data for", "caller": "the result of"}
     message = (
-        f"thread {state.thread!r} waits for a person to approve {held[0].call.name!r}: "
+        f"thread {state.thread!r} waits for {for_whom[held[0].waits or 'approval']} {held[0].call.name!r}: "
         f"settle that (`ostinato chat --thread {state.thread}`), then ask again"
     )
     return Problem(kind="invalid", message=message, field="thread")
@@ -185,13 +240,13 @@ def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
     return folding.decision()
 
 
-def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Decision:
-    """Let the call run, or tell the model that it may not; the first answer counts."""
-    item = next((item for item in waiting(state) if item.effect == data.effect), None)
-    if item is None or state.active is None:
-        names = ", ".join(repr(item.effect) for item in waiting(state)) or "none"
-        message = f"no tool call {data.effect!r} waits for approval in thread {state.thread!r} (waiting: {names})"
-        problem = Problem(kind="invalid", message=message, field="effect")
+def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
+    """Give a call that waits what it waits for; the first answer counts."""
+    kind = _KINDS[type(data)]
+    item = next((item for item in waiting(state, kind) if _named(item) == data.effect), None)
+    problem = _misses(state, data, kind) if item is None else _other_arguments(data, item)
+    if problem is not None or item is None or state.active is None:
+        assert problem is not None
         return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
     run = state.runs[state.active]
     folding = Folding(state)
@@ -205,4 +260,56 @@ def _settle(state: Conversation, command: Command, data: Approve | Deny) -> Deci
             why = f"the call of {item.call.name!r} was not approved" + (f": {reason}" if reason else "")
             refuse_tool(folding, run, item.effect, item.call, why)
             after_tool(folding, run)
+        case Resume(answer=given):
+            folding.emit("run", run.id, ToolContinued(effect=data.effect, by=command.source, answer=given))
+            run = folding.state.runs[run.id]
+            go_on_with(folding, run, next(found for found in run.pending if found.effect == item.effect))
+        case PostResult(content=content, error=error):
+            made = (item.effect, item.call.id)
+            folding.emit("run", run.id, ToolFailed(*made, f"error: {error}") if error else ToolReturned(*made, content))
+            after_tool(folding, run)
     return folding.decision()
+
+
+def _named(item: Pending) -> str:
+    """Name what is waited for: a tool that asks twice waits for two things."""
+    return item.under_way if item.waits == "data" else item.effect
+
+
+def _misses(state: Conversation, data: Settling, kind: Waits) -> Problem:
+    """Say that nothing of the kind waits under that name, and what does."""
+    names = ", ".join(repr(_named(item)) for item in waiting(state, kind)) or "none"
+    for_what = {"approval": "approval", "data": "data", "caller": "a result"}[kind]
+    message = f"no tool call {data.effect!r} waits for {for_what} in thread {state.thread!r} (waiting: {names})"
+    return Problem(kind="invalid", message=message, field="effect")
+
+
+def _other_arguments(data: Settling, item: Pending) -> Problem | None:
+    """Refuse an agreement to something else than what is waited with."""
+    if not isinstance(data, Approve) or data.arguments in {None, item.call.arguments}:
+        return None
+    message = (
+        f"arguments: {item.effect!r} waits with {item.call.arguments}, not with these: agree to those, "
+        "or `deny` with a reason, and the model may call again"
+    )
+    return Problem(kind="invalid", message=message, field="arguments")
+
+
+def _suspended(folding: Folding, run: Run, event: ToolSuspended) -> None:
+    """Wait for data, or tell the model that nobody can be asked for it."""
+    item = next(item for item in run.pending if item.asked == event)
+    if not can_ask(folding.state, run.id):
+        message = f"{item.call.name!r} {NEEDS_PERSON}, which cannot be asked for here"
+        refuse_tool(folding, run, item.effect, item.call, message)
+    after_tool(folding, run)
+
+
+def _prepared(folding: Folding, run: Run, event: StepPrepared) -> None:
+    """Begin the step as the agent's functions want it, or end the run."""
+    if event.failure:
+        problem = Problem(kind="definition", message=event.failure)
+        end(folding, run, RunFailed(problem=problem, steps=run.step))
+    elif event.stop:
+        stop(folding, run, event.stop)
+    else:
+        ask_model(folding, run.id)

@@ -12,7 +12,8 @@ from actors.agent.conversation import Conversation, Run
 from actors.agent.turns import Folding, end
 from actors.runtime.machine import Effect
 from schemas.context import Context
-from schemas.runs import Problem, Retries, RetryScheduled, RunFailed
+from schemas.profiles import Retries
+from schemas.runs import Problem, RetryScheduled, RunFailed
 
 _PASSING = frozenset({"overloaded", "timeout"})
 _FOR_GOOD = frozenset({"invalid", "too_long", "unknown_model"})

@@ -8,22 +8,41 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
+from actors.models.chain import Chained, ChainFailed
 from actors.models.choices import alternative, answers, total
 from actors.models.provider import ModelCall, ModelProvider, Piece
+from actors.models.router import Router
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
 from bus.live import Live
 from schemas.live import Delta
+from schemas.models import ModelChain
+from schemas.profiles import Profile
 from schemas.runs import ModelFailed, ModelReturned, Problem
 
 log = logging.getLogger(__name__)
 
 
 def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
-    """Say that no such model is served, and which are."""
+    """Say why a model cannot be asked: there is none of that name, and which there are; or its key is missing."""
+    why = models.explain(name) if isinstance(models, Router) else None
+    if why is not None:
+        return why
     message = f"no model {name!r}: this server has {', '.join(sorted(models))}"
     return Problem(kind="unknown_model", message=message, field="model")
+
+
+def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:
+    """Say why a run's model cannot be asked, or one of its chain; None where all can."""
+    names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
+    return next((unknown_model(name, models) for name in names if name not in models), None)
+
+
+def chain_of(profile: Profile, model: str) -> ModelChain | None:
+    """Give the chain that a call of a run's model goes through; None where a fork chose another model since."""
+    chain = profile.chain
+    return chain if chain is not None and chain.entries[0].model == model else None
 
 
 async def ask_model(
@@ -44,13 +63,15 @@ async def ask_model(
             frame = replace(frame, token_offset=piece.before, **told)
         await live.delta(site.tenant, effect.kind, frame)
 
-    provider = models.get(call.model)
+    provider = Chained(call.chain, models) if call.chain is not None else models.get(call.model)
     if provider is None:
         return ModelFailed(effect=effect.id, problem=unknown_model(call.model, models))
     try:
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
-        return ModelFailed(effect=effect.id, problem=failure.problem)
+        passed = failure.passed if isinstance(failure, ChainFailed) else ()
+        processed = failure.processed
+        return ModelFailed(effect=effect.id, problem=failure.problem, passed_over=passed, processed=processed)
     except BusError:
         raise
     except Exception as error:
@@ -70,5 +91,9 @@ async def ask_model(
         token_ids=answer.token_ids,
         prompt_token_ids=answer.prompt_token_ids,
         more=tuple(map(alternative, others)),
+        sampled=answer.sampled,
+        thoughts=answer.thoughts,
+        passed_over=answer.passed_over,
+        processed=tuple(done for one in (answer, *others) for done in one.processed),
         cut_off=answer.cut_off,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from schemas.answers import AnswerFinish, CallTold, TokenTold
+from schemas.answers import AnswerFinish, CallTold, Sampled, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
-from schemas.messages import Calling, Message, Rendering, ToolCall, ToolSpec, Usage
+from schemas.messages import Calling, Message, Rendering, Thought, ToolCall, ToolSpec, Usage
+from schemas.models import ModelChain, PassedOver
+from schemas.processing import Processed
 from schemas.programs import ProgramNote
 
 Spoken = Literal["text", "reasoning", "call"]
@@ -81,6 +84,12 @@ class ModelCall(msgspec.Struct, frozen=True):
     """What kind of program."""
     stream_interval: int = 1
     """Tokens between two pieces of its text, at least: the first comes at once, and the last at the end."""
+    chain: ModelChain | None = None
+    """The models that are asked one after the other, where there is more than one."""
+    again: bool = False
+    """Whether an owner that ended may have asked already."""
+    options: Mapping[str, Any] = {}
+    """Further fields of the request, as the model's provider spells them."""
 
     @property
     def request(self) -> str:
@@ -102,6 +111,14 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     token_ids: tuple[int, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     reasoning: str = ""
+    sampled: Sampled | None = None
+    """Which tokens it is made of, where that is known."""
+    thoughts: tuple[Thought, ...] = ()
+    """What its provider wants back of what was thought."""
+    passed_over: tuple[PassedOver, ...] = ()
+    """Models of the chain that could not be had."""
+    processed: tuple[Processed, ...] = ()
+    """What processors did, where there are any around the model."""
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out."""
 

@@ -9,21 +9,14 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
-from schemas.runs import (
-    DeadlinePassed,
-    Event,
-    ModelFailed,
-    ModelReturned,
-    Problem,
-    Profile,
-    RetryDue,
-    ToolResult,
-    ToolResumed,
-)
+from schemas.hooks import HooksTold, StepPrepared
+from schemas.profiles import Profile
+from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
+from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | DeadlinePassed | RetryDue
+Result = ModelReturned | ModelFailed | ToolResult | ToolSuspended | DeadlinePassed | RetryDue | StepPrepared | HooksTold
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

@@ -13,8 +13,8 @@ from schemas.runs import Event
 class Performer(Protocol):
     """Does effects in the world, and looks up what commands name."""
 
-    def look_up(self, command: Command) -> Asked:
-        """Find the agent or model a command names."""
+    async def look_up(self, command: Command) -> Asked:
+        """Find the agent or model a command names; its thread waits meanwhile."""
 
     def resumption(self, effect: Effect) -> Event | None:
         """Say what is logged before an effect of an earlier owner is done again; None where nothing is."""

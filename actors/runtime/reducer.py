@@ -9,14 +9,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import actors.memory
 import schemas
 from actors.runtime.machine import Machine
 
 
 def reducers_of(machines: Mapping[str, Machine[Any]]) -> dict[str, str]:
-    """Hash, for each machine, every source that may decide what a fold gives: its package, and all shapes."""
-    shapes = Path(str(schemas.__file__)).parent
-    return {name: _hashed(Path(inspect.getfile(type(machine))).parent, shapes) for name, machine in machines.items()}
+    """Hash, for each machine, every source that may decide what a fold gives: its package, memory's, and all shapes."""
+    others = [Path(str(package.__file__)).parent for package in (actors.memory, schemas)]
+    return {name: _hashed(Path(inspect.getfile(type(machine))).parent, *others) for name, machine in machines.items()}
 
 
 @cache

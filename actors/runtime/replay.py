@@ -17,12 +17,13 @@ from schemas import codec
 from schemas.context import Context
 from schemas.errors import SchemaError
 from schemas.generation import Sampling
+from schemas.profiles import Profile
 from schemas.runs import (
+    LOOKED_UP,
     CommandAccepted,
     CommandRefused,
     Event,
     ModelCalled,
-    Profile,
     RetryScheduled,
     RunQueued,
     RunStarted,
@@ -113,7 +114,7 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
         profile, context = _inputs(log, position)
         return machine.ask(state, Asked(event.command, profile), context).events
     if isinstance(event, CommandRefused):
-        missing = event.problem if event.problem.kind in {"unknown_agent", "unknown_model"} else None
+        missing = event.problem if event.problem.kind in LOOKED_UP else None
         return machine.ask(state, Asked(event.command, None, missing), _context(first, None)).events
     if not is_result(event) and not is_resumption(event):
         raise Divergence(first.place, first.type, "a command or an effect's result", f"{_shown(event)} without a cause")

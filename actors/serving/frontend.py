@@ -28,6 +28,7 @@ from actors.serving.told import told_prompt
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
+from engine.core.transcript import sampled
 from engine.errors import BadRequest, CallMissing, TemplateError
 from engine.requests import raw_tokens, settled, truncated
 from engine.text.answers import AnswerReader
@@ -277,6 +278,7 @@ class Frontend:
             else told_prompt(opened.submit.prompt, opened.prompt_logprobs, self._prompter.tokenizer),
             token_ids=token_ids,
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
+            sampled=sampled(opened.submit.prompt, opened.tokens[: answer.count]),
             cut_off=() if kept else calls,
         )
 

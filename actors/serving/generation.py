@@ -16,15 +16,8 @@ from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
 from schemas.generation import Repetition, Sampling
 from schemas.messages import misplaced_in
-from schemas.runs import (
-    CommandAccepted,
-    CommandRefused,
-    ModelCalled,
-    ModelFailed,
-    ModelReturned,
-    Problem,
-    Profile,
-)
+from schemas.profiles import Profile
+from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem
 
 _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "temperature": (None, 0),

@@ -13,8 +13,9 @@ from bus.live import Live
 from schemas.commands import Command, Generate
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Rendering
+from schemas.profiles import Profile
 from schemas.programs import PERSON, ToolBegan, program_id
-from schemas.runs import Event, ModelReturned, Profile
+from schemas.runs import Event, ModelReturned
 
 
 class GenerationPerformer:
@@ -25,7 +26,7 @@ class GenerationPerformer:
         self._defaults = defaults
         self._live = live
 
-    def look_up(self, command: Command) -> Asked:
+    async def look_up(self, command: Command) -> Asked:
         """Find the model a command names; its defaults are the profile."""
         if not isinstance(command.data, Generate):
             return Asked(command)  # an abort is about a generation that has its model
@@ -82,6 +83,7 @@ class GenerationPerformer:
             prompt=data.prompt,
             stream_interval=data.stream_interval,
             program=program_id(site.tenant, session=data.session_id) if data.session_id else "",
+            again=again,
         )
         event = await ask_model(self._models, call, self._live, effect, site)
         if call.program and data.prompt is None and isinstance(event, ModelReturned):

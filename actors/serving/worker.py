@@ -22,7 +22,7 @@ from engine.runner.executor import Ask, Follower, Ignore, Run, follow
 from engine.runner.model_runner import ModelRunner
 from schemas import codec
 from schemas.generation import Announce
-from schemas.steps import Prepare, Prepared, Resync, StepPlan, StepResult
+from schemas.steps import Prepare, Prepared, Resync, StepPlan, StepResult, WorkerBegan
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ _TOO_MUCH: Final = "what it wants to be told of tokens is too much for one messa
 Reason = Literal["started", "gap", "epoch"]
 
 _RETRY_S = 0.2
+_SAID_AGAIN_S: Final = 3600.0
+"""How often it says what it computes with: step records expire by the day."""
 _PATIENCE_S = 1.0
 """How long a full plan may be on its way before it is asked for again, seconds."""
 
@@ -38,7 +40,11 @@ _PATIENCE_S = 1.0
 class WorkerActor:
     """Runs one engine's plans on one device."""
 
-    def __init__(self, connection: Connection, engine: str, runner: ModelRunner, worker: str) -> None:
+    def __init__(
+        self, connection: Connection, engine: str, runner: ModelRunner, worker: str, began: WorkerBegan | None = None
+    ) -> None:
+        """Make it; `began` is what it says of itself for the record."""
+        self._began = began
         self._connection = connection
         self._engine = engine
         self._runner = runner
@@ -68,6 +74,7 @@ class WorkerActor:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._tell())
                 both.create_task(self._insist())
+                both.create_task(self._say())
                 await self._ask("started")
         finally:
             self._device.stop()
@@ -80,6 +87,17 @@ class WorkerActor:
             for request, problem in result.errors:
                 log.error("step %s, request %s: %s", result.n, request, problem)
             await self._publish(result)
+
+    async def _say(self) -> None:
+        """Say what it computes with, for whoever is to compute it again."""
+        while self._began is not None:
+            try:
+                await self._connection.publish(subjects.worker(self._engine), codec.encode(self._began))
+            except BusError as error:
+                log.warning("the bus takes nothing: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await asyncio.sleep(_SAID_AGAIN_S)
 
     async def _insist(self) -> None:
         """While a full plan is wanted and none comes, ask again."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import Final
 
 from engine.config import SchedulerConfig
+from engine.core.expectations import TURNS_AHEAD
 from engine.core.memory import Memory
 from engine.core.programs import Program, Programs
 from engine.core.ranked import Ranked, Rules
@@ -28,6 +29,8 @@ from schemas.programs import Decision, ProgramEnded, ProgramNote, ToolBegan, Too
 
 _NEAR_US: Final = 8_000_000
 """A program that waits for longer than this holds the less of the memory that is reserved, the longer it does."""
+_FULL: Final = 0.85
+"""Share of the memory that is reserved at most: what programs are expected to take is taken now and then by more."""
 _LOOK_US: Final = 50_000
 """How long it takes for the passing of time alone to be a reason to look again who may begin."""
 _PATIENCE_US: Final = 120_000_000
@@ -218,9 +221,10 @@ class Agents:
         if not running:
             return "nothing else runs"
         reserved, room = self._reserved(), self._room()
-        wanted = self.programs.learned.peak(program.agent, self._own(request))
-        if reserved + wanted <= room:
-            return f"{wanted} tokens beside {reserved} of {room}"
+        wanted = self.programs.learned.outlook(program.agent, request.length, self._shared(request))
+        peak = max(map(add, reserved, wanted))
+        if peak <= room * _FULL:
+            return f"{int(wanted[0])} tokens beside {int(reserved[0])}, and at most {int(peak)} to come, of {room}"
         if not any(other.rank < program.rank for other in self._admitted.values()):
             return "it is the oldest"
         waited = self._now - program.queued
@@ -229,30 +233,31 @@ class Agents:
             return f"it waited for {waited // 1_000_000} s"
         return ""
 
-    def _own(self, request: Request) -> int:
-        """Count the tokens of a turn but those that other programs have in memory, too."""
+    def _shared(self, request: Request) -> int:
+        """Count the tokens of a turn that other programs have in memory, too."""
         own = self._of[request.id]
         shared = 0
         for block in self._memory.cache.match(request.keys, request.findable):
             if not self._retention.is_of_others(block, own):
                 break
             shared += 1
-        return max(request.length - shared * self._config.block_size // self._config.groups, 1)
+        return self._tokens(shared)
 
-    def _reserved(self) -> int:
-        """Count the tokens that admitted programs have, or are expected to have before long."""
-        total, away = 0.0, []
+    def _reserved(self) -> list[float]:
+        """Count the tokens that admitted programs are expected to have, now and after some turns."""
+        total, away = [0.0] * len(TURNS_AHEAD), []
         for program in self._admitted.values():
             weight = self._weight(program)
             if weight < _AWAY:
                 away.append(program)
                 continue
-            own = max(program.length - self._tokens(len(program.table) - program.private), 1)
-            total += weight * self.programs.learned.peak(program.agent, own)
+            shared = self._tokens(len(program.table) - program.private)
+            outlook = self.programs.learned.outlook(program.agent, program.length, min(shared, program.length))
+            total = [so_far + weight * more for so_far, more in zip(total, outlook, strict=True)]
         for program in away:
             self._let_go(program)
             self.programs.gone(program)
-        return int(total)
+        return total
 
     def _weight(self, program: Program) -> float:
         """Say how much of its context's size a program counts: the less, the longer it is away or may stay away."""

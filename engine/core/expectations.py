@@ -8,8 +8,8 @@ from engine.core.histogram import Histogram
 
 _UNKNOWN_US: Final = 1_000_000
 """The least that is expected to remain of a wait about which nothing is known."""
-_LOOK_AHEAD: Final = 0.2
-"""Share of a whole context that is reserved for a program to grow into before its memory is looked at again."""
+TURNS_AHEAD: Final = (0, 1, 2, 3, 4, 6, 8, 12)
+"""Turns to come after which the memory must suffice."""
 _AGED: Final = 0.99
 """What a turn still counts once another one of its kind has ended."""
 _MOST_KINDS: Final = 1024
@@ -87,17 +87,19 @@ class Expectations:
         comes = returns.of_return * (1.0 if waits is None else waits.share_above(waited))
         return comes / (comes + 1.0 - returns.of_return)
 
-    def peak(self, agent: str, length: int) -> int:
-        """How many tokens a context, which has so many now, is expected to have before long.
+    def outlook(self, agent: str, length: int, shared: int = 0) -> tuple[float, ...]:
+        """How much memory a context that has so many tokens is expected to take, after each of `TURNS_AHEAD`.
 
-        Contexts that got as far as this one say how far it goes: where a few grow without end, one that has grown
-        beyond the others is taken to be one of those.
+        One that is over by then takes none: contexts that got as far as this one say how far it goes. `shared` of its
+        tokens are counted elsewhere.
         """
         grown, finals = self._growth.get(agent), self._finals.get(agent)
-        growth = (None if grown is None else grown.mean) or length / 4
-        final = None if finals is None else finals.mean_above(length)
-        whole = length + 2 * growth if final is None else final
-        return int(max(length + growth / 2, min(whole, length + _LOOK_AHEAD * whole)))
+        growth = int((None if grown is None else grown.mean) or length / 4)
+        if finals is None:
+            return tuple([float(length + min(turns, 2) * growth - shared) for turns in TURNS_AHEAD])
+        now = finals.share_above(length)
+        lengths = [length + turns * growth for turns in TURNS_AHEAD]
+        return tuple([(far - shared) * finals.share_above(far) / now for far in lengths])
 
 
 _Learned = TypeVar("_Learned", Histogram, Chance)

@@ -61,4 +61,6 @@ class Laid:
 def on_device(numbers: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Copy to the device; to an accelerator without waiting for it, from memory that it reads by itself."""
     there = torch.from_numpy(np.ascontiguousarray(numbers))
+    if device.type == "cpu":
+        return there
     return there.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else there.to(device)

@@ -1,7 +1,8 @@
-"""How rows of logits are drawn from, as kernels take it."""
+"""How rows of logits are drawn from, as kernels take it, and what kernels do with them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,3 +23,17 @@ class Chances(NamedTuple):
     """int64."""
     position: Tensor
     """int64: in the output, from 0."""
+
+
+class RowKernels(NamedTuple):
+    """What is done to each row by itself once a model is through."""
+
+    draw: Callable[[Tensor, Chances], Tensor]
+    """Chooses a token for every row of logits by the rules of `engine.sampling`: float32 [rows, n] -> int64 [rows]."""
+    unsound: Callable[[Tensor], Tensor | None]
+    """Finds the rows that hold a number that is not finite: [rows, n] -> bool [rows], or None if it knows of none."""
+
+
+def unsound(x: Tensor) -> Tensor:
+    """Find them operation by operation."""
+    return x.isfinite().all(dim=-1).logical_not_()

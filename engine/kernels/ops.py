@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
-from engine.kernels.chances import Chances
+from engine.kernels.chances import RowKernels
 from engine.kernels.weights import Weight
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
@@ -32,11 +32,8 @@ class Ops(Protocol):
         """
 
     @property
-    def draw(self) -> Callable[[Tensor, Chances], Tensor] | None:
-        """Chooses a token for every row of logits by the rules of `engine.sampling`, if there is a kernel for it.
-
-        float32 [rows, vocabulary] -> int64 [rows].
-        """
+    def rows(self) -> RowKernels | None:
+        """What there is of kernels for rows of logits and states."""
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
-from engine.kernels.chances import Chances
+from engine.kernels.chances import RowKernels
 from engine.kernels.weights import Int8Weight, Weight, in_8_bits
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
@@ -21,7 +21,7 @@ class ReferenceOps:
     """The operations as their definitions read. Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable: bool = False
-    draw: Callable[[Tensor, Chances], Tensor] | None = None
+    rows: RowKernels | None = None
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         return functional.embedding(tokens, weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import BadRequest
 from engine.kernels.batch import Integers
-from engine.runner.inputs import FlatBatch
+from engine.runner.flat import FlatBatch
 from engine.structured.compiler import Grammars
 from engine.structured.constraint import Constraint
 from engine.structured.grammar import GrammarError

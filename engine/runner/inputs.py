@@ -7,7 +7,6 @@ array operations in all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -19,18 +18,15 @@ from engine.core.numbers import candidates
 from engine.kernels.batch import Integers, PagedBatch, on_device
 from engine.logits import Wanted, changes_logits
 from engine.logprobs import Measured, MeasuredPrompt, measures
+from engine.runner.flat import FlatBatch, LaidStep
 from engine.sampling import Choices
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice
 
 _SEED_BITS: Final = (1 << 64) - 1
 
-_STATE: Final = np.dtype(
+_PARAMETERS: Final = np.dtype(
     [
-        ("known", np.int64),  # tokens known
-        ("computed", np.int64),  # of these, with keys and values in the cache
-        ("held", np.int64),  # KV blocks, of all groups
-        ("prompt", np.int64),  # tokens of the prompt
         ("temperature", np.float32),
         ("top_k", np.int64),
         ("top_p", np.float32),
@@ -38,38 +34,6 @@ _STATE: Final = np.dtype(
         ("seed", np.int64),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FlatBatch:
-    """One step, ready for the device. Arrays over slices are in the plan's order."""
-
-    slices: tuple[Slice, ...]
-    """Those that can be computed."""
-    rows: Integers
-    """[slices]: each request's row in the table."""
-    ends: Integers
-    """[slices]: position after the last one computed: where a sampled token goes."""
-    last: Integers
-    """[slices]: index of each slice's last token in the flat batch."""
-    sampled: npt.NDArray[np.bool_]
-    """[slices]: whether a token is sampled."""
-    tokens: Tensor
-    positions: Tensor
-    """int64 [tokens]."""
-    heads: Tensor
-    """int64 [sampled slices]: indices into the flat batch of the tokens whose logits are wanted."""
-    paged: tuple[PagedBatch, ...]
-    """For each group of layers."""
-    choices: Choices
-    """Over the sampled slices."""
-    wanted: tuple[Wanted, ...]
-    """Those of the sampled slices whose logits are to be changed."""
-    measured: tuple[Measured, ...]
-    """Those whose logits are to be told of."""
-    prompts: tuple[MeasuredPrompt, ...]
-    forced: tuple[tuple[int, int], ...] = ()
-    """(index among the sampled slices, token) where the answer's tokens are given."""
 
 
 class RequestTable:
@@ -97,9 +61,21 @@ class RequestTable:
         self._forced: dict[int, Sampling] = {}
         """Rows whose requests are given the tokens of their answers."""
         self._free: list[int] = []
-        self._state = np.zeros(0, _STATE)
+        self._parameters = np.zeros(0, _PARAMETERS)
+        self._known: Integers = np.zeros(0, np.int64)
+        """[rows]: tokens known."""
+        self._computed: Integers = np.zeros(0, np.int64)
+        """[rows]: of these, with keys and values in the cache."""
+        self._held: Integers = np.zeros(0, np.int64)
+        """[rows]: KV blocks, of all groups."""
+        self._prompt: Integers = np.zeros(0, np.int64)
+        """[rows]: tokens of the prompt."""
         self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: Integers = np.zeros((0, 0), np.int64)
+        self._laid: LaidStep | None = None
+        """The step that was gathered last."""
+        self._before: LaidStep | None = None
+        """The same once it was computed, as long as its requests are as they were."""
 
     def clear(self) -> None:
         """Forget every request."""
@@ -112,6 +88,7 @@ class RequestTable:
             self._failed.pop(request, None)
             row = self._rows.pop(request, None)
             if row is not None:
+                self._before = None
                 self._free.append(row)
                 self._changing.pop(row, None)
                 self._measuring.pop(row, None)
@@ -125,13 +102,13 @@ class RequestTable:
             self._failed[arrival.request] = problem
             return
         row = self._take_row(len(arrival.tokens))
+        self._before = None
         self._rows[arrival.request] = row
         sampling = arrival.sampling
         seed = np.uint64(sampling.seed & _SEED_BITS).astype(np.int64)
-        self._state[row] = (
-            *(len(arrival.tokens), arrival.computed, 0, arrival.prompt_tokens),
-            *(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed),
-        )
+        self._known[row], self._computed[row] = len(arrival.tokens), arrival.computed
+        self._held[row], self._prompt[row] = 0, arrival.prompt_tokens
+        self._parameters[row] = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
         if changes_logits(sampling):
             self._changing[row] = sampling
@@ -151,19 +128,61 @@ class RequestTable:
 
     def record(self, flat: FlatBatch, tokens: Integers) -> None:
         """Note that a batch was computed, and the tokens [sampled slices] that came of it."""
-        self._state["computed"][flat.rows] = flat.ends
-        rows, ends = flat.rows[flat.sampled], flat.ends[flat.sampled]
-        new = self._state["known"][rows] == ends
-        rows, ends = rows[new], ends[new]
+        self._before = self._laid if self._laid is not None and self._laid.flat is flat else None
+        self._computed[flat.rows] = flat.ends
+        rows, ends = flat.rows, flat.ends
+        if not flat.sampled.all():
+            rows, ends = rows[flat.sampled], ends[flat.sampled]
+        new = self._known[rows] == ends
+        if not new.all():
+            rows, ends, tokens = rows[new], ends[new], tokens[new]
         if rows.size:
             self._widen(int(ends.max()) + 1)
-            self._tokens[rows, ends] = tokens[new]
-            self._state["known"][rows] = ends + 1
+            self._tokens[rows, ends] = tokens
+            self._known[rows] = ends + 1
 
     def gather(self, slices: Sequence[Slice]) -> tuple[FlatBatch | None, list[tuple[str, str]]]:
         """Return the batch of those slices that can be computed, if any, and (request, message) for the others."""
+        going_on = self._going_on(slices)
+        if going_on is not None:
+            return going_on, []
+        self._before = None
         good, errors = self._check(slices)
         return (self._flatten(good) if good else None), errors
+
+    def _going_on(self, slices: Sequence[Slice]) -> FlatBatch | None:
+        """Return the batch, if all that is computed is one token more of each request of the step before.
+
+        Nothing else has changed then, and most of that step is as it was.
+        """
+        before = self._before
+        if before is None or not before.goes_on(slices):
+            return None
+        old = before.flat
+        ends, lengths, positions = old.ends + 1, before.lengths + 1, before.lengths
+        grown = {row: piece.blocks for piece, row in zip(slices, old.rows.tolist(), strict=True) if piece.blocks}
+        held = self._held[old.rows]
+        if grown:
+            if not all(0 <= block < self._blocks for blocks in grown.values() for block in blocks):
+                return None
+            held = held + np.array([len(grown.get(row, ())) for row in old.rows.tolist()])
+        if (-(-ends // self._block_size) * self._groups > held).any():
+            return None  # somebody has no room: it is said of him alone
+        for row, blocks in grown.items():
+            self._hold(row, blocks, fresh=blocks)
+        longest, tables = int(lengths.max()), before.tables
+        if grown or self._entries(longest) > tables.shape[2] * self._groups:
+            tables = self._by_group(before.rows, longest)
+        parts: list[Integers] = [self._tokens[before.rows, positions].astype(np.int64), positions]
+        parts += self._slots(before.rows, positions)
+        moved = on_device(np.concatenate(parts), self._device)
+        tokens, where, *targets = moved.split_with_sizes([len(ends)] * len(parts))
+        flat = (tuple(slices), old.rows, ends, old.last, old.sampled, tokens, where, old.heads)
+        paged = self._paged(targets, tables, old.paged[0].counts, lengths)
+        asked = self._asked(slices, old.rows, ends, old.last, old.sampled)
+        made = FlatBatch(*flat, paged, old.choices.advanced(), *asked)
+        self._laid = LaidStep(made, before.rows, lengths, tables)
+        return made
 
     def _check(self, slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[str, str]]]:
         """Hand newly held blocks to their requests, and part the slices that can be computed from the others."""
@@ -176,7 +195,7 @@ class RequestTable:
             if piece.blocks and all(0 <= block < self._blocks for block in piece.blocks):
                 self._hold(row, piece.blocks, fresh=piece.blocks)
             end = piece.start + piece.count
-            known, computed, held = self._state[row].item()[:3]
+            known, computed, held = (int(part[row]) for part in (self._known, self._computed, self._held))
             if piece.count > 0 and piece.start == computed and end <= known and self._entries(end) <= held:
                 good.append(piece)
                 continue
@@ -186,7 +205,6 @@ class RequestTable:
 
     def _flatten(self, slices: list[Slice]) -> FlatBatch:
         """Lay the tokens of all slices one after the other, as `PagedBatch` wants them."""
-        size = self._block_size
         rows = np.array([self._rows[piece.request] for piece in slices])
         starts = np.array([piece.start for piece in slices])
         counts = np.array([piece.count for piece in slices])
@@ -198,23 +216,40 @@ class RequestTable:
         last[order] = edges - 1
         flat_rows = np.repeat(rows[order], counts[order])
         positions = np.arange(edges[-1]) + np.repeat(ends[order] - edges, counts[order])
-        columns = (positions // size * self._groups + group for group in range(self._groups))
-        slots = [self._tables[flat_rows, column] * size + positions % size for column in columns]
+        slots = self._slots(flat_rows, positions)
         # one transfer for all that is as long as the batch
         parts = (self._tokens[flat_rows, positions], positions, last[sampled], *slots)
         moved = on_device(np.concatenate(parts), self._device)
         tokens, where, heads, *targets = moved.split_with_sizes([part.size for part in parts])
-        tables, shared = self._by_group(rows[order], int(ends.max())), dict[Any, Any]()
-        paged = tuple([
-            PagedBatch(target, table, counts[order], ends[order], size, shared)
-            for target, table in zip(targets, tables, strict=True)
-        ])  # fmt: skip
+        tables = self._by_group(rows[order], int(ends.max()))
+        flat = (tuple(slices), rows, ends, last, sampled, tokens, where, heads)
+        paged = self._paged(targets, tables, counts[order], ends[order])
         choices = self._choices(rows[sampled], ends[sampled])
+        made = FlatBatch(*flat, paged, choices, *self._asked(slices, rows, ends, last, sampled))
+        self._laid = LaidStep(made, rows[order], ends[order], tables)
+        return made
+
+    def _slots(self, rows: Integers, positions: Integers) -> list[Integers]:
+        """Say where in the cache positions of rows lie, for each group."""
+        size, columns = self._block_size, positions // self._block_size * self._groups
+        return [self._tables[rows, columns + group] * size + positions % size for group in range(self._groups)]
+
+    def _paged(
+        self, targets: Sequence[Tensor], tables: Tensor, counts: Integers, lengths: Integers
+    ) -> tuple[PagedBatch, ...]:
+        """Put together what attention is told of each group."""
+        size, shared = self._block_size, dict[Any, Any]()
+        both = zip(targets, tables, strict=True)
+        return tuple([PagedBatch(target, table, counts, lengths, size, shared) for target, table in both])
+
+    def _asked(
+        self, slices: Sequence[Slice], rows: Integers, ends: Integers, last: Integers, sampled: npt.NDArray[np.bool_]
+    ) -> tuple[tuple[Wanted, ...], tuple[Measured, ...], tuple[MeasuredPrompt, ...], tuple[tuple[int, int], ...]]:
+        """Collect what some requests want beside a token."""
         wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
         told = (self._measured(rows[sampled]), self._prompts(slices, rows, last)) if self._measuring else ((), ())
         forced = self._given(rows[sampled], ends[sampled]) if self._forced else ()
-        flat = (tuple(slices), rows, ends, last, sampled, tokens, where, heads, paged, choices, wanted)
-        return FlatBatch(*flat, *told, forced)
+        return wanted, *told, forced
 
     def _by_group(self, rows: Integers, end: int) -> Tensor:
         """Give the tables of some rows up to position `end`, [groups, rows, widest]."""
@@ -231,7 +266,7 @@ class RequestTable:
         for index, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
             sampling = self._changing.get(row)
             if sampling is not None:
-                prompt = int(self._state["prompt"][row])
+                prompt = int(self._prompt[row])
                 tokens = self._tokens[row]
                 wanted.append(Wanted(index, sampling, tokens[:prompt], tokens[prompt:end]))
         return tuple(wanted)
@@ -241,7 +276,7 @@ class RequestTable:
         found = []
         for at, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
             given = self._forced[row].trace_decode_token_ids if row in self._forced else ()
-            index = end - int(self._state["prompt"][row])
+            index = end - int(self._prompt[row])
             if index < len(given):
                 found.append((at, given[index]))
         return tuple(found)
@@ -260,7 +295,7 @@ class RequestTable:
         told = []
         for piece, row, at in zip(slices, rows.tolist(), last.tolist(), strict=True):
             sampling = self._measuring.get(row)
-            known, _, _, prompt = self._state[row].item()[:4]
+            known, prompt = int(self._known[row]), int(self._prompt[row])
             if sampling is None or sampling.prompt_logprobs is None or known > prompt:
                 continue
             first = max(piece.start, sampling.prompt_logprob_start)
@@ -273,14 +308,14 @@ class RequestTable:
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:
         """Collect the sampling parameters of some rows."""
-        state = self._state[rows]
+        state = self._parameters[rows]
         return Choices(
             temperature=state["temperature"],
             top_k=state["top_k"],
             top_p=state["top_p"],
             min_p=state["min_p"],
             seed=state["seed"],
-            index=ends - state["prompt"],
+            index=ends - self._prompt[rows],
         )
 
     def _problem(self, arrival: Arrival) -> str | None:
@@ -301,21 +336,23 @@ class RequestTable:
 
     def _hold(self, row: int, blocks: Sequence[int], fresh: Iterable[int]) -> None:
         """Append to a request's block table; the `fresh` ones will be written before they are read."""
-        held = int(self._state["held"][row])
+        held = int(self._held[row])
         wanted = held + len(blocks)
         if wanted > self._tables.shape[1]:
             self._tables = _grown(self._tables, (self._tables.shape[0], 2 * wanted))
         self._tables[row, held:wanted] = blocks
-        self._state["held"][row] = wanted
+        self._held[row] = wanted
         if self._tainted:
             self._tainted.difference_update(fresh)
 
     def _take_row(self, tokens: int) -> int:
         """Return a free row with room for a request's tokens."""
         if not self._free:
-            old = len(self._state)
+            old = len(self._parameters)
             new = max(8, 2 * old)
-            self._state = _grown(self._state, (new,))
+            self._parameters = _grown(self._parameters, (new,))
+            for name in ("_known", "_computed", "_held", "_prompt"):
+                setattr(self, name, _grown(getattr(self, name), (new,)))
             self._tokens = _grown(self._tokens, (new, self._tokens.shape[1]))
             self._tables = _grown(self._tables, (new, self._tables.shape[1]))
             self._free.extend(range(new - 1, old - 1, -1))

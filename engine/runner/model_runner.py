@@ -33,9 +33,10 @@ from engine.platforms import Dtype, Platform
 from engine.processors import Processors
 from engine.progress import UseTqdm
 from engine.runner.constraints import NO_TOKEN, Constraints, Followed
-from engine.runner.draws import draw_for
+from engine.runner.draws import draw_for, unsound_for
+from engine.runner.flat import FlatBatch
 from engine.runner.graphs import layers_for
-from engine.runner.inputs import FlatBatch, RequestTable
+from engine.runner.inputs import RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.sampling import Choices, drawn_from
 from engine.structured.compiler import Grammars
@@ -113,7 +114,7 @@ class ModelRunner:
             cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
         )
         self._constraints = Constraints(grammars)
-        self._draw = draw_for(model.ops)
+        self._draw, self._unsound = draw_for(model.ops), unsound_for(model.ops)
         self._layers = layers_for(model, cache.layers, cache.block_size)
 
     @property
@@ -215,15 +216,16 @@ class ModelRunner:
     def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
         """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
         hidden = self._layers(batch.tokens, batch.positions, batch.paged)
-        sound = hidden.sum(dim=-1, dtype=torch.float32).isfinite()
+        # what is not finite shows in the logits, where those of all tokens are wanted
+        unsound = None if len(batch.heads) == len(hidden) else self._unsound(hidden)
         problems: dict[int, str] = {}
         followed = Followed((), (), {})
         tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
         if not batch.sampled.any():
-            broken = self._broken(batch, sound.cpu(), None)
+            broken = self._broken(batch, unsound, None)
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
-            finite = logits.sum(dim=-1).isfinite()
+            unfit = self._unsound(logits)
             before = [logits[one.row].clone() for one in batch.measured]
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
@@ -233,7 +235,7 @@ class ModelRunner:
             tokens = self._draw(logits, batch.choices).cpu().numpy()
             for row, token in batch.forced:
                 tokens[row] = token
-            broken = self._broken(batch, sound.cpu(), finite.cpu())
+            broken = self._broken(batch, unsound, unfit)
             followed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= followed.problems
             told = [*self._measured(batch, before, tokens), *searched]
@@ -296,14 +298,14 @@ class ModelRunner:
                 told.append((one.row, measure_search(raw, row, int(row.argmax()), one.best, possible, certain)))
         return told
 
-    def _broken(self, batch: FlatBatch, sound: Tensor, logits_sound: Tensor | None) -> list[int]:
-        """Return the indices of slices for which a hidden state [tokens] or the logits [sampled] are not finite."""
-        if sound.all() and (logits_sound is None or logits_sound.all()):
+    def _broken(self, batch: FlatBatch, unsound: Tensor | None, unfit: Tensor | None) -> list[int]:
+        """Return the indices of slices with a hidden state [tokens] or logits [sampled] that are not finite."""
+        if not any(rows is not None and rows.any() for rows in (unsound, unfit)):
             return []
-        bad: Integers = np.flatnonzero(~sound.numpy())
+        bad: Integers = np.empty(0, np.int64) if unsound is None else np.flatnonzero(unsound.cpu().numpy())
         heads = np.zeros(len(batch.slices), np.bool_)
-        if logits_sound is not None:
-            heads[batch.sampled] = ~logits_sound.numpy()
+        if unfit is not None:
+            heads[batch.sampled] = unfit.cpu().numpy()
         counts = [piece.count for piece in batch.slices]
         return [
             index

@@ -96,6 +96,7 @@ class Prompter:
         self.dialect = speech
         self._template = template
         self._trusting = trusting
+        self._segments = tokenizer.segments()
 
     @classmethod
     def load(cls, folder: Path, customs: Customs) -> Prompter:
@@ -148,7 +149,7 @@ class Prompter:
         after = dataclasses.replace(wanted, begun=True) if wanted.thinking is not None else wanted
         grammar = calling_grammar(after, offered, self.tokenizer.tags, required=required) if bound else ""
         end = reasoning_end(wanted, text, self.tokenizer)
-        return Prompt(tuple(self.tokenizer.encode(whole("messages", text))), wanted, calling, grammar, end)
+        return Prompt(tuple(self._segments.encode(whole("messages", text))), wanted, calling, grammar, end)
 
     def _offered(self, tools: Sequence[ToolSpec], calling: Calling) -> Sequence[ToolSpec]:
         """Give the tools that the model is told of."""

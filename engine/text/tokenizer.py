@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from engine.errors import BadRequest, CheckpointError
 from engine.text.pieces import Pieces
+from engine.text.segments import Segments, seams
 from engine.text.source import SPECIAL
 
 # two private-use characters around text that must not be read as control; they never leave this module's callers
@@ -117,6 +118,7 @@ class Tokenizer:
         self.tags: Mapping[str, int] = {**self.special, **tags}
         """Those, and added tokens that look like tags, which llguidance takes for special ones too: many tokenizers add
         `<tool_call>` without calling it special."""
+        self._seams = seams(added.values())
         self._special = re.compile("|".join(map(re.escape, self.special))) if self.special else None
 
     @classmethod
@@ -152,6 +154,10 @@ class Tokenizer:
             elif piece:
                 ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
         return ids
+
+    def segments(self) -> Segments:
+        """Begin to encode texts that grow: their tokens are those that `encode` gives, and what is known is spared."""
+        return Segments(self.encode, self._seams, (_OPEN, _CLOSE))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of whole token sequences, special tokens left out."""

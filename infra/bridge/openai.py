@@ -33,8 +33,12 @@ _STATUS = {
     "engine": (500, "engine_error"),
     "max_steps": (500, "max_steps"),
     "aborted": (409, "aborted"),
+    "definition": (500, "agent_definition"),
     "timeout": (504, "timeout"),
     "tool": (500, "tool_error"),
+    "key": (502, "provider_key"),
+    "budget": (429, "insufficient_quota"),
+    "tripwire": (400, "content_filter"),
 }
 _PARAMS = {"agent": "model", "thread": THREAD_HEADER}
 """Fields of commands that HTTP requests call something else."""

@@ -13,6 +13,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
 from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
 from schemas.times import rfc3339
 
@@ -95,6 +96,13 @@ def fork_command(fork: Fork, thread: str | None, tenant: str = "default") -> Com
 def abort_command(thread: str, run: str = "", reason: str = "", tenant: str = "default") -> Command:
     """Make the command that ends a run; the one under way unless it is named."""
     return _command(SystemIds().new("a"), tenant, "agent", thread, "abort", AbortRun(run=run, reason=reason))
+
+
+def thread_command(thread: str | None, data: CreateThread | RenameThread | DeleteThread, tenant: str) -> Command:
+    """Make the command that begins a thread, renames it, or ends it for good."""
+    ids = SystemIds()
+    where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
+    return _command(ids.new("m"), tenant, "agent", where, str(data.__struct_config__.tag), data)
 
 
 def unicode_text(given: str) -> str:

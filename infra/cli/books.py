@@ -74,7 +74,8 @@ async def _show(options: argparse.Namespace) -> int:
             await bring_up(store, _Late(bar))
         rows: Sequence[ThreadRow | RunRow | UsageRow]
         if options.verb == "threads":
-            rows = await latest_threads(store, options.limit, options.tenant)
+            about = (options.resource, options.search)
+            rows = await latest_threads(store, options.limit, options.tenant, None, *about)
         elif options.verb == "runs":
             rows = await latest_runs(store, options.limit, options.tenant, options.thread)
         else:
@@ -148,7 +149,7 @@ def _table(verb: str, rows: Sequence[ThreadRow | RunRow | UsageRow]) -> list[str
 
 
 _HEADS = {
-    "threads": ["thread", "kind", "agent", "status", "last", "runs", "messages", "events"],
+    "threads": ["thread", "kind", "agent", "status", "last", "runs", "messages", "events", "title"],
     "runs": ["run", "thread", "agent", "model", "status", "asked", "took", "calls", "tools", "tokens"],
     "usage": ["day", "tenant", "agent", "model", "runs", "failed", "calls", "tools", "prompt", "cached", "completion"],
 }
@@ -162,6 +163,7 @@ def _cells(row: ThreadRow | RunRow | UsageRow) -> list[str]:
         case ThreadRow():
             named = [row.thread, row.kind, row.agent or "-", row.status, _time(row.last)]
             counts = [row.runs, row.messages, row.events]
+            return [*map(printable, named), *map(str, counts), printable(row.title)]
         case RunRow():
             status = f"{row.status} ({row.reason})" if row.reason and row.reason != "stop" else row.status
             took = "" if row.finished is None or row.started is None else f"{(row.finished - row.started) / 1e6:.1f} s"

@@ -129,7 +129,7 @@ class Chat:
                     state, Emitted(stored.fact.kind, stored.fact.entity, codec.event_of(stored.fact))
                 )
                 versions[stored.fact.entity] = stored.fact.version
-        return waiting(state), versions.get(state.active or "", 0)
+        return waiting(state, "approval"), versions.get(state.active or "", 0)
 
     def resume(self) -> None:
         """Settle what waits for approval in a thread that is continued, and show what follows."""
@@ -230,7 +230,8 @@ class Chat:
 
     def _answer(self, effect: str, name: str, arguments: str) -> Approve | Deny:
         self.unanswered = True
-        answer = _approved(f"{self.style.name(printable(name))} {printable(arguments)}  run it? [y/n] ", effect)
+        question = f"{self.style.name(printable(name))} {printable(arguments)}  run it? [y/n] "
+        answer = _approved(question, effect, arguments)
         self.unanswered = False
         return answer
 
@@ -247,7 +248,7 @@ class Chat:
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {message}") + "\n")
 
 
-def _approved(question: str, effect: str) -> Approve | Deny:
+def _approved(question: str, effect: str, arguments: str) -> Approve | Deny:
     """Ask until there is an answer.
 
     Raises:
@@ -256,7 +257,7 @@ def _approved(question: str, effect: str) -> Approve | Deny:
     while True:
         answer = input(prompt(question)).strip().lower()
         if answer in {"y", "yes"}:
-            return Approve(effect=effect)
+            return Approve(effect=effect, arguments=arguments)
         if answer in {"n", "no"}:
             return Deny(effect=effect)
 

@@ -1,4 +1,4 @@
-"""The verbs of `ostinato log`, as the command line takes them."""
+"""The verbs of `ostinato log` and `ostinato thread`, as the command line takes them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def add_log_verbs(
     repair = told(verbs, "repair", "mend each copy from the other (stop the stack first)")
     threads = told(verbs, "threads", "list threads and how they stand, latest first")
     runs = told(verbs, "runs", "list runs, how each ended and what it used, latest first")
+    threads.add_argument("--resource", default=None, help="those of one person or project (default: everybody's)")
+    threads.add_argument("--search", default="", metavar="TEXT", help="those whose title has this text")
     runs.add_argument("--thread", default=None, help="those of one thread (default: all)")
     usage = told(verbs, "usage", "say what each agent used of each model, by day")
     usage.add_argument(
@@ -57,6 +59,33 @@ def add_log_verbs(
     for verb in (verify, repair, threads, runs, usage, rebuild, retain, trim):
         verb.set_defaults(module=f"infra.cli.{modules.get(verb, 'books')}", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        data(verb)
+
+
+def add_thread_verbs(
+    parser: argparse.ArgumentParser,
+    told: Callable[..., argparse.ArgumentParser],
+    data: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """Add them: `told` adds a verb, `data` its data directory."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    create = told(verbs, "create", "begin a thread before anything is said in it")
+    rename = told(verbs, "rename", "give a thread another title, or other metadata")
+    delete = told(verbs, "delete", "end a thread for good: nothing of it is shown any more")
+    create.add_argument("thread", metavar="THREAD", nargs="?", help="its id (default: a new one)")
+    create.add_argument("--resource", default="", help="the person or project that it belongs to")
+    delete.add_argument("--reason", default="", help="why, for the record")
+    for verb in (rename, delete):
+        verb.add_argument("thread", metavar="THREAD", help="which one")
+    for verb in (create, rename):
+        verb.add_argument("--title", default=None, help="what it is called")
+        verb.add_argument(
+            "--metadata", action="append", default=[], metavar="NAME=VALUE", help="a note; may be given again"
+        )
+    for verb in (create, rename, delete):
+        verb.set_defaults(module="infra.cli.threads", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+        verb.add_argument("--json", action="store_true", help="print what became of it as a JSON line")
         data(verb)
 
 

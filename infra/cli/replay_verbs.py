@@ -46,6 +46,7 @@ def add_replay_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, po
     _bundles(verbs, told, data)
     _live_replays(verbs, told, data, positive)
     _engine(verbs, told, data, positive)
+    _tokens(verbs, told, data, positive)
 
 
 def _live_replays(
@@ -114,3 +115,22 @@ def _engine(
     engine.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
     engine.add_argument("--json", action="store_true", help="one JSON object a line")
     data(engine)
+
+
+def _tokens(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], told: Told, data: Data, positive: Callable[[str], int]
+) -> None:
+    tokens = told(verbs, "tokens", "generate recorded answers again, each alone, and compare bits")
+    tokens.set_defaults(module="infra.cli.replay.tokens", bundle=None)
+    tokens.add_argument("ids", metavar="ID", nargs="*", help="a thread, run or generation")
+    tokens.add_argument(
+        "--last", type=positive, nargs="?", const=20, default=None, metavar="COUNT", help="the last requests (20)"
+    )
+    tokens.add_argument("--all", action="store_true", help="every request of every tenant whose steps are kept")
+    tokens.add_argument("--model", default=None, metavar="MODEL", help="folder or hub id (default: as recorded)")
+    tokens.add_argument(
+        "--strict", action="store_true", help="exit code 1 for a difference also where kernels or weights are others"
+    )
+    tokens.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+    tokens.add_argument("--json", action="store_true", help="one JSON object a line")
+    data(tokens)

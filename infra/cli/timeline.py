@@ -9,10 +9,13 @@ import msgspec
 
 from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
+from infra.cli.remembered import told_of_memory
 from infra.cli.terminal import PLAIN, Style, printable
+from infra.cli.told import told_of_waits
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
 from schemas.generation import request_id
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -141,8 +144,8 @@ def told_of(event: Event) -> tuple[str, str]:
             return command.source or "client", f"refused: {problem.message}"
         case MessageAdded(message=message):
             return message.role, repr(message.content)
-        case MemoryWritten(topic=topic, text=text):
-            return "memory", f"{topic!r} = {text!r}"
+        case MemoryWritten() | ThreadCreated() | ThreadRenamed() | ThreadDeleted() | WorkingWritten() | Observed():
+            return told_of_memory(event)
         case ThreadForked(origin=origin, at=at, changes=changes):
             changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)
             return "fork", f"up to here event 1 to {at} of {origin}{', ' if changed else ''}{changed}"
@@ -160,8 +163,10 @@ def _asked_for(command: Command) -> str:
             return f"fork {origin} at event {at}"
         case AbortRun(run=run):
             return f"abort {run or 'what is under way'}"
-        case Approve(effect=effect) | Deny(effect=effect):
+        case Approve(effect=effect) | Deny(effect=effect) | Resume(effect=effect) | PostResult(effect=effect):
             return f"{command.verb} {effect}"
+        case _:
+            return f"{command.verb} {command.thread}"
 
 
 def _told_of_run(event: Event) -> tuple[str, str]:
@@ -200,7 +205,7 @@ def _told_of_effect(event: Event) -> tuple[str, str]:
         case ToolReturned(content=content) | ToolFailed(content=content) | ToolIndeterminate(content=content):
             told = ("tool", repr(content))
         case _:
-            told = ("", "")
+            told = told_of_waits(event)
     return told
 
 

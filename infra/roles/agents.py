@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from actors.agent.actor import AgentPerformer
+from actors.agent.definition import Agent
+from actors.agent.observer import Observer
 from actors.machines import MACHINES
+from actors.memory.embedding import Embedder
+from actors.memory.indexing import index
+from actors.models.nearby import Nearby, offer_model
+from actors.models.router import Router
+from actors.processors.recall import RecordedLibrary, SemanticRecall
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
+from actors.runtime.performer import Performer
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
+from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
 from bus.lease import Leases
@@ -22,7 +34,9 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.process import Status, until
+from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
+from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
 
@@ -39,11 +53,12 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
 async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
-    customs = Customs(**{name: getattr(engine, name) for name in Customs.__struct_fields__})
-    about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
-    frontend = await asyncio.to_thread(Frontend, *about)
-    await frontend.start()
-    live, models, record = Live(connection, trace), {engine.name: frontend}, LateStore(place.postgres_url)
+    frontend = await _frontend(place, connection, status)
+    record = LateStore(place.postgres_url)
+    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
+    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
+    await keep_books(made, connection, record, status)
+    await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     runtime = Runtime(
         connection=connection,
         clock=clock,
@@ -52,10 +67,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         writer=Writer(status.run, importlib.metadata.version("ostinato")),
         slot=place.slot,
         machines=MACHINES,
-        performers={
-            "agent": AgentPerformer(agents, models, engine.name, live, clock),
-            "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
-        },
+        performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
         record=record,
     )
     leases = Leases(connection, place.slot, status.run)
@@ -71,14 +83,55 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     }
     async with record:
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
         if not owning.done():
             # the lease lives on meanwhile: who took the shards now could not know what became of a tool
             await _drain(owners)
-        stop.cancel()
+        for task in (stop, *indexing):
+            task.cancel()
         await until(stopping, owning)
     await leases.release()
+
+
+def _embedders(agents: Sequence[Agent]) -> list[Embedder]:
+    """List what makes vectors for these agents, each once."""
+    processors = (processor for agent in agents for processor in agent.processors)
+    found = {one.embedder.name: one.embedder for one in processors if isinstance(one, SemanticRecall)}
+    return list(found.values())
+
+
+async def _frontend(place: Place, connection: Connection, status: Status) -> Frontend:
+    """Start the engine's frontend."""
+    engine = place.settings.engine
+    customs = Customs(**{name: getattr(engine, name) for name in Customs.__struct_fields__})
+    about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
+    frontend = await asyncio.to_thread(Frontend, *about)
+    await frontend.start()
+    return frontend
+
+
+def _performers(
+    place: Place, connection: Connection, agents: Sequence[Agent], models: Router, live: Live, record: LateStore
+) -> dict[str, Performer]:
+    """Make those who do what runs and generations ask for."""
+    settings, engine, clock = place.settings, place.settings.engine, SystemClock()
+    runs = AgentPerformer(
+        agents,
+        models,
+        settings.models.default or engine.name,
+        live,
+        clock,
+        BusServices(connection),
+        BusRuns(connection, record.read_back),
+        RecordedLibrary(record.opened),
+        Observer(lambda command: send_command(connection, command), clock),
+    )
+    return {
+        "agent": runs,
+        "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
+    }
 
 
 async def _drain(owners: dict[int, ShardOwner]) -> None:

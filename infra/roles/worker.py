@@ -13,7 +13,9 @@ from bus.connection import Connection
 from engine.platforms import detect
 from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
 from infra.process import Status, until
+from infra.profiles import began_with
 from infra.settings import EngineSettings, Place
+from schemas.steps import WorkerBegan
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +23,14 @@ log = logging.getLogger(__name__)
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
     """Load the model, then run plans until told to stop."""
     engine = place.settings.engine
-    runner = await asyncio.to_thread(_load, engine, status.run)
-    actor = WorkerActor(connection, engine.name, runner, status.run)
+    runner, began = await asyncio.to_thread(_load, engine, status.run)
+    actor = WorkerActor(connection, engine.name, runner, status.run, began)
     status.statistics = actor.statistics
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))
 
 
-def _load(engine: EngineSettings, worker: str) -> ModelRunner:
+def _load(engine: EngineSettings, worker: str) -> tuple[ModelRunner, WorkerBegan]:
     torch.set_num_threads(engine.threads or max(1, (os.cpu_count() or 2) // 2))
     platform = detect(engine.device)
     log.info("%s", platform.describe())
@@ -42,9 +44,12 @@ def _load(engine: EngineSettings, worker: str) -> ModelRunner:
         blocks=engine.kv_blocks or None,
         context_length=engine.context_length,
         most_contexts=engine.max_running,
+        threads=torch.get_num_threads(),
         logprobs_mode=engine.logprobs_mode,
         batch_invariant=engine.batch_invariant,
     )
     runner = load_runner(config, platform, worker)
     log.info("%s", runner.describe())
-    return runner
+    began = began_with(config, engine.device, platform, runner)
+    log.info("kernel profile %s: %s", began.profile, began.parts)
+    return runner, began

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import jsonschema
 import msgspec
 import pytest
+from pydantic import BaseModel, Field
 
-from actors.errors import BadArguments, DefinitionError
-from actors.tools import Tool, ToolContext, tool
+from actors.errors import BadArguments, BadResult, DefinitionError
+from actors.tools import Suspend, Tool, ToolContext, client_tool, tool
 from schemas.runs import MemoryWrite
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +73,7 @@ def test_a_signature_becomes_a_schema() -> None:
 
 async def test_arguments_are_read_as_the_types_say_and_the_rest_has_its_defaults() -> None:
     content = await order.call('{"items":[{"name":"tea"},{"name":"milk","count":2}],"amount":3}', context())
-    assert content == '{"items":["tea","milk"],"speed":"slow","note":null,"amount":3}'
+    assert content.content == '{"items":["tea","milk"],"speed":"slow","note":null,"amount":3}'
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ async def test_the_context_is_given_by_the_system_and_hidden_from_the_model() ->
 
     assert list(remember.parameters["properties"]) == ["topic"]
     given = context()
-    assert await remember.call('{"topic":"a"}', given) == "r1-1-t0"
+    assert (await remember.call('{"topic":"a"}', given)).content == "r1-1-t0"
     assert given.writes == [MemoryWrite(topic="a", text="blue")]
     with pytest.raises(BadArguments, match="`told`"):
         await remember.call('{"topic":"a","told":{}}', context())
@@ -112,7 +116,7 @@ async def test_a_plain_function_does_not_run_in_the_event_loops_thread() -> None
         """Where."""
         return str(threading.get_ident())
 
-    assert await where.call("", context()) != str(threading.get_ident())
+    assert (await where.call("", context())).content != str(threading.get_ident())
     assert where.parameters == {"type": "object", "properties": {}}
 
 
@@ -133,7 +137,7 @@ async def test_what_a_tool_returns_is_text_for_the_model(value: object, content:
         """Give."""
         return value
 
-    assert await give.call("{}", context()) == content
+    assert (await give.call("{}", context())).content == content
 
 
 def test_a_tool_runs_once_unless_it_says_otherwise() -> None:
@@ -222,3 +226,154 @@ def test_settings_that_do_not_fit_are_refused_where_the_tool_is_defined(settings
 def test_a_name_that_models_may_not_use_is_refused(name: str) -> None:
     with pytest.raises(DefinitionError):
         tool(name=name)(untyped)
+
+
+GOOGLE = """Order.
+
+Args:
+    what: The thing to order,
+        by its name.
+    count: How many of it.
+"""
+NUMPY = """Order.
+
+Parameters
+----------
+what : str
+    The thing to order, by its name.
+count : int
+    How many of it.
+"""
+SPHINX = """Order.
+
+:param what: The thing to order, by its name.
+:param count: How many of it.
+"""
+
+
+@pytest.mark.parametrize("docstring", [GOOGLE, NUMPY, SPHINX], ids=["google", "numpy", "sphinx"])
+def test_a_docstring_describes_the_parameters(docstring: str) -> None:
+    def order(what: str, count: Annotated[int, msgspec.Meta(description="as the type says")] = 1) -> str:
+        return what * count
+
+    order.__doc__ = docstring
+    made = tool(order)
+    assert made.description == "Order."
+    assert made.parameters["properties"]["what"]["description"] == "The thing to order, by its name."
+    assert made.parameters["properties"]["count"]["description"] == "as the type says"
+
+
+@dataclass
+class Place:
+    """Where."""
+
+    city: str
+    street: str = "Main"
+
+
+class Guest(BaseModel):
+    """Who comes."""
+
+    name: str
+    home: Home
+    age: int = Field(ge=0)
+
+
+class Home(BaseModel):
+    """Where somebody lives."""
+
+    city: str
+
+
+async def test_arguments_may_be_dataclasses_and_models_of_pydantic() -> None:
+    @tool
+    def invite(guest: Guest, to: Place) -> str:
+        """Invite somebody."""
+        assert isinstance(guest, Guest)
+        assert isinstance(to, Place)
+        return f"{guest.name} of {guest.home.city} to {to.street}, {to.city}"
+
+    schema = invite.parameters
+    jsonschema.Draft202012Validator.check_schema(schema)
+    good = {"guest": {"name": "Ann", "home": {"city": "Rome"}, "age": 5}, "to": {"city": "Bern"}}
+    jsonschema.validate(good, schema)
+    assert (await invite.call(json.dumps(good), context())).content == "Ann of Rome to Main, Bern"
+    for wrong, named in (({**good, "guest": {"name": "Ann", "home": {}, "age": -1}}, "home.city"), ({}, "guest")):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+        with pytest.raises(BadArguments, match=named):
+            await invite.call(json.dumps(wrong), context())
+
+
+async def test_a_result_is_what_the_function_promises_or_says_what_is_wrong_with_it() -> None:
+    @tool
+    def guests(how: str) -> list[Guest]:
+        """List guests."""
+        ann = Guest(name="Ann", home=Home(city="Rome"), age=5)
+        return [ann] if how == "well" else [{"name": "Ann"}]  # type: ignore[list-item]
+
+    well = await guests.call('{"how": "well"}', context())
+    assert well.content == '[{"name":"Ann","home":{"city":"Rome"},"age":5}]'
+    with pytest.raises(BadResult, match=r"'guests' returned something else than it promises.*age"):
+        await guests.call('{"how": "badly"}', context())
+
+
+async def test_the_model_may_read_something_else_than_the_function_returned() -> None:
+    @tool(to_model_output=lambda place: f"in {place.city}")
+    def where() -> Place:
+        """Where."""
+        return Place("Rome")
+
+    output = await where.call("{}", context())
+    assert (output.content, output.result) == ("in Rome", {"city": "Rome", "street": "Main"})
+
+
+def test_approval_may_depend_on_the_arguments_and_what_does_not_fit_needs_none() -> None:
+    @tool(approval=lambda amount: amount > 100)
+    def pay(to: str, amount: int) -> str:
+        """Pay."""
+        return f"{amount} to {to}"
+
+    assert pay.binding.approval
+    assert not pay.needs_approval('{"to": "ann", "amount": 5}')
+    assert pay.needs_approval('{"to": "ann", "amount": 500}')
+    with pytest.raises(BadArguments, match="amount"):
+        pay.needs_approval('{"to": "ann"}')
+
+
+async def test_a_suspended_function_is_called_again_and_goes_on_with_data_of_the_type_it_asked_for() -> None:
+    @tool
+    def book(context: ToolContext) -> str:
+        """Book."""
+        try:
+            place = context.suspend("where?", Place)
+            seats = context.suspend({"place": place.city})
+        except Exception:  # noqa: BLE001  as tools are written
+            return "swallowed"
+        return f"{seats} in {place.city}"
+
+    async def called(*answers: Any) -> Any:
+        given = context()
+        given.answers = answers
+        return await book.call("{}", given)
+
+    with pytest.raises(Suspend) as asked:
+        await called()
+    assert (asked.value.payload, asked.value.schema["required"]) == ("where?", ["city"])
+    with pytest.raises(Suspend) as asked:
+        await called({"town": "Rome"})
+    assert "city" in asked.value.problem
+    with pytest.raises(Suspend) as asked:
+        await called({"town": "Rome"}, {"city": "Rome"})
+    assert asked.value.payload == {"place": "Rome"}
+    assert (await called({"town": "Rome"}, {"city": "Rome"}, 2)).content == "2 in Rome"
+
+
+def test_a_tool_of_the_callers_has_a_schema_of_its_own() -> None:
+    made = client_tool("where", "Tell where you are.", Place)
+    assert made.binding.place == "client"
+    assert made.binding.spec == made.spec
+    assert made.parameters["required"] == ["city"]
+    assert client_tool("where", "Tell.").parameters == {"type": "object", "properties": {}}
+    with pytest.raises(DefinitionError):
+        client_tool("two words", "Tell.")

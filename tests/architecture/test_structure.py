@@ -68,7 +68,11 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
-    assert module.__all__ == ["Agent", "Tool", "ToolContext", "tool"]
+    assert module.__all__ == [
+        *("Agent", "Answer", "Approval", "Client", "Combined", "Filtered", "Fixed", "Prefixed", "Renamed"),
+        *("RequestContext", "RunEnd", "Running", "Services", "StepChanges", "StepView", "Surroundings", "Tool"),
+        *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "inline", "tool"),
+    ]
     assert all(hasattr(module, name) for name in module.__all__)
 
 

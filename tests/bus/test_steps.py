@@ -8,14 +8,16 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bus import subjects
 from bus.recorder import Recorder
-from bus.steps import Frames, Hole, frames_of_call, holes_of_request
+from bus.steps import Frames, Hole, frames_of_call, holes_of_request, recorded_requests, requests_for_call, worker_of
 from bus.store import Store
 from infra.cli.timeline import gap_lines
 from schemas import codec
 from schemas.live import Delta, Shed
+from schemas.steps import WorkerBegan
 from tests.conftest import History
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(10)]
@@ -53,6 +55,32 @@ async def test_steps_that_the_trace_has_lost_are_counted_and_named(
         "gap: steps 3 to 4 are not in the trace (scheduler epoch1)",
         "gap: step 7 is not in the trace (scheduler epoch1)",
     ]
+
+
+async def test_what_a_worker_computes_with_is_found_by_its_name(history: History, store: Store) -> None:
+    first = WorkerBegan("worker1", "k1", {"ops": "native"}, "00ff", {"model": "/model", "threads": 2, "blocks": None})
+    for began in (first, replace(first, worker="worker2", profile="k2"), first, replace(first, profile="k3")):
+        await history.publish(subjects.worker("Big Model"), codec.encode(began))
+    await history.publish(subjects.worker("Big Model"), b"not one")
+    await recorded(history, store)
+    engine = subjects.encoded("Big Model")
+    assert await worker_of(store, engine, "worker1") == replace(first, profile="k3"), "the last word"
+    assert (await worker_of(store, engine, "worker2") or first).profile == "k2"
+    assert await worker_of(store, engine, "worker3") is None
+    assert await worker_of(store, "another", "worker1") is None
+
+
+async def test_the_requests_of_a_call_are_told_from_those_of_others(history: History, store: Store) -> None:
+    call = "acme/t1/r1-1-m"
+    own = [call, f"{call}~1", f"{call}~10", f"{call}~2", f"{call}.0.0", f"{call}.0.1", f"{call}.10.0"]
+    others = ["acme/t1/r1-1-m2", "acme/t1/r1-1", "acme/t1/r1-1-mx~1", f"{call}.x"]
+    for n, request in enumerate((*own, *others), start=1):
+        await history.step(n, [request])
+    await recorded(history, store)
+    found = await requests_for_call(store, call)
+    assert found == [call, f"{call}~1", f"{call}~2", f"{call}~10", f"{call}.0.0", f"{call}.0.1", f"{call}.10.0"]
+    assert sorted(await recorded_requests(store)) == sorted((*own, *others))
+    assert len(await recorded_requests(store, 3)) == 3
 
 
 async def test_text_that_the_trace_has_lost_is_counted_and_who_left_it_out_is_named(

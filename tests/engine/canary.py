@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engine.kernels.native.ops import NativeOps, cache_fits
-from engine.runner.inputs import FlatBatch
+from engine.runner.flat import FlatBatch
 from engine.runner.model_runner import ModelRunner
 from schemas.steps import Slice
 

@@ -98,3 +98,11 @@ def test_a_change_may_hold_anything_after_the_first_equals_sign() -> None:
 def test_a_bare_generation_cannot_be_forked() -> None:
     with pytest.raises(ForkUnfit, match="ID: 'generation' is a bare generation"):
         plan("generation", THREADS["generation"], 1, {})
+
+
+def test_what_was_deleted_is_not_gone_on_with() -> None:
+    events = next(events for events in THREADS.values() if events[0].fact.kind == "thread")
+    payload = msgspec.Raw(b'{"type":"thread.deleted"}')
+    fact = msgspec.structs.replace(events[0].fact, type="thread.deleted", payload=payload)
+    with pytest.raises(ForkUnfit, match="was deleted"):
+        plan("t", [*events, events[-1]._replace(fact=fact)], 2, {})

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections import Counter
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas import codec
-from schemas.answers import Alternative, TokenTold
-from schemas.commands import Change, Command, Generate, RunAgent
+from schemas.answers import Alternative, Sampled, TokenTold
+from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, ToolSpec, Usage
+from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
+from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
+from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
+from schemas.models import ModelChain, ModelEntry, PassedOver
+from schemas.processing import Processed
+from schemas.profiles import Profile, ToolBinding
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -28,7 +34,6 @@ from schemas.runs import (
     ModelReturned,
     OwnershipTaken,
     Problem,
-    Profile,
     RetryDue,
     RetryScheduled,
     RunFailed,
@@ -36,7 +41,6 @@ from schemas.runs import (
     RunQueued,
     RunStarted,
     ThreadForked,
-    ToolBinding,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -44,6 +48,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.structured import Structured
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _CALL = ToolCall(id="call_1", name="calculator", arguments='{"expression": "2+2"}')
@@ -56,6 +61,20 @@ _PROFILE = Profile(
     tools=(ToolBinding(name="calculator", effect="pure", digest="00ff"),),
     sampling=_SAMPLING,
     max_steps=8,
+)
+
+_PROCESSED = (Processed(processor="regex-filter", hook="stream", action="changed", found=2, reason="EMAIL"),)
+_REMEMBERING = Profile(
+    agent="demo",
+    model="m",
+    instructions="",
+    tools=(),
+    sampling=Sampling(),
+    max_steps=8,
+    processors=("regex-filter",),
+    memory=MemoryPlan(
+        observe=9, titles=True, last=20, tokens=4000, working=Working(template="- name:", parameters={"type": "object"})
+    ),
 )
 
 _RUN = Command(
@@ -80,6 +99,51 @@ _RUN = Command(
     time="2026-11-23T14:05:00.000000Z",
     traceparent=_TRACE,
 )
+_SPEC = ToolSpec(name="where", description="Tell where the user is.", parameters={"type": "object", "properties": {}})
+_WHOLE = Profile(
+    agent="demo",
+    model="m",
+    instructions="Be kind.",
+    tools=(
+        ToolBinding("where", "once", "00ff", approval=True, place="client", spec=_SPEC),
+        ToolBinding("sky", "pure", "00ff", place="service", spec=_SPEC, service="weather", timeout_ms=500),
+    ),
+    sampling=_SAMPLING,
+    max_steps=8,
+    calling=Calling(choice="required", tool="sky", parallel=False),
+    tool_concurrency=2,
+    step_timeout_ms=30_000,
+    stop_tools=("sky",),
+    most_tokens=1000,
+    prepares=True,
+    observed=True,
+)
+_REQUEST = Command(
+    id="run-2",
+    tenant="acme",
+    kind="agent",
+    thread="thread-1",
+    verb="run",
+    data=RunAgent(
+        agent="demo",
+        text="What is 2+2?",
+        context={"user": "ann", "limits": {"amount": 5}},
+        instructions="Be brief.",
+        model="m",
+        max_steps=3,
+        active_tools=("sky",),
+        tool_choice="required",
+        tool="sky",
+        parallel_tool_calls=False,
+        tool_concurrency=1,
+        step_timeout_ms=1000,
+        most_tokens=500,
+        tools=(_SPEC,),
+        structured=Structured(kind="json_object"),
+        parent=Parent(thread="thread-0", run="run-0", effect="run-0-1-t0", depth=2),
+        when_busy="replace",
+    ),
+)
 _GENERATE = Command(
     id="gen-1",
     tenant="acme",
@@ -99,6 +163,16 @@ _GENERATE = Command(
 )
 
 _TOLD = (TokenTold(5, b"le", -0.25, 1, top=((5, b"le", -0.25), (6, b"\xe2", -1.5))),)
+
+_PASSED = (PassedOver("openai/gpt-x", "overloaded", "too busy"),)
+_CHAIN = ModelChain(
+    (
+        ModelEntry(
+            "openai/gpt-x", retries=1, first_s=2.5, total_s=60.0, temperature=0.5, max_tokens=9, options={"a": 1}
+        ),
+        ModelEntry("anthropic/claude-x"),
+    )
+)
 
 EXAMPLES: tuple[Event, ...] = (
     # an event that was given more fields has an example more: what was recorded before is pinned as it was
@@ -158,12 +232,34 @@ EXAMPLES: tuple[Event, ...] = (
     ModelReturned(
         effect="run-1-1-m",
         text="let me see",
-        finish_reason="length",
+        finish_reason="stop",
         usage=Usage(prompt_tokens=10, completion_tokens=5),
-        more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
-        cut_off=(_CALL,),
+        more=(Alternative("let us see", "stop", sampled=Sampled(4, "0f" * 16)),),
+        sampled=Sampled(5, "f0" * 16),
+    ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="",
+        finish_reason="tool_calls",
+        usage=Usage(prompt_tokens=10),
+        tool_calls=(_CALL,),
+        judged=(Judgement(0, approval=True, problem="it does not fit"),),
+    ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        engine="anthropic/claude-x",
+        reasoning="two and two",
+        thoughts=(
+            Thought("anthropic", 11, "c2ln", after=3),
+            Thought("anthropic", seal="YmxvYg==", kind="sealed", call_id="call_1"),
+        ),
+        passed_over=_PASSED,
     ),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, passed_over=_PASSED),
     ApprovalRequested(effect="run-1-1-t0", call=_CALL),
     ApprovalGiven(effect="run-1-1-t0", by="cli"),
     ApprovalDenied(effect="run-1-1-t0", by="cli", reason="too dear"),
@@ -180,13 +276,64 @@ EXAMPLES: tuple[Event, ...] = (
     ToolResumed(effect="run-1-1-t0", attempt=2),
     ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", writes=(MemoryWrite(topic="a", text="b"),)),
     ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no"),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="4", result={"value": 4}, usage=Usage(9, 3)),
+    ToolSuspended(
+        effect="run-1-1-t0",
+        call_id="call_1",
+        payload={"amount": 5},
+        schema={"type": "object", "properties": {"pin": {"type": "string"}}},
+        problem="Object missing required field `pin`",
+    ),
+    ToolContinued(effect="run-1-1-t0", by="cli", answer={"pin": "1234"}),
+    ToolHandedOver(effect="run-1-1-t0", call=_CALL),
+    StepOpened(effect="run-1-2-p", step=2),
+    StepPrepared(
+        effect="run-1-2-p",
+        stop="enough",
+        failure="it raised",
+        model="m",
+        instructions="Be brief.",
+        active_tools=("calculator",),
+        temperature=0.5,
+        max_tokens=10,
+        calling=Calling(choice="required", tool="calculator", parallel=False),
+    ),
+    HooksTold(effect="run-1-h"),
     DeadlinePassed(effect="run-1-d"),
     ToolIndeterminate(effect="run-1-1-t0", call_id="call_1", content="unknown"),
     MemoryWritten(topic="colour", text="blue"),
     RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20, completion_tokens=7), finish_reason="length"),
+    RunFinished(text="4", steps=2, usage=Usage(prompt_tokens=20), stopped_by="tool calculator"),
     RunFailed(problem=_PROBLEM, steps=8),
+    CommandAccepted(command=_REQUEST),
+    RunStarted(profile=_WHOLE),
+    RunStarted(profile=replace(_PROFILE, chain=_CHAIN)),
     ThreadForked(origin="thread-0", at=5, changes=(Change("model", "m"),), run="run-1", profile=_PROFILE),
     OwnershipTaken(owner="agents-0", process="p123"),
+    ThreadCreated(resource="ann@example.org", title="Ünïcödé ☂", metadata={"team": "red"}),
+    ThreadRenamed(title="Sums", metadata={"team": "blue"}, by="cli"),
+    ThreadDeleted(reason="asked for"),
+    WorkingWritten(content="- name: Ann", by="cli"),
+    Observed(upto=12, text="- her cat is Mitzi", first=4, at="2026-11-26T14:00:00.000000Z", whole=True),
+    ModelCalled(effect="run-1-2-m", model="m", step=2, seen=9, prefix="abcd", sampling=_SAMPLING, first=4),
+    RunStarted(profile=_REMEMBERING),
+    ToolReturned(
+        effect="run-1-1-t0",
+        call_id="call_1",
+        content="ok",
+        writes=(MemoryWrite(topic="", text="{}", scope="merge"),),
+        processed=_PROCESSED,
+    ),
+    ModelReturned(effect="r-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="length",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
+        cut_off=(_CALL,),
+    ),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
 )
 
 ENVELOPE = Envelope(

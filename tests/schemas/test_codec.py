@@ -11,16 +11,20 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.answers import CallTold, TokenTold
-from schemas.commands import Command, Generate, RunAgent
+from schemas.commands import Approve, Command, Generate, Parent, PostResult, Resume, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import Message, ToolCall, Usage, misplaced_in
-from schemas.runs import Event, Problem, Retries
+from schemas.memory import MemoryPlan, ThreadCreated, ThreadRenamed, Working
+from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
+from schemas.models import ModelChain, ModelEntry
+from schemas.profiles import Profile, Retries, ToolBinding
+from schemas.runs import Event, Problem, ToolReturned
 from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
 from schemas.structured import Structured
 from schemas.times import rfc3339, utc
+from schemas.waits import ToolContinued, ToolSuspended
 
 texts = st.text(max_size=12)
 small = st.integers(-(1 << 62), 1 << 62)
@@ -86,8 +90,43 @@ samplings = st.builds(
     thinking_closing=st.lists(ids, max_size=3).map(tuple),
     searching=st.booleans(),
 )
+anything = st.none() | st.booleans() | texts | st.lists(ids, max_size=2) | st.dictionaries(texts, texts, max_size=1)
+objects = st.dictionaries(texts, st.booleans() | texts | st.lists(ids, max_size=2), max_size=2)
+specs = st.builds(ToolSpec, texts, texts, st.sampled_from([{}, {"type": "object", "properties": {"a": {}}}]))
+bindings = st.builds(
+    ToolBinding,
+    texts,
+    st.sampled_from(["pure", "idempotent", "checkable", "once"]),
+    texts,
+    st.booleans(),
+    st.sampled_from(["here", "client", "service"]),
+    st.none() | specs,
+    texts,
+    ids,
+)
+st.register_type_strategy(ToolSpec, specs)
+st.register_type_strategy(ToolBinding, bindings)
+st.register_type_strategy(ToolSuspended, st.builds(ToolSuspended, texts, texts, anything, objects, texts))
+st.register_type_strategy(ToolContinued, st.builds(ToolContinued, texts, texts, anything))
+st.register_type_strategy(ToolReturned, st.builds(ToolReturned, texts, texts, texts, result=anything))
+entries = st.builds(
+    ModelEntry,
+    model=texts,
+    retries=st.integers(0, 100),
+    first_s=shares,
+    total_s=shares,
+    temperature=st.none() | shares,
+    max_tokens=st.none() | ids,
+    options=extras,
+)
 st.register_type_strategy(Structured, structures)
+notes = st.dictionaries(texts, texts, max_size=2)
+st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
+st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, texts))
+workings = st.builds(Working, texts, st.none() | notes)
+st.register_type_strategy(MemoryPlan, st.builds(MemoryPlan, ids, ids, st.none() | workings))
 st.register_type_strategy(Sampling, samplings)
+st.register_type_strategy(ModelChain, st.builds(ModelChain, st.lists(entries, min_size=1, max_size=3).map(tuple)))
 
 
 @pytest.mark.parametrize("kind", codec.EVENT_TYPES.values(), ids=codec.EVENT_TYPES.keys())
@@ -119,7 +158,24 @@ def events(kind: type) -> st.SearchStrategy[object]:
         temperature=temperature,
         seed=st.none() | st.integers(-(1 << 63), (1 << 63) - 1),
         max_tokens=st.none() | st.integers(1, 1 << 31),
+        context=objects,
+        instructions=st.none() | texts,
+        model=st.none() | texts,
+        max_steps=st.none() | st.integers(1, 9),
+        active_tools=st.none() | st.lists(texts, max_size=2).map(tuple),
+        tool_choice=st.sampled_from([None, "auto", "none", "required"]),
+        tool=texts,
+        parallel_tool_calls=st.none() | st.booleans(),
+        tool_concurrency=st.none() | st.integers(1, 9),
+        step_timeout_ms=st.none() | ids,
+        most_tokens=st.none() | ids,
+        tools=st.lists(specs, max_size=1).map(tuple),
+        structured=st.none() | structures,
+        parent=st.none() | st.builds(Parent, texts, texts, texts, st.integers(1, 9)),
+        when_busy=st.sampled_from(["queue", "replace"]),
     )
+    settling = st.builds(Approve, texts, st.none() | texts) | st.builds(Resume, texts, anything)
+    settling |= st.builds(PostResult, texts, texts, texts)
     generate = st.builds(
         Generate,
         model=texts,
@@ -149,9 +205,25 @@ def events(kind: type) -> st.SearchStrategy[object]:
         stream_interval=st.integers(1, 1 << 30),
         session_id=texts,
     )
-    command = st.builds(Command, texts, texts, texts, texts, texts, run | generate, texts, texts, texts)
+    command = st.builds(Command, texts, texts, texts, texts, texts, run | generate | settling, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))
-    with_types = {Command: command, Message: messages, ToolCall: calls, Retries: retries}
+    profiles = st.builds(
+        Profile,
+        agent=texts,
+        model=texts,
+        instructions=texts,
+        tools=st.lists(bindings, max_size=2).map(tuple),
+        sampling=samplings,
+        max_steps=ids,
+        retries=retries,
+        tool_concurrency=ids,
+        step_timeout_ms=ids,
+        stop_tools=st.lists(texts, max_size=2).map(tuple),
+        most_tokens=ids,
+        prepares=st.booleans(),
+        observed=st.booleans(),
+    )
+    with_types = {Command: command, Message: messages, ToolCall: calls, Retries: retries, Profile: profiles}
     for shape, strategy in with_types.items():
         st.register_type_strategy(shape, strategy)
     return st.from_type(kind)

@@ -20,7 +20,8 @@ from schemas.generation import Sampling
 from schemas.json_schema import event_schema
 from schemas.messages import Usage
 from schemas.old import UPCASTS, Upcast
-from schemas.runs import Profile, RunFinished, RunStarted, ToolBinding
+from schemas.profiles import Profile, ToolBinding
+from schemas.runs import RunFinished, RunStarted
 from schemas.wire import Wire
 from tests.actors.agent.test_loop import World, said
 

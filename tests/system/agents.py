@@ -6,8 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from actors.memory.plan import Memory
 from infra.demo import DEMO
-from ostinato import Agent, ToolContext, tool
+from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, client_tool, tool
 
 WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
 
@@ -39,5 +40,39 @@ def calamity(expression: str) -> str:
     return expression
 
 
+plain = Agent("plain", "Answer.", max_tokens=60)
+keeper = Agent("keeper", DEMO.instructions, max_tokens=16, memory=Memory(working="- name:"))
+slider = Agent("slider", DEMO.instructions, max_tokens=16, memory=Memory(last=10))
 rambler = Agent("rambler", "Say something long.", max_tokens=160)
 doomed = Agent("doomed", DEMO.instructions, tools=(calamity, *DEMO.tools[1:]))
+
+
+@tool(name="calculator", effect="once")
+def leaving_calculator(expression: str, context: ToolContext) -> str:
+    """Work out an arithmetic expression."""
+    context.progress({"begins": expression})
+    leave = context.suspend({"expression": expression}, bool)
+    return str(calculator.function(expression, context)) if leave else "no leave"
+
+
+@tool(name="calculator", effect="once", approval=lambda expression: "1000" in expression)
+def choosy_calculator(expression: str, context: ToolContext) -> str:
+    """Work out an arithmetic expression."""
+    return str(calculator.function(expression, context))
+
+
+def prepare(view: StepView) -> StepChanges | None:
+    """Change nothing that the model would notice."""
+    return StepChanges(max_tokens=100) if view.step == 2 else None
+
+
+def note_end(end: RunEnd) -> None:
+    """Leave a witness."""
+    with WITNESS.open("a", encoding="utf-8") as witness:
+        witness.write(f"end {end.run} {end.text}\n")
+
+
+THEIRS = client_tool("calculator", calculator.description, calculator.parameters)
+leaving = Agent("leaving", DEMO.instructions, tools=(leaving_calculator, *DEMO.tools[1:]))
+choosy = Agent("choosy", DEMO.instructions, tools=(choosy_calculator, *DEMO.tools[1:]))
+lent = Agent("lent", DEMO.instructions, tools=(THEIRS, *DEMO.tools[1:]), prepare_step=prepare, on_finish=note_end)

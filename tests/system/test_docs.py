@@ -89,6 +89,11 @@ def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str
     assert logits.tolist() == [0, 0, -np.inf, 0]
 
 
+@pytest.mark.parametrize("written", ["memory.md"], indirect=True)
+def test_what_the_page_on_memory_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
+    assert written[1] == ["update_working_memory"]
+
+
 @pytest.mark.parametrize("written", ["models.md"], indirect=True)
 def test_what_the_page_on_models_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
     named, (best, second) = written

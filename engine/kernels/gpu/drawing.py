@@ -46,7 +46,7 @@ def _scaled(row_ptr, o_token, n_tokens, temperature):
 @triton.jit
 def _least_of_best(row_ptr, n_tokens, temperature, most, top_k, BLOCK: tl.constexpr):
     """The k-th largest."""
-    low, high = _place(most * 0 - float("inf")), _place(most)  # at least k are no smaller than `low`
+    low, high = _place(tl.full([], float("-inf"), tl.float32)), _place(most)  # at least k are no smaller than `low`
     while low < high:
         middle = (low & high) + ((low ^ high) >> 1)
         middle += (low ^ high) & 1  # rounded up

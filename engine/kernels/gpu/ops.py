@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import Laid, PagedBatch, on_device
+from engine.kernels.chances import RowKernels, unsound
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
 from engine.kernels.gpu.drawing import draw
@@ -31,7 +32,7 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
-    draw = staticmethod(draw)
+    rows = RowKernels(draw, unsound)
 
     def __init__(self, few: FewRows | None = None) -> None:
         """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""

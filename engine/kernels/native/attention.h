@@ -16,6 +16,7 @@
 namespace ostinato {
 
 constexpr int SPAN = 256;
+constexpr int AHEAD = 4;  // sixteens of keys that are asked for before they are read
 constexpr int TILE = 6;  // query rows that look at the same keys together
 
 struct Look {
@@ -77,14 +78,23 @@ template <typename T, int ROWS> class Tile {
         return memory_ + cache_.at(block * cache_.block_size + position % cache_.block_size, kv_head_);
     }
 
+    // Ask for a line of keys, and one of the values behind them: blocks lie anywhere, and no processor foresees the next.
+    void fetch(const T* line) const {
+        _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(line + cache_.part()), _MM_HINT_T1);
+    }
+
     void span(int64_t start, int64_t from, int64_t until) {
         // whole sixteens that any row sees; the others are as if they were not there
         const int first = static_cast<int>(std::max<int64_t>(0, from - start) / LANES);
         const int last = static_cast<int>((std::min<int64_t>(SPAN, until - start) + LANES - 1) / LANES);
-        for (int n = first; n < last; ++n) places_[n] = keys(start + n * LANES);
+        const int known = static_cast<int>(std::min<int64_t>(SPAN / LANES + AHEAD, (until - start + LANES - 1) / LANES));
+        for (int n = first; n < known; ++n) places_[n] = keys(start + n * LANES);
+        for (int n = first; n < std::min(first + AHEAD, known) && run_.tokens == 1 && start <= from; ++n)
+            for (int64_t i = 0; i < cache_.head_dim; i += TOGETHER) fetch(places_[n] + i * LANES);
         int n = first;
-        for (; n + 2 <= last; n += 2) score<2>(n);
-        if (n < last) score<1>(n);
+        for (; n + 2 <= last; n += 2) score<2>(n, known);
+        if (n < last) score<1>(n, known);
         UNROLL for (int r = 0; r < ROWS; ++r) weigh(r, start, first, last);
         int64_t column = 0;
         const int64_t width = cache_.head_dim;
@@ -93,12 +103,16 @@ template <typename T, int ROWS> class Tile {
     }
 
     // Products of queries with the keys of sixteens n and on.
-    template <int SIXTEENS> void score(int n) {
+    template <int SIXTEENS> void score(int n, int known) {
         Vector sums[ROWS][SIXTEENS];
+        const int ahead = run_.tokens == 1 ? known - AHEAD : 0;  // of several tokens, the first has had them brought
         UNROLL for (int r = 0; r < ROWS; ++r) UNROLL for (int s = 0; s < SIXTEENS; ++s) sums[r][s] = _mm512_setzero_ps();
         for (int64_t i = 0; i < cache_.head_dim; i += TOGETHER) {
             __m512i column[SIXTEENS];
-            UNROLL for (int s = 0; s < SIXTEENS; ++s) column[s] = F::lanes(places_[n + s] + i * LANES);
+            UNROLL for (int s = 0; s < SIXTEENS; ++s) {
+                column[s] = F::lanes(places_[n + s] + i * LANES);
+                if (n + s < ahead) fetch(places_[n + s + AHEAD] + i * LANES);
+            }
             UNROLL for (int r = 0; r < ROWS; ++r) {
                 const __m512i own = F::spread(queries_[r] + i);
                 UNROLL for (int s = 0; s < SIXTEENS; ++s) sums[r][s] = F::add_product(sums[r][s], own, column[s]);
@@ -178,7 +192,7 @@ template <typename T, int ROWS> class Tile {
     int64_t from_[ROWS], until_[ROWS];
     float most_[ROWS], sum_[ROWS], share_[ROWS];
     float* out_;
-    const T* places_[SPAN / LANES];
+    const T* places_[SPAN / LANES + AHEAD];
     alignas(64) float scores_[ROWS][SPAN];
     alignas(64) T weights_[ROWS][SPAN];
 };

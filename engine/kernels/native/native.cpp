@@ -5,6 +5,7 @@
 #include <numeric>
 #include <sys/mman.h>
 
+#include "draw.h"
 #include "trunk.h"
 
 using namespace ostinato;
@@ -127,6 +128,18 @@ void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t r
                  static_cast<T*>(to));
 }
 
+template <typename T>
+int64_t judge_all(Crew& crew, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
+    const auto* numbers = static_cast<const T*>(x);
+    std::atomic<int64_t> found{0};
+    each(crew, rows, std::max<int64_t>(1, (64 << 10) / width), [&](int64_t row) {
+        const bool bad = !finite(numbers + row * stride, width);
+        if (bad) ++found;
+        if (to) to[row] = bad;
+    });
+    return found;
+}
+
 }  // namespace
 
 extern "C" {
@@ -149,6 +162,7 @@ void* product_new(int64_t half, const void* weight, const float* scales, const f
 }
 
 void product_free(int64_t half, void* handle) {
+    Crew::settle();
     if (half) delete static_cast<Owned<bf16>*>(handle);
     else delete static_cast<Owned<float>*>(handle);
 }
@@ -203,6 +217,19 @@ void cache_write(int64_t half, const Cache* cache, void* memory, const int64_t* 
                  const void* keys, const void* values) {
     if (half) write_all<bf16>(*cache, memory, slots, tokens, keys, values);
     else write_all<float>(*cache, memory, slots, tokens, keys, values);
+}
+
+// x [rows, width], rows `stride` apart: how many rows hold a number that is not finite, and which, to [rows] or null.
+int64_t unsound_run(void* crew, int64_t half, const void* x, int64_t stride, int64_t rows, int64_t width, bool* to) {
+    auto& own = *static_cast<Crew*>(crew);
+    return half ? judge_all<bf16>(own, x, stride, rows, width, to) : judge_all<float>(own, x, stride, rows, width, to);
+}
+
+// logits [rows, width], rows `stride` apart -> [rows], a token of each.
+void draw_run(void* crew, const float* logits, int64_t stride, int64_t rows, int64_t width, const Chances* chances,
+              int64_t* to) {
+    each(*static_cast<Crew*>(crew), rows, 1,
+         [&](int64_t row) { to[row] = choose(logits + row * stride, width, *chances, row); });
 }
 
 }  // extern "C"

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from engine.compiled import library
 from engine.errors import NotEnoughMemory
+from engine.kernels import chances
 from engine.kernels.batch import PagedBatch
+from engine.kernels.chances import RowKernels
 from engine.kernels.cpu import CpuOps
-from engine.kernels.native.shapes import Batch, Cache, Held, Layer, Look, Shape, Turning
+from engine.kernels.native.shapes import Batch, Cache, Chances, Held, Layer, Look, Shape, Turning
 from engine.kernels.weights import TOGETHER, Int8Weight, Weight
 from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder
 
@@ -56,6 +58,7 @@ class NativeOps(CpuOps):
         """
         self._library = library()
         self._crew = _Crew(self._library, torch.get_num_threads())
+        self.rows = _row_kernels(self._library, self._crew)
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if _has_product(weight):
@@ -118,6 +121,30 @@ class NativeOps(CpuOps):
             out.data_ptr(),
         )
         return out
+
+
+def _row_kernels(kernels: Any, crew: _Crew) -> RowKernels:
+    """Give those that work with this crew."""
+
+    def draw(logits: Tensor, by: chances.Chances) -> Tensor:
+        tokens = torch.empty(len(logits), dtype=torch.int64)
+        order = (by.temperature, by.top_p, by.min_p, by.top_k, by.seed, by.position)
+        own = Chances(*(part.data_ptr() for part in order))
+        rows = (logits.data_ptr(), logits.stride(0), *logits.shape)
+        kernels.draw_run(crew.handle, *rows, ctypes.byref(own), tokens.data_ptr())
+        return tokens
+
+    def unsound(x: Tensor) -> Tensor | None:
+        if x.dtype not in _FORMATS or x.stride(-1) != 1:
+            return chances.unsound(x)
+        rows = (crew.handle, _FORMATS[x.dtype], x.data_ptr(), x.stride(0), *x.shape)
+        if not kernels.unsound_run(*rows, None):
+            return None
+        told = torch.empty(len(x), dtype=torch.bool)
+        kernels.unsound_run(*rows, told.data_ptr())
+        return told
+
+    return RowKernels(draw, unsound)
 
 
 def cache_fits(block_size: int, head_dim: int) -> bool:

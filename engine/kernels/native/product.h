@@ -80,7 +80,7 @@ inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W*
         __m512i columns[PANELS][2];
         UNROLL for (int p = 0; p < PANELS; ++p) {
             const W* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
-            if constexpr (ROWS <= 4) {
+            if constexpr (ROWS > 1 && ROWS <= 4) {  // one row is read fastest as the processor foresees it
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2048, _MM_HINT_T0);
                 _mm_prefetch(reinterpret_cast<const char*>(here) + 2112, _MM_HINT_T0);
             }
@@ -96,6 +96,14 @@ inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W*
         }
     }
 }
+
+// Where outputs go: rows `stride` apart, from column `first` on.
+template <typename U> struct Place {
+    U* to;
+    int64_t stride, first;
+
+    U* at(int64_t row, int64_t column) const { return to + row * stride + column - first; }
+};
 
 template <typename U> inline void store(U* to, Vector x, int64_t room) {
     if (room >= LANES) Format<U>::store(to, x);
@@ -121,7 +129,8 @@ inline Vector told(const Product<W>& product, const Rows<W>& left, int64_t row, 
 }
 
 template <typename W, typename U, int ROWS, int PANELS>
-inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t panel, U* to) {
+inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t panel,
+                               const Place<U>& to) {
     typename Format<W>::Sum sums[ROWS][PANELS][2];
     multiply<W, ROWS, PANELS>(left.at(row), left.stride, product.weight + panel * PANEL * product.in, product.in, sums);
     UNROLL for (int p = 0; p < PANELS; ++p)
@@ -130,15 +139,15 @@ inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, i
             const int64_t room = product.out - column;
             if (room <= 0) continue;
             UNROLL for (int r = 0; r < ROWS; ++r)
-                store(to + (row + r) * product.out + column,
+                store(to.at(row + r, column),
                       told(product, left, row + r, sums[r][p][half], column, within(room)), room);
         }
 }
 
-// The panel pair's gated outputs: to [., out / 2].
+// The panel pair's gated outputs, of which there are out / 2.
 template <typename W, typename T, int ROWS>
 inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t pair, Gate gate,
-                              T* to) {
+                              const Place<T>& to) {
     using F = Format<T>;
     typename Format<W>::Sum sums[ROWS][2][2];
     multiply<W, ROWS, 2>(left.at(row), left.stride, product.weight + 2 * pair * PANEL * product.in, product.in, sums);
@@ -151,7 +160,7 @@ inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, in
             const Vector opened = F::round(told(product, left, row + r, sums[r][0][half], column, within(room)));
             const Vector held = F::round(told(product, left, row + r, sums[r][1][half], wide + column, within(room)));
             const Vector open = F::round(gate == Gate::silu ? silu(opened) : gelu(opened));
-            store(to + (row + r) * wide + column, _mm512_mul_ps(open, held), room);
+            store(to.at(row + r, column), _mm512_mul_ps(open, held), room);
         }
     }
 }
@@ -184,34 +193,100 @@ template <typename W> inline int64_t panels_together(const Product<W>& product) 
     return std::max<int64_t>(1, (32 << 10) / (PANEL * product.in * static_cast<int64_t>(sizeof(W))));
 }
 
-// Rows times the weight, to [rows, out].
-template <typename W, typename U>
-void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, U* to) {
-    const int64_t panels = product.panels();
-    // two panels at once for few rows, so that there are sums enough to be under way; but one row waits for memory
-    // anyway, and then small pieces are better: nobody is left without one while another has a large one in hand
-    const bool pairs = rows <= 6 && (rows > 1 || panels >= MANY * crew.threads());
-    const int64_t together = panels_together(product) * (pairs ? 2 : 1);
-    crew.share(static_cast<int>((panels + together - 1) / together), [&](int piece) {
-        int64_t panel = piece * together;
-        const int64_t end = std::min(panels, panel + together);
+// Pieces of a product, so many panels each.
+template <typename W, typename U> struct Panels {
+    Product<W> product;
+    int64_t together;
+    bool pairs;  // two panels at once
+
+    int64_t wide() const { return product.out; }
+    int pieces() const { return static_cast<int>((product.panels() + together - 1) / together); }
+
+    void operator()(const Rows<W>& left, int64_t rows, const Place<U>& to, int begin, int until) const {
+        int64_t panel = begin * together;
+        const int64_t end = std::min(product.panels(), until * together);
         for (; pairs && panel + 2 <= end; panel += 2)
             by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 2>(product, left, row, panel, to); });
         for (; panel < end; ++panel)
             by_rows<12>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 1>(product, left, row, panel, to); });
-    });
+    }
+};
+
+// The same with a gate over a product that was packed for one.
+template <typename W, typename U> struct GatedPanels {
+    Product<W> product;
+    int64_t together;
+    Gate gate;
+
+    int64_t wide() const { return product.out / 2; }
+    int64_t panels() const { return (wide() + PANEL - 1) / PANEL; }
+    int pieces() const { return static_cast<int>((panels() + together - 1) / together); }
+
+    void operator()(const Rows<W>& left, int64_t rows, const Place<U>& to, int begin, int until) const {
+        const int64_t end = std::min(panels(), until * together);
+        for (int64_t pair = begin * together; pair < end; ++pair)
+            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_gate<W, U, N>(product, left, row, pair, gate, to); });
+    }
+};
+
+// Rows times pieces of a product, for threads that race: whoever is not the caller works on copies of the rows.
+template <typename W, typename U, typename Pieces> struct Multiplication {
+    Pieces pieces;
+    Rows<W> left;
+    int64_t rows;
+    U* to;  // [rows][pieces.wide()]
+
+    void operator()(int begin, int end) const { pieces(left, rows, Place<U>{to, pieces.wide(), 0}, begin, end); }
+
+    void aside(int begin, int end, Aside& memory) const {
+        using Number = typename Format<W>::Left;
+        const size_t row = pieces.product.in * sizeof(Number), scales = left.scales ? rows * sizeof(float) : 0;
+        if (memory.given.empty()) {
+            memory.given.resize(scales + rows * row);
+            std::memcpy(memory.given.data(), left.scales, scales);
+            for (int64_t i = 0; i < rows; ++i) std::memcpy(memory.given.data() + scales + i * row, left.at(i), row);
+        }
+        memory.made.resize(rows * width(begin, end) * sizeof(U));
+        const auto* numbers = reinterpret_cast<const Number*>(memory.given.data() + scales);
+        const auto* own_scales = scales ? reinterpret_cast<const float*>(memory.given.data()) : nullptr;
+        pieces(Rows<W>{numbers, pieces.product.in, own_scales}, rows,
+               Place<U>{reinterpret_cast<U*>(memory.made.data()), width(begin, end), first(begin)}, begin, end);
+    }
+
+    void commit(int begin, int end, const Aside& memory) const {
+        const size_t row = width(begin, end) * sizeof(U);
+        for (int64_t i = 0; i < rows; ++i)
+            std::memcpy(to + i * pieces.wide() + first(begin), memory.made.data() + i * row, row);
+    }
+
+  private:
+    int64_t first(int piece) const { return piece * pieces.together * PANEL; }
+    int64_t width(int begin, int end) const { return std::min(pieces.wide(), first(end)) - first(begin); }
+};
+
+// So few rows wait for the weights to be read, and a piece is done in microseconds.
+constexpr int64_t FEW = 8;
+
+template <typename W, typename U, typename Pieces>
+void multiply_all(Crew& crew, const Pieces& pieces, const Rows<W>& left, int64_t rows, U* to) {
+    const Multiplication<W, U, Pieces> work{pieces, left, rows, to};
+    if (rows <= FEW) crew.race(pieces.pieces(), work);
+    else crew.part(pieces.pieces(), work);
+}
+
+// Rows times the weight, to [rows, out].
+template <typename W, typename U>
+void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, U* to) {
+    // two panels at once for few rows, so that there are sums enough to be under way; but one row waits for memory
+    // anyway, and then small pieces are better: nobody is left without one while another has a large one in hand
+    const bool pairs = rows <= 6 && (rows > 1 || product.panels() >= MANY * crew.threads());
+    multiply_all<W, U>(crew, Panels<W, U>{product, panels_together(product) * (pairs ? 2 : 1), pairs}, left, rows, to);
 }
 
 // The same with a gate over a product that was packed for one, to [rows, out / 2].
 template <typename W, typename T>
 void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, T* to) {
-    const int64_t wide = product.out / 2, pairs = (wide + PANEL - 1) / PANEL;
-    const int64_t together = panels_together(product);
-    crew.share(static_cast<int>((pairs + together - 1) / together), [&](int piece) {
-        const int64_t end = std::min(pairs, (piece + 1) * together);
-        for (int64_t pair = piece * together; pair < end; ++pair)
-            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_gate<W, T, N>(product, left, row, pair, gate, to); });
-    });
+    multiply_all<W, T>(crew, GatedPanels<W, T>{product, panels_together(product), gate}, left, rows, to);
 }
 
 // A row in 8 bits: the largest number is 127 steps from 0, and all are moved up by 128. Returns the step; what has a

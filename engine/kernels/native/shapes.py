@@ -1,4 +1,4 @@
-"""The structures that the kernels are handed, as `trunk.h`, `attention.h` and `pointwise.h` have them."""
+"""The structures that the kernels are handed, as `trunk.h`, `attention.h`, `pointwise.h` and `draw.h` have them."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ class Shape(Structure):
         *((name, c_float) for name in ("eps", "scale", "cap")),
         ("gate", c_int64),
     ]
+
+
+class Chances(Structure):
+    """`Chances`: how rows of logits are drawn from, [rows] each."""
+
+    _fields_: ClassVar[Any] = [(name, c_void_p) for name in ("temperature", "top_p", "min_p", "top_k", "seed", "index")]

@@ -13,7 +13,14 @@ from collections.abc import Sequence
 import msgspec
 
 from bus import subjects
-from bus.steps import StoredPlan, all_plans, last_number, last_plans, schedulers_of_request, steps_between
+from bus.steps import (
+    StoredPlan,
+    all_plans,
+    last_number,
+    last_plans,
+    schedulers_of_request,
+    steps_between,
+)
 from bus.store import Store
 from engine.core.retrace import CannotRetrace, Retrace
 from infra.cli.printing import say, say_json
@@ -21,7 +28,8 @@ from infra.cli.progress import Bar
 from infra.cli.replay.show import find_events
 from infra.cli.replay.source import RecordedThreads, source
 from infra.cli.replay.steps import EngineStall, EngineStep, engine_stall, engine_step
-from infra.cli.terminal import style_for
+from infra.cli.replay.workers import Workers
+from infra.cli.terminal import printable, style_for
 from infra.cli.timeline import lines
 from infra.errors import NothingRecorded
 from schemas import codec
@@ -110,23 +118,27 @@ def _serves(stored: StoredPlan, requests: set[str]) -> bool:
 
 
 async def _show(store: Store, plans: Sequence[StoredPlan], options: argparse.Namespace) -> None:
-    style, before = style_for(sys.stdout), ""
+    style, before, workers = style_for(sys.stdout), "", Workers(store)
     for stored in plans:
         if stored.epoch != before and not options.json:
             say(f"{subjects.decoded(stored.engine)}, scheduler {stored.epoch}")
         before = stored.epoch
-        line = await _line(store, stored)
+        line = await _line(store, stored, workers)
+        if not options.json and workers.fresh:
+            say(style.aside(printable(workers.introduce())))
         if options.json:
             say_json(line)
         else:
             say(line.text(style))
 
 
-async def _line(store: Store, stored: StoredPlan) -> EngineStep | EngineStall:
+async def _line(store: Store, stored: StoredPlan, workers: Workers) -> EngineStep | EngineStall:
     if stored.kind == "stall":
         return engine_stall(stored)
     steps = await steps_between(store, stored.engine, stored.epoch, stored.n, stored.n)
-    return engine_step(stored, steps[0].results if steps else ())
+    results: list[StepResult] = [codec.decode(data, StepResult) for data in (steps[0].results if steps else ())]
+    profile = await workers.profile(stored.engine, results[0].worker) if results else ""
+    return engine_step(stored, results, profile)
 
 
 async def _verify(store: Store, engine: str, epoch: str) -> Verified:

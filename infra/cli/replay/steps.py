@@ -52,6 +52,10 @@ class EngineStep(msgspec.Struct, frozen=True):
     """Tokens that came of it; None if no result is recorded."""
     compute_us: int | None
     errors: tuple[str, ...]
+    worker: str = ""
+    """Who computed it."""
+    profile: str = ""
+    """The kernel profile it computed with; empty if no record says so."""
 
     def text(self, style: Style = PLAIN) -> str:
         """Write it for a terminal."""
@@ -104,14 +108,14 @@ def engine_stall(stored: StoredPlan) -> EngineStall:
     )
 
 
-def engine_step(stored: StoredPlan, results: Sequence[bytes]) -> EngineStep:
-    """Tell a step of its plan, and of its result if there is one.
+def engine_step(stored: StoredPlan, results: Sequence[StepResult], profile: str = "") -> EngineStep:
+    """Tell a step of its plan, and of its result if there is one; `profile` is what it was computed with.
 
     Raises:
-        BadShape: they cannot be read.
+        BadShape: the plan cannot be read.
     """
     plan: StepPlan = codec.decode(stored.payload, StepPlan)
-    result: StepResult | None = codec.decode(results[0], StepResult) if results else None
+    result = results[0] if results else None
     return EngineStep(
         engine=subjects.decoded(stored.engine),
         scheduler=stored.epoch,
@@ -129,6 +133,8 @@ def engine_step(stored: StoredPlan, results: Sequence[bytes]) -> EngineStep:
         sampled=None if result is None else len(result.tokens),
         compute_us=None if result is None else result.compute_us,
         errors=() if result is None else tuple(f"error of {name}: {message}" for name, message in result.errors),
+        worker="" if result is None else result.worker,
+        profile=profile,
     )
 
 

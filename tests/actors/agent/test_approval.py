@@ -8,7 +8,8 @@ from actors.agent.turns import CallTool, waiting
 from schemas import codec
 from schemas.commands import Approve, Deny
 from schemas.messages import misplaced_in
-from schemas.runs import ApprovalRequested, CommandRefused, RunFinished, ToolBinding, ToolFailed
+from schemas.profiles import ToolBinding
+from schemas.runs import ApprovalRequested, CommandRefused, RunFinished, ToolFailed
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said
 
 CAREFUL = replace(PROFILE, tools=(PROFILE.tools[0], ToolBinding("mail", "once", "d2", approval=True)))

@@ -12,18 +12,30 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.agent.conversation import Conversation, ModelEvent, RunEvent, ThreadEvent, ToolEvent
+from actors.agent.conversation import (
+    Conversation,
+    ModelEvent,
+    Pending,
+    RunEvent,
+    StepEvent,
+    ThreadEvent,
+    ToolEvent,
+    WaitEvent,
+)
 from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
-from actors.agent.turns import AwaitDeadline, CallModel, CallTool, waiting
+from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd, waiting
 from actors.errors import Divergence
+from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command, Deny, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.generation import Sampling
-from schemas.messages import Message, ToolCall, Usage, misplaced_in
+from schemas.hooks import HooksTold, StepPrepared
+from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
+from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -34,16 +46,14 @@ from schemas.runs import (
     ModelFailed,
     ModelReturned,
     Problem,
-    Profile,
-    Retries,
     RetryDue,
     RunFailed,
     RunFinished,
-    ToolBinding,
     ToolFailed,
     ToolIndeterminate,
     ToolReturned,
 )
+from schemas.waits import ToolSuspended
 
 MACHINE = ConversationMachine()
 PROFILE = Profile(
@@ -58,6 +68,16 @@ PROFILE = Profile(
     sampling=Sampling(),
     max_steps=4,
 )
+WHOLE = msgspec.structs.replace(
+    PROFILE,
+    tools=(*PROFILE.tools, ToolBinding("where", "once", "d4", place="client", spec=ToolSpec("where"))),
+    tool_concurrency=2,
+    stop_tools=("mail",),
+    most_tokens=17,
+    prepares=True,
+    observed=True,
+)
+"""A profile with all that there is."""
 
 
 PATIENT = msgspec.structs.replace(PROFILE, retries=Retries(most=2, first_ms=100, longest_ms=150))
@@ -82,9 +102,11 @@ class World:
         if MACHINE.answered(self.state, command) is not None:
             return []
         missing = None if profile else Problem(kind="unknown_agent", message="no agent 'demo'", field="agent")
-        return self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+        events = self._take(MACHINE.ask(self.state, Asked(asked, profile, missing), self._context()), [], command)
+        self._drop_what_is_over()
+        return events
 
-    def settle(self, name: str, data: Approve | Deny | AbortRun) -> list[Event]:
+    def settle(self, name: str, data: Approve | Deny | AbortRun | Resume | PostResult) -> list[Event]:
         """Send an answer about a tool call that waits for approval, or end a run, as a client would."""
         verb = str(data.__struct_config__.tag)
         command = Command(id=name, tenant="acme", kind="agent", thread=self.thread, verb=verb, data=data, source="cli")
@@ -175,8 +197,9 @@ def roles(world: World) -> list[str]:
     return [message.role for message in world.state.messages]
 
 
-def test_each_event_is_folded_by_one_of_the_four_groups() -> None:
-    groups = [shape for union in (ThreadEvent, RunEvent, ModelEvent, ToolEvent) for shape in get_args(union)]
+def test_each_event_is_folded_by_one_of_the_groups() -> None:
+    unions = (ThreadEvent, RunEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
+    groups = [shape for union in unions for shape in get_args(union)]
     assert Counter(groups) == Counter(codec.EVENT_TYPES.values())
 
 
@@ -392,6 +415,15 @@ def scene() -> World:
     world.result(ModelFailed("c5-1-m", Problem(kind="overloaded", message="busy", retry_after_ms=3)))
     world.result(RetryDue("c5-1-r2"))
     world.result(said("c5-1-m2", "now I am"))
+    world.ask("c6", WHOLE, text="where am I?")
+    world.result(StepPrepared("c6-1-p", instructions="Look."))
+    world.result(said("c6-1-m", "", [call(6, "where"), call(7)]))
+    world.settle("a4", PostResult("c6-1-t0", "at home"))
+    world.result(ToolSuspended("c6-1-t1", "call-7", "which?"))
+    world.settle("a5", Resume("c6-1-t1", "this"))
+    world.result(ToolReturned("c6-1-t1s1", "call-7", "8"))
+    world.result(StepPrepared("c6-2-p", stop="enough"))
+    world.result(HooksTold("c6-h"))
     return world
 
 
@@ -410,6 +442,7 @@ def altered_strings(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, .
 
 DECIDED = {"message.added", "model.called", "tool.called", "memory.written", "run.finished", "run.failed"}
 DECIDED |= {"approval.requested", "approval.given", "approval.denied", "retry.scheduled"}
+DECIDED |= {"step.opened", "tool.handed_over", "tool.continued"}
 CHOICES = {"role", "effect_class", "kind", "finish_reason"}
 
 
@@ -489,7 +522,16 @@ def test_an_event_of_another_type_than_its_label_is_found(at: int) -> None:
 
 
 texts = st.text(max_size=8)
-names = st.sampled_from(["add", "mail", "pay", "nope"])
+names = st.sampled_from(["add", "mail", "pay", "nope", "where"])
+
+
+def settlements(item: Pending) -> list[Any]:
+    """What may be answered to a call that waits."""
+    if item.waits == "data":
+        return [Resume(item.under_way, {"pin": 1})]
+    if item.waits == "caller":
+        return [PostResult(item.effect, "here"), PostResult(item.effect, error="nowhere")]
+    return [Approve(item.effect), Deny(item.effect)]
 
 
 class Threads(RuleBasedStateMachine):
@@ -508,12 +550,15 @@ class Threads(RuleBasedStateMachine):
         seed=st.none() | st.integers(0, 9),
         known=st.sampled_from([True, True, True, False]),
         deadline=st.sampled_from([0, 0, 5, 10_000_000]),
-        patient=st.booleans(),
+        profile=st.sampled_from([PROFILE, PATIENT, WHOLE, WHOLE]),
+        when_busy=st.sampled_from(["queue", "queue", "replace"]),
     )
-    def command(self, text: str, seed: int | None, known: bool, deadline: int, patient: bool) -> None:
+    def command(
+        self, text: str, seed: int | None, known: bool, deadline: int, profile: Profile, when_busy: str
+    ) -> None:
         self.asked += 1
-        profile = PATIENT if patient else PROFILE
-        self.world.ask(f"c{self.asked}", profile if known else None, text=text, seed=seed, deadline=deadline)
+        about = {"text": text, "seed": seed, "deadline": deadline, "when_busy": when_busy}
+        self.world.ask(f"c{self.asked}", profile if known else None, **about)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -531,10 +576,11 @@ class Threads(RuleBasedStateMachine):
     @precondition(lambda self: waiting(self.world.state))
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
-        effect = data.draw(st.sampled_from([item.effect for item in waiting(self.world.state)]))
+        item = data.draw(st.sampled_from(waiting(self.world.state)))
         self.answers += 1
-        self.world.settle(f"a{self.answers}", data.draw(st.sampled_from([Approve(effect), Deny(effect)])))
-        assert effect not in {item.effect for item in waiting(self.world.state)}
+        self.world.settle(f"a{self.answers}", data.draw(st.sampled_from(settlements(item))))
+        left = waiting(self.world.state)
+        assert (item.effect, item.waits) not in {(other.effect, other.waits) for other in left}
 
     @precondition(lambda self: self.world.state.active)
     @rule(data=st.data())
@@ -555,9 +601,14 @@ class Threads(RuleBasedStateMachine):
             assert self.world.state.runs[effect.entity].over
         elif isinstance(effect, AwaitRetry):
             assert tags(self.world.result(RetryDue(effect.id))) == ["model.called"]
+        elif isinstance(effect, TellEnd):
+            assert self.world.result(HooksTold(effect.id)) == []
+        elif isinstance(effect, PrepareStep):
+            stop, active = data.draw(st.sampled_from([("", None), ("", ("add", "where")), ("enough", None)]))
+            self.world.result(StepPrepared(effect.id, stop=stop, active_tools=active))
         elif isinstance(effect, CallTool):
             wanted = effect.called.call.id
-            kind = data.draw(st.sampled_from([ToolReturned, ToolFailed, ToolIndeterminate]))
+            kind = data.draw(st.sampled_from([ToolReturned, ToolFailed, ToolIndeterminate, ToolSuspended]))
             self.world.result(kind(effect.id, wanted, data.draw(texts)))
         elif data.draw(st.integers(0, 4)) == 0:
             after = data.draw(st.sampled_from([0, 0, 1, 200]))
@@ -592,7 +643,8 @@ class Threads(RuleBasedStateMachine):
         accepted = {command.id for command in commands if command.verb == "run"}
         assert accepted == over | set(state.queue) | ({state.active} if state.active else set())
         assert len(self.world.events(RunFinished, RunFailed)) == len(over)
-        assert bool(self.world.open or waiting(state)) == (state.active is not None)
+        going_on = {name for name, effect in self.world.open.items() if not isinstance(effect, TellEnd)}
+        assert bool(going_on or waiting(state)) == (state.active is not None)
         if state.queue:
             assert state.active is not None
 
@@ -613,17 +665,22 @@ class Threads(RuleBasedStateMachine):
         """Whatever happened, answering every open call ends every run."""
         for number in range(100):
             if held := waiting(self.world.state):
-                self.world.settle(f"end{number}", Approve(held[0].effect))
+                self.world.settle(f"end{number}", settlements(held[0])[0])
             if all(isinstance(effect, AwaitDeadline) for effect in self.world.open.values()):
                 break
             effect = next(effect for effect in self.world.open.values() if not isinstance(effect, AwaitDeadline))
-            if isinstance(effect, CallTool):
+            if isinstance(effect, TellEnd):
+                self.world.result(HooksTold(effect.id))
+            elif isinstance(effect, PrepareStep):
+                self.world.result(StepPrepared(effect.id))
+            elif isinstance(effect, CallTool):
                 self.world.result(ToolReturned(effect.id, effect.called.call.id, ""))
             elif isinstance(effect, AwaitRetry):
                 self.world.result(RetryDue(effect.id))
             else:
                 self.world.result(said(effect.id, "end"))
-        assert all(run.over for run in self.world.state.runs.values())
+        assert all(run.over and run.ended is None for run in self.world.state.runs.values())
+        assert not self.world.state.untold
         self.the_record_verifies()
 
 

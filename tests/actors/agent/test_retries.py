@@ -10,21 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent.definition import Agent
+from actors.agent.profiles import profile_of
 from actors.agent.retries import AwaitRetry, may_pass, wait_us
 from actors.errors import DefinitionError, Divergence
 from actors.runtime.machine import Asked
 from actors.runtime.replay import verify
+from actors.toolsets import Surroundings
 from schemas import codec
 from schemas.commands import AbortRun, Command, Fork, Past, RunAgent
 from schemas.context import Context
+from schemas.profiles import Profile, Retries
 from schemas.runs import (
     DeadlinePassed,
     ErrorKind,
     ModelCalled,
     ModelFailed,
     Problem,
-    Profile,
-    Retries,
     RetryDue,
     RetryScheduled,
     RunFailed,
@@ -194,6 +195,8 @@ def test_an_agents_retries_are_a_number_that_makes_sense(retries: Any) -> None:
         Agent(name="a", instructions="", retries=retries)
 
 
-def test_an_agents_runs_record_its_retries() -> None:
-    profiles = [agent.profile(RunAgent(agent="a"), "m") for agent in (Agent("a", ""), Agent("a", "", retries=0))]
+@pytest.mark.anyio
+async def test_an_agents_runs_record_its_retries() -> None:
+    asked = (RunAgent(agent="a"), Surroundings(), "m")
+    profiles = [await profile_of(agent, *asked) for agent in (Agent("a", ""), Agent("a", "", retries=0))]
     assert [profile.retries.most for profile in profiles] == [2, 0]

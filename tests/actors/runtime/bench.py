@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from actors.runtime.cells import ROOM, Record
 from actors.runtime.context import SystemIds
 from actors.runtime.replay import Recorded, verify
 from actors.runtime.shard import Runtime, ShardOwner
+from actors.services import BusServices
 from actors.serving.generation import GenerationMachine
 from actors.serving.prompt import GenerationPerformer
 from actors.testing import FixedClock, KnownChance, NoRecord, Say, ScriptedModel
@@ -25,8 +26,9 @@ from bus.commit import Writer
 from bus.connection import Connection
 from bus.live import Live, Watcher, watching
 from bus.log import START, last_commit, read_shard
+from infra.runs import BusRuns
 from schemas import codec
-from schemas.commands import Command, RunAgent
+from schemas.commands import Approve, Command, Deny, PostResult, Resume, RunAgent
 from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.live import Committed, Frame, Outcome
@@ -91,6 +93,8 @@ class Bench:
     began: asyncio.Event = field(default_factory=asyncio.Event)
     paid: str | None = None
     """What the check of `pay` finds."""
+    agents: Sequence[Agent] = ()
+    """Beside the one that everybody uses."""
     record: Record = field(default_factory=NoRecord)
     room: int = ROOM
 
@@ -137,7 +141,9 @@ class Bench:
             slot=process,
             machines={"agent": machine or ConversationMachine(), "generation": GenerationMachine()},
             performers={
-                "agent": AgentPerformer([self.agent()], models, "m", live, clock),
+                "agent": AgentPerformer(
+                    [self.agent(), *self.agents], models, "m", live, clock, BusServices(on), BusRuns(on, self.read_back)
+                ),
                 "generation": GenerationPerformer(models, Sampling(), live),
             },
             record=self.record,
@@ -152,6 +158,25 @@ class Bench:
             async for stored in read_shard(self.connection, 0, START, last.sequence)
             for index, fact in enumerate(stored.envelope.facts)
             if fact.kind != "shard"
+        ]
+
+    async def read_back(self, tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+        """What a watcher missed, as the record would tell it."""
+        place = (tenant, thread, kind, entity)
+        return [
+            Committed(
+                id=f"{sequence}-{index}",
+                type=fact.type,
+                subject=fact.entity,
+                thread=fact.thread,
+                time="",
+                tenant=fact.tenant,
+                cause=fact.cause,
+                version=fact.version,
+                data=fact.payload,
+            )
+            for sequence, index, fact in await self.facts()
+            if (fact.tenant, fact.thread, fact.kind, fact.entity) == place and fact.version > after
         ]
 
     async def types(self, kind: str, entity: str) -> list[str]:
@@ -207,10 +232,15 @@ async def owning(runtime: Runtime) -> AsyncIterator[ShardOwner]:
         await asyncio.gather(task, ready, return_exceptions=True)
 
 
-def run(identity: str, text: str = "hi", thread: str = "t1", **data: Any) -> Command:
+def run(identity: str, text: str = "hi", thread: str = "t1", agent: str = "demo", **data: Any) -> Command:
     return Command(
-        id=identity, tenant="acme", kind="agent", thread=thread, verb="run", data=RunAgent("demo", text, **data)
+        id=identity, tenant="acme", kind="agent", thread=thread, verb="run", data=RunAgent(agent, text, **data)
     )
+
+
+def settling(identity: str, data: Approve | Deny | Resume | PostResult, thread: str = "t1") -> Command:
+    verb = str(data.__struct_config__.tag)
+    return Command(id=identity, tenant="acme", kind="agent", thread=thread, verb=verb, data=data, source="test")
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from schemas.commands import AbortRun, Command, Generate, RepetitionDetection
 from schemas.context import Context
 from schemas.generation import Repetition, Sampling
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
-from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem, Profile
+from schemas.profiles import Profile
+from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem
 from schemas.structured import Structured
 
 MACHINE = GenerationMachine()

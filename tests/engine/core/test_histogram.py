@@ -59,17 +59,6 @@ def test_what_lasts_longer_than_most_is_expected_to_last_long() -> None:
     assert learned.remaining("unknown", 10) == 1_000_000
 
 
-def test_a_context_is_expected_to_grow_as_others_of_its_kind_did() -> None:
-    learned = Expectations()
-    assert 1000 < learned.peak("coder", 1000) <= 1500
-    for _ in range(10):
-        learned.grew("coder", 100)
-        learned.came_to("coder", 2000)
-    assert 1750 <= learned.peak("coder", 1700) <= 2300
-    assert learned.peak("coder", 100) == 500, "and no more at once than a share of all that it may come to"
-    assert learned.peak("coder", 5000) == 5200, "none of its kind got as far: two turns more"
-
-
 def test_how_often_programs_come_back_is_learned_by_kind() -> None:
     learned = Expectations()
     assert learned.chance("chat") == 1.0
@@ -105,3 +94,23 @@ def test_kinds_that_clients_make_up_are_forgotten() -> None:
     for number in range(5000):
         learned.waited(f"tool-{number}", 1)
     assert len(learned._waits) <= 1024
+
+
+def test_a_kind_of_context_of_which_nothing_is_known_is_expected_to_grow_by_two_turns() -> None:
+    assert set(Expectations().outlook("agent", 400, 100)) == {300.0, 400.0, 500.0}
+
+
+def test_what_contexts_come_to_tells_how_many_will_still_be_there_and_how_large() -> None:
+    known = Expectations()
+    for _ in range(50):
+        known.grew("agent", 100)
+        known.came_to("agent", 1000)
+    young, old = known.outlook("agent", 200, 0), known.outlook("agent", 900, 0)
+    assert young[0] == 200
+    assert young[4] == pytest.approx(600, rel=0.1), "none of its kind was over by then"
+    assert old[0] == 900
+    assert old[-1] < 150, "all of its kind were"
+    apart = known.outlook("agent", 200, 150)
+    assert apart[0] == 50
+    beyond = known.outlook("agent", 5000, 0)
+    assert beyond == tuple(sorted(beyond)), "one that is larger than all before it goes on"

@@ -23,6 +23,8 @@ def empty_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def empty(*args: Any, **kwargs: Any) -> Tensor:
             made = make(*args, **kwargs)
+            if made.dtype is torch.bool:
+                return made.fill_(True)
             return made.fill_(torch.nan) if made.is_floating_point() else made.fill_(torch.iinfo(made.dtype).max // 3)
 
         return empty

@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
     ("words", "found"),
     [
         (["repl"], ["replay"]),
-        (["replay", ""], ["diff", "engine", "export", "fork", "import", "ls", "show", "tail", "verify"]),
+        (["replay", ""], ["diff", "engine", "export", "fork", "import", "ls", "show", "tail", "tokens", "verify"]),
         (["replay", "show", "some-id", "--st"], ["--steps"]),
         (["replay", "show", "--data", "x", "--js"], ["--json"]),
         (["completion", ""], ["bash", "fish", "zsh"]),

@@ -1,0 +1,123 @@
+"""How a tool call is performed: by a function here, or by a service; whatever becomes of it is an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from actors.agent.turns import CallTool
+from actors.errors import NoService
+from actors.tools import Suspend, Tool, ToolContext
+from actors.toolsets import ToolServices
+from schemas import codec
+from schemas.profiles import ToolBinding
+from schemas.runs import Event, MemoryWrite, ToolFailed, ToolIndeterminate, ToolReturned
+from schemas.waits import ToolSuspended
+
+log = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 3
+"""A tool that was under way this often when its process ended is taken to end it."""
+LONGEST_RESULT = 100_000
+"""Characters of a tool's result that a run keeps: more fits no model, and no message of the log."""
+
+
+def is_given_up(effect: CallTool, again: bool) -> bool:
+    """Say whether a call that a crash cut off must not be begun again."""
+    if effect.binding is not None and effect.binding.place == "agent":
+        return False  # its run is in the log: whoever asks again hears of the same one
+    return again and (effect.called.effect_class == "once" or effect.attempts >= MOST_ATTEMPTS)
+
+
+async def run_again(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
+    """Take up a call that a crash cut off: a checkable tool is asked first whether it took effect."""
+    if effect.called.effect_class != "checkable":
+        return await run_tool(tool, effect, context)
+    if tool.check is None:
+        return given_up(effect)
+    try:
+        found = await tool.checked(context)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be checked must not be run
+        log.warning("tool %s cannot be checked: %r", tool.name, error)
+        return given_up(effect)
+    if found is None:
+        return await run_tool(tool, effect, context)
+    return ToolReturned(effect=effect.id, call_id=effect.called.call.id, content=kept(found))
+
+
+def given_up(effect: CallTool) -> ToolIndeterminate | ToolFailed:
+    """Say why a call that a crash cut off is not run again."""
+    call, times = effect.called.call, effect.attempts
+    ended = f"its process ended each of the {times} times that it ran" if times >= MOST_ATTEMPTS else ""
+    if effect.called.effect_class == "pure":
+        return failed(effect, f"{ended}: it is not run again")
+    content = f"it is not known whether {call.name!r} took effect; it was not run again"
+    return ToolIndeterminate(
+        effect=effect.id, call_id=call.id, content=f"error: {ended + ', and ' if ended else ''}{content}"
+    )
+
+
+async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
+    """Call a function."""
+    call = effect.called.call
+    limit = asyncio.timeout(tool.timeout_s)
+    try:
+        async with limit:
+            output = await tool.call(call.arguments, context)
+    except Suspend as suspend:
+        if _is_too_long(suspend.payload, suspend.schema):
+            return failed(effect, f"what it asks for is longer than {LONGEST_RESULT} characters")
+        return ToolSuspended(
+            effect=effect.id, call_id=call.id, payload=suspend.payload, schema=suspend.schema, problem=suspend.problem
+        )
+    except TimeoutError as error:
+        why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
+        return failed(effect, why)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
+        log.info("tool %s failed: %r", tool.name, error)
+        return failed(effect, str(error) or type(error).__name__)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return failed(effect, "the tool cancelled itself")
+    writes = tuple(MemoryWrite(kept(write.topic), kept(write.text), write.scope) for write in context.writes)
+    result = None if _is_too_long(output.result) else output.result
+    return ToolReturned(effect=effect.id, call_id=call.id, content=kept(output.content), writes=writes, result=result)
+
+
+async def run_service(services: ToolServices, binding: ToolBinding, effect: CallTool, key: str, run: str) -> Event:
+    """Call a service. One that does not answer in time may have taken effect, unless it says that this is the same."""
+    call = effect.called.call
+    headers = {"Ostinato-Key": key, "Ostinato-Run": run}
+    if effect.traceparent:
+        headers["traceparent"] = effect.traceparent
+    try:
+        content = await services.call(binding, call.arguments, headers)
+    except TimeoutError as error:
+        if binding.effect == "once":
+            content = f"error: it is not known whether {call.name!r} took effect: {error}"
+            return ToolIndeterminate(effect=effect.id, call_id=call.id, content=kept(content))
+        return failed(effect, str(error))
+    except NoService as error:
+        return failed(effect, f"{call.name!r} was not called: {error}")
+    except Exception as error:  # noqa: BLE001  whatever a service answers is the model's to read
+        return failed(effect, str(error) or type(error).__name__)
+    return ToolReturned(effect=effect.id, call_id=call.id, content=kept(content))
+
+
+def failed(effect: CallTool, why: str) -> ToolFailed:
+    """Tell the model why there is no result."""
+    return ToolFailed(effect=effect.id, call_id=effect.called.call.id, content=kept(f"error: {why}"))
+
+
+def _is_too_long(*values: Any) -> bool:
+    return len(codec.encode(values)) > LONGEST_RESULT
+
+
+def kept(text: str) -> str:
+    """Make any text one that the log can hold: Unicode, and not too long."""
+    whole = text.encode("utf-8", "replace").decode()
+    left = len(whole) - LONGEST_RESULT
+    return whole if left <= 0 else f"{whole[:LONGEST_RESULT]}\n[{left} more characters left out]"

@@ -1,0 +1,164 @@
+"""What a run of an agent is: the agent's functions asked once, with what the command wants otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from actors.agent.definition import Agent, FromContext, toolset_from
+from actors.errors import ActorError, DefinitionError
+from actors.tools import Tool, client_tool
+from actors.toolsets import Surroundings, distinct, toolset_of
+from schemas.commands import RunAgent
+from schemas.generation import Sampling
+from schemas.messages import Calling
+from schemas.models import ModelChain
+from schemas.profiles import Profile, Retries
+
+LOOK_UP_S = 10.0
+"""How long an agent's functions may take before a run: its thread waits meanwhile."""
+
+
+class Unresolved(Exception):
+    """An agent's function did not give what a run needs."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, default_model: str) -> Profile:
+    """Fix what a run of this agent is, with the command's overrides. The seed is drawn when it is decided.
+
+    Raises:
+        Unresolved: a function of the agent failed, or what it is to be does not fit together.
+    """
+    instructions = await _asked(agent, "instructions", around, str)
+    model = await _asked(agent, "model", around, str | ModelChain | None)
+    tools = await tools_of(agent, around)
+    try:
+        tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
+    except DefinitionError as error:
+        raise Unresolved(f"tools: {error}", "tools") from error
+    profile = Profile(
+        agent=agent.name,
+        model=command.model or _first(model) or default_model,
+        instructions=instructions if command.instructions is None else command.instructions,
+        tools=tuple(tool.binding for tool in _active(tools, command)),
+        sampling=Sampling(
+            temperature=agent.temperature if command.temperature is None else command.temperature,
+            seed=0 if command.seed is None else command.seed,
+            max_tokens=agent.max_tokens if command.max_tokens is None else command.max_tokens,
+            structured=command.structured,
+        ),
+        max_steps=command.max_steps or agent.max_steps,
+        retries=Retries(most=agent.retries),
+        calling=_calling(tools, command),
+        tool_concurrency=command.tool_concurrency or agent.tool_concurrency,
+        step_timeout_ms=round(agent.step_timeout_s * 1000),
+        stop_tools=tuple(agent.stop_tools),
+        most_tokens=agent.most_tokens,
+        prepares=agent.hooks.prepares,
+        observed=agent.hooks.observes,
+        chain=model if isinstance(model, ModelChain) and not command.model else None,
+        memory=None if agent.memory is None else agent.memory.plan(),
+        processors=_processors(agent, command),
+    )
+    told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens")}
+    return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def _first(model: str | ModelChain | None) -> str | None:
+    return model.entries[0].model if isinstance(model, ModelChain) else model
+
+
+async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:
+    """List an agent's own tools for a request.
+
+    Raises:
+        Unresolved: its function failed, or a tool that runs elsewhere is not there.
+    """
+    try:
+        async with asyncio.timeout(LOOK_UP_S):
+            if callable(agent.tools):
+                given = toolset_from(agent, await _called(agent.tools, around))
+            else:
+                given = toolset_of(agent.tools)
+            return (*await given.tools(around), *(() if agent.memory is None else agent.memory.tools()))
+    except (Exception, SystemExit) as error:
+        raise Unresolved(_failure(agent, "tools", error), "tools") from error
+
+
+async def _asked(agent: Agent, name: str, around: Surroundings, kind: Any) -> Any:
+    """Give a field's value, or what its function says."""
+    value = getattr(agent, name)
+    if not callable(value):
+        return value
+    try:
+        async with asyncio.timeout(LOOK_UP_S):
+            value = await _called(value, around)
+    except (Exception, SystemExit) as error:
+        raise Unresolved(_failure(agent, name, error), name) from error
+    if not isinstance(value, kind):
+        raise Unresolved(f"agent {agent.name!r}: `{name}` gave {value!r}, which is no text", name)
+    return value
+
+
+async def _called(function: FromContext, around: Surroundings) -> Any:
+    value = function(around.context)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _failure(agent: Agent, name: str, error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"agent {agent.name!r}: `{name}` took longer than {LOOK_UP_S:g} s"
+    told = str(error) if isinstance(error, ActorError) else f"{type(error).__name__}: {error}"
+    return f"agent {agent.name!r}: `{name}`: {told}"
+
+
+def _handed_over(spec: Any) -> Tool:
+    return client_tool(spec.name, spec.description, spec.parameters or None)
+
+
+def _active(tools: Sequence[Tool], command: RunAgent) -> Sequence[Tool]:
+    """Leave out what the model may not call.
+
+    Raises:
+        Unresolved: one that it may call is not there.
+    """
+    if command.active_tools is None:
+        return tools
+    known = [tool.name for tool in tools]
+    for name in command.active_tools:
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise Unresolved(f"active_tools: no tool named {name!r} (tools: {names})", "active_tools")
+    return [tool for tool in tools if tool.name in command.active_tools]
+
+
+def _processors(agent: Agent, command: RunAgent) -> tuple[str, ...]:
+    """Name those that are used.
+
+    Raises:
+        Unresolved: one is not there.
+    """
+    known = [processor.name for processor in agent.processors]
+    for name in command.processors or ():
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise Unresolved(f"processors: no processor {name!r} (there are: {names})", "processors")
+    return tuple(known) if command.processors is None else command.processors
+
+
+def _calling(tools: Sequence[Tool], command: RunAgent) -> Calling:
+    if command.tool and command.tool not in {tool.name for tool in tools}:
+        raise Unresolved(f"tool: no tool named {command.tool!r}", "tool")
+    return Calling(
+        choice=command.tool_choice or ("required" if command.tool else "auto"),
+        tool=command.tool,
+        parallel=command.parallel_tool_calls is not False,
+    )

@@ -1,0 +1,187 @@
+"""A model of a provider elsewhere, asked over HTTP in the provider's own wire format."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from actors.errors import CallFailed, ProviderFailed
+from actors.models.keys import scrubbed
+from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
+from actors.models.registry import Provider, Reached, reach
+from actors.models.signing import secrets_of, signed
+from actors.models.transport import Answered, Lost, Slow, Transport
+from actors.models.wires.failures import broken, late, refused, unheeded, unreachable
+from actors.models.wires.formats import WIRES
+from actors.models.wires.wire import Reader
+from schemas.context import Clock
+from schemas.programs import ProgramNote
+from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
+
+_STREAMS: Final = ("text/event-stream", "application/vnd.amazon.eventstream")
+UNREADABLE: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError)
+"""What a reader raises where a stream has another form than its format."""
+AfterCrash = Literal["repeat", "fail"]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What all models elsewhere share."""
+
+    transport: Callable[[], Awaitable[Transport]]
+    """Made when it is first needed: most processes ask nobody elsewhere."""
+    environment: Mapping[str, str]
+    """Where keys are."""
+    clock: Clock
+    first_s: float = 60.0
+    """Seconds until the first word of an answer must have come."""
+    after_crash: AfterCrash = "repeat"
+    """What becomes of a call that an ended process may have made already: no provider can be asked for its answer."""
+
+
+class RemoteModel:
+    """The `ModelProvider` of one model elsewhere."""
+
+    def __init__(self, name: str, provider: Provider, model: str, outside: Outside) -> None:
+        self._name = name
+        self._provider = provider
+        self._model = model
+        self._outside = outside
+        self._open: dict[str, asyncio.Timeout] = {}
+
+    @property
+    def under_way(self) -> int:
+        """How many calls are under way."""
+        return len(self._open)
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Ask; no problem that it raises holds a key.
+
+        Raises:
+            ProviderFailed: the provider did not answer.
+            CallFailed: the key is missing, the call is over, or is not to be made again.
+        """
+        reached = reach(self._name, self._provider, self._model, self._outside.environment)
+        if call.again and self._outside.after_crash == "fail":
+            message = f"{reached.name}: its process ended while it was asked, and `models.after_crash` is `fail`"
+            raise CallFailed(Problem(kind="engine", message=message))
+        try:
+            return await self._within(call, reached, on_text)
+        except CallFailed as failure:
+            raise _discreet(failure, reached) from None
+
+    async def search(self, call: ModelCall) -> list[ModelAnswer]:
+        """Refuse: it takes the model's own chances.
+
+        Raises:
+            ProviderFailed: always.
+        """
+        raise unheeded(f"{self._name}/{self._model}", "use_beam_search", "cannot be searched: use an engine here")
+
+    async def note(self, note: ProgramNote) -> None:
+        """Nothing: a provider elsewhere does not want to know."""
+
+    async def abort(self, request: str) -> None:
+        """Close the connection of a call that is under way."""
+        scope = self._open.get(request)
+        if scope is not None:
+            scope.reschedule(asyncio.get_running_loop().time())
+
+    async def _within(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
+        """Ask until the call's deadline, or until it is aborted."""
+        left = (call.deadline - self._outside.clock.now()) / 1e6 if call.deadline else None
+        scope = asyncio.timeout(left)
+        self._open[call.request] = scope
+        try:
+            async with scope:
+                return await self._ask(call, reached, on_text)
+        except TimeoutError:
+            if not scope.expired():
+                raise late(reached.name, "the connection timed out") from None
+            if left is not None and self._outside.clock.now() >= call.deadline:
+                raise CallFailed(Problem(kind="timeout", message=f"{reached.name}: the deadline has passed")) from None
+            raise CallFailed(Problem(kind="aborted", message=f"{reached.name}: the call was aborted")) from None
+        finally:
+            if self._open.get(call.request) is scope:
+                del self._open[call.request]
+
+    async def _ask(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
+        wire = WIRES[reached.provider.wire]
+        try:
+            request = wire.request(call, reached)
+        except msgspec.MsgspecError as error:
+            raise unheeded(reached.name, "messages", f"cannot be sent this: {error}") from error
+        headers = {"accept": _STREAMS[0], **reached.headers, **request.headers}
+        if reached.provider.idempotency:
+            headers[reached.provider.idempotency] = hashlib.sha256(call.request.encode()).hexdigest()[:32]
+        headers |= await signed(reached, request)
+        transport = await self._outside.transport()
+        first = asyncio.timeout(self._outside.first_s or None)
+        try:
+            async with first, transport.post(request.url, headers, request.body) as answered:
+                await self._stream_or_raise(answered, reached)
+                return await _read(answered, wire.reader(call, reached), reached, on_text, first)
+        except TimeoutError:
+            if not first.expired():
+                raise
+            raise late(reached.name, f"no word came within {self._outside.first_s:g} s") from None
+        except Slow as slow:
+            raise late(reached.name, str(slow)) from None
+        except Lost as lost:
+            raise unreachable(reached.name, str(lost)) from None
+
+    async def _stream_or_raise(self, answered: Answered, reached: Reached) -> None:
+        """See that what comes is an answer's stream."""
+        kind = answered.headers.get("content-type", "")
+        if answered.status == 200 and kind.startswith(_STREAMS):
+            return
+        body = await answered.whole()
+        if answered.status < 400:
+            told = f"it answered {answered.status} with {kind or 'nothing'} in place of a stream: see its `url`"
+            raise broken(reached.name, told)
+        raise refused(reached.name, answered.status, answered.headers, body, self._outside.clock.now())
+
+
+async def _read(
+    answered: Answered, reader: Reader, reached: Reached, on_text: OnText, first: asyncio.Timeout
+) -> ModelAnswer:
+    """Read a stream to its end; what cannot be read is the provider's fault."""
+    async for data in answered.body:
+        for piece in _fed(reader, data, reached):
+            first.reschedule(None)
+            await on_text(piece)
+    try:
+        return reader.end()
+    except UNREADABLE as error:
+        raise _garbled(reached, error) from None
+
+
+def _fed(reader: Reader, data: bytes, reached: Reached) -> list[Piece]:
+    try:
+        return reader.feed(data)
+    except UNREADABLE as error:
+        raise _garbled(reached, error) from None
+
+
+def _garbled(reached: Reached, error: Exception) -> ProviderFailed:
+    return broken(reached.name, f"its stream holds what is no part of an answer ({type(error).__name__})")
+
+
+def _discreet(failure: CallFailed, reached: Reached) -> CallFailed:
+    """Take the key out of what is told, and name the variable that holds it where that is what is wrong."""
+    problem = failure.problem
+    message = scrubbed(problem.message, secrets_of(reached))
+    if problem.kind == "key" and reached.key is not None:
+        message += f" (the key is in {reached.key.variable})"
+        problem = replace(problem, field=reached.key.variable)
+    told = replace(problem, message=message)
+    return ProviderFailed(told, failure.elsewhere) if isinstance(failure, ProviderFailed) else CallFailed(told)

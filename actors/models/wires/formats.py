@@ -1,0 +1,20 @@
+"""The wire formats by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actors.models.registry import WireName
+from actors.models.wires.anthropic import AnthropicWire
+from actors.models.wires.bedrock import BedrockWire
+from actors.models.wires.chat import AzureWire, ChatWire
+from actors.models.wires.gemini import GeminiWire
+from actors.models.wires.wire import Wire
+
+WIRES: Mapping[WireName, Wire] = {
+    "chat": ChatWire(),
+    "azure": AzureWire(),
+    "anthropic": AnthropicWire(),
+    "gemini": GeminiWire(),
+    "bedrock": BedrockWire(),
+}

@@ -1,0 +1,109 @@
+"""An answer while it is heard: cut into pieces as it comes, and put together at its end. One for every format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+
+from actors.models.provider import ModelAnswer, Piece
+from actors.models.wires.failures import broken
+from schemas.answers import AnswerFinish
+from schemas.messages import Thought, ToolCall, Usage
+
+
+class HeardCall:
+    """A tool call whose arguments come in fragments."""
+
+    __slots__ = ("_given", "arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self._given = ""
+
+    def name_it(self, identity: str, name: str) -> None:
+        """Take its id and name: once, for some servers say them with every fragment."""
+        self.id = self.id or identity
+        self.name = self.name or name
+
+    def give(self, arguments: str) -> None:
+        """Take arguments that come whole, in case no fragments do."""
+        self._given = arguments
+
+    def written(self) -> str:
+        """Give its arguments as the model wrote them."""
+        return "".join(self.arguments) or self._given or "{}"
+
+
+class Heard:
+    """What was heard of one answer so far."""
+
+    def __init__(self, origin: str, effect: str) -> None:
+        self.origin = origin
+        """The provider."""
+        self.effect = effect
+        self.usage = Usage()
+        self.finish: AnswerFinish | None = None
+        self.thoughts: list[Thought] = []
+        self._calls: dict[Hashable, HeardCall] = {}
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self.said = 0
+        """Characters of its text."""
+        self.thought = 0
+        """Characters of its reasoning."""
+
+    def say(self, text: str) -> list[Piece]:
+        """Hear more of its text."""
+        if not text:
+            return []
+        piece = Piece(self.said, text)
+        self._text.append(text)
+        self.said += len(text)
+        return [piece]
+
+    def think(self, text: str) -> list[Piece]:
+        """Hear more of what it thinks."""
+        if not text:
+            return []
+        piece = Piece(self.thought, text, "reasoning")
+        self._reasoning.append(text)
+        self.thought += len(text)
+        return [piece]
+
+    def call(self, key: Hashable) -> HeardCall:
+        """Give the tool call that a stream knows by a key, a new one the first time."""
+        return self._calls.setdefault(key, HeardCall())
+
+    def identity(self, key: Hashable) -> str:
+        """Give the id of a call, made of the effect's where its provider gave none: the same in every attempt."""
+        index = list(self._calls).index(key)
+        made = hashlib.sha256(f"{self.effect}/{index}".encode()).hexdigest()[:20]
+        return self._calls[key].id or f"call_{made}"
+
+    @property
+    def count(self) -> int:
+        """How many tools it calls."""
+        return len(self._calls)
+
+    def answer(self, engine: str) -> ModelAnswer:
+        """Give the whole.
+
+        Raises:
+            ProviderFailed: it broke off before its end.
+        """
+        if self.finish is None:
+            raise broken(engine, "the stream ended before the answer did")
+        calls = tuple(ToolCall(self.identity(key), call.name, call.written()) for key, call in self._calls.items())
+        if any(not call.name for call in calls):
+            raise broken(engine, "a tool call came without its name")
+        return ModelAnswer(
+            text="".join(self._text),
+            finish_reason="tool_calls" if calls and self.finish in {"stop", "tool_calls"} else self.finish,
+            usage=self.usage,
+            tool_calls=() if self.finish == "length" else calls,
+            engine=engine,
+            reasoning="".join(self._reasoning),
+            thoughts=tuple(self.thoughts),
+        )

@@ -1,0 +1,150 @@
+"""Tools and skills that are found when they are needed, so that prompts stay short however many there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from actors.errors import DefinitionError
+from actors.processors.processor import About, Processor
+from actors.tools import Tool, tool
+from schemas.messages import Message, ToolSpec
+
+SEARCH = "search_tools"
+READ = "read_skill"
+_WORD = re.compile(r"\w+")
+_SMALL = frozenset(
+    re.findall(r"\w+", "a an and are can do does for from how i in is it me my of on or tell that the to what with you")
+)
+_FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n?(.*)\Z", re.DOTALL)
+_FIELD = re.compile(r"^(name|description):\s*(.+?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class ToolSearch(Processor):
+    """Shows the model a tool that finds tools, and of the others only those that it found in this run.
+
+    Give the agent `tools=search.tools` and `processors=(search,)`.
+
+    Raises:
+        DefinitionError: there are no tools, or one is called as the search is.
+    """
+
+    among: Sequence[Tool] = ()
+    count: int = 5
+    """Tools that a search finds at most."""
+    always: Sequence[str] = ()
+    """Names of those that are always shown."""
+    name: str = "tool-search"
+
+    def __post_init__(self) -> None:
+        if not self.among or any(found.name == SEARCH for found in self.among):
+            raise DefinitionError(f"{self.name}: give tools to be found, none of them called {SEARCH!r}")
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What the agent gets: the search, and all that it may find."""
+        among, count = self.among, self.count
+
+        @tool(name=SEARCH, effect="pure")
+        def search(query: str) -> list[str]:
+            """Find tools by what they do; those that are found can be called from the next step on."""
+            return [found.name for found in _ranked(among, query)[:count]]
+
+        return (search, *self.among)
+
+    def tools_shown(self, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> Sequence[ToolSpec]:
+        """Give those that were found since the user spoke last, and those that always are."""
+        found = {SEARCH, *self.always} | _found(messages)
+        known = {one.name for one in self.among}
+        return tuple(spec for spec in tools if spec.name in found or spec.name not in known)
+
+
+def _ranked(tools: Sequence[Tool], query: str) -> list[Tool]:
+    wanted = set(_WORD.findall(query.lower())) - _SMALL
+    scores = [(len(wanted & _words(one)), -at, one) for at, one in enumerate(tools)]
+    return [one for score, _, one in sorted(scores, key=lambda item: (-item[0], -item[1])) if score]
+
+
+def _words(one: Tool) -> set[str]:
+    return set(_WORD.findall(f"{one.name.replace('_', ' ').replace('-', ' ')} {one.description}".lower()))
+
+
+def _found(messages: Sequence[Message]) -> set[str]:
+    """Read from a run's messages which tools it has found."""
+    turns = [at for at, message in enumerate(messages) if message.role == "user"]
+    searches: set[str] = set()
+    names: set[str] = set()
+    for message in messages[turns[-1] if turns else 0 :]:
+        searches |= {call.id for call in message.tool_calls if call.name == SEARCH}
+        if message.role == "tool" and message.tool_call_id in searches:
+            try:
+                names |= set(msgspec.json.decode(message.content, type=list[str]))
+            except msgspec.DecodeError:
+                continue
+    return names
+
+
+@dataclass(frozen=True)
+class Skill:
+    """A folder with a SKILL.md: what it is for, and how it is done."""
+
+    name: str
+    description: str
+    body: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Skills(Processor):
+    """Tells the model which skills there are, in a line each; it reads one by a tool when it needs it.
+
+    Give the agent `tools=skills.tools` and `processors=(skills,)`.
+
+    Raises:
+        DefinitionError: there is no such folder, no SKILL.md below it, or one without name and description.
+    """
+
+    folder: str | Path = ""
+    name: str = "skills"
+    found: tuple[Skill, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        files = sorted(Path(self.folder).glob("*/SKILL.md"))
+        if not files:
+            raise DefinitionError(f"{self.name}: no */SKILL.md in {str(self.folder)!r}")
+        object.__setattr__(self, "found", tuple(_skill(file) for file in files))
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What the agent gets: a tool that reads a skill."""
+        bodies = {skill.name: skill.body for skill in self.found}
+
+        @tool(name=READ, effect="pure")
+        def read(name: str) -> str:
+            """Read how something is done, before doing it."""
+            if name not in bodies:
+                raise LookupError(f"no skill {name!r}: there are {', '.join(sorted(bodies))}")
+            return bodies[name]
+
+        return (read,)
+
+    async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
+        """Add the list to the instructions, where it stays the same."""
+        lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in self.found)
+        listed = f"Skills, to be read with `{READ}` before they are needed:\n{lines}"
+        if messages and messages[0].role == "system":
+            return (replace(messages[0], content=f"{messages[0].content}\n\n{listed}"), *messages[1:])
+        return (Message(role="system", content=listed), *messages)
+
+
+def _skill(file: Path) -> Skill:
+    found = _FRONT.match(file.read_text(encoding="utf-8"))
+    fields = dict(_FIELD.findall(found[1])) if found else {}
+    if found is None or not fields.keys() >= {"name", "description"}:
+        raise DefinitionError(f"{str(file)!r} must begin with `---`, `name:`, `description:` and `---`")
+    return Skill(fields["name"].strip("\"'"), fields["description"].strip("\"'"), found[2].strip())

@@ -1,0 +1,196 @@
+"""A model with processors around it: what goes to it and what comes back passes through them, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from actors.errors import CallFailed
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
+from actors.processors.processor import About, Processor, Tripped
+from actors.processors.streaming import Outlet
+from schemas.generation import BROKEN_OFF
+from schemas.messages import Message, ToolSpec
+from schemas.processing import Hook
+from schemas.programs import ProgramNote
+from schemas.runs import Problem
+
+_AGAIN_MS = 1
+"""A problem that says when is one that may pass."""
+_VERDICT = 200
+"""Tokens of a judge's answer."""
+
+
+async def _hear_nothing(_piece: Piece, /) -> None:
+    """Take no text."""
+
+
+class Guarded:
+    """A `ModelProvider` that is another one with processors around it."""
+
+    def __init__(
+        self,
+        inner: ModelProvider,
+        processors: Sequence[Processor],
+        first: bool,
+        library: Any = None,
+        resource: str = "",
+    ) -> None:
+        """Put processors around a model.
+
+        Args:
+            inner: the model.
+            processors: in the order in which they see what goes to it; what comes back they see in the same order.
+            first: whether it is the first call of its run, before which they look at what came in.
+            library: what was said before, for those that search it.
+            resource: whose thread it is.
+        """
+        self._inner = inner
+        self._processors = processors
+        self._first = first
+        self._library = library
+        self._resource = resource
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Ask, with the processors on the way there and back.
+
+        Raises:
+            CallFailed: the model failed, or a processor stopped it.
+        """
+        about = self._about(call)
+        asked = await self._asked(call, about)
+        outlet = Outlet(self._processors, about, on_text)
+        try:
+            answer = await self._inner.call(asked, outlet)
+        except CallFailed as failure:
+            if outlet.tripped is not None:  # whatever the model made of that
+                raise await self._broken_off(outlet.tripped, asked, about) from failure
+            failure.problem = await self._worded(failure.problem, about)
+            failure.processed = tuple(about.done)
+            raise
+        except Tripped as tripped:
+            raise await self._broken_off(tripped, asked, about) from tripped
+        return await self._let_out(answer, outlet, about)
+
+    async def search(self, call: ModelCall) -> list[ModelAnswer]:
+        """Search, with the processors on the way there and back.
+
+        Raises:
+            CallFailed: the model failed, or a processor stopped it.
+        """
+        about = self._about(call)
+        found = await self._inner.search(await self._asked(call, about))
+        return [await self._whole(answer, call) for answer in found]
+
+    async def note(self, note: ProgramNote) -> None:
+        """Hear of a program between its calls."""
+        await self._inner.note(note)
+
+    async def abort(self, request: str) -> None:
+        """Stop a generation."""
+        await self._inner.abort(request)
+
+    async def _whole(self, answer: ModelAnswer, call: ModelCall) -> ModelAnswer:
+        about = self._about(call)
+        outlet = Outlet(self._processors, about, _hear_nothing)
+        await outlet(Piece(0, answer.text))
+        await outlet(Piece(0, answer.reasoning, "reasoning"))
+        return await self._let_out(answer, outlet, about)
+
+    async def _asked(self, call: ModelCall, about: About) -> ModelCall:
+        """Take a call through what looks at it and what changes it."""
+        came = tuple(message for message in call.messages if message.role != "system")
+        if self._first:
+            for processor in self._processors:
+                await self._guarding("input", processor.input(_new(came), about), about, processor)
+        messages: Sequence[Message] = call.messages
+        for processor in self._processors:
+            after = await self._guarding("prompt", processor.prompt(messages, about), about, processor)
+            if after != messages:
+                about.note(processor, "prompt", "changed")
+            messages = tuple(after)
+        tools: Sequence[ToolSpec] = call.tools
+        for processor in self._processors:
+            tools = processor.tools_shown(tools, call.messages)
+        return replace(call, messages=tuple(messages), tools=tuple(tools))
+
+    async def _let_out(self, answer: ModelAnswer, outlet: Outlet, about: About) -> ModelAnswer:
+        """Take an answer through what looks at it, and tell what was held back for that."""
+        try:
+            text, reasoning = await outlet.end("text"), await outlet.end("reasoning")
+        except Tripped as tripped:
+            raise _stopped(tripped, about, "stream") from tripped
+        # they spell what was taken out, and what is no call no processor sees
+        hidden: dict[str, Any] = {"logprobs": (), "token_ids": (), "cut_off": ()}
+        if (text, reasoning) != (answer.text, answer.reasoning):
+            # whoever guesses what it was could see by its hash that it was that; and a provider's own form has it too
+            hidden |= {"sampled": None, "thoughts": ()}
+        answer = replace(answer, text=text, reasoning=reasoning, **hidden)
+        if answer.finish_reason not in BROKEN_OFF:
+            hooks: tuple[Hook, ...] = ("answer",) if answer.tool_calls else ("answer", "result")
+            for hook in hooks:
+                for processor in self._processors:
+                    answer = await self._guarding(hook, getattr(processor, hook)(answer, about), about, processor)
+        await outlet.release("reasoning", answer.reasoning)
+        await outlet.release("text", answer.text)
+        return replace(answer, processed=tuple(about.done), usage=answer.usage + about.used)
+
+    async def _broken_off(self, tripped: Tripped, call: ModelCall, about: About) -> CallFailed:
+        await self._inner.abort(call.request)
+        return _stopped(tripped, about, "stream")
+
+    async def _worded(self, problem: Problem, about: About) -> Problem:
+        for processor in self._processors:
+            problem = await self._guarding("error", processor.error(problem, about), about, processor)
+        return problem
+
+    async def _guarding(self, hook: Hook, work: Any, about: About, processor: Processor) -> Any:
+        try:
+            return await work
+        except Tripped as tripped:
+            tripped.processor = processor
+            raise _stopped(tripped, about, hook) from tripped
+
+    def _about(self, call: ModelCall) -> About:
+        """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
+
+        async def judge(who: str, prompt: str) -> str:
+            asking = replace(call, effect=f"{call.effect}.{who}", messages=(Message("user", prompt),), tools=(), n=1)
+            sampling = replace(call.sampling, temperature=0.0, max_tokens=_VERDICT, logprobs=None, prompt_logprobs=None)
+            answer = await self._inner.call(replace(asking, sampling=sampling), _hear_nothing)
+            about.used += answer.usage
+            return answer.text
+
+        about = About(call, judge, library=self._library, resource=self._resource)
+        return about
+
+
+def _new(messages: Sequence[Message]) -> Sequence[Message]:
+    """Give what came in since the model spoke last."""
+    spoken = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    return messages[spoken[-1] + 1 :] if spoken else messages
+
+
+def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
+    """Make a processor's word the call's outcome: it may be tried again where the processor says so."""
+    assert tripped.processor is not None
+    about.note(tripped.processor, hook, "stopped", reason=tripped.reason)
+    message = f"stopped by processor {tripped.processor.name!r}: {tripped.reason}"
+    problem = Problem(kind="tripwire", message=message, retry_after_ms=_AGAIN_MS if tripped.again else 0)
+    return CallFailed(problem, tuple(about.done))
+
+
+async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:
+    """Take a tool's result through the processors; one that stops it has its reason read in its place."""
+    for processor in processors:
+        try:
+            after = await processor.tool_result(tool, content, about)
+        except Tripped as tripped:
+            about.note(processor, "tool_result", "stopped", reason=tripped.reason)
+            return f"error: kept back by processor {processor.name!r}: {tripped.reason}"
+        if after != content:
+            about.note(processor, "tool_result", "changed")
+        content = after
+    return content

@@ -1,0 +1,109 @@
+"""The form of a processor: hooks that do nothing unless a processor says otherwise.
+
+What a processor changes of a prompt, the model alone sees: the thread keeps what was said. What it changes of an answer
+or of a tool's result is all that there is: watchers, the log and the thread get what it left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from actors.models.provider import ModelAnswer, ModelCall
+from schemas.messages import Message, ToolSpec, Usage
+from schemas.processing import Action, Hook, Processed
+from schemas.runs import Problem
+
+Judge = Callable[[str, str], Awaitable[str]]
+"""Asks a model: (who asks, the prompt) to its answer."""
+
+
+class Tripped(Exception):
+    """A processor stops the run, or has the model answer again.
+
+    The message is told to whoever asked, and with `again` to the model: it must not hold the text that was found.
+    """
+
+    def __init__(self, reason: str, *, again: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.again = again
+        self.processor: Processor | None = None
+        """Who says so, where that is not plain."""
+
+
+@dataclass(slots=True)
+class About:
+    """What a processor may know of the call, and where it notes what it did."""
+
+    call: ModelCall | None
+    """None for a tool's result."""
+    judge: Judge | None = None
+    used: Usage = field(default_factory=Usage)
+    """What judging took."""
+    library: Any = None
+    """What was said before, searched: `actors.processors.recall.Library`. None where there is no record."""
+    resource: str = ""
+    """Whose thread it is."""
+    done: list[Processed] = field(default_factory=list)
+
+    def note(self, processor: Processor, hook: Hook, action: Action, found: int = 0, reason: str = "") -> None:
+        """Note that something was done; more of the same is added up."""
+        for at, there in enumerate(self.done):
+            if (there.processor, there.hook, there.action, there.reason) == (processor.name, hook, action, reason):
+                self.done[at] = Processed(processor.name, hook, action, there.found + found, reason)
+                return
+        self.done.append(Processed(processor.name, hook, action, found, reason))
+
+
+class Stream(Protocol):
+    """One answer's text on its way out. It gives on what can no longer be part of anything that it looks for."""
+
+    def feed(self, text: str) -> str:
+        """Take more text; return what may go on."""
+
+    def end(self) -> str:
+        """Return what is left."""
+
+
+class Processor:
+    """Override the hooks that are wanted; each may raise `Tripped`."""
+
+    name: str = "processor"
+    holds: bool = False
+    """Whether an answer is kept from its watchers until it is whole and was looked at."""
+
+    everywhere: bool = False
+    """Whether it goes around calls that are no turns, too: where a history is condensed."""
+
+    async def input(self, messages: Sequence[Message], about: About) -> None:
+        """Look at what came in, once in a run."""
+
+    async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
+        """Change what the model sees, at each step. The same messages must become the same, or no prefix is cached."""
+        return messages
+
+    def tools_shown(self, tools: Sequence[ToolSpec], messages: Sequence[Message]) -> Sequence[ToolSpec]:
+        """Choose which of the tools the model is told of, at each step."""
+        return tools
+
+    def stream(self, about: About) -> Stream | None:
+        """Give what the answer's text goes through as it comes; None where it is of no interest."""
+        return None
+
+    async def answer(self, answer: ModelAnswer, about: About) -> ModelAnswer:
+        """Look at a step's answer; may change its text only if the processor `holds`."""
+        return answer
+
+    async def result(self, answer: ModelAnswer, about: About) -> ModelAnswer:
+        """Look at the last answer of a run, which wants no tool; as `answer`."""
+        return answer
+
+    async def tool_result(self, tool: str, content: str, about: About) -> str:
+        """Change what a tool returned, before it is written down."""
+        return content
+
+    async def error(self, problem: Problem, about: About) -> Problem:
+        """Tell a failure of the model in other words."""
+        return problem

@@ -1,0 +1,74 @@
+"""Services of others: what they say of themselves, and requests to them, by the NATS micro-service protocol (ADR-32).
+
+A service answers `$SRV.INFO.<name>`; one that cannot do what it is asked says so in the headers of its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from bus.connection import Connection
+
+_ERROR = "Nats-Service-Error"
+_ERROR_CODE = "Nats-Service-Error-Code"
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One thing that a service does."""
+
+    name: str = ""
+    subject: str = ""
+    metadata: Mapping[str, str] | None = None
+
+
+class Info(msgspec.Struct, frozen=True):
+    """What a service says of itself."""
+
+    name: str
+    id: str = ""
+    version: str = ""
+    description: str = ""
+    metadata: Mapping[str, str] | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class ServiceError(Exception):
+    """A service answered that it cannot."""
+
+    def __init__(self, code: str, description: str) -> None:
+        super().__init__(f"{description} (code {code})" if code else description)
+        self.code = code
+        self.description = description
+
+
+async def info_of(connection: Connection, name: str, timeout_s: float = 2.0) -> Info:
+    """Ask whichever instance of a service answers first.
+
+    Raises:
+        Unavailable: none does.
+        TimeoutError: none did in time.
+        ValueError: what answered is no service's information.
+    """
+    reply = await connection.request(f"$SRV.INFO.{name}", b"", timeout_s)
+    try:
+        return msgspec.json.decode(reply.data, type=Info)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"service {name!r} says nothing of itself that can be read: {error}") from error
+
+
+async def ask(connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+    """Have a service do something.
+
+    Raises:
+        ServiceError: it says that it cannot.
+        Unavailable: nobody serves that.
+        Refused: the data is larger than NATS takes.
+        TimeoutError: it did not answer in time; what became of it is not known.
+    """
+    reply = await connection.request(subject, data, timeout_s, dict(headers))
+    error = reply.headers.get(_ERROR)
+    if error is not None or _ERROR_CODE in reply.headers:
+        raise ServiceError(reply.headers.get(_ERROR_CODE, ""), error or "error")
+    return reply.data

@@ -1,0 +1,24 @@
+"""What a thread remembers, and whose it is, told in a line."""
+
+from __future__ import annotations
+
+from actors.memory.state import MemoryEvent
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.runs import MemoryWritten
+
+
+def told_of_memory(event: MemoryEvent | MemoryWritten) -> tuple[str, str]:
+    """Say who did it, and what in one line."""
+    match event:
+        case MemoryWritten(topic=topic, text=text):
+            return "memory", f"{topic!r} = {text!r}"
+        case WorkingWritten(content=content, by=by):
+            return by or "memory", f"keeps in mind {content!r}"
+        case Observed(upto=upto, text=text):
+            return "memory", f"{upto} messages condensed: {text!r}"
+        case ThreadCreated(resource=resource, title=title):
+            return "thread", f"of {resource or 'nobody'}{f': {title!r}' if title else ''}"
+        case ThreadRenamed(title=title, by=by):
+            return by or "thread", f"is called {title!r}"
+        case ThreadDeleted(reason=reason):
+            return "thread", f"deleted{f': {reason}' if reason else ''}"

@@ -1,0 +1,74 @@
+"""`ostinato thread`: begin a thread, rename it, or end it for good."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from infra.cli.asking import thread_command
+from infra.cli.printing import say, say_json
+from infra.cli.session import session
+from infra.cli.terminal import style_for
+from infra.errors import ThreadUnfit
+from schemas.memory import CreateThread, DeleteThread, RenameThread
+
+T = TypeVar("T")
+
+_DONE = {"create": "begun", "rename": "renamed", "delete": "deleted"}
+
+
+def main(options: argparse.Namespace) -> int:
+    """Send the command; exit code 1 when it is refused."""
+    command = thread_command(options.thread, _wanted(options), options.tenant)
+    with session(options.data, _notice) as line:
+        outcome = line.send(command)
+    if options.json:
+        say_json(outcome)
+    elif outcome.problem is None:
+        say(f"thread {command.thread} is {_DONE[options.verb]}")
+    else:
+        sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
+    return 0 if outcome.result == "accepted" else 1
+
+
+def _wanted(options: argparse.Namespace) -> CreateThread | RenameThread | DeleteThread:
+    if options.verb == "delete":
+        return DeleteThread(reason=options.reason)
+    notes = _notes(options.metadata)
+    if options.verb == "rename":
+        fields = {"title": options.title, "metadata": {name: value or None for name, value in notes.items()}}
+        return _checked(fields, RenameThread)
+    return _checked(
+        {"resource": options.resource, "title": options.title or "", "metadata": notes},
+        CreateThread,
+    )
+
+
+def _checked(fields: dict[str, object], shape: type[T]) -> T:
+    try:
+        return msgspec.convert({"type": shape.__struct_config__.tag, **fields}, shape)  # type: ignore[attr-defined]
+    except msgspec.ValidationError as error:
+        raise ThreadUnfit(str(error)) from error
+
+
+def _notes(pairs: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=VALUE` pairs.
+
+    Raises:
+        ThreadUnfit: one is not of that form.
+    """
+    notes: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ThreadUnfit(f"--metadata {pair!r}: write NAME=VALUE (rename with NAME= takes it away)")
+        notes[name] = value
+    return notes
+
+
+def _notice(text: str) -> None:
+    sys.stderr.write(f"({text})\n")

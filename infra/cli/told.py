@@ -1,0 +1,35 @@
+"""What a run waits for, and what an agent's own functions make of it, in words for a timeline. Pure."""
+
+from __future__ import annotations
+
+from schemas import codec
+from schemas.hooks import HooksTold, StepOpened, StepPrepared
+from schemas.runs import Event
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
+
+
+def told_of_waits(event: Event) -> tuple[str, str]:
+    """Say who did what, and what it was; nothing of an event that is told elsewhere."""
+    match event:
+        case StepOpened() | StepPrepared() | HooksTold():
+            return _told_of_hooks(event)
+        case ToolSuspended(payload=payload, problem=problem):
+            return "tool", f"waits for data: {codec.encode(payload).decode()}{'; ' if problem else ''}{problem}"
+        case ToolContinued(by=by, answer=answer):
+            return by or "client", f"gives {codec.encode(answer).decode()}"
+        case ToolHandedOver(call=call):
+            return "agent", f"the caller is to run {call.name} {call.arguments}"
+        case _:
+            return "", ""
+
+
+def _told_of_hooks(event: StepOpened | StepPrepared | HooksTold) -> tuple[str, str]:
+    match event:
+        case StepPrepared(stop=stop, failure=failure) as prepared:
+            fields = ("model", "instructions", "active_tools", "temperature", "max_tokens", "calling")
+            changed = [name for name in fields if getattr(prepared, name) is not None]
+            return "hooks", failure or (f"stop: {stop}" if stop else f"changes {', '.join(changed) or 'nothing'}")
+        case StepOpened(step=step):
+            return "agent", f"asks its functions about step {step}"
+        case HooksTold():
+            return "hooks", "told of the end"

@@ -1,0 +1,226 @@
+"""A running stack for Python programs: runs of its agents, what they say as it comes, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from actors.agent.definition import Agent
+from actors.parameters import schema_of
+from actors.runtime.context import SystemChance, SystemClock, SystemIds
+from actors.tools import Tool
+from bus import subjects
+from bus.connection import Connection
+from bus.store import Store
+from infra.access import runtime_of
+from infra.errors import NoAnswer, SettlementRefused
+from infra.follow import ReadBack, follow, send
+from infra.readback import LateStore
+from infra.running import Running, Waiting, waits_of
+from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, PostResult, Resume, RunAgent
+from schemas.messages import Usage
+from schemas.runs import Problem
+from schemas.structured import Structured
+from schemas.times import rfc3339
+
+_DAY_S = 86_400.0
+_SETTLED_S = 60.0
+"""How long an answer may take to be decided: whoever owns its thread may just have gone."""
+
+OnWait = Callable[[Waiting], Awaitable[Approve | Deny | Resume | PostResult | None]]
+"""Answers what a run waits for; None leaves it to somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run came to."""
+
+    text: str
+    thread: str
+    run: str
+    usage: Usage
+    steps: int
+    stopped_by: str = ""
+    """The stop condition that ended it; empty when the model had said all."""
+    output: Any = None
+    """The text as the type that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Sends commands to a stack, and hears what becomes of them."""
+
+    connection: Connection
+    read_back: ReadBack
+    store: Callable[[], Awaitable[Store]]
+    tenant: str = "default"
+    _ids: SystemIds = field(default_factory=SystemIds)
+
+    async def run(
+        self,
+        agent: Agent | str,
+        text: str,
+        *,
+        thread: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        tools: Sequence[Tool] = (),
+        on_wait: OnWait | None = None,
+        output_type: Any = None,
+        repairs: int = 1,
+        **wanted: Any,
+    ) -> Answer:
+        """Run an agent on a message, and return its answer.
+
+        Args:
+            agent: one that the stack serves, or its name.
+            text: the message.
+            thread: the conversation to go on with; a new one unless given.
+            context: what the agent's functions and tools may know of the request.
+            tools: functions of this program that the model may call: they are run here.
+            on_wait: answers what the run waits for; where it is left out, nobody can be asked.
+            output_type: a struct, dataclass or other type that JSON can carry: the answer is one of it, in `output`.
+                Where the model's engine can bind what is written, it is; where not, the model is told what does not
+                fit.
+            repairs: how often it is told so.
+            wanted: any other field of `schemas.commands.RunAgent`, such as `model`, `max_steps` or `active_tools`.
+
+        Raises:
+            NoAnswer: the run was refused or failed; carries the `Problem`.
+            TimeoutError: it did not end within a day.
+        """
+        about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
+        running = self.stream(agent, text, thread=thread, **about)
+        async for _ in running:
+            pass
+        answer = answer_of(running)
+        if output_type is None:
+            return answer
+        try:
+            return replace(answer, output=msgspec.json.decode(answer.text, type=output_type))
+        except msgspec.DecodeError as error:
+            if not repairs:
+                message = f"the answer is no {getattr(output_type, '__name__', output_type)}: {error}"
+                raise NoAnswer(Problem(kind="invalid", message=message, field="output_type")) from error
+            again = f"Your answer does not fit: {error}. Answer again, with JSON alone."
+            about |= {"output_type": output_type, "repairs": repairs - 1}
+            return await self.run(agent, again, thread=answer.thread, **about)
+
+    def stream(
+        self,
+        agent: Agent | str,
+        text: str,
+        *,
+        thread: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        tools: Sequence[Tool] = (),
+        on_wait: OnWait | None = None,
+        output_type: Any = None,
+        **wanted: Any,
+    ) -> Running:
+        """Run an agent as `run` does; iterate over what is returned to hear of everything that happens."""
+        data = RunAgent(
+            agent=agent if isinstance(agent, str) else agent.name,
+            text=text,
+            context=dict(context or {}),
+            tools=tuple(tool.spec for tool in tools),
+            approvals="refuse" if on_wait is None else "ask",
+            structured=None if output_type is None else _bound(output_type),
+            **wanted,
+        )
+        where = self._ids.new("t") if thread is None else subjects.checked(thread, "thread")
+        command = self._command(self._ids.new("r"), where, "run", data)
+        frames = follow(self.connection, self.read_back, command, _DAY_S)
+        return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
+
+    async def waiting(self, thread: str) -> tuple[Waiting, ...]:
+        """List what a thread's run waits for, as far as it is recorded."""
+        events = await (await self.store()).events_of_thread(self.tenant, thread)
+        return waits_of(self.tenant, thread, events)
+
+    async def settle(self, thread: str, data: Approve | Deny | Resume | PostResult) -> None:
+        """Answer what a run waits for.
+
+        Raises:
+            SettlementRefused: nothing waits for that any more; carries the `Problem`.
+        """
+        await self._sent(thread, str(data.__struct_config__.tag), data)
+
+    async def abort(self, thread: str, run: str = "", reason: str = "") -> None:
+        """End a run; the one under way unless it is named.
+
+        Raises:
+            SettlementRefused: it is not under way; carries the `Problem`.
+        """
+        await self._sent(thread, "abort", AbortRun(run=run, reason=reason))
+
+    async def _sent(self, thread: str, verb: str, data: CommandData) -> None:
+        command = self._command(self._ids.new("a"), thread, verb, data)
+        outcome = await send(self.connection, command, _SETTLED_S)
+        if outcome.problem is not None:
+            raise SettlementRefused(outcome.problem)
+
+    def _command(self, identity: str, thread: str, verb: str, data: CommandData) -> Command:
+        chance = SystemChance()
+        return Command(
+            id=identity,
+            tenant=self.tenant,
+            kind="agent",
+            thread=thread,
+            verb=verb,
+            data=data,
+            source="python",
+            time=rfc3339(SystemClock().now()),
+            traceparent=f"00-{chance.bits(128):032x}-{chance.bits(64):016x}-01",
+        )
+
+
+def answer_of(running: Running) -> Answer:
+    """Give what a run came to that is over.
+
+    Raises:
+        NoAnswer: it was refused or failed.
+    """
+    if running.problem is not None:
+        raise NoAnswer(running.problem)
+    finished = running.finished
+    if finished is None:
+        raise NoAnswer(Problem(kind="engine", message="nobody listened until the end of the run"))
+    told = (finished.usage, finished.steps, finished.stopped_by)
+    return Answer(finished.text, running.thread, running.run, *told)
+
+
+@asynccontextmanager
+async def connect(data: str = ".ostinato", tenant: str = "default") -> AsyncIterator[Client]:
+    """Reach the stack that runs on a data directory (`ostinato up --data DATA`).
+
+    Raises:
+        NotRunning: none does.
+        Unavailable: its bus does not answer.
+    """
+    urls = runtime_of(data).urls
+    async with connected(urls["nats"], urls["postgres"], tenant) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connected(nats_url: str, postgres_url: str, tenant: str = "default") -> AsyncIterator[Client]:
+    """Reach a stack by the addresses of its servers.
+
+    Raises:
+        Unavailable: NATS does not answer.
+    """
+    async with (
+        await Connection.open(nats_url, "python") as connection,
+        LateStore(postgres_url) as late,
+    ):
+        yield Client(connection, late.read_back, late.opened, tenant)
+
+
+def _bound(kind: Any) -> Structured:
+    """Give the grammar of a type's JSON."""
+    text = msgspec.json.encode(schema_of(kind)).decode()
+    return Structured(kind="json_schema", text=text, additional_properties=False, field="output_type")

@@ -1,0 +1,78 @@
+"""What a run is: its agent as it was when the command was accepted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from schemas.generation import Sampling
+from schemas.memory import MemoryPlan
+from schemas.messages import Calling, ToolSpec
+from schemas.models import ModelChain
+from schemas.wire import Wire
+
+ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
+ToolPlace = Literal["here", "client", "service", "agent"]
+
+
+class ToolBinding(Wire, frozen=True):
+    """A tool as a run may call it."""
+
+    name: str
+    effect: ToolEffect
+    digest: str
+    """Hash of its description and schema as the model sees them."""
+    approval: bool = False
+    """Whether a person must agree to each call."""
+    place: ToolPlace = "here"
+    """Who runs it: the agent's own process, the caller, a NATS service, or another agent in a thread of its own."""
+    spec: ToolSpec | None = None
+    """What the model is told of a tool that is not the agent's own."""
+    service: str = ""
+    """The name of the service or agent that a tool is; it may go by another here."""
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How long a service may take; 0 is as long as always."""
+
+
+class Retries(Wire, frozen=True):
+    """How a model call that failed for a reason that may pass is tried again."""
+
+    most: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    """How often in one step; 0 is never, as it was before there were retries."""
+    first_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 500
+    """The longest wait before the first; before each further one it is twice as long."""
+    longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
+    """No wait is longer, unless the engine asks for one."""
+
+
+class Profile(Wire, frozen=True):
+    """The agent as it was when the run was accepted: later changes of its definition do not touch the run."""
+
+    agent: str
+    model: str
+    instructions: str
+    tools: tuple[ToolBinding, ...]
+    sampling: Sampling
+    max_steps: int
+    """Model calls allowed; one that is tried again counts once."""
+    retries: Retries = Retries()
+    calling: Calling = Calling()
+    tool_concurrency: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many tools of one step may run at once; 0 is all."""
+    step_timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How long one model call may take; 0 is for ever."""
+    stop_tools: tuple[str, ...] = ()
+    """The run is over once one of these has returned."""
+    most_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """No further step is begun once the run's calls have used as many; 0 has no bound."""
+    prepares: bool = False
+    """Whether functions of the agent are asked before each step."""
+    observed: bool = False
+    """Whether functions of the agent are told of the run's end."""
+    chain: ModelChain | None = None
+    """The models that are asked one after the other; `model` is the first of them."""
+    memory: MemoryPlan | None = None
+    """How much of the thread is shown; None is all."""
+    processors: tuple[str, ...] = ()
+    """Names of those that stand between the agent and its model, in their order."""

@@ -1,0 +1,169 @@
+"""Budgets by run, thread, tenant and window; answers that are kept."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from actors.errors import CallFailed
+from actors.models.budgets import Budgeted, Ledger
+from actors.models.cache import Answers, Cached, key_of
+from actors.models.provider import ModelCall, Piece
+from actors.testing import FixedClock, ScriptedModel
+from bus.connection import Connection
+from bus.spending import hear_spent, recorded_spending, tell_spent
+from bus.store import Batch, Cursor, Store
+from schemas import codec
+from schemas.generation import Sampling
+from schemas.messages import Message, Usage
+from schemas.models import Budget, Spent
+from schemas.runs import ModelReturned, Problem
+from tests.actors.models.calls import REGISTRY, asking
+
+pytestmark = pytest.mark.anyio
+SECOND = 1_000_000
+
+
+async def silently(piece: Piece, /) -> None:
+    """Take no text."""
+
+
+class Books:
+    """A model whose answers cost 2 tokens, under budgets."""
+
+    def __init__(self, *budgets: Budget, name: str = "openai/gpt-4o") -> None:
+        self.clock = FixedClock()
+        self.ledger = Ledger(budgets, self.clock, REGISTRY.cost)
+        self.told: list[Spent] = []
+        self.inner = ScriptedModel(lambda _: "word")
+        self.model = Budgeted(name, self.inner, self.ledger, self.clock, self._tell)
+
+    async def _tell(self, spent: Spent) -> None:
+        self.told.append(spent)
+
+    async def ask(self, call: ModelCall) -> Problem | None:
+        try:
+            await self.model.call(call, silently)
+        except CallFailed as failure:
+            return failure.problem
+        return None
+
+
+def of(run: str = "r1", thread: str = "t1", tenant: str = "acme") -> ModelCall:
+    return asking(effect=f"{run}-1-m", thread=thread, tenant=tenant)
+
+
+async def test_a_run_that_used_its_budget_up_is_refused_and_another_is_not() -> None:
+    books = Books(Budget("run", tokens=4))
+    assert [await books.ask(of()) for _ in range(2)] == [None, None]
+    problem = await books.ask(replace(of(), effect="r1-3-m2"))
+    assert problem is not None
+    assert (problem.kind, problem.field, problem.retry_after_ms) == ("budget", "models.budgets", 0)
+    assert problem.message == "the budget of this run is used up: 4 tokens of 4 (`models.budgets`)"
+    assert await books.ask(of("r2")) is None
+    assert len(books.inner.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("scope", "other"), [("thread", of("r2", "t2")), ("tenant", of("r2", "t1", "beta")), ("all", None)]
+)
+async def test_budgets_are_of_threads_tenants_or_everybody(scope: str, other: ModelCall | None) -> None:
+    books = Books(Budget(scope, tokens=2))  # type: ignore[arg-type]
+    assert await books.ask(of()) is None
+    assert await books.ask(of("r2")) is not None
+    assert other is None or await books.ask(other) is None
+    assert scope != "all" or await books.ask(of("r9", "t9", "z")) is not None
+
+
+async def test_what_was_spent_before_the_window_counts_no_more() -> None:
+    books = Books(Budget("tenant", tokens=4, window_s=60))
+    assert books.ledger.since == books.clock.now() - 60 * SECOND
+    await books.ask(of())
+    books.clock.microseconds += 40 * SECOND
+    await books.ask(of())
+    assert "4 tokens of 4 within 60 s" in (await books.ask(of()) or Problem("engine", "")).message
+    books.clock.microseconds += 21 * SECOND
+    assert await books.ask(of()) is None
+
+
+async def test_money_counts_where_prices_are_known_and_only_the_models_that_are_meant() -> None:
+    budget = Budget("tenant", usd=2e-5, models="openai/*")
+    books = Books(budget)
+    assert [await books.ask(of()) is None for _ in range(3)] == [True, True, False]
+    assert [await Books(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
+
+
+async def test_what_other_processes_spend_counts_too(connection: Connection) -> None:
+    books, heard = Books(Budget("tenant", tokens=2)), []
+
+    def learn(spent: Spent) -> None:
+        books.ledger.learn(spent)
+        heard.append(spent)
+
+    await hear_spent(connection, learn, "own")
+    spent = Spent(books.clock.now(), "acme", "t7", "r7", "openai/gpt-4o", Usage(5, 5), "own")
+    await tell_spent(connection, spent)
+    await tell_spent(connection, replace(spent, process="other"))
+    await connection.flush()
+    while not heard:
+        await connection.flush()
+    assert [one.process for one in heard] == ["other"]
+    assert await books.ask(of()) is not None
+
+
+async def test_what_was_spent_before_a_process_began_is_read_from_the_record(store: Store) -> None:
+    answer = ModelReturned("r1-1-m", "hi", "stop", Usage(7, 3), engine="openai/gpt-4o")
+    payload = codec.encode(answer)
+
+    def row(sequence: int, time: int, kind: str, key: str | None = None) -> tuple[object, ...]:
+        return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, payload, None)
+
+    rows = [row(1, 10, "model.returned"), row(2, 99, "model.returned"), row(3, 99, "model.called"),
+            row(4, 99, "model.returned", "sealed")]  # fmt: skip
+    before = await store.claim("EV", "w")
+    await store.advance(before, Batch(Cursor("EV", 1, 4, "h"), {"event": rows}, {}), "w")
+    assert await recorded_spending(store, 50) == [Spent(99, "acme", "t1", "r2", "openai/gpt-4o", Usage(7, 3))]
+
+
+async def test_the_same_question_is_asked_once_and_costs_once() -> None:
+    inner = ScriptedModel(lambda call: f"answer {len(inner.calls)}")
+    model = Cached("m", inner, Answers(2))
+    heard: list[str] = []
+
+    async def hear(piece: Piece, /) -> None:
+        heard.append(piece.text)
+
+    first = await model.call(asking(), silently)
+    again = await model.call(asking(effect="r2-1-m", thread="t2", sampling=Sampling(max_tokens=64, seed=9)), hear)
+    assert (again.text, again.usage, "".join(heard)) == (first.text, Usage(), first.text)
+    assert len(inner.calls) == 1
+    await model.call(asking("other"), silently)
+    await model.call(asking("third"), silently)
+    assert (await model.call(asking(), silently)).text == "answer 4"
+    await model.call(asking(read_cache=False), silently)
+    assert len(inner.calls) == 5
+
+
+async def test_what_fails_or_breaks_off_is_not_kept() -> None:
+    answers = iter([Problem(kind="engine", message="no"), "well"])
+    inner = ScriptedModel(lambda _: next(answers))
+    model = Cached("m", inner, Answers(2))
+    with pytest.raises(CallFailed):
+        await model.call(asking(), silently)
+    assert (await model.call(asking(), silently)).text == "well"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        asking("ho"),
+        asking(tenant="beta"),
+        asking(sampling=Sampling(max_tokens=65)),
+        asking(Message("system", "x"), "hi"),
+        asking(options={"a": 1}),
+        asking(choice=1),
+    ],
+)
+def test_what_is_not_the_same_is_another_question(other: ModelCall) -> None:
+    assert key_of("m", other) != key_of("m", asking())
+    assert key_of("n", asking()) != key_of("m", asking())

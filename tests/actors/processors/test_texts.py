@@ -1,0 +1,122 @@
+"""Processors of characters, prompts and answers."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.errors import DefinitionError
+from actors.models.provider import ModelAnswer, ModelCall
+from actors.processors.answers import SchemaValidator, SystemPromptScrubber
+from actors.processors.processor import About, Processor, Tripped
+from actors.processors.prompts import TokenLimiter, ToolCallFilter
+from actors.processors.texts import BatchParts, UnicodeNormalizer
+from schemas.generation import Sampling
+from schemas.messages import Message, ToolCall, Usage, misplaced_in
+
+pytestmark = pytest.mark.anyio
+
+INSTRUCTIONS = "You are the keeper of the lighthouse; never tell anybody that the lamp is out on Tuesdays."
+
+
+def about(instructions: str = INSTRUCTIONS) -> About:
+    messages = (Message("system", instructions), Message("user", "hi"))
+    return About(ModelCall("e", "m", messages, (), Sampling(), "acme", "t1"))
+
+
+def through(processor: Processor, pieces: list[str]) -> str:
+    stream = processor.stream(about())
+    assert stream is not None
+    return "".join([*(stream.feed(piece) for piece in pieces), stream.end()])
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "plain"),
+    [
+        ("e\u0301", "NFC", "é"),
+        ("\uff21\uff22", "NFKC", "AB"),
+        ("a\u200bb\u202ec\U000e0041d\x07e", "NFC", "abcde"),
+        ("one\r\ntwo\tthree", "NFC", "one\ntwo\tthree"),
+        ("👩\u200d💻", "NFC", "👩\u200d💻"),
+    ],
+)
+def test_characters_become_plain(text: str, form: Any, plain: str) -> None:
+    normalizer = UnicodeNormalizer(form=form)
+    assert normalizer.cleaned(text) == plain
+    assert normalizer.cleaned(plain) == plain
+
+
+@given(st.lists(st.text("ab .\n", max_size=20), max_size=8))
+def test_batches_are_the_same_text_in_fewer_parts(pieces: list[str]) -> None:
+    assert through(BatchParts(size=9), pieces) == "".join(pieces)
+
+
+def test_watchers_hear_sentences() -> None:
+    stream = BatchParts().stream(about())
+    assert [stream.feed(word) for word in ("One", " two", ". Th", "ree")] == ["", "", "One two. ", ""]
+    assert stream.end() == "Three"
+
+
+@given(st.integers(0, 40), st.integers(40, 80), st.lists(st.integers(0, 300), max_size=9))
+def test_no_run_of_the_instructions_gets_out(start: int, length: int, places: list[int]) -> None:
+    leak = INSTRUCTIONS[start : start + length]
+    text = f"I was told: {leak} And that is all."
+    ends = sorted({0, len(text), *(place % len(text) for place in places)})
+    out = through(SystemPromptScrubber(length=20), [text[first:last] for first, last in pairwise(ends)])
+    assert not any(INSTRUCTIONS[at : at + 20] in out for at in range(len(INSTRUCTIONS) - 19))
+    assert out.startswith("I was told:")
+    assert out.endswith("that is all.")
+
+
+def test_words_that_instructions_use_too_are_no_leak() -> None:
+    assert (
+        through(SystemPromptScrubber(), ["The keeper of the lighthouse sleeps."])
+        == "The keeper of the lighthouse sleeps."
+    )
+
+
+async def test_older_turns_leave_the_prompt_and_the_instructions_stay() -> None:
+    turns = [Message(role, "x" * 100) for _ in range(9) for role in ("user", "assistant")]
+    shown = await TokenLimiter(tokens=200).prompt(
+        (Message("system", "be kind"), *turns, Message("user", "now")), about()
+    )
+    assert (shown[0].content, shown[-1].content) == ("be kind", "now")
+    assert len(shown) < 6
+
+
+async def test_tool_traffic_of_earlier_turns_leaves_the_prompt_and_what_is_under_way_stays() -> None:
+    def step(name: str, said: str = "") -> list[Message]:
+        return [Message("assistant", said, (ToolCall(name, name, "{}"),)), Message("tool", "ok", tool_call_id=name)]
+
+    messages = [Message("user", "a"), *step("look", "let me see"), *step("mail"), Message("user", "b"), *step("look")]
+    everything = await ToolCallFilter().prompt(messages, about())
+    assert [message.content for message in everything] == ["a", "let me see", "b", "", "ok"]
+    some = await ToolCallFilter(tools=["mail"]).prompt(messages, about())
+    assert [call.name for message in some for call in message.tool_calls] == ["look", "look"]
+    assert misplaced_in(everything) is None
+    assert misplaced_in(some) is None
+
+
+class Person(msgspec.Struct):
+    name: str
+
+
+async def test_an_answer_of_another_form_is_to_be_given_again_and_is_not_quoted() -> None:
+    validator = SchemaValidator(type=Person)
+    good = ModelAnswer('{"name": "Ann"}', "stop", Usage())
+    assert await validator.result(good, about()) is good
+    for text, why in (('{"name": 7}', r"fit the schema at `\$.name`"), ("secret", "no JSON")):
+        with pytest.raises(Tripped, match=why) as tripped:
+            await validator.result(ModelAnswer(text, "stop", Usage()), about())
+        assert tripped.value.again
+        assert "secret" not in tripped.value.reason
+
+
+def test_a_scrubber_of_plain_words_is_refused() -> None:
+    with pytest.raises(DefinitionError):
+        SystemPromptScrubber(length=3)

@@ -1,0 +1,151 @@
+"""Agents as tools, on a real server: a run in a thread of its own, begun once, that goes when its caller goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.agent.definition import Agent
+from actors.agent.delegation import child_thread
+from actors.models.provider import ModelCall
+from actors.testing import Say, ScriptedModel
+from actors.tools import agent_tool, tool
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.streams import ensure_streams
+from schemas import codec
+from schemas.commands import AbortRun, Approve, Command
+from schemas.live import Committed, Progress
+from schemas.messages import ToolCall
+from schemas.runs import CommandAccepted, RunFailed, RunFinished, ToolFailed, ToolReturned
+from tests.actors.runtime.bench import Bench, answer_of, ends, hearing, owning, run, settling, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(60)]
+
+CHILD = child_thread("acme", "t1", "c1-1-t0")
+
+
+def working(call: ModelCall) -> Say:
+    """The boss has the worker do what it is asked; the worker pays where it is told to."""
+    last = call.messages[-1]
+    tools = [spec.name for spec in call.tools]
+    if last.role == "user" and "worker" in tools:
+        return ToolCall("k1", "worker", codec.encode({"message": last.content}).decode())
+    if last.role == "user" and "pay" in tools and last.content == "pay":
+        return ToolCall("k2", "pay", "{}")
+    return f"{call.agent}: {last.content}"
+
+
+@pytest.fixture
+async def bench(connection: Connection, nats_url: str) -> Bench:
+    await ensure_streams(connection, 1)
+    made = Bench(connection, nats_url, ScriptedModel(working))
+    boss = Agent("boss", "Have it done.", tools=[agent_tool("worker", "Does anything.")])
+    made.agents = [boss, Agent("worker", "Do it.", tools=[pay])]
+    return made
+
+
+@tool(effect="once", approval=True)
+def pay() -> str:
+    """Pay."""
+    return "paid"
+
+
+def fits(kind: type[Any], **wanted: Any) -> Any:
+    return lambda frame: (
+        isinstance(frame, kind) and all(getattr(frame, name) == value for name, value in wanted.items())
+    )
+
+
+async def test_an_agent_is_asked_like_a_tool_and_its_tokens_count(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        asked = run("c1", "sum up", agent="boss", context={"user": "ann"})
+        assert await answer_of(bench, asked) == "boss: worker: sum up"
+    (returned,) = await bench.events(ToolReturned)
+    assert (returned.content, returned.usage.completion_tokens) == ("worker: sum up", 1)
+    child, parent = await bench.events(RunFinished)
+    assert (child.usage.completion_tokens, parent.usage.completion_tokens) == (1, 3)
+    commands = [event.command for event in await bench.events(CommandAccepted)]
+    (ran,) = [command for command in commands if command.thread == CHILD]
+    assert (ran.data.text, ran.data.context, ran.data.parent.run) == ("sum up", {"user": "ann"}, "c1")
+    assert [call.messages[0].content for call in bench.model.calls] == ["Have it done.", "Do it.", "Have it done."]
+    for thread in ("t1", CHILD):
+        await bench.verified(thread)
+
+
+async def test_a_run_that_was_asked_for_is_begun_once_whoever_dies(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1", f"run.{CHILD}-r") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "sum up", agent="boss"))
+            await until(watcher, lambda frame: not isinstance(frame, Committed))
+        bench.model.hold = None
+        async with owning(bench.runtime("p2")):
+            await until(watcher, fits(Committed, type="run.finished", subject="c1"))
+    assert await bench.types("run", f"{CHILD}-r") == ["run.started", "model.called", "model.returned", "run.finished"]
+    assert len(await bench.events(ToolReturned)) == 1
+    assert [call.effect for call in bench.model.calls].count(f"{CHILD}-r-1-m") == 2
+    await bench.verified("t1")
+
+
+async def test_a_run_that_ended_while_nobody_listened_is_heard_of_all_the_same(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        first = run("c1", "sum up", agent="boss")
+        await answer_of(bench, first)
+        child = Command(
+            id=f"{CHILD}-r",
+            tenant="acme",
+            kind="agent",
+            thread=CHILD,
+            verb="run",
+            data=msgspec.structs.replace(first.data, agent="worker"),
+        )
+        runs = bench.runtime("p9").performers["agent"]._runs  # type: ignore[attr-defined]
+        frames = [frame async for frame in runs.follow(child)]
+    assert isinstance(frames[-1], Committed)
+    assert frames[-1].type == "run.finished"
+
+
+async def test_who_is_ended_ends_what_it_asked_for(bench: Bench) -> None:
+    bench.model.hold = asyncio.Event()
+    async with owning(bench.runtime("p1")), hearing(bench, f"run.{CHILD}-r") as watcher:
+        await send_command(bench.connection, run("c1", "sum up", agent="boss"))
+        await until(watcher, lambda frame: not isinstance(frame, Committed))
+        abort = Command(id="x", tenant="acme", kind="agent", thread="t1", verb="abort", data=AbortRun())
+        await send_command(bench.connection, abort)
+        await until(watcher, ends)
+    parent, child = await bench.events(RunFailed)
+    assert (parent.problem.kind, child.problem.kind) == ("aborted", "aborted")
+    for thread in ("t1", CHILD):
+        await bench.verified(thread)
+
+
+async def test_what_an_agent_further_down_waits_for_is_told_further_up(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1") as watcher:
+        await send_command(bench.connection, run("c1", "pay", agent="boss"))
+        heard = await until(watcher, fits(Progress))
+        (told,) = [frame.data for frame in heard if isinstance(frame, Progress)]
+        assert (told["agent"], told["thread"], told["event"]["type"]) == ("worker", CHILD, "approval.requested")
+        approved = settling("a1", Approve(told["event"]["effect"]), thread=told["thread"])
+        await send_command(bench.connection, approved)
+        await until(watcher, ends)
+    finished = (await bench.events(RunFinished))[-1]
+    assert finished.text == "boss: worker: paid"
+    await bench.verified("t1")
+
+
+async def test_where_nobody_can_be_asked_nobody_is_further_down(bench: Bench) -> None:
+    async with owning(bench.runtime("p1")):
+        assert "needs a person" in await answer_of(bench, run("c1", "pay", agent="boss", approvals="refuse"))
+
+
+async def test_an_agent_that_asks_itself_comes_to_an_end(bench: Bench) -> None:
+    bench.agents = [Agent("worker", "Do it.", tools=[agent_tool("worker", "Does anything.")], max_steps=2)]
+    async with owning(bench.runtime("p1")):
+        await answer_of(bench, run("c1", "sum up", agent="worker"))
+    failed = await bench.events(ToolFailed)
+    assert "deep" in failed[0].content
+    assert len(await bench.events(RunFinished)) == 9

@@ -1,0 +1,146 @@
+"""The agents of `examples/` and of the page on agents, at work on a real server with a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nats
+import pytest
+
+from actors.agent.definition import Agent
+from actors.testing import ScriptedModel
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.streams import ensure_streams
+from schemas.commands import Approve, PostResult, Resume
+from schemas.messages import ToolCall
+from schemas.runs import RunFinished, ToolReturned
+from tests.actors.runtime.bench import Bench, answer_of, ends, hearing, owning, run, settling, until
+from tests.actors.runtime.test_shard_waits import happened
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def agent_of(name: str) -> Agent:
+    found: Agent = getattr(example(name), name)
+    return found
+
+
+def bench_with(connection: Connection, url: str, *script: Any) -> Bench:
+    """A bench whose model says the script's lines one after the other."""
+    lines = iter(script)
+    return Bench(connection, url, ScriptedModel(lambda call: next(lines)))
+
+
+def call(name: str, **arguments: Any) -> ToolCall:
+    return ToolCall("k1", name, json.dumps(arguments))
+
+
+@pytest.fixture
+async def streams(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+
+
+@pytest.mark.usefixtures("streams")
+async def test_the_chat_remembers(connection: Connection, nats_url: str) -> None:
+    lines = (call("remember", topic="colour", text="blue"), "noted", call("recall", topic="colour"), "blue")
+    bench = bench_with(connection, nats_url, *lines)
+    bench.agents = [agent_of("chat")]
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "I like blue", agent="chat")) == "noted"
+        assert await answer_of(bench, run("c2", "What do I like?", agent="chat")) == "blue"
+    assert [event.content for event in await bench.events(ToolReturned)] == ["saved", "blue"]
+    await bench.verified("t1")
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_payment_is_agreed_to_and_made_once(connection: Connection, nats_url: str) -> None:
+    bench = bench_with(connection, nats_url, call("pay", to="Ann", amount=500))
+    bench.agents = [agent_of("payments")]
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1") as watcher:
+        await send_command(bench.connection, run("c1", "pay Ann", agent="payments"))
+        await until(watcher, happened("approval.requested"))
+        await send_command(bench.connection, settling("a1", Approve("c1-1-t0")))
+        await until(watcher, happened("tool.suspended"))
+        await send_command(bench.connection, settling("a2", Resume("c1-1-t0", {"name": "household"})))
+        await until(watcher, ends)
+    (returned,) = await bench.events(ToolReturned)
+    assert returned.content == "paid 500 to Ann from household, once: acme/t1/c1-1-t0"
+    (finished,) = await bench.events(RunFinished)
+    assert finished.stopped_by == "tool pay"
+    await bench.verified("t1")
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_journey_is_planned_with_tools_of_others(connection: Connection, nats_url: str) -> None:
+    bench = bench_with(connection, nats_url, call("where"), call("weather", city="Rome"), "Stay!")
+    bench.agents = [agent_of("travel")]
+    serving = asyncio.create_task(example("weather_service").serve(nats_url))
+    try:
+        await served(bench, "weather")
+        asked = run("c1", "Where to?", agent="travel", context={"user": "Ann"})
+        async with owning(bench.runtime("p1")), hearing(bench, "run.c1") as watcher:
+            await send_command(bench.connection, asked)
+            await until(watcher, happened("tool.handed_over"))
+            await send_command(bench.connection, settling("r1", PostResult("c1-1-t0", "in Rome")))
+            await until(watcher, ends)
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    assert "for Ann" in bench.model.calls[0].messages[0].content
+    assert [event.content for event in await bench.events(ToolReturned)] == ["in Rome", "sun in Rome"]
+    await bench.verified("t1")
+
+
+async def served(bench: Bench, name: str) -> None:
+    """Wait until a service is there."""
+    from_now = bench.connection.client
+    for _ in range(200):
+        try:
+            await from_now.request(f"$SRV.PING.tool-{name}", b"", timeout=1)
+        except nats.errors.NoRespondersError:
+            await asyncio.sleep(0.01)
+        else:
+            return
+    raise AssertionError(f"nobody serves {name!r}")
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    assert {path.stem for path in EXAMPLES} == {"chat", "extraction", "payments", "travel", "weather_service"}
+
+
+@pytest.mark.usefixtures("streams")
+async def test_the_page_on_agents_does_what_it_says(connection: Connection, nats_url: str) -> None:
+    page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    named: dict[str, Any] = {}
+    for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL):
+        exec(block, named)
+    bench = bench_with(connection, nats_url, call("office_look_up", order="4711"), "It comes.", "Hello Ann")
+    bench.agents = [named["shop"], named["careful"]]
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "Where is it?", agent="careful")) == "It comes."
+        assert await answer_of(bench, run("c2", "Hello", agent="shop", context={"customer": "Ann"})) == "Hello Ann"
+    assert bench.model.calls[-1].messages[0].content == "You answer Ann."
+    client = await nats.connect(nats_url)
+    await named["serve"](client)
+    reply = await client.request("rpc.tool-weather.call", b'{"city": "Rome"}', timeout=2)
+    assert reply.data == b"sun in Rome"
+    await client.close()

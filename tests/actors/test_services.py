@@ -1,0 +1,132 @@
+"""Tools that are NATS services: found by what they say of themselves, called with the model's arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+import pytest
+from nats.micro import add_service
+from nats.micro.request import Request
+
+from actors.agent.definition import Agent
+from actors.errors import NoService
+from actors.services import BusServices, tool_of
+from actors.testing import ScriptedModel
+from actors.toolsets import Approval, Prefixed, Services
+from bus.connection import Connection
+from bus.microservices import Info
+from bus.streams import ensure_streams
+from schemas.runs import ToolFailed, ToolIndeterminate, ToolReturned
+from tests.actors.runtime.bench import Bench, answer_of, answering, owning, run
+from tests.actors.runtime.test_shard_waits import outcome_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
+
+SCHEMA = {"type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"]}
+
+
+@asynccontextmanager
+async def served(url: str, name: str, handler: Callable[[Request], Any], **metadata: str) -> AsyncIterator[None]:
+    """A tool as anybody would write it, with plain nats-py."""
+    client = await nats.connect(url)
+    service = await add_service(
+        client,
+        name=f"tool-{name}",
+        version="1.0.0",
+        description="Tell the weather.",
+        metadata={"parameters": json.dumps(SCHEMA), **metadata},
+    )
+    await service.add_endpoint(name="call", subject=f"rpc.tool-{name}.call", handler=handler)
+    await client.flush()
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def bench(connection: Connection, nats_url: str) -> Bench:
+    await ensure_streams(connection, 1)
+    return Bench(connection, nats_url, ScriptedModel(answering))
+
+
+async def weather(request: Request) -> None:
+    arguments = json.loads(request.data)
+    headers = request.headers or {}
+    await request.respond(f"sun in {arguments['what']} {headers['Ostinato-Key']}".encode())
+
+
+async def test_a_service_is_a_tool(bench: Bench) -> None:
+    bench.agents = [Agent("sky", "Help.", tools=[Prefixed(Services("weather"), "get_")])]
+    async with served(bench.url, "weather", weather, effect="pure"), owning(bench.runtime("p1")):
+        assert (
+            await answer_of(bench, run("c1", "use get_weather Rome", agent="sky")) == "re: sun in Rome acme/t1/c1-"[:24]
+        )
+    (spec,) = bench.model.calls[0].tools
+    assert (spec.name, spec.description, spec.parameters) == ("get_weather", "Tell the weather.", SCHEMA)
+    (returned,) = await bench.events(ToolReturned)
+    assert returned.content == "sun in Rome acme/t1/c1-1-t0"
+    await bench.verified("t1")
+
+
+async def test_a_service_that_is_not_there_is_named_before_the_run(bench: Bench) -> None:
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    with pytest.raises(NoService, match="tool-weather"):
+        await BusServices(bench.connection).describe("weather")
+    async with owning(bench.runtime("p1")):
+        refused = await outcome_of(bench, run("c1", "hi", agent="sky"))
+    assert refused.problem is not None
+    assert "tool-weather" in refused.problem.message
+
+
+async def test_what_a_service_answers_in_error_is_the_models_to_read(bench: Bench) -> None:
+    async def broken(request: Request) -> None:
+        await request.respond_error("500", "no such place")
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    async with served(bench.url, "weather", broken), owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "use weather x", agent="sky"))).startswith("re: error: no such pla")
+    (failed,) = await bench.events(ToolFailed)
+    assert failed.content == "error: no such place (code 500)"
+
+
+@pytest.mark.parametrize(("effect", "shape"), [("once", ToolIndeterminate), ("pure", ToolFailed)])
+async def test_a_service_that_does_not_answer_in_time_may_have_done_it(
+    bench: Bench, effect: str, shape: type[Any]
+) -> None:
+    async def silent(request: Request) -> None:
+        await asyncio.Event().wait()
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    about = {"effect": effect, "timeout_s": "0.1"}
+    async with served(bench.url, "weather", silent, **about), owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "use weather x", agent="sky"))).startswith("re: error: ")
+    assert len(await bench.events(shape)) == 1
+    await bench.verified("t1")
+
+
+async def test_a_service_may_need_approval_like_any_tool(bench: Bench) -> None:
+    bench.agents = [Agent("sky", "Help.", tools=[Approval(Services("weather"), lambda what: what == "Mars")])]
+    async with served(bench.url, "weather", weather), owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "use weather Rome", agent="sky"))).startswith("re: sun in Rome")
+        refused = await answer_of(bench, run("c2", "use weather Mars", agent="sky", approvals="refuse"))
+        assert refused.startswith("re: error: 'weather' ne")
+
+
+@pytest.mark.parametrize(
+    ("info", "names"),
+    [
+        (Info("tool-x", description=""), "description"),
+        (Info("tool-x", description="d", metadata={"parameters": "["}), "metadata"),
+        (Info("tool-x", description="d", metadata={"effect": "checkable"}), "checkable"),
+        (Info("tool-x", description="d", metadata={"timeout_s": "-1"}), "timeout_s"),
+    ],
+)
+def test_a_service_that_says_too_little_of_itself_is_none(info: Info, names: str) -> None:
+    with pytest.raises(NoService, match=names):
+        tool_of("x", info)

@@ -1,0 +1,140 @@
+"""Toolsets: wrappers around one another, and one contract for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.agent.definition import Agent
+from actors.agent.profiles import Unresolved, profile_of
+from actors.errors import DefinitionError, NoService
+from actors.request_context import RequestContext
+from actors.tools import Tool, tool
+from actors.toolsets import (
+    Approval,
+    Combined,
+    Filtered,
+    Fixed,
+    Prefixed,
+    Renamed,
+    Services,
+    Surroundings,
+    Toolset,
+    toolset_of,
+)
+from schemas.commands import RunAgent
+from schemas.messages import ToolSpec
+
+pytestmark = pytest.mark.anyio
+
+
+@tool(effect="pure")
+def look() -> str:
+    """Look."""
+    return "seen"
+
+
+@tool
+def mail(to: str) -> str:
+    """Mail."""
+    return to
+
+
+BOTH = Fixed((look, mail))
+SETS: dict[str, Callable[[], Toolset]] = {
+    "fixed": lambda: BOTH,
+    "combined": lambda: Combined((Fixed((look,)), Fixed((mail,)))),
+    "filtered": lambda: Filtered(BOTH, lambda tool: tool.effect == "pure"),
+    "prefixed": lambda: Prefixed(BOTH, "a_"),
+    "renamed": lambda: Renamed(BOTH, {"look": "see"}),
+    "approval": lambda: Approval(BOTH),
+}
+NAMES = {
+    "fixed": ["look", "mail"],
+    "combined": ["look", "mail"],
+    "filtered": ["look"],
+    "prefixed": ["a_look", "a_mail"],
+    "renamed": ["see", "mail"],
+    "approval": ["look", "mail"],
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+async def test_a_toolset_gives_the_same_tools_whenever_it_is_asked(name: str) -> None:
+    made = SETS[name]()
+    found = await made.tools(Surroundings())
+    assert isinstance(made, Toolset)
+    assert [tool.name for tool in found] == NAMES[name]
+    assert [tool.binding for tool in await made.tools(Surroundings())] == [tool.binding for tool in found]
+
+
+async def test_what_a_wrapper_changes_is_part_of_what_a_run_records() -> None:
+    plain, careful = await BOTH.tools(Surroundings()), await Approval(BOTH).tools(Surroundings())
+    assert [tool.binding.approval for tool in (*plain, *careful)] == [False, False, True, True]
+    (some, _) = await Approval(BOTH, lambda to: to == "boss").tools(Surroundings())
+    assert some.binding.approval
+
+
+async def test_one_name_stands_for_one_tool() -> None:
+    for made in (Combined((BOTH, BOTH)), Renamed(BOTH, {"look": "mail"})):
+        with pytest.raises(DefinitionError, match=r"'(look|mail)'"):
+            await made.tools(Surroundings())
+    with pytest.raises(DefinitionError, match="'look'"):
+        Agent("a", "", tools=[look, look])
+
+
+def test_what_is_no_tool_is_refused_where_the_agent_is_defined() -> None:
+    with pytest.raises(DefinitionError, match="@tool"):
+        Agent("a", "", tools=[len])  # type: ignore[list-item]
+
+
+async def test_tools_and_toolsets_may_be_mixed() -> None:
+    found = await toolset_of([look, Prefixed(Fixed((mail,)), "office_")]).tools(Surroundings())
+    assert [tool.name for tool in found] == ["look", "office_mail"]
+
+
+async def test_services_need_a_bus() -> None:
+    with pytest.raises(NoService, match="weather"):
+        await Services("weather").tools(Surroundings())
+
+
+async def profile(agent: Agent, **data: Any) -> Any:
+    command = RunAgent(agent=agent.name, **data)
+    return await profile_of(agent, command, Surroundings(context=RequestContext(command.context)), "m")
+
+
+async def test_an_agents_tools_may_be_a_function_of_the_request() -> None:
+    def tools(context: RequestContext) -> list[Tool | Toolset]:
+        return [look, *([Prefixed(Fixed((mail,)), "office_")] if context.get("staff") else [])]
+
+    agent = Agent("a", "", tools=tools)
+    assert [tool.name for tool in (await profile(agent)).tools] == ["look"]
+    staff = await profile(agent, context={"staff": True})
+    assert [tool.name for tool in staff.tools] == ["look", "office_mail"]
+
+
+@pytest.mark.parametrize("given", [None, look, 5, [len], [look, look]])
+async def test_a_function_that_gives_no_tools_is_named(given: Any) -> None:
+    with pytest.raises(Unresolved, match="agent 'a': `tools`"):
+        await profile(Agent("a", "", tools=lambda context: given))
+
+
+async def test_a_request_brings_tools_of_its_own_and_picks_among_all() -> None:
+    agent = Agent("a", "", tools=[look, mail])
+    where = ToolSpec("where", "Tell where you are.")
+    made = await profile(agent, tools=(where,), active_tools=("where", "look"), tool="look")
+    assert [(tool.name, tool.place) for tool in made.tools] == [("look", "here"), ("where", "client")]
+    assert (made.calling.choice, made.calling.tool) == ("required", "look")
+    for wrong in ({"tools": (ToolSpec("look"),)}, {"active_tools": ("nope",)}, {"tool": "nope"}):
+        with pytest.raises(Unresolved):
+            await profile(agent, **wrong)
+
+
+async def test_a_context_is_read_as_a_type_or_says_what_is_missing() -> None:
+    context = RequestContext({"user": "ann", "age": 5})
+    assert (context["user"], context.need("age", int), dict(context)) == ("ann", 5, {"user": "ann", "age": 5})
+    for key, kind, named in (("name", str, "name"), ("age", str, "age")):
+        with pytest.raises(Exception, match=f"context.{named}"):
+            context.need(key, kind)

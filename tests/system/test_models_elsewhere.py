@@ -1,0 +1,177 @@
+"""Agents whose models are elsewhere: through the bridge, into the log, and out of it again without a network or key."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.actors.models.double import Asked, Played, ProviderDouble, chat_chunks, fails, says
+from tests.system.conftest import UpProcess, ask, chat, records, start
+
+pytestmark = pytest.mark.servers
+
+CANARY = "sk-canary-f00dfeedbeef4242"
+AGENTS = """
+from ostinato import Agent, tool
+
+@tool(effect="pure")
+def weather(city: str) -> str:
+    "Tell the weather."
+    return f"rain in {city}"
+
+outside = Agent("outside", "Be brief.", model="openai/gpt-x", tools=(weather,))
+chained = Agent("chained", "Be brief.", model="careful")
+keyless = Agent("keyless", "Be brief.", model="anthropic/claude-x")
+"""
+CONFIGURATION = """
+[models]
+breaker_failures = 0
+
+[models.providers.openai]
+url = "{url}/v1"
+
+[models.providers.mine]
+url = "{url}/broken"
+keys = ["OPENAI_API_KEY"]
+
+[models.chains]
+careful = ["mine/gpt-y", "openai/gpt-x"]
+"""
+
+HELD: list[Asked] = []
+"""What was asked to wait."""
+
+
+def played(asked: Asked) -> Played:
+    """Call the tool first, then say what it told; refuse elsewhere, and repeat the key."""
+    said = asked.body["messages"][-1]
+    if asked.path.startswith("/broken"):
+        return fails(503, f"busy, {asked.headers['authorization']}")
+    if said["role"] == "tool":
+        return says(f"There is {said['content']}.")
+    if "key" in said["content"]:
+        return fails(401, f"Incorrect API key provided: {asked.headers['authorization'].removeprefix('Bearer ')}")
+    if "wait" in said["content"]:
+        again = any(other.headers.get("idempotency-key") == asked.headers["idempotency-key"] for other in HELD)
+        HELD.append(asked)
+        return says("asked again") if again else Played(chat_chunks({"content": "asked"})[:2], ends="held")
+    if "weather" in said["content"]:
+        call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+        rest = [{"index": 0, "function": {"arguments": part}} for part in ('{"city": "B', 'rest"}')]
+        fragments = [{"tool_calls": [part]} for part in (call, *rest)]
+        return Played(chat_chunks({"reasoning_content": "a tool"}, *fragments, finish="tool_calls"))
+    return says("hello from elsewhere")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(system_folder: Path) -> Iterator[tuple[UpProcess, ProviderDouble]]:
+    folder = system_folder / "elsewhere"
+    folder.mkdir()
+    (folder / "outside.py").write_text(AGENTS, encoding="utf-8")
+    with ProviderDouble(played) as double, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", CANARY)
+        patch.delenv("ANTHROPIC_API_KEY", raising=False)
+        (folder / "ostinato.toml").write_text(CONFIGURATION.format(url=double.url), encoding="utf-8")
+        up = start(folder / "data", "--agents", str(folder / "outside.py"), "--config", str(folder / "ostinato.toml"))
+        try:
+            yield up, double
+        finally:
+            assert up.stop() == 0
+
+
+def test_an_agent_answers_with_a_model_elsewhere_and_its_tool(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, double = elsewhere
+    answer = chat(up, ask("What is the weather in Brest?", model="agent/outside"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "There is rain in Brest."
+    assert answer.json()["usage"]["total_tokens"] == 20
+    first, second = (asked.body for asked in double.asked[-2:])
+    assert first["model"] == "gpt-x"
+    assert [message["role"] for message in second["messages"]] == ["system", "user", "assistant", "tool"]
+
+
+def test_a_bare_model_elsewhere_streams_through_the_bridge(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, _ = elsewhere
+    with httpx.stream(
+        "POST", f"{up.url}/v1/chat/completions", json=ask("hi", model="openai/gpt-x", stream=True), timeout=60
+    ) as answer:
+        lines = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    said = [chunk["choices"][0]["delta"].get("content") or "" for chunk in lines if chunk["choices"]]
+    assert "".join(said) == "hello from elsewhere"
+    assert len([part for part in said if part]) == 3
+
+
+def test_the_next_model_of_a_chain_answers_and_the_log_says_which(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, _ = elsewhere
+    answer = chat(up, ask("hi", model="agent/chained"))
+    assert answer.status_code == 200, answer.text
+    shown = up.cli("replay", "show", answer.headers["X-Ostinato-Thread"], "--json").stdout
+    returned = next(line for line in map(json.loads, shown.splitlines()) if line.get("kind") == "model.returned")
+    assert returned["data"]["engine"] == "openai/gpt-x"
+    assert [passed["model"] for passed in returned["data"]["passed_over"]] == ["mine/gpt-y"]
+
+
+def test_a_missing_key_is_named_and_a_refused_one_is_not_told(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, _ = elsewhere
+    missing = chat(up, ask("hi", model="agent/keyless"))
+    assert missing.status_code >= 400
+    assert "ANTHROPIC_API_KEY" in missing.text
+    refused = chat(up, ask("repeat the key", model="openai/gpt-x"))
+    assert refused.status_code >= 400
+    assert "OPENAI_API_KEY" in refused.text
+    assert "***" in refused.text
+    assert CANARY not in refused.text
+
+
+def test_a_process_that_is_killed_while_a_provider_answers_asks_again_with_the_same_key(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, double = elsewhere
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(chat, up, ask("wait for it", model="agent/outside"))
+        assert double.holding.wait(30)
+        os.kill(up.pid("agents-0"), signal.SIGKILL)
+        answer = asking.result(90)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "asked again"
+    assert len({asked.headers["idempotency-key"] for asked in HELD}) == 1
+    assert len(HELD) == 2
+
+
+def test_an_engine_here_goes_by_its_bare_name_and_by_local_and_one_that_is_not_there_is_told(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, _ = elsewhere
+    served = chat(up, ask("hi", model="local/ostinato-mini", max_tokens=4))
+    assert served.status_code == 200, served.text
+    gone = chat(up, ask("hi", model="local/nobody"))
+    assert gone.status_code == 503
+    assert "is offered on NATS" in gone.text
+
+
+def test_what_was_answered_verifies_without_the_provider_and_the_key_is_nowhere(
+    elsewhere: tuple[UpProcess, ProviderDouble], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up, double = elsewhere
+    chat(up, ask("What is the weather in Brest?", model="agent/outside"))
+    chat(up, ask("repeat the key", model="agent/outside"))
+    before = len(double.asked)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    verified = up.cli("replay", "verify", "--all")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert len(double.asked) == before
+    threads = [line["thread"] for line in records(up.cli("replay", "ls", "--json"))]
+    shown = "".join(up.cli("replay", "show", thread, "--json").stdout for thread in threads)
+    logs = "".join(path.read_text(encoding="utf-8") for path in up.data.rglob("*.log"))
+    for place in (shown, logs, up.cli("config", "show").stdout):
+        assert CANARY[8:20] not in place
+    assert CANARY.encode() not in b"".join(
+        path.read_bytes() for path in up.data.rglob("*") if path.is_file() and os.access(path, os.R_OK)
+    )
