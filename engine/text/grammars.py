@@ -68,6 +68,19 @@ def calling_grammar(
     return "\n".join((f"start: {start}", *writer.rules, _TERMINALS))
 
 
+def calls_after_thought(wanted: Wanted, tools: Sequence[ToolSpec], special: Mapping[str, int]) -> str:
+    """Write the grammar of an answer in channels that calls a tool, without what is thought before.
+
+    Returns:
+        The grammar; empty where the format has no channels.
+    """
+    writer, format_ = _Writer(special), wanted.format
+    if format_.channels is None:
+        return ""
+    start = writer.addressed_at_once(format_.channels, tools, json_mark=format_.silent[0])
+    return "\n".join((f"start: {start}", *writer.rules, _TERMINALS))
+
+
 class _Writer:
     """Collects the rules of one grammar."""
 
@@ -117,6 +130,24 @@ class _Writer:
 
     def addressed(self, channels: Channels, tools: Iterable[ToolSpec], json_mark: str) -> str:
         """Write a message to a tool, after any number of thoughts."""
+        thoughts = [
+            f"{self._literal(channels.channel + name + channels.message)} {self._until(channels.ends[0])}"
+            for name in sorted(channels.reasoning)
+        ]
+        call = self._message(channels, tools, json_mark)
+        return self._rule(f"({self._any_of(thoughts)} {self._literal(channels.speaker)})* {call}")
+
+    def addressed_at_once(self, channels: Channels, tools: Sequence[ToolSpec], json_mark: str) -> str:
+        """Write a message to a tool, at the beginning or behind another message.
+
+        Without a speaker it begins with its channel: an address alone is one at the beginning only.
+        """
+        call = self._message(channels, tools, json_mark)
+        bare = self._message(channels, tools, json_mark, begins=channels.channel)
+        return self._rule(f"{self._literal(channels.speaker)} {call} | {bare}")
+
+    def _message(self, channels: Channels, tools: Iterable[ToolSpec], json_mark: str, begins: str = "") -> str:
+        """Write a message to a tool whose head begins in some way."""
         ways = []
         for tool in tools:
             address = channels.addressed + channels.functions + tool.name
@@ -125,14 +156,9 @@ class _Writer:
                 f" {address}{channels.calling.replace(' {}', '')}",
                 channels.calling.format(address).replace(f" {json_mark}", " "),
             )
-            head = self._any_of(self._literal(head + channels.message) for head in heads)
+            head = self._any_of(self._literal(head + channels.message) for head in heads if head.startswith(begins))
             ways.append(f"{head} {self._json(_object(tool.parameters))}")
-        call = self._any_of(ways)
-        thoughts = [
-            f"{self._literal(channels.channel + name + channels.message)} {self._until(channels.ends[0])}"
-            for name in sorted(channels.reasoning)
-        ]
-        return self._rule(f"({self._any_of(thoughts)} {self._literal(channels.speaker)})* {call}")
+        return self._any_of(ways)
 
     def _call(self, opener: Opener, tools: Sequence[ToolSpec], *, single: bool) -> str:
         mark = "" if opener.kept else f"{self._literal(opener.mark)} "

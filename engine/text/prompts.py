@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.errors import BadRequest, CallMissing, NoChatTemplate, TemplateError
 from engine.text.dialects import AUTO, Dialect, dialect
 from engine.text.formats import NONE
-from engine.text.grammars import calling_grammar
+from engine.text.grammars import calling_grammar, calls_after_thought
 from engine.text.parsers import Wanted
 from engine.text.parts import ParsedCall
 from engine.text.reasoning import ReasoningEnd, reasoning_end
@@ -57,18 +57,22 @@ class Prompt:
     `reasoning.after`, if there is any. Empty where nothing is to be bound, or cannot be."""
     reasoning: ReasoningEnd | None = None
     """Where in the answer reasoning ends; `None` where there is to be none."""
+    after_thought: str = ""
+    """Of a grammar that has a place for what is thought first, what is after that: it holds where thinking has a
+    budget. Empty for others."""
 
     def bound(self, sampling: Sampling) -> Sampling:
-        """Give parameters that bind the answer to calls that are wanted, or to its form once nothing more is thought.
-
-        A grammar of calls over channels has a place for what is thought first, which no budget is heeded in.
-        """
+        """Give parameters that bind the answer to calls that are wanted, or to its form after what is thought."""
         structured, end = sampling.structured, self.reasoning
         if structured is not None and (structured.after or sampling.structured_after):
             return sampling
         if structured is None and self.grammar:
+            if self.after_thought and end is not None and sampling.thinking_budget is not None:
+                calls = Structured("grammar", self.after_thought, field="tool_choice")
+                ends = {"structured_after": end.ending, "thinking_closing": end.ending}
+                return replace(sampling, structured=calls, thinking_opening=end.opening, **ends)
             sampling = replace(sampling, structured=Structured("grammar", self.grammar, field="tool_choice"))
-            end = None if self.wanted.format.channels is not None and end is not None and end.opening else end
+            end = None if self.after_thought else end
         if end is None:
             return replace(sampling, thinking_budget=None)
         bound = sampling.structured is not None
@@ -149,7 +153,9 @@ class Prompter:
         after = dataclasses.replace(wanted, begun=True) if wanted.thinking is not None else wanted
         grammar = calling_grammar(after, offered, self.tokenizer.tags, required=required) if bound else ""
         end = reasoning_end(wanted, text, self.tokenizer)
-        return Prompt(tuple(self._segments.encode(whole("messages", text))), wanted, calling, grammar, end)
+        thinks = bool(grammar) and end is not None and bool(end.opening)
+        later = calls_after_thought(after, offered, self.tokenizer.tags) if thinks else ""
+        return Prompt(tuple(self._segments.encode(whole("messages", text))), wanted, calling, grammar, end, later)
 
     def _offered(self, tools: Sequence[ToolSpec], calling: Calling) -> Sequence[ToolSpec]:
         """Give the tools that the model is told of."""

@@ -16,7 +16,7 @@ from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from schemas.messages import Calling, Message, ToolSpec
 from schemas.structured import Structured
-from tests.engine.structured.conftest import END
+from tests.engine.structured.conftest import END, TURN
 
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}\nanswer:"
 ASKED = [Message(role="user", content="the quick brown fox")]
@@ -122,6 +122,32 @@ def test_thinking_ends_when_it_has_had_its_budget(speaking: Path, budget: int) -
         assert [*answer.tokens[budget : budget + len(closing)]] == closing
         assert answer.text
         assert llm.chat(ASKED, wanted).tokens == answer.tokens
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7])
+def test_thinking_before_a_call_that_must_come_ends_when_it_has_had_its_budget(
+    speaking: Path, tmp_path: Path, budget: int
+) -> None:
+    """In channels, where what is thought is a message of its own before the one to the tool."""
+    made = tmp_path / "model"
+    shutil.copytree(speaking, made)
+    # what ends a message in channels does not end an answer
+    config = {"eos_token": TURN, "chat_template": TEMPLATE}
+    (made / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    llm = loaded(made, "harmony", "harmony")
+    encode = llm._writing.tokenizer.encode
+    opening, closing = encode("<|channel|>analysis<|message|>"), encode("<|end|>")
+    thought = 0
+    for seed in range(8):
+        calling = Calling("required", "other")
+        wanted = drawn(seed, most=300, thinking_budget=budget, min_tokens=len(opening) + budget)
+        answer = llm.chat(ASKED, wanted, [OTHER], calling=calling)
+        assert [(call.name, json.loads(call.arguments)) for call in answer.tool_calls] == [("other", {})]
+        if [*answer.tokens[: len(opening)]] == opening:
+            thought += 1
+            ended = answer.tokens.index(closing[0])
+            assert ended <= len(opening) + budget
+    assert thought
 
 
 def test_a_budget_that_is_not_needed_changes_nothing_and_without_thinking_there_is_none(speaking: Path) -> None:
