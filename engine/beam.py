@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
-from schemas.generation import Sampling
+from schemas.generation import Sampling, Submit, TokenLogprobs
 
 Scored = tuple[int, float]
 """(token, natural logarithm of its chance)."""
+
+
+_HEEDED: Final = (
+    *("stop_tokens", "allowed_token_ids", "structured", "structured_after", "thinking_opening", "thinking_closing"),
+)
+"""What a search keeps to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,6 @@ class BeamSearch:
         most: int,
         stops: Collection[int] = (),
         length_penalty: float = 1.0,
-        allowed: Sequence[int] = (),
     ) -> None:
         """Begin with nothing said.
 
@@ -59,13 +64,11 @@ class BeamSearch:
             stops: tokens that end one.
             length_penalty: the power of a length by which a logarithm of chance is divided; above 0 it favours long
                 continuations, because logarithms of chances are below 0.
-            allowed: no other tokens, not even to end one; empty allows all.
         """
         self._width = width
         self._most = most
         self._stops = frozenset(stops)
         self._penalty = length_penalty
-        self._allowed = tuple(allowed)
         self._found: list[Found] = []
         self.live: tuple[Beam, ...] = (Beam((), 0.0),)
         """What is gone on with; nothing once the search is over."""
@@ -75,11 +78,14 @@ class BeamSearch:
         """How many of the likeliest next tokens have to be told of each beam: some of them may end it."""
         return self._width * (1 + max(1, len(self._stops)))
 
-    @property
-    def wanted(self) -> Sampling:
-        """How one more token of each beam is asked for: whatever it is, what could have come beside it is told."""
-        told = Sampling(max_tokens=1, ignore_eos=True, logprobs=0 if self._allowed else self.candidates)
-        return replace(told, logprob_token_ids=self._allowed)
+    def wanted(self, given: Sampling) -> Sampling:
+        """Say how one more token of each beam is asked for: whatever it is, what could have come beside it is told.
+
+        Args:
+            given: what may come at all (`allowed_token_ids`, `structured`), and what ends an answer.
+        """
+        told = Sampling(max_tokens=self._most, logprobs=self.candidates, searching=True)
+        return replace(told, **{name: getattr(given, name) for name in _HEEDED})
 
     def take(self, told: Sequence[Sequence[Scored]]) -> None:
         """Go one token on.
@@ -125,3 +131,9 @@ class BeamSearch:
     def best(self) -> tuple[Found, ...]:
         """Give what was found, best first."""
         return tuple(self._found)
+
+
+def one_more(submit: Submit, beam: Beam, sampling: Sampling) -> Submit:
+    """Ask for one more token of a beam: what it is made of is output, so that a grammar holds for all of it."""
+    told = (TokenLogprobs((), (), 0),) * len(beam.tokens)
+    return replace(submit, output=beam.tokens, logprobs=told, sampling=sampling)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.beam import Beam, one_more
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
@@ -18,7 +19,7 @@ from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
 from engine.text.answers import AnswerReader
 from engine.text.framed import listed
-from engine.text.parsers import Wanted
+from engine.text.parsers import NOTHING, Wanted
 from engine.text.prompts import Customs, Prompter
 from schemas.generation import FinishReason, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import ToolCall, Usage
@@ -165,6 +166,12 @@ class Generator:
             tenant=NAME,
         )
         return Run(submit, AnswerReader(self.tokenizer, wanted, stop, sampling))
+
+    def go_on(self, prompt: Sequence[int], beam: Beam, sampling: Sampling) -> Run:
+        """Make a request for one more token of a beam; `run` begins it."""
+        run = self.ask(prompt, NOTHING, sampling, ())
+        run.submit = one_more(run.submit, beam, sampling)
+        return run
 
     def run(self, runs: Iterable[Run]) -> Iterator[Run]:
         """Run requests to their ends; each is given whenever something came of it, and for the last time at its end.

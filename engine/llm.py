@@ -27,6 +27,7 @@ from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs
 from schemas.generation import FinishReason, Sampling
 from schemas.messages import Calling, Message, Rendering, ToolSpec
+from schemas.structured import Structured
 
 _GREEDY = Sampling()
 _AS_THE_MODEL = Customs()
@@ -67,7 +68,8 @@ class LLM:
             path_or_id: Of a model that writes, of an encoder, a classifier or a cross-encoder; one that is laid out as
                 sentence-transformers does it writes nothing.
             device: `auto` for the best there is.
-            runner: Overrides how it is loaded, its `model` included; of a model that does not write the `dtype`.
+            runner: Overrides how it is loaded, its `model` included; of a model that does not write
+                the `dtype`, `quantization` and `batch_invariant`.
             customs: Overrides a chat model's parsers.
             pooling: Overrides how states of tokens become a vector.
             use_tqdm: Whether a bar shows how far download and weights are.
@@ -89,12 +91,14 @@ class LLM:
         self._writer: Generator | None = None
         self._whole: Callable[[], Pooled]
         platform = detect(device)
+        if config.batch_invariant:
+            platform = platform.steady()
         if self._architecture in FAMILIES and not is_sentence_model(self._folder):
             loaded = load_runner(config, platform, NAME, use_tqdm)
             self._writer = Generator(loaded, self._folder, customs)
             self._whole = lambda: pooled_trunk(self._folder, loaded.trunk, pooling)
         elif self._architecture in SUPPORTED:
-            pooled = load_pooled(self._folder, platform, config.dtype, pooling, use_tqdm)
+            pooled = load_pooled(self._folder, platform, config.dtype, pooling, use_tqdm, config.quantization)
             self._whole = lambda: pooled
         else:
             raise UnsupportedModel(self._architecture, {*FAMILIES, *SUPPORTED})
@@ -196,6 +200,7 @@ class LLM:
         stop_token_ids: Sequence[int] = (),
         ignore_eos: bool = False,
         allowed_token_ids: Sequence[int] = (),
+        structured: Structured | None = None,
         use_tqdm: UseTqdm = None,
     ) -> list[list[Likely]]:
         """Find the likeliest continuations of every prompt, best first, `width` of each; nothing is left to chance.
@@ -208,6 +213,7 @@ class LLM:
             stop_token_ids: Tokens that end one, beside those that the model ends its answers with.
             ignore_eos: Whether the model's own do not end them.
             allowed_token_ids: No other tokens, not even to end one; empty allows all.
+            structured: What every continuation is to look like; there may be fewer of such than `width`.
             use_tqdm: Whether a bar shows how many tokens are searched for.
 
         Raises:
@@ -220,18 +226,26 @@ class LLM:
             if value < 1:
                 raise BadRequest(name, f"{value} is less than 1")
         given = Sampling(
-            stop_tokens=tuple(stop_token_ids), ignore_eos=ignore_eos, allowed_token_ids=tuple(allowed_token_ids)
+            max_tokens=max_tokens,
+            stop_tokens=tuple(stop_token_ids),
+            ignore_eos=ignore_eos,
+            allowed_token_ids=tuple(allowed_token_ids),
+            structured=structured,
         )
-        stops, allowed = (settled := writer.settled(given)).stop_tokens, settled.allowed_token_ids
+        settled = writer.settled(given)
         asked, room = [raw_tokens(prompt, writer.tokenizer) for prompt in prompts], writer.config.context_length
         searches = [
-            BeamSearch(width, max(1, min(max_tokens, room - len(prompt))), stops, length_penalty, allowed)
+            BeamSearch(width, max(1, min(max_tokens, room - len(prompt))), settled.stop_tokens, length_penalty)
             for prompt in asked
         ]
         with Bar(use_tqdm, "search", max_tokens, unit="token") as bar:
             while going := [pair for pair in zip(asked, searches, strict=True) if pair[1].live]:
-                grown = [(*prompt, *beam.tokens) for prompt, search in going for beam in search.live]
-                told = iter(self.generate(grown, searches[0].wanted, use_tqdm=False))
+                grown = [
+                    writer.go_on(prompt, beam, search.wanted(settled))
+                    for prompt, search in going
+                    for beam in search.live
+                ]
+                told = iter(self._completed(grown, 1, use_tqdm=False))
                 for _, search in going:
                     search.take([_likeliest(next(told)) for _ in search.live])
                 bar.add(1)
@@ -351,5 +365,5 @@ def _likeliest(completion: Completion) -> list[Scored]:
     """
     if not completion.logprobs:
         raise BadRequest("prompts", f"the model could not go on with one of them ({completion.finish})")
-    (told,) = completion.logprobs
+    told = completion.logprobs[-1]
     return list(zip(told.tokens, told.logprobs, strict=True))[1:]

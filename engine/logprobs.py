@@ -1,13 +1,15 @@
 """What a model made of a position: the chance of the token that stands there, of the likeliest, and of some by id.
 
-Numbers are those of the raw logits, before temperature, penalties and all that requests want changed. Each row is
-computed by itself, so they do not depend on the rows beside it.
+Numbers are those of the raw logits, before temperature, penalties and all that requests want changed, or, where a mode
+says so, of the processed ones that a token is drawn from. Each row is computed by itself, so they do not depend on the
+rows beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,12 @@ import torch
 from torch import Tensor
 
 from schemas.generation import Sampling, TokenLogprobs
+
+LogprobsMode = Literal["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"]
+"""What is told: of which logits, and whether as they are or as logarithms of chances. The names are vLLM's."""
+
+_LEAST: Final = -9999.0
+"""What is told of a token that cannot be drawn, whose logarithm no JSON can write."""
 
 
 class Measured(NamedTuple):
@@ -25,6 +33,8 @@ class Measured(NamedTuple):
     """How many of the likeliest tokens are told."""
     ids: tuple[int, ...]
     """Tokens that are told beside those; what the model has no logit for is left out."""
+    searching: bool = False
+    """Whether only tokens are told that may come."""
 
 
 class MeasuredPrompt(NamedTuple):
@@ -46,17 +56,25 @@ def measures(sampling: Sampling) -> bool:
     return sampling.logprobs is not None or sampling.prompt_logprobs is not None
 
 
-def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[Sequence[int]]) -> list[TokenLogprobs]:
-    """Describe rows of float32 logits [rows, vocabulary], as the model gave them.
+def measure(
+    logits: Tensor,
+    chosen: Sequence[int],
+    best: int,
+    ids: Sequence[Sequence[int]],
+    mode: LogprobsMode = "raw_logprobs",
+) -> list[TokenLogprobs]:
+    """Describe rows of float32 logits [rows, vocabulary].
 
     Args:
-        logits: what the model gave.
+        logits: what the model gave, or what of it tokens are drawn from.
         chosen: [rows] the token that stands at each.
         best: how many of the likeliest are told of each; what there is of a smaller vocabulary.
         ids: tokens that are told beside those of each; what the model has no logit for is left out.
+        mode: whether logits are told, or logarithms of chances.
     """
     vocabulary = logits.shape[1]
-    logprobs = torch.log_softmax(logits, dim=-1)
+    numbers = logits if mode.endswith("logits") else torch.log_softmax(logits, dim=-1)
+    logprobs = numbers.clamp(min=_LEAST) if mode.startswith("processed") else numbers
     own = logprobs.gather(1, torch.tensor(chosen, device=logits.device)[:, None])
     ranks = ((logprobs > own).sum(dim=-1) + 1).tolist()
     told = []
@@ -67,3 +85,29 @@ def measure(logits: Tensor, chosen: Sequence[int], best: int, ids: Sequence[Sequ
         values = row[torch.tensor(names, device=row.device)].tolist()
         told.append(TokenLogprobs(names, tuple(values), rank))
     return told
+
+
+_LOOKED_AT: Final = 4
+"""So many times as many tokens as are wanted are looked at: of some the grammar finds that nothing can follow."""
+
+
+def measure_search(
+    logits: Tensor, left: Tensor, token: int, best: int, possible: Callable[[int], bool], certain: int | None
+) -> TokenLogprobs:
+    """Describe what could come at a step of a search, by the model's own chances.
+
+    Args:
+        logits: what the model gave, float32 [vocabulary].
+        left: the same, and minus infinity where a token may not come.
+        token: the one that is to stand there.
+        best: how many of the likeliest are told.
+        possible: says whether a token that may come leads anywhere.
+        certain: one that does, if one is known.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1).masked_fill(left == float("-inf"), float("-inf"))
+    values, order = logprobs.topk(min(best * _LOOKED_AT, len(logprobs)))
+    found = [(name, value) for name, value in zip(order.tolist(), values.tolist(), strict=True) if value > -inf]
+    kept = [(name, value) for name, value in found if name == certain or possible(name)][:best]
+    if certain is not None and all(name != certain for name, _ in kept):
+        kept = [*kept[: best - 1], (certain, float(torch.log_softmax(logits, dim=-1)[certain]))]
+    return TokenLogprobs((token, *(name for name, _ in kept)), (0.0, *(value for _, value in kept)), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -52,6 +52,20 @@ class Platform:
     """Number formats that it computes in."""
     memory: Callable[[torch.device], int] | None = None
     """How its free memory is asked for, where torch does not know."""
+    steady_ops: str = ""
+    """The name of ops with which a request's numbers do not depend on what is computed beside it; empty if there are
+    none."""
+
+    def steady(self) -> Platform:
+        """Give it with ops with which a request's tokens do not depend on the batch.
+
+        Raises:
+            PlatformUnavailable: It has none.
+        """
+        if not self.steady_ops:
+            mend = "install the extra 'gpu' where it is CUDA or ROCm, or set engine.batch_invariant to false"
+            raise PlatformUnavailable(str(self.device), f"its ops are not batch-invariant: {mend}")
+        return replace(self, ops=self.steady_ops)
 
     def free_memory(self) -> int:
         """Return the bytes that could be allocated now, other processes considered."""
@@ -163,7 +177,8 @@ def choose_dtype(platform: Platform, setting: Dtype, checkpoint: torch.dtype, pa
 def _cpu() -> Platform:
     """Describe this machine's processor."""
     name = f"CPU with {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    return Platform(kind="cpu", device=torch.device("cpu"), name=name, ops=_cpu_ops())
+    ops = _cpu_ops()
+    return Platform(kind="cpu", device=torch.device("cpu"), name=name, ops=ops, steady_ops=ops)
 
 
 def _cpu_ops() -> str:
@@ -185,13 +200,14 @@ def _accelerator(device: torch.device) -> Platform:
     if device.type == "cuda":
         kind = "rocm" if torch.version.hip else "cuda"
         name = torch.cuda.get_device_name(index)
-        return Platform(kind=kind, device=device, name=name, ops=_cuda_ops(), dtypes=_cuda_dtypes())
+        ops, steady = _cuda_ops()
+        return Platform(kind=kind, device=device, name=name, ops=ops, dtypes=_cuda_dtypes(), steady_ops=steady)
     raise PlatformUnavailable(str(device), "only CUDA, ROCm, XPU and CPU are supported")
 
 
-def _cuda_ops() -> str:
-    """Prefer our kernels; without Triton, which is an extra, PyTorch's own calls do the same."""
-    return "triton" if find_spec("triton") is not None else "gathered"
+def _cuda_ops() -> tuple[str, str]:
+    """Prefer our kernels; without Triton, which is an extra, PyTorch's own calls do the same, but not steadily."""
+    return ("triton", "triton-steady") if find_spec("triton") is not None else ("gathered", "")
 
 
 def _cuda_dtypes() -> tuple[str, ...]:

@@ -94,6 +94,21 @@ def _draw(logits: Tensor, choices: Choices) -> Tensor:
     return tokens
 
 
+def drawn_from(logits: Tensor, choices: Choices) -> Tensor:
+    """Return the logits that tokens are drawn from: by temperature, and minus infinity where a token is left out.
+
+    Greedy rows, whose likeliest token is taken, stay as they are.
+    """
+    left = logits.clone()
+    drawn = choices.temperature > 0
+    if drawn.any():
+        rows, chosen = torch.from_numpy(np.flatnonzero(drawn)).to(logits.device), choices.among(drawn)
+        scaled = _above_min_p(logits[rows] / _column(chosen.temperature, logits), chosen.min_p)
+        least = _least(scaled, scaled.sort(dim=-1, descending=True).values, chosen)
+        left[rows] = scaled.masked_fill(scaled < least, float("-inf"))
+    return left
+
+
 def _above_min_p(scaled: Tensor, min_p: npt.NDArray[np.float32]) -> Tensor:
     """Leave out the tokens whose chance is below a share of the likeliest one's (Nguyen et al. 2024, arXiv 2407.01082).
 

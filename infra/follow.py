@@ -148,7 +148,8 @@ class _Order:
         self.over = False
         self._effect = ""
         self._passed: dict[tuple[str, int], int] = {}
-        """How much of each answer of the call under way: characters of its text and of its reasoning, and tokens."""
+        """How much of each answer of the call under way: characters of its text, of its reasoning and of its tool
+        calls, and tokens."""
 
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
@@ -182,11 +183,14 @@ class _Order:
             self._effect, self._passed = delta.effect, {}
         offset, text = self._beyond("text", delta.choice, delta.offset, delta.text)
         before, reasoning = self._beyond("reasoning", delta.choice, delta.reasoning_offset, delta.reasoning)
+        called = "" if delta.call is None else delta.call.id
+        begin, arguments = self._beyond(f"call {called}", delta.choice, delta.arguments_offset, delta.arguments)
         first, logprobs = self._beyond("logprobs", delta.choice, delta.token_offset, delta.logprobs)
         at, token_ids = self._beyond("token_ids", delta.choice, delta.token_offset, delta.token_ids)
-        if not (text or reasoning or logprobs or token_ids):
+        if not (text or reasoning or arguments or logprobs or token_ids):
             return []
         said = {"offset": offset, "text": text, "reasoning_offset": before, "reasoning": reasoning}
+        said |= {"call": delta.call if arguments else None, "arguments_offset": begin, "arguments": arguments}
         told = {"token_offset": max(first, at), "logprobs": logprobs, "token_ids": token_ids}
         return [msgspec.structs.replace(delta, **said, **told)]
 

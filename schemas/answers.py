@@ -34,6 +34,15 @@ class Sampled(Wire, frozen=True):
     """Of their ids, after those of the prompt."""
 
 
+class CallTold(Record, frozen=True):
+    """Which tool call a piece of arguments is of."""
+
+    index: int
+    """Calls of an answer are numbered from 0, in the order in which they begin."""
+    id: str
+    name: str
+
+
 class Alternative(Wire, frozen=True):
     """One more answer to the same prompt."""
 
@@ -44,3 +53,5 @@ class Alternative(Wire, frozen=True):
     token_ids: tuple[int, ...] = ()
     reasoning: str = ""
     sampled: Sampled | None = None
+    cut_off: tuple[ToolCall, ...] = ()
+    """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""

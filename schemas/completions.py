@@ -28,3 +28,4 @@ class CompletionRequest(AnswerRequest, frozen=True, kw_only=True):
     """How many of the likeliest tokens are told beside each."""
     suffix: str | None = None
     prompt_embeds: Any = None
+    thinking_token_budget: Any = None

@@ -106,6 +106,9 @@ class Sampling(Wire, frozen=True):
     """Tokens that end thinking wherever it stands; the last of them are `structured_after`."""
     structured_after: tuple[int, ...] = ()
     """The tokens after which it begins to: those that end the model's thinking. Empty is from the first one on."""
+    searching: bool = False
+    """Whether it is a step of a search for the likeliest answers: one token more than the output there is, beside which
+    the likeliest are told that may come, by the model's own chances. `max_tokens` is of the whole answer."""
 
 
 class TokenLogprobs(Record, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from schemas.answers import TokenTold
+from schemas.answers import CallTold, TokenTold
 from schemas.runs import Problem
 from schemas.wire import Wire
 
@@ -35,7 +35,7 @@ class Committed(Wire, frozen=True, tag="committed", tag_field="frame"):
 
 
 class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
-    """A piece of the model's text or of its reasoning, cut once by the frontend."""
+    """A piece of the model's text, of its reasoning or of a tool call's arguments, cut once by the frontend."""
 
     subject: str
     """The entity (run or generation)."""
@@ -59,6 +59,11 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     next piece, or the answer."""
     token_ids: tuple[int, ...] = ()
     """The same tokens' ids, where those were asked for."""
+    call: CallTold | None = None
+    """Whose arguments the next are, where the model writes those."""
+    arguments: str = ""
+    arguments_offset: int = 0
+    """Characters of this call's arguments that came before."""
 
 
 class Progress(Wire, frozen=True, tag="progress", tag_field="frame"):

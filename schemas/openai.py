@@ -86,12 +86,14 @@ class ChatTool(Wire, frozen=True):
 
     function: ToolSpec
     type: Literal["function"] = "function"
+    defer_loading: bool | None = None
 
 
 class StreamOptions(Wire, frozen=True):
     """Options of a streamed answer."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool | None = None
 
 
 class StructuredOutputs(Wire, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +173,18 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     guided_whitespace_pattern: Any = None
     guided_decoding_backend: Any = None
     structural_tag: Any = None
+    return_tokens_as_token_ids: bool | None = None
+    """Whether `logprobs` call tokens `token_id:` and their ids."""
+    watermarking: Any = None
+    """From here on fields that are known and not served."""
+    request_id: Any = None
+    return_token_offsets: Any = None
+    return_mm_kwargs: Any = None
+    mm_processor_kwargs: Any = None
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    routed_experts_prompt_start: Any = None
+    add_special_tokens: Any = None
 
 
 class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
@@ -192,6 +206,23 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     thinking_token_budget: ThinkingBudget | None = None
+    echo: bool | None = None
+    """Whether the answer begins with the last message, if that is the assistant's."""
+    media_io_kwargs: Any = None
+    """From here on fields that are known and not served."""
+    return_prompt_text: Any = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    verbosity: Any = None
+
+    def echoed(self) -> str:
+        """Give what the answer begins with."""
+        last = self.messages[-1].message() if self.echo else None
+        return last.content if last is not None and last.role == "assistant" else ""
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""

@@ -130,10 +130,12 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Models of the chain that could not be had; `engine` is the one that answered."""
     processed: tuple[Processed, ...] = ()
     """What processors did on the way there and back."""
+    cut_off: tuple[ToolCall, ...] = ()
+    """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
-        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled)
+        told = (self.logprobs, self.token_ids, self.reasoning, self.sampled, self.cut_off)
         return (Alternative(self.text, self.finish_reason, self.tool_calls, *told), *self.more)
 
 

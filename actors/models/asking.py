@@ -54,6 +54,10 @@ async def ask_model(
         frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
         if piece.kind == "reasoning":
             frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
+        if piece.kind == "call":
+            frame = replace(
+                frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text
+            )
         if piece.logprobs or piece.token_ids:
             told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
             frame = replace(frame, token_offset=piece.before, **told)
@@ -91,4 +95,5 @@ async def ask_model(
         thoughts=answer.thoughts,
         passed_over=answer.passed_over,
         processed=tuple(done for one in (answer, *others) for done in one.processed),
+        cut_off=answer.cut_off,
     )

@@ -37,7 +37,7 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
 
 def alternative(answer: ModelAnswer) -> Alternative:
     """Give an answer as one beside another."""
-    told = (answer.logprobs, answer.token_ids, answer.reasoning, answer.sampled)
+    told = (answer.logprobs, answer.token_ids, answer.reasoning, answer.sampled, answer.cut_off)
     return Alternative(answer.text, answer.finish_reason, answer.tool_calls, *told)
 
 

@@ -72,7 +72,7 @@ class Nearby:
                 while True:
                     frame = msgspec.json.decode(await replies.next(self.silence_s), type=Frame)
                     match frame:
-                        case Said(piece=piece) if piece.offset == heard[piece.kind]:
+                        case Said(piece=piece) if piece.kind != "call" and piece.offset == heard[piece.kind]:
                             heard[piece.kind] += len(piece.text)
                             await on_text(piece)
                         case Answered(answer=answer):

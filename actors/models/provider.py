@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from schemas.answers import AnswerFinish, Sampled, TokenTold
+from schemas.answers import AnswerFinish, CallTold, Sampled, TokenTold
 from schemas.commands import RawPrompt
 from schemas.generation import Sampling, request_id
 from schemas.messages import Calling, Message, Rendering, Thought, ToolCall, ToolSpec, Usage
@@ -15,15 +15,16 @@ from schemas.models import ModelChain, PassedOver
 from schemas.processing import Processed
 from schemas.programs import ProgramNote
 
-Spoken = Literal["text", "reasoning"]
+Spoken = Literal["text", "reasoning", "call"]
 
 
 class Piece(msgspec.Struct, frozen=True):
     """What a model says next, and the tokens that it is written in."""
 
     offset: int
-    """Characters of the same call and kind that came before."""
+    """Characters of the same kind that came before; of arguments, of the same tool call's."""
     text: str
+    """What is said, or thought, or the next of a tool call's arguments."""
     kind: Spoken = "text"
     before: int = 0
     """Tokens of the call that were told of before these, of either kind."""
@@ -31,13 +32,15 @@ class Piece(msgspec.Struct, frozen=True):
     """What the model made of these, where `sampling` asks for it."""
     token_ids: tuple[int, ...] = ()
     """Where they are asked for."""
+    call: CallTold | None = None
+    """Whose arguments they are, where it is of that kind; the answer's call has the same id, name and place."""
 
 
 class OnText(Protocol):
     """Hears what a model says, as it comes."""
 
     async def __call__(self, piece: Piece, /) -> None:
-        """Take new text, or reasoning."""
+        """Take new text, reasoning, or arguments of a call."""
 
 
 class ModelCall(msgspec.Struct, frozen=True):
@@ -116,6 +119,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     """Models of the chain that could not be had."""
     processed: tuple[Processed, ...] = ()
     """What processors did, where there are any around the model."""
+    cut_off: tuple[ToolCall, ...] = ()
+    """Calls of an answer that ended before its end: nobody carries them out."""
 
 
 class ModelProvider(Protocol):

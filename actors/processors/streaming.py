@@ -61,7 +61,9 @@ class Outlet:
         self._holds = any(processor.holds for processor in processors)
 
     async def __call__(self, piece: Piece, /) -> None:
-        """Take what the model says next."""
+        """Take what the model says next; calls are told whole, with the answer that processors have seen."""
+        if piece.kind == "call":
+            return
         try:
             text = _through(self._of(piece.kind), piece.text)
         except Tripped as tripped:

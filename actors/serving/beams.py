@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.models.together import together
-from engine.beam import BeamSearch, Found, Scored
+from engine.beam import BeamSearch, Found, Scored, one_more
 from schemas.generation import Submit, TokenLogprobs
 
 Next = Callable[[Submit], Coroutine[Any, Any, TokenLogprobs]]
@@ -29,16 +29,11 @@ async def search(submit: Submit, width: int, length_penalty: float, context_leng
         ask: what asks it.
     """
     sampling, room = submit.sampling, context_length - len(submit.prompt)
-    most, allowed = max(1, min(sampling.max_tokens, room)), sampling.allowed_token_ids
-    found, step = BeamSearch(width, most, sampling.stop_tokens, length_penalty, allowed), 0
+    found, step = BeamSearch(width, max(1, min(sampling.max_tokens, room)), sampling.stop_tokens, length_penalty), 0
+    wanted = found.wanted(sampling)
     while found.live:
         asked = [
-            replace(
-                submit,
-                request=f"{submit.request}.{step}.{index}",
-                prompt=submit.prompt + beam.tokens,
-                sampling=found.wanted,
-            )
+            replace(one_more(submit, beam, wanted), request=f"{submit.request}.{step}.{index}")
             for index, beam in enumerate(found.live)
         ]
         found.take([_likeliest(told) for told in await together(ask(one) for one in asked)])

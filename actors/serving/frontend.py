@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.serving.beams import search
-from actors.serving.cutting import Cutter
+from actors.serving.cutting import Cutter, call_id
 from actors.serving.open_call import OpenCall
 from actors.serving.told import told_prompt
 from bus import subjects
@@ -64,6 +64,8 @@ _RETRY_S = 0.2
 _ENDLESS = 1 << 62
 
 _FAILED: Final = "the model could not compute this request: see the worker's log"
+
+_NOTHING_FOUND: Final = "max_tokens: no answer comes to its end in so many tokens"
 
 _PROBLEMS: dict[str, ErrorKind] = {
     "too_long": "too_long",
@@ -127,20 +129,30 @@ class Frontend:
         cached: list[int] = []
 
         async def ask(one: Submit) -> TokenLogprobs:
-            with self._under_way(self._opened(call, one, prompt)) as opened:
+            opened = self._opened(call, one, prompt)
+            opened.tokens.extend(one.output)
+            opened.logprobs.extend(one.logprobs)
+            with self._under_way(opened):
                 await self._submit(one, call.prompt)
                 finish = None
                 while finish is None:
                     _, finish = await self._next(opened)
-            if finish in BROKEN_OFF or not opened.logprobs:
+            if opened.problem:
+                self._refuse(opened)
+            if finish in BROKEN_OFF or len(opened.logprobs) == len(one.logprobs):
                 kind: ErrorKind = "timeout" if finish == "timeout" else "engine"
                 raise CallFailed(Problem(kind=kind, message=f"the search was broken off ({finish})"))
             cached.append(opened.cached)
-            return opened.logprobs[0]
+            return opened.logprobs[-1]
 
         assert call.length_penalty is not None
         answers = []
-        for index, found in enumerate(await search(submit, call.n, call.length_penalty, self._context_length, ask)):
+        likely = await search(submit, call.n, call.length_penalty, self._context_length, ask)
+        if not likely:
+            raise CallFailed(
+                Problem(kind="invalid", message="max_tokens: no answer comes to its end in so many tokens")
+            )
+        for index, found in enumerate(likely):
             opened = self._opened(call, submit, prompt)
             opened.tokens.extend(found.tokens)
             opened.cached = cached[0]
@@ -213,7 +225,7 @@ class Frontend:
 
     async def _read(self, call: ModelCall, opened: OpenCall, on_text: OnText) -> ModelAnswer:
         answer = AnswerReader(self._prompter.tokenizer, opened.prompt.wanted, call.stop, opened.submit.sampling)
-        cutter = Cutter(call.stream_interval, opened.telling)
+        cutter = Cutter(call.stream_interval, opened.telling, _named(call))
         while True:
             tokens, finish = await self._next(opened)
             for token in tokens:
@@ -231,24 +243,20 @@ class Frontend:
 
     def _answer(self, call: ModelCall, opened: OpenCall, answer: AnswerReader, finish: FinishReason) -> ModelAnswer:
         if finish == "error" and opened.problem:
-            structured = opened.submit.sampling.structured
-            field_name = None if structured is None else structured.field
-            message = opened.problem if field_name is None else f"{field_name}: {opened.problem}"
-            raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
+            self._refuse(opened)
         if finish == "error":
             raise CallFailed(Problem(kind="engine", message=_FAILED))
         try:
             opened.prompt.check(answer.calls, finish)
         except CallMissing as error:
             raise CallFailed(Problem(kind="tool", message=str(error), field="tool_choice")) from error
-        named = f"{call.effect}~{call.choice}" if call.choice else call.effect
         calls = tuple(
-            ToolCall(id=f"call_{named}-{index}", name=wanted.name, arguments=wanted.arguments)
+            ToolCall(id=call_id(_named(call), index), name=wanted.name, arguments=wanted.arguments)
             for index, wanted in enumerate(answer.calls)
         )
         # others may have come behind the text that ended it
         logprobs, token_ids = opened.telling.between(0, answer.count)
-        # a call that had to be brought to its end is one, and what was cut off before its end is none
+        # a call that had to be brought to its end is one, and those of an answer that was cut off are not carried out
         kept = finish == "stop" or (finish == "length" and opened.closed_within(answer.count))
         return ModelAnswer(
             text=answer.text,
@@ -271,7 +279,15 @@ class Frontend:
             token_ids=token_ids,
             prompt_token_ids=opened.submit.prompt if call.return_token_ids else (),
             sampled=sampled(opened.submit.prompt, opened.tokens[: answer.count]),
+            cut_off=() if kept else calls,
         )
+
+    def _refuse(self, opened: OpenCall) -> NoReturn:
+        """Say what of a call could not be computed."""
+        structured = opened.submit.sampling.structured
+        field_name = None if structured is None else structured.field
+        message = opened.problem if field_name is None else f"{field_name}: {opened.problem}"
+        raise CallFailed(Problem(kind="invalid", message=message, field=field_name))
 
     async def _next(self, opened: OpenCall) -> tuple[tuple[int, ...], FinishReason | None]:
         """Wait for tokens; ask after the request whenever it is quiet for long."""
@@ -362,3 +378,8 @@ class Frontend:
                     retry_after_ms=answer.retry_after_ms,
                 )
             )
+
+
+def _named(call: ModelCall) -> str:
+    """Give what the ids of an answer's tool calls begin with."""
+    return f"call_{call.effect}~{call.choice}" if call.choice else f"call_{call.effect}"

@@ -39,7 +39,6 @@ _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "trace_decode_token_ids": ((),),
     "detokenize": (True,),
     "extra_args": ({},),
-    "structured": (None,),
 }
 """What only answers that are drawn heed, and what of it changes nothing."""
 

@@ -26,7 +26,8 @@ def _misfit(submit: Submit, config: SchedulerConfig) -> Refused | None:
     if not submit.prompt or submit.sampling.max_tokens < 1:
         return _refused(submit, "give at least one prompt token and max_tokens of at least 1")
     room = max(1, config.context_length - len(submit.prompt))
-    told = numbers(submit.sampling, min(submit.sampling.max_tokens, room), _judged(submit))
+    most = 1 if submit.sampling.searching else min(submit.sampling.max_tokens, room)
+    told = numbers(submit.sampling, most, _judged(submit))
     if told > config.most_numbers:
         message = (
             f"logprobs and prompt_logprobs may come to {told} numbers, of at most {config.most_numbers}: "

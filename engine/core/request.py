@@ -85,9 +85,10 @@ class Request:
         self.stops = frozenset(submit.sampling.stop_tokens)
         self.tokens = [*submit.prompt, *submit.output]
         self.prompt_tokens = len(submit.prompt)
-        self.limit = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
+        room = min(self.prompt_tokens + submit.sampling.max_tokens, context_length)
+        self.sampling = _within(submit.sampling, room - self.prompt_tokens)
+        self.limit = min(room, len(self.tokens) + 1) if self.sampling.searching else room
         """Tokens, prompt and output, at which it ends."""
-        self.sampling = _within(submit.sampling, self.limit - self.prompt_tokens)
         self.grammar = _grammar(submit.sampling)
         """Key of the grammar that its answer keeps to; empty if there is none."""
         # whether nothing may follow its last token, as it has all that its grammar asks for; the index of the first
@@ -97,9 +98,8 @@ class Request:
         self.finish: FinishReason | None = None
         # the table, row after row, in which `LEFT` stands for what a window has left behind: `left` rows have such
         self.blocks: list[int] = []
-        self.computed = self.settled = self.left = self.shared = 0
-        self.pending = 0
-        """Tokens sampled in plans whose results are not in."""
+        # `pending` are tokens sampled in plans whose results are not in
+        self.computed = self.settled = self.left = self.shared = self.pending = 0
         self.life = 0
         """Counts preemptions: a result from before one says nothing of the blocks held now."""
         self.cached: int | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import torch
 from torch import Tensor
 
 from engine.errors import CheckpointError, UnsupportedModel
@@ -123,11 +124,21 @@ class _Wanted:
     said: _Said
     platform: Platform
     dtype: Dtype
+    quantization: Quantization
     use_tqdm: UseTqdm
+
+    def source(self, dtype: torch.dtype) -> Checkpoint:
+        """Open its weights."""
+        return Checkpoint(self.said.folder, dtype, self.platform.device, self.quantization)
 
 
 def load_pooled(
-    folder: Path, platform: Platform, dtype: Dtype, pooling: Pooling | None, use_tqdm: UseTqdm = False
+    folder: Path,
+    platform: Platform,
+    dtype: Dtype,
+    pooling: Pooling | None,
+    use_tqdm: UseTqdm = False,
+    quantization: Quantization = "none",
 ) -> Pooled:
     """Load the checkpoint in `folder` onto the platform's device; `pooling` overrides what it says itself.
 
@@ -142,7 +153,7 @@ def load_pooled(
         if said.architecture not in SUPPORTED:
             raise UnsupportedModel(said.architecture, SUPPORTED)
         load = _load_encoder if any(said.architecture.startswith(family) for family in ENCODERS) else _load_decoder
-        return load(_Wanted(said, platform, dtype, use_tqdm))
+        return load(_Wanted(said, platform, dtype, quantization, use_tqdm))
     except KeyError as error:
         raise CheckpointError(path, f"lacks the key {error.args[0]!r}") from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -184,7 +195,7 @@ def _load_encoder(wanted: _Wanted) -> Pooled:
     family = next(ENCODERS[name] for name in ENCODERS if said.architecture.startswith(name))
     config = family.parse(said.folder / "config.json", said.raw)
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
-    source = Checkpoint(said.folder, chosen, platform.device)
+    source = wanted.source(chosen)
     ops = load_ops(platform.ops)
     with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
         bare = not source.has(f"{family.prefix}{family.words}")
@@ -199,7 +210,7 @@ def _load_decoder(wanted: _Wanted) -> Pooled:
     config = read_model_config(said.folder)
     traits = find_family(_family(said.architecture))(config)
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
-    source = Checkpoint(said.folder, chosen, platform.device)
+    source = wanted.source(chosen)
     ops = load_ops(platform.ops)
     with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
         bare = not source.has("model.embed_tokens.weight")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from torch import Tensor
@@ -117,6 +117,13 @@ class Constraints:
                 rows.append((row, index, followed))
             row += piece.sample
         return rows, problems
+
+    def leading_on(self, request: str) -> tuple[Callable[[int], bool], int | None]:
+        """Give what says whether a token leads on to an end of an answer, and one that does, if one is known."""
+        followed = self._followed.get(request)
+        if followed is None or followed.stage == "over":
+            return (lambda token: True), None
+        return followed.leads_on, followed.certain
 
     def take(self, tokens: Integers, batch: FlatBatch, broken: Iterable[int]) -> Followed:
         """Follow what was sampled, and change it in place where a document has to be brought to its end.

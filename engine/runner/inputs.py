@@ -285,7 +285,7 @@ class RequestTable:
         """Name the sampled rows of which something is to be told."""
         found = [(at, self._measuring.get(row)) for at, row in enumerate(rows.tolist())]
         return tuple([
-            Measured(at, sampling.logprobs, sampling.logprob_token_ids)
+            Measured(at, sampling.logprobs, sampling.logprob_token_ids, sampling.searching)
             for at, sampling in found
             if sampling is not None and sampling.logprobs is not None
         ])  # fmt: skip

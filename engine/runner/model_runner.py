@@ -24,7 +24,7 @@ from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import Integers
 from engine.kernels.weights import Quantization
 from engine.logits import Wanted, adjust
-from engine.logprobs import MeasuredPrompt, measure
+from engine.logprobs import LogprobsMode, MeasuredPrompt, measure, measure_search
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
@@ -38,6 +38,7 @@ from engine.runner.flat import FlatBatch
 from engine.runner.graphs import layers_for
 from engine.runner.inputs import RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
+from engine.sampling import Choices, drawn_from
 from engine.structured.compiler import Grammars
 from engine.structured.grammar import GrammarError, Vocabulary
 from engine.structured.registry import BUILT_IN, backend
@@ -86,13 +87,25 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Processor threads for one operation, in the whole process; torch's choice if `None`. Small models want 1."""
     grammar_backend: str = BUILT_IN
     """Who compiles grammars: `llguidance`, or an entry point of the group `ostinato.grammars`."""
+    logprobs_mode: LogprobsMode = "raw_logprobs"
+    """What `logprobs` are: see `engine.logprobs`."""
+    batch_invariant: bool = False
+    """Whether a request's tokens must not depend on the batch on an accelerator; on a processor they never do."""
 
 
 class ModelRunner:
     """A model, its KV cache, and what is known of each request."""
 
-    def __init__(self, model: Decoder, cache: KvCache, worker: str, grammars: Grammars | None = None) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        cache: KvCache,
+        worker: str,
+        grammars: Grammars | None = None,
+        logprobs_mode: LogprobsMode = "raw_logprobs",
+    ) -> None:
         """Make a runner without requests; `worker` is the id that its results carry."""
+        self._told_as: LogprobsMode = logprobs_mode
         self._model = model
         self._cache = cache
         self._worker = worker
@@ -213,16 +226,19 @@ class ModelRunner:
         else:
             logits = self._model.logits(hidden.index_select(0, batch.heads))
             unfit = self._unsound(logits)
-            raw = [logits[one.row].clone() for one in batch.measured]
+            before = [logits[one.row].clone() for one in batch.measured]
             stuck = self._adjust(logits, batch) if batch.wanted else {}
             problems = self._constraints.restrict(logits, batch, stuck)
+            searched = self._searched(batch, before, logits)
+            if batch.measured and self._told_as.startswith("processed"):
+                before = [_processed(logits, batch.choices, one.row) for one in batch.measured]
             tokens = self._draw(logits, batch.choices).cpu().numpy()
             for row, token in batch.forced:
                 tokens[row] = token
             broken = self._broken(batch, unsound, unfit)
             followed = self._constraints.take(tokens, batch, {*problems, *broken})
             problems |= followed.problems
-            told = _measured(batch, raw, tokens)
+            told = [*self._measured(batch, before, tokens), *searched]
         self._requests.record(batch, tokens)
         refused = tuple(batch.slices[index].request for index in problems if index not in broken)
         problems |= dict.fromkeys(broken, _NOT_FINITE)
@@ -259,8 +275,28 @@ class ModelRunner:
             tokens = one.tokens[at : at + _JUDGED].tolist()
             first = one.first + at
             logits = self._model.logits(hidden[first : first + len(tokens)])
-            told += measure(logits, tokens, one.best, one.ids[at : at + _JUDGED])
+            told += measure(logits, tokens, one.best, one.ids[at : at + _JUDGED], self._told_as)
         return one.request, one.position, tuple(told)
+
+    def _measured(
+        self, batch: FlatBatch, before: Sequence[Tensor], tokens: Integers
+    ) -> list[tuple[int, TokenLogprobs]]:
+        """Describe those sampled rows of which something is to be told; `before` are their logits, [vocabulary]."""
+        return [
+            (one.row, measure(logits[None], [int(tokens[one.row])], one.best, [one.ids], self._told_as)[0])
+            for one, logits in zip(batch.measured, before, strict=True)
+            if not one.searching
+        ]
+
+    def _searched(self, batch: FlatBatch, before: Sequence[Tensor], logits: Tensor) -> list[tuple[int, TokenLogprobs]]:
+        """Describe what could come at steps of searches, before anything is drawn."""
+        names = [piece.request for piece in batch.slices if piece.sample]
+        told = []
+        for one, raw in zip(batch.measured, before, strict=True):
+            if one.searching:
+                row, (possible, certain) = logits[one.row], self._constraints.leading_on(names[one.row])
+                told.append((one.row, measure_search(raw, row, int(row.argmax()), one.best, possible, certain)))
+        return told
 
     def _broken(self, batch: FlatBatch, unsound: Tensor | None, unfit: Tensor | None) -> list[int]:
         """Return the indices of slices with a hidden state [tokens] or logits [sampled] that are not finite."""
@@ -285,12 +321,9 @@ class ModelRunner:
         self._requests.fail(batch, index, problem)
 
 
-def _measured(batch: FlatBatch, raw: Sequence[Tensor], tokens: Integers) -> list[tuple[int, TokenLogprobs]]:
-    """Describe those sampled rows of which something is to be told; `raw` are their logits, [vocabulary] each."""
-    return [
-        (one.row, measure(logits[None], [int(tokens[one.row])], one.best, [one.ids])[0])
-        for one, logits in zip(batch.measured, raw, strict=True)
-    ]
+def _processed(logits: Tensor, choices: Choices, row: int) -> Tensor:
+    """Give what a row's token is drawn from, [vocabulary]."""
+    return drawn_from(logits[row][None], choices.among(np.arange(len(logits)) == row))[0]
 
 
 def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm: UseTqdm = False) -> ModelRunner:
@@ -301,7 +334,10 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
         UnsupportedModel: Its architecture is not one of ours.
         NotEnoughMemory: The weights or the KV cache do not fit.
         BadRequest: There is no grammar backend of that name.
+        PlatformUnavailable: Its ops depend on the batch, where they must not.
     """
+    if config.batch_invariant:
+        platform = platform.steady()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = find_checkpoint(config.model, config.load_format, use_tqdm)
@@ -323,7 +359,7 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
     elif (available := platform.free_memory()) < blocks * one:
         raise NotEnoughMemory("the KV cache", blocks * one, available, KV_MEND)
     grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
-    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker, grammars)
+    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker, grammars, config.logprobs_mode)
 
 
 def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:

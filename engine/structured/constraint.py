@@ -130,6 +130,27 @@ class Constraint:
         elif self.count + 1 == len(self._opening):
             self.stage, self._way = "before", None
 
+    def leads_on(self, token: int) -> bool:
+        """Say whether a token that may come next would be taken: whether a way to an end in time is left after it."""
+        certain = self.certain
+        if self.stage == "before":
+            return certain is None
+        opens = self.stage == "opening" and token == self._opening[self.count]
+        way = self._shorter_if_tight()
+        if opens or way is None or self._is_end(token):
+            return True
+        trial = self._matcher.copy()
+        return not self._tight and trial.accept(token) and trial.closing(self._left - 1, way) is not None
+
+    @property
+    def certain(self) -> int | None:
+        """A token that leads on for certain, if one is known; of what is thought the one that must come."""
+        if self.stage == "before":
+            forced = self._forced or (self._closing if self._is_short() else ())
+            return forced[0] if forced else None
+        way = self._shorter_if_tight()
+        return way[0] if way else None
+
     def take(self, token: int) -> Taken:
         """Take a token that was drawn, or another one that leads to an end in time.
 

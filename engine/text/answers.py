@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from engine.text.parsers import OutputParser, Wanted
-from engine.text.parts import Content, ParsedCall, Part, Reasoning, joined
+from engine.text.parts import CallArguments, Content, ParsedCall, Part, Reasoning, joined
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Sampling
 
@@ -50,7 +50,7 @@ class AnswerReader:
 
     @property
     def calls(self) -> Sequence[ParsedCall]:
-        """Tool calls that are whole."""
+        """Tool calls that are over."""
         return self._parser.calls
 
     @property
@@ -88,7 +88,7 @@ class AnswerReader:
 
     def _show(self, parts: Iterable[Part]) -> None:
         """Note whose text is out."""
-        if any(isinstance(part, Content | Reasoning) for part in parts):
+        if any(isinstance(part, Content | Reasoning | CallArguments) for part in parts):
             while self._begins and self._begins[0] < self._parser.done:
                 self._begins.popleft()
             self.shown = self.count - len(self._begins)

@@ -1,8 +1,8 @@
 """Streaming parser of what a model writes: text, reasoning, tool calls in any described format, stop strings.
 
 What comes out does not depend on where the input is cut: whatever may still become a mark is held back, from its
-earliest possible beginning, until it has or has not. A call comes out whole, once it is; what never becomes one is
-text.
+earliest possible beginning, until it has or has not. A call comes out as it is written, from where it certainly is one;
+what never becomes one is text. What comes out joined up is the same however the input was cut.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from engine.text.calls import CallTeller
 from engine.text.formats import HERMES, NONE, Channels, Format, Opener
 from engine.text.layout import Layout
-from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, ParsedCall, Part, Reasoning
-from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
-from engine.text.steps import Arguments, Reading, plain
+from engine.text.parts import CallArguments, Content, ParsedCall, Part, Reasoning
+from engine.text.reading import Reading, plain
+from engine.text.source import SPECIAL, Broken, Ended, Marks, Source, Waiting
+from engine.text.steps import Arguments
 
 _LONGEST_HEAD: Final = 512
 _WORD: Final = re.compile(r"[^\s<]*")
@@ -92,9 +94,10 @@ class OutputParser:
         self._wanted = wanted = wanted or Wanted()
         self._source = Source()
         self._parts: list[Part] = []
-        self._said, self._thought = Layout(), Layout()
+        self._said, self._thought, self._called = Layout(), Layout(), Layout()
         self._spoke = self._said
-        """That of the two which returned something last."""
+        """That of the three which returned something last; calls have all of their white space."""
+        self._teller = CallTeller(self._tell, wanted.most_calls)
         self._fresh = True
         """Whether nothing was said since the beginning, or the last call or reasoning."""
         self._openers: dict[str, Opener | Channels | Thinking] = {}
@@ -102,8 +105,6 @@ class OutputParser:
         self._stops = dict.fromkeys(text for text in stop if text)
         self._list_openers()
         self._marks = Marks([*self._openers, *map(self._spell, wanted.silent()), *stop])
-        self.calls: list[ParsedCall] = []
-        """Tool calls finished so far."""
         self.stopped = False
         """Whether a stop string was met, or the last call that is wanted: what follows it is dropped."""
         self.unstoppable = 0
@@ -128,8 +129,13 @@ class OutputParser:
         return SPECIAL + mark if mark in self._wanted.special else mark
 
     @property
+    def calls(self) -> Sequence[ParsedCall]:
+        """Tool calls that are over."""
+        return self._teller.calls
+
+    @property
     def done(self) -> int:
-        """Characters up to the end of what was returned last, or a little further: what is read already of a call."""
+        """Characters up to the end of what was returned last, or a little further: what is read already."""
         return self._source.dropped + self._source.at - self._spoke.held
 
     def feed(self, text: str) -> list[Part]:
@@ -231,32 +237,46 @@ class OutputParser:
             self._parts.append(Content(content))
             self._spoke = self._said
 
+    def _tell(self, part: Part) -> None:
+        """Take what is told of a call."""
+        self._parts.append(part)
+        if isinstance(part, CallArguments):
+            self._spoke = self._called
+
     def _call(self, opener: Opener, mark: str) -> Waiting[None]:
         """Read calls; where there are none the mark was text, and what follows it is read as such."""
-        reading = Reading(self._source, self._spell, self._wanted.schemas)
+        reading = self._reading(known=opener.known)
         begin = self._source.at
         self._source.at += 0 if opener.kept else len(mark)
         try:
             for step in opener.steps:
                 yield from step.read(reading)
-            if opener.known and any(call.name not in self._wanted.schemas for call in reading.calls):
-                raise Broken  # noqa: TRY301
-        except Broken:
-            self._source.at = begin + len(mark)
-            self._say(mark)
-            return
-        self._take(reading)
+                reading.keep()
+        except Broken as broken:
+            if not reading.told:
+                self._source.at = begin + len(mark)
+                self._say(mark)
+                return
+            self._break_off(reading, broken)
+        self._take()
 
-    def _take(self, reading: Reading) -> None:
+    def _reading(self, name: str = "", *, known: bool = False) -> Reading:
+        return Reading(self._source, self._spell, self._wanted.schemas, self._teller, known, name)
+
+    def _break_off(self, reading: Reading, broken: Broken) -> None:
+        """What was told of is a call, and what follows it is text; what an answer is cut off in says nothing."""
+        source = self._source
+        if isinstance(broken, Ended):
+            source.at = len(source.text)
+        else:
+            source.place = reading.kept
+        if self._teller.open:
+            self._teller.break_off()
+
+    def _take(self) -> None:
+        """Go on after calls."""
         self._source.drop()
-        most = self._wanted.most_calls
-        for call in reading.calls:
-            index = len(self.calls)
-            if index == most:
-                break
-            self.calls.append(call)
-            self._parts += [CallBegun(index, call.name), CallArguments(index, call.arguments), CallEnded(index)]
-        self.stopped = len(self.calls) == most
+        self.stopped = self._teller.enough
         self._said.part()
         self._fresh = True
 
@@ -308,8 +328,7 @@ class OutputParser:
 
     def _addressed(self, channels: Channels, tool: str) -> Waiting[bool]:
         """Read the body of a message to a tool; say whether it is a call. It is text, if not."""
-        source, begin = self._source, self._source.at
-        reading = Reading(source, self._spell, self._wanted.schemas, name=tool)
+        source, begin, reading = self._source, self._source.at, self._reading(tool)
         try:
             yield from source.space()
             yield from Arguments().read(reading)
@@ -320,15 +339,17 @@ class OutputParser:
             else:
                 if (yield from source.char()):
                     raise Broken  # noqa: TRY301
-        except Broken:
-            source.at = begin
-            return False
-        self._take(reading)
+        except Broken as broken:
+            if not reading.told:
+                source.at = begin
+                return False
+            self._break_off(reading, broken)
+        self._take()
         return True
 
 
 def _as_one(kind: type[Part], run: Iterable[Part]) -> Iterator[Part]:
-    """Join the pieces of a text; calls are whole as they are."""
+    """Join the pieces of a text; of calls each says of which it is."""
     if kind is Content or kind is Reasoning:
         yield kind("".join(part.text for part in run if isinstance(part, kind)))
     else:

@@ -31,7 +31,7 @@ class CallBegun:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """A piece of a call's arguments: joined up they are the JSON text of an object, always."""
+    """A piece of a call's arguments: joined up they are the JSON text of an object, or the beginning of one."""
 
     index: int
     text: str
@@ -39,9 +39,10 @@ class CallArguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """The call's arguments are whole."""
+    """Nothing more comes of the call's arguments."""
 
     index: int
+    whole: bool = True
 
 
 Part = Content | Reasoning | CallBegun | CallArguments | CallEnded
@@ -54,6 +55,8 @@ class ParsedCall:
     name: str
     arguments: str
     """JSON text of the arguments object; exactly as the model wrote it, where it wrote JSON."""
+    whole: bool = True
+    """Whether it is one: arguments that were cut off, or go on as no JSON does, are told up to there."""
 
 
 def joined(parts: Iterable[Part]) -> list[Part]:

@@ -205,7 +205,7 @@ class Prompter:
 
 
 def _called(calls: Sequence[ParsedCall], tool: str) -> bool:
-    return bool(calls) and all(call.name == tool or not tool for call in calls)
+    return any(call.whole for call in calls) and all(call.name == tool or not tool for call in calls)
 
 
 def quoted(shapes: Iterable[Shape], quote: Callable[[str], str]) -> tuple[Shape, ...]:

@@ -20,15 +20,23 @@ SPECIAL: Final = "\uf8f2"
 out is never taken for the token."""
 
 _SPACE: Final = re.compile(r"\s*")
-_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f]*')
+_PLAIN: Final = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
 _WORD: Final = re.compile(r"[-+.\w]*")
 _LITERAL: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?|true|false|null")
 _CLOSING: Final = {"{": "}", "[": "]"}
 _DEEPEST: Final = 256
+_ESCAPES: Final = frozenset('"\\/bfnrt')
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+_HIGH, _LOW, _BEYOND = 0xD800, 0xDC00, 0xE000
+"""The first halves of characters from here on, the second from here on, and none any more."""
 
 
 class Broken(Exception):
     """What is read is not what it was taken for."""
+
+
+class Ended(Broken):
+    """It may be the beginning of that, but nothing follows."""
 
 
 class Marks:
@@ -66,9 +74,24 @@ class Source:
         """Whether nothing more comes."""
         self.dropped = 0
         """So much of it was there before, and is done with."""
+        self.sure = 0
+        """Up to where what is read of a value belongs to it, whatever follows: a place from the text's beginning."""
         self._absent: dict[tuple[str, ...], int] = {}
         """Marks of which there is none up to the end, and from where on: what was opened often is not looked through as
         often for what would close it."""
+
+    @property
+    def place(self) -> int:
+        """Up to where the text was read, from its beginning."""
+        return self.dropped + self.at
+
+    @place.setter
+    def place(self, place: int) -> None:
+        self.at = place - self.dropped
+
+    def between(self, begin: int, end: int) -> str:
+        """Give a part of the text, by places from its beginning."""
+        return self.text[begin - self.dropped : end - self.dropped]
 
     def drop(self) -> None:
         """Forget what was read, once that is most of it: what is left is copied."""
@@ -107,7 +130,7 @@ class Source:
             Broken: something else is there.
         """
         if not (yield from self.took(mark)):
-            raise Broken
+            raise Ended if self.ended and mark.startswith(self.text[self.at :]) else Broken
 
     def run(self, pattern: re.Pattern[str]) -> Waiting[str]:
         """Read as far as a pattern goes that takes any number of characters, each by itself."""
@@ -132,17 +155,18 @@ class Source:
         """
         begin = self.at
         if self.ended and self.dropped + begin >= self._absent.get(marks.texts, self.dropped + len(self.text) + 1):
-            raise Broken
+            raise Ended
         while True:
             found, mark = marks.find(self.text, self.at, self.ended)
             self.at = found
+            self.sure = self.place
             if most is not None and found - begin > most:
                 raise Broken
             if mark:
                 return self.text[begin:found], mark
             if self.ended:
                 self._absent[marks.texts] = self.dropped + begin
-                raise Broken
+                raise Ended
             yield
 
     def json(self) -> Waiting[str]:
@@ -151,22 +175,34 @@ class Source:
         Raises:
             Broken: it is none, or the text ends before it does.
         """
-        begin = self.at
+        begin = self.place
+        yield from self.value()
+        return self.between(begin, self.place)
+
+    def value(self) -> Waiting[None]:
+        """Read a JSON value, and say on the way how much of it is `sure`.
+
+        Raises:
+            Broken: it is none, or the text ends before it does.
+        """
+        self.sure = self.place
         closing: list[str] = []
         while True:
             yield from self.space()
             char = yield from self.char()
             if char in _CLOSING and len(closing) < _DEEPEST:
                 self.at += 1
+                self.sure = self.place
                 closing.append(_CLOSING[char])
                 if not (yield from self._after_opening(closing)):
                     continue
             elif char == '"':
-                yield from self._string()
+                yield from self.string()
             elif not _LITERAL.fullmatch((yield from self.run(_WORD))):
-                raise Broken
+                raise Ended if self.at == len(self.text) else Broken
+            self.sure = self.place
             if not (yield from self._after_value(closing)):
-                return self.text[begin : self.at]
+                return
 
     def _after_opening(self, closing: list[str]) -> Waiting[bool]:
         """Read on to the first value of an object or array; say whether it is empty, and closed again."""
@@ -175,7 +211,7 @@ class Source:
             closing.pop()
             return True
         if closing[-1] == "}":
-            yield from self._key()
+            yield from self.key()
         return False
 
     def _after_value(self, closing: list[str]) -> Waiting[bool]:
@@ -183,27 +219,74 @@ class Source:
         while closing:
             yield from self.space()
             if (yield from self.took(closing[-1])):
+                self.sure = self.place
                 closing.pop()
                 continue
             yield from self.need(",")
+            self.sure = self.place
             if closing[-1] == "}":
                 yield from self.space()
-                yield from self._key()
+                yield from self.key()
             return True
         return False
 
-    def _key(self) -> Waiting[None]:
-        yield from self._string()
+    def key(self) -> Waiting[str]:
+        """Read an object's key and the colon after it; give the key's text.
+
+        Raises:
+            Broken: it is none, or the text ends before it does.
+        """
+        begin = self.place
+        yield from self.string()
+        key = self.between(begin, self.place)
         yield from self.space()
         yield from self.need(":")
+        self.sure = self.place
+        return key
 
-    def _string(self) -> Waiting[None]:
+    def string(self) -> Waiting[None]:
+        """Read a JSON string.
+
+        Raises:
+            Broken: it is none, or the text ends before it does.
+        """
         yield from self.need('"')
         while True:
-            yield from self.run(_PLAIN)
+            for _ in self.run(_PLAIN):
+                self.sure = self.place
+                yield
+            self.sure = self.place
             if (yield from self.took('"')):
+                self.sure = self.place
                 return
-            yield from self.need("\\")
-            if not (yield from self.char()):
+            yield from self._escape()
+
+    def _escape(self) -> Waiting[None]:
+        """Read what stands for a character; both halves of it, where it takes two."""
+        code = yield from self._escaped()
+        if _HIGH <= code < _LOW:
+            code = yield from self._escaped()
+            if not _LOW <= code < _BEYOND:
                 raise Broken
-            self.at += 1
+        elif _LOW <= code < _BEYOND:
+            raise Broken
+
+    def _escaped(self) -> Waiting[int]:
+        """Read one escape; give its number, if it has one."""
+        yield from self.need("\\")
+        digits = ""
+        if (char := (yield from self._one())) == "u":
+            for _ in range(4):
+                digits += yield from self._one()
+            if not _HEX.issuperset(digits):
+                raise Broken
+        elif char not in _ESCAPES:
+            raise Broken
+        return int(digits or "0", 16)
+
+    def _one(self) -> Waiting[str]:
+        """Read a character."""
+        if not (char := (yield from self.char())):
+            raise Ended
+        self.at += 1
+        return char

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
-
-import msgspec
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from engine.text import literals
-from engine.text.parts import ParsedCall
-from engine.text.source import SPECIAL, Broken, Marks, Source, Waiting
-from engine.text.values import properties, typed
+from engine.text.reading import Reading, decoded, given_object, plain
+from engine.text.source import Broken, Ended, Marks, Waiting
+from engine.text.values import properties, typed, types
 
 _LONGEST_NAME: Final = 256
 _MOST_MARKS: Final = 32
 """So often may a value hold the mark that ends values, lest an answer of nothing else is read again and again."""
 _NAME: Final = re.compile(r"[^\s\"'`(){}\[\]<>,=]+")
-
-
-_ABSENT: Final = msgspec.Raw(b"")
-
-
-class _Written(msgspec.Struct):
-    """A call as a JSON object."""
-
-    name: str
-    arguments: msgspec.Raw = _ABSENT
-    parameters: msgspec.Raw = _ABSENT
-
-
-@dataclass(slots=True)
-class Reading:
-    """One attempt to read calls."""
-
-    source: Source
-    spell: Callable[[str], str]
-    """How a mark of the format comes: special tokens with `SPECIAL` before them."""
-    schemas: Mapping[str, Mapping[str, Any]]
-    """Of the arguments, by tool."""
-    calls: list[ParsedCall] = field(default_factory=list)
-    name: str = ""
-
-    def add(self, name: str, arguments: str) -> None:
-        """Take a call with arguments as JSON text.
-
-        Raises:
-            Broken: it has no name, or its arguments are no object.
-        """
-        try:
-            msgspec.json.decode(arguments, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-            raise Broken from error
-        if not name:
-            raise Broken
-        self.calls.append(ParsedCall(name, arguments))
-
-    def add_values(self, name: str, values: Mapping[str, Any]) -> None:
-        """Take a call with arguments that were not written as JSON.
-
-        Raises:
-            Broken: JSON has no way to write them.
-        """
-        try:
-            arguments = json.dumps(values, ensure_ascii=False, allow_nan=False)
-        except (ValueError, RecursionError) as error:
-            raise Broken from error
-        self.add(name, arguments)
 
 
 class Step(Protocol):
@@ -83,11 +30,6 @@ class Step(Protocol):
         Raises:
             Broken: something else is there.
         """
-
-
-def plain(text: str) -> str:
-    """Free what was read from the signs of special tokens."""
-    return text.replace(SPECIAL, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +138,7 @@ class Arguments:
 
     def read(self, reading: Reading) -> Waiting[None]:
         """Read them: the call has all it needs."""
-        reading.add(reading.name, plain((yield from reading.source.json())))
+        yield from reading.stream(reading.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,21 +156,54 @@ class Calls:
 
     def read(self, reading: Reading) -> Waiting[None]:
         """Read them."""
-        text = plain((yield from reading.source.json()))
-        try:
-            many = text.startswith("[")
-            for call in msgspec.json.decode(text if many else f"[{text}]", type=list[_Written]):
-                # some models write `null` where there are none
-                written = (bytes(call.arguments).decode(), bytes(call.parameters).decode())
-                arguments = next((text for text in written if text not in {"", "null"}), "{}")
-                if arguments.startswith('"'):
-                    # some models write the object as a JSON string
-                    arguments = msgspec.json.decode(arguments, type=str)
-                reading.add(call.name, arguments)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-            raise Broken from error
-        if not reading.calls:
-            raise Broken
+        source = reading.source
+        yield from source.space()
+        many = yield from source.took("[")
+        while True:
+            yield from source.space()
+            yield from self._call(reading)
+            reading.keep()
+            yield from source.space()
+            if not many:
+                return
+            if not (yield from source.took(",")):
+                yield from source.need("]")
+                return
+
+    def _call(self, reading: Reading) -> Waiting[None]:
+        """Read one; once its arguments are there, it is of no account how the object ends."""
+        source, name, held, told = reading.source, "", "", False
+        yield from source.need("{")
+        while True:
+            yield from source.space()
+            key = decoded((yield from source.key()))
+            yield from source.space()
+            if key == "name":
+                name = decoded((yield from source.json()))
+            elif told or key not in {"arguments", "parameters"}:
+                yield from source.json()
+            elif name:
+                told = yield from self._arguments(reading, name)
+            else:
+                held = held or given_object((yield from source.json()))
+            yield from source.space()
+            if not (yield from source.took(",")):
+                break
+        if told:
+            yield from source.took("}")
+            return
+        yield from source.need("}")
+        reading.add(name, held or "{}")
+
+    def _arguments(self, reading: Reading, name: str) -> Waiting[bool]:
+        """Read arguments; say whether there are any."""
+        if (yield from reading.source.ahead("{")):
+            yield from reading.stream(name)
+            return True
+        written = given_object((yield from reading.source.json()))
+        if written:
+            reading.add(name, written)
+        return bool(written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +232,8 @@ class Ahead:
 class Pairs:
     """The arguments, each with its key between two marks and its value between two; the values are bare text.
 
-    A value may hold the mark that ends values: it ends where a key or the end of the call follows.
+    A value may hold the mark that ends values: it ends where a key or the end of the call follows. Of two with the same
+    key the first counts.
     """
 
     key: tuple[str, str]
@@ -273,11 +249,10 @@ class Pairs:
     def read(self, reading: Reading) -> Waiting[None]:
         """Read them, and the end."""
         source, spell, schema = reading.source, reading.spell, reading.schemas.get(reading.name, {})
-        values: dict[str, Any] = {}
         while True:
             yield from source.space()
             if (yield from source.took(spell(self.end))):
-                reading.add_values(reading.name, values)
+                reading.end()
                 return
             yield from source.need(spell(self.key[0]))
             key, end = yield from source.until(Marks([spell(self.key[1])]), _LONGEST_NAME)
@@ -285,24 +260,60 @@ class Pairs:
             if self.value[0]:
                 yield from source.space()
                 yield from source.need(spell(self.value[0]))
-            text = plain((yield from self._value(reading)))
-            if self.lines:
-                text = text.removeprefix("\n").removesuffix("\n")
             name = plain(key).strip()
-            values[name] = typed(text, properties(schema).get(name), schema)
+            shape = properties(schema).get(name)
+            if name in reading.keys:
+                # the first one is told already
+                yield from self._value(reading)
+            elif types(shape, schema) <= {"string"}:
+                yield from self._text(reading, name)
+            else:
+                begin = source.place
+                yield from self._value(reading)
+                text = plain(source.between(begin, source.sure))
+                if self.lines:
+                    text = text.removeprefix("\n").removesuffix("\n")
+                reading.member(name, typed(text, shape, schema))
+            reading.keep()
 
-    def _value(self, reading: Reading) -> Waiting[str]:
-        """Read a value and the mark after it."""
-        source, begin, marks = reading.source, reading.source.at, Marks([reading.spell(self.value[1])])
-        for _ in range(_MOST_MARKS):
+    def _text(self, reading: Reading, name: str) -> Waiting[None]:
+        """Read a value that is a text whatever it looks like, and tell it as it comes."""
+        reading.member_begins(name, '"')
+        if self.lines:
+            yield from reading.source.took("\n")
+        reading.keep()
+        try:
+            for _ in self._value(reading):
+                self._tell(reading)
+                yield
+        except Ended:
+            self._tell(reading)
+            raise
+        self._tell(reading)
+        reading.teller.write('"')
+
+    def _tell(self, reading: Reading) -> None:
+        """Tell as much of a text as certainly belongs to it."""
+        end = reading.source.sure
+        if self.lines and reading.source.between(end - 1, end) == "\n":
+            end -= 1
+        reading.tell_text(end)
+
+    def _value(self, reading: Reading) -> Waiting[None]:
+        """Read a value and the mark after it; so much of it as belongs to it is `sure`."""
+        source, marks, found = reading.source, Marks([reading.spell(self.value[1])]), 0
+        follow = [reading.spell(follows) for follows in (self.end, self.key[0])]
+        while reading.told or found < _MOST_MARKS:
             _, mark = yield from source.until(marks)
-            end = source.at
+            found, end = found + 1, source.place
             source.at += len(mark)
             yield from source.space()
-            for follows in (self.end, self.key[0]):
-                if (yield from source.ahead(reading.spell(follows))):
-                    return source.text[begin:end]
-            source.at = end + 1
+            for follows in follow:
+                if (yield from source.ahead(follows)):
+                    return
+            if source.ended and any(follows.startswith(source.text[source.at :]) for follows in follow):
+                raise Ended
+            source.place = end + 1
         raise Broken
 
 
@@ -320,10 +331,11 @@ class PythonCalls:
         """Read them, and the end."""
         source = reading.source
         while True:
-            name = yield from literals.name(source)
+            reading.name = yield from literals.name(source)
             yield from source.space()
             yield from source.need("(")
-            reading.add_values(name, (yield from self._arguments(source)))
+            yield from self._arguments(reading)
+            reading.end()
             yield from source.space()
             if not (yield from source.took(",")):
                 yield from source.took(";")
@@ -331,17 +343,20 @@ class PythonCalls:
             if (yield from source.took(reading.spell(self.end))):
                 return
 
-    def _arguments(self, source: Source) -> Waiting[dict[str, Any]]:
-        found: dict[str, Any] = {}
+    def _arguments(self, reading: Reading) -> Waiting[None]:
+        source = reading.source
         while True:
             yield from source.space()
             if (yield from source.took(")")):
-                return found
+                return
             key = yield from literals.name(source)
             yield from source.space()
             yield from source.need("=")
             yield from source.space()
-            found[key] = yield from literals.value(source)
+            value = yield from literals.value(source)
+            if key not in reading.keys:
+                reading.member(key, value)
+            reading.keep()
             yield from literals.parted(source, ")")
 
 
@@ -362,11 +377,12 @@ class Either:
         begin = reading.source.at
         for way in self.ways:
             reading.source.at = begin
-            reading.calls.clear()
             try:
                 for step in way:
                     yield from step.read(reading)
             except Broken:
+                if reading.told:
+                    raise
                 continue
             return
         raise Broken

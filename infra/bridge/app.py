@@ -23,6 +23,7 @@ from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.chat import ChatEncoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
+from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
     AGENT_PREFIX,
     SESSION_HEADER,
@@ -179,8 +180,13 @@ class Bridge:
             "run.finished" if isinstance(data, RunAgent) else "model.returned"
         )
         reasoning = asked.include_reasoning is not False
-        told = {"reasoning": reasoning, "texts": asked.detokenize is not False}
-        encoder = ChatEncoder(command.id, asked.model, self._seconds(), last, **told)
+        encoder = ChatEncoder(
+            *(command.id, asked.model, self._seconds(), last),
+            reasoning=reasoning,
+            texts=asked.detokenize is not False,
+            echo=asked.echoed(),
+            naming=by_id if asked.return_tokens_as_token_ids else by_text,
+        )
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
     def _completion(self, request: Request, body: bytes) -> Exchange:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.bridge.logprobs import content, prompt
+from infra.bridge.logprobs import Naming, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
 from schemas import codec
-from schemas.answers import Alternative
+from schemas.answers import Alternative, CallTold
 from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import ToolCall, Usage
+from schemas.messages import Usage
 from schemas.openai import CompletionUsage
 from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
@@ -56,6 +56,8 @@ class _Choice:
     untold: Untold = field(default_factory=Untold)
     text: _Told = field(default_factory=_Told)
     reasoning: _Told = field(default_factory=_Told)
+    calls: dict[int, int] = field(default_factory=dict)
+    """Of each of its tool calls that the client knows of, characters of the arguments that it has."""
 
 
 class ChatEncoder:
@@ -70,8 +72,22 @@ class ChatEncoder:
         *,
         reasoning: bool = True,
         texts: bool = True,
+        echo: str = "",
+        naming: Naming = by_text,
     ) -> None:
-        """Begin; `reasoning` says whether the client is told what was thought, `texts` whether answers have any."""
+        """Begin.
+
+        Args:
+            identity: of the command.
+            model: what the client called it.
+            created: seconds since the Unix epoch.
+            last: the event after which the answer is over.
+            reasoning: whether the client is told what was thought.
+            texts: whether answers have any.
+            echo: what every answer begins with.
+            naming: what tokens are called in `logprobs`.
+        """
+        self._echo, self._naming = echo, naming
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
         self._head: dict[str, Any] = head
         self._last = last
@@ -91,11 +107,7 @@ class ChatEncoder:
             case Outcome(problem=problem) if problem is not None:
                 self.problem = problem
             case Delta():
-                self._choice(frame.choice).untold.hear(frame)
-                thought = self._think(frame.choice, frame.effect, frame.reasoning)
-                if not self._texts:
-                    return self._details(frame.choice, None)
-                return thought + self._text(frame.choice, frame.effect, frame.text)
+                return self._delta_of(frame)
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))
             case Committed(type="run.finished", data=data):
@@ -114,6 +126,16 @@ class ChatEncoder:
                 pass
         return []
 
+    def _delta_of(self, frame: Delta) -> list[dict[str, Any]]:
+        self._choice(frame.choice).untold.hear(frame)
+        thought = self._think(frame.choice, frame.effect, frame.reasoning)
+        if not self._texts:
+            return self._details(frame.choice, None)
+        if frame.call is not None and self._last == "model.returned":
+            # what an agent calls is its own affair
+            return thought + self._called(frame.choice, frame.call, frame.arguments)
+        return thought + self._text(frame.choice, frame.effect, frame.text)
+
     def _returned(self, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answers no delta brought; a bare generation ends here."""
         given = answer.alternatives()
@@ -128,8 +150,9 @@ class ChatEncoder:
         for index, one in enumerate(given):
             self._choice(index).untold.complete(one)
             chunks += self._rest(index, answer.effect, one)
-            for at, call in enumerate(one.tool_calls):
-                chunks += self._tool_call(index, at, call)
+            for at, call in enumerate(one.tool_calls or one.cut_off):
+                told = self._choice(index).calls.get(at, 0)
+                chunks += self._called(index, CallTold(at, call.id, call.name), call.arguments[told:])
             chunks += self._details(index, answer if index == 0 else None)
             # calls are told of where they are whole: clients look for them by this word, whatever ended the answer
             chunks += self._finish(index, "tool_calls" if one.tool_calls else one.finish_reason)
@@ -158,7 +181,7 @@ class ChatEncoder:
         """Give the tokens that wait for a chunk, where they were asked for."""
         untold, more = self._choice(index).untold, dict[str, Any]()
         if logprobs := untold.logprobs():
-            more["logprobs"] = content(logprobs)
+            more["logprobs"] = content(logprobs, self._naming)
         if token_ids := untold.token_ids():
             more["token_ids"] = token_ids
         return more
@@ -175,15 +198,23 @@ class ChatEncoder:
         return self._said(index, dict.fromkeys(_REASONING, told))
 
     def _said(self, index: int, delta: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send what was said or thought, with the tokens that are out with it."""
+        """Send what was said, thought or called, with the tokens that are out with it."""
         *opening, chunk = self._delta(index, delta)
         chunk["choices"][0].update(self._tokens(index))
         return [*opening, chunk]
 
-    def _tool_call(self, index: int, at: int, call: ToolCall) -> list[dict[str, Any]]:
-        first = {"index": at, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
-        rest = {"index": at, "function": {"arguments": call.arguments}}
-        return self._delta(index, {"tool_calls": [first]}) + self._delta(index, {"tool_calls": [rest]})
+    def _called(self, index: int, call: CallTold, arguments: str) -> list[dict[str, Any]]:
+        """Tell a tool call's name, if it is new, and what follows of its arguments."""
+        calls, chunks = self._choice(index).calls, list[dict[str, Any]]()
+        fresh = call.index not in calls
+        if fresh:
+            calls[call.index] = 0
+            function = {"name": call.name, "arguments": ""}
+            chunks += self._delta(index, _calling({"index": call.index, "id": call.id, "type": "function"}, function))
+        calls[call.index] += len(arguments)
+        if arguments or fresh:
+            chunks += self._said(index, _calling({"index": call.index}, {"arguments": arguments}))
+        return chunks
 
     def _finish(self, index: int, reason: str) -> list[dict[str, Any]]:
         return [*self._opening(index), self._chunk(index, {}, reason)]
@@ -196,7 +227,8 @@ class ChatEncoder:
         if choice.spoken:
             return []
         choice.spoken = True
-        return [self._chunk(index, {"role": "assistant", "content": ""}, None)]
+        opening = [self._chunk(index, {"role": "assistant", "content": ""}, None)]
+        return [*opening, self._chunk(index, {"content": self._echo}, None)] if self._echo else opening
 
     def _choice(self, index: int) -> _Choice:
         return self._choices.setdefault(index, _Choice())
@@ -222,6 +254,10 @@ class ChatEncoder:
             if message.get("tool_calls") and not message["content"]:
                 message["content"] = None
         return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage(self.usage)}
+
+
+def _calling(call: dict[str, Any], function: dict[str, str]) -> dict[str, Any]:
+    return {"tool_calls": [{**call, "function": function}]}
 
 
 def _empty(index: int) -> dict[str, Any]:

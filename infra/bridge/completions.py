@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from infra.bridge.chat import usage
 from infra.bridge.formats import structured
-from infra.bridge.logprobs import Legacy
+from infra.bridge.logprobs import Legacy, by_id
 from infra.bridge.logprobs import prompt as prompt_logprobs
 from infra.bridge.openai import (
     AGENT_PREFIX,
@@ -114,11 +114,11 @@ def _limit(request: CompletionRequest) -> int | None:
 class _Choice:
     """What is known of one completion of one prompt."""
 
-    def __init__(self) -> None:
+    def __init__(self, logprobs: Legacy) -> None:
         self.length = 0
         """Characters of the answer that were sent."""
         self.untold = Untold()
-        self.logprobs = Legacy()
+        self.logprobs = logprobs
 
 
 class CompletionEncoder:
@@ -138,7 +138,8 @@ class CompletionEncoder:
         self._n = request.n or 1
         self._echoed = bool(request.echo)
         self._silent = request.max_tokens == 0
-        self._choices: defaultdict[int, _Choice] = defaultdict(_Choice)
+        naming = by_id if request.return_tokens_as_token_ids else None
+        self._choices: defaultdict[int, _Choice] = defaultdict(lambda: _Choice(Legacy(naming=naming)))
         self._usage = Usage()
         self.accepted = False
         """Whether a command was taken on."""

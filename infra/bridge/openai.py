@@ -11,6 +11,7 @@ import msgspec
 
 from infra.bridge.formats import format_checks, is_formatted, structured
 from infra.bridge.tools import tool_choice
+from infra.bridge.unserved import unserved_checks
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import AnswerRequest, ChatRequest, ErrorBody, ErrorResponse
@@ -86,6 +87,9 @@ _CONVERSING: dict[str, tuple[object, ...]] = {
     "thinking_token_budget": (-1,),
 }
 """Those that only requests with messages have."""
+
+_TOLD: dict[str, tuple[object, ...]] = {"echo": (False,)}
+"""What only says how an answer is told."""
 
 _RETRY_MS = 1000
 MOST_TOKENS = (1 << 31) - 1
@@ -176,6 +180,7 @@ def answer_checks(request: AnswerRequest) -> Iterator[tuple[str, bool, str]]:
     yield "top_p", request.top_p is None or 0 < request.top_p <= 1, "a number above 0, at most 1"
     yield "seed", request.seed is None or abs(request.seed) < 1 << 63, "a 64-bit integer"
     yield from format_checks(request)
+    yield from unserved_checks(request)
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     yield "stop", all(stops), "a text that is not empty, or a list of such"
 
@@ -207,7 +212,7 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
     given = "response_format" if request.structured_outputs is None else "structured_outputs"
     yield given, not is_formatted(request), "an agent answers in free text: leave it out"
-    for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING}.items():
+    for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING, **_TOLD}.items():
         fits = getattr(request, name) in (None, *neutral)
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
     yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
@@ -235,6 +240,10 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
             approvals="refuse",
         )
     stop = request.stop or ()
+    chosen = {name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None}
+    if request.echo and request.logprobs:
+        # what stands before the answer is told by its tokens, as vLLM does it
+        chosen.setdefault("prompt_logprobs", request.top_logprobs or 0)
     choice, tool = tool_choice(request.tool_choice) or ("auto", "")
     return Generate(
         model=request.model,
@@ -252,7 +261,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         extra_args=request.vllm_xargs or {},
         session_id=request.session_id or "",
         structured=structured(request),
-        **{name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None},
+        **chosen,
     )
 
 

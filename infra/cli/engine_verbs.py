@@ -11,6 +11,7 @@ Adder = Callable[[argparse.ArgumentParser], None]
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
+_LOGPROBS = ("raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits")
 _POLICIES = ("fcfs", "priority", "agents")
 _BACKENDS = ("openai", "vllm", "openai-chat")
 _LIMITED = ("ttft", "tpot", "e2el")
@@ -60,12 +61,6 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument("--port", type=port, default=None, help="port to listen on (default: 8000)")
     parser.add_argument("--served-model-name", default=None, metavar="NAME", help="what clients call the model")
     parser.add_argument("--dtype", choices=_DTYPES, default=None, help="number format (default: auto)")
-    parser.add_argument(
-        "--quantization",
-        choices=("none", "int8"),
-        default=None,
-        help="int8: products in 8 bits (default: none)",
-    )
     counts = (
         ("--max-model-len", size, "tokens of prompt and answer together (default: the model's own)"),
         ("--block-size", positive, "tokens in a KV block (default: 16)"),
@@ -88,6 +83,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         parser.add_argument(name, default=None, metavar=metavar, help=told)
     switches = (
         ("--trust-request-chat-template", "let requests bring chat templates of their own"),
+        ("--batch-invariant", "on an accelerator, tokens do not depend on the batch (a processor's never do)"),
         ("--enable-auto-tool-choice", "changes nothing: tools are served wherever the model writes calls"),
     )
     for name, told in switches:
@@ -95,7 +91,13 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     parser.add_argument(
         "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
     )
-    parser.add_argument("--scheduling-policy", choices=_POLICIES, default=None, help="who begins first (default: fcfs)")
+    chosen = (
+        ("--scheduling-policy", _POLICIES, "who begins first (default: fcfs)"),
+        ("--logprobs-mode", _LOGPROBS, "what is told of tokens (default: raw_logprobs)"),
+        ("--quantization", ("none", "int8"), "int8: products in 8 bits (default: none)"),
+    )
+    for name, choices, told in chosen:
+        parser.add_argument(name, choices=choices, default=None, help=told)
     parser.add_argument("--nats", default=None, metavar="URL", help="use these NATS servers (default: run our own)")
     parser.add_argument("--postgres", default=None, metavar="URL", help="use this database (default: run our own)")
     parser.add_argument("--json", action="store_true", help="print where it is served as one JSON object")

@@ -57,6 +57,8 @@ SERVE_FLAGS = {
     "reasoning_parser": "engine.reasoning_parser",
     "chat_template": "engine.chat_template",
     "trust_request_chat_template": "engine.trust_request_chat_template",
+    "batch_invariant": "engine.batch_invariant",
+    "logprobs_mode": "engine.logprobs_mode",
 }
 """The same of `ostinato serve`, whose options are named as vLLM's."""
 

@@ -45,6 +45,8 @@ def _load(engine: EngineSettings, worker: str) -> tuple[ModelRunner, WorkerBegan
         context_length=engine.context_length,
         most_contexts=engine.max_running,
         threads=torch.get_num_threads(),
+        logprobs_mode=engine.logprobs_mode,
+        batch_invariant=engine.batch_invariant,
     )
     runner = load_runner(config, platform, worker)
     log.info("%s", runner.describe())

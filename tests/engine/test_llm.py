@@ -21,6 +21,7 @@ from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
 from engine.llm import LLM
+from engine.logprobs import LogprobsMode
 from engine.models.registry import load_model
 from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
@@ -66,11 +67,18 @@ class Recorded:
         return self.inner.prepared()
 
 
-def make_engine(tiny: Tiny, *, blocks: int = 200, block_size: int = 4, plans: list[StepPlan] | None = None) -> Engine:
+def make_engine(
+    tiny: Tiny,
+    *,
+    blocks: int = 200,
+    block_size: int = 4,
+    plans: list[StepPlan] | None = None,
+    logprobs_mode: LogprobsMode = "raw_logprobs",
+) -> Engine:
     model = load_model(tiny.folder, detect("cpu"))
     limits: dict[str, Any] = {"block_size": block_size, "prefill_chunk": 16, "max_step_tokens": 40} | grouped(model)
     config = SchedulerConfig(blocks=blocks, context_length=256, **limits)
-    runner = ModelRunner(model, KvCache(model, blocks, block_size), "worker-1")
+    runner = ModelRunner(model, KvCache(model, blocks, block_size), "worker-1", logprobs_mode=logprobs_mode)
     executor = Recorded(InlineExecutor(runner), [] if plans is None else plans)
     return Engine(Scheduler(config, "epoch-1"), executor, Ticks())
 

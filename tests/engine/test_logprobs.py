@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.engine import Engine
-from engine.logprobs import measure
+from engine.logprobs import LogprobsMode, measure
 from schemas.generation import Accepted, Refused, Sampling, Submit, TokenLogprobs
 from schemas.steps import RequestEvent
 from tests.engine.conftest import VOCABULARY, Tiny
@@ -239,3 +239,51 @@ def test_equals_are_told_in_one_order_and_a_rank_counts_the_likelier_ones() -> N
     assert first.tokens[5:] == (1,)
     assert second.rank == 1
     assert measure(logits[1:], [3], 9, [(1, 400)]) == [second]
+
+
+MODES: tuple[LogprobsMode, ...] = ("raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_says_of_which_logits_it_is_told_and_how(mode: LogprobsMode) -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0, float("-inf")]])
+    (told,) = measure(logits, [1], 4, [()], mode)
+    chances = torch.log_softmax(logits, dim=-1)[0]
+    least = -9999.0 if mode.startswith("processed") else float("-inf")
+    expected = (logits[0] if mode.endswith("logits") else chances).tolist()[:3]
+    assert (told.tokens, told.rank) == ((1, 0, 1, 2, 3), 2)
+    assert told.logprobs == pytest.approx((expected[1], *expected, least))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_an_engine_tells_is_of_what_the_model_gave_or_of_what_a_token_is_drawn_from(
+    tiny: Callable[[str], Tiny], mode: LogprobsMode
+) -> None:
+    reference, wanted = tiny("qwen3-tied"), {"logprobs": 8, "prompt_logprobs": 2, "seed": 4}
+    drawn = {"temperature": 0.5, "top_k": 3, "logit_bias": {9: 5.0}}
+    told = finish(make_engine(reference, logprobs_mode=mode), ask("r", tokens=4, **wanted, **drawn))
+    rows = reference.logits([*PROMPT, *told.tokens["r"]]).float()
+    for at, found in enumerate(told.logprobs["r"]):
+        row = rows[len(PROMPT) - 1 + at].clone()
+        if mode.startswith("processed"):
+            row[9] += 5.0
+            row /= 0.5
+            row[row < row.topk(3).values[-1]] = -torch.inf
+        row = (row if mode.endswith("logits") else torch.log_softmax(row, dim=-1)).clamp(min=-9999)
+        assert found.logprobs == pytest.approx([row[name].item() for name in found.tokens], abs=4e-4)
+        assert sum(value > -9999 for value in found.logprobs[1:]) == (3 if mode.startswith("processed") else 8)
+    # nothing of a prompt is processed
+    row = rows[0] if mode.endswith("logits") else torch.log_softmax(rows[0], dim=-1)
+    first = told.prompts["r"][0]
+    assert first.logprobs == pytest.approx([row[name].item() for name in first.tokens], abs=4e-4)
+
+
+def test_of_a_greedy_answer_processed_logits_are_those_that_the_likeliest_is_taken_of(
+    tiny: Callable[[str], Tiny],
+) -> None:
+    reference = tiny("qwen3-tied")
+    engine = make_engine(reference, logprobs_mode="processed_logits")
+    told = finish(engine, ask("r", tokens=2, logprobs=2, top_k=1, bad_words=((9,),)))
+    row = reference.logits([*PROMPT]).float()[-1].clone()
+    row[9] = -torch.inf
+    assert told.logprobs["r"][0].logprobs[1:] == pytest.approx(row.topk(2).values.tolist(), abs=4e-4)

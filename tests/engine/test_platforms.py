@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from engine import platforms
 from engine.errors import PlatformUnavailable
 from engine.kernels.ops import load_ops
 from engine.llm import LLM
@@ -104,6 +105,26 @@ def test_an_accelerator_that_fails_leaves_the_processor(
     assert detect().kind == "cpu"
     (record,) = caplog.records
     assert record.getMessage().endswith("CUDA driver initialization failed you might not have a GPU")
+
+
+def test_a_processor_needs_no_other_ops_for_tokens_that_do_not_depend_on_the_batch() -> None:
+    found = detect("cpu")
+    assert found.steady() == found
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_an_accelerator_has_ops_for_that_or_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, triton: bool) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Played GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(platforms, "find_spec", lambda name: object() if triton else None)
+    found = detect("cuda:0")
+    if triton:
+        assert (found.ops, found.steady().ops) == ("triton", "triton-steady")
+    else:
+        with pytest.raises(PlatformUnavailable, match=r"not batch-invariant: install the extra 'gpu'"):
+            found.steady()
 
 
 def platform(*dtypes: str, kind: str = "npu") -> Platform:

@@ -15,7 +15,7 @@ from bus.errors import Refused
 from bus.streams import CMD, ensure_streams
 from infra.follow import _Order, follow
 from schemas import codec
-from schemas.answers import TokenTold
+from schemas.answers import CallTold, TokenTold
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import CommandRefused, Problem
@@ -114,6 +114,24 @@ def test_tokens_are_passed_once_and_in_order_however_pieces_overlap(cuts: list[t
         assert [token for frame in mine for token in frame.token_ids] == list(range(len(heard)))
         assert "".join(frame.text for frame in mine) == text[: len(heard)]
         assert all(frame.token_offset == frame.offset for frame in mine)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 6), st.integers(0, 1)), max_size=30))
+def test_arguments_of_each_tool_call_are_passed_once_and_in_order(cuts: list[tuple[int, int, int]]) -> None:
+    text = "abcdefghijklmn"
+    calls = [CallTold(index, f"c{index}", "look") for index in (0, 1)]
+    frames = [
+        Delta("r1", "t1", "e", 2, 0, "", call=calls[index], arguments=text[at : at + length], arguments_offset=at)
+        for at, length, index in cuts
+    ]
+    out = [frame for frame in passed(frames) if isinstance(frame, Delta)]
+    for call in calls:
+        mine = [frame for frame in out if frame.call == call]
+        assert text.startswith("".join(frame.arguments for frame in mine))
+        assert all(frame.arguments for frame in mine)
+        assert [frame.arguments_offset for frame in mine] == [
+            sum(len(f.arguments) for f in mine[:at]) for at in range(len(mine))
+        ]
 
 
 def test_tokens_that_come_without_text_are_passed() -> None:

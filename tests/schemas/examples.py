@@ -326,6 +326,14 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     ModelReturned(effect="r-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED),
     ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="let me see",
+        finish_reason="length",
+        usage=Usage(prompt_tokens=10, completion_tokens=5),
+        more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
+        cut_off=(_CALL,),
+    ),
 )
 
 ENVELOPE = Envelope(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec
-from schemas.answers import TokenTold
+from schemas.answers import CallTold, TokenTold
 from schemas.commands import Approve, Command, Generate, Parent, PostResult, Resume, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
@@ -88,6 +88,7 @@ samplings = st.builds(
     thinking_budget=st.none() | ids,
     thinking_opening=st.lists(ids, max_size=3).map(tuple),
     thinking_closing=st.lists(ids, max_size=3).map(tuple),
+    searching=st.booleans(),
 )
 anything = st.none() | st.booleans() | texts | st.lists(ids, max_size=2) | st.dictionaries(texts, texts, max_size=1)
 objects = st.dictionaries(texts, st.booleans() | texts | st.lists(ids, max_size=2), max_size=2)
@@ -253,6 +254,7 @@ def test_frames_are_told_apart_by_their_kind(subject: str, effect: str, number: 
             logprobs=(TokenTold(3, text.encode(), -0.5, 1),),
             token_ids=(3,),
         ),
+        Delta(subject, "t1", effect, number, 0, "", call=CallTold(number, effect, text), arguments=text),
         Outcome(effect, "refused", subject, problem),
         Committed("1-0", "x", subject, "t1", "", "acme", "", number, msgspec.Raw(b"{}")),
     ):

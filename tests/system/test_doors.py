@@ -75,10 +75,17 @@ def test_a_model_s_tool_calls_reach_the_official_client_whole_and_in_a_stream(st
     (choice,) = ask_.create(**asked, tool_choice="required").choices
     assert choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls or ()
+    pieces: list[str] = []
     with ask_.stream(**asked, parallel_tool_calls=False) as stream:
+        for event in stream:
+            if event.type == "tool_calls.function.arguments.delta":
+                pieces.append(event.arguments_delta)
+                assert (event.name, event.arguments) == (call.function.name, "".join(pieces))
         (streamed,) = stream.get_final_completion().choices
     (again,) = streamed.message.tool_calls or ()
     assert json.loads(again.function.arguments) == json.loads(call.function.arguments)
+    assert (again.function.arguments, streamed.finish_reason) == ("".join(pieces), "tool_calls")
+    assert len([piece for piece in pieces if piece]) > 2
     assert not ask_.create(**asked, tool_choice="none").choices[0].message.tool_calls
     # it would rather say hello; whatever tool it takes, the call is one
     greeted = {**asked, "messages": [{"role": "user", "content": "Hello!"}]}

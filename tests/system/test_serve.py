@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -202,6 +203,10 @@ def test_the_likeliest_answers_are_those_that_are_found_offline(served: UpProces
     few = complete(served, prompt="Hello", use_beam_search=True, **some).json()["choices"]
     assert len({tuple(choice["token_ids"]) for choice in few}) == 3
     assert {token for choice in few for token in choice["token_ids"]} <= {*some["allowed_token_ids"]}
+    form: dict[str, Any] = {"max_tokens": 20, "n": 2, "structured_outputs": {"regex": "[a-c]{2,3}"}}
+    formed = complete(served, prompt="Hello", use_beam_search=True, **form).json()["choices"]
+    assert len({choice["text"] for choice in formed}) == 2
+    assert all(re.fullmatch("[a-c]{2,3}", choice["text"]) for choice in formed)
     wide = complete(served, prompt="Hello", n=17, use_beam_search=True)
     assert (wide.status_code, wide.json()["error"]["param"]) == (400, "n")
     drawn = complete(served, prompt="Hello", n=3, use_beam_search=True, temperature=0.7)

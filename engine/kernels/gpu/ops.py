@@ -71,7 +71,8 @@ class TritonOps(GatheredOps):
         self, batch: PagedBatch, scale: float, window: int | None = None, cap: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         laid, look = laid_out(batch), Look(scale, window, cap)
-        singles, several = len(laid.lengths), batch.singles < len(batch.counts)
+        singles = self._apart(batch)
+        several = singles < len(batch.counts)
 
         def attend(query: Tensor, cache: Tensor) -> Tensor:
             out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
@@ -81,12 +82,16 @@ class TritonOps(GatheredOps):
                 shared = query.shape[1] // cache.shape[3]
                 tiles = laid.tiles.get(shared)
                 if tiles is None:
-                    pieces = cut(batch.counts, batch.lengths, shared, batch.singles)
+                    pieces = cut(batch.counts, batch.lengths, shared, singles)
                     tiles = laid.tiles[shared] = on_device(pieces, query.device)
                 prefill(query, cache, batch.tables, tiles, look, out)
             return out
 
         return attend
+
+    def _apart(self, batch: PagedBatch) -> int:
+        """Say how many requests, the first ones of a batch, have one token and attend by the kernel for that."""
+        return batch.singles
 
 
 def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear:
@@ -107,11 +112,14 @@ def laid_out(batch: PagedBatch) -> Laid:
 
 
 class SteadyTritonOps(TritonOps):
-    """Products too in an order that does not depend on the batch: a request's tokens do not depend on its neighbours.
+    """Everything in an order that does not depend on the batch: a request's tokens depend neither on its neighbours nor
+    on what of its prompt was known before.
 
-    A token that is decoded and one that is computed with others of its prompt go through different attention: what is
-    promised is for the same way through.
+    A token that is decoded goes through the kernel of those that are computed with others of their prompt, and steps
+    are launched one by one: that kernel's tiles are cut anew for each.
     """
+
+    capturable = False
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if isinstance(weight, Int8Weight):  # its sums are exact in any order
@@ -123,3 +131,6 @@ class SteadyTritonOps(TritonOps):
             return linear(x, packed, bias, tiling, dtype)
 
         return apply
+
+    def _apart(self, batch: PagedBatch) -> int:
+        return 0

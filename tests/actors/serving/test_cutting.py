@@ -22,6 +22,7 @@ TOKENIZER = Tokenizer.load(EMBEDDED_CHECKPOINT)
 END = min(TOKENIZER.stop_tokens)
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 PLAIN = Wanted(NONE, calls=False)
+KINDS = ("text", "reasoning", "call")
 CALLING = Wanted(HERMES, Thinking("think", "<think>", "</think>"), schemas={"add": {}})
 
 
@@ -104,17 +105,18 @@ def test_tokens_of_no_text_that_is_shown_are_left_for_the_end() -> None:
     assert written(tuple(told[len(heard) :])).startswith(" fox")
 
 
-def test_tokens_of_tags_and_calls_go_out_with_the_text_that_follows_or_not_at_all() -> None:
+def test_tokens_of_tags_and_calls_go_out_with_what_they_are_of_or_what_follows() -> None:
     tokens = TOKENIZER.encode(f"<think>two and two</think>Four. {CALL} And more. {CALL}")
     pieces, answer, told = cut([*tokens, END], CALLING)
-    assert {piece.kind for piece in pieces} == {"text", "reasoning"}
     assert len(answer.calls) == 2
-    thought = "".join(written(piece.logprobs) for piece in pieces if piece.kind == "reasoning")
-    assert thought == "<think>two and two"
-    said = "".join(written(piece.logprobs) for piece in pieces if piece.kind == "text")
-    assert said.startswith("</think>Four.")
-    assert CALL in said
-    assert said.rstrip().endswith(" And more.")
+    said = {kind: "".join(written(piece.logprobs) for piece in pieces if piece.kind == kind) for kind in KINDS}
+    assert said["reasoning"] == "<think>two and two"
+    assert said["text"].startswith("</think>Four.")
+    assert said["text"].rstrip().endswith(" And more.")
+    assert "".join(piece.text for piece in pieces if piece.kind == "call") == '{"a": 1}' * 2
+    for piece in pieces:
+        if piece.kind == "call":
+            assert piece.text.strip() in written(piece.logprobs)
     heard = [one for piece in pieces for one in piece.logprobs]
     assert heard == told[: len(heard)]
 
@@ -137,7 +139,23 @@ def test_many_tokens_at_once_go_out_in_pieces_of_bounded_size(monkeypatch: pytes
     assert [one for piece in pieces for one in piece.logprobs] == told
 
 
-WORDS = ["a", " fox", "<think>", "</think>", CALL, "<tool", "_call>", "{", "\n", " ☂", "🦊", "STOP", " and so on"]
+WORDS = [
+    "a",
+    " fox",
+    "<think>",
+    "</think>",
+    CALL,
+    CALL[:40],
+    CALL.replace("1", "[1, x"),
+    "<tool",
+    "_call>",
+    "{",
+    "\n",
+    " ☂",
+    "🦊",
+    "STOP",
+    " and so on",
+]
 
 
 @settings(max_examples=150, deadline=None)
@@ -159,9 +177,10 @@ def test_however_an_answer_is_cut_nothing_is_lost_or_told_twice(
     assert [piece.before for piece in pieces] == [
         sum(len(before.logprobs) for before in pieces[:at]) if piece.logprobs else 0 for at, piece in enumerate(pieces)
     ]
-    for kind, whole in (("text", answer.text), ("reasoning", answer.reasoning)):
+    calls = [(f"call-{at}", call.arguments) for at, call in enumerate(answer.calls)]
+    for kind, whole in (("text", answer.text), ("reasoning", answer.reasoning), *calls):
         said = ""
-        for piece in (piece for piece in pieces if piece.kind == kind):
+        for piece in (piece for piece in pieces if kind == (piece.call.id if piece.call else piece.kind)):
             assert piece.offset == len(said)
             said += piece.text
         assert said == whole

@@ -29,7 +29,7 @@ from engine.text.prompts import Customs
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
-from schemas.answers import TokenTold
+from schemas.answers import CallTold, TokenTold
 from schemas.context import Clock
 from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
@@ -81,6 +81,7 @@ class Listener:
     def __init__(self) -> None:
         self.text = ""
         self.reasoning = ""
+        self.calls: dict[CallTold, str] = {}
         self.pieces: list[Piece] = []
         self.first = asyncio.Event()
 
@@ -88,6 +89,9 @@ class Listener:
         if piece.kind == "reasoning":
             assert piece.offset == len(self.reasoning)
             self.reasoning += piece.text
+        elif piece.call is not None:
+            assert piece.offset == len(self.calls.get(piece.call, ""))
+            self.calls[piece.call] = self.calls.get(piece.call, "") + piece.text
         else:
             assert piece.offset == len(self.text)
             self.text += piece.text
@@ -475,6 +479,43 @@ async def test_a_tool_call_is_parsed_out_of_the_text(nats_url: str) -> None:
     assert answer.finish_reason == "tool_calls"
     assert [(call.name, call.arguments, call.id) for call in answer.tool_calls] == [("clock", "{}", "call_e1-0")]
     assert answer.text == "One moment."
+
+
+LOOK = ToolSpec("look")
+
+
+def looking(arguments: str) -> str:
+    return f'One moment.<tool_call>\n{{"name": "look", "arguments": {arguments}}}\n</tool_call>'
+
+
+async def test_a_tool_call_is_told_while_it_is_written(nats_url: str) -> None:
+    written = '{"at": "the quick brown fox jumps over the lazy dog", "often": [1, 2, 3]}'
+    call = replace(model_call("e1"), tools=(LOOK,))
+    answer, listener, _ = await answered(nats_url, looking(written), call)
+    assert [(call.name, call.arguments, call.id) for call in answer.tool_calls] == [("look", written, "call_e1-0")]
+    assert listener.calls == {CallTold(0, "call_e1-0", "look"): written}
+    assert len([piece for piece in listener.pieces if piece.kind == "call"]) > len(written.split())
+    assert (listener.text, answer.cut_off) == ("One moment.", ())
+
+
+async def test_a_call_that_the_answer_is_cut_off_in_is_told_and_carried_out_by_nobody(nats_url: str) -> None:
+    cut = replace(model_call("e1"), tools=(LOOK,), sampling=Sampling(max_tokens=30))
+    written = '{"at": "the quick brown fox and so on and on and on"}'
+    answer, listener, _ = await answered(nats_url, looking(written), cut)
+    ((told, arguments),) = listener.calls.items()
+    assert (answer.finish_reason, answer.tool_calls) == ("length", ())
+    assert answer.cut_off == (ToolCall(told.id, "look", arguments),)
+    assert written.startswith(arguments)
+    assert len(written) > len(arguments) > len('{"at": "')
+
+
+async def test_a_call_whose_arguments_are_no_json_stays_one_that_nobody_can_carry_out(nats_url: str) -> None:
+    call = replace(model_call("e1"), tools=(LOOK,))
+    answer, listener, _ = await answered(nats_url, looking('{"at": "here", nowhere}'), call)
+    assert [call.arguments for call in answer.tool_calls] == ['{"at": "here",'] == list(listener.calls.values())
+    assert answer.finish_reason == "tool_calls"
+    required = replace(call, effect="e2", calling=Calling("required", "look"))
+    assert (await refused(nats_url, looking('{"at": "here", nowhere}'), required)).field == "tool_choice"
 
 
 async def test_control_tokens_in_what_comes_from_outside_are_words(nats_url: str) -> None:

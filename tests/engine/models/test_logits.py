@@ -194,3 +194,16 @@ def test_a_request_gets_the_same_bits_whoever_is_beside_it(
 def test_so_it_does_on_an_accelerator_that_is_asked_for_it(tiny: Callable[[str], Tiny]) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     assert_same_bits(load_model(tiny("qwen3-tied").folder, platform("triton-steady")), 16)
+
+
+@pytest.mark.parametrize("kind", ["qwen3-tied", "mistral-windowed"])
+def test_and_the_same_bits_decoded_or_in_a_chunk_cold_or_warm(tiny: Callable[[str], Tiny], kind: str) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, rng = load_model(tiny(kind).folder, platform("triton-steady")), np.random.default_rng(11)
+    sequences = [rng.integers(0, VOCABULARY, length).tolist() for length in (21, 5)]
+    cache, held = KvCache(model, 8 * model.config.groups.count, 16), [(0, 1), (2,)]
+    first = logits_in(cache, model, sequences, held, rng)
+    for warm in ((), (16, 0)):
+        again = logits_in(cache, model, sequences, held, rng, warm)
+        for rows, other, seen in zip(first, again, warm or (0, 0), strict=True):
+            assert torch.equal(other[seen:], rows[seen:])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from engine.errors import CheckpointError, UnsupportedModel
 from engine.models.pooled import SUPPORTED, Pooled, load_pooled
 from engine.platforms import Dtype, Platform
+from tests.engine.conftest import platform
 
 VOCABULARY = 101
 SHAPE: dict[str, Any] = {
@@ -133,6 +134,20 @@ def test_states_in_half_precision_stay_close(tiny: Callable[[str], tuple[Path, A
         with torch.inference_mode():
             expected = reference(**given(architecture, text, kinds)).last_hidden_state[0]
         assert torch.cosine_similarity(found.float(), expected, dim=-1).min() > HALF
+
+
+@pytest.mark.parametrize("ops", ["reference", "cpu", "native"])
+@pytest.mark.parametrize("architecture", TRUNKS)
+def test_states_in_8_bits_stay_close(tiny: Callable[[str], tuple[Path, Any]], architecture: str, ops: str) -> None:
+    folder, reference = tiny(architecture)
+    texts = texts_of((5, 40))
+    segments = [split_at(text, 3) for text in texts]
+    model = load_pooled(folder, platform(ops), "float32", None, quantization="int8")
+    for text, kinds, found in zip(texts, segments, states_of(model, texts, segments), strict=True):
+        with torch.inference_mode():
+            expected = reference(**given(architecture, text, kinds)).last_hidden_state[0]
+        off = (found - expected).norm() / expected.norm()
+        assert 1e-4 < off < 0.2
 
 
 @pytest.mark.parametrize("architecture", HEADS)

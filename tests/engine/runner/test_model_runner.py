@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from engine.errors import NotEnoughMemory, PlatformUnavailable
+from engine.kernels.reference import ReferenceOps
 from engine.models.registry import load_model
 from engine.platforms import Platform, detect
 from engine.runner.executor import InlineExecutor
@@ -266,6 +267,13 @@ def test_a_runner_says_in_one_line_what_it_holds(tiny: Callable[[str], Tiny]) ->
     small = load_runner(RunnerConfig(model=folder, blocks=3, quantization="int8"), CPU, "w").describe()
     assert small == line.replace("in float32,", "in float32, products in 8 bits,")
     assert "context 40 tokens" in load_runner(RunnerConfig(model=folder, context_length=40), CPU, "w").describe()
+
+
+def test_a_runner_that_must_not_depend_on_the_batch_takes_ops_that_do_not(tiny: Callable[[str], Tiny]) -> None:
+    config = RunnerConfig(model=str(tiny("qwen3-tied").folder), blocks=3, batch_invariant=True)
+    assert isinstance(load_runner(config, replace(CPU, steady_ops="reference"), "w").trunk.ops, ReferenceOps)
+    with pytest.raises(PlatformUnavailable, match="not batch-invariant"):
+        load_runner(config, CPU, "w")
 
 
 def test_memory_that_holds_no_block_is_refused() -> None:

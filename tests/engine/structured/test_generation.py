@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 
 from engine.config import SchedulerConfig
@@ -22,7 +25,9 @@ from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner, RunnerConfig, vocabulary
 from engine.structured.compiler import Grammars
+from engine.structured.grammar import Vocabulary
 from engine.structured.guidance import Guidance
+from engine.structured.masks import rows_for
 from engine.text.tokenizer import Tokenizer
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.steps import Resync, StepPlan, StepResult
@@ -273,3 +278,72 @@ def test_the_text_that_ends_the_thinking_is_found(llm: LLM, folder: Path) -> Non
 def test_a_backend_that_is_not_installed_is_named(folder: Path) -> None:
     with pytest.raises(BadRequest, match="grammar_backend: there is no backend 'none': installed are llguidance"):
         LLM(str(folder), device="cpu", runner=RunnerConfig(model="", blocks=10, grammar_backend="none"))
+
+
+# the likeliest
+
+
+@pytest.mark.parametrize("pattern", ["[a-c]{2,4}", "(the|a) (quick |brown ){1,3}fox", "x?y*"])
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_search_bound_to_a_grammar_finds_what_transformers_finds(
+    llm: LLM, folder: Path, vocabulary: Vocabulary, pattern: str, penalty: float
+) -> None:
+    # slow to import, so only when a test needs it
+    import transformers  # noqa: PLC0415
+
+    structured = Structured(kind="regex", text=pattern)
+    grammar, (end,) = Guidance(vocabulary).compile(structured), vocabulary.ends
+    prompt = Tokenizer.load(folder).encode("the others think")
+
+    def allowed(batch: int, said: torch.Tensor) -> list[int]:
+        matcher, row = grammar.matcher(), rows_for(1, SIZE)
+        for token in said[len(prompt) :].tolist():
+            if token == end:
+                return [end]
+            assert matcher.accept(token)
+        matcher.mask(row[0])
+        bits = np.unpackbits(row[0], bitorder="little")[:SIZE]
+        bits[end] = matcher.is_accepting()
+        return list(np.flatnonzero(bits).tolist())
+
+    ids = torch.tensor([prompt])
+    wanted = transformers.Qwen3ForCausalLM.from_pretrained(folder).generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=24,
+        num_beams=3,
+        num_return_sequences=3,
+        do_sample=False,
+        early_stopping="never",
+        length_penalty=penalty,
+        eos_token_id=end,
+        pad_token_id=end,
+        prefix_allowed_tokens_fn=allowed,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    (found,) = llm.beam_search([prompt], 3, 24, penalty, structured=structured)
+    sequences = [one[len(prompt) :].tolist() for one in wanted.sequences]
+    assert [[*one.tokens] for one in found] == [one[: one.index(end) + 1] for one in sequences]
+    assert [one.score for one in found] == pytest.approx(wanted.sequences_scores.tolist(), abs=1e-4)
+    assert all(re.fullmatch(pattern, one.text) for one in found)
+
+
+@pytest.mark.parametrize("form", sorted(GOOD))
+@pytest.mark.parametrize("most", [14, 40])
+def test_whatever_a_search_finds_keeps_to_its_form_and_comes_to_its_end_in_time(
+    llm: LLM, vocabulary: Vocabulary, form: str, most: int
+) -> None:
+    structured, check = GOOD[form]
+    grammar = Guidance(vocabulary).compile(structured)
+    if grammar.shortest is None or len(grammar.shortest) > most:
+        pytest.skip("it cannot end in so few tokens")
+    for found in llm.beam_search(["one", "the lazy dog"], 3, most, structured=structured):
+        assert found
+        assert all(check(one.text) for one in found)
+
+
+def test_a_search_among_few_answers_finds_as_many_as_there_are(llm: LLM) -> None:
+    structured = Structured(kind="regex", text="[ab]")
+    (found,) = llm.beam_search(["one"], 5, 4, structured=structured)
+    assert {one.text for one in found} == {"a", "b"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from engine.text.formats import (
@@ -68,7 +69,15 @@ _HERMES = (
     Answer(HERMES, "Hello, naïve 日本 🎼 world.", "Hello, naïve 日本 🎼 world."),
     Answer(HERMES, f"Let me see.\n{_H_ADD}\n{_H_SAY}\nDone.", "Let me see.\nDone.", (ADD, SAY)),
     Answer(HERMES, '<tool_call>{"name": "add", "arguments": {"a": 1}}', "", (ADD,)),
-    Answer(HERMES, _H_ADD[:-20], _H_ADD[:-20]),
+    # cut off where it may still be no call, and where it certainly is one
+    Answer(HERMES, _H_ADD[:-22], _H_ADD[:-22]),
+    Answer(HERMES, _H_ADD[:-20], "", (("add", '{"'),)),
+    Answer(HERMES, _H_ADD[: _H_ADD.index("}}") + 1], "", (ADD,)),
+    Answer(HERMES, f"{_H_ADD[: _H_ADD.index('}}') + 1]}</tool_call>!", "!", (ADD,)),
+    # what goes on as no JSON does is text from there on
+    Answer(HERMES, _H_ADD.replace("1}}", "1,}} "), "}} \n</tool_call>", (("add", '{"a": 1,'),)),
+    Answer(HERMES, f"{_H_ADD.replace(': 1', ': tru')} {_H_SAY}", "tru}}\n</tool_call>", (("add", '{"a":'), SAY)),
+    Answer(HERMES, _H_ADD.replace("1", r'"é\ud800"'), '\\ud800"}}\n</tool_call>', (("add", '{"a": "é'),)),
     Answer(HERMES, f"a <tool_call> b {_H_ADD} </tool_call>", "a <tool_call> b </tool_call>", (ADD,)),
     Answer(
         HERMES,
@@ -108,7 +117,7 @@ _LLAMA = (
     Answer(
         LLAMA3_JSON, 'It is {"name": "add", "parameters": {"a": 1}}', 'It is {"name": "add", "parameters": {"a": 1}}'
     ),
-    Answer(LLAMA3_JSON, ' {"name": "add", "parameters": {"a": 1', ' {"name": "add", "parameters": {"a": 1'),
+    Answer(LLAMA3_JSON, ' {"name": "add", "parameters": {"a": 1', "", (("add", '{"a": 1'),)),
     Answer(
         LLAMA3_JSON,
         '{"name": "add", "parameters": {"a": 1}}; {"name": "ad',
@@ -126,7 +135,9 @@ _PYTHONIC = (
     Answer(PYTHONIC, "<|python_start|>[add(a=1)]<|python_end|>", "", (ADD,)),
     Answer(PYTHONIC, "[1] says so, [add(a=1)] too", "[1] says so, [add(a=1)] too"),
     Answer(PYTHONIC, "[sub(a=1)]", "[sub(a=1)]"),
-    Answer(PYTHONIC, "[add(a=1), say(text='x", "[add(a=1), say(text='x"),
+    Answer(PYTHONIC, "[add(a=1), say(text='x", "", (ADD,)),
+    Answer(PYTHONIC, "[add(a=1, b='x", "", (("add", '{"a": 1'),)),
+    Answer(PYTHONIC, "[add(a=1), sub(b=2)]", ", sub(b=2)]", (ADD,)),
     Answer(PYTHONIC, "[add(1)]", "[add(1)]"),
     Answer(
         OLMO3,
@@ -140,7 +151,13 @@ _PYTHONIC = (
         "x y",
         (("sub.tract", '{"a": -1, "b": 5.0, "c": "q\\"q", "d": {}, "e": ""}'),),
     ),
-    Answer(OLMO3, "<function_calls>\nadd(a=1)", "<function_calls>\nadd(a=1)"),
+    Answer(OLMO3, "<function_calls>\nadd(a=1)", "", (ADD,)),
+    Answer(
+        OLMO3,
+        "<function_calls>\nadd(a=1, b=1e999)\n</function_calls>",
+        ", b=1e999)\n</function_calls>",
+        (("add", '{"a": 1'),),
+    ),
     Answer(
         OLMO3,
         r"<function_calls>say(text='\ud83d\ude00 1\/2 \U0001f3bc')</function_calls>",
@@ -182,6 +199,18 @@ _XML = (
     ),
     Answer(QWEN3_CODER, "a <tool_call> b <function=add> c", "a <tool_call> b <function=add> c"),
     Answer(
+        QWEN3_CODER,
+        '<tool_call>\n<function=say>\n<parameter=text>\na "b"\n</parameter>\n<parameter=text>\nc\n</parameter>\n<parameter=how>\n{',
+        "",
+        (("say", '{"text": "a \\"b\\""'),),
+    ),
+    Answer(
+        QWEN3_CODER,
+        "<tool_call><function=say><parameter=text>\na\n</parameter>\n</parameter>\nb",
+        "",
+        (("say", '{"text": "a\\n</parameter>\\n</parameter>\\nb'),),
+    ),
+    Answer(
         SEED_OSS,
         "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
         "",
@@ -217,7 +246,8 @@ _MISTRAL = (
         "Well",
         (ADD, SAY, ADD),
     ),
-    Answer(MISTRAL, '[TOOL_CALLS]add[ARGS]{"a": 1', '[TOOL_CALLS]add[ARGS]{"a": 1'),
+    Answer(MISTRAL, '[TOOL_CALLS]add[ARGS]{"a": 1', "", (("add", '{"a": 1'),)),
+    Answer(MISTRAL, '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}, {"name": "sa', "", (ADD,)),
     Answer(MISTRAL, "[TOOL_CALLS] [1] [TOOL", "[TOOL_CALLS] [1] [TOOL"),
     Answer(
         MISTRAL,
@@ -242,7 +272,7 @@ _DEEPSEEK = (
         "Ok.",
         (ADD, SAY),
     ),
-    Answer(DEEPSEEK_V3, f'{_B}{_C}function{_S}add\n```json\n{{"a": 1', f'{_C}function{_S}add\n```json\n{{"a": 1'),
+    Answer(DEEPSEEK_V3, f'{_B}{_C}function{_S}add\n```json\n{{"a": 1', "", (("add", '{"a": 1'),)),
     Answer(
         DEEPSEEK_V31,
         f'hm</think>Ok.{_B}{_C}add{_S}{{"a": 1}}{_D}{_C}say{_S}{EVIL}{_D}{_E}',
@@ -284,8 +314,9 @@ _HARMONY = (
         "",
         (("say", EVIL.replace("<|call|>", "")),),
     ),
-    Answer(HARMONY, f'<|channel|>commentary to=functions.add json{_M}{{"a": 1', '{"a": 1'),
-    Answer(HARMONY, f'<|channel|>commentary to=functions.add json{_M}{{"a": 1}} x<|call|>', '{"a": 1} x'),
+    Answer(HARMONY, f'<|channel|>commentary to=functions.add json{_M}{{"a": 1', "", (("add", '{"a": 1'),)),
+    Answer(HARMONY, f'<|channel|>commentary to=functions.add json{_M}{{"a": 1}} x<|call|>', "x", (ADD,)),
+    Answer(HARMONY, f'<|channel|>commentary to=functions.add json{_M}["a"]<|call|>', '["a"]'),
     Answer(
         HARMONY,
         f"<|channel|>commentary{_M}one{_N}{_A}<|channel|>final{_M}two STOP three",
@@ -309,8 +340,16 @@ def pieces(parts: list[str], wanted: Wanted, stop: tuple[str, ...] = ()) -> list
     return joined([*found, *parser.finish()])
 
 
+def is_object(text: str) -> bool:
+    """Say whether a text is a JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def contents(found: list[Part]) -> tuple[str, tuple[tuple[str, str], ...], str]:
-    """Give what was said, the calls and what was thought; the calls' pieces must be in order."""
+    """Give what was said, the calls and what was thought; the calls' pieces must be in order, and theirs what they say."""
     names: list[str] = []
     arguments: list[str] = []
     for piece in found:
@@ -321,8 +360,9 @@ def contents(found: list[Part]) -> tuple[str, tuple[tuple[str, str], ...], str]:
             case CallArguments(index, text):
                 assert index == len(arguments) == len(names) - 1
                 arguments.append(text)
-            case CallEnded(index):
+            case CallEnded(index, whole):
                 assert index == len(arguments) - 1
+                assert whole == is_object(arguments[-1])
             case _:
                 pass
     said = "".join(piece.text for piece in found if isinstance(piece, Content))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.text.formats import FORMATS, HARMONY, HERMES, Format
 from engine.text.parsers import OutputParser, Wanted
-from engine.text.parts import Content, joined
-from engine.text.source import SPECIAL
+from engine.text.parts import CallArguments, CallBegun, CallEnded, Content, joined
+from engine.text.source import SPECIAL, Broken, Source
 from tests.engine.text.answers import ANSWERS, SCHEMAS, THINK, Answer, contents, pieces
 
 SHORT = 90
@@ -59,9 +59,7 @@ def test_where_anything_at_all_is_cut_changes_nothing(format_: Format, data: st.
     wanted = Wanted(format_, data.draw(st.sampled_from([None, THINK])), begun, schemas=SCHEMAS)
     whole = pieces([text], wanted, stop)
     assert pieces(list(text), wanted, stop) == whole
-    for call, arguments in contents(whole)[1]:
-        assert call
-        assert isinstance(json.loads(arguments), dict)
+    assert all(name for name, _ in contents(whole)[1])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     assert pieces([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)], wanted, stop) == whole
 
@@ -108,7 +106,10 @@ def test_a_value_may_hold_what_ends_values_but_not_without_end() -> None:
     begin, end = "<tool_call><function=say><parameter=text>", "</parameter></function></tool_call>"
     (some,) = contents(pieces([begin + "</parameter>" * 9 + end], wanted))[1]
     assert json.loads(some[1]) == {"text": "</parameter>" * 9}
-    endless = begin + "</parameter>" * 99 + end
+    # of a text it is told as it comes; what would be read again if it were no call after all has bounds
+    (more,) = contents(pieces([begin + "</parameter>" * 99 + end], wanted))[1]
+    assert json.loads(more[1]) == {"text": "</parameter>" * 99}
+    endless = begin.replace("text", "loud") + "</parameter>" * 99 + end
     assert contents(pieces(list(endless), wanted))[:2] == (endless, ())
 
 
@@ -129,9 +130,9 @@ def test_an_object_that_cannot_become_a_call_is_not_held_back() -> None:
 @pytest.mark.parametrize(
     ("name", "opened"),
     [
-        ("glm", "<tool_call>say<arg_key>text</arg_key><arg_value>"),
-        ("qwen3_coder", "<tool_call><function=say><parameter=text>"),
-        ("olmo3", "<function_calls>say(text='''"),
+        ("glm", "<tool_call>say<arg_key>to</arg_key><arg_value>"),
+        ("qwen3_coder", "<tool_call><function=say><parameter=loud>"),
+        ("olmo3", "<function_calls>say(to=['"),
     ],
 )
 def test_calls_that_are_opened_again_and_again_are_looked_through_once(name: str, opened: str) -> None:
@@ -141,3 +142,77 @@ def test_calls_that_are_opened_again_and_again_are_looked_through_once(name: str
     parts = [*parser.feed(text), *parser.finish()]
     assert time.process_time() - begun < 3
     assert joined(parts) == [Content(text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("glm", "<tool_call>say<arg_key>text</arg_key><arg_value>", "</arg_value></tool_call>"),
+        ("qwen3_coder", "<tool_call><function=say><parameter=text>\n", "\n</parameter></function></tool_call>"),
+        ("hermes", '<tool_call>{"name": "say", "arguments": {"text": "', '"}}</tool_call>'),
+        ("mistral", '[TOOL_CALLS]say[ARGS]{"text": "', '"}'),
+        ("mistral", '[TOOL_CALLS][{"name": "say", "arguments": {"text": "', '"}}]'),
+        ("llama3_json", '{"name": "say", "parameters": {"text": "', '"}}'),
+        ("deepseek_v31", '<｜tool▁call▁begin｜>say<｜tool▁sep｜>{"text": "', '"}<｜tool▁call▁end｜>'),  # noqa: RUF001
+        ("kimi_k2", '<|tool_call_begin|>functions.say:0<|tool_call_argument_begin|>{"text": "', '"}<|tool_call_end|>'),
+        ("harmony", '<|channel|>commentary to=functions.say <|constrain|>json<|message|>{"text": "', '"}<|call|>'),
+    ],
+)
+def test_a_call_is_told_while_it_is_written(name: str, begin: str, end: str) -> None:
+    """Its name before its first argument, and of a long text in it what is there, character by character."""
+    parser = OutputParser((), Wanted(FORMATS[name], schemas=SCHEMAS))
+    told = joined(part for char in begin for part in parser.feed(char))
+    assert told == [CallBegun(0, "say"), CallArguments(0, '{"text": "')]
+    for char in "a long é text":
+        assert parser.feed(char) == [CallArguments(0, char)]
+    assert not parser.calls
+    for char in end:
+        parser.feed(char)
+    parser.finish()
+    assert [(call.name, json.loads(call.arguments)) for call in parser.calls] == [("say", {"text": "a long é text"})]
+
+
+@pytest.mark.parametrize("name", ["pythonic", "olmo3"])
+def test_a_call_as_python_writes_it_is_told_argument_by_argument(name: str) -> None:
+    parser = OutputParser((), Wanted(FORMATS[name], schemas=SCHEMAS))
+    written = ("[" if name == "pythonic" else "<function_calls>", "say(text='a b'", ", to=[1", ", 2]", ", loud=True)")
+    assert [joined(parser.feed(piece)) for piece in written] == [
+        [],
+        [CallBegun(0, "say"), CallArguments(0, '{"text": "a b"')],
+        [],
+        [CallArguments(0, ', "to": [1, 2]')],
+        [CallArguments(0, ', "loud": true}'), CallEnded(0)],
+    ]
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: f"{answer.format.name}: {answer.text[:30]!r}")
+def test_what_was_told_of_a_call_is_never_taken_back_and_may_always_become_json(answer: Answer) -> None:
+    parser = OutputParser(answer.stop, answer.wanted)
+    told: dict[int, str] = {}
+    for char in answer.text:
+        for part in parser.feed(char):
+            match part:
+                case CallBegun(index):
+                    assert index == len(told)
+                    told[index] = ""
+                case CallArguments(index, text):
+                    assert index == len(told) - 1
+                    told[index] += text
+                case _:
+                    pass
+        assert all(may_become_json(text) for text in told.values() if text)
+    parser.finish()
+    assert len(parser.calls) == len(told)
+    assert all(call.arguments.startswith(told[at]) for at, call in enumerate(parser.calls))
+
+
+def may_become_json(text: str) -> bool:
+    """Say whether something can follow on a text that makes it a JSON value."""
+    source = Source()
+    source.text = text
+    try:
+        for _ in source.value():
+            return True
+    except Broken:
+        return False
+    return True

@@ -143,6 +143,15 @@ def test_several_answers_to_several_prompts_are_numbered_through() -> None:
     assert found == [(0, "x", "stop"), (1, "yy", "length"), (2, "x", "stop"), (3, "yy", "length")]
 
 
+def test_tokens_may_be_called_by_their_ids() -> None:
+    made = encoder(logprobs=1, return_tokens_as_token_ids=True)
+    told = (TokenTold(5, b"a", -1.5, 2, ((7, b"b", -0.5),)),)
+    made_of = committed(ModelReturned("g1-1-m", "a", "stop", Usage(1, 1), logprobs=told))
+    logprobs = made.whole(made.feed(made_of))["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == ["token_id:5"]
+    assert logprobs["top_logprobs"] == [{"token_id:7": -0.5, "token_id:5": -1.5}]
+
+
 def test_a_prompt_is_given_back_with_the_logprobs_of_its_tokens() -> None:
     made = encoder(prompt="a ☂", echo=True, logprobs=1, max_tokens=0)
     (asked,) = generations(read_completion(body(prompt="a ☂", echo=True, logprobs=1, max_tokens=0)))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.bridge.chat import ChatEncoder
+from infra.bridge.logprobs import by_id
 from infra.bridge.openai import BadRequest, command_data, read_request, refusal, retry_headers
 from schemas import codec
-from schemas.answers import Alternative, TokenTold
+from schemas.answers import Alternative, CallTold, TokenTold
 from schemas.commands import Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Message, ToolCall, Usage
@@ -160,6 +161,34 @@ def test_each_token_of_an_answer_without_a_text_has_a_chunk() -> None:
     assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, [0], [1], [2]]
 
 
+def test_tokens_may_be_called_by_their_ids() -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", naming=by_id)
+    whole = encoder.whole(fed(encoder, *PIECES, committed(3, ANSWER)))
+    entries = whole["choices"][0]["logprobs"]["content"]
+    assert [entry["token"] for entry in entries] == [f"token_id:{one.token}" for one in TOLD]
+    assert [bytes(entry["bytes"]) for entry in entries] == [one.piece for one in TOLD]
+
+
+@pytest.mark.parametrize("heard", [0, 2])
+def test_an_answer_begins_with_what_is_to_be_echoed(heard: int) -> None:
+    encoder = ChatEncoder("g1", "m", 7, "model.returned", echo="Once upon")
+    frames = deltas("g1-1-m", " a", " time")[:heard]
+    chunks = fed(encoder, *frames, returned(" a time"))
+    assert chunks[1]["choices"][0]["delta"] == {"content": "Once upon"}
+    assert text_of(chunks) == encoder.whole(chunks)["choices"][0]["message"]["content"] == "Once upon a time"
+
+
+def test_what_is_echoed_is_the_last_message_if_it_is_the_assistant_s() -> None:
+    said = [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": "Once"}]
+    asked = {"model": "m", "messages": said, "echo": True, "logprobs": True, "top_logprobs": 2}
+    request = read_request(json.dumps(asked).encode())
+    data = command_data(request, None)
+    assert isinstance(data, Generate)
+    assert (request.echoed(), data.prompt_logprobs) == ("Once", 2)
+    assert not read_request(json.dumps({**asked, "messages": said[:1]}).encode()).echoed()
+    assert not read_request(json.dumps({**asked, "echo": False}).encode()).echoed()
+
+
 def test_each_chunk_carries_the_logprobs_of_its_tokens() -> None:
     chunks = fed(bare(), *PIECES, committed(3, ANSWER))
     assert tokens_of(chunks) == ["", "<two ", "and", ">fo", "ur", ".!", ""]
@@ -180,11 +209,11 @@ def test_whatever_was_heard_of_it_a_streamed_answer_tells_each_token_once(heard:
     assert [entry["logprob"] for entry in whole["choices"][0]["logprobs"]["content"]] == [one.logprob for one in TOLD]
 
 
-def test_tokens_of_calls_come_with_the_last_chunk_before_the_end() -> None:
+def test_tokens_of_calls_that_were_not_heard_come_with_their_arguments() -> None:
     call = ToolCall("c1", "f", "{}")
     answer = msgspec.structs.replace(ANSWER, text="four", tool_calls=(call,), finish_reason="tool_calls")
     chunks = fed(bare(), *PIECES, committed(3, answer))
-    assert tokens_of(chunks)[-4:] == ["", "", ".!", ""]
+    assert tokens_of(chunks)[-4:] == ["ur", "", ".!", ""]
 
 
 def test_a_call_that_was_brought_to_its_end_for_want_of_tokens_is_a_call() -> None:
@@ -238,6 +267,61 @@ def test_streamed_calls_are_whole_with_arguments_that_join_up_to_json(calls: int
     assert sorted(told) == list(range(calls))
     assert [json.loads(one["arguments"]) for one in told.values()] == [{"a": at} for at in range(calls)]
     assert [one["id"] for one in told.values()] == [f"c{at}" for at in range(calls)]
+
+
+def arguing(call: ToolCall, index: int, *pieces: str, effect: str = "g1-1-m") -> list[Frame]:
+    told, offsets = CallTold(index, call.id, call.name), [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    return [
+        Delta("r1", "t1", effect, 2, 0, "", call=told, arguments=text, arguments_offset=at)
+        for at, text in zip(offsets, pieces, strict=True)
+    ]
+
+
+TWO = (ToolCall("c1", "add", '{"a": 1}'), ToolCall("c2", "say", '{"text": "hi there"}'))
+
+
+@pytest.mark.parametrize("heard", range(7))
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_tool_call_is_streamed_as_it_comes_whatever_was_heard_of_it(heard: int, cut: bool) -> None:
+    frames = [
+        *deltas("g1-1-m", "Well."),
+        *arguing(TWO[0], 0, '{"a"', ": 1}"),
+        *arguing(TWO[1], 1, '{"te', 'xt": "hi', ' there"}'),
+    ]
+    if cut:
+        last = committed(3, ModelReturned("g1-1-m", "Well.", "length", Usage(10, 5, 8), cut_off=TWO))
+    else:
+        last = returned("Well.", *TWO)
+    encoder = bare()
+    chunks = fed(encoder, *frames[:heard], last)
+    assert encoder.whole(chunks) == (alone := bare()).whole(fed(alone, last))
+    told = [one for chunk in chunks for one in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    for index, call in enumerate(TWO):
+        first, *rest = [one for one in told if one["index"] == index]
+        assert first == {
+            "index": index,
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": ""},
+        }
+        assert "".join(one["function"]["arguments"] for one in rest) == call.arguments
+        assert all(one["function"]["arguments"] and "id" not in one for one in rest)
+    assert chunks[-1]["choices"][0]["finish_reason"] == ("length" if cut else "tool_calls")
+
+
+def test_what_an_agent_calls_is_not_streamed() -> None:
+    chunks = fed(agent(), *arguing(TWO[0], 0, '{"a"', ": 1}", effect="r1-1-m"), returned("", TWO[0], effect="r1-1-m"))
+    assert not any("tool_calls" in chunk["choices"][0]["delta"] for chunk in chunks)
+
+
+def test_arguments_that_stream_bring_the_tokens_that_they_are_of() -> None:
+    (first, second) = arguing(TWO[0], 0, '{"a"', ": 1}")
+    frames = [
+        msgspec.structs.replace(first, token_ids=(1, 2)),
+        msgspec.structs.replace(second, token_offset=2, token_ids=(3,)),
+    ]
+    chunks = fed(bare(), *frames)
+    assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, None, [1, 2], [3]]
 
 
 def test_text_that_no_delta_brought_comes_with_the_result() -> None:

@@ -1,0 +1,54 @@
+"""Fields of vLLM's and OpenAI's requests that are known and not served: refused by name, never left out in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from schemas.completions import CompletionRequest
+from schemas.openai import AnswerRequest, ChatRequest
+
+Check = tuple[str, bool, str]
+"""A field, whether it fits, and what it should be."""
+
+_Unserved = dict[str, tuple[tuple[object, ...], str]]
+"""By field: the values that change nothing, and what can be done."""
+
+_ANY: Final[_Unserved] = {
+    "watermarking": ((False,), "answers are not marked: leave it out"),
+    "request_id": ((), "the server names requests, by the `id` of their answers: leave it out"),
+    "return_token_offsets": ((False,), "there are none: `return_token_ids` tells the tokens"),
+    "return_mm_kwargs": ((True,), "there are no media here: leave it out"),
+    "mm_processor_kwargs": (({},), "there are no media here: leave it out"),
+    "kv_transfer_params": (({},), "the engine moves its blocks itself: leave it out"),
+    "ec_transfer_params": (({},), "there is no encoder of media here: leave it out"),
+    "routed_experts_prompt_start": ((0,), "of experts nothing is told: leave it out"),
+}
+_CHAT: Final[_Unserved] = {
+    "media_io_kwargs": (({},), "there are no media here: leave it out"),
+    "add_special_tokens": ((False,), "the chat template writes them: leave it out"),
+    "return_prompt_text": ((False,), "it is not kept: `return_token_ids` tells the prompt's tokens"),
+    "functions": (([],), "this name is not served any more: give `tools`"),
+    "function_call": ((), "this name is not served any more: give `tool_choice`"),
+    "modalities": ((["text"],), "answers are texts: leave it out"),
+    "audio": ((), "answers are texts: leave it out"),
+    "prediction": ((), "answers are not predicted: leave it out"),
+    "web_search_options": ((), "nothing is searched for: leave it out, or give a tool that does"),
+    "verbosity": (("medium",), "models here know of none: say it in a message"),
+}
+_COMPLETION: Final[_Unserved] = {
+    "add_special_tokens": ((False,), "a raw prompt is taken as it is: write them into it"),
+    "thinking_token_budget": ((-1,), "what follows on a raw prompt is text alone: ask /v1/chat/completions"),
+}
+
+
+def unserved_checks(request: AnswerRequest) -> Iterator[Check]:
+    """Look at what is known and not served."""
+    own = _CHAT if isinstance(request, ChatRequest) else _COMPLETION if isinstance(request, CompletionRequest) else {}
+    for name, (neutral, mend) in (_ANY | own).items():
+        yield name, getattr(request, name) in (None, *neutral), mend
+    options = request.stream_options
+    often = options is not None and bool(options.continuous_usage_stats)
+    yield "stream_options.continuous_usage_stats", not often, "the usage is known at the end: give `include_usage`"
+    for at, tool in enumerate((request.tools if isinstance(request, ChatRequest) else None) or ()):
+        yield f"tools[{at}].defer_loading", not tool.defer_loading, "all tools are told at once: leave it out"

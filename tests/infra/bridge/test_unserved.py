@@ -1,0 +1,102 @@
+"""Every field of vLLM's and OpenAI's requests is served, refused by its name, or one that changes no answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from infra.bridge.completions import read_completion
+from infra.bridge.openai import BadRequest, read_request
+from schemas.completions import CompletionRequest
+from schemas.openai import ChatRequest
+
+BOTH = """model frequency_penalty logit_bias logprobs max_tokens n presence_penalty response_format seed stop stream
+    stream_options temperature top_p use_beam_search top_k min_p repetition_penalty watermarking length_penalty
+    stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens
+    truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words
+    add_special_tokens structured_outputs priority request_id session_id return_tokens_as_token_ids return_token_ids
+    routed_experts_prompt_start return_token_offsets return_mm_kwargs cache_salt kv_transfer_params ec_transfer_params
+    vllm_xargs repetition_detection stream_interval thinking_token_budget echo"""
+CHAT = """messages top_logprobs max_completion_tokens tools tool_choice reasoning_effort include_reasoning
+    parallel_tool_calls add_generation_prompt continue_final_message documents chat_template chat_template_kwargs
+    media_io_kwargs mm_processor_kwargs return_prompt_text functions function_call modalities audio prediction
+    web_search_options verbosity"""
+COMPLETION = "prompt suffix prompt_embeds best_of"
+CHANGES_NO_ANSWER = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+
+
+def test_every_field_is_known() -> None:
+    assert {*BOTH.split(), *CHAT.split()} <= {*ChatRequest.__struct_fields__}
+    assert {*BOTH.split(), *COMPLETION.split()} <= {*CompletionRequest.__struct_fields__}
+    assert not CHANGES_NO_ANSWER & {*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__}
+
+
+def chat(**fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return read_request(json.dumps(body).encode())
+
+
+def completion(**fields: Any) -> CompletionRequest:
+    return read_completion(json.dumps({"model": "m", "prompt": "hi", **fields}).encode())
+
+
+REFUSED: dict[str, Any] = {
+    "watermarking": True,
+    "request_id": "r7",
+    "return_token_offsets": True,
+    "return_mm_kwargs": False,
+    "mm_processor_kwargs": {"a": 1},
+    "kv_transfer_params": {"a": 1},
+    "ec_transfer_params": {"a": 1},
+    "routed_experts_prompt_start": 3,
+    "add_special_tokens": True,
+}
+
+
+@pytest.mark.parametrize("read", [chat, completion])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_served_is_refused_by_name_with_what_can_be_done(read: Any, name: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read(**{name: REFUSED[name]})
+    assert (refused.value.status, refused.value.body.error.param) == (400, name)
+    assert ": " in refused.value.body.error.message
+    read(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("media_io_kwargs", {"image": {}}),
+        ("return_prompt_text", True),
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "x"}),
+        ("prediction", {"type": "content"}),
+        ("web_search_options", {}),
+        ("verbosity", "low"),
+    ],
+)
+def test_what_chats_are_not_served_with_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(BadRequest) as refused:
+        chat(**{name: value})
+    assert refused.value.body.error.param == name
+
+
+def test_so_is_what_stands_within_a_field() -> None:
+    for read in (chat, completion):
+        with pytest.raises(BadRequest, match="continuous_usage_stats"):
+            read(stream_options={"continuous_usage_stats": True})
+    with pytest.raises(BadRequest, match="defer_loading"):
+        chat(tools=[{"type": "function", "function": {"name": "f"}, "defer_loading": True}])
+    with pytest.raises(BadRequest, match="thinking_token_budget"):
+        completion(thinking_token_budget=5)
+
+
+def test_values_that_change_nothing_pass() -> None:
+    chat(watermarking=False, return_mm_kwargs=True, add_special_tokens=False, modalities=["text"], verbosity="medium")
+    completion(routed_experts_prompt_start=0, thinking_token_budget=-1, kv_transfer_params={})
+    for read in (chat, completion):
+        read(**dict.fromkeys(CHANGES_NO_ANSWER, "x"))
