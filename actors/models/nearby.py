@@ -8,6 +8,7 @@ sends frames until the last one: `said` for each piece of text, `going` at least
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,14 +67,14 @@ class Nearby:
         Raises:
             CallFailed: nobody offers it, it says nothing for too long, or it fails.
         """
-        heard = {"text": 0, "reasoning": 0}
+        heard = defaultdict[str, int](int)
         try:
             async with asked(self.connection, subjects.ask_model(self.name), msgspec.json.encode(call)) as replies:
                 while True:
                     frame = msgspec.json.decode(await replies.next(self.silence_s), type=Frame)
                     match frame:
-                        case Said(piece=piece) if piece.kind != "call" and piece.offset == heard[piece.kind]:
-                            heard[piece.kind] += len(piece.text)
+                        case Said(piece=piece) if piece.offset == heard[_said_of(piece)]:
+                            heard[_said_of(piece)] += len(piece.text)
                             await on_text(piece)
                         case Answered(answer=answer):
                             return await _completed(answer, heard, on_text)
@@ -106,6 +107,11 @@ class Nearby:
     async def abort(self, request: str) -> None:
         """Tell whoever offers it."""
         await self.connection.publish(subjects.abort_model(self.name), request.encode())
+
+
+def _said_of(piece: Piece) -> str:
+    """Name what a piece goes on with."""
+    return piece.kind if piece.call is None else f"call {piece.call.id}"
 
 
 async def _completed(answer: ModelAnswer, heard: dict[str, int], on_text: OnText) -> ModelAnswer:

@@ -122,7 +122,8 @@ class Guarded:
             text, reasoning = await outlet.end("text"), await outlet.end("reasoning")
         except Tripped as tripped:
             raise _stopped(tripped, about, "stream") from tripped
-        hidden: dict[str, Any] = {"logprobs": (), "token_ids": ()}  # they spell what was taken out
+        # they spell what was taken out, and what is no call no processor sees
+        hidden: dict[str, Any] = {"logprobs": (), "token_ids": (), "cut_off": ()}
         if (text, reasoning) != (answer.text, answer.reasoning):
             # whoever guesses what it was could see by its hash that it was that; and a provider's own form has it too
             hidden |= {"sampled": None, "thoughts": ()}

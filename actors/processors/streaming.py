@@ -61,7 +61,7 @@ class Outlet:
         self._holds = any(processor.holds for processor in processors)
 
     async def __call__(self, piece: Piece, /) -> None:
-        """Take what the model says next; calls are told whole, with the answer that processors have seen."""
+        """Take what the model says next; calls are told with the answer, once processors have seen them whole."""
         if piece.kind == "call":
             return
         try:

@@ -92,6 +92,24 @@ async def test_a_service_in_plain_json_is_enough_and_what_is_lost_of_it_comes_at
     assert ear.text == "one two three"
 
 
+async def test_pieces_of_its_calls_are_passed_on_once_each(connection: Connection) -> None:
+    async def serve(message: Message) -> None:
+        one, two = [0, "c0", "f"], [1, "c1", "f"]
+        pieces = ((0, '{"a"', one), (4, ": 1}", one), (0, "{", two), (0, "{", two), (1, "}", two))
+        for offset, text, call in pieces:
+            piece = {"offset": offset, "text": text, "kind": "call", "call": call}
+            await connection.publish(message.reply, json.dumps({"frame": "said", "piece": piece}).encode())
+        calls = [{"id": "c0", "name": "f", "arguments": '{"a": 1}'}, {"id": "c1", "name": "f", "arguments": "{}"}]
+        answer = {"text": "", "finish_reason": "tool_calls", "usage": {}, "tool_calls": calls}
+        await connection.publish(message.reply, json.dumps({"frame": "answer", "answer": answer}).encode())
+
+    await connection.subscribe(subjects.ask_model("mine"), serve)
+    ear = Ear()
+    answer = await Nearby("mine", connection).call(asking(), ear)
+    assert len(answer.tool_calls) == 2
+    assert [piece.text for piece in ear.pieces] == ['{"a"', ": 1}", "{", "}"]
+
+
 async def test_silence_and_nonsense_are_failures(connection: Connection) -> None:
     async def nonsense(message: Message) -> None:
         await connection.publish(message.reply, b"nonsense")

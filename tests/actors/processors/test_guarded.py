@@ -12,7 +12,7 @@ import pytest
 from actors.agent.definition import Agent
 from actors.agent.profiles import profile_of
 from actors.errors import CallFailed, DefinitionError
-from actors.models.provider import ModelAnswer, ModelCall, Piece
+from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from actors.processors.answers import SchemaValidator
 from actors.processors.guarded import Guarded, tool_result
 from actors.processors.patterns import RegexFilter
@@ -26,10 +26,11 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
 from schemas import codec
+from schemas.answers import CallTold
 from schemas.commands import RunAgent
 from schemas.generation import Sampling
 from schemas.live import Committed, Delta
-from schemas.messages import Message, ToolCall
+from schemas.messages import Message, ToolCall, Usage
 from schemas.processing import Processed
 from schemas.runs import ModelCalled, ModelFailed, ModelReturned, Problem, RunFailed, RunFinished, ToolReturned
 from tests.actors.runtime.bench import Bench, ends, hearing, owning, run, until
@@ -116,6 +117,18 @@ async def test_what_watchers_heard_is_the_answer_and_the_model_saw_none_of_it(ho
         Processed("regex-filter", "prompt", "changed"),
         Processed("regex-filter", "stream", "changed", 1, "EMAIL"),
     )
+
+
+async def test_calls_are_told_with_the_answer_and_what_is_none_not_at_all() -> None:
+    class Calling(ScriptedModel):
+        async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+            await on_text(Piece(0, '{"to": "ann@example.org"', "call", call=CallTold(0, "k", "send")))
+            told = ToolCall("k", "send", '{"to": "ann@example.org"')
+            return ModelAnswer("", "length", Usage(), cut_off=(told,))
+
+    heard = Heard()
+    answer = await Guarded(Calling(lambda _: ""), [FILTER], first=True).call(CALL, heard)
+    assert (heard.pieces, answer.cut_off) == ([], ())
 
 
 @pytest.mark.parametrize("hook", ["input", "prompt", "answer", "result"])
