@@ -169,9 +169,14 @@ async def recorded_requests(store: Store, most: int | None = None) -> list[str]:
 
 
 async def requests_for_call(store: Store, request: str) -> list[str]:
-    """Return the requests that a model call made which wants several answers, by the name of the first."""
+    """Return the requests that a model call made: for several answers, a search, or processors that ask on its behalf.
+
+    Args:
+        store: the record.
+        request: the call's own, and that of its first answer.
+    """
     rows = await store.rows("SELECT DISTINCT request FROM step_request WHERE starts_with(request, $1)", request)
-    named = re.compile(rf"{re.escape(request)}(~\d+)?(\.\d+\.\d+)?")
+    named = re.compile(rf"{re.escape(request)}(~\d+)?(\..+)?")
     return sorted((row["request"] for row in rows if named.fullmatch(row["request"])), key=_in_turn)
 
 
