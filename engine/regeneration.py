@@ -66,7 +66,9 @@ class Regenerator:
         sampling, given, made = transcript.sampling, transcript.given, Made(list(transcript.given))
         self._asked += 1  # a scheduler begins nothing twice
         name = f"{NAME}-{self._asked}"
-        submit = Submit(name, transcript.prompt, sampling, NAME, NAME, read_cache=False, output=given)
+        known = tuple(TokenLogprobs((token,), (0.0,), 1) for token in given)  # what they were is of no consequence
+        prompt = transcript.prompt
+        submit = Submit(name, prompt, sampling, NAME, NAME, read_cache=False, output=given, logprobs=known)
         answer = self._engine.add(submit)
         if isinstance(answer, Refused):
             made.finish, made.problem = "error", answer.message
