@@ -24,12 +24,12 @@ class Gathered:
     def __init__(self, keep: Callable[[str, Delta], None]) -> None:
         """Make it; `keep` is called with (subject, what was joined up)."""
         self._keep = keep
-        self._held: dict[tuple[str, str, int], list[Delta]] = {}
+        self._held: dict[tuple[str, str, int, int | None], list[Delta]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, subject: str, delta: Delta) -> None:
         """Hold a piece for at most `SOON_S`."""
-        key = (subject, delta.effect, delta.choice)
+        key = (subject, delta.effect, delta.choice, None if delta.call is None else delta.call.index)
         held = self._held.setdefault(key, [])
         if held and not _follows(delta, held[-1]):
             self._keep(subject, joined(held))
@@ -44,7 +44,7 @@ class Gathered:
             self._timer.cancel()
             self._timer = None
         held, self._held = self._held, {}
-        for (subject, _, _), deltas in held.items():
+        for (subject, *_), deltas in held.items():
             self._keep(subject, joined(deltas))
 
 
@@ -59,6 +59,7 @@ def joined(deltas: Sequence[Delta]) -> Delta:
         reasoning="".join(delta.reasoning for delta in deltas),
         logprobs=tuple(told for delta in deltas for told in delta.logprobs),
         token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+        arguments="".join(delta.arguments for delta in deltas),
     )
 
 
@@ -68,5 +69,6 @@ def _follows(delta: Delta, before: Delta) -> bool:
         delta.version == before.version
         and delta.offset == before.offset + len(before.text)
         and delta.reasoning_offset == before.reasoning_offset + len(before.reasoning)
+        and delta.arguments_offset == before.arguments_offset + len(before.arguments)
         and delta.token_offset == before.token_offset + max(len(before.logprobs), len(before.token_ids))
     )

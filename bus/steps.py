@@ -154,11 +154,11 @@ async def steps_of_request(store: Store, request: str) -> list[StoredStep]:
 
 
 async def steps_around_request(store: Store, request: str) -> list[StoredStep]:
-    """Return all recorded steps between those that computed something for the request, and those, in order."""
-    ranges = await store.rows(
-        "SELECT engine, epoch, first, last FROM step_request WHERE request = $1 ORDER BY engine, epoch, first",
-        request,
-    )
+    """Return all recorded steps from the first that computed something for the request to the last, in order.
+
+    Of each scheduler's run: a step between them may tell of it too, such as that it gave way.
+    """
+    ranges = await store.rows(_RANGES, request)
     return [step for bounds in ranges for step in await steps_between(store, *bounds)]
 
 
@@ -169,9 +169,14 @@ async def recorded_requests(store: Store, most: int | None = None) -> list[str]:
 
 
 async def requests_for_call(store: Store, request: str) -> list[str]:
-    """Return the requests that a model call made which wants several answers, by the name of the first."""
+    """Return the requests that a model call made: for several answers, a search, or processors that ask on its behalf.
+
+    Args:
+        store: the record.
+        request: the call's own, and that of its first answer.
+    """
     rows = await store.rows("SELECT DISTINCT request FROM step_request WHERE starts_with(request, $1)", request)
-    named = re.compile(rf"{re.escape(request)}(~\d+)?(\.\d+\.\d+)?")
+    named = re.compile(rf"{re.escape(request)}(~\d+)?(\..+)?")
     return sorted((row["request"] for row in rows if named.fullmatch(row["request"])), key=_in_turn)
 
 
@@ -212,6 +217,11 @@ SELECT $1::text AS engine, plan.producer AS epoch, plan.n, plan.payload AS plan,
 FROM record AS plan
 WHERE plan.subject = 'step.' || $1 || '.plan' AND plan.producer = $2 AND plan.n BETWEEN $3 AND $4
 ORDER BY plan.n, plan.seq
+"""
+
+_RANGES = """
+SELECT engine, epoch, min(first), max(last) FROM step_request WHERE request = $1 GROUP BY engine, epoch
+ORDER BY engine, epoch
 """
 
 _REQUESTS = """

@@ -63,9 +63,12 @@ class Regenerator:
     def again(self, transcript: Transcript) -> Made:
         """Generate as many tokens as are recorded, or fewer if the answer ends before."""
         assert transcript.prompt is not None
-        sampling, made = transcript.sampling, Made()
+        sampling, given, made = transcript.sampling, transcript.given, Made(list(transcript.given))
         self._asked += 1  # a scheduler begins nothing twice
-        submit = Submit(f"{NAME}-{self._asked}", transcript.prompt, sampling, NAME, NAME, read_cache=False)
+        name = f"{NAME}-{self._asked}"
+        known = tuple(TokenLogprobs((token,), (0.0,), 1) for token in given)  # what they were is of no consequence
+        prompt = transcript.prompt
+        submit = Submit(name, prompt, sampling, NAME, NAME, read_cache=False, output=given, logprobs=known)
         answer = self._engine.add(submit)
         if isinstance(answer, Refused):
             made.finish, made.problem = "error", answer.message
@@ -76,7 +79,8 @@ class Regenerator:
                 made.judged |= {
                     sampling.prompt_logprob_start + 1 + at: one for at, one in enumerate(event.prompt_logprobs)
                 }
-                made.judged |= {first + event.start + at: one for at, one in enumerate(event.logprobs)}
+                start = len(given) or event.start  # a search takes one step, and knows what was told before it
+                made.judged |= {first + start + at: one for at, one in enumerate(event.logprobs)}
                 made.tokens += event.tokens
                 made.finish, made.problem = event.finish, event.problem
         if made.finish is None:

@@ -52,6 +52,8 @@ class Transcript:
         self.prompt: tuple[int, ...] | None = None
         """None as long as no step tells of it."""
         self.sampling = Sampling()
+        self.given: tuple[int, ...] = ()
+        """What a step of a search goes on from: tokens of the answer that were drawn for others."""
         self.drawn: defaultdict[int, list[Drawn]] = defaultdict(list)
         """By index in the answer."""
         self.judged: defaultdict[int, list[Judged]] = defaultdict(list)
@@ -96,6 +98,7 @@ class Transcript:
         prompt = tuple(tokens[:prompt_tokens])
         if self.prompt is None:
             self.prompt, self.sampling = prompt, sampling
+            self.given = tuple(tokens[prompt_tokens:]) if sampling.searching else ()
         elif (prompt, sampling) != (self.prompt, self.sampling) and self.contradiction is None:
             self.contradiction = place
         for index, token in enumerate(tokens[prompt_tokens:]):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bus import gathered as module
 from bus.gathered import Gathered
+from schemas.answers import CallTold
 from schemas.live import Delta
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +52,24 @@ def test_every_call_reads_the_same_from_its_records(pieces: list[tuple[str, str,
                 reached += len(record.text)
 
     asyncio.run(run())
+
+
+async def test_arguments_of_calls_are_joined_call_by_call() -> None:
+    kept = Kept()
+    gathered = Gathered(kept)
+    calls = [CallTold(index, f"call_{index}", "sum") for index in range(2)]
+    for call, offset, arguments in (
+        (calls[0], 0, ""),
+        (calls[0], 0, '{"a"'),
+        (calls[1], 0, "{"),
+        (calls[0], 4, ": 1}"),
+    ):
+        gathered.add("s", Delta("r1", "t1", "a", 3, 0, "", call=call, arguments_offset=offset, arguments=arguments))
+    gathered.flush()
+    assert [(record.call, record.arguments) for _, record in kept.records] == [
+        (calls[0], '{"a": 1}'),
+        (calls[1], "{"),
+    ]
 
 
 async def test_what_is_missing_or_said_again_is_not_glossed_over() -> None:

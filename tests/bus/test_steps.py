@@ -72,13 +72,14 @@ async def test_what_a_worker_computes_with_is_found_by_its_name(history: History
 
 async def test_the_requests_of_a_call_are_told_from_those_of_others(history: History, store: Store) -> None:
     call = "acme/t1/r1-1-m"
-    own = [call, f"{call}~1", f"{call}~10", f"{call}~2", f"{call}.0.0", f"{call}.0.1", f"{call}.10.0"]
-    others = ["acme/t1/r1-1-m2", "acme/t1/r1-1", "acme/t1/r1-1-mx~1", f"{call}.x"]
+    own = [call, f"{call}~1", f"{call}~10", f"{call}~2", f"{call}.0.0", f"{call}.0.1", f"{call}.10.0", f"{call}.pii"]
+    others = ["acme/t1/r1-1-m2", "acme/t1/r1-1", "acme/t1/r1-1-mx~1", f"{call}~x"]
     for n, request in enumerate((*own, *others), start=1):
         await history.step(n, [request])
     await recorded(history, store)
     found = await requests_for_call(store, call)
-    assert found == [call, f"{call}~1", f"{call}~2", f"{call}~10", f"{call}.0.0", f"{call}.0.1", f"{call}.10.0"]
+    endings = (".pii", "~1", "~2", "~10", ".0.0", ".0.1", ".10.0")
+    assert found == [call, *(f"{call}{ending}" for ending in endings)]
     assert sorted(await recorded_requests(store)) == sorted((*own, *others))
     assert len(await recorded_requests(store, 3)) == 3
 

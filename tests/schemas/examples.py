@@ -325,6 +325,7 @@ EXAMPLES: tuple[Event, ...] = (
         processed=_PROCESSED,
     ),
     ModelReturned(effect="r-1-m", text="mail [EMAIL]", finish_reason="stop", usage=Usage(3, 4), processed=_PROCESSED),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
     ModelReturned(
         effect="run-1-1-m",
         text="let me see",
@@ -333,7 +334,6 @@ EXAMPLES: tuple[Event, ...] = (
         more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
         cut_off=(_CALL,),
     ),
-    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, processed=_PROCESSED),
 )
 
 ENVELOPE = Envelope(

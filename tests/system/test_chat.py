@@ -261,7 +261,7 @@ def test_a_client_of_the_http_bridge_gets_an_answer_without_the_tool(stack: UpPr
     response = chat(stack, ask("What is 12 times 34?", "agent/careful"))
     assert response.status_code == 200
     events = records(stack.cli("replay", "show", response.headers["X-Ostinato-Thread"], "--json"))
-    (failed,) = [event for event in events if event["kind"] == "tool.failed"]
+    failed = next(event for event in events if event["kind"] == "tool.failed")
     assert "needs a person's approval" in failed["data"]["content"]
 
 

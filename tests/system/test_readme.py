@@ -44,7 +44,7 @@ def test_the_agent_block_defines_an_agent_that_can_be_loaded(tmp_path: Path) -> 
     file = tmp_path / "my_agents.py"
     file.write_text(python_block("from ostinato import"), encoding="utf-8")
     agents: dict[str, Agent] = {agent.name: agent for agent in load_agents([str(file)])}
-    tool = agents["doubler"].tool("double")
+    tool = next(iter(agents["doubler"].tools))
     assert tool is not None
     assert tool.effect == "pure"
     assert tool.parameters["properties"] == {"number": {"type": "integer"}}

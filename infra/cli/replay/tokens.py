@@ -90,26 +90,30 @@ async def _requests(threads: RecordedThreads, options: argparse.Namespace) -> li
         return await recorded_requests(threads.store, options.last)
     found = dict[str, None]()
     for identity in options.ids:
-        for call in await _calls(threads, options.tenant, identity):
-            found |= dict.fromkeys(await requests_for_call(threads.store, call) or [call])
+        for call, ours in (await _calls(threads, options.tenant, identity)).items():
+            made = await requests_for_call(threads.store, call)
+            found |= dict.fromkeys(made or ([call] if ours else []))
     return list(found)
 
 
-async def _calls(threads: RecordedThreads, tenant: str, identity: str) -> list[str]:
-    """Name what a thread, run or generation had an engine of ours answer, whole or in part.
+async def _calls(threads: RecordedThreads, tenant: str, identity: str) -> dict[str, bool]:
+    """Name what a thread, run or generation asked of models, and say of each whether an engine of ours must have drawn
+    it: others, and answers that were kept from before, have no steps.
 
     What a fork's origin asked is the origin's; a call that came to nothing has nothing to compare.
     """
-    asked = dict[str, str]()
+    asked = dict[str, bool]()
     for _, stored in await find_events(threads, tenant, identity):
         event = codec.event_of(stored.fact)
         match event:
             case ModelCalled(effect=effect):
-                asked[effect] = request_id(stored.fact.tenant, stored.fact.thread, effect)
-            case ModelFailed(effect=effect) | ModelReturned(effect=effect, engine=""):
-                asked.pop(effect, None)
+                asked[request_id(stored.fact.tenant, stored.fact.thread, effect)] = False
+            case ModelReturned(effect=effect, sampled=vouched):
+                asked[request_id(stored.fact.tenant, stored.fact.thread, effect)] = vouched is not None
+            case ModelFailed(effect=effect):
+                asked.pop(request_id(stored.fact.tenant, stored.fact.thread, effect), None)
             case ThreadForked():
                 asked.clear()
             case _:
                 pass
-    return list(asked.values())
+    return asked

@@ -100,7 +100,7 @@ def _sent_without_answer() -> None:
 def _inject() -> None:
     from nats.aio.msg import Msg
 
-    from actors.agent import actor
+    from actors.agent import actor, calls
     from actors.runtime import shard
     from actors.runtime.shard import ShardOwner
     from bus.commit import ShardWriter
@@ -112,8 +112,9 @@ def _inject() -> None:
     _before(ShardWriter, "_send", "K2")
     _sent_without_answer()
     _before(ShardWriter, "_announce", "K4")
-    _before(actor, "_run_tool", "K5")
-    _after(actor, "_run_tool", "K6")
+    for module in (actor, calls):  # a tool's first attempt is run by one, a further one by the other
+        _before(module, "run_tool", "K5")
+        _after(module, "run_tool", "K6")
     _after(ShardOwner, "_follow", "K7")
     _before(Msg, "ack", "K8")
     _after(Msg, "ack", "K9")
