@@ -24,6 +24,7 @@ from infra.bridge.openai import (
     broken_off,
     decoded,
 )
+from infra.bridge.unserved import unheeded_checks
 from infra.bridge.untold import Untold
 from schemas import codec
 from schemas.answers import Alternative, TokenTold
@@ -53,6 +54,7 @@ def read_completion(body: bytes) -> CompletionRequest:
 def _checks(request: CompletionRequest) -> Iterator[tuple[str, bool, str]]:
     yield "model", not request.model.startswith(AGENT_PREFIX), "an agent has no raw prompt: ask /v1/chat/completions"
     yield from answer_checks(request)
+    yield from unheeded_checks(request)
     limit, least = request.max_tokens, 0 if request.echo else 1
     yield "max_tokens", limit is None or least <= limit <= MOST_TOKENS, f"at least {least}, at most {MOST_TOKENS}"
     best = request.best_of in {None, request.n or 1}

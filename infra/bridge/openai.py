@@ -11,7 +11,7 @@ import msgspec
 
 from infra.bridge.formats import format_checks, is_formatted, structured
 from infra.bridge.tools import tool_choice
-from infra.bridge.unserved import unserved_checks
+from infra.bridge.unserved import unheeded_checks, unserved_checks
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import AnswerRequest, ChatRequest, ErrorBody, ErrorResponse
@@ -200,6 +200,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
 def _model_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     misplaced = misplaced_in(tuple(message.message() for message in request.messages))
     yield misplaced or "messages", misplaced is None, "a tool message answers a call of the assistant's, each call once"
+    yield from unheeded_checks(request)
 
 
 def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:

@@ -1,4 +1,6 @@
-"""Fields of vLLM's and OpenAI's requests that are known and not served: refused by name, never left out in silence."""
+"""Fields of vLLM's and OpenAI's requests that would be left out in silence: what is not served, and what needs another
+field to mean anything, is refused by its name.
+"""
 
 from __future__ import annotations
 
@@ -52,3 +54,18 @@ def unserved_checks(request: AnswerRequest) -> Iterator[Check]:
     yield "stream_options.continuous_usage_stats", not often, "the usage is known at the end: give `include_usage`"
     for at, tool in enumerate((request.tools if isinstance(request, ChatRequest) else None) or ()):
         yield f"tools[{at}].defer_loading", not tool.defer_loading, "all tools are told at once: leave it out"
+    streams = request.stream or request.stream_options is None
+    yield "stream_options", streams, "these are of a stream: set `stream`, or leave them out"
+
+
+def unheeded_checks(request: ChatRequest | CompletionRequest) -> Iterator[Check]:
+    """Look at what means nothing to a model without another field."""
+    searches = request.use_beam_search or request.length_penalty in {None, 1}
+    yield "length_penalty", searches, "answers that are drawn are not ranked: set `use_beam_search`, or leave it out"
+    prompt = request.prompt_logprobs is not None
+    # 0 of the likeliest are wanted too
+    told = prompt or (request.logprobs is not None and request.logprobs is not False)
+    yield "logprob_token_ids", told or not request.logprob_token_ids, "these are told beside `logprobs`: set it as well"
+    judged = prompt or bool(request.prompt_logprob_token_ids)
+    fits = judged or not request.prompt_logprob_start
+    yield "prompt_logprob_start", fits, "nothing of the prompt is told: set `prompt_logprobs` as well"

@@ -88,7 +88,7 @@ def test_what_chats_are_not_served_with_is_refused_by_name(name: str, value: obj
 def test_so_is_what_stands_within_a_field() -> None:
     for read in (chat, completion):
         with pytest.raises(BadRequest, match="continuous_usage_stats"):
-            read(stream_options={"continuous_usage_stats": True})
+            read(stream=True, stream_options={"continuous_usage_stats": True})
     with pytest.raises(BadRequest, match="defer_loading"):
         chat(tools=[{"type": "function", "function": {"name": "f"}, "defer_loading": True}])
     with pytest.raises(BadRequest, match="thinking_token_budget"):
@@ -100,3 +100,30 @@ def test_values_that_change_nothing_pass() -> None:
     completion(routed_experts_prompt_start=0, thinking_token_budget=-1, kv_transfer_params={})
     for read in (chat, completion):
         read(**dict.fromkeys(CHANGES_NO_ANSWER, "x"))
+
+
+@pytest.mark.parametrize("read", [chat, completion])
+@pytest.mark.parametrize(
+    ("name", "value", "beside"),
+    [
+        ("stream_options", {"include_usage": True}, {"stream": True}),
+        ("length_penalty", 2, {"use_beam_search": True}),
+        ("logprob_token_ids", [5], {"prompt_logprobs": 0}),
+        ("prompt_logprob_start", 3, {"prompt_logprobs": 0}),
+        ("prompt_logprob_start", 3, {"prompt_logprob_token_ids": [5]}),
+    ],
+)
+def test_what_means_nothing_without_another_field_is_refused(
+    read: Any, name: str, value: object, beside: dict[str, Any]
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read(**{name: value})
+    assert refused.value.body.error.param == name
+    read(**{name: value}, **beside)
+
+
+def test_tokens_are_told_by_id_beside_any_number_of_the_likeliest() -> None:
+    chat(logprob_token_ids=[5], logprobs=True)
+    completion(logprob_token_ids=[5], logprobs=0)
+    with pytest.raises(BadRequest, match="logprob_token_ids"):
+        chat(logprob_token_ids=[5], logprobs=False)
