@@ -12,17 +12,20 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
+from infra.bridge.callers import caller_of, request_id_of
 from infra.bridge.chat import ChatEncoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
+from infra.bridge.doors import Door, Wing, told
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
+from infra.bridge.guard import Guard
 from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
     AGENT_PREFIX,
@@ -52,7 +55,6 @@ Timed = TypeVar("Timed", bound=CommandData)
 _LARGEST_BODY = 4 << 20
 _LONGEST_SESSION = 1000
 _FORGET_S = 5.0
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -84,18 +86,24 @@ class Bridge:
         """What clients wait for now."""
         return UnderWay(self._abort)
 
+    def doors(self) -> list[Door | Wing]:
+        """List every route, each with the scopes any of which opens it: one without is open to all."""
+        post = ("POST",)
+        return [
+            Door("/v1/chat/completions", self.chat_completions, "inference", "agents", methods=post),
+            Door("/v1/completions", self.completions, "inference", methods=post),
+            Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post),
+            Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
+            Door("/v1/models", self.list_models, "inference", "agents"),
+            Door("/health", self.health),
+        ]
+
     def application(self) -> Starlette:
         """Build the ASGI application."""
         return Starlette(
-            routes=[
-                Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
-                Route("/v1/completions", self.completions, methods=["POST"]),
-                Route("/inference/v1/abort_requests", self.abort_requests, methods=["POST"]),
-                Route("/reset_prefix_cache", self.reset_prefix_cache, methods=["POST"]),
-                Route("/v1/models", self.list_models),
-                Route("/health", self.health),
-            ],
-            exception_handlers={404: _not_found, 405: _not_found, 500: _broken},
+            routes=self.doors(),
+            middleware=[Middleware(Guard, tenant=self.tenant, ids=self.ids)],
+            exception_handlers={404: _not_found, 405: _not_found, 500: _broken, BadRequest: _refused},
         )
 
     async def health(self, request: Request) -> Response:
@@ -120,11 +128,8 @@ class Bridge:
 
     async def abort_requests(self, request: Request) -> Response:
         """End generations by id, whoever waits for them; ids that nobody knows are ignored."""
-        try:
-            ids = decoded(await _body(request), AbortRequest).request_ids
-        except BadRequest as error:
-            return _json(error.body, error.status, error.headers)
-        self.under_way.abort(dict.fromkeys(ids))
+        ids = decoded(await _body(request), AbortRequest).request_ids
+        self.under_way.abort(caller_of(request).tenant, dict.fromkeys(ids))
         return Response(status_code=200)
 
     async def reset_prefix_cache(self, request: Request) -> Response:
@@ -140,9 +145,7 @@ class Bridge:
         return _json({"blocks": blocks})
 
     async def _served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
-        given = request.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else self.ids.new("req")
-        headers = {"x-request-id": request_id}
+        request_id, headers = request_id_of(request), dict[str, str]()
         try:
             exchange = ask(request, await _body(request))
             self._refuse_in_trouble()
@@ -206,6 +209,8 @@ class Bridge:
 
     def _command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         agent = isinstance(data, RunAgent)
+        caller = caller_of(request)
+        caller.must("agents" if agent else "inference")
         session = request.headers.get(SESSION_HEADER, "")
         if len(session) > _LONGEST_SESSION:
             message = f"header {SESSION_HEADER}: longer than {_LONGEST_SESSION} characters"
@@ -215,7 +220,7 @@ class Bridge:
         identity = self.ids.new("r" if agent else "g")
         return Command(
             id=identity,
-            tenant=self.tenant,
+            tenant=caller.tenant,
             kind="agent" if agent else "generation",
             thread=(thread or self.ids.new("t")) if agent else identity,
             verb="run" if agent else "generate",
@@ -262,7 +267,7 @@ class Bridge:
         finally:
             self.under_way.leave(exchange, name)
 
-    async def _abort(self, generation: str, reason: str) -> None:
+    async def _abort(self, tenant: str, generation: str, reason: str) -> None:
         try:
             subjects.checked(generation, "request_ids")
         except BadSubject:
@@ -270,7 +275,7 @@ class Bridge:
         data = AbortRun(reason=reason)
         identity = self.ids.new("a")
         time, trace = rfc3339(self.clock.now()), self._traceparent("")
-        command = Command(identity, self.tenant, "generation", generation, "abort", data, "http", time, trace)
+        command = Command(identity, tenant, "generation", generation, "abort", data, "http", time, trace)
         await send_command(self.connection, command)
 
 
@@ -335,6 +340,11 @@ async def _not_found(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     body = error_body(status, f"no route {request.method} {request.url.path}", None, "not_found")
     return _json(body, status)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    return told(error)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

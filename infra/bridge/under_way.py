@@ -12,8 +12,8 @@ from infra.bridge.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
-Abort = Callable[[str, str], Awaitable[None]]
-"""Ends the generation with an id, for a reason."""
+Abort = Callable[[str, str, str], Awaitable[None]]
+"""Ends a tenant's generation with an id, for a reason."""
 
 _LAST_WORDS_S = 2.0
 """How long what was ended may take to say so."""
@@ -25,7 +25,8 @@ class UnderWay:
 
     def __init__(self, abort: Abort) -> None:
         self._abort = abort
-        self._named: dict[str, list[Exchange]] = defaultdict(list)
+        self._named: dict[tuple[str, str], list[Exchange]] = defaultdict(list)
+        """By tenant and name."""
         self._aborting: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -51,15 +52,15 @@ class UnderWay:
             self._quiet.set()
         self._end(exchange, "its client went away")
 
-    def abort(self, names: Iterable[str]) -> None:
-        """End the generations of exchanges with these names; a name that is none here is taken for a generation's."""
+    def abort(self, tenant: str, names: Iterable[str]) -> None:
+        """End a tenant's generations with these names; a name that is none here is taken for a generation's."""
         for name in names:
             bare = next((name.removeprefix(prefix) for prefix in _PREFIXES if name.startswith(prefix)), name)
-            found = self._named.get(name) or self._named.get(bare)
+            found = self._named.get((tenant, name)) or self._named.get((tenant, bare))
             for exchange in found or ():
                 self._end(exchange, "a client aborted it")
             if not found:
-                self._begin(bare, "a client aborted it")
+                self._begin(tenant, bare, "a client aborted it")
 
     async def drain(self, seconds: float) -> None:
         """Wait until no exchange is under way, for so long at most, then end what is left and let clients hear it.
@@ -83,22 +84,22 @@ class UnderWay:
             return False
         return True
 
-    def _names(self, exchange: Exchange, name: str) -> set[str]:
-        return {name, *(command.id for command in exchange.commands)}
+    def _names(self, exchange: Exchange, name: str) -> set[tuple[str, str]]:
+        return {(command.tenant, known) for command in exchange.commands for known in (name, command.id)}
 
     def _end(self, exchange: Exchange, reason: str) -> None:
         if not exchange.agent:
             for command in exchange.commands:
                 if command.id not in exchange.over:
-                    self._begin(command.id, reason)
+                    self._begin(command.tenant, command.id, reason)
 
-    def _begin(self, generation: str, reason: str) -> None:
-        task = asyncio.create_task(self._send(generation, reason), name=f"abort-{generation}")
+    def _begin(self, tenant: str, generation: str, reason: str) -> None:
+        task = asyncio.create_task(self._send(tenant, generation, reason), name=f"abort-{generation}")
         self._aborting.add(task)
         task.add_done_callback(self._aborting.discard)
 
-    async def _send(self, generation: str, reason: str) -> None:
+    async def _send(self, tenant: str, generation: str, reason: str) -> None:
         try:
-            await self._abort(generation, reason)
+            await self._abort(tenant, generation, reason)
         except (BusError, TimeoutError) as error:
             log.warning("generation %s is not aborted: %s", generation, error)

@@ -310,7 +310,7 @@ async def test_a_generation_is_ended_by_any_of_its_names(monkeypatch: pytest.Mon
             client.post("/v1/chat/completions", json=question, headers={"x-request-id": "mine"})
         )
         await standing.heard.wait()
-        (generation,) = standing.bridge.under_way._named.keys() - {"mine"}
+        ((_, generation),) = standing.bridge.under_way._named.keys() - {("acme", "mine")}
         ids = {"request_ids": [name.format(generation), "g-nobody", "Not An Id"]}
         assert (await client.post("/inference/v1/abort_requests", json=ids)).status_code == 200
         answer = await asking

@@ -1,0 +1,48 @@
+"""Who asks over HTTP: whose they are, and what they may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, cast, get_args
+
+from starlette.requests import HTTPConnection
+
+from infra.bridge.openai import BadRequest
+from schemas.keys import KeyScope
+
+ALL_SCOPES: Final = frozenset[KeyScope](get_args(KeyScope))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request, as the guard found out."""
+
+    tenant: str
+    scopes: frozenset[KeyScope]
+    key: str = ""
+    """The id of its key, or whom its token names; empty is whoever reaches a port that is open to all."""
+
+    def must(self, scope: KeyScope) -> None:
+        """See that it may do something.
+
+        Raises:
+            BadRequest: it may not: 403.
+        """
+        if scope not in self.scopes:
+            raise forbidden((scope,))
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """Say who sent a request that came through a door."""
+    return cast("Caller", request.scope["ostinato.caller"])
+
+
+def request_id_of(request: HTTPConnection) -> str:
+    """Return what a request is called: what its client says, else a fresh id."""
+    return str(request.scope["ostinato.request"])
+
+
+def forbidden(scopes: tuple[KeyScope, ...]) -> BadRequest:
+    """Refuse a caller who is known and may not."""
+    wanted = " or ".join(repr(scope) for scope in scopes)
+    return BadRequest(403, f"this key lacks the scope {wanted}: use another key", None, "insufficient_scope")
