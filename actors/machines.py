@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actors.access.key import KeyMachine
 from actors.agent.loop import ConversationMachine
 from actors.runtime.machine import Machine
 from actors.serving.generation import GenerationMachine
 
-MACHINES: Mapping[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
+MACHINES: Mapping[str, Machine[Any]] = {
+    "agent": ConversationMachine(),
+    "generation": GenerationMachine(),
+    "key": KeyMachine(),
+}

@@ -100,6 +100,10 @@ class _Lost(Exception):
     """An event that does not follow from those before it."""
 
 
+_ALONE = {"generation": "generation", "key": "key"}
+"""Kinds of entities that have a thread to themselves, and what such a thread is."""
+
+
 def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     """Follow a thread's next event; never fails."""
     if place.stopped:
@@ -112,7 +116,7 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         unread = _unread(stored)
         stopped = {**unread.thread, "status": "stopped", "stopped": text(reason)}
         return Place(stopped=text(reason)), Change(stopped, told, unread.usage)
-    kind = "generation" if stored.fact.kind == "generation" else "agent"
+    kind = _ALONE.get(stored.fact.kind, "agent")
     plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": kind}
     if after is not place:
         plain["status"] = _status(after)
@@ -123,7 +127,7 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 
 def _unread(stored: StoredEvent) -> Change:
     """Count an event that was not followed."""
-    kind = "generation" if stored.fact.kind == "generation" else "agent"
+    kind = _ALONE.get(stored.fact.kind, "agent")
     plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": kind}
     return Change(plain, usage=((UsageKey("", "", day(stored.time)), {"unread": 1}),))
 

@@ -29,6 +29,8 @@ BLOB_CHUNKS = "$O.BLOB.C.>"
 BLOB_INFOS = "$O.BLOB.M.>"
 LEASES = "$KV.LEASE.*"
 SPENT = "spent.*"
+KEYS = "live.*.key.*"
+"""What is committed of API keys."""
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 

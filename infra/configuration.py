@@ -15,7 +15,7 @@ import msgspec
 from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
-from infra.settings import EngineSettings, ModelSettings, Settings
+from infra.settings import AccessSettings, EngineSettings, LimitSettings, ModelSettings, Settings
 
 FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
@@ -23,8 +23,15 @@ _PREFIX = "OSTINATO_"
 _DEFAULT = "default"
 _ADDRESSES = {"nats", "postgres"}
 """Settings that may hold a password."""
-_GROUPS: Mapping[str, Any] = {"engine": EngineSettings, "models": ModelSettings}
+_GROUPS: Mapping[str, Any] = {
+    "engine": EngineSettings,
+    "models": ModelSettings,
+    "access": AccessSettings,
+    "limits": LimitSettings,
+}
 """Settings that belong to one component, by the beginning of their keys."""
+_LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
+"""Settings that a variable gives parted by commas."""
 _STRUCTURED = {"models.providers", "models.chains", "models.budgets"}
 
 
@@ -164,7 +171,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
 
 def _spelled(key: str, text: str) -> object:
     """Read a variable's text: a list is parted by commas, what has more to it is JSON."""
-    if key == "agents":
+    if key in _LISTS:
         return [item for item in text.split(",") if item]
     if key not in _STRUCTURED:
         return text

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvicorn
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.supervisor import DAMAGED, Child, ChildStatus, Crashes, Supervisor
@@ -42,6 +41,7 @@ from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
 from infra.services.outside import Outside, check_outside, prepare_streams, remember_outside
 from infra.services.postgres import Postgres
+from infra.serving import access_to, check_access, places_of, scheme, serving
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
 from infra.upkeep import mend, mend_at_start
@@ -116,7 +116,7 @@ async def running(
     def stage(name: str) -> None:
         progress(name, time.monotonic() - began)
 
-    served_agents(settings)
+    await _check(settings)
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
@@ -144,7 +144,7 @@ async def running(
             )
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
-            url = f"http://{settings.host}:{listening.getsockname()[1]}"
+            url = f"{scheme(settings.access)}://{settings.host}:{listening.getsockname()[1]}"
             watching = asyncio.create_task(_keep_servers(servers, url, notice), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
@@ -157,6 +157,16 @@ async def running(
             await servers.record(http=url)
             stage("ready")
             yield stack
+
+
+async def _check(settings: Settings) -> None:
+    """See that what was set can be used, before anything is made.
+
+    Raises:
+        InfraError: names the setting and the mend.
+    """
+    served_agents(settings)
+    await asyncio.to_thread(check_access, settings.access)
 
 
 async def _refuse_company(connection: Connection, settings: Settings) -> None:
@@ -349,45 +359,25 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             disk["disk"] = {"free_mb": stack.watch.free_mb, "nearly_full": stack.watch.closed}
         return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
 
-    bridge = Bridge(
-        connection=stack.connection,
-        read_back=read_back_from(stack.store),
-        ids=SystemIds(),
-        clock=SystemClock(),
-        chance=SystemChance(),
-        models=(settings.engine.name,),
-        agents=tuple(agent.name for agent in served_agents(settings)),
-        tenant=settings.tenant,
-        state=state,
-        trouble=stack.trouble,
-    )
-    config = uvicorn.Config(
-        bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([listening]), name="bridge")
-    await server.up.wait()
-    try:
-        yield
-    finally:
-        await drain(stack.connection, settings.engine, bridge.under_way)
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the launcher's own process decides when to stop."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and say so."""
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
+    async with access_to(settings, stack.connection, stack.store) as access:
+        bridge = Bridge(
+            connection=stack.connection,
+            read_back=read_back_from(stack.store),
+            ids=SystemIds(),
+            clock=SystemClock(),
+            chance=SystemChance(),
+            models=(settings.engine.name,),
+            agents=tuple(agent.name for agent in served_agents(settings)),
+            tenant=settings.tenant,
+            state=state,
+            trouble=stack.trouble,
+            ask=access.caller,
+            limits=settings.limits,
+            places=places_of(settings),
+            origins=settings.access.origins,
+        )
+        async with serving(bridge.application(), settings.access, listening):
+            try:
+                yield
+            finally:
+                await drain(stack.connection, settings.engine, bridge.under_way)

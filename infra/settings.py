@@ -107,6 +107,58 @@ class ModelSettings(Wire, frozen=True):
     """Answers that each process keeps for calls that ask the same; 0 keeps none."""
 
 
+class AccessSettings(Wire, frozen=True):
+    """Who may use the HTTP bridge."""
+
+    required: Literal["auto", "always", "never"] = "auto"
+    """Whether a key or token is needed; `auto` needs one unless only this machine reaches the bridge."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may ask (CORS); none may."""
+    hosts: tuple[str, ...] = ()
+    """Names by which the bridge may be called where no key is needed, beside those of this machine."""
+    tls_certificate: str = ""
+    """A PEM file, the whole chain; empty serves plain HTTP."""
+    tls_key: str = ""
+    """Its private key, a PEM file; empty where the certificate's file has it."""
+    issuer: str = ""
+    """Whose tokens (JWT) are taken, an OpenID Connect issuer's URL; empty takes none."""
+    audience: str = ""
+    """What tokens must be meant for; needed with an issuer."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    """By which tokens may be signed."""
+    jwks: str = ""
+    """URL of the issuer's public keys; empty asks the issuer's discovery document."""
+    tenant_claim: str = "tenant"
+    """The claim that names a token's tenant."""
+    scope_claim: str = "scope"
+    """The claim with its scopes, a list, or a text with spaces."""
+
+
+class LimitSettings(Wire, frozen=True):
+    """What the HTTP bridge takes at most."""
+
+    body_mb: _Count = 4
+    """Of a request's body, MiB; what is larger is answered with 413."""
+    header_kb: _Count = 32
+    """Of all headers together, KiB; 431."""
+    nesting: _Count = 64
+    """Objects and lists within one another in a body; 400."""
+    prompt_kb: _Count = 4096
+    """Of a body that a model is to read, KiB; 413."""
+    body_s: _Count = 30
+    """Seconds until a body must be there; 408."""
+    stream_s: _Count = 3600
+    """Seconds that a streamed answer may take."""
+    stalled_s: _Count = 30
+    """Seconds for which a client may read nothing of its stream before it is cut off."""
+    requests_per_minute: _CountOrOurs = 0
+    """Of one key, unless it was issued with another number; 0 has no bound; 429."""
+    concurrent: _CountOrOurs = 0
+    """Requests of one key at the same time, unless it was issued with another number; 0 has no bound; 429."""
+    in_flight: _CountOrOurs = 0
+    """Requests of all at the same time; 0 is twice `engine.max_running`; 429."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -133,6 +185,8 @@ class Settings(Wire, frozen=True):
     replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
     models: ModelSettings = ModelSettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
 
 
 class Place(Wire, frozen=True):

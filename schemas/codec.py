@@ -25,6 +25,7 @@ from schemas.commands import (
 )
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, UnknownEvent, UnknownFormat
+from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
@@ -64,6 +65,8 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
+    ("key", "issue"): IssueKey,
+    ("key", "revoke"): RevokeKey,
 }
 
 

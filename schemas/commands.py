@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.generation import TruncationSide
+from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.structured import Structured
@@ -313,6 +314,8 @@ CommandData = (
     | DeleteThread
     | Remember
     | Observe
+    | IssueKey
+    | RevokeKey
 )
 
 

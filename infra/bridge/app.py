@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,12 +21,13 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
-from infra.bridge.callers import caller_of, request_id_of
+from infra.bridge.admission import Admission, Quotas
+from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import ChatEncoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
-from infra.bridge.doors import Door, Wing, told
+from infra.bridge.doors import Door, House, Wing, Workplace, told
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
-from infra.bridge.guard import Guard
+from infra.bridge.guard import Ask, Guard
 from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
     AGENT_PREFIX,
@@ -41,6 +43,7 @@ from infra.bridge.openai import (
 )
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack, follow
+from infra.settings import LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
@@ -52,7 +55,6 @@ log = logging.getLogger(__name__)
 
 Timed = TypeVar("Timed", bound=CommandData)
 
-_LARGEST_BODY = 4 << 20
 _LONGEST_SESSION = 1000
 _FORGET_S = 5.0
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -80,6 +82,13 @@ class Bridge:
     """What `/health` answers; its `status` is `ok` when everything serves."""
     trouble: Callable[[], str] = str
     """Why nothing can be taken now; empty while all is well."""
+    ask: Ask | None = None
+    """Who sent a request; whoever it is belongs to `tenant` and may do everything, unless given."""
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    places: int = 512
+    """Requests at the same time."""
+    origins: tuple[str, ...] = ()
+    """Of web pages that may ask."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -90,8 +99,8 @@ class Bridge:
         """List every route, each with the scopes any of which opens it: one without is open to all."""
         post = ("POST",)
         return [
-            Door("/v1/chat/completions", self.chat_completions, "inference", "agents", methods=post),
-            Door("/v1/completions", self.completions, "inference", methods=post),
+            Workplace("/v1/chat/completions", self.chat_completions, "inference", "agents", methods=post),
+            Workplace("/v1/completions", self.completions, "inference", methods=post),
             Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post),
             Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
             Door("/v1/models", self.list_models, "inference", "agents"),
@@ -100,16 +109,26 @@ class Bridge:
 
     def application(self) -> Starlette:
         """Build the ASGI application."""
+        limits = self.limits
+        house = House(limits, Admission(self.places), Quotas(limits.requests_per_minute, limits.concurrent))
+        middleware = [Middleware(Guard, ask=self.ask or self._anybody, house=house, ids=self.ids)]
+        if self.origins:
+            middleware.append(Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN))
         return Starlette(
             routes=self.doors(),
-            middleware=[Middleware(Guard, tenant=self.tenant, ids=self.ids)],
+            middleware=middleware,
             exception_handlers={404: _not_found, 405: _not_found, 500: _broken, BadRequest: _refused},
         )
 
+    async def _anybody(self, headers: Mapping[str, str]) -> Caller:
+        return Caller(self.tenant, ALL_SCOPES)
+
     async def health(self, request: Request) -> Response:
-        """Say whether the stack serves."""
+        """Say whether the stack serves, and to whoever may see it, how."""
         state = await self.state()
         status = 200 if state["status"] == "ok" else 503
+        if not may_look(request):
+            state = {"status": state["status"]}
         return _json(state, status, retry_headers(status))
 
     async def list_models(self, request: Request) -> Response:
@@ -128,7 +147,7 @@ class Bridge:
 
     async def abort_requests(self, request: Request) -> Response:
         """End generations by id, whoever waits for them; ids that nobody knows are ignored."""
-        ids = decoded(await _body(request), AbortRequest).request_ids
+        ids = decoded(await request.body(), AbortRequest).request_ids
         self.under_way.abort(caller_of(request).tenant, dict.fromkeys(ids))
         return Response(status_code=200)
 
@@ -147,7 +166,7 @@ class Bridge:
     async def _served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
         request_id, headers = request_id_of(request), dict[str, str]()
         try:
-            exchange = ask(request, await _body(request))
+            exchange = ask(request, await request.body())
             self._refuse_in_trouble()
             exchange.headers = headers
             return await self._answer(request, exchange, request_id)
@@ -243,7 +262,8 @@ class Bridge:
         if first is None:
             raise _failure(encoder)
         if exchange.stream:
-            return Stream(_sse(first, chunks, exchange), chunks, {**exchange.headers, **_NO_BUFFERING})
+            headers = {**exchange.headers, **_NO_BUFFERING}
+            return Stream(_sse(first, chunks, exchange), chunks, headers, self.limits)
         everything = [first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
             raise _failure(encoder)
@@ -279,6 +299,12 @@ class Bridge:
         await send_command(self.connection, command)
 
 
+_CROSS_ORIGIN: Any = {
+    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": ["*"],
+    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", THREAD_HEADER],
+    "max_age": 600,
+}
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -325,15 +351,6 @@ def _event(value: object) -> bytes:
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(value), status, headers, "application/json")
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _LARGEST_BODY:
-            raise BadRequest(413, f"the body is larger than {_LARGEST_BODY >> 20} MiB: send less", None, "too_large")
-    return body
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

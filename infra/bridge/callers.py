@@ -11,6 +11,9 @@ from infra.bridge.openai import BadRequest
 from schemas.keys import KeyScope
 
 ALL_SCOPES: Final = frozenset[KeyScope](get_args(KeyScope))
+CALLER: Final = "ostinato.caller"
+"""Where a request's scope holds its `Caller`, or the `BadRequest` that it is."""
+NAME: Final = "ostinato.request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class Caller:
     scopes: frozenset[KeyScope]
     key: str = ""
     """The id of its key, or whom its token names; empty is whoever reaches a port that is open to all."""
+    requests_per_minute: int = 0
+    """0 is what the server is set to."""
+    concurrent: int = 0
 
     def must(self, scope: KeyScope) -> None:
         """See that it may do something.
@@ -33,16 +39,29 @@ class Caller:
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Say who sent a request that came through a door."""
-    return cast("Caller", request.scope["ostinato.caller"])
+    """Say who sent a request that came through a door with scopes."""
+    return cast("Caller", request.scope[CALLER])
+
+
+def may_look(request: HTTPConnection) -> bool:
+    """Say whether whoever asks may see how the server does, and not only whether it does well."""
+    caller = request.scope[CALLER]
+    return isinstance(caller, Caller) and not caller.scopes.isdisjoint({"metrics", "admin"})
 
 
 def request_id_of(request: HTTPConnection) -> str:
     """Return what a request is called: what its client says, else a fresh id."""
-    return str(request.scope["ostinato.request"])
+    return str(request.scope[NAME])
 
 
 def forbidden(scopes: tuple[KeyScope, ...]) -> BadRequest:
     """Refuse a caller who is known and may not."""
     wanted = " or ".join(repr(scope) for scope in scopes)
     return BadRequest(403, f"this key lacks the scope {wanted}: use another key", None, "insufficient_scope")
+
+
+def unknown(message: str) -> BadRequest:
+    """Refuse a caller of whom nothing is known."""
+    problem = BadRequest(401, message, None, "invalid_api_key")
+    problem.headers["WWW-Authenticate"] = "Bearer"
+    return problem

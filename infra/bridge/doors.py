@@ -1,23 +1,48 @@
-"""Routes that say who may enter: the only ones that the bridge's table takes."""
+"""Routes that say who may enter, and how much at once: the only ones that the bridge's table takes."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.bridge.callers import caller_of, forbidden
+from infra.bridge.admission import Admission, Quota, Quotas, spelled
+from infra.bridge.bodies import again, bounded, refuse_deep, whole_body
+from infra.bridge.callers import CALLER, Caller, forbidden
 from infra.bridge.openai import BadRequest
+from infra.settings import LimitSettings
 from schemas.keys import KeyScope
+
+HOUSE: Final = "ostinato.house"
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Shape = Callable[[BadRequest], object]
 """Writes an error as a protocol does."""
+
+
+@dataclass(frozen=True)
+class House:
+    """What all doors have in common."""
+
+    limits: LimitSettings
+    admission: Admission
+    quotas: Quotas
+    now: Callable[[], float] = time.monotonic
+
+
+def house_of(request: Request) -> House:
+    """Return the house that a request came into."""
+    house: House = request.scope[HOUSE]
+    return house
 
 
 def openai_error(problem: BadRequest) -> object:
@@ -33,7 +58,8 @@ def told(problem: BadRequest, shape: Shape = openai_error) -> Response:
 class Door(Route):
     """A route with the scopes any of which opens it; with none it is open to everybody.
 
-    What stands behind it may want more: `Caller.must`.
+    What stands behind it may want more: `Caller.must`. Its requests count against their key's quota. A body comes in
+    whole, within `limits.body_mb`; with `upload_mb` it may be that large, and is passed on as it comes.
     """
 
     def __init__(
@@ -43,18 +69,64 @@ class Door(Route):
         *wants: KeyScope,
         methods: Sequence[str] = ("GET",),
         shape: Shape = openai_error,
+        upload_mb: int = 0,
     ) -> None:
         super().__init__(path, endpoint, methods=list(methods))
         self.wants = wants
         self.shape = shape
+        self.upload_mb = upload_mb
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let in who may."""
-        problem = refused(scope, self.wants)
-        if problem is not None:
-            await told(problem, self.shape)(scope, receive, send)
+
+        async def enter(counted: Send) -> None:
+            await super(Door, self).handle(scope, await self._taken(scope, receive), counted)
+
+        await _through(scope, receive, send, self.wants, self.shape, enter)
+
+    def most(self, limits: LimitSettings) -> int:
+        """Say how many bytes a body may have."""
+        return limits.body_mb << 20
+
+    async def _taken(self, scope: Scope, receive: Receive) -> Receive:
+        """Take the body in.
+
+        Raises:
+            BadRequest: it is not within bounds.
+        """
+        limits: LimitSettings = scope[HOUSE].limits
+        if scope["method"] not in _WITH_BODY:
+            return receive
+        if self.upload_mb:
+            return bounded(receive, self.upload_mb << 20)
+        body = await whole_body(receive, self.most(limits), limits.body_s)
+        refuse_deep(body, limits.nesting)
+        return again(body, receive)
+
+
+class Workplace(Door):
+    """A door behind which answers are made: only so many at once, and who comes then is told so at once."""
+
+    def most(self, limits: LimitSettings) -> int:
+        """Say how many bytes a body may have: a model is to read it."""
+        return min(super().most(limits), limits.prompt_kb << 10)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let in who may, while there is a place."""
+        house: House = scope[HOUSE]
+        if _refused(scope, self.wants) is not None:
+            await super().handle(scope, receive, send)
             return
-        await super().handle(scope, receive, send)
+        wait_ms = house.admission.enter(house.now())
+        if wait_ms is not None:
+            message = "the server has as much to do as it can: try again later"
+            full = BadRequest(429, message, None, "overloaded", retry_after_ms=wait_ms)
+            await told(full, self.shape)(scope, receive, send)
+            return
+        try:
+            await super().handle(scope, receive, send)
+        finally:
+            house.admission.leave(house.now())
 
 
 class Wing(Mount):
@@ -67,14 +139,90 @@ class Wing(Mount):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let in who may."""
-        problem = refused(scope, self.wants)
-        if problem is not None:
-            await told(problem, self.shape)(scope, receive, send)
-            return
-        await super().handle(scope, receive, send)
+
+        async def enter(counted: Send) -> None:
+            most = scope[HOUSE].limits.body_mb << 20
+            await super(Wing, self).handle(scope, bounded(receive, most), counted)
+
+        await _through(scope, receive, send, self.wants, self.shape, enter)
 
 
-def refused(scope: Any, wants: tuple[KeyScope, ...]) -> BadRequest | None:
+async def _through(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    wants: tuple[KeyScope, ...],
+    shape: Shape,
+    enter: Callable[[Send], Awaitable[None]],
+) -> None:
+    """See that a caller may, and not too often, and have it enter."""
+    problem = _refused(scope, wants)
+    if problem is not None:
+        await told(problem, shape)(scope, receive, send)
+        return
+    house: House = scope[HOUSE]
+    caller = scope[CALLER]
+    if not isinstance(caller, Caller) or not caller.key or not wants:
+        await _heeding(scope, receive, send, shape, enter)
+        return
+    now = house.now()
+    quota = house.quotas.of(caller.tenant, caller.key, caller.requests_per_minute, caller.concurrent, now)
+    wait_s = quota.enter(now)
+    counted = _counted(send, quota)
+    if wait_s:
+        message = "this key has come as often as it may, or has as many requests under way: try again later"
+        often = BadRequest(429, message, None, "rate_limit_exceeded", retry_after_ms=math.ceil(wait_s * 1000))
+        await told(often, shape)(scope, receive, counted)
+        return
+    try:
+        await _heeding(scope, receive, counted, shape, enter)
+    finally:
+        quota.leave()
+
+
+async def _heeding(
+    scope: Scope, receive: Receive, send: Send, shape: Shape, enter: Callable[[Send], Awaitable[None]]
+) -> None:
+    """Have a caller enter; what is wrong with the request is told as the protocol tells it."""
+    began = False
+
+    async def sent(message: Message) -> None:
+        nonlocal began
+        began = True
+        await send(message)
+
+    try:
+        await enter(sent)
+    except BadRequest as error:
+        if began:
+            raise
+        await told(error, shape)(scope, receive, send)
+
+
+def _refused(scope: Scope, wants: tuple[KeyScope, ...]) -> BadRequest | None:
     """Say why a caller may not enter."""
-    caller = caller_of(Request(scope))
-    return forbidden(wants) if wants and not caller.scopes.intersection(wants) else None
+    caller = scope[CALLER]
+    if not wants:
+        return None
+    if isinstance(caller, BadRequest):
+        return caller
+    return forbidden(wants) if caller.scopes.isdisjoint(wants) else None
+
+
+def _counted(send: Send, quota: Quota) -> Send:
+    """Tell with an answer how the key stands."""
+    standing = quota.standing()
+    if standing is None:
+        return send
+    told = [
+        (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
+        (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
+        (b"x-ratelimit-reset-requests", spelled(standing.reset_s).encode()),
+    ]
+
+    async def counted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *told]
+        await send(message)
+
+    return counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,11 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
 from schemas.live import Frame
 from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -112,10 +116,38 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -
 class Stream(StreamingResponse):
     """A streamed answer whose source is closed as soon as it ends, whatever ends it."""
 
-    def __init__(self, body: AsyncIterator[bytes], source: AsyncGenerator[Any], headers: dict[str, str]) -> None:
+    def __init__(
+        self, body: AsyncIterator[bytes], source: AsyncGenerator[Any], headers: dict[str, str], limits: LimitSettings
+    ) -> None:
         super().__init__(body, media_type="text/event-stream", headers=headers)
         self._source = source
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, within its time, to a client that reads it."""
+        loop, since = asyncio.get_running_loop(), 0.0
+        looking: asyncio.TimerHandle | None = None
+
+        async def sent(message: Message) -> None:
+            nonlocal since
+            since = loop.time()
+            await send(message)
+            since = 0.0
+
+        def look() -> None:
+            nonlocal looking
+            if since and loop.time() - since > self._limits.stalled_s:
+                whole.reschedule(loop.time())
+            looking = loop.call_later(self._limits.stalled_s / 2, look)
+
         async with aclosing(self._source):
-            await super().__call__(scope, receive, send)
+            try:
+                async with asyncio.timeout(self._limits.stream_s) as whole:
+                    look()
+                    await super().__call__(scope, receive, sent)
+            except TimeoutError:
+                # who gets less than was begun knows by the connection's end
+                log.warning("a stream was cut off: %s", "nobody read it" if since else "its time was over")
+            finally:
+                if looking is not None:
+                    looking.cancel()

@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.bridge.callers import ALL_SCOPES, Caller
+from infra.bridge.callers import CALLER, NAME, Caller
+from infra.bridge.doors import HOUSE, House, told
+from infra.bridge.openai import BadRequest
 from schemas.context import Ids
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
+Ask = Callable[[Mapping[str, str]], Awaitable[Caller]]
+"""Says who sent a request with some headers; raises BadRequest where nobody may."""
+
 
 class Guard:
-    """ASGI middleware; whom it lets through, the doors judge."""
+    """ASGI middleware; whom it finds out about, the doors judge."""
 
-    def __init__(self, app: ASGIApp, tenant: str, ids: Ids) -> None:
+    def __init__(self, app: ASGIApp, ask: Ask, house: House, ids: Ids) -> None:
         self._app = app
-        self._nobody = Caller(tenant, ALL_SCOPES)
+        self._ask = ask
+        self._house = house
         self._ids = ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})  # none is served
             return
-        name = self._name(Headers(scope=scope).get("x-request-id", ""))
-        scope["ostinato.request"] = name
-        scope["ostinato.caller"] = self._nobody
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        name = given if _REQUEST_ID.fullmatch(given) else self._ids.new("req")
+        scope[NAME], scope[HOUSE] = name, self._house
+        named = (b"x-request-id", name.encode())
 
-        async def named(message: Message) -> None:
+        async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = name
+                message["headers"] = [*message.get("headers", ()), named]
             await send(message)
 
-        await self._app(scope, receive, named)
-
-    def _name(self, given: str) -> str:
-        return given if _REQUEST_ID.fullmatch(given) else self._ids.new("req")
+        size = sum(len(field) + len(value) for field, value in scope["headers"])
+        if size > self._house.limits.header_kb << 10:
+            problem = BadRequest(431, f"headers are larger than {self._house.limits.header_kb} KiB", None, "too_large")
+            await told(problem)(scope, receive, answered)
+            return
+        try:
+            scope[CALLER] = await self._ask(headers)
+        except BadRequest as error:
+            scope[CALLER] = error
+        await self._app(scope, receive, answered)

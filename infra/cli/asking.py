@@ -13,6 +13,7 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
 from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
 from schemas.times import rfc3339
@@ -103,6 +104,11 @@ def thread_command(thread: str | None, data: CreateThread | RenameThread | Delet
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
     return _command(ids.new("m"), tenant, "agent", where, str(data.__struct_config__.tag), data)
+
+
+def key_command(key: str, data: IssueKey | RevokeKey, tenant: str) -> Command:
+    """Make the command that issues an API key, or revokes it."""
+    return _command(SystemIds().new("m"), tenant, "key", key, str(data.__struct_config__.tag), data)
 
 
 def unicode_text(given: str) -> str:

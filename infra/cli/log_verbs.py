@@ -1,4 +1,4 @@
-"""The verbs of `ostinato log` and `ostinato thread`, as the command line takes them."""
+"""The verbs of `ostinato log`, `ostinato thread` and `ostinato keys`, as the command line takes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 
 _MOST_DAYS = 36_500
+
+_SCOPES = ("inference", "agents", "metrics", "admin")
 
 Told = Callable[..., argparse.ArgumentParser]
 """Adds a verb that says what it does."""
@@ -86,6 +88,43 @@ def add_thread_verbs(
         verb.set_defaults(module="infra.cli.threads", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
         verb.add_argument("--json", action="store_true", help="print what became of it as a JSON line")
+        data(verb)
+
+
+def add_key_verbs(
+    parser: argparse.ArgumentParser,
+    told: Told,
+    data: Callable[[argparse.ArgumentParser], None],
+    positive: Callable[[str], int],
+) -> None:
+    """Add them: `told` adds a verb, `data` its data directory, `positive` reads a number."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    create = told(verbs, "create", "make a key and print its secret, once")
+    listed = told(verbs, "list", "show what there is of every key; secrets are kept nowhere")
+    revoke = told(verbs, "revoke", "let a key in no more, from now on and for good")
+    create.add_argument("--name", default="", help="whose it is or what for")
+    create.add_argument(
+        "--scope",
+        action="append",
+        choices=_SCOPES,
+        default=None,
+        help="what it opens; may be given again (default: inference and agents)",
+    )
+    create.add_argument("--days", type=positive, default=None, help="it expires after so many (default: never)")
+    create.add_argument(
+        "--requests-per-minute", type=positive, default=None, metavar="COUNT", help="(default: as the server is set)"
+    )
+    create.add_argument(
+        "--concurrent", type=positive, default=None, metavar="COUNT", help="at the same time (default: as it is set)"
+    )
+    revoke.add_argument("key", metavar="KEY", help="its id, as listed")
+    revoke.add_argument("--reason", default="", help="why, for the record")
+    for verb in (create, revoke):
+        verb.add_argument("--tenant", default="default", help="whose key (default: %(default)s)")
+    listed.add_argument("--tenant", default=None, help="those of one tenant (default: all)")
+    for name, verb in (("create", create), ("list", listed), ("revoke", revoke)):
+        verb.set_defaults(module="infra.cli.keys", verb=name)
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)
 
 

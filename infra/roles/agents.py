@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from actors.access.key import KeyPerformer
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.observer import Observer
@@ -131,6 +132,7 @@ def _performers(
     return {
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
+        "key": KeyPerformer(),
     }
 
 
