@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -27,7 +26,7 @@ from infra.bridge.chat import ChatEncoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.doors import Door, House, Wing, Workplace, told
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
-from infra.bridge.guard import Ask, Guard
+from infra.bridge.guard import Ask, Guarded, GuardRules
 from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
     AGENT_PREFIX,
@@ -107,16 +106,15 @@ class Bridge:
             Door("/health", self.health),
         ]
 
-    def application(self) -> Starlette:
+    def application(self) -> Guarded:
         """Build the ASGI application."""
         limits = self.limits
         house = House(limits, Admission(self.places), Quotas(limits.requests_per_minute, limits.concurrent))
-        middleware = [Middleware(Guard, ask=self.ask or self._anybody, house=house, ids=self.ids)]
-        if self.origins:
-            middleware.append(Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN))
-        return Starlette(
+        crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN)] if self.origins else []
+        return Guarded(
+            GuardRules(self.ask or self._anybody, house, self.ids),
             routes=self.doors(),
-            middleware=middleware,
+            middleware=crossing,
             exception_handlers={404: _not_found, 405: _not_found, 500: _broken, BadRequest: _refused},
         )
 

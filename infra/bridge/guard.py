@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,14 +22,35 @@ Ask = Callable[[Mapping[str, str]], Awaitable[Caller]]
 """Says who sent a request with some headers; raises BadRequest where nobody may."""
 
 
-class Guard:
+@dataclass(frozen=True)
+class GuardRules:
+    """What a guard goes by."""
+
+    ask: Ask
+    house: House
+    ids: Ids
+
+
+class Guarded(Starlette):
+    """An application behind a guard, which even what is wrong with the application passes on its way out."""
+
+    def __init__(self, rules: GuardRules, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.rules = rules
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the guard before everything."""
+        return _Guard(super().build_middleware_stack(), self.rules)
+
+
+class _Guard:
     """ASGI middleware; whom it finds out about, the doors judge."""
 
-    def __init__(self, app: ASGIApp, ask: Ask, house: House, ids: Ids) -> None:
+    def __init__(self, app: ASGIApp, rules: GuardRules) -> None:
         self._app = app
-        self._ask = ask
-        self._house = house
-        self._ids = ids
+        self._ask = rules.ask
+        self._house = rules.house
+        self._ids = rules.ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
