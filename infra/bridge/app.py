@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.middleware import Middleware
@@ -22,10 +22,10 @@ from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.admission import Admission, Quotas
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
-from infra.bridge.chat import ChatEncoder
+from infra.bridge.chat import ChatEncoder, last_of
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
-from infra.bridge.doors import Door, House, Wing, Workplace, told
-from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, merged, while_there
+from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, openai_error, told
+from infra.bridge.exchange import SILENCE, ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
 from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
@@ -37,9 +37,9 @@ from infra.bridge.openai import (
     decoded,
     error_body,
     read_request,
-    refusal,
     retry_headers,
 )
+from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack, follow
 from infra.settings import LimitSettings
@@ -47,7 +47,7 @@ from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
-from schemas.openai import StreamOptions
+from schemas.openai import ChatRequest, StreamOptions
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ class Bridge:
             Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
             Door("/v1/models", self.list_models, "inference", "agents"),
             Door("/health", self.health),
+            *protocol_doors(self),
         ]
 
     def application(self) -> Guarded:
@@ -137,11 +138,11 @@ class Bridge:
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
-        return await self._served(request, self._chat)
+        return await self.served(request, self._chat)
 
     async def completions(self, request: Request) -> Response:
         """Answer raw prompts, one generation each."""
-        return await self._served(request, self._completion)
+        return await self.served(request, self._completion)
 
     async def abort_requests(self, request: Request) -> Response:
         """End generations by id, whoever waits for them; ids that nobody knows are ignored."""
@@ -161,12 +162,17 @@ class Bridge:
             return _json(error_body(503, "an engine does not answer: try again", None, "unavailable"), 503)
         return _json({"blocks": blocks})
 
-    async def _served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
+    async def served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
+        """Answer with what a request becomes.
+
+        Raises:
+            BadRequest: there is no answer; the door tells it as its protocol does.
+        """
         request_id, headers = request_id_of(request), dict[str, str]()
         try:
             exchange = ask(request, await request.body())
             self._refuse_in_trouble()
-            exchange.headers = headers
+            headers = exchange.headers
             return await self._answer(request, exchange, request_id)
         except BadRequest as error:
             problem = error
@@ -178,7 +184,8 @@ class Bridge:
         except (BusError, TimeoutError) as error:
             log.warning("request %s: %s", request_id, error)
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
-        return _json(problem.body, problem.status, {**headers, **problem.headers})
+        problem.headers = {**headers, **problem.headers}
+        raise problem
 
     def _refuse_in_trouble(self) -> None:
         if self.under_way.draining:
@@ -188,43 +195,45 @@ class Bridge:
 
     def _chat(self, request: Request, body: bytes) -> Exchange:
         asked = read_request(body)
-        given = request.headers.get(THREAD_HEADER)
-        data = self._timed(command_data(asked, given), asked.timeout_s)
-        if given is not None:
-            try:
-                subjects.checked(given, f"header {THREAD_HEADER}:")
-            except BadSubject as error:
-                raise BadRequest(400, str(error), THREAD_HEADER, "invalid_value") from error
-        command = self._command(request, data, given)
-        last: Literal["run.finished", "model.returned"] = (
-            "run.finished" if isinstance(data, RunAgent) else "model.returned"
-        )
-        reasoning = asked.include_reasoning is not False
+        command = self.conversation(request, asked)
         encoder = ChatEncoder(
-            *(command.id, asked.model, self._seconds(), last),
-            reasoning=reasoning,
+            *(command.id, asked.model, self.seconds(), last_of(command)),
+            reasoning=asked.include_reasoning is not False,
             texts=asked.detokenize is not False,
             echo=asked.echoed(),
             naming=by_id if asked.return_tokens_as_token_ids else by_text,
         )
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
+    def conversation(self, request: Request, asked: ChatRequest) -> Command:
+        """Make a command of messages to a model or an agent; an agent may have a thread for them already."""
+        given = request.headers.get(THREAD_HEADER)
+        data = self.timed(command_data(asked, given), asked.timeout_s)
+        if given is not None:
+            try:
+                subjects.checked(given, f"header {THREAD_HEADER}:")
+            except BadSubject as error:
+                raise BadRequest(400, str(error), THREAD_HEADER, "invalid_value") from error
+        return self.command(request, data, given)
+
     def _completion(self, request: Request, body: bytes) -> Exchange:
         asked = read_completion(body)
-        commands = [self._command(request, self._timed(data, asked.timeout_s)) for data in generations(asked)]
-        encoder = CompletionEncoder(commands[0].id, asked, self._seconds())
+        commands = [self.command(request, self.timed(data, asked.timeout_s)) for data in generations(asked)]
+        encoder = CompletionEncoder(commands[0].id, asked, self.seconds())
         return Exchange(commands, encoder, asked.stream, _with_usage(asked.stream_options))
 
-    def _seconds(self) -> int:
+    def seconds(self) -> int:
+        """Say what time it is, in seconds since the Unix epoch."""
         return self.clock.now() // 1_000_000
 
-    def _timed(self, data: Timed, timeout_s: float | None) -> Timed:
+    def timed(self, data: Timed, timeout_s: float | None) -> Timed:
         """Say when it is to be over."""
         if timeout_s is None:
             return data
         return msgspec.structs.replace(data, deadline=self.clock.now() + int(timeout_s * 1e6))
 
-    def _command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
+    def command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
+        """Make a command of what a caller asks for, under a fresh name."""
         agent = isinstance(data, RunAgent)
         caller = caller_of(request)
         caller.must("agents" if agent else "inference")
@@ -258,13 +267,13 @@ class Bridge:
         chunks = self._chunks(exchange, name)
         first = await while_there(request, _next(chunks))
         if first is None:
-            raise _failure(encoder)
+            raise failure(encoder)
         if exchange.stream:
             headers = {**exchange.headers, **_NO_BUFFERING}
-            return Stream(_sse(first, chunks, exchange), chunks, headers, self.limits)
+            return Stream(written(first, chunks, exchange), chunks, headers, self.limits)
         everything = [first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
-            raise _failure(encoder)
+            raise failure(encoder)
         return _json(encoder.whole(everything), 200, exchange.headers)
 
     async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[dict[str, Any]]:
@@ -275,7 +284,7 @@ class Bridge:
         try:
             async with aclosing(merged(exchange, followed)) as frames:
                 async for index, frame in frames:
-                    chunks = encoder.feed(frame, index)
+                    chunks = [SILENCE] if frame is None else encoder.feed(frame, index)
                     if encoder.accepted and exchange.agent:
                         exchange.headers[THREAD_HEADER] = exchange.commands[0].thread
                     for chunk in chunks:
@@ -311,40 +320,14 @@ def _with_usage(options: StreamOptions | None) -> bool:
 
 
 async def _next(chunks: AsyncGenerator[dict[str, Any]]) -> dict[str, Any] | None:
-    return await anext(chunks, None)
+    async for chunk in chunks:
+        if chunk:
+            return chunk
+    return None
 
 
 async def _rest(chunks: AsyncGenerator[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [chunk async for chunk in chunks]
-
-
-def _failure(encoder: Encoder) -> BadRequest:
-    if encoder.problem is not None:
-        return refusal(encoder.problem)
-    return BadRequest(500, "the run ended without an answer", None, "no_answer")
-
-
-async def _sse(
-    first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], exchange: Exchange
-) -> AsyncGenerator[bytes]:
-    encoder = exchange.encoder
-    yield _event(first)
-    try:
-        async for chunk in rest:
-            yield _event(chunk)
-    except (BusError, TimeoutError) as error:
-        log.warning("stream broken off: %s", error)
-        yield _event(error_body(503, "the event bus does not answer: read the thread again", None, "unavailable"))
-        return
-    if encoder.problem is not None:
-        yield _event(_failure(encoder).body)
-    elif exchange.with_usage:
-        yield _event(encoder.usage_chunk())
-    yield b"data: [DONE]\n\n"
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + codec.encode(value) + b"\n\n"
+    return [chunk async for chunk in chunks if chunk]
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -359,7 +342,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, BadRequest)
-    return told(error)
+    return told(error, request.scope.get(SHAPE, openai_error))
 
 
 async def _broken(request: Request, error: Exception) -> Response:

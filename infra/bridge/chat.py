@@ -14,6 +14,7 @@ from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
 from schemas import codec
 from schemas.answers import Alternative, CallTold
+from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
@@ -22,6 +23,14 @@ from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFini
 
 _REASONING = ("reasoning", "reasoning_content")
 """What clients call reasoning: they do not agree on one name."""
+
+LastEvent = Literal["run.finished", "model.returned"]
+"""The event after which an answer is over."""
+
+
+def last_of(command: Command) -> LastEvent:
+    """Say after which event a command's answer is over."""
+    return "run.finished" if isinstance(command.data, RunAgent) else "model.returned"
 
 
 @dataclass(slots=True)
@@ -68,7 +77,7 @@ class ChatEncoder:
         identity: str,
         model: str,
         created: int,
-        last: Literal["run.finished", "model.returned"],
+        last: LastEvent,
         *,
         reasoning: bool = True,
         texts: bool = True,

@@ -22,6 +22,8 @@ from infra.settings import LimitSettings
 from schemas.keys import KeyScope
 
 HOUSE: Final = "ostinato.house"
+SHAPE: Final = "ostinato.shape"
+"""Where a request's scope holds how its protocol writes errors."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -185,6 +187,7 @@ async def _heeding(
 ) -> None:
     """Have a caller enter; what is wrong with the request is told as the protocol tells it."""
     began = False
+    scope[SHAPE] = shape
 
     async def sent(message: Message) -> None:
         nonlocal began

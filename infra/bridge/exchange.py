@@ -7,12 +7,15 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from bus.errors import BusError
+from infra.bridge.framing import OPENAI, Framing
+from infra.bridge.openai import BadRequest, refusal
 from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
 from schemas.live import Frame
@@ -22,12 +25,21 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SILENCE: Final = dict[str, Any]()
+"""Stands among an answer's chunks for a while in which there were none."""
+_SILENCE_S: Final = 15.0
+
 
 class Encoder(Protocol):
     """Turns frames of an exchange's commands into what its client understands."""
 
-    accepted: bool
-    problem: Problem | None
+    @property
+    def accepted(self) -> bool:
+        """Whether a command was taken on."""
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why there is no (whole) answer."""
 
     def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame of the command with this index."""
@@ -49,6 +61,8 @@ class Exchange:
     with_usage: bool
     headers: dict[str, str] = field(default_factory=dict)
     """Of the answer."""
+    framing: Framing = OPENAI
+    """How a stream is written."""
     over: set[str] = field(default_factory=set)
     """Ids of commands that nothing more is heard of."""
 
@@ -88,8 +102,12 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -> AsyncGenerator[tuple[int, Frame]]:
-    """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
+async def merged(
+    exchange: Exchange, followed: Sequence[AsyncIterator[Frame]], silence_s: float = _SILENCE_S
+) -> AsyncGenerator[tuple[int, Frame | None]]:
+    """Yield the frames of several commands as they come, each with its command's index, and None after each so many
+    seconds without any; what one raises is raised.
+    """
     heard: asyncio.Queue[tuple[int, Frame | None]] = asyncio.Queue()
 
     async def hear(index: int, frames: AsyncIterator[Frame]) -> None:
@@ -102,15 +120,55 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -
     hearing = [asyncio.create_task(hear(*numbered)) for numbered in enumerate(followed)]
     try:
         while len(exchange.over) < len(hearing):
-            index, frame = await heard.get()
-            if frame is not None:
-                yield index, frame
+            index, frame = await _next(heard, silence_s)
+            if frame is not None or index is None:
+                yield index or 0, frame
                 continue
             await hearing[index]
             exchange.over.add(exchange.commands[index].id)
     finally:
         for task in hearing:
             task.cancel()
+
+
+async def _next(
+    heard: asyncio.Queue[tuple[int, Frame | None]], silence_s: float
+) -> tuple[int, Frame | None] | tuple[None, None]:
+    """Give what comes next; nothing of nobody after so many seconds."""
+    if not heard.empty():
+        return heard.get_nowait()
+    try:
+        async with asyncio.timeout(silence_s):
+            return await heard.get()
+    except TimeoutError:
+        return None, None
+
+
+def failure(encoder: Encoder) -> BadRequest:
+    """Say why there is no answer."""
+    if encoder.problem is not None:
+        return refusal(encoder.problem)
+    return BadRequest(500, "the run ended without an answer", None, "no_answer")
+
+
+async def written(
+    first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], exchange: Exchange
+) -> AsyncGenerator[bytes]:
+    """Write an exchange's chunks as the events of a stream, and at the end what its protocol has there."""
+    encoder, framing = exchange.encoder, exchange.framing
+    yield framing.event(first)
+    try:
+        async for chunk in rest:
+            yield framing.event(chunk) if chunk else framing.idle
+    except (BusError, TimeoutError) as error:
+        log.warning("stream broken off: %s", error)
+        message = "the event bus does not answer: read the thread again"
+        yield framing.failed(BadRequest(503, message, None, "unavailable"))
+        return
+    if encoder.problem is not None:
+        yield framing.failed(failure(encoder))
+    else:
+        yield framing.end(encoder.usage_chunk() if exchange.with_usage else None)
 
 
 class Stream(StreamingResponse):

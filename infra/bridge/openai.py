@@ -146,7 +146,15 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    request: ChatRequest = decoded(body, ChatRequest)
+    return checked(decoded(body, ChatRequest))
+
+
+def checked(request: ChatRequest) -> ChatRequest:
+    """See that a request can be served.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:

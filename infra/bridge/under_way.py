@@ -17,7 +17,7 @@ Abort = Callable[[str, str, str], Awaitable[None]]
 
 _LAST_WORDS_S = 2.0
 """How long what was ended may take to say so."""
-_PREFIXES = ("chatcmpl-", "cmpl-")
+_PREFIXES = ("chatcmpl-", "cmpl-", "msg_", "resp_")
 
 
 class UnderWay:

@@ -1,0 +1,238 @@
+"""Anthropic messages as chat requests, and problems as Anthropic's errors. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
+from schemas.anthropic import AnthropicMessage, AnthropicTool, Block, MessagesRequest
+from schemas.messages import Message, Thought, ToolSpec
+from schemas.openai import ChatMessage, ChatRequest, ChatTool, ChatToolCall, FunctionCall
+
+_RENAMED: Final = {
+    "stop": "stop_sequences",
+    "max_completion_tokens": "max_tokens",
+    "response_format": "output_config",
+    "reasoning_effort": "output_config",
+    "chat_template_kwargs": "thinking",
+    "thinking_token_budget": "thinking",
+    "parallel_tool_calls": "tool_choice",
+    "continue_final_message": "messages",
+}
+"""Fields of chat requests that are called something else here."""
+
+_BILLING: Final = "x-anthropic-billing-header"
+"""Begins a part of the system prompt that differs in every request and is nothing to a model."""
+
+_SEALED: Final = "ostinato:"
+
+
+class SealedMessage(ChatMessage, frozen=True):
+    """A message of the assistant's with what its provider wants back of what was thought."""
+
+    thoughts: tuple[Thought, ...] = ()
+
+    def message(self) -> Message:
+        """Give it as one of ours."""
+        return msgspec.structs.replace(super().message(), thoughts=self.thoughts)
+
+
+def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesRequest, ChatRequest]:
+    """Decode and check a request; give it as it is, and as one for a chat.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    asked = decoded(body, MessagesRequest)
+    if asked.max_tokens is None and not counting:
+        raise _wrong("max_tokens", "say how many tokens the answer may have")
+    for name in ("mcp_servers", "container"):
+        if getattr(asked, name):
+            raise _wrong(name, "nothing is run for a model here but its client's tools and agents: leave it out")
+    return asked, _checked(chat_request(asked))
+
+
+def _checked(request: ChatRequest) -> ChatRequest:
+    try:
+        return checked(request)
+    except BadRequest as error:
+        told = error.body.error
+        name = _RENAMED.get(told.param or "")
+        if name is None:
+            raise
+        message = told.message.replace(told.param or "", name, 1)
+        raise BadRequest(error.status, message, name, told.code) from error
+
+
+def chat_request(asked: MessagesRequest) -> ChatRequest:
+    """Give the request for a chat that asks the same."""
+    choice, wanted = asked.tool_choice, asked.output_config
+    messages = [message for at, one in enumerate(asked.messages) for message in _messages(one, at)]
+    return ChatRequest(
+        model=asked.model,
+        messages=[*_system(asked), *messages],
+        max_tokens=asked.max_tokens,
+        stream=asked.stream,
+        stop=asked.stop_sequences or None,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        tools=[_tool(tool, at) for at, tool in enumerate(asked.tools or ())] or None,
+        tool_choice=None if choice is None else _choice(choice.type, choice.name),
+        parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
+        response_format=None if wanted is None or wanted.format is None else _format(wanted.format),
+        reasoning_effort=None if wanted is None else wanted.effort,
+        continue_final_message=_prefilled(asked) or None,
+        **_thinking(asked),
+    )
+
+
+def _thinking(asked: MessagesRequest) -> dict[str, Any]:
+    """Say how templates and engines are told of it; agents think as they are made to."""
+    thinking = asked.thinking
+    if thinking is None or asked.model.startswith(AGENT_PREFIX):
+        return {}
+    kwargs = {"chat_template_kwargs": {"enable_thinking": thinking.type != "disabled"}}
+    return kwargs | ({} if thinking.budget_tokens is None else {"thinking_token_budget": thinking.budget_tokens})
+
+
+def _prefilled(asked: MessagesRequest) -> bool:
+    """Say whether the answer is to go on with the last message."""
+    last = asked.messages[-1] if asked.messages else None
+    return last is not None and last.role == "assistant" and not asked.model.startswith(AGENT_PREFIX)
+
+
+def _system(asked: MessagesRequest) -> Iterator[ChatMessage]:
+    given = asked.system or ""
+    parts = [given] if isinstance(given, str) else [_text(part, "system") for part in given]
+    text = "\n\n".join(part for part in parts if part and not part.startswith(_BILLING))
+    if text:
+        yield ChatMessage("system", text)
+
+
+def _messages(given: AnthropicMessage, at: int) -> Iterator[ChatMessage]:
+    """Give what a message stands for: results of tools are messages of their own, before what is said to them."""
+    path = f"messages[{at}].content"
+    blocks = [Block("text", text=given.content)] if isinstance(given.content, str) else given.content
+    if given.role == "assistant":
+        yield _assistant(blocks, path)
+        return
+    said = [block for block in blocks if block.type != "tool_result"]
+    for block in blocks:
+        if block.type == "tool_result":
+            yield ChatMessage("tool", _result(block, path), tool_call_id=block.tool_use_id)
+    if said or not blocks:
+        yield ChatMessage(given.role, "".join(_text(block, path) for block in said))
+
+
+def _assistant(blocks: list[Block], path: str) -> ChatMessage:
+    said, thought = list[str](), list[str]()
+    calls, thoughts = list[ChatToolCall](), list[Thought]()
+    for block in blocks:
+        match block.type:
+            case "thinking":
+                thought.append(block.thinking)
+            case "redacted_thinking":
+                thoughts += unsealed(block.data)
+            case "tool_use":
+                arguments = json.dumps(block.input, ensure_ascii=False)
+                calls.append(ChatToolCall(block.id, FunctionCall(block.name, arguments)))
+            case _:
+                said.append(_text(block, path))
+    return SealedMessage(
+        role="assistant",
+        content="".join(said),
+        tool_calls=calls or None,
+        reasoning="".join(thought) or None,
+        thoughts=tuple(thoughts),
+    )
+
+
+def _result(block: Block, path: str) -> str:
+    content = block.content
+    if isinstance(content, list):
+        parts = [msgspec.convert(part, Block) if isinstance(part, dict) else Block("unknown") for part in content]
+        content = "".join(_text(part, path) for part in parts)
+    text = str(content or "")
+    return f"error: {text}" if block.is_error and not text.startswith("error:") else text
+
+
+def _text(block: Block, path: str) -> str:
+    """Give a block's text.
+
+    Raises:
+        BadRequest: it has none that a model here could read.
+    """
+    source = block.source if isinstance(block.source, Mapping) else {}
+    match block.type:
+        case "text":
+            return block.text
+        case "document" if source.get("type") == "text":
+            return str(source.get("data", ""))
+        case "image":
+            raise _wrong(path, "no model here sees images: send texts alone")
+        case kind:
+            raise _wrong(path, f"a block of type {kind!r} is not served here: send its text")
+
+
+def _tool(tool: AnthropicTool, at: int) -> ChatTool:
+    if tool.type not in {None, "custom"} or tool.input_schema is None:
+        raise _wrong(f"tools[{at}]", f"{tool.type or 'it'} is not run here: give a tool with an `input_schema`")
+    return ChatTool(ToolSpec(tool.name, tool.description, tool.input_schema, bool(tool.strict)))
+
+
+def _choice(kind: str, name: str) -> Any:
+    named = {"type": "function", "function": {"name": name}}
+    return {"auto": "auto", "any": "required", "none": "none", "tool": named}[kind]
+
+
+def _format(given: dict[str, Any]) -> dict[str, Any]:
+    """Write a form as OpenAI does; what is none is refused by those checks."""
+    return {"type": given.get("type"), "json_schema": {"name": "answer", "schema": given.get("schema")}}
+
+
+def sealed(thoughts: tuple[Thought, ...]) -> str:
+    """Write thoughts as the `data` of a block that clients bring back as it is."""
+    return _SEALED + base64.b64encode(msgspec.json.encode(thoughts)).decode()
+
+
+def unsealed(data: str) -> tuple[Thought, ...]:
+    """Read thoughts back; those of others are nothing to anybody here."""
+    if not data.startswith(_SEALED):
+        return ()
+    try:
+        read = base64.b64decode(data.removeprefix(_SEALED), validate=True)
+        return msgspec.json.decode(read, type=tuple[Thought, ...])
+    except (ValueError, msgspec.DecodeError):
+        return ()
+
+
+def _wrong(param: str, wanted: str) -> BadRequest:
+    return BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
+
+
+_KINDS: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_error(problem: BadRequest) -> object:
+    """Write an error as Anthropic does."""
+    kind = _KINDS.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
+    error = problem.body.error
+    # the last two are ours: what is wrong, for programs
+    told = {"type": kind, "message": error.message, "param": error.param, "code": error.code}
+    return {"type": "error", "error": told}

@@ -1,0 +1,41 @@
+"""The routes of Anthropic's API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from infra.bridge.anthropic.asking import anthropic_error, read_messages
+from infra.bridge.anthropic.events import ANTHROPIC, MessageEncoder
+from infra.bridge.callers import request_id_of
+from infra.bridge.chat import last_of
+from infra.bridge.desk import Desk
+from infra.bridge.doors import Door, Workplace
+from infra.bridge.exchange import Exchange
+
+
+@dataclass(frozen=True)
+class _Messages:
+    desk: Desk
+
+    async def create(self, request: Request) -> Response:
+        """Answer with an agent, in a thread, or with a bare generation."""
+        return await self.desk.served(request, self._exchange)
+
+    def _exchange(self, request: Request, body: bytes) -> Exchange:
+        asked, chat = read_messages(body)
+        command = self.desk.conversation(request, chat)
+        thinking = asked.thinking
+        told = thinking is None or (thinking.type != "disabled" and thinking.display != "omitted")
+        encoder = MessageEncoder(command.id, asked.model, last_of(command), thinking=told)
+        headers = {"request-id": request_id_of(request)}  # what its clients look for
+        return Exchange([command], encoder, asked.stream, False, headers, framing=ANTHROPIC)
+
+
+def anthropic_doors(desk: Desk) -> list[Door]:
+    """List them."""
+    messages = _Messages(desk)
+    create = Workplace("/v1/messages", messages.create, "inference", "agents", methods=("POST",), shape=anthropic_error)
+    return [create]

@@ -1,0 +1,12 @@
+"""The routes of all protocols beside OpenAI's oldest two."""
+
+from __future__ import annotations
+
+from infra.bridge.anthropic.routes import anthropic_doors
+from infra.bridge.desk import Desk
+from infra.bridge.doors import Door, Wing
+
+
+def protocol_doors(desk: Desk) -> list[Door | Wing]:
+    """List them."""
+    return [*anthropic_doors(desk)]

@@ -1,0 +1,112 @@
+"""The bridge as clients meet it, over commands whose frames a test has written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any, cast
+
+import httpx
+import httpx2
+import pytest
+
+from infra.bridge import app
+from infra.bridge.app import Bridge
+from schemas import codec
+from schemas.answers import CallTold
+from schemas.commands import Command
+from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.runs import Event
+
+Script = Callable[[Command], list[Frame]]
+
+
+class Counted:
+    """Time, ids and chance that count."""
+
+    def __init__(self) -> None:
+        self._next = count(1)
+
+    def now(self) -> int:
+        return next(self._next) * 1_000_000
+
+    def new(self, prefix: str) -> str:
+        return f"{prefix}{next(self._next)}"
+
+    def bits(self, count: int) -> int:
+        return next(self._next)
+
+
+class Scripted:
+    """A bridge that answers as a script says, and the commands that it would have sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+        self.commands: list[Command] = []
+
+        async def follow(connection: object, read_back: object, command: Command) -> AsyncIterator[Frame]:
+            self.commands.append(command)
+            for frame in script(command):
+                yield frame
+
+        monkeypatch.setattr(app, "follow", follow)
+        counted, nothing = Counted(), cast("Any", None)
+        about = {"ids": counted, "clock": counted, "chance": counted, "state": nothing, "tenant": "acme"}
+        bridge = Bridge(connection=nothing, read_back=nothing, models=("m",), agents=("demo",), **about)
+        self.application = bridge.application()
+
+    @property
+    def asked(self) -> Any:
+        """What the last command asks for."""
+        return self.commands[-1].data
+
+    def http(self) -> httpx2.Client:
+        """Give an HTTP client for clients that take one: their requests end in the application, nowhere else."""
+        return httpx2.Client(transport=httpx2.MockTransport(self._handle), base_url="http://door")
+
+    def _handle(self, request: httpx2.Request) -> httpx2.Response:
+        answer = self.send(request.method, str(request.url.raw_path, "ascii"), dict(request.headers), request.read())
+        return httpx2.Response(answer.status_code, headers=list(answer.headers.items()), content=answer.content)
+
+    def send(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> httpx.Response:
+        async def sent() -> httpx.Response:
+            transport = httpx.ASGITransport(self.application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+                return await client.request(method, path, headers=headers, content=body)
+
+        return asyncio.run(sent())
+
+
+def accepted(command: Command) -> Outcome:
+    return Outcome(command.id, "accepted", command.thread)
+
+
+def committed(command: Command, version: int, event: Event) -> Committed:
+    payload = codec.payload(event)
+    return Committed(f"{version}-0", codec.tag(event), command.id, command.thread, "", "acme", "", version, payload)
+
+
+def said(command: Command, *texts: str) -> list[Delta]:
+    """Give the deltas of a text that comes in pieces."""
+    before = ["".join(texts[:at]) for at in range(len(texts))]
+    return [_delta(command, offset=len(old), text=text) for old, text in zip(before, texts, strict=True)]
+
+
+def thought(command: Command, *texts: str) -> list[Delta]:
+    """Give the deltas of what is thought."""
+    before = ["".join(texts[:at]) for at in range(len(texts))]
+    return [_delta(command, reasoning_offset=len(old), reasoning=text) for old, text in zip(before, texts, strict=True)]
+
+
+def called(command: Command, index: int, identity: str, name: str, *arguments: str) -> list[Delta]:
+    """Give the deltas of a tool call."""
+    before = ["".join(arguments[:at]) for at in range(len(arguments))]
+    told = CallTold(index, identity, name)
+    return [
+        _delta(command, call=told, arguments_offset=len(old), arguments=piece)
+        for old, piece in zip(before, arguments, strict=True)
+    ]
+
+
+def _delta(command: Command, offset: int = 0, text: str = "", **more: Any) -> Delta:
+    return Delta(command.id, command.thread, f"{command.id}-1-m", 1, offset, text, **more)

@@ -1,0 +1,310 @@
+"""Anthropic's own client against the bridge: what it makes of streams and answers, and what its requests become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from infra.bridge.anthropic.asking import sealed, unsealed
+from schemas.commands import Command, Generate, RunAgent
+from schemas.live import Frame, Outcome
+from schemas.messages import Message, Thought, ToolCall, Usage
+from schemas.runs import ModelReturned, Problem, RunFinished
+from tests.infra.bridge.doors import Script, Scripted, accepted, called, committed, said, thought
+
+HI: Any = [{"role": "user", "content": "hi"}]
+TOOLS: Any = [{"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}]
+USAGE = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8, reasoning_tokens=2)
+
+
+def returned(command: Command, text: str = "", finish: Any = "stop", **more: Any) -> Frame:
+    return committed(command, 2, ModelReturned(f"{command.id}-1-m", text, finish, USAGE, **more))
+
+
+def plain(command: Command) -> list[Frame]:
+    return [accepted(command), *said(command, "Hel", "lo"), returned(command, "Hello")]
+
+
+def everything(command: Command) -> list[Frame]:
+    """Thought, text and two calls."""
+    calls = (ToolCall("c0", "look", '{"at": "sky"}'), ToolCall("c1", "look", "{}"))
+    return [
+        accepted(command),
+        *thought(command, "hm", "m"),
+        *said(command, "I ", "look."),
+        *called(command, 0, "c0", "look", '{"at"', ': "sky"}'),
+        *called(command, 1, "c1", "look", "{}"),
+        returned(command, "I look.", "tool_calls", tool_calls=calls, reasoning="hmm"),
+    ]
+
+
+class Client:
+    """The client, and the bridge that it asks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script = plain) -> None:
+        self.door = Scripted(monkeypatch, script)
+        http = self.door.http()
+        self.sdk = anthropic.Anthropic(api_key="k", base_url="http://door", http_client=http, max_retries=0)
+
+    def create(self, **fields: Any) -> anthropic.types.Message:
+        message: anthropic.types.Message = self.sdk.messages.create(
+            **{
+                "model": "m",
+                "max_tokens": 9,
+                "messages": HI,
+                **fields,
+            }
+        )
+        return message
+
+    def final(self, **fields: Any) -> anthropic.types.Message:
+        with self.sdk.messages.stream(**{"model": "m", "max_tokens": 9, "messages": HI, **fields}) as stream:
+            return stream.get_final_message()  # type: ignore[no-any-return]
+
+    def events(self, **fields: Any) -> Iterator[Any]:
+        yield from self.sdk.messages.create(**{"model": "m", "max_tokens": 9, "messages": HI, "stream": True, **fields})
+
+    @property
+    def generate(self) -> Generate:
+        assert isinstance(self.door.asked, Generate)
+        return self.door.asked
+
+
+@pytest.mark.parametrize("script", [plain, everything])
+def test_a_streamed_message_and_a_whole_one_are_the_same(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    whole = Client(monkeypatch, script).create().to_dict()
+    streamed = Client(monkeypatch, script).final().to_dict()
+    for block in streamed["content"]:
+        block.pop("parsed_output", None)
+    assert streamed == whole
+
+
+def test_thought_text_and_calls_are_blocks_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    message = client.final(tools=TOOLS)
+    thinking, text, first, second = message.content
+    assert (thinking.type, thinking.type == "thinking" and thinking.thinking) == ("thinking", "hmm")
+    assert (text.type, text.type == "text" and text.text) == ("text", "I look.")
+    calls = [(call.id, call.name, call.input) for call in (first, second) if call.type == "tool_use"]
+    assert calls == [("c0", "look", {"at": "sky"}), ("c1", "look", {})]
+    assert message.stop_reason == "tool_use"
+    assert message.id == f"msg_{client.door.commands[0].id}"
+    usage = message.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (2, 8, 5)
+
+
+def test_every_block_begins_grows_and_ends_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = list(Client(monkeypatch, everything).events())
+    assert (events[0].type, events[-2].type, events[-1].type) == ("message_start", "message_delta", "message_stop")
+    open_block, numbers = None, []
+    for event in events:
+        if event.type == "content_block_start":
+            assert open_block is None
+            open_block = event.index
+            numbers.append(event.index)
+        elif event.type == "content_block_delta":
+            assert event.index == open_block
+        elif event.type == "content_block_stop":
+            assert event.index == open_block
+            open_block = None
+    assert numbers == [0, 1, 2, 3]
+    assert open_block is None
+
+
+def test_every_event_has_its_name_and_there_is_a_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Client(monkeypatch).door
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": HI, "stream": True}).encode()
+    answer = door.send("POST", "/v1/messages", body=body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    names, kinds = [], []
+    for event in answer.text.strip().split("\n\n"):
+        name, data = event.split("\n")
+        names.append(name.removeprefix("event: "))
+        kinds.append(json.loads(data.removeprefix("data: "))["type"])
+    assert names == kinds
+    assert "ping" in names
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens")])
+def test_why_an_answer_ends_is_told(monkeypatch: pytest.MonkeyPatch, finish: str, reason: str) -> None:
+    client = Client(monkeypatch, lambda command: [accepted(command), returned(command, "Hello", finish)])
+    assert client.create().stop_reason == reason
+    assert client.final().stop_reason == reason
+
+
+def test_a_call_that_was_cut_off_is_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = (ToolCall("c0", "look", '{"at": "s'),)
+    client = Client(monkeypatch, lambda command: [accepted(command), returned(command, "So", "length", cut_off=cut)])
+    message = client.create()
+    assert [block.type for block in message.content] == ["text"]
+    assert message.stop_reason == "max_tokens"
+
+
+def test_thinking_that_nobody_wants_is_not_told_and_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    message = client.create(thinking={"type": "disabled"})
+    assert "thinking" not in [block.type for block in message.content]
+    assert client.generate.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_a_budget_of_thinking_is_the_engine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    client.create(thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048)
+    assert client.generate.thinking_token_budget == 1024
+    assert client.generate.chat_template_kwargs == {"enable_thinking": True}
+
+
+def test_what_a_provider_wants_back_of_its_thoughts_goes_through_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    thoughts = (Thought("claude", 3, "seal"),)
+
+    def sealing(command: Command) -> list[Frame]:
+        return [
+            accepted(command),
+            *thought(command, "hmm"),
+            returned(command, "So", reasoning="hmm", thoughts=thoughts),
+        ]
+
+    client = Client(monkeypatch, sealing)
+    message = client.final()
+    assert [block.type for block in message.content] == ["thinking", "text", "redacted_thinking"]
+    answered = {"role": "assistant", "content": message.content}
+    client.create(messages=[*HI, answered, {"role": "user", "content": "on"}])
+    assert client.generate.messages[1] == Message("assistant", "So", reasoning="hmm", thoughts=thoughts)
+
+
+@pytest.mark.parametrize("data", ["theirs", "ostinato:@@", sealed(())[:-1] + "x"])
+def test_thoughts_of_others_are_nothing(data: str) -> None:
+    assert unsealed(data) == ()
+
+
+def test_a_turn_with_calls_and_their_results_becomes_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cch=1;"},
+            {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}},
+        ],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "What is up?"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "theirs"},
+                    {"type": "redacted_thinking", "data": "theirs"},
+                    {"type": "tool_use", "id": "c0", "name": "look", "input": {"at": "sky"}},
+                    {"type": "tool_use", "id": "c1", "name": "look", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c0", "content": [{"type": "text", "text": "blue"}]},
+                    {"type": "tool_result", "tool_use_id": "c1", "content": "no", "is_error": True},
+                    {"type": "text", "text": "Well?"},
+                ],
+            },
+        ],
+        tools=TOOLS,
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        stop_sequences=["END"],
+    )
+    asked = client.generate
+    calls = (ToolCall("c0", "look", '{"at": "sky"}'), ToolCall("c1", "look", "{}"))
+    assert asked.messages == (
+        Message("system", "Be brief."),
+        Message("user", "What is up?"),
+        Message("assistant", tool_calls=calls, reasoning="hm"),
+        Message("tool", "blue", tool_call_id="c0"),
+        Message("tool", "error: no", tool_call_id="c1"),
+        Message("user", "Well?"),
+    )
+    assert (asked.max_tokens, asked.stop, asked.tool_choice, asked.parallel_tool_calls) == (
+        9,
+        ("END",),
+        "required",
+        False,
+    )
+    assert [tool.name for tool in asked.tools] == ["look"]
+
+
+def test_one_tool_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(tools=TOOLS, tool_choice={"type": "tool", "name": "look"})
+    assert (client.generate.tool_choice, client.generate.tool) == ("required", "look")
+
+
+def test_an_answer_goes_on_with_the_assistant_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(messages=[*HI, {"role": "assistant", "content": "Once"}])
+    assert client.generate.continue_final_message is True
+
+
+def test_an_answer_may_be_bound_to_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    client.create(output_config={"format": {"type": "json_schema", "schema": schema}})
+    wanted = client.generate.structured
+    assert wanted is not None
+    assert json.loads(wanted.text) == schema
+
+
+def test_an_agent_is_asked_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: Command) -> list[Frame]:
+        return [accepted(command), *said(command, "Hello"), committed(command, 3, RunFinished("Hello", 1, USAGE))]
+
+    client = Client(monkeypatch, run)
+    message = client.final(model="agent/demo")
+    assert [block.text for block in message.content if block.type == "text"] == ["Hello"]
+    assert (message.stop_reason, message.id) == ("end_turn", f"msg_{client.door.commands[0].id}")
+    assert isinstance(client.door.asked, RunAgent)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
+        ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}]},
+            "messages[0].content",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], param: str
+) -> None:
+    client = Client(monkeypatch)
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.create(**fields)
+    body: Any = refused.value.body
+    assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+    assert body["error"]["message"].startswith(f"{param}:")
+    assert body["error"]["param"] == param
+    assert not client.door.commands
+
+
+def test_a_refusal_is_the_client_s_own_error_and_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("unknown_model", "no such model", "model")
+    client = Client(monkeypatch, lambda command: [Outcome(command.id, "refused", command.thread, problem)])
+    for ask in (client.create, client.final):
+        with pytest.raises(anthropic.NotFoundError) as refused:
+            ask()
+        assert "no such model" in str(refused.value)
+        assert refused.value.request_id
+        assert refused.value.type == "not_found_error"
+
+
+def test_an_answer_that_breaks_off_is_an_error_in_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(
+        monkeypatch, lambda command: [accepted(command), *said(command, "Hel"), returned(command, "Hel", "error")]
+    )
+    with pytest.raises(anthropic.APIStatusError) as broken:
+        client.final()
+    assert "broken off" in str(broken.value)
