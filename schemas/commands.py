@@ -116,6 +116,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """Of the agent's processors those that are used, in this order; None is all."""
     resource: Resource = ""
     """The person or project whose thread it is; a thread that is somebody else's is refused."""
+    note: Mapping[str, Any] = {}
+    """What its sender wants to find beside it in the log; nothing here reads it."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -255,6 +257,8 @@ class Generate(Wire, frozen=True, tag="generate"):
     """What the answer is to look like."""
     stream_interval: StreamInterval = 1
     """Tokens between two pieces of the text while it comes, at least."""
+    note: Mapping[str, Any] = {}
+    """What its sender wants to find beside it in the log; nothing here reads it."""
 
 
 class Past(Wire, frozen=True):

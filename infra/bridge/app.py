@@ -92,7 +92,7 @@ class Bridge:
     @cached_property
     def under_way(self) -> UnderWay:
         """What clients wait for now."""
-        return UnderWay(self._abort)
+        return UnderWay(self.abort)
 
     def doors(self) -> list[Door | Wing]:
         """List every route, each with the scopes any of which opens it: one without is open to all."""
@@ -205,9 +205,9 @@ class Bridge:
         )
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
-    def conversation(self, request: Request, asked: ChatRequest) -> Command:
+    def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:
         """Make a command of messages to a model or an agent; an agent may have a thread for them already."""
-        given = request.headers.get(THREAD_HEADER)
+        given = thread or request.headers.get(THREAD_HEADER)
         data = self.timed(command_data(asked, given), asked.timeout_s)
         if given is not None:
             try:
@@ -271,6 +271,9 @@ class Bridge:
         if exchange.stream:
             headers = {**exchange.headers, **_NO_BUFFERING}
             return Stream(written(first, chunks, exchange), chunks, headers, self.limits)
+        if exchange.background:
+            await chunks.aclose()
+            return _json(encoder.whole([first]), 200, exchange.headers)
         everything = [first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
             raise failure(encoder)
@@ -294,15 +297,16 @@ class Bridge:
         finally:
             self.under_way.leave(exchange, name)
 
-    async def _abort(self, tenant: str, generation: str, reason: str) -> None:
+    async def abort(self, tenant: str, name: str, reason: str, thread: str | None = None) -> None:
+        """End a generation, or an agent's run in a thread, by the name that its command has."""
         try:
-            subjects.checked(generation, "request_ids")
+            subjects.checked(name, "request_ids")
         except BadSubject:
-            return  # no generation has such an id
-        data = AbortRun(reason=reason)
-        identity = self.ids.new("a")
+            return  # nothing has such an id
+        where = ("generation", name) if thread is None else ("agent", thread)
+        data = AbortRun(reason=reason) if thread is None else AbortRun(name, reason)
         time, trace = rfc3339(self.clock.now()), self._traceparent("")
-        command = Command(identity, tenant, "generation", generation, "abort", data, "http", time, trace)
+        command = Command(self.ids.new("a"), tenant, *where, "abort", data, "http", time, trace)
         await send_command(self.connection, command)
 
 

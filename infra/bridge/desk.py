@@ -42,8 +42,8 @@ class Desk(Protocol):
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""
 
-    def conversation(self, request: Request, asked: ChatRequest) -> Command:
-        """Make a command of messages to a model or an agent.
+    def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:
+        """Make a command of messages to a model, or to an agent in a thread.
 
         Raises:
             BadRequest: a header does not fit, or its caller may not.
@@ -51,6 +51,9 @@ class Desk(Protocol):
 
     def command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         """Make a command of what a caller asks for, under a fresh name."""
+
+    async def abort(self, tenant: str, name: str, reason: str, thread: str | None = None) -> None:
+        """End a generation, or an agent's run in a thread, by the name that its command has."""
 
     async def served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
         """Answer with what a request becomes.

@@ -63,6 +63,8 @@ class Exchange:
     """Of the answer."""
     framing: Framing = OPENAI
     """How a stream is written."""
+    background: bool = False
+    """Whether it goes on whoever listens; who does not want it streamed is told that it has begun."""
     over: set[str] = field(default_factory=set)
     """Ids of commands that nothing more is heard of."""
 
@@ -70,6 +72,11 @@ class Exchange:
     def agent(self) -> bool:
         """Whether it runs an agent: that goes on whoever listens."""
         return isinstance(self.commands[0].data, RunAgent)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it goes on when nobody listens."""
+        return self.agent or self.background
 
 
 class ClientGone(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from infra.bridge.anthropic.routes import anthropic_doors
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Wing
+from infra.bridge.responses.routes import responses_doors
 
 
 def protocol_doors(desk: Desk) -> list[Door | Wing]:
     """List them."""
-    return [*anthropic_doors(desk)]
+    return [*anthropic_doors(desk), *responses_doors(desk)]

@@ -50,7 +50,8 @@ class UnderWay:
                 del self._named[known]
         if not self._named:
             self._quiet.set()
-        self._end(exchange, "its client went away")
+        if not exchange.lasting:
+            self._end(exchange, "its client went away")
 
     def abort(self, tenant: str, names: Iterable[str]) -> None:
         """End a tenant's generations with these names; a name that is none here is taken for a generation's."""
@@ -72,8 +73,9 @@ class UnderWay:
             return
         left = {id(exchange): exchange for several in self._named.values() for exchange in several}.values()
         for exchange in left:
-            self._end(exchange, "the server stops")
-        if not all(exchange.agent for exchange in left):
+            if not exchange.lasting:
+                self._end(exchange, "the server stops")
+        if not all(exchange.lasting for exchange in left):
             await self._quiet_within(_LAST_WORDS_S)
 
     async def _quiet_within(self, seconds: float) -> bool:

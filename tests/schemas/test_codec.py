@@ -173,6 +173,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         structured=st.none() | structures,
         parent=st.none() | st.builds(Parent, texts, texts, texts, st.integers(1, 9)),
         when_busy=st.sampled_from(["queue", "replace"]),
+        note=objects,
     )
     settling = st.builds(Approve, texts, st.none() | texts) | st.builds(Resume, texts, anything)
     settling |= st.builds(PostResult, texts, texts, texts)
@@ -204,6 +205,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         structured=st.none() | structures,
         stream_interval=st.integers(1, 1 << 30),
         session_id=texts,
+        note=objects,
     )
     command = st.builds(Command, texts, texts, texts, texts, texts, run | generate | settling, texts, texts, texts)
     retries = st.builds(Retries, st.integers(0, 100), st.integers(0, 86_400_000), st.integers(0, 86_400_000))

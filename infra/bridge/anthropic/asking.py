@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -10,8 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
+from infra.bridge.seals import SealedMessage, unsealed
 from schemas.anthropic import AnthropicMessage, AnthropicTool, Block, MessagesRequest
-from schemas.messages import Message, Thought, ToolSpec
+from schemas.messages import Thought, ToolSpec
 from schemas.openai import ChatMessage, ChatRequest, ChatTool, ChatToolCall, FunctionCall
 
 _RENAMED: Final = {
@@ -28,18 +28,6 @@ _RENAMED: Final = {
 
 _BILLING: Final = "x-anthropic-billing-header"
 """Begins a part of the system prompt that differs in every request and is nothing to a model."""
-
-_SEALED: Final = "ostinato:"
-
-
-class SealedMessage(ChatMessage, frozen=True):
-    """A message of the assistant's with what its provider wants back of what was thought."""
-
-    thoughts: tuple[Thought, ...] = ()
-
-    def message(self) -> Message:
-        """Give it as one of ours."""
-        return msgspec.structs.replace(super().message(), thoughts=self.thoughts)
 
 
 def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesRequest, ChatRequest]:
@@ -194,22 +182,6 @@ def _choice(kind: str, name: str) -> Any:
 def _format(given: dict[str, Any]) -> dict[str, Any]:
     """Write a form as OpenAI does; what is none is refused by those checks."""
     return {"type": given.get("type"), "json_schema": {"name": "answer", "schema": given.get("schema")}}
-
-
-def sealed(thoughts: tuple[Thought, ...]) -> str:
-    """Write thoughts as the `data` of a block that clients bring back as it is."""
-    return _SEALED + base64.b64encode(msgspec.json.encode(thoughts)).decode()
-
-
-def unsealed(data: str) -> tuple[Thought, ...]:
-    """Read thoughts back; those of others are nothing to anybody here."""
-    if not data.startswith(_SEALED):
-        return ()
-    try:
-        read = base64.b64decode(data.removeprefix(_SEALED), validate=True)
-        return msgspec.json.decode(read, type=tuple[Thought, ...])
-    except (ValueError, msgspec.DecodeError):
-        return ()
 
 
 def _wrong(param: str, wanted: str) -> BadRequest:

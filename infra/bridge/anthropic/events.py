@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from infra.bridge.anthropic.asking import anthropic_error, sealed
+from infra.bridge.anthropic.asking import anthropic_error
 from infra.bridge.chat import ChatEncoder, LastEvent
 from infra.bridge.framing import NamedFraming
 from infra.bridge.openai import BadRequest
+from infra.bridge.seals import sealed
 from schemas import codec
 from schemas.live import Committed, Frame
 from schemas.messages import Thought, Usage

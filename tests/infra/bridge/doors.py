@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import httpx
 import httpx2
+import msgspec
 import pytest
 
 from infra.bridge import app
@@ -17,7 +18,7 @@ from schemas import codec
 from schemas.answers import CallTold
 from schemas.commands import Command
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.runs import Event
+from schemas.runs import CommandAccepted, Event
 
 Script = Callable[[Command], list[Frame]]
 
@@ -43,17 +44,42 @@ class Scripted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
         self.commands: list[Command] = []
+        self.sent: list[Command] = []
+        """Those that nobody follows."""
+        self.recorded: list[tuple[str, Committed]] = []
+        """By kind of entity."""
 
         async def follow(connection: object, read_back: object, command: Command) -> AsyncIterator[Frame]:
             self.commands.append(command)
             for frame in script(command):
+                self._record(command, frame)
                 yield frame
 
+        async def send(connection: object, command: Command) -> None:
+            self.sent.append(command)
+
         monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "send_command", send)
         counted, nothing = Counted(), cast("Any", None)
         about = {"ids": counted, "clock": counted, "chance": counted, "state": nothing, "tenant": "acme"}
-        bridge = Bridge(connection=nothing, read_back=nothing, models=("m",), agents=("demo",), **about)
+        bridge = Bridge(connection=nothing, read_back=self._read_back, models=("m",), agents=("demo",), **about)
         self.application = bridge.application()
+
+    def _record(self, command: Command, frame: Frame) -> None:
+        agent = command.kind == "agent"
+        if isinstance(frame, Outcome) and frame.result == "accepted":
+            kind, entity = ("thread", command.thread) if agent else ("generation", command.id)
+            event = committed(command, 1, CommandAccepted(command))
+            self.recorded.append((kind, msgspec.structs.replace(event, subject=entity)))
+        elif isinstance(frame, Committed):
+            self.recorded.append(("run" if agent else "generation", frame))
+
+    async def _read_back(self, tenant: str, thread: str, kind: str, entity: str, after: int) -> list[Committed]:
+        return [
+            event
+            for known, event in self.recorded
+            if (known, event.subject, event.thread, event.tenant) == (kind, entity, thread, tenant)
+        ]
 
     @property
     def asked(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from infra.bridge.anthropic.asking import sealed, unsealed
+from infra.bridge.seals import sealed, unsealed
 from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Frame, Outcome
 from schemas.messages import Message, Thought, ToolCall, Usage

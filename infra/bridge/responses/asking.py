@@ -1,0 +1,224 @@
+"""Requests for responses as chat requests. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
+from infra.bridge.seals import SealedMessage, unsealed
+from schemas.messages import Message, Thought, ToolSpec
+from schemas.openai import ChatMessage, ChatRequest, ChatTool, ChatToolCall, FunctionCall
+from schemas.responses import InputItem, Part, ResponsesRequest
+
+LOGPROBS: Final = "message.output_text.logprobs"
+SEALED: Final = "reasoning.encrypted_content"
+_INCLUDES: Final = (LOGPROBS, SEALED)
+_RENAMED: Final = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+    "truncate_prompt_tokens": "truncation",
+    "logprobs": "include",
+}
+"""Fields of chat requests that are called something else here."""
+_UNSERVED: Final = {
+    "conversation": "there are no conversations of that kind: give `previous_response_id`, or the whole input",
+    "prompt": "no prompts are kept here: give `instructions`",
+    "max_tool_calls": "the client calls the tools here: count them there",
+}
+
+
+def read_responses(body: bytes) -> ResponsesRequest:
+    """Decode a request and see that nothing in it would be left out in silence.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    asked = decoded(body, ResponsesRequest)
+    for param, fits, wanted in _checks(asked):
+        if not fits:
+            raise wrong(param, wanted)
+    return asked
+
+
+def _checks(asked: ResponsesRequest) -> Iterator[tuple[str, bool, str]]:
+    for name, mend in _UNSERVED.items():
+        yield name, getattr(asked, name) is None, mend
+    yield "input", bool(asked.input), "give at least one item, or a text"
+    known = all(one in _INCLUDES for one in asked.include or ())
+    yield "include", known, f"what can be told besides is {' and '.join(_INCLUDES)}"
+    kept = asked.store is not False
+    yield "background", kept or not asked.background, "what nobody waits for must be kept: leave `store` out"
+    agent = asked.model.startswith(AGENT_PREFIX)
+    yield "instructions", not (agent and asked.instructions), "an agent has its own: leave it out"
+
+
+def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> ChatRequest:
+    """Give the request for a chat that asks the same.
+
+    Args:
+        asked: what was read.
+        before: what was said in earlier responses.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    instructed = [ChatMessage("system", asked.instructions)] if asked.instructions else []
+    text, logprobs = asked.text, LOGPROBS in (asked.include or ()) or asked.top_logprobs is not None
+    choice, tools = _choice(asked)
+    request = ChatRequest(
+        model=asked.model,
+        messages=[*instructed, *map(_as_chat, before), *_messages(asked.input)],
+        stream=asked.stream,
+        max_tokens=asked.max_output_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        logprobs=logprobs or None,
+        top_logprobs=asked.top_logprobs,
+        tools=tools or None,
+        tool_choice=choice,
+        parallel_tool_calls=asked.parallel_tool_calls,
+        response_format=None if text is None or text.format is None else _format(text.format),
+        verbosity=None if text is None else text.verbosity,
+        reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
+        truncate_prompt_tokens=-1 if asked.truncation == "auto" else None,
+    )
+    try:
+        return checked(request)
+    except BadRequest as error:
+        told = error.body.error
+        name = _RENAMED.get(told.param or "")
+        if name is None:
+            raise
+        message = told.message.replace(told.param or "", name, 1)
+        raise BadRequest(error.status, message, name, told.code) from error
+
+
+def _as_chat(message: Message) -> ChatMessage:
+    calls = [ChatToolCall(call.id, FunctionCall(call.name, call.arguments)) for call in message.tool_calls]
+    return SealedMessage(
+        role=message.role,
+        content=message.content,
+        tool_calls=calls or None,
+        tool_call_id=message.tool_call_id,
+        reasoning=message.reasoning or None,
+        thoughts=message.thoughts,
+    )
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What of an assistant's turn was given so far."""
+
+    said: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    thoughts: list[Thought] = field(default_factory=list)
+    calls: list[ChatToolCall] = field(default_factory=list)
+
+    def take(self, item: InputItem, path: str) -> None:
+        """Add an item."""
+        match item.type:
+            case "function_call":
+                self.calls.append(ChatToolCall(item.call_id, FunctionCall(item.name, item.arguments)))
+            case "reasoning":
+                text = _joined(item.content or item.summary or (), path)
+                self.thought.append(text)
+                self.thoughts += unsealed(item.encrypted_content or "")
+            case _:
+                self.said.append(_joined(item.content or "", path))
+
+    def over(self) -> Iterator[ChatMessage]:
+        """Give the message that it is, if there is anything, and begin anew."""
+        if self.said or self.thought or self.calls or self.thoughts:
+            yield SealedMessage(
+                role="assistant",
+                content="".join(self.said),
+                tool_calls=self.calls or None,
+                reasoning="".join(self.thought) or None,
+                thoughts=tuple(self.thoughts),
+            )
+        self.said, self.thought, self.thoughts, self.calls = [], [], [], []
+
+
+def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
+    """Give what items stand for: those of an assistant's turn are one message."""
+    if isinstance(given, str):
+        yield ChatMessage("user", given)
+        return
+    turn = _Turn()
+    for at, item in enumerate(given):
+        path = f"input[{at}]"
+        match item.type, item.role:
+            case ("function_call" | "reasoning", _) | ("message", "assistant"):
+                turn.take(item, path)
+            case "function_call_output", _:
+                yield from turn.over()
+                yield ChatMessage("tool", _joined(item.output, path), tool_call_id=item.call_id)
+            case "message", str(role):
+                yield from turn.over()
+                yield ChatMessage(role, _joined(item.content or "", path))
+            case kind, _:
+                wanted = (
+                    "a message has a `role`" if kind == "message" else f"items of type {kind!r} are not served here"
+                )
+                raise wrong(path, wanted)
+    yield from turn.over()
+
+
+def _joined(content: str | Iterable[Part], path: str) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(_text(part, path) for part in content)
+
+
+def _text(part: Part, path: str) -> str:
+    match part.type:
+        case "input_text" | "output_text" | "text" | "reasoning_text" | "summary_text" | "refusal":
+            return part.text
+        case "input_image":
+            raise wrong(path, "no model here sees images: send texts alone")
+        case kind:
+            raise wrong(path, f"a part of type {kind!r} is not served here: send its text")
+
+
+def _choice(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
+    """Give what may be called: a choice among tools is one among those that are told of."""
+    tools = [_tool(tool, at) for at, tool in enumerate(asked.tools or ())]
+    match asked.tool_choice:
+        case {"type": "function", "name": str(name)}:
+            return {"type": "function", "function": {"name": name}}, tools
+        case {"type": "allowed_tools", "tools": [*allowed], "mode": "auto" | "required" as mode}:
+            names = {one.get("name") for one in allowed if isinstance(one, dict)}
+            return mode, [tool for tool in tools if tool.function.name in names]
+        case choice:
+            return choice, tools
+
+
+def _tool(given: dict[str, Any], at: int) -> ChatTool:
+    kind = given.get("type")
+    if kind != "function":
+        raise wrong(f"tools[{at}]", f"tools of type {kind!r} are not run here: give functions, or ask an agent")
+    match given:
+        case {"name": str(name)}:
+            parameters = given.get("parameters")
+            about = str(given.get("description") or "")
+            schema = parameters if isinstance(parameters, dict) else {}
+            return ChatTool(ToolSpec(name, about, schema, strict=given.get("strict") is True))
+        case _:
+            raise wrong(f"tools[{at}].name", "a function has a name")
+
+
+def _format(given: dict[str, Any]) -> dict[str, Any]:
+    """Write a form as chat requests have it."""
+    if given.get("type") != "json_schema":
+        return given
+    return {"type": "json_schema", "json_schema": {name: given.get(name) for name in ("name", "schema")}}
+
+
+def wrong(param: str, wanted: str) -> BadRequest:
+    """Refuse a field."""
+    return BadRequest(400, f"{param}: {wanted}", param, "invalid_value")

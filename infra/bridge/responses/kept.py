@@ -1,0 +1,99 @@
+"""Responses as the log has them: asked for again, gone on from, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from bus import subjects
+from bus.errors import BadSubject
+from infra.bridge.openai import BadRequest
+from infra.bridge.responses.events import ResponseEncoder, found_by
+from infra.follow import ReadBack
+from schemas import codec
+from schemas.commands import Command, Generate, RunAgent
+from schemas.live import Committed
+from schemas.messages import Message
+from schemas.runs import CommandAccepted, ModelReturned
+
+_RECORD_S: Final = 0.05
+"""The record is a moment behind what clients have heard."""
+_LATE_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A response, and what it came from."""
+
+    command: Command
+    encoder: ResponseEncoder
+    answer: ModelReturned | None
+
+    def history(self) -> tuple[Message, ...]:
+        """Give what was said up to its end, but for the instructions: those are of one response."""
+        data, answer = self.command.data, self.answer
+        assert isinstance(data, Generate)
+        assert answer is not None
+        told = Message("assistant", answer.text, answer.tool_calls, None, answer.reasoning, answer.thoughts)
+        return (*data.messages[1 if data.note.get("instructed") else 0 :], told)
+
+
+async def kept(read_back: ReadBack, tenant: str, identity: str, *, over_s: float = 0.0) -> Kept:
+    """Find a response; wait for its end, for so long at most.
+
+    Raises:
+        BadRequest: there is none, or its client wanted none to be kept.
+        Unavailable: the record cannot be reached.
+    """
+    found = found_by(identity)
+    if found is None:
+        raise unknown(identity)
+    command_id, thread = found
+    try:
+        subjects.checked(command_id, "response id")
+        subjects.checked(thread, "response id")
+    except BadSubject as error:
+        raise unknown(identity) from error
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        one = await _read(read_back, tenant, command_id, thread)
+        late_s = loop.time() - begun
+        if one is not None and (one.encoder.over or late_s >= over_s):
+            break
+        if one is None and late_s >= _LATE_S:
+            raise unknown(identity)
+        await asyncio.sleep(_RECORD_S)
+    if not one.encoder.kept:
+        raise unknown(identity)
+    return one
+
+
+async def _read(read_back: ReadBack, tenant: str, command_id: str, thread: str) -> Kept | None:
+    bare = command_id == thread
+    events = await read_back(tenant, thread, "generation" if bare else "thread", thread, 0)
+    command = next((asked for event in events if (asked := _accepted(event)) and asked.id == command_id), None)
+    if command is None or not isinstance(command.data, Generate | RunAgent):
+        return None
+    if not bare:
+        events = await read_back(tenant, thread, "run", command_id, 0)
+    encoder = ResponseEncoder(command)
+    answer: ModelReturned | None = None
+    for event in events:
+        encoder.feed(event)
+        if event.type == "model.returned":
+            answer = codec.decode(event.data, ModelReturned)
+    return Kept(command, encoder, answer)
+
+
+def _accepted(event: Committed) -> Command | None:
+    if event.type != "command.accepted":
+        return None
+    accepted: CommandAccepted = codec.decode(event.data, CommandAccepted)
+    return accepted.command
+
+
+def unknown(identity: str) -> BadRequest:
+    """Say that there is no such response."""
+    return BadRequest(404, f"response {identity[:100]!r}: there is none", "response_id", "response_not_found")

@@ -1,0 +1,39 @@
+"""What a provider wants back of what was thought, as clients carry it: they bring it back as it is."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+import msgspec
+
+from schemas.messages import Message, Thought
+from schemas.openai import ChatMessage
+
+_MARK: Final = "ostinato:"
+
+
+class SealedMessage(ChatMessage, frozen=True):
+    """A message of the assistant's with that."""
+
+    thoughts: tuple[Thought, ...] = ()
+
+    def message(self) -> Message:
+        """Give it as one of ours."""
+        return msgspec.structs.replace(super().message(), thoughts=self.thoughts)
+
+
+def sealed(thoughts: tuple[Thought, ...]) -> str:
+    """Write thoughts."""
+    return _MARK + base64.b64encode(msgspec.json.encode(thoughts)).decode()
+
+
+def unsealed(data: str) -> tuple[Thought, ...]:
+    """Read thoughts back; those of others are nothing to anybody here."""
+    if not data.startswith(_MARK):
+        return ()
+    try:
+        read = base64.b64decode(data.removeprefix(_MARK), validate=True)
+        return msgspec.json.decode(read, type=tuple[Thought, ...])
+    except (ValueError, msgspec.DecodeError):
+        return ()
