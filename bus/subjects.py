@@ -251,3 +251,13 @@ def ask_model(name: str) -> str:
 def abort_model(name: str) -> str:
     """Where whoever offers a model hears that an answer is not wanted any more."""
     return f"rpc.model-{encoded(name)}.abort"
+
+
+def ask_text(name: str) -> str:
+    """Where a served model's tokenizer is asked."""
+    return f"rpc.text-{encoded(name)}.ask"
+
+
+def ask_pooler(name: str) -> str:
+    """Where a model that gives vectors or scores is asked."""
+    return f"rpc.pooler-{encoded(name)}.ask"

@@ -102,6 +102,11 @@ class Frontend:
         self._prompter = Prompter.load(checkpoint, customs)
         self._open: dict[str, OpenCall] = {}
 
+    @property
+    def prompter(self) -> Prompter:
+        """What makes prompts."""
+        return self._prompter
+
     async def start(self) -> None:
         """Listen for tokens and for schedulers that start."""
         await self._connection.subscribe(subjects.outputs(self._engine, self._name), self._hear)

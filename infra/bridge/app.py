@@ -20,6 +20,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused
+from infra.bridge.about import about_model
 from infra.bridge.admission import Admission, Quotas
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import ChatEncoder, last_of
@@ -133,8 +134,7 @@ class Bridge:
     async def list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
         names = [*self.models, *(AGENT_PREFIX + name for name in self.agents)]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "ostinato"} for name in names]
-        return _json({"object": "list", "data": data})
+        return _json({"object": "list", "data": [about_model(name) for name in names], "has_more": False})
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""

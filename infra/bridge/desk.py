@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from bus.connection import Connection
 from infra.bridge.exchange import Exchange
+from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
 from schemas.commands import Command, CommandData
 from schemas.context import Ids
@@ -38,6 +39,10 @@ class Desk(Protocol):
     @property
     def agents(self) -> tuple[str, ...]:
         """Who can be asked here."""
+
+    @property
+    def under_way(self) -> UnderWay:
+        """What clients wait for."""
 
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""

@@ -26,6 +26,7 @@ from actors.runtime.supervisor import STOP_S
 from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
+from actors.serving.texts import Texts, offer_texts
 from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
@@ -60,6 +61,8 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
     await keep_books(made, connection, record, status)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
+    texts = Texts(frontend.prompter, Path(engine.model), engine.context_length)
+    await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
     runtime = Runtime(
         connection=connection,
         clock=clock,

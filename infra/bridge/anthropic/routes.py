@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +15,10 @@ from infra.bridge.chat import last_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
 from infra.bridge.exchange import Exchange
+from infra.bridge.openai import BadRequest, command_data
+from infra.bridge.tokenizing import ask_texts
+from schemas.commands import Generate
+from schemas.texts import Encode, Encoded
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,16 @@ class _Messages:
     async def create(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
         return await self.desk.served(request, self._exchange)
+
+    async def count(self, request: Request) -> Response:
+        """Say how many tokens a model would be given."""
+        asked, chat = read_messages(await request.body(), counting=True)
+        data = command_data(chat, None)
+        if not isinstance(data, Generate):
+            message = "model: an agent makes its prompts itself: ask for those of its model"
+            raise BadRequest(400, message, "model", "invalid_value")
+        told = await ask_texts(self.desk, asked.model, Encode(data), Encoded)
+        return Response(msgspec.json.encode({"input_tokens": len(told.tokens)}), media_type="application/json")
 
     def _exchange(self, request: Request, body: bytes) -> Exchange:
         asked, chat = read_messages(body)
@@ -38,4 +53,5 @@ def anthropic_doors(desk: Desk) -> list[Door]:
     """List them."""
     messages = _Messages(desk)
     create = Workplace("/v1/messages", messages.create, "inference", "agents", methods=("POST",), shape=anthropic_error)
-    return [create]
+    count = Door("/v1/messages/count_tokens", messages.count, "inference", methods=("POST",), shape=anthropic_error)
+    return [create, count]

@@ -1,0 +1,55 @@
+"""Routes that say what runs here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from infra.bridge.desk import Desk
+from infra.bridge.doors import Door
+from infra.bridge.openai import AGENT_PREFIX, BadRequest
+
+
+@dataclass(frozen=True)
+class _About:
+    desk: Desk
+
+    async def version(self, request: Request) -> Response:
+        """Say which version it is."""
+        return _json({"version": importlib.metadata.version("ostinato")})
+
+    async def load(self, request: Request) -> Response:
+        """Say how many requests are under way."""
+        return _json({"server_load": len(self.desk.under_way)})
+
+    async def model(self, request: Request) -> Response:
+        """Tell of one thing that may be given as `model`."""
+        name = request.path_params["model"]
+        names = {*self.desk.models, *(AGENT_PREFIX + agent for agent in self.desk.agents)}
+        if name not in names:
+            raise BadRequest(404, f"model {name[:100]!r} is not among those listed", "model", "model_not_found")
+        return _json(about_model(name))
+
+
+def about_model(name: str) -> dict[str, object]:
+    """Tell of a model, to clients of OpenAI's and of Anthropic's API."""
+    theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "ostinato", **theirs}
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def about_doors(desk: Desk) -> list[Door]:
+    """List them."""
+    about = _About(desk)
+    return [
+        Door("/version", about.version),
+        Door("/load", about.load, "inference", "metrics", "admin"),
+        Door("/v1/models/{model:path}", about.model, "inference", "agents"),
+    ]
