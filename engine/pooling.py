@@ -96,13 +96,41 @@ class Pooler:
             BadRequest: A text is empty or too long, an argument does not fit the model, or it gives no vectors.
             NotFinite: The model computed a number that is none.
         """
+        framed = self._texts(texts, dimensions, too_long, self._before(prompt))
+        return [_normal(vector[:dimensions]) for vector in self._compute(framed, use_tqdm)]
+
+    def embed_and_count(
+        self, texts: Sequence[str | Sequence[int]], *, dimensions: int | None = None, too_long: TooLong = "cut"
+    ) -> tuple[list[Vector], list[int]]:
+        """Do as `embed` does; return how many tokens each text has, too. A text may be given as its tokens, with those
+        that the tokenizer puts around it.
+
+        Raises:
+            BadRequest: As `embed`.
+            NotFinite: As `embed`.
+        """
+        framed = self._texts(texts, dimensions, too_long, self._before(None))
+        vectors = [_normal(vector[:dimensions]) for vector in self._compute(framed, None)]
+        return vectors, [len(text.tokens) for text in framed]
+
+    def _texts(
+        self, texts: Sequence[str | Sequence[int]], dimensions: int | None, too_long: TooLong, before: str
+    ) -> list[Framed]:
+        """Read what is to become vectors."""
         if self._model.head is not None:
             raise BadRequest("model", "it gives labels, not vectors: ask `classify`, or `score` if it has one label")
         if dimensions is not None and not 1 <= dimensions <= self.width:
             raise BadRequest("dimensions", f"is {dimensions}; the model has 1 to {self.width}")
-        before = self._before(prompt)
-        framed = self._framer.frame("texts", texts, too_long, before)
-        return [_normal(vector[:dimensions]) for vector in self._compute(framed, use_tqdm)]
+        listed("texts", texts)
+        if all(isinstance(text, str) for text in texts):
+            return self._framer.frame("texts", [str(text) for text in texts], too_long, before)
+        framed = list[Framed]()
+        for at, text in enumerate(texts):
+            if isinstance(text, str):
+                framed += self._framer.frame(f"texts[{at}]", [text], too_long, before)
+            else:
+                framed.append(self._framer.taken(f"texts[{at}]", text, too_long))
+        return framed
 
     def classify(
         self, texts: Sequence[Text], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
@@ -134,17 +162,30 @@ class Pooler:
         Raises:
             BadRequest: A text is empty or too long, or the model has several labels.
         """
+        return self.score_and_count(pairs, too_long=too_long, use_tqdm=use_tqdm)[0]
+
+    def score_and_count(
+        self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None
+    ) -> tuple[list[float], int]:
+        """Do as `score` does; return how many tokens were computed, too.
+
+        Raises:
+            BadRequest: As `score`.
+        """
         listed("pairs", pairs)
         if self._model.head is None:
             different = list(dict.fromkeys(text for pair in pairs for text in pair))
-            vectors = self.embed(different, too_long=too_long, use_tqdm=use_tqdm)
+            framed = self._texts(different, None, too_long, self._before(None))
+            vectors = [_normal(vector) for vector in self._compute(framed, use_tqdm)]
             where = dict(zip(different, vectors, strict=True))
-            return [float(where[one] @ where[other]) for one, other in pairs]
+            cosines = [float(where[one] @ where[other]) for one, other in pairs]
+            return cosines, sum(len(text.tokens) for text in framed)
         if len(self.labels) != 1:
             raise BadRequest("model", f"it has {len(self.labels)} labels, a score needs one: ask `classify`")
         framed = self._framer.frame("pairs", pairs, too_long)
         weigh = _sigmoid if self._model.activation == "sigmoid" else np.asarray
-        return [float(weigh(logits)[0]) for logits in self._compute(framed, use_tqdm)]
+        scores = [float(weigh(logits)[0]) for logits in self._compute(framed, use_tqdm)]
+        return scores, sum(len(text.tokens) for text in framed)
 
     def rerank(
         self,

@@ -84,7 +84,8 @@ class Stack:
 def slots(settings: Settings) -> list[tuple[str, str]]:
     """Name the places of the process table, each with its role. Stopped in this order."""
     agents = [(f"agents-{n}", "agents") for n in range(settings.agent_processes)]
-    return [*agents, ("scheduler-0", "scheduler"), ("worker-0", "worker"), ("recorder-0", "recorder")]
+    pooler = [("pooler-0", "pooler")] if settings.pooling.model else []
+    return [*agents, ("scheduler-0", "scheduler"), ("worker-0", "worker"), *pooler, ("recorder-0", "recorder")]
 
 
 def table(settings: Settings, servers: Servers) -> list[Place]:
@@ -367,6 +368,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             clock=SystemClock(),
             chance=SystemChance(),
             models=(settings.engine.name,),
+            poolers=(settings.pooling.served_name,) if settings.pooling.model else (),
             agents=tuple(agent.name for agent in served_agents(settings)),
             tenant=settings.tenant,
             state=state,

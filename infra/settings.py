@@ -159,6 +159,26 @@ class LimitSettings(Wire, frozen=True):
     """Requests of all at the same time; 0 is twice `engine.max_running`; 429."""
 
 
+class PoolingSettings(Wire, frozen=True):
+    """A model that gives vectors or scores, served beside the engine."""
+
+    model: str = ""
+    """A folder in Hugging Face layout, or a hub id; empty serves none."""
+    name: str = ""
+    """The name clients ask for; empty takes the last part of `model`."""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_tokens: _Count = 8192
+    """Tokens computed at once."""
+    max_waiting: _Count = 256
+    """Requests that may wait, of up to 64 texts each; one more is refused."""
+
+    @property
+    def served_name(self) -> str:
+        """What it is called."""
+        return self.name or self.model.rstrip("/").rpartition("/")[2]
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -187,13 +207,14 @@ class Settings(Wire, frozen=True):
     models: ModelSettings = ModelSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
+    pooling: PoolingSettings = PoolingSettings()
 
 
 class Place(Wire, frozen=True):
     """Which process of the process table a child is, and where its servers are."""
 
     role: str
-    """`agents`, `scheduler`, `worker` or `recorder`."""
+    """`agents`, `scheduler`, `worker`, `pooler` or `recorder`."""
     slot: str
     """Unique in the table and the same after a restart."""
     nats_url: str

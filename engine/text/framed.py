@@ -92,6 +92,22 @@ class Framer:
             framed.append(Framed(array("q", encoding.ids), array("q", encoding.type_ids)))
         return framed
 
+    def taken(self, field: str, tokens: Sequence[int], too_long: TooLong) -> Framed:
+        """Take the tokens of a text as they are, with what belongs around it.
+
+        Raises:
+            BadRequest: There are none, too many where that is to be refused, or one is not the model's.
+        """
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        wrong = next((token for token in tokens if not 0 <= token < size), None)
+        if not tokens or wrong is not None:
+            problem = "is empty; leave it out" if wrong is None else f"has {wrong}, which is no token of the model's"
+            raise BadRequest(field, problem)
+        if len(tokens) > self.limit and too_long == "refuse":
+            raise BadRequest(field, f"has {len(tokens)} tokens, the model takes {self.limit}; shorten or cut it")
+        kept = array("q", tokens[: self.limit])
+        return Framed(kept, array("q", bytes(8 * len(kept))))
+
     def _encodings(self, texts: Sequence[Text]) -> Iterator[Encoding]:
         for first in range(0, len(texts), _AT_ONCE):
             yield from self._tokenizer.encode_batch(list(texts[first : first + _AT_ONCE]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -13,6 +14,8 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
 
+_VERSION: Final = importlib.metadata.version("ostinato")
+
 
 @dataclass(frozen=True)
 class _About:
@@ -20,7 +23,7 @@ class _About:
 
     async def version(self, request: Request) -> Response:
         """Say which version it is."""
-        return _json({"version": importlib.metadata.version("ostinato")})
+        return _json({"version": _VERSION})
 
     async def load(self, request: Request) -> Response:
         """Say how many requests are under way."""
@@ -29,7 +32,7 @@ class _About:
     async def model(self, request: Request) -> Response:
         """Tell of one thing that may be given as `model`."""
         name = request.path_params["model"]
-        names = {*self.desk.models, *(AGENT_PREFIX + agent for agent in self.desk.agents)}
+        names = {*self.desk.models, *self.desk.poolers, *(AGENT_PREFIX + agent for agent in self.desk.agents)}
         if name not in names:
             raise BadRequest(404, f"model {name[:100]!r} is not among those listed", "model", "model_not_found")
         return _json(about_model(name))

@@ -89,6 +89,8 @@ class Bridge:
     """Requests at the same time."""
     origins: tuple[str, ...] = ()
     """Of web pages that may ask."""
+    poolers: tuple[str, ...] = ()
+    """Models that give vectors or scores."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -133,7 +135,7 @@ class Bridge:
 
     async def list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
-        names = [*self.models, *(AGENT_PREFIX + name for name in self.agents)]
+        names = [*self.models, *self.poolers, *(AGENT_PREFIX + name for name in self.agents)]
         return _json({"object": "list", "data": [about_model(name) for name in names], "has_more": False})
 
     async def chat_completions(self, request: Request) -> Response:

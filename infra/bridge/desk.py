@@ -37,6 +37,10 @@ class Desk(Protocol):
         """What is served here."""
 
     @property
+    def poolers(self) -> tuple[str, ...]:
+        """What gives vectors or scores here."""
+
+    @property
     def agents(self) -> tuple[str, ...]:
         """Who can be asked here."""
 

@@ -6,10 +6,17 @@ from infra.bridge.about import about_doors
 from infra.bridge.anthropic.routes import anthropic_doors
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Wing
+from infra.bridge.pooling.routes import pooling_doors
 from infra.bridge.responses.routes import responses_doors
 from infra.bridge.tokenizing import tokenizing_doors
 
 
 def protocol_doors(desk: Desk) -> list[Door | Wing]:
     """List them."""
-    return [*anthropic_doors(desk), *responses_doors(desk), *tokenizing_doors(desk), *about_doors(desk)]
+    return [
+        *anthropic_doors(desk),
+        *responses_doors(desk),
+        *pooling_doors(desk),
+        *tokenizing_doors(desk),
+        *about_doors(desk),
+    ]

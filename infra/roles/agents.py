@@ -61,7 +61,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
     made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
     await keep_books(made, connection, record, status)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
-    texts = Texts(frontend.prompter, Path(engine.model), engine.context_length)
+    texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
     await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
     runtime = Runtime(
         connection=connection,
