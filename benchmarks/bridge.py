@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,8 @@ def server(*argv: str) -> Iterator[Server]:
         process.communicate(timeout=30)
 
 
-def _request(path: str, body: dict[str, Any], port: int) -> bytes:
+def request_bytes(path: str, body: Mapping[str, Any], port: int) -> bytes:
+    """Write a request as it goes over the wire."""
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
@@ -86,7 +87,7 @@ def _request(path: str, body: dict[str, Any], port: int) -> bytes:
 def _asked(port: int, tokens: int) -> bytes:
     message = {"role": "user", "content": "hello"}
     body = {"model": "m", "messages": [message], "max_tokens": tokens, "stream": True}
-    return _request("/v1/chat/completions", body, port)
+    return request_bytes("/v1/chat/completions", body, port)
 
 
 async def stream(port: int, tokens: int) -> int:
@@ -170,6 +171,9 @@ async def bridged(nats: str, postgres: str, *, quick: bool) -> dict[str, float]:
         with server("bridge", nats, postgres) as served:
             async with answering(connection) as answers:
                 found = await loads(served, answers, seconds)
+        with server("bridge", nats, postgres) as served:
+            async with answering(connection) as answers:
+                await cost(served, 1, 1)
                 found |= await idle(served, answers, QUICK_IDLE if quick else IDLE)
     return found | await echoes(seconds)
 
@@ -195,10 +199,12 @@ class Pipe:
 
 
 @contextmanager
-def whole_stack(folder: str) -> Iterator[str]:
-    """Run a stack with the embedded model; gives its URL."""
+def whole_stack(folder: str, more: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a stack with the embedded model and more in its environment; gives its URL."""
     argv = [sys.executable, "-m", "infra.cli.main", "up", "--json", "--port", "0", "--data", folder]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT, env={**os.environ, **(more or {})}
+    )
     try:
         assert process.stdout is not None
         yield str(json.loads(process.stdout.readline())["url"])
@@ -227,7 +233,7 @@ async def first_token_s(port: int, prompt: str) -> float:
     body = {"model": "ostinato-mini", "prompt": prompt, "max_tokens": 4, "ignore_eos": True, "stream": True}
     try:
         began = time.perf_counter()
-        writer.write(_request("/v1/completions", body, port))
+        writer.write(request_bytes("/v1/completions", body, port))
         await reader.readuntil(b'"text":"')
         first = time.perf_counter() - began
         await reader.readuntil(b"[DONE]")

@@ -29,6 +29,8 @@ _LAST = {
     "generation": frozenset({"model.returned", "model.failed"}),
 }
 _SILENCE_S = 2.0
+_LONGEST_SILENCE = 4
+"""Times that."""
 _RECORD_S = 0.05
 
 Pieced = TypeVar("Pieced", str, tuple[TokenTold, ...], tuple[int, ...])
@@ -70,8 +72,11 @@ async def follow(
     deadline = time.monotonic() + timeout_s
     async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
+        silence = _SILENCE_S
         while (left := deadline - time.monotonic()) > 0:
-            frame = await watcher.next(min(_SILENCE_S, left))
+            frame = await watcher.next(min(silence, left))
+            # who waits for long is looked after less often: many may wait
+            silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
             async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
                 yield passed
             if order.over:
@@ -181,6 +186,12 @@ class _Order:
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
             self._effect, self._passed = delta.effect, {}
+        if delta.text and not (delta.reasoning or delta.arguments or delta.logprobs or delta.token_ids):
+            # a piece of text that follows the last one, as nearly all do
+            key = ("text", delta.choice)
+            if self._passed.get(key, 0) == delta.offset:
+                self._passed[key] = delta.offset + len(delta.text)
+                return [delta]
         offset, text = self._beyond("text", delta.choice, delta.offset, delta.text)
         before, reasoning = self._beyond("reasoning", delta.choice, delta.reasoning_offset, delta.reasoning)
         called = "" if delta.call is None else delta.call.id
