@@ -92,8 +92,8 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -
     """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
     if len(followed) == 1:
         # nothing to merge: a queue and a task in between would cost as much as all else
-        async for frame in followed[0]:
-            yield 0, frame
+        async for only in followed[0]:
+            yield 0, only
         exchange.over.add(exchange.commands[0].id)
         return
     heard: asyncio.Queue[tuple[int, Frame | None]] = asyncio.Queue()
