@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SILENCE_S = 15.0
+"""Proxies cut connections that say nothing for a minute or less."""
+IDLE = b": keep-alive\n\n"
+"""A comment, which every client of server-sent events passes over."""
+
 
 class Encoder(Protocol):
     """Turns frames of an exchange's commands into what its client understands."""
@@ -123,37 +128,68 @@ class Stream(StreamingResponse):
     """A streamed answer whose source is closed as soon as it ends, whatever ends it."""
 
     def __init__(
-        self, body: AsyncIterator[bytes], source: AsyncGenerator[Any], headers: dict[str, str], limits: LimitSettings
+        self,
+        body: AsyncIterator[bytes],
+        source: AsyncGenerator[Any],
+        headers: dict[str, str],
+        limits: LimitSettings,
+        idle: bytes = IDLE,
     ) -> None:
+        """Make it.
+
+        Args:
+            body: what is sent.
+            source: what that is made of.
+            headers: of the answer.
+            limits: how long it may take, and how long its client may read nothing.
+            idle: what is sent when nothing is said for long, so that nothing on the way cuts the connection.
+        """
         super().__init__(body, media_type="text/event-stream", headers=headers)
         self._source = source
         self._limits = limits
+        self._idle = idle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, within its time, to a client that reads it."""
-        loop, since = asyncio.get_running_loop(), 0.0
-        looking: asyncio.TimerHandle | None = None
-
-        async def sent(message: Message) -> None:
-            nonlocal since
-            since = loop.time()
-            await send(message)
-            since = 0.0
-
-        def look() -> None:
-            nonlocal looking
-            if since and loop.time() - since > self._limits.stalled_s:
-                whole.reschedule(loop.time())
-            looking = loop.call_later(self._limits.stalled_s / 2, look)
-
+        pace = _Pace(send)
         async with aclosing(self._source):
+            keeping = asyncio.create_task(self._keep(pace), name="stream")
             try:
-                async with asyncio.timeout(self._limits.stream_s) as whole:
-                    look()
-                    await super().__call__(scope, receive, sent)
+                async with asyncio.timeout(self._limits.stream_s) as pace.whole:
+                    await super().__call__(scope, receive, pace.send)
             except TimeoutError:
                 # who gets less than was begun knows by the connection's end
-                log.warning("a stream was cut off: %s", "nobody read it" if since else "its time was over")
+                log.warning("a stream was cut off: %s", "nobody read it" if pace.sending else "its time was over")
             finally:
-                if looking is not None:
-                    looking.cancel()
+                keeping.cancel()
+
+    async def _keep(self, pace: _Pace) -> None:
+        """Say now and then that there is somebody, and end what nobody reads."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(SILENCE_S, self._limits.stalled_s) / 2)
+            since = loop.time() - pace.since
+            if pace.sending and since > self._limits.stalled_s:
+                pace.whole.reschedule(loop.time())
+            elif pace.begun and not pace.sending and since > SILENCE_S:
+                await pace.send({"type": "http.response.body", "body": self._idle, "more_body": True})
+
+
+class _Pace:
+    """Passes on what is sent, and knows since when nothing was, or since when it is not taken."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self.whole: asyncio.Timeout
+        self.begun = False
+        self.sending = False
+        self.since = self._loop.time()
+
+    async def send(self, message: Message) -> None:
+        """Send a part."""
+        self.since = self._loop.time()
+        self.sending = True
+        await self._send(message)
+        self.sending = False
+        self.begun = True
