@@ -22,7 +22,7 @@ from bus.store import Store
 from infra.bridge.app import Bridge
 from infra.readback import read_back_from
 from infra.serving import access_to, serving
-from infra.settings import AccessSettings, Settings
+from infra.settings import AccessSettings, LimitSettings, Settings
 
 _CHUNK = (
     b'data: {"id":"chatcmpl-g00000000000000000000000","object":"chat.completion.chunk","created":1700000000,'
@@ -78,7 +78,7 @@ async def _served(application: Any) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(2048)
-        async with serving(application, AccessSettings(), listening):
+        async with serving(application, AccessSettings(), LimitSettings(), listening):
             print(listening.getsockname()[1], flush=True)  # noqa: T201
             await asyncio.to_thread(sys.stdin.read)
 

@@ -120,9 +120,19 @@ class Watcher:
 @asynccontextmanager
 async def watching(connection: Connection, *live_subjects: str) -> AsyncIterator[Watcher]:
     """Listen to `live.` subjects from now on; the server has the subscriptions when the body runs."""
+    async with expecting(connection, *live_subjects) as watcher:
+        await connection.flush()
+        yield watcher
+
+
+@asynccontextmanager
+async def expecting(connection: Connection, *live_subjects: str) -> AsyncIterator[Watcher]:
+    """Listen to what comes of something that the body sends over the same connection.
+
+    The server reads that after the subscriptions, so nothing need be waited for.
+    """
     watcher = Watcher()
     subscriptions = [await connection.subscribe(subject, watcher.hear) for subject in live_subjects]
-    await connection.flush()
     try:
         yield watcher
     finally:

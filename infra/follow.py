@@ -14,7 +14,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.live import watching
+from bus.live import expecting
 from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
@@ -70,7 +70,7 @@ async def follow(
     outcome_subject = subjects.live(command.tenant, "command", command.id)
     order = _Order(kind, command.thread, after)
     deadline = time.monotonic() + timeout_s
-    async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
+    async with expecting(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
         silence = _SILENCE_S
         while (left := deadline - time.monotonic()) > 0:
@@ -111,7 +111,7 @@ async def send(connection: Connection, command: Command, timeout_s: float = 10.0
         Refused: the command stream does not take the command.
         Unavailable: no NATS.
     """
-    async with watching(connection, subjects.live(command.tenant, "command", command.id)) as watcher:
+    async with expecting(connection, subjects.live(command.tenant, "command", command.id)) as watcher:
         await send_command(connection, command)
         frame = await watcher.next(timeout_s)
     if not isinstance(frame, Outcome):

@@ -378,7 +378,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             places=places_of(settings),
             origins=settings.access.origins,
         )
-        async with serving(bridge.application(), settings.access, listening):
+        async with serving(bridge.application(), settings.access, settings.limits, listening):
             try:
                 yield
             finally:
