@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -84,32 +85,54 @@ class Watcher:
     """A bounded queue of frames from any number of live subjects, in order of arrival."""
 
     def __init__(self) -> None:
-        self._frames: asyncio.Queue[Frame] = asyncio.Queue(QUEUE)
+        self._frames: deque[Frame] = deque()
+        self._waiting: asyncio.Future[None] | None = None
         self.dropped = 0
         """Frames lost because the reader was too slow."""
 
     async def hear(self, message: Message) -> None:
         """Queue one message; the oldest goes when the queue is full."""
-        if self._frames.full():
-            self._frames.get_nowait()
+        if len(self._frames) >= QUEUE:
+            self._frames.popleft()
             self.dropped += 1
-        self._frames.put_nowait(codec.decode(message.data, Frame))
+        self._frames.append(codec.decode(message.data, Frame))
+        self._wake()
 
     async def next(self, timeout_s: float) -> Frame | None:
         """Return the next frame, or None when nothing comes in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._frames.get()
-        except TimeoutError:
-            return None
+        if not self._frames:
+            # a queue and a timeout of asyncio's would cost each token as much as all that is done with it
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            late = loop.call_later(timeout_s, self._wake)
+            try:
+                await self._waiting
+            finally:
+                late.cancel()
+                self._waiting = None
+        return self._frames.popleft() if self._frames else None
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 @asynccontextmanager
 async def watching(connection: Connection, *live_subjects: str) -> AsyncIterator[Watcher]:
     """Listen to `live.` subjects from now on; the server has the subscriptions when the body runs."""
+    async with expecting(connection, *live_subjects) as watcher:
+        await connection.flush()
+        yield watcher
+
+
+@asynccontextmanager
+async def expecting(connection: Connection, *live_subjects: str) -> AsyncIterator[Watcher]:
+    """Listen to what comes of something that the body sends over the same connection.
+
+    The server reads that after the subscriptions, so nothing need be waited for.
+    """
     watcher = Watcher()
     subscriptions = [await connection.subscribe(subject, watcher.hear) for subject in live_subjects]
-    await connection.flush()
     try:
         yield watcher
     finally:

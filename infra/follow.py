@@ -14,7 +14,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.live import watching
+from bus.live import expecting
 from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
@@ -29,6 +29,8 @@ _LAST = {
     "generation": frozenset({"model.returned", "model.failed"}),
 }
 _SILENCE_S = 2.0
+_LONGEST_SILENCE = 4
+"""Times that."""
 _RECORD_S = 0.05
 
 Pieced = TypeVar("Pieced", str, tuple[TokenTold, ...], tuple[int, ...])
@@ -68,10 +70,13 @@ async def follow(
     outcome_subject = subjects.live(command.tenant, "command", command.id)
     order = _Order(kind, command.thread, after)
     deadline = time.monotonic() + timeout_s
-    async with watching(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
+    async with expecting(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
+        silence = _SILENCE_S
         while (left := deadline - time.monotonic()) > 0:
-            frame = await watcher.next(min(_SILENCE_S, left))
+            frame = await watcher.next(min(silence, left))
+            # who waits for long is looked after less often: many may wait
+            silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
             async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
                 yield passed
             if order.over:
@@ -106,7 +111,7 @@ async def send(connection: Connection, command: Command, timeout_s: float = 10.0
         Refused: the command stream does not take the command.
         Unavailable: no NATS.
     """
-    async with watching(connection, subjects.live(command.tenant, "command", command.id)) as watcher:
+    async with expecting(connection, subjects.live(command.tenant, "command", command.id)) as watcher:
         await send_command(connection, command)
         frame = await watcher.next(timeout_s)
     if not isinstance(frame, Outcome):
@@ -181,6 +186,12 @@ class _Order:
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:
             self._effect, self._passed = delta.effect, {}
+        if delta.text and not (delta.reasoning or delta.arguments or delta.logprobs or delta.token_ids):
+            # a piece of text that follows the last one, as nearly all do
+            key = ("text", delta.choice)
+            if self._passed.get(key, 0) == delta.offset:
+                self._passed[key] = delta.offset + len(delta.text)
+                return [delta]
         offset, text = self._beyond("text", delta.choice, delta.offset, delta.text)
         before, reasoning = self._beyond("reasoning", delta.choice, delta.reasoning_offset, delta.reasoning)
         called = "" if delta.call is None else delta.call.id

@@ -31,6 +31,7 @@ from bus.store import Store
 from infra.agents import served_agents
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
+from infra.bridge.openai import AGENT_PREFIX
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
@@ -117,7 +118,7 @@ async def running(
     def stage(name: str) -> None:
         progress(name, time.monotonic() - began)
 
-    await _check(settings)
+    served = await _check(settings)
     directory = DataDirectory(Path(settings.data), shards=settings.shards)
     await asyncio.to_thread(directory.refuse_if_held)
     engine = await asyncio.to_thread(resolve_engine, settings.engine, tell)
@@ -146,7 +147,7 @@ async def running(
             supervisor.start()
             exits.push_async_callback(supervisor.stop)
             url = f"{scheme(settings.access)}://{settings.host}:{listening.getsockname()[1]}"
-            watching = asyncio.create_task(_keep_servers(servers, url, notice), name="servers")
+            watching = asyncio.create_task(_keep_servers(servers, served, url, notice), name="servers")
             watching.add_done_callback(lambda _: supervisor.failed.set())
             exits.callback(watching.cancel)
             watch = exits.enter_context(_watching(directory, servers, connection, notice))
@@ -155,19 +156,20 @@ async def running(
             await _tell_who_asks(stack)
             await _wait_until_whole(stack, stage, tell)
             await exits.enter_async_context(_bridge(stack, listening))
-            await servers.record(http=url)
+            await servers.record(served, http=url)
             stage("ready")
             yield stack
 
 
-async def _check(settings: Settings) -> None:
-    """See that what was set can be used, before anything is made.
+async def _check(settings: Settings) -> tuple[str, ...]:
+    """See that what was set can be used, before anything is made; return what may be given as `model`.
 
     Raises:
         InfraError: names the setting and the mend.
     """
-    served_agents(settings)
+    agents = served_agents(settings)
     await asyncio.to_thread(check_access, settings.access)
+    return (settings.engine.name, *(AGENT_PREFIX + agent.name for agent in agents))
 
 
 async def _refuse_company(connection: Connection, settings: Settings) -> None:
@@ -243,7 +245,7 @@ def ended(code: int) -> str:
     return f"ended with code {code}"
 
 
-async def _keep_servers(servers: Servers, url: str, notice: Tell) -> None:
+async def _keep_servers(servers: Servers, served: tuple[str, ...], url: str, notice: Tell) -> None:
     """Start a server of ours again that ended, on the port it had; end when one only keeps ending."""
 
     async def keep(server: NatsServer | Postgres, name: str) -> None:
@@ -262,7 +264,7 @@ async def _keep_servers(servers: Servers, url: str, notice: Tell) -> None:
             except ServerError as error:
                 log.error("%s", error)  # noqa: TRY400  the error is for people; it is tried again
                 continue
-            await servers.record(http=url)
+            await servers.record(served, http=url)
 
     if not servers.own:
         await asyncio.Event().wait()  # those of others are theirs to keep
@@ -378,7 +380,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             places=places_of(settings),
             origins=settings.access.origins,
         )
-        async with serving(bridge.application(), settings.access, listening):
+        async with serving(bridge.application(), settings.access, settings.limits, listening):
             try:
                 yield
             finally:

@@ -8,6 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from socket import socket
 
@@ -19,9 +20,10 @@ from bus.connection import Connection
 from bus.store import Store
 from infra.bridge.access import Access, needs_key
 from infra.bridge.tokens import Issuer
+from infra.bridge.wire import BoundedProtocol
 from infra.errors import InfraError
 from infra.keyring import Keyring, kept_up
-from infra.settings import AccessSettings, Settings
+from infra.settings import AccessSettings, LimitSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +80,13 @@ async def access_to(settings: Settings, connection: Connection, store: Store) ->
 
 
 @asynccontextmanager
-async def serving(application: ASGIApp, settings: AccessSettings, listening: socket) -> AsyncIterator[None]:
+async def serving(
+    application: ASGIApp, settings: AccessSettings, limits: LimitSettings, listening: socket
+) -> AsyncIterator[None]:
     """Serve an application on a socket for as long as the block runs."""
     config = uvicorn.Config(
         application,
+        http=partial(BoundedProtocol, limits.header_kb << 10),  # type: ignore[arg-type]  # called as the class is
         log_config=None,
         lifespan="off",
         access_log=False,

@@ -26,7 +26,7 @@ from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, reques
 from infra.bridge.chat import ChatEncoder, last_of
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, openai_error, told
-from infra.bridge.exchange import SILENCE, ClientGone, Exchange, Stream, failure, merged, while_there, written
+from infra.bridge.exchange import ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
 from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
@@ -272,7 +272,7 @@ class Bridge:
             raise failure(encoder)
         if exchange.stream:
             headers = {**exchange.headers, **_NO_BUFFERING}
-            return Stream(written(first, chunks, exchange), chunks, headers, self.limits)
+            return Stream(written(first, chunks, exchange), chunks, headers, self.limits, exchange.framing.idle)
         if exchange.background:
             await chunks.aclose()
             return _json(encoder.whole([first]), 200, exchange.headers)
@@ -289,7 +289,7 @@ class Bridge:
         try:
             async with aclosing(merged(exchange, followed)) as frames:
                 async for index, frame in frames:
-                    chunks = [SILENCE] if frame is None else encoder.feed(frame, index)
+                    chunks = encoder.feed(frame, index)
                     if encoder.accepted and exchange.agent:
                         exchange.headers[THREAD_HEADER] = exchange.commands[0].thread
                     for chunk in chunks:
@@ -326,14 +326,11 @@ def _with_usage(options: StreamOptions | None) -> bool:
 
 
 async def _next(chunks: AsyncGenerator[dict[str, Any]]) -> dict[str, Any] | None:
-    async for chunk in chunks:
-        if chunk:
-            return chunk
-    return None
+    return await anext(chunks, None)
 
 
 async def _rest(chunks: AsyncGenerator[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [chunk async for chunk in chunks if chunk]
+    return [chunk async for chunk in chunks]
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -7,14 +7,14 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from bus.errors import BusError
-from infra.bridge.framing import OPENAI, Framing
+from infra.bridge.framing import IDLE, OPENAI, Framing
 from infra.bridge.openai import BadRequest, refusal
 from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SILENCE: Final = dict[str, Any]()
-"""Stands among an answer's chunks for a while in which there were none."""
-_SILENCE_S: Final = 15.0
+SILENCE_S = 15.0
+"""Proxies cut connections that say nothing for a minute or less."""
 
 
 class Encoder(Protocol):
@@ -109,12 +108,14 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def merged(
-    exchange: Exchange, followed: Sequence[AsyncIterator[Frame]], silence_s: float = _SILENCE_S
-) -> AsyncGenerator[tuple[int, Frame | None]]:
-    """Yield the frames of several commands as they come, each with its command's index, and None after each so many
-    seconds without any; what one raises is raised.
-    """
+async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -> AsyncGenerator[tuple[int, Frame]]:
+    """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
+    if len(followed) == 1:
+        # nothing to merge: a queue and a task in between would cost as much as all else
+        async for only in followed[0]:
+            yield 0, only
+        exchange.over.add(exchange.commands[0].id)
+        return
     heard: asyncio.Queue[tuple[int, Frame | None]] = asyncio.Queue()
 
     async def hear(index: int, frames: AsyncIterator[Frame]) -> None:
@@ -127,28 +128,15 @@ async def merged(
     hearing = [asyncio.create_task(hear(*numbered)) for numbered in enumerate(followed)]
     try:
         while len(exchange.over) < len(hearing):
-            index, frame = await _next(heard, silence_s)
-            if frame is not None or index is None:
-                yield index or 0, frame
+            index, frame = await heard.get()
+            if frame is not None:
+                yield index, frame
                 continue
             await hearing[index]
             exchange.over.add(exchange.commands[index].id)
     finally:
         for task in hearing:
             task.cancel()
-
-
-async def _next(
-    heard: asyncio.Queue[tuple[int, Frame | None]], silence_s: float
-) -> tuple[int, Frame | None] | tuple[None, None]:
-    """Give what comes next; nothing of nobody after so many seconds."""
-    if not heard.empty():
-        return heard.get_nowait()
-    try:
-        async with asyncio.timeout(silence_s):
-            return await heard.get()
-    except TimeoutError:
-        return None, None
 
 
 def failure(encoder: Encoder) -> BadRequest:
@@ -166,7 +154,7 @@ async def written(
     yield framing.event(first)
     try:
         async for chunk in rest:
-            yield framing.event(chunk) if chunk else framing.idle
+            yield framing.event(chunk)
     except (BusError, TimeoutError) as error:
         log.warning("stream broken off: %s", error)
         message = "the event bus does not answer: read the thread again"
@@ -182,37 +170,68 @@ class Stream(StreamingResponse):
     """A streamed answer whose source is closed as soon as it ends, whatever ends it."""
 
     def __init__(
-        self, body: AsyncIterator[bytes], source: AsyncGenerator[Any], headers: dict[str, str], limits: LimitSettings
+        self,
+        body: AsyncIterator[bytes],
+        source: AsyncGenerator[Any],
+        headers: dict[str, str],
+        limits: LimitSettings,
+        idle: bytes = IDLE,
     ) -> None:
+        """Make it.
+
+        Args:
+            body: what is sent.
+            source: what that is made of.
+            headers: of the answer.
+            limits: how long it may take, and how long its client may read nothing.
+            idle: what is sent when nothing is said for long, so that nothing on the way cuts the connection.
+        """
         super().__init__(body, media_type="text/event-stream", headers=headers)
         self._source = source
         self._limits = limits
+        self._idle = idle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, within its time, to a client that reads it."""
-        loop, since = asyncio.get_running_loop(), 0.0
-        looking: asyncio.TimerHandle | None = None
-
-        async def sent(message: Message) -> None:
-            nonlocal since
-            since = loop.time()
-            await send(message)
-            since = 0.0
-
-        def look() -> None:
-            nonlocal looking
-            if since and loop.time() - since > self._limits.stalled_s:
-                whole.reschedule(loop.time())
-            looking = loop.call_later(self._limits.stalled_s / 2, look)
-
+        pace = _Pace(send)
         async with aclosing(self._source):
+            keeping = asyncio.create_task(self._keep(pace), name="stream")
             try:
-                async with asyncio.timeout(self._limits.stream_s) as whole:
-                    look()
-                    await super().__call__(scope, receive, sent)
+                async with asyncio.timeout(self._limits.stream_s) as pace.whole:
+                    await super().__call__(scope, receive, pace.send)
             except TimeoutError:
                 # who gets less than was begun knows by the connection's end
-                log.warning("a stream was cut off: %s", "nobody read it" if since else "its time was over")
+                log.warning("a stream was cut off: %s", "nobody read it" if pace.sending else "its time was over")
             finally:
-                if looking is not None:
-                    looking.cancel()
+                keeping.cancel()
+
+    async def _keep(self, pace: _Pace) -> None:
+        """Say now and then that there is somebody, and end what nobody reads."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(SILENCE_S, self._limits.stalled_s) / 2)
+            since = loop.time() - pace.since
+            if pace.sending and since > self._limits.stalled_s:
+                pace.whole.reschedule(loop.time())
+            elif pace.begun and not pace.sending and since > SILENCE_S:
+                await pace.send({"type": "http.response.body", "body": self._idle, "more_body": True})
+
+
+class _Pace:
+    """Passes on what is sent, and knows since when nothing was, or since when it is not taken."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self.whole: asyncio.Timeout
+        self.begun = False
+        self.sending = False
+        self.since = self._loop.time()
+
+    async def send(self, message: Message) -> None:
+        """Send a part."""
+        self.since = self._loop.time()
+        self.sending = True
+        await self._send(message)
+        self.sending = False
+        self.begun = True

@@ -7,6 +7,9 @@ from typing import Any, Final, Protocol
 from infra.bridge.openai import BadRequest
 from schemas import codec
 
+IDLE: Final = b": keep-alive\n\n"
+"""A comment, which every client of server-sent events passes over."""
+
 
 class Framing(Protocol):
     """Writes server-sent events."""
@@ -28,7 +31,7 @@ class Framing(Protocol):
 class OpenAiFraming:
     """Chunks without names, and `[DONE]`."""
 
-    idle: bytes = b": keep-alive\n\n"
+    idle: bytes = IDLE
 
     def event(self, chunk: dict[str, Any]) -> bytes:
         """Write a chunk."""
@@ -46,7 +49,7 @@ class OpenAiFraming:
 class NamedFraming:
     """Events under the name that each says as its `type`; the last one needs no mark."""
 
-    idle: bytes = b": keep-alive\n\n"
+    idle: bytes = IDLE
 
     def event(self, chunk: dict[str, Any]) -> bytes:
         """Write an event."""

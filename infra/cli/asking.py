@@ -37,10 +37,9 @@ def partner_of(name: str, served: Sequence[str]) -> Partner:
     return Partner("model" if name in served else "agent", name)
 
 
-def served_by(runtime: Runtime, wait_s: float = _WAIT_S) -> list[str]:
-    """List what the running stack serves, agents as `agent/NAME`; nothing when its bridge does not answer."""
-    url = runtime.urls.get("http")
-    return [] if url is None else served_at(url, wait_s)
+def served_by(runtime: Runtime) -> list[str]:
+    """List what the running stack serves, agents as `agent/NAME`; it has written that down."""
+    return list(runtime.served)
 
 
 def served_at(url: str, wait_s: float = _WAIT_S) -> list[str]:

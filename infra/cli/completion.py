@@ -144,7 +144,7 @@ def _partners(data: str) -> list[str]:
     from infra.errors import InfraError  # noqa: PLC0415
 
     try:
-        return [name.removeprefix(AGENT_PREFIX) for name in served_by(runtime_of(data), _WAIT_S)]
+        return [name.removeprefix(AGENT_PREFIX) for name in served_by(runtime_of(data))]
     except InfraError:
         return []
 

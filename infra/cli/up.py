@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from bus.address import masked
+from infra.bridge.access import needs_key
 from infra.cli.hints import on_data, program
 from infra.cli.progress import StageLine
 from infra.cli.stack import progress_line, settings_from, stopped_by_signal
@@ -76,12 +77,15 @@ def ready_line(stack: Stack) -> str:
 def banner(stack: Stack) -> str:
     """Say where everything is and what to try first, in eight lines."""
     body = '{"model": "agent/demo", "messages": [{"role": "user", "content": "What is 12 * 34?"}]}'
+    guarded = needs_key(stack.settings.access, stack.settings.host)
+    key = f"$({program()} keys create{on_data(stack.settings.data)})" if guarded else "none"
+    given = '-H "authorization: Bearer $OPENAI_API_KEY" ' if guarded else ""
     return (
         f"Ostinato is up at {stack.url} (Ctrl-C stops it)\n"
-        f"  export OPENAI_BASE_URL={stack.url}/v1 OPENAI_API_KEY=none\n"
+        f"  export OPENAI_BASE_URL={stack.url}/v1 OPENAI_API_KEY={key}\n"
         f"  NATS   {masked(stack.servers.nats_url)}\n"
         f"  data   {stack.directory.path}\n"
         f"  model  {stack.settings.engine.name}\n"
-        f"  try    curl {stack.url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'\n"
+        f"  try    curl {stack.url}/v1/chat/completions {given}-H 'content-type: application/json' -d '{body}'\n"
         f"  then   {program()} replay ls{on_data(stack.settings.data)}\n"
     )

@@ -45,6 +45,8 @@ class Runtime(msgspec.Struct, frozen=True):
     pids: dict[str, int] = {}
     ports: dict[str, int] = {}
     urls: dict[str, str] = {}
+    served: tuple[str, ...] = ()
+    """What may be given as `model`, agents as `agent/NAME`."""
 
 
 class _Format(msgspec.Struct, frozen=True):

@@ -40,13 +40,14 @@ class Servers:
         """Where Postgres clients connect, with our database."""
         return self.postgres.url
 
-    async def record(self, **urls: str) -> None:
+    async def record(self, served: tuple[str, ...] = (), **urls: str) -> None:
         """Write down what runs; call again after a restart, or to make more URLs known (`http=...`)."""
         runtime = Runtime(
             pid=os.getpid(),
             pids={name: server.pid for name, server in self.own.items()},
             ports={name: server.port for name, server in self.own.items()},
             urls={"nats": self.nats_url, "postgres": self.postgres_url, **urls},
+            served=served,
         )
         await asyncio.to_thread(self.directory.write_runtime, runtime)
 
