@@ -52,7 +52,7 @@ def about_doors(desk: Desk) -> list[Door]:
     """List them."""
     about = _About(desk)
     return [
-        Door("/version", about.version),
+        Door("/version", about.version, "inference", "agents", "metrics", "admin"),
         Door("/load", about.load, "inference", "metrics", "admin"),
         Door("/v1/models/{model:path}", about.model, "inference", "agents"),
     ]
