@@ -15,7 +15,7 @@ import msgspec
 from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
-from infra.settings import AccessSettings, EngineSettings, LimitSettings, ModelSettings, Settings
+from infra.settings import AccessSettings, EngineSettings, LimitSettings, ModelSettings, PoolingSettings, Settings
 
 FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
@@ -28,6 +28,7 @@ _GROUPS: Mapping[str, Any] = {
     "models": ModelSettings,
     "access": AccessSettings,
     "limits": LimitSettings,
+    "pooling": PoolingSettings,
 }
 """Settings that belong to one component, by the beginning of their keys."""
 _LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
