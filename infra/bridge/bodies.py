@@ -11,6 +11,9 @@ from starlette.types import Message, Receive
 from infra.bridge.openai import BadRequest
 
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_PIECE = re.compile(_TEXT.pattern + rb"|[\[\]{}]", re.DOTALL)
+_LOOKED_THROUGH = 1 << 16
+"""Bytes of a body whose deep field is looked for, piece by piece."""
 _BRACKETS = b"[]{}"
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")
@@ -51,7 +54,21 @@ def refuse_deep(body: bytes, most: int) -> None:
         return  # however they stand
     steps = _TEXT.sub(b"", body).translate(None, _OTHERS).translate(_STEPS)
     if max(accumulate(memoryview(steps).cast("b")), default=0) > most:
-        raise BadRequest(400, f"the body is nested more than {most} deep: send less depth", None, "invalid_json")
+        field = _deep_field(body, most) if len(body) <= _LOOKED_THROUGH else None
+        where = "the body" if field is None else field
+        raise BadRequest(400, f"{where} is nested more than {most} deep: send less depth", field, "invalid_json")
+
+
+def _deep_field(body: bytes, most: int) -> str | None:
+    """Name the field of the outermost object in which it gets too deep."""
+    depth, last = 0, None
+    for found in _PIECE.finditer(body):
+        piece = found.group()
+        if piece[:1] == b'"':
+            last = piece if depth == 1 else last
+        elif (depth := depth + (1 if piece in b"[{" else -1)) > most:
+            break
+    return None if last is None else last[1:-1].decode(errors="replace")
 
 
 def again(body: bytes, receive: Receive) -> Receive:

@@ -38,6 +38,13 @@ def test_brackets_in_texts_do_not_count() -> None:
     refuse_deep(json.dumps(["[" * 100, '\\"[[[[[[', "\\"]).encode(), 3)
 
 
+def test_what_is_too_deep_is_named() -> None:
+    body = json.dumps({"model": "m", "tools": [{"deep": [[[]]]}], "after": 1}).encode()
+    with pytest.raises(BadRequest, match="tools is nested more than 3 deep") as deep:
+        refuse_deep(body, 3)
+    assert deep.value.body.error.param == "tools"
+
+
 def receiver(*messages: dict[str, Any]) -> Any:
     left = list(messages)
 
