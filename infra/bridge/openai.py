@@ -96,6 +96,13 @@ MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
+_MEDIA = {
+    "image_url": ": no model here sees images, send texts alone",
+    "input_audio": ": no model here hears, send texts alone",
+    "file": ": no model here reads files, send their texts",
+}
+"""Parts of messages that are known and not served."""
+
 
 class BadRequest(Exception):
     """A request that cannot be served: an HTTP status and an OpenAI error, and when to try again if that may help."""
@@ -171,7 +178,8 @@ def decoded(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise BadRequest(400, f"{error}", _param(str(error)), "invalid_value") from error
+        mend = next((mend for kind, mend in _MEDIA.items() if f"'{kind}'" in str(error)), "")
+        raise BadRequest(400, f"{error}{mend}", _param(str(error)), "invalid_value") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
 

@@ -762,3 +762,14 @@ def test_tokens_come_with_what_the_model_made_of_them_in_openai_s_shape() -> Non
         },
     ]
     assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "\u20ac", None, None]
+
+
+@pytest.mark.parametrize(("kind", "mend"), [("image_url", "images"), ("input_audio", "hears"), ("file", "files")])
+def test_what_no_model_here_takes_in_is_refused_with_what_to_do(kind: str, mend: str) -> None:
+    part = {"type": kind, kind: {"url": "u"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+    with pytest.raises(BadRequest) as refused:
+        read_request(json.dumps(body).encode())
+    error = refused.value.body.error
+    assert error.param == "messages[0].content[0].type"
+    assert mend in error.message
