@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
+
 from actors.access.key import KIND, Key, KeyMachine
 from actors.runtime.machine import Emitted
 from bus.connection import Connection
@@ -89,16 +91,20 @@ class Keyring:
             Unavailable: Postgres cannot be reached.
         """
         for stored in await key_events(store):
-            self.note(stored.fact.tenant, stored.fact.entity, codec.event_of(stored.fact))
+            self._take(stored.fact.tenant, stored.fact.entity, stored.fact.payload)
 
     async def hear(self, told: Committed) -> None:
         """Take in what was committed just now."""
+        self._take(told.tenant, told.subject, told.data)
+
+    def _take(self, tenant: str, identity: str, data: bytes | msgspec.Raw) -> None:
+        """Take an event in; one that cannot be read, of newer code maybe, holds up no other."""
         try:
-            event = codec.decode_event(told.data)
+            event = codec.decode_event(data)
         except SchemaError as error:
-            log.warning("key %s: %s", told.subject, error)
+            log.warning("key %s: %s", identity, error)
             return
-        self.note(told.tenant, told.subject, event)
+        self.note(tenant, identity, event)
 
 
 @asynccontextmanager
