@@ -41,6 +41,10 @@ _STEPS: Final = 2000
 """Looks at the parser for one way, some ten microseconds each: a step of all requests waits for them."""
 _STEPS_AT_FIRST: Final = 30_000
 """And where a grammar is compiled: other grammars wait for them."""
+_PLACES: Final = 12
+"""Places at which it is tried whether a way may be left."""
+_OTHERS: Final = 4
+"""And by what."""
 _EXITS: Final = 4
 """Ways out of a string that are remembered."""
 
@@ -169,6 +173,22 @@ def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, endi
             found = look(matcher, alphabet, most if known is None else len(known) - 1, tries, effort)
             known = known if found is None or (known is not None and len(known) <= len(found)) else found
     return known
+
+
+def leads_on(matcher: LLMatcher, way: Sequence[int], alphabet: Alphabet, endings: Endings) -> bool:
+    """Say whether an answer may leave a way to the end and still come to one, at each of the first places where it may
+    leave it at all.
+    """
+    at = matcher.deep_copy()
+    for token in way[:_PLACES]:
+        allowed = alphabet.allowed(at)
+        other = [one for one in alphabet.few[allowed[alphabet.few]].tolist() if one != token][:_OTHERS]
+        others = [after for _, after in _steps(at, other, _Effort(len(other)))]
+        if others and all(closing(after, alphabet, len(way) + _SLACK, endings) is None for after in others):
+            return False
+        if not at.consume_token(token):
+            return False
+    return True
 
 
 def _ending(matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.structured import closing
 from engine.structured.constraint import Constraint
 from engine.structured.grammar import Grammar, GrammarError
-from tests.engine.structured.forms import FORMS, GOOD, is_json_of, json_of, regex
+from tests.engine.structured.forms import FORMS, GOOD, is_json_of, json_of, lark, regex
 from tests.engine.structured.test_constraint import ENDS, TOKENIZER, allowed, guidance, sampling, text
 
 SLOW: Final = settings(
@@ -102,6 +102,26 @@ def test_any_regular_expression_has_its_shortest_document_and_is_closed_in_time(
     assert shortest is None or len(grammar.shortest) <= shortest
     most = len(grammar.shortest) + more
     tokens = written(Constraint(grammar, sampling(max(most, 1))), seed, max(most, 1))
+    assert re.fullmatch(pattern, text(tokens)), text(tokens)
+
+
+@SLOW
+@given(parts=_PATTERNS.filter(lambda parts: len(parts) <= 4), seed=st.integers(0, 99), more=st.integers(0, 12))
+def test_any_terminals_one_after_another_have_the_answers_of_their_expressions_and_are_closed_in_time(
+    parts: list[tuple[str, str]], seed: int, more: int
+) -> None:
+    """What one takes of the text another one may need: where they are read one after another there may be no end."""
+    pieces = ["".join(part) for part in parts]
+    rules = [f"PIECE{at}: /{piece}/" for at, piece in enumerate(pieces)]
+    try:
+        grammar = guidance().compile(lark("\n".join([f"start: {' '.join(r.split(':')[0] for r in rules)}", *rules])))
+    except GrammarError:
+        assume(False)
+        raise
+    pattern = "".join(f"(?:{piece})" for piece in pieces)
+    assert grammar.shortest is not None
+    most = max(len(grammar.shortest) + more, 1)
+    tokens = written(Constraint(grammar, sampling(most)), seed, most)
     assert re.fullmatch(pattern, text(tokens)), text(tokens)
 
 
