@@ -54,7 +54,14 @@ def asked(folder: Path, drawn: dict[str, Any], form: Structured | None, thinking
     return Submit("r", tuple(range(3, 30, 2)), sampling, "front", "tenant")
 
 
-@settings(max_examples=60, phases=(Phase.generate,), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(
+    max_examples=60,
+    phases=(Phase.generate,),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+)
 @given(
     drawn=st.fixed_dictionaries(DRAWN),
     form=FORM,
