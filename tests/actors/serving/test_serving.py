@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
 from schemas.runs import Problem
 from schemas.steps import Prepare, Stalled, StepPlan, StepResult
+from schemas.structured import Structured
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -613,6 +615,40 @@ async def test_a_worker_that_never_answers_is_said_to_stand_still_with_the_reaso
         assert {(await call).text for call in calls} == {REPLY}
         over: Stalled = codec.decode((await told.get()).data, Stalled)
         assert over.over
+
+
+async def test_a_grammar_that_is_never_compiled_is_said_to_stand_still_though_steps_go_on(nats_url: str) -> None:
+    compiled = threading.Event()
+
+    class Stuck(PlayedModel):
+        """Compiles nothing for long, in a thread beside its steps."""
+
+        def prepare(self, prepare: Prepare) -> str:
+            return "" if compiled.wait(10) else "it took too long"
+
+    async with stage(nats_url) as on:
+        told: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def hear(message: Message) -> None:
+            await told.put(message)
+
+        await (await on.connection("watcher")).subscribe(subjects.stall(ENGINE), hear)
+        await on.scheduler("epoch-1", stall_s=0.2)
+        await on.worker(Stuck())
+        frontend = await on.frontend("f1")
+        form = Sampling(max_tokens=100, structured=Structured(kind="regex", text="[a-z]+"))
+        formed = asyncio.create_task(frontend.call(replace(model_call("form"), sampling=form), Listener()))
+        number = 0
+        while told.empty():  # steps go on all the time
+            number += 1
+            assert (await frontend.call(model_call(f"e{number}"), Listener())).text == REPLY
+        stalled: Stalled = codec.decode((await told.get()).data, Stalled)
+        assert not stalled.over
+        assert "1 parked; default/t1/form waits for its grammar to be compiled by worker worker-" in stalled.chain
+        compiled.set()
+        assert (await formed).text == REPLY
+        while not codec.decode((await told.get()).data, Stalled).over:
+            pass
 
 
 @pytest.mark.parametrize("prompt", ["<|im_start|>Once", tuple(TOKENIZER.encode("<|im_start|>Once"))])

@@ -1,5 +1,4 @@
-"""An answer that is gone on with from its recorded tokens, whatever was asked for: the tokens and the reason of one that
-nothing happened to."""
+"""An answer is gone on with from its recorded tokens, whatever was asked for, as if nothing had happened to it."""
 
 from __future__ import annotations
 
