@@ -23,10 +23,9 @@ from engine.structured.endings import Endings, endings_of
 from engine.structured.grammar import Bits, GrammarError, Vocabulary
 from engine.structured.tags import lark_of_tags
 from engine.structured.terminals import rewritten
+from engine.text.values import JSON_SPACE
 from schemas.structured import Structured
 
-_WHITESPACE: Final = r"\n?[ \t]{0,32}"
-"""Between the tokens of JSON: enough to write it in lines, and not without end."""
 _MOST_TOLD: Final = 500
 _MOST: Final = 4096
 """Tokens of the shortest answer, if it is to be found."""
@@ -188,7 +187,7 @@ def _spaced(schema: Any, structured: Structured) -> str:
     """Write a schema with what may stand between the tokens of its JSON."""
     options: dict[str, Any] = {"whitespace_flexible": structured.any_whitespace}
     if structured.any_whitespace:
-        options["whitespace_pattern"] = structured.whitespace or _WHITESPACE
+        options["whitespace_pattern"] = structured.whitespace or JSON_SPACE
     if schema is True:
         schema = {}
     return json.dumps({**schema, "x-guidance": options} if isinstance(schema, dict) else schema)
