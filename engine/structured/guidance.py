@@ -17,8 +17,9 @@ import msgspec
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 from llguidance.gbnf_to_lark import any_to_lark
 
+from engine.structured.alphabet import Alphabet
 from engine.structured.checks import closed, parsed, schema_of
-from engine.structured.closing import Alphabet, closing, fits, leads_on, shortest
+from engine.structured.closing import closing, fits, leads_on, shortest
 from engine.structured.endings import Endings, endings_of
 from engine.structured.grammar import Bits, GrammarError, Vocabulary
 from engine.structured.tags import lark_of_tags
