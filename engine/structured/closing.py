@@ -37,6 +37,8 @@ _DEEP: Final = 8
 """Characters that are tried to come out of a string."""
 _STEPS: Final = 2000
 """Looks at the parser for one way, some ten microseconds each: a step of all requests waits for them."""
+_STEPS_SOON: Final = 200
+"""Of these, the ones in which nothing is made of what may end a part: in a list that would be what goes on with it."""
 _STEPS_AT_FIRST: Final = 30_000
 """And where a grammar is compiled: other grammars wait for them."""
 _PLACES: Final = 12
@@ -88,7 +90,11 @@ def closing(
     ending = _ending(matcher, alphabet, most, endings)
     if ending is not None:
         return ending
-    effort = _Effort(_STEPS, endings.parts)
+    with suppress(_Exhausted):
+        found = _Walk(matcher, alphabet, _Effort(_STEPS_SOON)).to_the_end(most)
+        if found is not None and len(found) <= most:
+            return found
+    effort = _Effort(_STEPS - _STEPS_SOON, endings.parts)
     try:
         found = _Walk(matcher, alphabet, effort).to_the_end(most)
         if found is None or len(found) > most:
@@ -104,7 +110,7 @@ def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, endi
     """Find a way that is as short as can be found with so many tries."""
     known = _ending(matcher, alphabet, most, endings)
     # the cheapest first: what it finds bounds what others look for
-    for look in (_walked, _walked_straight, _walked_carefully, _search):
+    for look in (_walked_plainly, _walked, _walked_straight, _walked_carefully, _search):
         with suppress(_Exhausted):
             effort = _Effort(_STEPS_AT_FIRST, endings.parts)
             found = look(matcher, alphabet, most if known is None else len(known) - 1, tries, effort)
@@ -141,6 +147,13 @@ def _ending(matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings)
 
 
 def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort) -> tuple[int, ...] | None:
+    return _Walk(matcher, alphabet, effort).to_the_end(most)
+
+
+def _walked_plainly(
+    matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort
+) -> tuple[int, ...] | None:
+    effort.parts = ()
     return _Walk(matcher, alphabet, effort).to_the_end(most)
 
 
