@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import inf
+from math import inf, isnan
 from typing import Final
 
 from msgspec.structs import replace
@@ -26,8 +26,13 @@ _BOUNDS: Final[dict[str, tuple[float, float]]] = {
     "prompt_logprobs": (0, inf),
     "prompt_logprob_start": (0, inf),
     "thinking_budget": (0, inf),
+    "truncate_prompt_tokens": (-1, inf),
 }
 """What can be computed; services bear less."""
+
+
+_COLDEST: Final = 1e-5
+"""A temperature below is greedy: logits divided by it are no numbers any more."""
 
 
 def settled(
@@ -46,6 +51,8 @@ def settled(
             `max_tokens`, the grammar is none, or the answer's tokens are given and something else decides about them.
     """
     _check_bounds(sampling)
+    if sampling.temperature < _COLDEST:
+        sampling = replace(sampling, temperature=0.0)
     if sampling.prompt_logprob_token_ids and sampling.prompt_logprobs is None:
         sampling = replace(sampling, prompt_logprobs=0)
     named = {
@@ -89,6 +96,13 @@ def _check_bounds(sampling: Sampling) -> None:
             raise BadRequest(field, f"{value} is not from {bounds}")
     if not sampling.repetition_penalty > 0:
         raise BadRequest("repetition_penalty", f"{sampling.repetition_penalty} is not more than 0")
+    if any(isnan(bias) for bias in sampling.logit_bias.values()):
+        raise BadRequest("logit_bias", "nan is no number")
+    if not all(sampling.bad_words):
+        raise BadRequest("bad_words", "there is a sequence without tokens: leave it out")
+    wanted = sampling.repetition
+    if wanted is not None and (wanted.shortest < 1 or wanted.times < 2):
+        raise BadRequest("repetition", "a pattern has at least one token, and stands there at least 2 times")
     given = sampling.prompt_logprob_token_ids
     if len({isinstance(one, int) for one in given}) > 1:
         raise BadRequest("prompt_logprob_token_ids", "give token ids, or lists of them, not both")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -12,12 +14,15 @@ from actors.models.together import together
 from schemas.answers import Alternative
 from schemas.messages import Usage
 
+_AT_ONCE: Final = 256
+"""Answers that are asked for at the same time: an engine's queue has room for some more than one call's."""
+
 OnChoice = Callable[[int, Piece], Awaitable[None]]
 """Called with (which answer, what is new of it)."""
 
 
 async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> list[ModelAnswer]:
-    """Ask for `call.n` answers at once; each draws from a seed of its own, the first from the one given.
+    """Ask for `call.n` answers, many at once; each draws from a seed of its own, the first from the one given.
 
     Where the likeliest are wanted they are searched for instead, and told when they are found.
 
@@ -27,8 +32,9 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
     if call.length_penalty is not None:
         return await provider.search(call)
     calls = [_choice(call, index) for index in range(call.n)]
+    seats = asyncio.Semaphore(_AT_ONCE)
     try:
-        return await together(_ask(provider, one, on_text) for one in calls)
+        return await together(_ask(provider, one, on_text, seats) for one in calls)
     except CallFailed:
         for one in calls:
             await provider.abort(one.request)
@@ -58,8 +64,9 @@ def _choice(call: ModelCall, index: int) -> ModelCall:
     return replace(call, choice=index, n=1, sampling=sampling)
 
 
-async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -> ModelAnswer:
+async def _ask(provider: ModelProvider, call: ModelCall, on_text: OnChoice, seats: asyncio.Semaphore) -> ModelAnswer:
     async def hear(piece: Piece, /) -> None:
         await on_text(call.choice, piece)
 
-    return await provider.call(call, hear)
+    async with seats:
+        return await provider.call(call, hear)

@@ -46,10 +46,14 @@ _AGAIN_MS = 1000
 
 
 class Stalls:
-    """Notices when there is work and no step comes to an end."""
+    """Notices when there is work and none of it comes to an end."""
 
-    def __init__(self, after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, after_s: float, clock: Callable[[], float] = time.monotonic, missed: str = "no step has ended"
+    ) -> None:
         self.after_s = after_s
+        self.missed = missed
+        """What does not happen."""
         self.chain = ""
         """What nothing moves for; empty while something does."""
         self._clock = clock
@@ -60,7 +64,7 @@ class Stalls:
         """Say for how many seconds nothing moved, when that has become too long, and when it is over; else None.
 
         Args:
-            results: of steps, so far.
+            results: of work, so far.
             busy: whether there is work.
         """
         quiet_s = self._clock() - self._moved
@@ -97,6 +101,8 @@ class SchedulerActor:
         self._grammars = 0
         """Answers of workers about grammars."""
         self._stalls = Stalls(stall_s)
+        self._grammars_stall = Stalls(stall_s, missed="no grammar was compiled")
+        """Steps may go on meanwhile."""
 
     def statistics(self) -> dict[str, int]:
         """Say how the scheduler does."""
@@ -104,7 +110,7 @@ class SchedulerActor:
 
     def trouble(self) -> str:
         """Say why nothing moves; empty while it does."""
-        return self._stalls.chain
+        return self._stalls.chain or self._grammars_stall.chain
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -157,19 +163,23 @@ class SchedulerActor:
             if (now.in_flight and self._results == before) or (now.parked and self._grammars == grammars):
                 await self._though_away(self._say_up())
             before, grammars = self._results, self._grammars
-            quiet_s = self._stalls.look(self._results, busy=bool(now.running or now.waiting or now.parked))
-            if quiet_s is not None:
-                await self._though_away(self._tell_stall(quiet_s))
+            busy = bool(now.running or now.waiting)
+            for stalls, results, work in (
+                (self._stalls, self._results, busy),
+                (self._grammars_stall, self._grammars, bool(now.parked)),
+            ):
+                if (quiet_s := stalls.look(results, busy=work)) is not None:
+                    await self._though_away(self._tell_stall(stalls, quiet_s))
 
-    async def _tell_stall(self, quiet_s: float) -> None:
+    async def _tell_stall(self, stalls: Stalls, quiet_s: float) -> None:
         waits = self._scheduler.waits()
-        over = bool(self._stalls.chain)
+        over, missed = bool(stalls.chain), f"{stalls.missed} for {quiet_s:.0f} s"
         # names are of tenants: they are for the log and the record, not for whoever asks how it does
-        self._stalls.chain = "" if over else f"no step has ended for {quiet_s:.0f} s: {waits.chain(names=False)}"
+        stalls.chain = "" if over else f"{missed}: {waits.chain(names=False)}"
         if over:
             log.warning("the engine moves again after %.0f s", quiet_s)
         else:
-            log.error("no step has ended for %.0f s: %s", quiet_s, waits.chain())
+            log.error("%s: %s", missed, waits.chain())
         stalled = Stalled(
             epoch=self._announce.epoch,
             n=self._scheduler.statistics().steps,

@@ -22,13 +22,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher
 
+from engine.structured.alphabet import Alphabet
 from engine.structured.endings import Endings, Ways
-from engine.structured.grammar import Bits
 
-_ORDER: Final = '}])>",:0123456789'
-"""What is tried first: what closes something, what leads to the next part, a digit."""
 _SLACK: Final = 64
 _WIDE: Final = 24
 """Single characters that may come next, beyond which only some are tried."""
@@ -39,8 +37,14 @@ _DEEP: Final = 8
 """Characters that are tried to come out of a string."""
 _STEPS: Final = 2000
 """Looks at the parser for one way, some ten microseconds each: a step of all requests waits for them."""
+_STEPS_SOON: Final = 200
+"""Of these, the ones in which nothing is made of what may end a part: in a list that would be what goes on with it."""
 _STEPS_AT_FIRST: Final = 30_000
 """And where a grammar is compiled: other grammars wait for them."""
+_PLACES: Final = 12
+"""Places at which it is tried whether a way may be left."""
+_OTHERS: Final = 4
+"""And by what."""
 _EXITS: Final = 4
 """Ways out of a string that are remembered."""
 
@@ -74,69 +78,6 @@ class _Effort:
         self.exits = [path, *[one for one in self.exits if one != path]][:_EXITS]
 
 
-class Alphabet:
-    """A vocabulary's single characters and words, in the order in which they are tried."""
-
-    def __init__(self, tokenizer: LLTokenizer, ends: Sequence[int]) -> None:
-        self.tokenizer = tokenizer
-        self.size = tokenizer.vocab_size
-        self._words = -(-self.size // 32)
-        others = np.full(self._words * 4, 255, np.uint8)
-        for token in {*ends, *tokenizer.eos_tokens}:
-            others[token >> 3] &= 255 - (1 << (token & 7))
-        self._ends = np.flatnonzero(others != 255)
-        self._others = others[self._ends]
-        self.end = tokenizer.eos_token
-        pieces = [tokenizer.decode_bytes([token]) for token in range(self.size)]
-        single: dict[int, int] = {}
-        for token, piece in enumerate(pieces):
-            if len(piece) == 1 and not tokenizer.is_special_token(token):
-                single.setdefault(piece[0], token)
-        self.closers = np.array([single[byte] for byte in b'}]"' if byte in single], np.int64)
-        """What closes something in JSON."""
-        first = [single[byte] for byte in _ORDER.encode() if byte in single]
-        rest = [single[byte] for byte in sorted(single, key=_plainness) if byte not in _ORDER.encode()]
-        self.singles = np.array([*first, *rest], np.int64)
-        """Tokens of one byte."""
-        signs = [single[byte] for byte in sorted(single) if 32 < byte < 127 and not chr(byte).isalnum()]
-        alike = [single[byte] for byte in b"01aA" if byte in single]
-        self.few = np.array([*alike, *signs], np.int64)
-        """Some of them: signs, and of digits and letters those that stand for all, where nearly anything may come."""
-        self._lengths = np.array([len(piece) if piece.isalnum() else 0 for piece in pieces], np.int32)
-        """Bytes of those tokens that are words or numbers; 0 for others."""
-        self.digit, self.letter, self.quote = (single.get(ord(char)) for char in '0a"')
-
-    def fill(self, matcher: LLMatcher, row: Bits) -> None:
-        """Set the bits of what may come next, but for what ends an answer."""
-        words = row[: self._words * 4]
-        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.size)
-        row[self._ends] &= self._others
-
-    def is_outside(self, matcher: LLMatcher) -> bool:
-        """Say whether the answer may end here, or the string that it is in: after a quote that is none of its own."""
-        if matcher.is_accepting():
-            return True
-        if self.quote is None or not matcher.validate_tokens([self.quote]):
-            return False
-        return self.letter is None or matcher.validate_tokens([self.quote, self.letter]) < 2
-
-    def longest(self, allowed: npt.NDArray[np.bool_]) -> int:
-        """Choose the longest word of those that are allowed; any allowed token if none is one."""
-        found = int(np.argmax(self._lengths * allowed))
-        return found if allowed[found] else int(np.argmax(allowed))
-
-    def behind(self, token: int, way: Sequence[int]) -> tuple[int, ...]:
-        """Spell what is left of a way's text behind as many bytes as a token has."""
-        cut = len(self.tokenizer.decode_bytes([token]))
-        return tuple(self.tokenizer.tokenize_bytes(self.tokenizer.decode_bytes(list(way))[cut:]))
-
-    def allowed(self, matcher: LLMatcher) -> npt.NDArray[np.bool_]:
-        """Say of each token whether it may come next."""
-        row = np.zeros(self._words * 4, np.uint8)
-        self.fill(matcher, row)
-        return np.unpackbits(row, count=self.size, bitorder="little").view(np.bool_)
-
-
 def fits(matcher: LLMatcher, tokens: Sequence[int], alphabet: Alphabet) -> bool:
     """Say whether these tokens may come next, and the answer may end after them."""
     return matcher.validate_tokens([*tokens, alphabet.end]) == len(tokens) + 1
@@ -149,9 +90,15 @@ def closing(
     ending = _ending(matcher, alphabet, most, endings)
     if ending is not None:
         return ending
-    effort = _Effort(_STEPS, endings.parts)
+    with suppress(_Exhausted):
+        found = _Walk(matcher, alphabet, _Effort(_STEPS_SOON)).to_the_end(most)
+        if found is not None and len(found) <= most:
+            return found
+    effort = _Effort(_STEPS - _STEPS_SOON, endings.parts)
     try:
         found = _Walk(matcher, alphabet, effort).to_the_end(most)
+        if found is None or len(found) > most:
+            found = _walked_straight(matcher, alphabet, most, tries, effort)
         if found is None or len(found) > most:
             found = _search(matcher, alphabet, most, tries, effort)
     except _Exhausted:
@@ -163,12 +110,28 @@ def shortest(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, endi
     """Find a way that is as short as can be found with so many tries."""
     known = _ending(matcher, alphabet, most, endings)
     # the cheapest first: what it finds bounds what others look for
-    for look in (_walked, _walked_carefully, _search):
+    for look in (_walked_plainly, _walked, _walked_straight, _walked_carefully, _search):
         with suppress(_Exhausted):
             effort = _Effort(_STEPS_AT_FIRST, endings.parts)
             found = look(matcher, alphabet, most if known is None else len(known) - 1, tries, effort)
             known = known if found is None or (known is not None and len(known) <= len(found)) else found
     return known
+
+
+def leads_on(matcher: LLMatcher, way: Sequence[int], alphabet: Alphabet, endings: Endings) -> bool:
+    """Say whether an answer may leave a way to the end and still come to one, at each of the first places where it may
+    leave it at all.
+    """
+    at = matcher.deep_copy()
+    for token in way[:_PLACES]:
+        allowed = alphabet.allowed(at)
+        other = [one for one in alphabet.few[allowed[alphabet.few]].tolist() if one != token][:_OTHERS]
+        others = [after for _, after in _steps(at, other, _Effort(len(other)))]
+        if others and all(closing(after, alphabet, len(way) + _SLACK, endings) is None for after in others):
+            return False
+        if not at.consume_token(token):
+            return False
+    return True
 
 
 def _ending(matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings) -> tuple[int, ...] | None:
@@ -185,6 +148,25 @@ def _ending(matcher: LLMatcher, alphabet: Alphabet, most: int, endings: Endings)
 
 def _walked(matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort) -> tuple[int, ...] | None:
     return _Walk(matcher, alphabet, effort).to_the_end(most)
+
+
+def _walked_plainly(
+    matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort
+) -> tuple[int, ...] | None:
+    effort.parts = ()
+    return _Walk(matcher, alphabet, effort).to_the_end(most)
+
+
+def _walked_straight(
+    matcher: LLMatcher, alphabet: Alphabet, most: int, tries: int, effort: _Effort
+) -> tuple[int, ...] | None:
+    """Walk without blanks that may end a part: they would be put wherever one may stand."""
+    parts = effort.parts
+    effort.parts = tuple(way for way in parts if alphabet.tokenizer.decode_bytes(list(way)).strip())
+    try:
+        return None if effort.parts == parts else _Walk(matcher, alphabet, effort).to_the_end(most)
+    finally:
+        effort.parts = parts
 
 
 def _walked_carefully(
@@ -372,8 +354,3 @@ def _merged(matcher: LLMatcher, path: tuple[int, ...], alphabet: Alphabet) -> tu
     """Spell a way with as few tokens as the tokenizer would."""
     merged = tuple(alphabet.tokenizer.tokenize_bytes(alphabet.tokenizer.decode_bytes(list(path))))
     return merged if len(merged) < len(path) and fits(matcher, merged, alphabet) else path
-
-
-def _plainness(byte: int) -> tuple[bool, bool, int]:
-    """Sort letters before signs, and those before what is no character alone and what only parts others."""
-    return chr(byte).isspace(), not chr(byte).isalnum() or byte > 126, byte

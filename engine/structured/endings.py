@@ -99,10 +99,17 @@ def _spelt(pieces: Pieces, tokenizer: LLTokenizer) -> tuple[int, ...]:
     tokens = list[int]()
     for _, run in groupby(pieces, type):
         some = list(run)
-        text = "".join(piece for piece in some if isinstance(piece, str))
-        tokens += tokenizer.tokenize_bytes(text.encode())
+        tokens += _written("".join(piece for piece in some if isinstance(piece, str)), tokenizer)
         tokens += [piece for piece in some if isinstance(piece, int)]
     return tuple(tokens)
+
+
+def _written(text: str, tokenizer: LLTokenizer) -> list[int]:
+    """Spell a text; one that is spelled with a token that is no text character by character."""
+    tokens: list[int] = tokenizer.tokenize_bytes(text.encode())
+    if any(map(tokenizer.is_special_token, tokens)):
+        return [token for char in text for token in tokenizer.tokenize_bytes(char.encode())]
+    return tokens
 
 
 def _ways(found: Iterable[Pieces], tokenizer: LLTokenizer) -> Ways:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance.gbnf_to_lark import any_to_lark
 
+from engine.structured.alphabet import Alphabet
 from engine.structured.checks import closed, parsed, schema_of
-from engine.structured.closing import Alphabet, closing, fits, shortest
+from engine.structured.closing import closing, fits, leads_on, shortest
 from engine.structured.endings import Endings, endings_of
 from engine.structured.grammar import Bits, GrammarError, Vocabulary
 from engine.structured.tags import lark_of_tags
+from engine.structured.terminals import rewritten
+from engine.text.values import JSON_SPACE
 from schemas.structured import Structured
 
-_WHITESPACE: Final = r"\n?[ \t]{0,32}"
-"""Between the tokens of JSON: enough to write it in lines, and not without end."""
 _MOST_TOLD: Final = 500
 _MOST: Final = 4096
 """Tokens of the shortest answer, if it is to be found."""
@@ -62,10 +65,27 @@ class Guidance:
             source = self._source(structured)
         except ValueError as error:
             raise GrammarError(_shortened(str(error))) from error
+        first = self._first(source)
+        if structured.kind == "grammar" and not self._comes_to_an_end(*first):
+            first = next((other for other in self._rewritten(structured) if self._comes_to_an_end(*other)), first)
+        return GuidedGrammar(first[0], self._alphabet, first[1])
+
+    def _first(self, source: str) -> tuple[LLMatcher, Endings]:
         matcher = LLMatcher(self._tokenizer, source, log_level=0)
         if matcher.is_error():
             raise GrammarError(_shortened(matcher.get_error()))
-        return GuidedGrammar(matcher, self._alphabet, endings_of(source, self._tokenizer, self._special))
+        return matcher, endings_of(source, self._tokenizer, self._special)
+
+    def _comes_to_an_end(self, matcher: LLMatcher, endings: Endings) -> bool:
+        """Say whether a way to an end is found soon, and others from places where an answer would leave it."""
+        way = closing(matcher, self._alphabet, _MOST, endings)
+        return way is not None and leads_on(matcher, way, self._alphabet, endings)
+
+    def _rewritten(self, structured: Structured) -> Iterator[tuple[LLMatcher, Endings]]:
+        """Give the same grammar in which terminals do not take from one another what they need."""
+        for source in rewritten(any_to_lark(structured.text)):
+            with suppress(GrammarError, ValueError):
+                yield self._first(LLMatcher.grammar_from_lark(source))
 
     def _source(self, structured: Structured) -> str:
         """Write a grammar as llguidance reads it."""
@@ -168,7 +188,7 @@ def _spaced(schema: Any, structured: Structured) -> str:
     """Write a schema with what may stand between the tokens of its JSON."""
     options: dict[str, Any] = {"whitespace_flexible": structured.any_whitespace}
     if structured.any_whitespace:
-        options["whitespace_pattern"] = structured.whitespace or _WHITESPACE
+        options["whitespace_pattern"] = structured.whitespace or JSON_SPACE
     if schema is True:
         schema = {}
     return json.dumps({**schema, "x-guidance": options} if isinstance(schema, dict) else schema)

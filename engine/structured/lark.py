@@ -10,10 +10,10 @@ from typing import Any, Final
 from engine.structured.expressions import Choice, Expression, Named, Repeat, Series, Text, Unknown
 from engine.structured.regexes import Unreadable, read_regex
 
-_HEAD: Final = re.compile(r"[!?]?(\w[\w-]*)[ \t]*(\[[^\]\n]*\])?(?:\.-?\d+)?[ \t]*:(?!:)")
+HEAD: Final = re.compile(r"[!?]?(\w[\w-]*)[ \t]*(\[[^\]\n]*\])?(?:\.-?\d+)?[ \t]*:(?!:)")
 _SUFFIX: Final = re.compile(r'suffix[ \t]*=[ \t]*("(?:\\.|[^"\\])*")')
 _HIDDEN: Final = re.compile(r"\bstop\b")
-_TOKEN: Final = re.compile(
+TOKEN: Final = re.compile(
     r"""(?P<blank>\s+|//[^\n]*|\#[^\n]*)
     |(?P<text>"(?:\\.|[^"\\])*")(?P<any_case>i?)
     |(?P<regex>/(?:\\.|[^/\\\n])+/)(?P<flags>[a-z]*)
@@ -70,7 +70,7 @@ class _Reader:
     def _ahead(self) -> re.Match[str] | None:
         """Look at the next token; None is the end."""
         while self._at < len(self._source):
-            found = _TOKEN.match(self._source, self._at)
+            found = TOKEN.match(self._source, self._at)
             if found is None:
                 raise Unreadable(self._source[self._at : self._at + 20])
             if found["blank"] is None:
@@ -81,7 +81,7 @@ class _Reader:
     def _head(self) -> re.Match[str] | None:
         """Look whether a rule begins here."""
         begun = self._source.rfind("\n", 0, self._at) + 1
-        return None if self._source[begun : self._at].strip() else _HEAD.match(self._source, self._at)
+        return None if self._source[begun : self._at].strip() else HEAD.match(self._source, self._at)
 
     def _choice(self) -> Expression:
         parts = [self._series()]

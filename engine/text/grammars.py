@@ -27,7 +27,7 @@ from engine.text.steps import (
     Space,
     Step,
 )
-from engine.text.values import properties, required, types
+from engine.text.values import JSON_SPACE, properties, required, types
 from schemas.messages import ToolSpec
 
 _COMMA: Final = ' "," SPACE? '
@@ -246,7 +246,8 @@ class _Writer:
 
     def _json(self, schema: Mapping[str, Any]) -> str:
         """Write a value of a JSON Schema; what of it cannot be bound is left open."""
-        text = json.dumps({**schema, "x-guidance": {"lenient": True}}, ensure_ascii=False)
+        how = {"lenient": True, "whitespace_pattern": JSON_SPACE}
+        text = json.dumps({**schema, "x-guidance": how}, ensure_ascii=False)
         return self._rule(f"%json {text}")
 
     def _until(self, text: str) -> str:

@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+JSON_SPACE: Final = r"\n?[ \t]{0,32}"
+"""What may stand between the tokens of JSON: enough to write it in lines, and not without end."""
+
 _OF: Final[tuple[tuple[type, str], ...]] = (
     (bool, "boolean"),
     (int, "integer"),

@@ -75,6 +75,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     for name, reader, told in counts:
         parser.add_argument(name, type=reader, default=None, metavar="N", help=told)
     texts = (
+        ("--device", "NAME", "auto, cpu, cuda:1, xpu, or what a package calls its own (default: auto)"),
         ("--tool-call-parser", "NAME", "how the model writes tool calls (default: auto, by its chat template)"),
         ("--reasoning-parser", "NAME", "how it writes what it thinks (default: auto, by its chat template)"),
         ("--chat-template", "FILE", "a template in place of the model's own"),
@@ -94,6 +95,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     chosen = (
         ("--scheduling-policy", _POLICIES, "who begins first (default: fcfs)"),
         ("--logprobs-mode", _LOGPROBS, "what is told of tokens (default: raw_logprobs)"),
+        ("--load-format", ("auto", "dummy"), "dummy: weights are made up (default: auto)"),
         ("--quantization", ("none", "int8"), "int8: products in 8 bits (default: none)"),
     )
     for name, choices, told in chosen:

@@ -52,6 +52,11 @@ def test_a_prompt_is_as_long_as_asked_for(wanted: dict[str, Any], kept: tuple[in
         {"prompt_logprob_token_ids": (3, -3)},
         {"prompt_logprob_token_ids": ((3,), (-3,))},
         {"prompt_logprob_token_ids": (3, (3,))},
+        {"truncate_prompt_tokens": -2},
+        {"logit_bias": {3: float("nan")}},
+        {"bad_words": ((1,), ())},
+        {"repetition": Repetition(3, shortest=-1)},
+        {"repetition": Repetition(3, times=1)},
     ],
 )
 @pytest.mark.parametrize("given", [(), (1, 2)])
@@ -114,3 +119,8 @@ def test_a_raw_prompt_is_text_or_the_model_s_own_tokens() -> None:
     assert raw_tokens(PROMPT, TOKENIZER) == list(PROMPT)
     with pytest.raises(BadRequest, match="prompt"):
         raw_tokens((TOKENIZER.size,), TOKENIZER)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(1e-40, 0.0), (9e-6, 0.0), (1e-5, 1e-5), (0.7, 0.7)])
+def test_a_temperature_by_which_no_logits_can_be_divided_is_greedy(asked: float, taken: float) -> None:
+    assert settled(Sampling(temperature=asked), TOKENIZER).temperature == taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
+from actors.models.choices import answers
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.runtime.context import SystemClock
 from actors.serving.frontend import Frontend
@@ -36,6 +38,7 @@ from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
 from schemas.runs import Problem
 from schemas.steps import Prepare, Stalled, StepPlan, StepResult
+from schemas.structured import Structured
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -250,10 +253,10 @@ async def test_the_usage_tells_of_calls_that_gave_their_blocks_up(nats_url: str)
         asked = [replace(model_call(f"e{n}", text=f"Say {n}."), sampling=short) for n in (2, 3)]
         calls = [asyncio.create_task(frontend.call(one, Listener())) for one in asked]
         await on.worker(PlayedModel(blocks=config.blocks))
-        answers = [await call for call in calls]
-    assert answers[0].text == answers[1].text == REPLY[: len(answers[0].text)]
-    assert sorted(answer.usage.preemptions for answer in answers) == [0, 1]
-    again = sum(answer.usage.recomputed_tokens for answer in answers)
+        both = [await call for call in calls]
+    assert both[0].text == both[1].text == REPLY[: len(both[0].text)]
+    assert sorted(answer.usage.preemptions for answer in both) == [0, 1]
+    again = sum(answer.usage.recomputed_tokens for answer in both)
     assert 0 < again <= prompt + short.max_tokens
 
 
@@ -264,9 +267,25 @@ async def test_many_calls_share_steps(nats_url: str) -> None:
         frontend = await on.frontend("f1")
         calls = [asyncio.create_task(frontend.call(model_call(f"e{n}"), Listener())) for n in range(8)]
         await on.worker(model)
-        answers: list[ModelAnswer] = await asyncio.gather(*calls)
-    assert {answer.text for answer in answers} == {REPLY}
+        many: list[ModelAnswer] = await asyncio.gather(*calls)
+    assert {answer.text for answer in many} == {REPLY}
     assert max(len(plan.slices) for plan in model.plans) == 8
+
+
+async def test_a_call_for_more_answers_than_the_engine_s_queue_holds_gets_them_all(nats_url: str) -> None:
+    config = SchedulerConfig(blocks=4000, context_length=2048, max_waiting=260, max_running=64)
+    async with stage(nats_url) as on:
+        await on.scheduler("epoch-1", config=config)
+        await on.worker(PlayedModel("Hi.", blocks=config.blocks))
+        frontend, heard = await on.frontend("f1"), dict[int, str]()
+
+        async def hear(choice: int, piece: Piece, /) -> None:
+            heard[choice] = heard.get(choice, "") + piece.text
+
+        found = await answers(frontend, replace(model_call("e1"), n=400), hear)
+    assert [answer.text for answer in found] == ["Hi."] * 400
+    assert heard == dict.fromkeys(range(400), "Hi.")
+    assert len({answer.sampled for answer in found}) == 1
 
 
 @pytest.mark.parametrize("missed", [{5}, {5, 6}], ids=["one plan", "all that are under way"])
@@ -596,6 +615,40 @@ async def test_a_worker_that_never_answers_is_said_to_stand_still_with_the_reaso
         assert {(await call).text for call in calls} == {REPLY}
         over: Stalled = codec.decode((await told.get()).data, Stalled)
         assert over.over
+
+
+async def test_a_grammar_that_is_never_compiled_is_said_to_stand_still_though_steps_go_on(nats_url: str) -> None:
+    compiled = threading.Event()
+
+    class Stuck(PlayedModel):
+        """Compiles nothing for long, in a thread beside its steps."""
+
+        def prepare(self, prepare: Prepare) -> str:
+            return "" if compiled.wait(10) else "it took too long"
+
+    async with stage(nats_url) as on:
+        told: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def hear(message: Message) -> None:
+            await told.put(message)
+
+        await (await on.connection("watcher")).subscribe(subjects.stall(ENGINE), hear)
+        await on.scheduler("epoch-1", stall_s=0.2)
+        await on.worker(Stuck())
+        frontend = await on.frontend("f1")
+        form = Sampling(max_tokens=100, structured=Structured(kind="regex", text="[a-z]+"))
+        formed = asyncio.create_task(frontend.call(replace(model_call("form"), sampling=form), Listener()))
+        number = 0
+        while told.empty():  # steps go on all the time
+            number += 1
+            assert (await frontend.call(model_call(f"e{number}"), Listener())).text == REPLY
+        stalled: Stalled = codec.decode((await told.get()).data, Stalled)
+        assert not stalled.over
+        assert "1 parked; default/t1/form waits for its grammar to be compiled by worker worker-" in stalled.chain
+        compiled.set()
+        assert (await formed).text == REPLY
+        while not codec.decode((await told.get()).data, Stalled).over:
+            pass
 
 
 @pytest.mark.parametrize("prompt", ["<|im_start|>Once", tuple(TOKENIZER.encode("<|im_start|>Once"))])

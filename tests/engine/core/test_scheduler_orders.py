@@ -7,7 +7,7 @@ would have got alone.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -243,6 +243,7 @@ class Orders(RuleBasedStateMachine):
         self.tenants: dict[str, str] = {}
         self.got: dict[str, list[int]] = {}
         self.finish: dict[str, str] = {}
+        self.spent: dict[str, tuple[int, int, int]] = {}
         self.plans: deque[StepPlan] = deque()
         self.made: list[StepPlan | ToldMore] = []
         self.results: deque[StepResult] = deque()
@@ -269,6 +270,7 @@ class Orders(RuleBasedStateMachine):
             assert event.closed == closed_at(self.submits[event.request].sampling, got)
             if event.finish is not None:
                 self.finish[event.request] = event.finish
+                self.spent[event.request] = (event.cached, event.preemptions, event.recomputed)
 
     # what requests do
 
@@ -392,6 +394,7 @@ class Orders(RuleBasedStateMachine):
             self.now += 1
             self.expire()
             self.told_more()
+            preempted = self.scheduler.statistics().preemptions
             plan = self.tell("plan", self.now)
             if plan is None:
                 before = self.scheduler.statistics()
@@ -399,9 +402,21 @@ class Orders(RuleBasedStateMachine):
                 assert before.in_flight or not self.scheduler._parking.asks, "a grammar is asked for, and by no plan"
                 return
             assert sum(len(one.tokens) for one in plan.arrivals) <= MOST_TOLD or len(plan.arrivals) == 1
+            self.nobody_waits_who_could_begin(plan, gave_way=self.scheduler.statistics().preemptions - preempted)
             self.plans.append(plan)
             self.made.append(plan)
             self.told_more()
+
+    def nobody_waits_who_could_begin(self, plan: StepPlan, *, gave_way: int) -> None:
+        """Whoever is next and lacks nothing is in the step, if that has room for a token of his."""
+        waiting = self.scheduler._waiting
+        if not len(waiting) or gave_way or self.config.policy == "agents":
+            return
+        room = self.config.max_step_tokens - sum(part.count for part in plan.slices)
+        told = sum(len(one.tokens) for one in plan.arrivals)
+        (_, reason) = self.scheduler.waits().reasons[0]
+        if room and (not told or told + waiting.first.bulk <= MOST_TOLD):
+            assert reason.startswith(("a seat", "the token that was under way")) or "more KV blocks" in reason, reason
 
     def told_more(self) -> None:
         more = self.tell("told_more")
@@ -536,8 +551,24 @@ class Orders(RuleBasedStateMachine):
             assert finish in {"abort", "error", "timeout"} or (got, finish) == (tokens, natural)
         left = self.scheduler.statistics()
         assert (left.running, left.waiting, left.idle_blocks) == (0, 0, self.worker.blocks)
+        self.what_each_is_told_is_what_was_spent()
         self.told_the_same_it_does_the_same()
         self.what_was_recorded_makes_the_same_plans_again()
+
+    def what_each_is_told_is_what_was_spent(self) -> None:
+        """What requests hear in their usage adds up to what there was, and what came twice was computed twice."""
+        now = self.scheduler.statistics()
+        assert sum(cached for cached, _, _ in self.spent.values()) == now.cached_tokens
+        assert sum(preemptions for _, preemptions, _ in self.spent.values()) == now.preemptions
+        computed, positions = Counter[str](), defaultdict[str, set[int]](set)
+        for plan in self.made:
+            for part in plan.slices if isinstance(plan, StepPlan) else ():
+                computed[part.request] += part.count
+                positions[part.request].update(range(part.start, part.start + part.count))
+        for request, (cached, _, recomputed) in self.spent.items():
+            assert cached < len(self.submits[request].prompt)
+            # what it once found, it may have to compute
+            assert 0 <= recomputed <= computed[request] - len(positions[request]) + cached
 
     def what_was_recorded_makes_the_same_plans_again(self) -> None:
         retrace = Retrace()

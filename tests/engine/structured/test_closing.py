@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from engine.structured import closing
 from engine.structured.constraint import Constraint
 from engine.structured.grammar import Grammar, GrammarError
-from tests.engine.structured.forms import FORMS, GOOD, is_json_of, json_of, regex
+from engine.text.formats import FORMATS
+from engine.text.grammars import calling_grammar
+from engine.text.parsers import Wanted
+from schemas.messages import ToolSpec
+from tests.engine.structured.forms import FORMS, GOOD, is_json_of, json_of, lark, regex
 from tests.engine.structured.test_constraint import ENDS, TOKENIZER, allowed, guidance, sampling, text
 
 SLOW: Final = settings(
@@ -48,6 +52,26 @@ def test_the_shortest_document_is_as_short_as_it_can_be(name: str) -> None:
     assert found is not None
     assert len(found) <= len(TOKENIZER.encode(FORMS[name][1]).ids)
     assert FORMS[name][2](text(list(found)))
+
+
+CALLS: Final = {
+    "hermes": '<tool_call>{"name":"f","arguments":{"a":0}}</tool_call>',
+    "llama3_json": '{"name":"f","parameters":{"a":0}}',
+    "pythonic": "[f(a=0)]",
+    "glm": "<tool_call>f<arg_key>a</arg_key><arg_value>0</arg_value></tool_call>",
+    "mistral": '[TOOL_CALLS]f{"a":0}',
+    "kimi_k2": '<|tool_call_begin|>f<|tool_call_argument_begin|>{"a":0}<|tool_call_end|>',
+    "harmony": '<|channel|>commentary to=functions.f json<|message|>{"a":0}',
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_must_come_takes_as_few_tokens_as_it_can(name: str) -> None:
+    """No blanks where there need not be any: what is kept in reserve for it is not there for anything else."""
+    tool = ToolSpec("f", "", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    grammar = guidance().compile(lark(calling_grammar(Wanted(FORMATS[name]), (tool,), {})))
+    assert grammar.shortest is not None
+    assert len(grammar.shortest) <= len(TOKENIZER.encode(CALLS[name]).ids), text(list(grammar.shortest))
 
 
 @SLOW
@@ -102,6 +126,26 @@ def test_any_regular_expression_has_its_shortest_document_and_is_closed_in_time(
     assert shortest is None or len(grammar.shortest) <= shortest
     most = len(grammar.shortest) + more
     tokens = written(Constraint(grammar, sampling(max(most, 1))), seed, max(most, 1))
+    assert re.fullmatch(pattern, text(tokens)), text(tokens)
+
+
+@SLOW
+@given(parts=_PATTERNS.filter(lambda parts: len(parts) <= 4), seed=st.integers(0, 99), more=st.integers(0, 12))
+def test_any_terminals_one_after_another_have_the_answers_of_their_expressions_and_are_closed_in_time(
+    parts: list[tuple[str, str]], seed: int, more: int
+) -> None:
+    """What one takes of the text another one may need: where they are read one after another there may be no end."""
+    pieces = ["".join(part) for part in parts]
+    rules = [f"PIECE{at}: /{piece}/" for at, piece in enumerate(pieces)]
+    try:
+        grammar = guidance().compile(lark("\n".join([f"start: {' '.join(r.split(':')[0] for r in rules)}", *rules])))
+    except GrammarError:
+        assume(False)
+        raise
+    pattern = "".join(f"(?:{piece})" for piece in pieces)
+    assert grammar.shortest is not None
+    most = max(len(grammar.shortest) + more, 1)
+    tokens = written(Constraint(grammar, sampling(most)), seed, most)
     assert re.fullmatch(pattern, text(tokens)), text(tokens)
 
 

@@ -29,7 +29,7 @@ from engine.structured.grammar import Vocabulary
 from engine.structured.guidance import Guidance
 from engine.structured.masks import rows_for
 from engine.text.tokenizer import Tokenizer
-from schemas.generation import Accepted, Sampling, Submit
+from schemas.generation import Accepted, Sampling, Submit, TokenLogprobs
 from schemas.steps import Resync, StepPlan, StepResult
 from schemas.structured import Structured
 from tests.engine.structured.conftest import SIZE
@@ -49,6 +49,8 @@ class Bench:
     workers: int = 0
     closed: dict[str, int] = field(default_factory=dict)
     """Where tokens were taken that were not drawn."""
+    told: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
+    """What was told of tokens, where that was wanted."""
 
     def __post_init__(self) -> None:
         config = SchedulerConfig(
@@ -71,6 +73,7 @@ class Bench:
     def run(self, submits: list[Submit], restarts: tuple[int, ...] = ()) -> dict[str, tuple[str, str, list[int]]]:
         """Submit one before each step; give finish, text or problem, and tokens of each."""
         waiting, tokens = list(submits), {submit.request: list(submit.output) for submit in submits}
+        waits = {submit.request: submit.logprobs for submit in submits}
         found = self.found = dict[str, tuple[str, str, list[int]]]()
         for step in range(3000):
             if waiting:
@@ -80,6 +83,7 @@ class Bench:
             for event in self.engine.step():
                 got = tokens[event.request]
                 got.extend(event.tokens)
+                self.told.setdefault(event.request, list(waits[event.request])).extend(event.logprobs)
                 if event.closed is not None:
                     self.closed[event.request] = event.closed
                 if event.finish is not None:

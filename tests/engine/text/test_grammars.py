@@ -156,6 +156,18 @@ def test_neither_text_nor_other_tools_nor_other_types_are_let_through(name: str)
         assert not Bound(grammar(FORMATS[name])).takes(text), text
 
 
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_blanks_without_end_are_let_through(name: str) -> None:
+    """A model that has no idea would write nothing else until its tokens run out."""
+    places = [(text, at + 1) for text in WRITTEN[name] for at, char in enumerate(text) if char in "{}[]:, \n>"]
+    for text, end in places:
+        bound, taken = Bound(grammar(FORMATS[name])), 0
+        if all(bound.matcher.consume_token(byte) for byte in text[:end].encode()):
+            while taken < 200 and bound.matcher.consume_token(ord(" ")):
+                taken += 1
+            assert taken < 200 or bound.matcher.consume_token(ord("x")), text[:end]
+
+
 @pytest.mark.parametrize("name", ["hermes", "llama3_json", "pythonic", "deepseek_v31"])
 def test_one_call_is_no_more_than_one(name: str) -> None:
     texts = WRITTEN[name]

@@ -454,7 +454,7 @@ BAD = {
     "max_tokens past 31 bits": (body(max_tokens=1 << 31), "max_tokens"),
     "max_completion_tokens": (body(max_completion_tokens=1 << 31), "max_completion_tokens"),
     "seed": (body(seed=1 << 63), "seed"),
-    "n": (body(n=129), "n"),
+    "n": (body(n=16_385), "n"),
     "n of an agent": (body(model="agent/demo", n=2), "n"),
     "logprobs of an agent": (body(model="agent/demo", logprobs=True), "logprobs"),
     "top_logprobs": (body(logprobs=True, top_logprobs=21), "top_logprobs"),

@@ -19,7 +19,8 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
     --max-num-batched-tokens 1k --long-prefill-token-threshold 256 --max-num-queued-reqs 5
     --max-num-queued-tokens 9 --shutdown-timeout 7 --scheduling-policy priority
     --enable-auto-tool-choice --tool-call-parser hermes --reasoning-parser qwen3 --chat-template own.jinja
-    --trust-request-chat-template --batch-invariant --logprobs-mode processed_logits"""
+    --trust-request-chat-template --batch-invariant --logprobs-mode processed_logits
+    --device cpu --load-format dummy"""
     settings = engine_settings_from(parser().parse_args(line.split()))
     assert (settings.host, settings.port, settings.agents, settings.demo_agent) == ("0.0.0.0", 9000, (), False)
     assert settings.engine == EngineSettings(
@@ -43,6 +44,8 @@ def test_every_flag_of_serve_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) 
         trust_request_chat_template=True,
         batch_invariant=True,
         logprobs_mode="processed_logits",
+        device="cpu",
+        load_format="dummy",
     )
 
 
