@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from threading import Event
 from typing import cast
 
@@ -10,6 +11,7 @@ import pytest
 
 from actors.serving.device import Device
 from engine.runner.model_runner import ModelRunner
+from engine.runner.pending import Deferred, Pending
 from schemas.steps import StepPlan, StepResult
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(20)]
@@ -25,6 +27,9 @@ class PlayedModel:
         self.began = Event()
         self.run: list[int] = []
         self.third = Event()
+
+    def launch(self, plan: StepPlan) -> Pending:
+        return Deferred(partial(self.execute, plan))
 
     def execute(self, plan: StepPlan) -> StepResult:
         self.began.set()
