@@ -55,9 +55,7 @@ class RequestTable:
         ahead: Ahead | None = None,
     ) -> None:
         """Make an empty one; `ahead` where the device goes ahead of the host."""
-        self._ahead = ahead
-        self._blocks = blocks
-        self._block_size = block_size
+        self._ahead, self._blocks, self._block_size = ahead, blocks, block_size
         self._groups = groups
         self._device = device
         self._vocabulary = vocabulary
@@ -146,8 +144,8 @@ class RequestTable:
 
     def _lives_on(self, flat: FlatBatch, index: int) -> bool:
         """Say whether the request of a slice is the one that it was when that was laid."""
-        remote, ahead = flat.remote, self._ahead
-        return remote is None or ahead is None or ahead.lives_on(int(flat.rows[index]), int(remote.lives[index]))
+        ahead, at = self._ahead, flat.remote
+        return ahead is None or at is None or ahead.lives_on(int(flat.rows[index]), int(at.lives[index]))
 
     def failed_since(self, flat: FlatBatch) -> dict[int, str]:
         """Tell which slices of a batch are of requests that have failed since it was laid, and why."""
@@ -196,8 +194,7 @@ class RequestTable:
     def tokens_of(self, flat: FlatBatch) -> Tensor:
         """Return int64 [tokens] of a batch as they are known by now."""
         assert flat.remote is not None
-        rows, positions = flat.remote.places
-        return on_device(self._tokens[rows, positions].astype(np.int64), self._device)
+        return on_device(self._tokens[flat.remote.places].astype(np.int64), self._device)
 
     def gather(self, slices: Sequence[Slice]) -> tuple[FlatBatch | None, list[tuple[str, str]]]:
         """Return the batch of those slices that can be computed, if any, and (request, message) for the others."""

@@ -82,3 +82,49 @@ async def test_nothing_more_is_run_once_it_is_to_stop() -> None:
     model.may.set()
     assert (await device.result()).n == 1
     assert model.run == [1]
+
+
+class Computed:
+    """A step that a device computes by itself, and ends when it may."""
+
+    under_way = True
+
+    def __init__(self, model: PlayedAccelerator, plan: StepPlan) -> None:
+        self._model, self._plan = model, plan
+
+    def wait(self) -> None:
+        assert self._model.may.wait(PATIENCE_S)
+
+    def result(self) -> StepResult:
+        self._model.told.append(self._plan.n)
+        if self._plan.n == 13:
+            raise ArithmeticError("thirteen")
+        return StepResult(self._plan.n, self._plan.epoch, "worker", ())
+
+
+class PlayedAccelerator:
+    """Takes what is launched at once."""
+
+    def __init__(self) -> None:
+        self.may, self.second = Event(), Event()
+        self.told: list[int] = []
+
+    def launch(self, plan: StepPlan) -> Pending:
+        if plan.n == 2:
+            self.second.set()
+        return Computed(self, plan)
+
+
+async def test_a_step_is_launched_while_the_one_before_is_computed() -> None:
+    model = PlayedAccelerator()
+    device = Device(cast("ModelRunner", model))
+    device.run(plan(1))
+    device.run(plan(2))
+    assert await asyncio.to_thread(model.second.wait, PATIENCE_S)
+    assert not model.told
+    model.may.set()
+    assert [(await device.result()).n for _ in range(2)] == [1, 2]
+    device.run(plan(13))
+    with pytest.raises(ArithmeticError, match="thirteen"):
+        await device.result()
+    device.stop()

@@ -163,3 +163,20 @@ def test_the_results_of_later_steps_take_the_earlier_ones_in_first(model: Decode
     second = ahead.launch(plans.step(Slice("a", len(PROMPT), 1)))
     later = second.result()
     assert (first.result().n, later.n) == (1, 2)
+
+
+def test_a_step_is_computed_again_where_another_token_was_taken_than_was_drawn(model: Decoder) -> None:
+    """Thinking ends after two tokens, by one that was not drawn, and the answer goes on from that."""
+    budget = Sampling(max_tokens=99, thinking_budget=2, structured_after=(5,))
+    found = []
+    for landing in (Late, Here):
+        own, plans = runner(model, landing), Plans()
+        arrivals = (arrive("thinks", blocks=(0, 1), sampling=budget), arrive("not", blocks=(2, 3)))
+        pending = [
+            own.launch(plans.step(*(Slice(name, 0, len(PROMPT)) for name in ("thinks", "not")), arrivals=arrivals))
+        ]
+        for position in range(len(PROMPT), len(PROMPT) + 6):
+            pending.append(own.launch(plans.step(*(Slice(name, position, 1) for name in ("thinks", "not")))))
+        found.append([one.result().tokens for one in pending])
+    assert found[0] == found[1]
+    assert dict(found[0][2])["thinks"] == 5
