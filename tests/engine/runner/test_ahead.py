@@ -175,8 +175,9 @@ def test_a_step_is_computed_again_where_another_token_was_taken_than_was_drawn(m
         pending = [
             own.launch(plans.step(*(Slice(name, 0, len(PROMPT)) for name in ("thinks", "not")), arrivals=arrivals))
         ]
-        for position in range(len(PROMPT), len(PROMPT) + 6):
-            pending.append(own.launch(plans.step(*(Slice(name, position, 1) for name in ("thinks", "not")))))
+        pending += [
+            own.launch(plans.step(*(Slice(name, len(PROMPT) + at, 1) for name in ("thinks", "not")))) for at in range(6)
+        ]
         found.append([one.result().tokens for one in pending])
     assert found[0] == found[1]
     assert dict(found[0][2])["thinks"] == 5
