@@ -11,13 +11,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
+from threading import Timer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+MOST_S = 535
+"""Then figures are told, whatever is under way."""
 FIGURES = ("decode_bandwidth_fraction_b1", "decode_bandwidth_fraction_b64", "prefill_flop_fraction", "idle_fraction")
 
 
@@ -29,10 +33,24 @@ def main() -> None:
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     if torch.cuda.is_available():
         # it needs Triton, which is not asked for where there is no GPU
-        figures |= importlib.import_module("benchmarks.gpu_run").run(quick=quick)
-    else:
-        print("no GPU here: nothing is measured, and the figures stay open")  # noqa: T201
+        end = Timer(MOST_S, _give_up, (figures,))
+        end.daemon = True
+        end.start()
+        try:
+            importlib.import_module("benchmarks.gpu_run").run(figures, quick=quick)
+        finally:
+            end.cancel()
+            print(json.dumps(figures), flush=True)  # noqa: T201
+        return
+    print("no GPU here: nothing is measured, and the figures stay open")  # noqa: T201
     print(json.dumps(figures))  # noqa: T201
+
+
+def _give_up(figures: dict[str, float | None]) -> None:
+    """Something hangs: tell what is known."""
+    print(f"not done after {MOST_S} s: the rest is left out")  # noqa: T201
+    print(json.dumps(figures), flush=True)  # noqa: T201
+    os._exit(3)
 
 
 if __name__ == "__main__":

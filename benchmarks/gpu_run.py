@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -53,9 +56,9 @@ def check_kernels() -> None:
         say(f"{len(found)} kernels agree with PyTorch in {dtype}; {name!r} least, by {worst:.1e} of the largest number")
 
 
-def run_ours(shape: Shape, ceilings: Ceilings) -> dict[str, float]:
-    """Measure decoding and prompts of our model: seconds and fractions."""
-    held, found = CONTEXT + 2 * STEPS, dict[str, float]()
+def run_ours(shape: Shape, ceilings: Ceilings, found: dict[str, float]) -> None:
+    """Measure decoding and prompts of our model: seconds and fractions, put in as they are known."""
+    held = CONTEXT + 2 * STEPS
     with torch.inference_mode():
         running = Running(shape, TritonOps(), "cuda", torch.bfloat16, max(64 * held, PROMPTS * PROMPT))
         for requests in (1, 64):
@@ -72,7 +75,7 @@ def run_ours(shape: Shape, ceilings: Ceilings) -> dict[str, float]:
         spent = min(step_seconds(lambda: running.prefill(tables, PROMPT), 2) for _ in range(2))
     fraction = shape.prefill_operations(PROMPTS, PROMPT) / spent / ceilings.rate
     say(f"{shape.name}, {PROMPTS} prompts of {PROMPT}: {spent * 1e3:.0f} ms, {fraction:.1%} of the rate of products")
-    return found | {"prefill": spent, "prefill fraction": fraction}
+    found |= {"prefill": spent, "prefill fraction": fraction}
 
 
 def run_steady(shape: Shape, ours: dict[str, float]) -> None:
@@ -98,38 +101,56 @@ def run_theirs(shape: Shape, ours: dict[str, float]) -> None:
     say(f"{shape.name}, transformers, prompts: {spent * 1e3:.0f} ms, {spent / ours['prefill']:.1f} times ours")
 
 
-def run(*, quick: bool) -> dict[str, float]:
-    """Measure, and return the figures."""
+def guarded(what: str, call: Callable[[], Any]) -> Any:
+    """Do a part; if it fails, say how and go on without it: a device is lent for one run."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  whatever a driver, a compiler or a library says
+        say(f"{what}: FAILED, {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        say(traceback.format_exc(limit=-6))
+        return None
+    finally:
+        forget()
+
+
+def run(figures: dict[str, float | None], *, quick: bool) -> None:
+    """Measure, and put figures in as they are known."""
     clock = Clock()
     say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    check_kernels()
-    ceilings = measure_ceilings()
+    if guarded("kernels", lambda: check_kernels() or True) is None:
+        say("kernels do not agree: nothing is measured")
+        return
+    ceilings = guarded("ceilings", measure_ceilings)
+    if ceilings is None:
+        return
     say(f"ceilings: {ceilings.bandwidth / 1e12:.2f} TB/s, {ceilings.rate / 1e12:.0f} TFLOP/s in bfloat16")
-    figures: dict[str, float] = {}
     for shape, needed, gib in ((LLAMA, 45, 30), (QWEN, 80, 68)):
         if quick and shape is not LLAMA:
             continue
         if (free := torch.cuda.mem_get_info()[0] / 2**30) < gib:
             say(f"{shape.name}: left out, {free:.0f} GiB are free and {gib} needed")
             continue
-        if not clock.fits(shape.name, needed):
-            continue
-        ours = run_ours(shape, ceilings)
-        forget()
-        if shape is LLAMA:
-            figures = {
-                "decode_bandwidth_fraction_b1": round(ours["decode fraction 1"], 4),
-                "decode_bandwidth_fraction_b64": round(ours["decode fraction 64"], 4),
-                "prefill_flop_fraction": round(ours["prefill fraction"], 4),
-                "idle_fraction": round(ours["idle"], 4),
-            }
-        if not quick and clock.fits(f"{shape.name} of transformers", needed):
-            run_theirs(shape, ours)
-            forget()
-        if not quick and shape is LLAMA and clock.fits("independent of neighbours", needed):
-            run_steady(shape, ours)
-            forget()
+        if clock.fits(shape.name, needed):
+            _run_shape(shape, ceilings, clock, needed, figures, quick)
     if not quick and clock.fits("kernels on the shapes of a model", 100):
         for case in cases(EIGHT_BILLION, "cuda", torch.bfloat16):
-            say(measure(case, ceilings))
-    return figures
+            guarded(case.name, lambda case=case: say(measure(case, ceilings)))
+
+
+def _run_shape(
+    shape: Shape, ceilings: Ceilings, clock: Clock, needed: float, figures: dict[str, float | None], quick: bool
+) -> None:
+    ours: dict[str, float] = {}
+    guarded(shape.name, lambda: run_ours(shape, ceilings, ours))
+    if shape is LLAMA:
+        names = {
+            "decode_bandwidth_fraction_b1": "decode fraction 1",
+            "decode_bandwidth_fraction_b64": "decode fraction 64",
+            "prefill_flop_fraction": "prefill fraction",
+            "idle_fraction": "idle",
+        }
+        figures |= {figure: round(ours[name], 4) for figure, name in names.items() if name in ours}
+    if not quick and clock.fits(f"{shape.name} of transformers", needed):
+        guarded(f"{shape.name} of transformers", lambda: run_theirs(shape, ours))
+    if not quick and shape is LLAMA and clock.fits("independent of neighbours", needed):
+        guarded("independent of neighbours", lambda: run_steady(shape, ours))

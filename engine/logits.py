@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.kernels.batch import on_device
 from schemas.generation import Sampling
 
 Tokens = npt.NDArray[np.integer]
@@ -51,6 +52,17 @@ def changes_logits(sampling: Sampling) -> bool:
     )
 
 
+def reads_output(sampling: Sampling) -> bool:
+    """Say whether what a request wants changed depends on which tokens its output has: it waits for the last one."""
+    return bool(
+        sampling.presence_penalty
+        or sampling.frequency_penalty
+        or sampling.repetition_penalty != 1
+        or sampling.extra_args
+        or any(len(word) > 1 for word in sampling.bad_words)
+    )
+
+
 Change = Callable[[Tensor, Sequence[Wanted]], None]
 
 
@@ -58,10 +70,10 @@ def _nothing(logits: Tensor, wanted: Sequence[Wanted]) -> None:
     """Change nothing."""
 
 
-def adjust(logits: Tensor, wanted: Sequence[Wanted], others: Change = _nothing) -> list[int]:
-    """Change some rows of float32 logits [rows, vocabulary] in place; return the rows that no token is left in.
+def adjust(logits: Tensor, wanted: Sequence[Wanted], others: Change = _nothing) -> None:
+    """Change some rows of float32 logits [rows, vocabulary] in place; `barren` tells where no token is left.
 
-    What `others` want to change comes before the penalties.
+    What `others` want to change comes before the penalties. Nothing else waits for a device.
     """
     for one in wanted:
         if one.sampling.allowed_token_ids:
@@ -73,13 +85,15 @@ def adjust(logits: Tensor, wanted: Sequence[Wanted], others: Change = _nothing) 
     others(logits, wanted)
     _penalise_repetition(logits, wanted)
     _penalise_output(logits, wanted)
-    rows = [one.row for one in wanted]
-    none = (logits[torch.tensor(rows, device=logits.device)].amax(dim=-1) == _NEVER).tolist()
-    return [row for row, empty in zip(rows, none, strict=True) if empty]
+
+
+def barren(logits: Tensor, rows: Sequence[int]) -> Tensor:
+    """Tell of some rows of logits [rows, vocabulary] whether no token is left in them: bool [some rows]."""
+    return logits.index_select(0, _whole(rows, logits)).amax(dim=-1) == _NEVER
 
 
 def _allow(row: Tensor, tokens: Sequence[int]) -> None:
-    kept = torch.tensor([token for token in tokens if token < len(row)], dtype=torch.int64, device=row.device)
+    kept = _whole([token for token in tokens if token < len(row)], row)
     values = row[kept]
     row.fill_(_NEVER)
     row[kept] = values
@@ -100,14 +114,13 @@ def _set(logits: Tensor, places: Sequence[tuple[int, int]], value: float) -> Non
     # a tokenizer may have tokens that its model has no logit for
     places = [place for place in places if place[1] < logits.shape[1]]
     if places:
-        rows, tokens = torch.tensor(places, device=logits.device).unbind(dim=1)
+        rows, tokens = on_device(np.array(places, np.int64).T, logits.device).unbind()
         logits[rows, tokens] = value
 
 
 def _add(row: Tensor, bias: Mapping[int, float]) -> None:
     known = {token: value for token, value in bias.items() if token < len(row)}
-    tokens = torch.tensor([*known], dtype=torch.int64, device=row.device)
-    row[tokens] += torch.tensor([*known.values()], dtype=row.dtype, device=row.device)
+    row[_whole([*known], row)] += on_device(np.array([*known.values()], np.float32), row.device)
 
 
 def _penalise_repetition(logits: Tensor, wanted: Sequence[Wanted]) -> None:
@@ -131,16 +144,20 @@ def _penalise_output(logits: Tensor, wanted: Sequence[Wanted]) -> None:
     rows, tokens = _places(logits, chosen, seen)
     presence = _spread([one.sampling.presence_penalty for one in chosen], seen, logits)
     frequency = _spread([one.sampling.frequency_penalty for one in chosen], seen, logits)
-    counts = torch.from_numpy(np.concatenate([count for _, count in counted])).to(logits)
+    counts = on_device(np.concatenate([count for _, count in counted]).astype(np.float32), logits.device)
     logits[rows, tokens] -= frequency * counts + presence
 
 
 def _places(logits: Tensor, wanted: Sequence[Wanted], seen: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
     rows = np.repeat([one.row for one in wanted], [len(tokens) for tokens in seen])
-    tokens = np.concatenate(seen).astype(np.int64)
-    return torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)
+    found = on_device(np.stack((rows, np.concatenate(seen))).astype(np.int64), logits.device).unbind()
+    return found[0], found[1]
+
+
+def _whole(numbers: Sequence[int], like: Tensor) -> Tensor:
+    return on_device(np.array(numbers, np.int64), like.device)
 
 
 def _spread(values: Sequence[float], seen: Sequence[Tokens], like: Tensor) -> Tensor:
     spread = np.repeat(np.array(values, np.float32), [len(tokens) for tokens in seen])
-    return torch.from_numpy(spread).to(like)
+    return on_device(spread, like.device)

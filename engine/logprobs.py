@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.kernels.batch import on_device
 from schemas.generation import Sampling, TokenLogprobs
+
+Numbers = npt.NDArray[Any]
 
 LogprobsMode = Literal["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"]
 """What is told: of which logits, and whether as they are or as logarithms of chances. The names are vLLM's."""
@@ -56,18 +59,26 @@ def measures(sampling: Sampling) -> bool:
     return sampling.logprobs is not None or sampling.prompt_logprobs is not None
 
 
-def measure(
-    logits: Tensor,
-    chosen: Sequence[int],
-    best: int,
-    ids: Sequence[Sequence[int]],
-    mode: LogprobsMode = "raw_logprobs",
-) -> list[TokenLogprobs]:
-    """Describe rows of float32 logits [rows, vocabulary].
+class Telling(NamedTuple):
+    """Numbers about rows of logits, still on the device."""
+
+    counts: tuple[int, ...]
+    """[rows]: how many tokens are told of each."""
+    names: Tensor
+    values: Tensor
+    """int64 and float32, of all rows one after the other: the token that stands there first."""
+    ranks: Tensor
+    """int64 [rows]."""
+
+
+def telling(
+    logits: Tensor, chosen: Tensor, best: int, ids: Sequence[Sequence[int]], mode: LogprobsMode = "raw_logprobs"
+) -> Telling:
+    """Describe rows of float32 logits [rows, vocabulary] without waiting for them.
 
     Args:
         logits: what the model gave, or what of it tokens are drawn from.
-        chosen: [rows] the token that stands at each.
+        chosen: int64 [rows], the token that stands at each.
         best: how many of the likeliest are told of each; what there is of a smaller vocabulary.
         ids: tokens that are told beside those of each; what the model has no logit for is left out.
         mode: whether logits are told, or logarithms of chances.
@@ -75,16 +86,41 @@ def measure(
     vocabulary = logits.shape[1]
     numbers = logits if mode.endswith("logits") else torch.log_softmax(logits, dim=-1)
     logprobs = numbers.clamp(min=_LEAST) if mode.startswith("processed") else numbers
-    own = logprobs.gather(1, torch.tensor(chosen, device=logits.device)[:, None])
-    ranks = ((logprobs > own).sum(dim=-1) + 1).tolist()
-    told = []
-    for row, token, rank, asked in zip(logprobs, chosen, ranks, ids, strict=True):
-        named = [name for name in asked if name < vocabulary]
+    own = logprobs.gather(1, chosen[:, None])
+    ranks = (logprobs > own).sum(dim=-1) + 1
+    counts, names, values = [], list[Tensor](), list[Tensor]()
+    for row, token, asked in zip(logprobs, chosen[:, None], ids, strict=True):
         # row by row: which of equals is the last of the best may depend on how many rows are sorted at once
-        names = (token, *row.topk(min(best, vocabulary)).indices.tolist(), *named)
-        values = row[torch.tensor(names, device=row.device)].tolist()
-        told.append(TokenLogprobs(names, tuple(values), rank))
-    return told
+        parts = [token, row.topk(min(best, vocabulary)).indices]
+        named = [name for name in asked if name < vocabulary]
+        if named:
+            parts.append(on_device(np.array(named, np.int64), row.device))
+        names.append(torch.cat(parts))
+        values.append(row.index_select(0, names[-1]))
+        counts.append(len(names[-1]))
+    return Telling(tuple(counts), torch.cat(names), torch.cat(values), ranks)
+
+
+def told(counts: Sequence[int], names: Numbers, values: Numbers, ranks: Numbers) -> list[TokenLogprobs]:
+    """Put what was told into words, on the host: as `Telling` has it."""
+    found, at = [], 0
+    for count, rank in zip(counts, ranks.tolist(), strict=True):
+        rows = slice(at, at + count)
+        found.append(TokenLogprobs(tuple(names[rows].tolist()), tuple(values[rows].tolist()), rank))
+        at += count
+    return found
+
+
+def measure(
+    logits: Tensor,
+    chosen: Sequence[int],
+    best: int,
+    ids: Sequence[Sequence[int]],
+    mode: LogprobsMode = "raw_logprobs",
+) -> list[TokenLogprobs]:
+    """Describe rows of float32 logits [rows, vocabulary], and wait for it: as `telling`."""
+    found = telling(logits, on_device(np.array(chosen, np.int64), logits.device), best, ids, mode)
+    return told(found.counts, *(part.cpu().numpy() for part in found[1:]))
 
 
 _LOOKED_AT: Final = 4

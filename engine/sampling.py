@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.kernels.batch import on_device
+
 _WORD: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS: Final = (0x9E3779B9, 0xBB67AE85)
@@ -72,7 +74,7 @@ def sample(logits: Tensor, choices: Choices) -> Tensor:
         return tokens
     if drawn.all():
         return _draw(logits, choices)
-    rows = torch.from_numpy(np.flatnonzero(drawn)).to(logits.device)
+    rows = on_device(np.flatnonzero(drawn), logits.device)
     return tokens.index_copy_(0, rows, _draw(logits[rows], choices.among(drawn)))
 
 
@@ -87,7 +89,7 @@ def _draw(logits: Tensor, choices: Choices) -> Tensor:
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     for rows, width in ((~cut, None), (narrow, _CANDIDATES), (cut & ~narrow, logits.shape[1])):
         if rows.any():
-            some = torch.from_numpy(np.flatnonzero(rows)).to(logits.device)
+            some = on_device(np.flatnonzero(rows), logits.device)
             few, chosen = (scaled, choices) if rows.all() else (scaled[some], choices.among(rows))
             drawn = _draw_from_all(few, chosen) if width is None else _draw_from_best(few, chosen, width)
             tokens.index_copy_(0, some, drawn)
@@ -102,7 +104,7 @@ def drawn_from(logits: Tensor, choices: Choices) -> Tensor:
     left = logits.clone()
     drawn = choices.temperature > 0
     if drawn.any():
-        rows, chosen = torch.from_numpy(np.flatnonzero(drawn)).to(logits.device), choices.among(drawn)
+        rows, chosen = on_device(np.flatnonzero(drawn), logits.device), choices.among(drawn)
         scaled = _above_min_p(logits[rows] / _column(chosen.temperature, logits), chosen.min_p)
         least = _least(scaled, scaled.sort(dim=-1, descending=True).values, chosen)
         left[rows] = scaled.masked_fill(scaled < least, float("-inf"))
@@ -136,7 +138,7 @@ def _draw_from_best(scaled: Tensor, choices: Choices, width: int) -> Tensor:
     # everything above the border, ties included, is known to be among the candidates if one of them is below it
     short = (values[:, -1] >= least[:, 0]).cpu().numpy()
     if short.any():
-        rows = torch.from_numpy(np.flatnonzero(short)).to(scaled.device)
+        rows = on_device(np.flatnonzero(short), scaled.device)
         tokens.index_copy_(0, rows, _draw_from_best(scaled[rows], choices.among(short), vocabulary))
     return tokens
 
@@ -148,10 +150,10 @@ def _least(scaled: Tensor, values: Tensor, choices: Choices) -> Tensor:
     """
     width = values.shape[1]
     limited = choices.top_k > 0
-    rank = torch.from_numpy(np.where(limited, np.minimum(choices.top_k, width), width) - 1).to(scaled.device)
+    rank = on_device(np.where(limited, np.minimum(choices.top_k, width), width) - 1, scaled.device)
     least_by_k = values.gather(1, rank[:, None])
     within = values.masked_fill(values < least_by_k, float("-inf"))
-    known = torch.from_numpy(limited).to(scaled.device)
+    known = on_device(limited, scaled.device)
     mass = torch.where(known, within.logsumexp(dim=-1), scaled.logsumexp(dim=-1))
     chance = (within - mass[:, None]).exp_()
     before = chance.cumsum(dim=-1) - chance
@@ -204,9 +206,9 @@ def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Ten
 
 def _column(values: npt.NDArray[np.float32], like: Tensor) -> Tensor:
     """Put one number per row beside `like`."""
-    return torch.from_numpy(values).to(like.device)[:, None]
+    return on_device(values, like.device)[:, None]
 
 
 def _words(values: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Put one integer per row on the device, [rows, 1]."""
-    return torch.from_numpy(values).to(device)[:, None]
+    return on_device(values, device)[:, None]

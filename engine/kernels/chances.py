@@ -32,6 +32,10 @@ class RowKernels(NamedTuple):
     """Chooses a token for every row of logits by the rules of `engine.sampling`: float32 [rows, n] -> int64 [rows]."""
     unsound: Callable[[Tensor], Tensor | None]
     """Finds the rows that hold a number that is not finite: [rows, n] -> bool [rows], or None if it knows of none."""
+    run_ahead: bool = False
+    """Whether a step may be launched on an accelerator before what came of the one before is known: nothing in it waits
+    for the device, these kernels included, and attention reads nothing but a request's own entries, so that one whose
+    numbers are not finite does no harm until that is seen."""
 
 
 def unsound(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from torch import Tensor
@@ -83,17 +83,26 @@ class Constraints:
         except Exception as error:  # noqa: BLE001
             self._failed[arrival.request] = _said(error)
 
-    def restrict(self, logits: Tensor, batch: FlatBatch, stuck: Mapping[int, str]) -> dict[int, str]:
-        """Leave only what may come next in logits [sampled slices, vocabulary]; say which slices cannot go on, and why.
+    @property
+    def any(self) -> bool:
+        """Whether any request is followed."""
+        return bool(self._followed)
 
-        This comes after all that requests want changed about their logits; `stuck` are those that this went wrong for.
-        Where a grammar lets an answer do nothing but end, it ends, whatever they want.
+    def follows(self, request: str) -> bool:
+        """Say whether what a request's next token is depends on those before it, and may be another than is drawn."""
+        followed = self._followed.get(request)
+        return followed is not None and followed.stage != "over"
+
+    def restrict(self, logits: Tensor, batch: FlatBatch) -> tuple[list[int], dict[int, str]]:
+        """Leave only what may come next in logits [sampled slices, vocabulary].
+
+        Return the rows that keep to a grammar, and which slices cannot go on, and why. This comes after all that
+        requests want changed about their logits: where a grammar lets an answer do nothing but end, it ends, whatever
+        they want.
         """
         rows, problems = self._within(batch)
-        kept = {index for _, index, _ in rows}
-        problems |= {index: problem for index, problem in stuck.items() if index not in kept or problem != NO_TOKEN}
         if not rows:
-            return problems
+            return [], problems
         bits, ending = rows_for(len(rows), logits.shape[1]), []
         for place, (row, index, followed) in enumerate(rows):
             try:
@@ -103,11 +112,13 @@ class Constraints:
                 problems[index] = _said(error)
         for row, ends in ending:
             allow(logits[row], ends)
-        empty = set(restrict(logits, [row for row, _, _ in rows], bits))
-        return {index: NO_TOKEN for row, index, _ in rows if row in empty} | problems
+        restrict(logits, [row for row, _, _ in rows], bits)
+        return [row for row, _, _ in rows], problems
 
     def _within(self, batch: FlatBatch) -> tuple[list[tuple[int, int, Constraint]], dict[int, str]]:
         """List the sampled slices whose answers keep to a grammar now: row, index and constraint."""
+        if not self._followed and not self._failed:
+            return [], {}
         rows, problems, row = [], dict[int, str](), 0
         for index, piece in enumerate(batch.slices):
             if piece.request in self._failed:
@@ -131,6 +142,8 @@ class Constraints:
         `broken` slices are not looked at.
         """
         whole, closed, problems, skipped = list[str](), list[str](), dict[int, str](), set(broken)
+        if not self._followed:
+            return Followed((), (), {})
         places = zip((index for index, piece in enumerate(batch.slices) if piece.sample), tokens.tolist(), strict=True)
         for row, (index, token) in enumerate(places):
             request = batch.slices[index].request

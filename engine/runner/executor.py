@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
 from engine.runner.model_runner import ModelRunner
+from engine.runner.pending import Pending
 from schemas.steps import Prepare, Prepared, StepPlan, StepResult
 
 _REMEMBERED: Final = 16
@@ -28,18 +29,18 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """Runs plans in this process, each when its result is wanted."""
+    """Runs plans in this process: a processor each when its result is wanted, an accelerator as they come."""
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
-        self._launched: deque[StepPlan] = deque()
+        self._launched: deque[Pending] = deque()
         self._compiling: deque[Future[Prepared]] = deque()
         # a thread of their own, which no step waits for; none before there is a grammar
         self._grammars = ThreadPoolExecutor(1, thread_name_prefix="grammars")
 
     def launch(self, plan: StepPlan) -> None:
-        """Queue the plan, and begin to compile what it asks for."""
-        self._launched.append(plan)
+        """Launch the plan, and begin to compile what it asks for."""
+        self._launched.append(self._runner.launch(plan))
         for prepare in plan.prepare:
             self._compiling.append(self._grammars.submit(self._compile, plan.epoch, prepare))
 
@@ -56,8 +57,8 @@ class InlineExecutor:
         return found
 
     def collect(self) -> StepResult:
-        """Run the oldest plan."""
-        return self._runner.execute(self._launched.popleft())
+        """Give the result of the oldest plan."""
+        return self._launched.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,35 @@ class FlatBatch:
     prompts: tuple[MeasuredPrompt, ...]
     forced: tuple[tuple[int, int], ...] = ()
     """(index among the sampled slices, token) where the answer's tokens are given."""
+    remote: Remote | None = None
+    """What is known of it where the device goes ahead of the host."""
+
+
+class Remote(NamedTuple):
+    """What a step has to know that is launched before what came of the one before it is known."""
+
+    turn: int
+    """How many were launched before it."""
+    lives: Integers
+    """[slices]: which of the requests that have had a row it is."""
+    places: tuple[Integers, Integers]
+    """[tokens]: row in the table and position, in the flat batch's order."""
+    slots: tuple[Integers, ...]
+    """[tokens] for each group, on the host: where keys and values go."""
+    takers: Tensor
+    """int64 [sampled slices]: rows of the table, on the device."""
+
+
+class Expected(NamedTuple):
+    """Tokens that a step will bring."""
+
+    places: Integers
+    """Which of its sampled slices bring one that is new, [tokens]."""
+    rows: Integers
+    ends: Integers
+    """[tokens]: where in the table they go."""
+    lives: Integers | None
+    """[tokens]: see `Remote`."""
 
 
 class LaidStep(NamedTuple):

@@ -2,6 +2,9 @@
 
 Everything lies in arrays with a row per request, so that a step costs one dictionary look-up per request and a few
 array operations in all.
+
+Where the device goes ahead of the host (`Ahead`), a step is laid while the tokens of the one before are still on their
+way: it reads them where they were drawn.
 """
 
 from __future__ import annotations
@@ -14,13 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.core.numbers import candidates
 from engine.kernels.batch import Integers, PagedBatch, on_device
-from engine.logits import Wanted, changes_logits
-from engine.logprobs import Measured, MeasuredPrompt, measures
-from engine.runner.flat import FlatBatch, LaidStep
+from engine.runner.ahead import Ahead
+from engine.runner.flat import Expected, FlatBatch, LaidStep
+from engine.runner.wishes import NOTHING_ASKED, Asked, Known, Wishes
 from engine.sampling import Choices
-from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice
 
 _SEED_BITS: Final = (1 << 64) - 1
@@ -44,9 +45,17 @@ class RequestTable:
     A request with which something is wrong stays known as failed until it is forgotten, and has no row.
     """
 
-    def __init__(self, blocks: int, block_size: int, device: torch.device, vocabulary: int, groups: int = 1) -> None:
-        self._blocks = blocks
-        self._block_size = block_size
+    def __init__(
+        self,
+        blocks: int,
+        block_size: int,
+        device: torch.device,
+        vocabulary: int,
+        groups: int = 1,
+        ahead: Ahead | None = None,
+    ) -> None:
+        """Make an empty one; `ahead` where the device goes ahead of the host."""
+        self._ahead, self._blocks, self._block_size = ahead, blocks, block_size
         self._groups = groups
         self._device = device
         self._vocabulary = vocabulary
@@ -54,12 +63,7 @@ class RequestTable:
         self._tainted: set[int] = set()
         """Blocks whose content a failed request left unwritten."""
         self._rows: dict[str, int] = {}
-        self._changing: dict[int, Sampling] = {}
-        """Rows whose requests want their logits changed."""
-        self._measuring: dict[int, Sampling] = {}
-        """Rows whose requests want to be told of them."""
-        self._forced: dict[int, Sampling] = {}
-        """Rows whose requests are given the tokens of their answers."""
+        self._wishes = Wishes()
         self._free: list[int] = []
         self._parameters = np.zeros(0, _PARAMETERS)
         self._known: Integers = np.zeros(0, np.int64)
@@ -88,11 +92,11 @@ class RequestTable:
             self._failed.pop(request, None)
             row = self._rows.pop(request, None)
             if row is not None:
-                self._before = None
+                self._laid = self._before = None
+                if self._ahead is not None:
+                    self._ahead.leave(row)
                 self._free.append(row)
-                self._changing.pop(row, None)
-                self._measuring.pop(row, None)
-                self._forced.pop(row, None)
+                self._wishes.forget(row)
 
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
@@ -102,7 +106,9 @@ class RequestTable:
             self._failed[arrival.request] = problem
             return
         row = self._take_row(len(arrival.tokens))
-        self._before = None
+        self._laid = self._before = None
+        if self._ahead is not None:
+            self._ahead.enter(row)
         self._rows[arrival.request] = row
         sampling = arrival.sampling
         seed = np.uint64(sampling.seed & _SEED_BITS).astype(np.int64)
@@ -110,36 +116,85 @@ class RequestTable:
         self._held[row], self._prompt[row] = 0, arrival.prompt_tokens
         self._parameters[row] = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
-        if changes_logits(sampling):
-            self._changing[row] = sampling
-        if measures(sampling):
-            self._measuring[row] = sampling
-        if sampling.trace_decode_token_ids:
-            self._forced[row] = sampling
+        self._wishes.admit(row, sampling)
         self._hold(row, arrival.blocks, fresh=arrival.blocks[self._entries(arrival.computed) :])
 
-    def fail(self, flat: FlatBatch, index: int, message: str) -> None:
-        """Remember that slice `index` of a batch could not be computed: its request has failed."""
-        piece, row = flat.slices[index], flat.rows[index]
-        first, last = piece.start // self._block_size * self._groups, self._entries(piece.start + piece.count)
-        self._tainted.update(self._tables[row, first:last].tolist())
-        self.forget((piece.request,))
-        self._failed[piece.request] = message
+    def fail(self, flat: FlatBatch, index: int, message: str) -> list[Integers]:
+        """Remember that slice `index` of a batch could not be computed: its request has failed.
+
+        Return for each group of layers the slots whose content is not to be read: what it wrote, unless they are
+        others' by now.
+        """
+        piece, row, remote = flat.slices[index], int(flat.rows[index]), flat.remote
+        if remote is None:
+            positions = np.arange(piece.start, piece.start + piece.count)
+            written = self._slots(np.full(piece.count, row), positions)
+        else:
+            last = int(flat.last[index])
+            assert self._ahead is not None
+            written = [
+                self._ahead.still_written(slots[last - piece.count + 1 : last + 1], self._block_size, remote.turn)
+                for slots in remote.slots
+            ]
+        self._tainted.update(block for slots in written for block in (slots // self._block_size).tolist())
+        if remote is None or self._lives_on(flat, index):
+            self.forget((piece.request,))
+            self._failed[piece.request] = message
+        return written
+
+    def _lives_on(self, flat: FlatBatch, index: int) -> bool:
+        """Say whether the request of a slice is the one that it was when that was laid."""
+        ahead, at = self._ahead, flat.remote
+        return ahead is None or at is None or ahead.lives_on(int(flat.rows[index]), int(at.lives[index]))
+
+    def failed_since(self, flat: FlatBatch) -> dict[int, str]:
+        """Tell which slices of a batch are of requests that have failed since it was laid, and why."""
+        return {
+            index: self._failed[piece.request]
+            for index, piece in enumerate(flat.slices)
+            if piece.request in self._failed and not self._lives_on(flat, index)
+        }
+
+    def expect(self, flat: FlatBatch) -> Expected:
+        """Note that a batch is being computed; the tokens that it brings are counted as known."""
+        self._before = self._laid if self._laid is not None and self._laid.flat is flat else None
+        self._computed[flat.rows] = flat.ends
+        rows, ends, lives = flat.rows, flat.ends, None if flat.remote is None else flat.remote.lives
+        if not flat.sampled.all():
+            rows, ends = rows[flat.sampled], ends[flat.sampled]
+            lives = None if lives is None else lives[flat.sampled]
+        places = np.flatnonzero(self._known[rows] == ends)
+        if places.size < rows.size:
+            rows, ends = rows[places], ends[places]
+            lives = None if lives is None else lives[places]
+        if rows.size:
+            self._widen(int(ends.max()) + 1)
+            self._known[rows] = ends + 1
+        if self._ahead is not None:
+            self._ahead.expect(rows)
+        return Expected(places, rows, ends, lives)
+
+    def settle(self, expected: Expected, tokens: Integers) -> None:
+        """Write down the tokens [sampled slices] that came of a batch, but for requests that have left since."""
+        places, rows, ends, lives = expected
+        if self._ahead is not None and lives is not None:
+            here = self._ahead.arrived(rows, lives, self._known[rows] == ends + 1)
+            places, rows, ends = places[here], rows[here], ends[here]
+        if rows.size:
+            self._tokens[rows, ends] = tokens if places.size == tokens.size else tokens[places]
 
     def record(self, flat: FlatBatch, tokens: Integers) -> None:
         """Note that a batch was computed, and the tokens [sampled slices] that came of it."""
-        self._before = self._laid if self._laid is not None and self._laid.flat is flat else None
-        self._computed[flat.rows] = flat.ends
-        rows, ends = flat.rows, flat.ends
-        if not flat.sampled.all():
-            rows, ends = rows[flat.sampled], ends[flat.sampled]
-        new = self._known[rows] == ends
-        if not new.all():
-            rows, ends, tokens = rows[new], ends[new], tokens[new]
-        if rows.size:
-            self._widen(int(ends.max()) + 1)
-            self._tokens[rows, ends] = tokens
-            self._known[rows] = ends + 1
+        self.settle(self.expect(flat), tokens)
+
+    def waits(self, flat: FlatBatch, requests: Iterable[int]) -> bool:
+        """Say whether a token of some of the sampled slices' outputs is not known here yet."""
+        return self._ahead is not None and bool(self._ahead.awaited[flat.rows[flat.sampled][list(requests)]].any())
+
+    def tokens_of(self, flat: FlatBatch) -> Tensor:
+        """Return int64 [tokens] of a batch as they are known by now."""
+        assert flat.remote is not None
+        return on_device(self._tokens[flat.remote.places].astype(np.int64), self._device)
 
     def gather(self, slices: Sequence[Slice]) -> tuple[FlatBatch | None, list[tuple[str, str]]]:
         """Return the batch of those slices that can be computed, if any, and (request, message) for the others."""
@@ -173,14 +228,18 @@ class RequestTable:
         longest, tables = int(lengths.max()), before.tables
         if grown or self._entries(longest) > tables.shape[2] * self._groups:
             tables = self._by_group(before.rows, longest)
-        parts: list[Integers] = [self._tokens[before.rows, positions].astype(np.int64), positions]
-        parts += self._slots(before.rows, positions)
-        moved = on_device(np.concatenate(parts), self._device)
-        tokens, where, *targets = moved.split_with_sizes([len(ends)] * len(parts))
+        slots = self._slots(before.rows, positions)
+        takers = None if old.remote is None else old.remote.takers
+        tokens, where, *targets = self._sent(before.rows, positions, *slots)
         flat = (tuple(slices), old.rows, ends, old.last, old.sampled, tokens, where, old.heads)
         paged = self._paged(targets, tables, old.paged[0].counts, lengths)
         asked = self._asked(slices, old.rows, ends, old.last, old.sampled)
-        made = FlatBatch(*flat, paged, old.choices.advanced(), *asked)
+        remote = (
+            None
+            if self._ahead is None or takers is None
+            else self._ahead.note(old.rows, (before.rows, positions), slots, takers)
+        )
+        made = FlatBatch(*flat, paged, old.choices.advanced(), *asked, remote)
         self._laid = LaidStep(made, before.rows, lengths, tables)
         return made
 
@@ -217,17 +276,26 @@ class RequestTable:
         flat_rows = np.repeat(rows[order], counts[order])
         positions = np.arange(edges[-1]) + np.repeat(ends[order] - edges, counts[order])
         slots = self._slots(flat_rows, positions)
-        # one transfer for all that is as long as the batch
-        parts = (self._tokens[flat_rows, positions], positions, last[sampled], *slots)
-        moved = on_device(np.concatenate(parts), self._device)
-        tokens, where, heads, *targets = moved.split_with_sizes([part.size for part in parts])
+        tokens, where, *targets, heads, takers = self._sent(flat_rows, positions, *slots, last[sampled], rows[sampled])
         tables = self._by_group(rows[order], int(ends.max()))
         flat = (tuple(slices), rows, ends, last, sampled, tokens, where, heads)
         paged = self._paged(targets, tables, counts[order], ends[order])
         choices = self._choices(rows[sampled], ends[sampled])
-        made = FlatBatch(*flat, paged, choices, *self._asked(slices, rows, ends, last, sampled))
+        remote = None if self._ahead is None else self._ahead.note(rows, (flat_rows, positions), slots, takers)
+        made = FlatBatch(*flat, paged, choices, *self._asked(slices, rows, ends, last, sampled), remote)
         self._laid = LaidStep(made, rows[order], ends[order], tables)
         return made
+
+    def _sent(self, rows: Integers, positions: Integers, *others: Integers) -> list[Tensor]:
+        """Give the device the tokens of rows at positions, these and others, in one transfer."""
+        parts = [self._tokens[rows, positions].astype(np.int64), positions, *others]
+        sources = None if self._ahead is None else self._ahead.sources(rows, positions == self._known[rows] - 1)
+        if sources is not None:
+            parts.append(sources)
+        moved = list(on_device(np.concatenate(parts), self._device).split_with_sizes([part.size for part in parts]))
+        if self._ahead is not None and sources is not None:
+            moved[0] = self._ahead.filled_in(moved[0], moved.pop(), all_of_them=bool((sources >= 0).all()))
+        return moved
 
     def _slots(self, rows: Integers, positions: Integers) -> list[Integers]:
         """Say where in the cache positions of rows lie, for each group."""
@@ -244,12 +312,12 @@ class RequestTable:
 
     def _asked(
         self, slices: Sequence[Slice], rows: Integers, ends: Integers, last: Integers, sampled: npt.NDArray[np.bool_]
-    ) -> tuple[tuple[Wanted, ...], tuple[Measured, ...], tuple[MeasuredPrompt, ...], tuple[tuple[int, int], ...]]:
+    ) -> Asked:
         """Collect what some requests want beside a token."""
-        wanted = self._wanted(rows[sampled], ends[sampled]) if self._changing else ()
-        told = (self._measured(rows[sampled]), self._prompts(slices, rows, last)) if self._measuring else ((), ())
-        forced = self._given(rows[sampled], ends[sampled]) if self._forced else ()
-        return wanted, *told, forced
+        if not self._wishes.any:
+            return NOTHING_ASKED
+        known = Known(self._tokens, self._known, self._prompt)
+        return self._wishes.of(slices, (rows, ends, last, sampled), known)
 
     def _by_group(self, rows: Integers, end: int) -> Tensor:
         """Give the tables of some rows up to position `end`, [groups, rows, widest]."""
@@ -259,52 +327,6 @@ class RequestTable:
     def _entries(self, tokens: int) -> int:
         """How many blocks of a table so many tokens fill."""
         return -(-tokens // self._block_size) * self._groups
-
-    def _wanted(self, rows: Integers, ends: Integers) -> tuple[Wanted, ...]:
-        """Collect what is to be changed about the logits of some rows."""
-        wanted = []
-        for index, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
-            sampling = self._changing.get(row)
-            if sampling is not None:
-                prompt = int(self._prompt[row])
-                tokens = self._tokens[row]
-                wanted.append(Wanted(index, sampling, tokens[:prompt], tokens[prompt:end]))
-        return tuple(wanted)
-
-    def _given(self, rows: Integers, ends: Integers) -> tuple[tuple[int, int], ...]:
-        """Name the tokens that are not drawn."""
-        found = []
-        for at, (row, end) in enumerate(zip(rows.tolist(), ends.tolist(), strict=True)):
-            given = self._forced[row].trace_decode_token_ids if row in self._forced else ()
-            index = end - int(self._prompt[row])
-            if index < len(given):
-                found.append((at, given[index]))
-        return tuple(found)
-
-    def _measured(self, rows: Integers) -> tuple[Measured, ...]:
-        """Name the sampled rows of which something is to be told."""
-        found = [(at, self._measuring.get(row)) for at, row in enumerate(rows.tolist())]
-        return tuple([
-            Measured(at, sampling.logprobs, sampling.logprob_token_ids, sampling.searching)
-            for at, sampling in found
-            if sampling is not None and sampling.logprobs is not None
-        ])  # fmt: skip
-
-    def _prompts(self, slices: Sequence[Slice], rows: Integers, last: Integers) -> tuple[MeasuredPrompt, ...]:
-        """Name the prompt tokens that can be judged in this step, unless there was output: then they were before."""
-        told = []
-        for piece, row, at in zip(slices, rows.tolist(), last.tolist(), strict=True):
-            sampling = self._measuring.get(row)
-            known, prompt = int(self._known[row]), int(self._prompt[row])
-            if sampling is None or sampling.prompt_logprobs is None or known > prompt:
-                continue
-            first = max(piece.start, sampling.prompt_logprob_start)
-            tokens = self._tokens[row, first + 1 : min(piece.start + piece.count + 1, prompt)].copy()
-            if tokens.size:
-                ids = tuple(candidates(sampling, first + 1 + index) for index in range(tokens.size))
-                place = at - piece.count + 1 + first - piece.start
-                told.append(MeasuredPrompt(piece.request, first + 1, place, tokens, sampling.prompt_logprobs, ids))
-        return tuple(told)
 
     def _choices(self, rows: Integers, ends: Integers) -> Choices:
         """Collect the sampling parameters of some rows."""
@@ -342,6 +364,9 @@ class RequestTable:
             self._tables = _grown(self._tables, (self._tables.shape[0], 2 * wanted))
         self._tables[row, held:wanted] = blocks
         self._held[row] = wanted
+        fresh = tuple(fresh)
+        if self._ahead is not None:
+            self._ahead.hand_out(fresh)
         if self._tainted:
             self._tainted.difference_update(fresh)
 
@@ -355,6 +380,8 @@ class RequestTable:
                 setattr(self, name, _grown(getattr(self, name), (new,)))
             self._tokens = _grown(self._tokens, (new, self._tokens.shape[1]))
             self._tables = _grown(self._tables, (new, self._tables.shape[1]))
+            if self._ahead is not None:
+                self._ahead.grow(new)
             self._free.extend(range(new - 1, old - 1, -1))
         self._widen(tokens + 1)
         return self._free.pop()

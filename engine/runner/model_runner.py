@@ -8,37 +8,36 @@ scheduler drops what it did not need.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.config import SchedulerConfig
 from engine.core.tables import tables_within
 from engine.errors import CheckpointError, NotEnoughMemory
-from engine.kernels.batch import Integers
+from engine.kernels.batch import on_device
 from engine.kernels.weights import Quantization
-from engine.logits import Wanted, adjust
-from engine.logprobs import LogprobsMode, MeasuredPrompt, measure, measure_search
+from engine.logprobs import LogprobsMode
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
-from engine.processors import Processors
 from engine.progress import UseTqdm
-from engine.runner.constraints import NO_TOKEN, Constraints, Followed
-from engine.runner.draws import draw_for, unsound_for
-from engine.runner.flat import FlatBatch
+from engine.runner.ahead import Ahead
+from engine.runner.constraints import Constraints
+from engine.runner.flat import Expected, FlatBatch
 from engine.runner.graphs import layers_for
 from engine.runner.inputs import RequestTable
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
-from engine.sampling import Choices, drawn_from
+from engine.runner.landing import NOTHING, Here, Landed, Landing, landing_for
+from engine.runner.pending import Deferred, Launched, Pending
+from engine.runner.sampler import Drawn, Made, Sampler
 from engine.structured.compiler import Grammars
 from engine.structured.grammar import GrammarError, Vocabulary
 from engine.structured.registry import BUILT_IN, backend
@@ -46,21 +45,22 @@ from engine.text.tokenizer import Tokenizer
 from schemas.generation import TokenLogprobs
 from schemas.steps import Prepare, StepPlan, StepResult
 
-_NOT_FINITE: Final = "the model computed a number that is not finite"
-_JUDGED: Final = 64
-"""Positions of a prompt whose logits are held at once."""
 
+@dataclass(slots=True)
+class _Begun:
+    """A step that was launched."""
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What came of a batch."""
-
-    tokens: list[tuple[str, int]] = field(default_factory=list)
-    logprobs: list[tuple[str, TokenLogprobs]] = field(default_factory=list)
-    prompts: list[tuple[str, int, tuple[TokenLogprobs, ...]]] = field(default_factory=list)
-    whole: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+    plan: StepPlan
+    began: float
+    errors: list[tuple[str, str]]
+    """(request, message) of slices that could not be laid."""
+    drawn: Drawn | None = None
+    """None if nothing was computed."""
+    expected: Expected | None = None
+    landed: Landed = NOTHING
+    follows: bool = False
+    """Whether tokens that it brings may be changed on the host, or decide what may come next."""
+    pending: Pending | None = None
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,18 +103,28 @@ class ModelRunner:
         worker: str,
         grammars: Grammars | None = None,
         logprobs_mode: LogprobsMode = "raw_logprobs",
+        landing: Landing | None = None,
     ) -> None:
-        """Make a runner without requests; `worker` is the id that its results carry."""
-        self._told_as: LogprobsMode = logprobs_mode
+        """Make a runner without requests; `worker` is the id that its results carry.
+
+        `landing` is how results come from the device, if not as is best for it.
+        """
         self._model = model
         self._cache = cache
         self._worker = worker
-        self._processors = Processors()
+        self._landing = landing or landing_for(model)
+        self._landing_is_apart = self._landing is not Here
+        self._ahead = Ahead(cache.blocks, model.device) if self._landing_is_apart else None
         self._requests = RequestTable(
-            cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups
+            cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups, self._ahead
         )
         self._constraints = Constraints(grammars)
-        self._draw, self._unsound = draw_for(model.ops), unsound_for(model.ops)
+        self._sampler = Sampler(model, self._constraints, logprobs_mode)
+        self._under_way = deque[_Begun]()
+        """Steps that were launched and not taken in."""
+        self._changed = frozenset[str]()
+        """Requests whose tokens of the last step are not those that were drawn."""
+        self._last_end = 0.0
         self._layers = layers_for(model, cache.layers, cache.block_size)
 
     @property
@@ -181,13 +191,32 @@ class ModelRunner:
         """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
         return self._constraints.prepare(prepare)
 
+    def launch(self, plan: StepPlan) -> Pending:
+        """Begin a step, and return without waiting for it where a device computes by itself.
+
+        Results must be taken in the order of launches, in the same thread; one that another step cannot do without is
+        taken by that, and given when it is asked for.
+        """
+        if not self._landing_is_apart:
+            return Deferred(partial(self.execute, plan))
+        began = self._begin(plan)
+        began.pending = Launched(began.landed, partial(self._ended, began))
+        self._under_way.append(began)
+        return began.pending
+
     def execute(self, plan: StepPlan) -> StepResult:
         """Apply a plan's changes, compute its slices, sample where it asks.
 
         What cannot be computed for one request (not finite, or a plan that does not fit what is known here) becomes
         an entry of `errors`, now and for every later slice of that request, and leaves the others as they are.
         """
+        return self._end(self._begin(plan))
+
+    def _begin(self, plan: StepPlan) -> _Begun:
+        """Apply a plan's changes and launch its step."""
         began = time.perf_counter()
+        if plan.full or self._touches_what_is_followed(plan):
+            self._catch_up()
         if plan.full:
             self.reset()
         self._requests.forget(plan.gone)
@@ -196,134 +225,113 @@ class ModelRunner:
             self._requests.admit(arrival)
             self._constraints.admit(arrival)
         batch, errors = self._requests.gather(plan.slices)
-        made = _Made() if batch is None else self._compute(batch, errors)
-        spent = time.perf_counter() - began
+        begun = _Begun(plan, began, errors)
+        if batch is not None:
+            begun.drawn = self._compute(batch)
+            begun.landed = self._landing(begun.drawn.sent)
+            begun.follows = self._constraints.any and any(
+                self._constraints.follows(piece.request) for piece in batch.slices if piece.sample
+            )
+            begun.expected = self._requests.expect(batch)
+        return begun
+
+    @torch.inference_mode()
+    def _compute(self, batch: FlatBatch) -> Drawn:
+        """Launch the model over a batch, and the drawing of its tokens."""
+        hidden = self._layers(batch.tokens, batch.positions, batch.paged)
+        if self._under_way and self._must_catch_up(batch):
+            changed = self._catch_up()
+            if any(piece.request in changed for piece in batch.slices):
+                # what was launched went on from other tokens than those that were taken
+                hidden = self._layers(self._requests.tokens_of(batch), batch.positions, batch.paged)
+        drawn = self._sampler.launch(batch, hidden)
+        if self._ahead is not None and batch.remote is not None and "tokens" in drawn.sent:
+            self._ahead.draw(batch.remote.takers, drawn.sent["tokens"])
+        return drawn
+
+    def _must_catch_up(self, batch: FlatBatch) -> bool:
+        """Say whether a batch's tokens cannot be drawn before those of the steps under way are known."""
+        if any(one.follows for one in self._under_way):
+            return True
+        return bool(batch.wanted) and self._requests.waits(batch, self._sampler.reading(batch))
+
+    def _touches_what_is_followed(self, plan: StepPlan) -> bool:
+        """Say whether requests leave or come of which a step under way has still to be taken in."""
+        touched = {*plan.gone, *(arrival.request for arrival in plan.arrivals)}
+        return any(
+            one.follows and not touched.isdisjoint(piece.request for piece in one.plan.slices)
+            for one in self._under_way
+        )
+
+    def _catch_up(self) -> set[str]:
+        """Wait for all that is under way, and take it in; return requests whose tokens are not as they were drawn."""
+        changed = set[str]()
+        while self._under_way:
+            pending = self._under_way[0].pending
+            assert pending is not None
+            pending.result()
+            changed |= self._changed
+        return changed
+
+    def _ended(self, begun: _Begun) -> StepResult:
+        """End a step that was launched; those before it first."""
+        while self._under_way[0] is not begun:
+            pending = self._under_way[0].pending
+            assert pending is not None
+            pending.result()
+        self._under_way.popleft()
+        return self._end(begun)
+
+    @torch.inference_mode()
+    def _end(self, begun: _Begun) -> StepResult:
+        """Wait for a step, take in what came of it, and tell."""
+        errors, made = begun.errors, Made(np.empty(0, np.int64))
+        tokens, logprobs, prompts = list[tuple[str, int]](), list[tuple[str, TokenLogprobs]](), made.prompts
+        refused: tuple[str, ...] = ()
+        if begun.drawn is not None:
+            made, failed = self._finish(begun, errors)
+            slices = begun.drawn.batch.slices
+            names = [piece.request for piece in slices if piece.sample]
+            refused = tuple(slices[index].request for index in made.problems if index not in made.broken)
+            tokens = [pair for pair in zip(names, made.tokens.tolist(), strict=True) if pair[0] not in failed]
+            logprobs = [(names[row], one) for row, one in made.logprobs if names[row] not in failed]
+            prompts = tuple(one for one in made.prompts if one[0] not in failed)
+        self._changed = made.changed
+        now = time.perf_counter()
+        spent, self._last_end = now - max(begun.began, self._last_end), now
         return StepResult(
-            n=plan.n,
-            epoch=plan.epoch,
+            n=begun.plan.n,
+            epoch=begun.plan.epoch,
             worker=self._worker,
-            tokens=tuple(made.tokens),
+            tokens=tuple(tokens),
             errors=tuple(errors),
             compute_us=round(spent * 1e6),
-            logprobs=tuple(made.logprobs),
-            prompt_logprobs=tuple(made.prompts),
+            logprobs=tuple(logprobs),
+            prompt_logprobs=prompts,
             whole=made.whole,
-            refused=made.refused,
+            refused=refused,
             closed=made.closed,
         )
 
-    @torch.inference_mode()
-    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> _Made:
-        """Run the model over a batch; return what came of it in the plan's order, append to `errors`."""
-        hidden = self._layers(batch.tokens, batch.positions, batch.paged)
-        # what is not finite shows in the logits, where those of all tokens are wanted
-        unsound = None if len(batch.heads) == len(hidden) else self._unsound(hidden)
-        problems: dict[int, str] = {}
-        followed = Followed((), (), {})
-        tokens, told = np.empty(0, np.int64), list[tuple[int, TokenLogprobs]]()
-        if not batch.sampled.any():
-            broken = self._broken(batch, unsound, None)
-        else:
-            logits = self._model.logits(hidden.index_select(0, batch.heads))
-            unfit = self._unsound(logits)
-            before = [logits[one.row].clone() for one in batch.measured]
-            stuck = self._adjust(logits, batch) if batch.wanted else {}
-            problems = self._constraints.restrict(logits, batch, stuck)
-            searched = self._searched(batch, before, logits)
-            if batch.measured and self._told_as.startswith("processed"):
-                before = [_processed(logits, batch.choices, one.row) for one in batch.measured]
-            tokens = self._draw(logits, batch.choices).cpu().numpy()
-            for row, token in batch.forced:
-                tokens[row] = token
-            broken = self._broken(batch, unsound, unfit)
-            followed = self._constraints.take(tokens, batch, {*problems, *broken})
-            problems |= followed.problems
-            told = [*self._measured(batch, before, tokens), *searched]
-        self._requests.record(batch, tokens)
-        refused = tuple(batch.slices[index].request for index in problems if index not in broken)
-        problems |= dict.fromkeys(broken, _NOT_FINITE)
-        for index, problem in problems.items():
+    def _finish(self, begun: _Begun, errors: list[tuple[str, str]]) -> tuple[Made, set[str]]:
+        """Take in what came of a step that computed something; append to `errors`, and return who has failed."""
+        drawn, expected = begun.drawn, begun.expected
+        assert drawn is not None
+        assert expected is not None
+        batch = drawn.batch
+        left = {} if batch.remote is None else self._requests.failed_since(batch)
+        made = self._sampler.finish(drawn, begun.landed.read(), {*left})
+        self._requests.settle(expected, made.tokens)
+        for index, problem in made.problems.items():
             self._fail(batch, index, problem)
+        for index, problem in (left | made.problems).items():
             errors.append((batch.slices[index].request, problem))
-        failed = {batch.slices[index].request for index in problems}
-        prompts = [self._judge(hidden, one) for one in batch.prompts if one.request not in failed]
-        names = [piece.request for piece in batch.slices if piece.sample]
-        return _Made(
-            [pair for pair in zip(names, tokens.tolist(), strict=True) if pair[0] not in failed],
-            [(names[row], one) for row, one in told if names[row] not in failed],
-            prompts,
-            followed.whole,
-            followed.closed,
-            refused,
-        )
-
-    def _adjust(self, logits: Tensor, batch: FlatBatch) -> dict[int, str]:
-        """Change logits as requests want them; say which slices cannot go on, and why."""
-        theirs: dict[int, str] = {}
-
-        def by_plugins(logits: Tensor, wanted: Sequence[Wanted]) -> None:
-            theirs.update(self._processors.apply(logits, wanted))
-
-        problems = dict.fromkeys(adjust(logits, batch.wanted, by_plugins), NO_TOKEN) | theirs
-        places = np.flatnonzero(batch.sampled).tolist()
-        return {places[row]: problem for row, problem in problems.items()}
-
-    def _judge(self, hidden: Tensor, one: MeasuredPrompt) -> tuple[str, int, tuple[TokenLogprobs, ...]]:
-        """Tell what the model makes of some tokens of a prompt, few at a time: logits are wide."""
-        told: list[TokenLogprobs] = []
-        for at in range(0, len(one.tokens), _JUDGED):
-            tokens = one.tokens[at : at + _JUDGED].tolist()
-            first = one.first + at
-            logits = self._model.logits(hidden[first : first + len(tokens)])
-            told += measure(logits, tokens, one.best, one.ids[at : at + _JUDGED], self._told_as)
-        return one.request, one.position, tuple(told)
-
-    def _measured(
-        self, batch: FlatBatch, before: Sequence[Tensor], tokens: Integers
-    ) -> list[tuple[int, TokenLogprobs]]:
-        """Describe those sampled rows of which something is to be told; `before` are their logits, [vocabulary]."""
-        return [
-            (one.row, measure(logits[None], [int(tokens[one.row])], one.best, [one.ids], self._told_as)[0])
-            for one, logits in zip(batch.measured, before, strict=True)
-            if not one.searching
-        ]
-
-    def _searched(self, batch: FlatBatch, before: Sequence[Tensor], logits: Tensor) -> list[tuple[int, TokenLogprobs]]:
-        """Describe what could come at steps of searches, before anything is drawn."""
-        names = [piece.request for piece in batch.slices if piece.sample]
-        told = []
-        for one, raw in zip(batch.measured, before, strict=True):
-            if one.searching:
-                row, (possible, certain) = logits[one.row], self._constraints.leading_on(names[one.row])
-                told.append((one.row, measure_search(raw, row, int(row.argmax()), one.best, possible, certain)))
-        return told
-
-    def _broken(self, batch: FlatBatch, unsound: Tensor | None, unfit: Tensor | None) -> list[int]:
-        """Return the indices of slices with a hidden state [tokens] or logits [sampled] that are not finite."""
-        if not any(rows is not None and rows.any() for rows in (unsound, unfit)):
-            return []
-        bad: Integers = np.empty(0, np.int64) if unsound is None else np.flatnonzero(unsound.cpu().numpy())
-        heads = np.zeros(len(batch.slices), np.bool_)
-        if unfit is not None:
-            heads[batch.sampled] = unfit.cpu().numpy()
-        counts = [piece.count for piece in batch.slices]
-        return [
-            index
-            for index, (last, count) in enumerate(zip(batch.last.tolist(), counts, strict=True))
-            if heads[index] or ((bad > last - count) & (bad <= last)).any()
-        ]
+        return made, {batch.slices[index].request for index in (*left, *made.problems)}
 
     def _fail(self, batch: FlatBatch, index: int, problem: str) -> None:
         """Drop a request that went wrong, and what it wrote: nobody may read numbers that are not finite."""
-        last, count = int(batch.last[index]), batch.slices[index].count
-        for paged in batch.paged:
-            self._cache.clear(paged.slots[last - count + 1 : last + 1])
-        self._requests.fail(batch, index, problem)
-
-
-def _processed(logits: Tensor, choices: Choices, row: int) -> Tensor:
-    """Give what a row's token is drawn from, [vocabulary]."""
-    return drawn_from(logits[row][None], choices.among(np.arange(len(logits)) == row))[0]
+        for slots in self._requests.fail(batch, index, problem):
+            self._cache.clear(on_device(slots, self._model.device))
 
 
 def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm: UseTqdm = False) -> ModelRunner:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from engine.kernels.batch import on_device
 from engine.structured.grammar import Bits
 
 _NEVER: Final = float("-inf")
-_POWERS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+_POWERS: Final = np.array([1, 2, 4, 8, 16, 32, 64, 128], np.uint8)
 
 
 def words(size: int) -> int:
@@ -20,25 +20,19 @@ def words(size: int) -> int:
     return -(-size // 32) * 4
 
 
-def restrict(logits: Tensor, rows: Sequence[int], bits: Bits) -> list[int]:
-    """Take away from some rows of logits [rows, vocabulary] what `bits` [some rows, bytes] do not allow, in place.
-
-    Return the rows that no token is left in.
-    """
+def restrict(logits: Tensor, rows: Sequence[int], bits: Bits) -> None:
+    """Take away from some rows of logits [rows, vocabulary] what `bits` [some rows, bytes] do not allow, in place."""
     size = logits.shape[1]
-    packed = torch.from_numpy(bits).to(logits.device)
-    powers = torch.tensor(_POWERS, dtype=torch.uint8, device=logits.device)
+    packed = on_device(bits, logits.device)
+    powers = on_device(_POWERS, logits.device)
     allowed = packed[:, :, None].bitwise_and(powers).ne(0).view(len(rows), -1)[:, :size]
-    chosen = torch.tensor(rows, device=logits.device)
-    left = logits[chosen].masked_fill_(~allowed, _NEVER)
-    logits[chosen] = left
-    none = (left.amax(dim=-1) == _NEVER).tolist()
-    return [row for row, empty in zip(rows, none, strict=True) if empty]
+    chosen = on_device(np.array(rows, np.int64), logits.device)
+    logits[chosen] = logits[chosen].masked_fill_(~allowed, _NEVER)
 
 
 def allow(row: Tensor, tokens: Sequence[int]) -> None:
     """Let one of these tokens come, whatever was said of them before, and no other: logits [vocabulary], in place."""
-    kept = torch.tensor([token for token in tokens if token < len(row)], dtype=torch.int64, device=row.device)
+    kept = on_device(np.array([token for token in tokens if token < len(row)], np.int64), row.device)
     values = row[kept]
     row.fill_(_NEVER)
     row[kept] = values.masked_fill(values == _NEVER, 0.0)

@@ -13,7 +13,8 @@ import torch
 
 pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
 
-from benchmarks.gpu_kernels import ODD, Case, cases, check
+from benchmarks import gpu_run
+from benchmarks.gpu_kernels import ODD, Case, Ceilings, cases, check
 from benchmarks.gpu_models import BLOCK, LLAMA, QWEN, Running, Shape, idle_within, shortened, tables_for
 from engine.kernels.gpu.ops import TritonOps
 
@@ -85,3 +86,28 @@ def test_the_work_of_a_step_is_that_of_the_models() -> None:
 
 def test_idle_is_when_nothing_is_under_way() -> None:
     assert idle_within([(0, 4), (1, 2), (5, 6), (6, 10)]) == pytest.approx(0.1)
+
+
+def test_a_part_that_fails_is_told_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = list[str]()
+
+    def ours(shape: Shape, ceilings: Ceilings, found: dict[str, float]) -> None:
+        tried.append(shape.name)
+        found["decode fraction 1"] = 0.91
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (200 << 30, 200 << 30))
+    monkeypatch.setattr(gpu_run, "check_kernels", lambda: None)
+    monkeypatch.setattr(gpu_run, "measure_ceilings", lambda: Ceilings(1e12, 1e14))
+    monkeypatch.setattr(gpu_run, "run_ours", ours)
+    monkeypatch.setattr(gpu_run, "run_theirs", lambda *_: tried.append("theirs"))
+    monkeypatch.setattr(gpu_run, "run_steady", lambda *_: tried.append("steady"))
+    monkeypatch.setattr(gpu_run, "cases", lambda *_: [])
+    figures: dict[str, float | None] = {"decode_bandwidth_fraction_b1": None, "idle_fraction": None}
+    gpu_run.run(figures, quick=False)
+    assert figures == {"decode_bandwidth_fraction_b1": 0.91, "idle_fraction": None}
+    assert tried == [LLAMA.name, "theirs", "steady", QWEN.name, "theirs"]
+    assert "Llama-3-8B: FAILED, RuntimeError: no kernel image" in capsys.readouterr().out

@@ -31,23 +31,27 @@ class Canary(ModelRunner):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._whose: dict[int, tuple[bytes, int]] = {}
+        self._written: list[tuple[str, list[tuple[int, int, bytes]]]] = []
         self.looked = 0
         """Entries that were looked at."""
 
-    def _compute(self, batch: FlatBatch, errors: list[tuple[str, str]]) -> Any:
+    def _compute(self, batch: FlatBatch) -> Any:
         sums = self._sums()
         for piece, row in zip(batch.slices, batch.rows.tolist(), strict=True):
             self._look(piece, row, sums)
         # a failed request's row is gone with it
-        written = [
+        self._written = [
             (piece.request, list(self._entries(group, row, piece.start, piece.start + piece.count)))
             for piece, row in zip(batch.slices, batch.rows.tolist(), strict=True)
             for group in range(self._cache.groups)
         ]
-        made = super()._compute(batch, errors)
+        return super()._compute(batch)
+
+    def _finish(self, begun: Any, errors: list[tuple[str, str]]) -> Any:
+        made = super()._finish(begun, errors)
         sums = self._sums()
         failed = {name for name, _ in errors}
-        for name, entries in written:
+        for name, entries in self._written:
             for _, slot, chain in entries:
                 if name in failed:
                     self._whose.pop(slot, None)

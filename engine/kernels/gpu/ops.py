@@ -32,7 +32,7 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
-    rows = RowKernels(draw, unsound)
+    rows = RowKernels(draw, unsound, run_ahead=True)
 
     def __init__(self, few: FewRows | None = None) -> None:
         """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""

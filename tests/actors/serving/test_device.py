@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from threading import Event
 from typing import cast
 
@@ -10,6 +11,7 @@ import pytest
 
 from actors.serving.device import Device
 from engine.runner.model_runner import ModelRunner
+from engine.runner.pending import Deferred, Pending
 from schemas.steps import StepPlan, StepResult
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(20)]
@@ -25,6 +27,9 @@ class PlayedModel:
         self.began = Event()
         self.run: list[int] = []
         self.third = Event()
+
+    def launch(self, plan: StepPlan) -> Pending:
+        return Deferred(partial(self.execute, plan))
 
     def execute(self, plan: StepPlan) -> StepResult:
         self.began.set()
@@ -77,3 +82,49 @@ async def test_nothing_more_is_run_once_it_is_to_stop() -> None:
     model.may.set()
     assert (await device.result()).n == 1
     assert model.run == [1]
+
+
+class Computed:
+    """A step that a device computes by itself, and ends when it may."""
+
+    under_way = True
+
+    def __init__(self, model: PlayedAccelerator, plan: StepPlan) -> None:
+        self._model, self._plan = model, plan
+
+    def wait(self) -> None:
+        assert self._model.may.wait(PATIENCE_S)
+
+    def result(self) -> StepResult:
+        self._model.told.append(self._plan.n)
+        if self._plan.n == 13:
+            raise ArithmeticError("thirteen")
+        return StepResult(self._plan.n, self._plan.epoch, "worker", ())
+
+
+class PlayedAccelerator:
+    """Takes what is launched at once."""
+
+    def __init__(self) -> None:
+        self.may, self.second = Event(), Event()
+        self.told: list[int] = []
+
+    def launch(self, plan: StepPlan) -> Pending:
+        if plan.n == 2:
+            self.second.set()
+        return Computed(self, plan)
+
+
+async def test_a_step_is_launched_while_the_one_before_is_computed() -> None:
+    model = PlayedAccelerator()
+    device = Device(cast("ModelRunner", model))
+    device.run(plan(1))
+    device.run(plan(2))
+    assert await asyncio.to_thread(model.second.wait, PATIENCE_S)
+    assert not model.told
+    model.may.set()
+    assert [(await device.result()).n for _ in range(2)] == [1, 2]
+    device.run(plan(13))
+    with pytest.raises(ArithmeticError, match="thirteen"):
+        await device.result()
+    device.stop()
