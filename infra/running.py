@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.agent.conversation import Pending
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import waiting
+from actors.agent.run import Pending
+from actors.agent.wishes import waiting
 from actors.errors import ActorError
 from actors.partial import partial_value
 from actors.runtime.context import SystemClock

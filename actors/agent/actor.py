@@ -10,17 +10,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
-from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.effects import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.agent.guarding import looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.observer import Observer
 from actors.agent.profiles import Unresolved, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
+from actors.agent.run import call_of
 from actors.agent.toolboxes import Toolboxes
-from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
 from actors.models.chain import Chained

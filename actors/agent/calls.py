@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from actors.agent.turns import CallTool
+from actors.agent.effects import CallTool
 from actors.errors import NoService
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import ToolServices

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, assert_never, get_args
 
 import msgspec
 from msgspec.structs import replace
 
+from actors.agent.run import Pending, Run, call_of, called, changed, index_of, with_call
 from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message
 from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
@@ -53,76 +54,6 @@ ModelEvent = ModelCalled | ModelReturned | ModelFailed | RetryScheduled | RetryD
 StepEvent = StepOpened | StepPrepared
 ToolEvent = ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
 WaitEvent = ApprovalRequested | ToolHandedOver | ToolSuspended | ToolContinued
-
-Waits = Literal["approval", "data", "caller"]
-"""For whom: a person's agreement before it is called, data that it asked for, or the caller who runs it."""
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A tool call of the step under way."""
-
-    effect: str
-    call: ToolCall
-    result: str | None = None
-    returned: bool = False
-    """Whether the result is what the tool said, and not why there is none."""
-    waits: Waits | None = None
-    """None while it runs, and once there is a result."""
-    attempts: int = 1
-    """How often it was begun."""
-    asked: ToolSuspended | None = None
-    """What it asked for last."""
-    answers: tuple[Any, ...] = ()
-    """What it was given, each time that it asked."""
-
-    @property
-    def under_way(self) -> str:
-        """The effect id of what was begun last: each time that it goes on with data is an effect of its own."""
-        return f"{self.effect}s{len(self.answers)}" if self.answers else self.effect
-
-
-class Run(msgspec.Struct, frozen=True):
-    """One run of an agent in the thread."""
-
-    id: str
-    profile: Profile
-    step: int = 0
-    """Model calls made."""
-    asking: ModelCalled | None = None
-    """The model call under way."""
-    attempt: int = 1
-    """Which one at the step's model call it is, or was."""
-    retry: RetryScheduled | None = None
-    """What the model is asked again after."""
-    answer: ModelReturned | None = None
-    """The last answer, until what follows from it is done."""
-    pending: tuple[Pending, ...] = ()
-    usage: Usage = Usage()
-    deadline: int = 0
-    """When it is to be over, microseconds since the Unix epoch; 0 is never, or that it has passed."""
-    over: bool = False
-    opened: StepOpened | None = None
-    """The step that the agent's functions are asked about."""
-    prepared: StepPrepared | None = None
-    """What they made of the step under way."""
-    ended: RunFinished | RunFailed | None = None
-    """What observers are still to be told."""
-    refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
-
-    @property
-    def effective(self) -> Profile:
-        """The profile as the step under way has it."""
-        prepared, profile = self.prepared, self.profile
-        if prepared is None:
-            return profile
-        named = ("model", "instructions", "calling")
-        changed = {name: value for name in named if (value := getattr(prepared, name)) is not None}
-        drawn = {
-            name: value for name in ("temperature", "max_tokens") if (value := getattr(prepared, name)) is not None
-        }
-        active = prepared.active_tools
-        tools = profile.tools if active is None else tuple(tool for tool in profile.tools if tool.name in active)
-        return replace(profile, tools=tools, sampling=replace(profile.sampling, **drawn), **changed)
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -205,8 +136,8 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
     match event:
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
-            called = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
-            return _with(replace(state, memory=asked(state.memory, event.first)), called)
+            asking = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
+            return _with(replace(state, memory=asked(state.memory, event.first)), asking)
         case ModelReturned():
             return _answered(state, run, event)
         case ModelFailed(problem=problem):
@@ -234,14 +165,14 @@ def _evolve_call(state: Conversation, name: str, event: ToolEvent) -> Conversati
     run = state.runs[name]
     match event:
         case ToolCalled(effect=effect, call=call):
-            return _with(state, _called(run, effect, call))
+            return _with(state, called(run, effect, call))
         case ToolReturned() | ToolFailed() | ToolIndeterminate():
             return _resolved(state, run, event)
         case ApprovalGiven() | ApprovalDenied():
             # the fact that follows in the same commit says what becomes of the call
             return state
         case ToolResumed(effect=effect, attempt=attempt):
-            return _with(state, _changed(run, effect, attempts=attempt))
+            return _with(state, changed(run, effect, attempts=attempt))
         case _:
             assert_never(event)
 
@@ -250,14 +181,14 @@ def _evolve_wait(state: Conversation, name: str, event: WaitEvent) -> Conversati
     run = state.runs[name]
     match event:
         case ApprovalRequested(effect=effect, call=call):
-            return _with(state, _pending(run, Pending(effect, call, waits="approval")))
+            return _with(state, with_call(run, Pending(effect, call, waits="approval")))
         case ToolHandedOver(effect=effect, call=call):
-            return _with(state, _pending(run, Pending(effect, call, waits="caller")))
+            return _with(state, with_call(run, Pending(effect, call, waits="caller")))
         case ToolSuspended(effect=effect):
-            return _with(state, _changed(run, effect, waits="data", asked=event))
+            return _with(state, changed(run, effect, waits="data", asked=event))
         case ToolContinued(effect=effect, answer=answer):
             (item,) = (item for item in run.pending if item.effect == call_of(effect))
-            return _with(state, _changed(run, effect, waits=None, answers=(*item.answers, answer), attempts=1))
+            return _with(state, changed(run, effect, waits=None, answers=(*item.answers, answer), attempts=1))
         case _:
             assert_never(event)
 
@@ -311,25 +242,6 @@ def _with(state: Conversation, run: Run) -> Conversation:
     return replace(state, runs={**state.runs, run.id: run})
 
 
-def _called(run: Run, effect: str, call: ToolCall) -> Run:
-    """Note that a call is under way, for the first time or with data that it had asked for."""
-    if effect != call_of(effect):
-        return run
-    return _pending(run, Pending(effect, call))
-
-
-def _changed(run: Run, effect: str, **fields: Any) -> Run:
-    name = call_of(effect)
-    return replace(run, pending=tuple(replace(item, **fields) if item.effect == name else item for item in run.pending))
-
-
-def _pending(run: Run, added: Pending) -> Run:
-    """Add a call, in the place that it had when it was only waiting."""
-    if all(item.effect != added.effect for item in run.pending):
-        return replace(run, pending=(*run.pending, added))
-    return replace(run, pending=tuple(added if item.effect == added.effect else item for item in run.pending))
-
-
 def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:
     if isinstance(event, RunFailed) and event.problem.kind == "too_long" and event.steps == 1:
         state = _unsaid(state, name)
@@ -368,13 +280,13 @@ def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversati
 def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
     """Note a tool's result; once all of the step are in, the thread gets them in the order they were called."""
     if call_of(event.effect) in {item.effect for item in run.pending}:
-        pending = _changed(
+        pending = changed(
             run, event.effect, result=event.content, waits=None, returned=isinstance(event, ToolReturned)
         ).pending
     else:
         # refused before it was called (no such tool): it has its place among the others all the same
         assert run.answer is not None
-        call = run.answer.tool_calls[_index(event.effect)]
+        call = run.answer.tool_calls[index_of(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
     used = run.usage + event.usage if isinstance(event, ToolReturned) else run.usage
     run = replace(run, pending=pending, usage=used)
@@ -384,17 +296,6 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
     answer = run.answer
     asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning, thoughts=answer.thoughts)
     state = _said(state, asked)
-    for item in sorted(pending, key=lambda item: _index(item.effect)):
+    for item in sorted(pending, key=lambda item: index_of(item.effect)):
         state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))
     return state
-
-
-def call_of(effect: str) -> str:
-    """Name the call that an effect belongs to: `<run>-<step>-t<index>` of `<run>-<step>-t<index>s<time>`."""
-    head, _, tail = effect.rpartition("-t")
-    return f"{head}-t{tail.partition('s')[0]}"
-
-
-def _index(effect: str) -> int:
-    """Read a call's place in its answer from its effect id, `<run>-<step>-t<index>`; a model may repeat call ids."""
-    return int(effect.rpartition("-t")[2])

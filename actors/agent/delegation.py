@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from actors.agent.calls import failed, kept
-from actors.agent.turns import CallTool
+from actors.agent.effects import CallTool
 from actors.runtime.performer import Site
 from schemas import codec
 from schemas.commands import AbortRun, Command, Parent, RunAgent

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.agent.conversation import Run
-from actors.agent.turns import PrepareStep, TellEnd
+from actors.agent.effects import PrepareStep, TellEnd
+from actors.agent.run import Run
 from actors.request_context import RequestContext
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.messages import Calling, Message, ToolCall, Usage

@@ -11,31 +11,27 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
+from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
+from actors.agent.run import Pending, Run, Waits
 from actors.agent.threads import gone, managed, misowned, owned
 from actors.agent.turns import (
-    Folding,
     after_model,
     after_tool,
     ask_model,
     await_deadline,
-    begin_tool,
     break_off,
     call_model,
-    call_tool,
-    can_ask,
     end,
-    go_on_with,
     prepare_step,
-    refuse_tool,
     replace_active,
     start,
     stop,
     tell_end,
-    waiting,
 )
+from actors.agent.wishes import begin_tool, call_tool, can_ask, go_on_with, refuse_tool, waiting
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted

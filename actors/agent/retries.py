@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Run
-from actors.agent.turns import Folding, end
+from actors.agent.conversation import Conversation
+from actors.agent.folding import Folding
+from actors.agent.run import Run
+from actors.agent.turns import end
 from actors.runtime.machine import Effect
 from schemas.context import Context
 from schemas.profiles import Retries

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, break_off
+from actors.agent.folding import Folding
+from actors.agent.turns import break_off
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Command, RunAgent

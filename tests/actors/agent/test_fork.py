@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.agent.effects import CallModel, CallTool
+from actors.agent.folding import Folding
 from actors.agent.fork import Unfit, fold, going_on, past
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import CallModel, CallTool, Folding
 from actors.runtime.machine import Asked, Emitted
 from schemas import codec
 from schemas.commands import Approve, Change, Command, Fork, Past

@@ -12,19 +12,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actors.agent.conversation import (
-    Conversation,
-    ModelEvent,
-    Pending,
-    RunEvent,
-    StepEvent,
-    ThreadEvent,
-    ToolEvent,
-    WaitEvent,
-)
+from actors.agent.conversation import Conversation, ModelEvent, RunEvent, StepEvent, ThreadEvent, ToolEvent, WaitEvent
+from actors.agent.effects import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
-from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd, waiting
+from actors.agent.run import Pending
+from actors.agent.wishes import waiting
 from actors.errors import Divergence
 from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent.definition import Agent
+from actors.agent.effects import CallModel
 from actors.agent.profiles import profile_of
-from actors.agent.turns import CallModel
 from actors.memory.plan import Memory
 from actors.memory.window import first_shown, weight
 from actors.request_context import RequestContext
