@@ -44,6 +44,8 @@ class Answer:
     run: str
     usage: Usage
     steps: int
+    cost: float | None = None
+    """Of all that the usage is of, US dollars; None where a price is not known."""
     stopped_by: str = ""
     """The stop condition that ended it; empty when the model had said all."""
     output: Any = None
@@ -189,7 +191,7 @@ def answer_of(running: Running) -> Answer:
     finished = running.finished
     if finished is None:
         raise NoAnswer(Problem(kind="engine", message="nobody listened until the end of the run"))
-    told = (finished.usage, finished.steps, finished.stopped_by)
+    told = (finished.usage, finished.steps, finished.cost, finished.stopped_by)
     return Answer(finished.text, running.thread, running.run, *told)
 
 

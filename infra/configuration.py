@@ -25,7 +25,7 @@ _ADDRESSES = {"nats", "postgres"}
 """Settings that may hold a password."""
 _GROUPS: Mapping[str, Any] = {"engine": EngineSettings, "models": ModelSettings}
 """Settings that belong to one component, by the beginning of their keys."""
-_STRUCTURED = {"models.providers", "models.chains", "models.budgets"}
+_STRUCTURED = {"models.providers", "models.chains", "models.budgets", "models.prices"}
 
 
 class ConfigurationWrong(InfraError):

@@ -45,6 +45,7 @@ RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Dollars = Annotated[float, msgspec.Meta(ge=0)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
@@ -109,12 +110,19 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """What the run's last answer is to look like."""
     parent: Parent | None = None
     """The call of another run that this one is."""
-    when_busy: Literal["queue", "replace"] = "queue"
-    """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
+    when_busy: Literal["queue", "replace", "steer"] = "queue"
+    """What becomes of a run that is under way in the thread: it goes on, and this one waits; it ends for it; or it
+    takes what this one says along before its next step."""
     processors: tuple[str, ...] | None = None
     """Of the agent's processors those that are used, in this order; None is all."""
     resource: Resource = ""
     """The person or project whose thread it is; a thread that is somebody else's is refused."""
+    most_cost: Dollars | None = None
+    """In place of the agent's own."""
+    notes: Annotated[Mapping[str, str], msgspec.Meta(max_length=1024)] = {}
+    """What the thread's memory holds from here on: topic to text."""
+    working: str = ""
+    """The thread's working memory from here on; empty leaves it."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):

@@ -8,14 +8,15 @@ from typing import Any, assert_never, get_args
 import msgspec
 from msgspec.structs import replace
 
-from actors.agent.run import Pending, Run, call_of, called, changed, index_of, with_call
+from actors.agent.run import Handover, Pending, Run, call_of, called, changed, index_of, with_call
 from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
-from schemas.messages import Message
+from schemas.messages import Message, added
 from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
@@ -50,6 +51,7 @@ from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 ThreadEvent = CommandAccepted | CommandRefused | MessageAdded | MemoryWritten | OwnershipTaken | ThreadForked
 RunEvent = RunQueued | RunStarted | DeadlinePassed | RunFinished | RunFailed | HooksTold
+AmongEvent = RunJoined | RunHandedOver | ChildDisowned | ChildEnded
 ModelEvent = ModelCalled | ModelReturned | ModelFailed | RetryScheduled | RetryDue
 StepEvent = StepOpened | StepPrepared
 ToolEvent = ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
@@ -73,6 +75,19 @@ class Conversation(msgspec.Struct, frozen=True):
     untold: tuple[str, ...] = ()
     """Runs whose end is still to be told to their observers."""
     memory: Memory = Memory()
+    orphans: tuple[str, ...] = ()
+    """Effects by which other agents' runs that nobody waits for any more are still to be ended."""
+    holders: tuple[str, ...] = ()
+    """Agents that the thread was handed from and to, the one that has it last."""
+
+    def holder(self, agent: str) -> str:
+        """Name who answers for an agent: the one that it handed the thread to, if it did."""
+        return self.holders[-1] if agent in self.holders else agent
+
+    @property
+    def joining(self) -> tuple[str, ...]:
+        """Runs that wait to be taken along, in order."""
+        return tuple(name for name in self.queue if self.runs[name].joins)
 
 
 def incoming(command: Command) -> tuple[Message, ...]:
@@ -109,7 +124,8 @@ def _evolve_memory(state: Conversation, _name: str, event: MemoryEvent) -> Conve
     memory = remembered(state.memory, event)
     if not memory.deleted:
         return replace(state, memory=memory)
-    return Conversation(state.tenant, state.thread, (), "", {}, forgotten(state.commands), state.refused, memory=memory)
+    bare = Conversation(state.tenant, state.thread, commands=forgotten(state.commands), refused=state.refused)
+    return replace(bare, memory=memory, orphans=state.orphans)
 
 
 def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation:
@@ -120,13 +136,29 @@ def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation
             return replace(_with(state, run), active=name, queue=queue, memory=memory)
         case RunFinished() | RunFailed():
             return _over(state, name, event)
-        case RunQueued(profile=profile):
-            return replace(_with(state, _begun(state, name, profile)), queue=(*state.queue, name))
+        case RunQueued(profile=profile, joins=joins):
+            ahead = state.joining if joins else state.queue
+            queue = (*ahead, name, *(waiting for waiting in state.queue if waiting not in ahead))
+            return replace(_with(state, replace(_begun(state, name, profile), joins=joins)), queue=queue)
         case DeadlinePassed():
             return _with(state, replace(state.runs[name], deadline=0))
         case HooksTold():
             told = _with(state, replace(state.runs[name], ended=None))
             return replace(told, untold=tuple(run for run in state.untold if run != name))
+        case _:
+            assert_never(event)
+
+
+def _evolve_among(state: Conversation, name: str, event: AmongEvent) -> Conversation:
+    match event:
+        case RunJoined(into=into):
+            return _joined(state, name, into)
+        case RunHandedOver(agent=agent, by=by):
+            return _handed_over(state, state.runs[name], agent, by)
+        case ChildDisowned(effect=effect):
+            return replace(state, orphans=(*state.orphans, effect))
+        case ChildEnded(effect=effect):
+            return replace(state, orphans=tuple(left for left in state.orphans if left != effect))
         case _:
             assert_never(event)
 
@@ -140,8 +172,9 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
             return _with(replace(state, memory=asked(state.memory, event.first)), asking)
         case ModelReturned():
             return _answered(state, run, event)
-        case ModelFailed(problem=problem):
-            return _with(state, replace(run, asking=None, refused=refusal(problem)))
+        case ModelFailed(problem=problem, usage=usage, cost=cost):
+            took = {"usage": run.usage + usage, "cost": added(run.cost, cost)}
+            return _with(state, replace(run, asking=None, refused=refusal(problem), **took))
         case RetryScheduled():
             return _with(state, replace(run, retry=event))
         case RetryDue():
@@ -199,6 +232,7 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
         (ThreadEvent, _evolve_thread),
         (MemoryEvent, _evolve_memory),
         (RunEvent, _evolve_run),
+        (AmongEvent, _evolve_among),
         (ModelEvent, _evolve_model),
         (StepEvent, _evolve_step),
         (ToolEvent, _evolve_call),
@@ -216,6 +250,7 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         commands={name: _undated(command) for name, command in state.commands.items()},
         runs={name: replace(run, deadline=0, ended=None) for name, run in state.runs.items()},
         untold=(),
+        orphans=(),
     )
     run = state.runs.get(state.active or "")
     if run is None:
@@ -224,6 +259,21 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
     step = run.step if run.asking is None else run.step - 1
     there = replace(run, profile=profile or run.profile, step=step, asking=None, pending=pending, opened=None)
     return _with(state, there)
+
+
+def _joined(state: Conversation, name: str, into: str) -> Conversation:
+    """Have a waiting run's messages be another one's."""
+    taking = state.runs[into]
+    state = _with(state, replace(state.runs[name], over=True, joins=False))
+    state = _with(state, replace(taking, joined=(*taking.joined, name)))
+    return replace(state, queue=tuple(waiting for waiting in state.queue if waiting != name))
+
+
+def _handed_over(state: Conversation, run: Run, agent: str, by: str) -> Conversation:
+    assert run.handover is not None
+    held = tuple(name for name in (*state.holders, by) if name != agent)
+    gone = replace(run, profile=run.handover.profile, handover=None, prepared=None)
+    return replace(_with(state, gone), holders=(*dict.fromkeys(held), agent))
 
 
 def _undated(command: Command) -> Command:
@@ -257,7 +307,8 @@ def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Con
 
 def _unsaid(state: Conversation, name: str) -> Conversation:
     """Leave what a run brought out of later prompts: it never fitted, and would make every further one too long."""
-    messages = state.messages[: len(state.messages) - len(incoming(state.commands[name]))]
+    brought = sum(len(incoming(state.commands[run])) for run in (name, *state.runs[name].joined))
+    messages = state.messages[: len(state.messages) - brought]
     prefix = ""
     for message in messages:
         prefix = codec.chained(prefix, message)
@@ -270,11 +321,15 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
     state = replace(state, memory=measured(state.memory, state.messages, run.asking, run.profile, event))
-    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused=""))
+    state = _with(state, replace(run, asking=None, answer=event, refused="", **_took(run, event)))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
     said = Message(role="assistant", content=event.text, reasoning=event.reasoning, thoughts=event.thoughts)
     return _said(state, said)
+
+
+def _took(run: Run, event: ModelReturned | ToolReturned | ToolFailed) -> dict[str, Any]:
+    return {"usage": run.usage + event.usage, "cost": added(run.cost, event.cost)}
 
 
 def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
@@ -288,8 +343,10 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
         assert run.answer is not None
         call = run.answer.tool_calls[index_of(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
-    used = run.usage + event.usage if isinstance(event, ToolReturned) else run.usage
-    run = replace(run, pending=pending, usage=used)
+    took = _took(run, event) if isinstance(event, ToolReturned | ToolFailed) else {}
+    run = replace(run, pending=pending, **took)
+    if isinstance(event, ToolReturned) and event.handover is not None and run.handover is None:
+        run = replace(run, handover=Handover(event.effect, event.handover))
     state = _with(state, run)
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state

@@ -56,6 +56,9 @@ class Agent:
     """The run is over once one of these has returned."""
     most_tokens: int = 0
     """No further step is begun once the run's model calls have used as many tokens; 0 has no bound."""
+    most_cost: float = 0.0
+    """No further step is begun once the run's model calls have cost as much, US dollars; 0 has no bound. A model whose
+    price is not known is not begun with."""
     stop_when: StopWhen | Sequence[StopWhen] = ()
     """Asked before each step after the first whether the run ends here instead."""
     prepare_step: Prepare | None = None
@@ -93,7 +96,7 @@ class Agent:
             raise DefinitionError(f"agent {self.name!r} has two processors of one name: give each a name")
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
-        for name in ("tool_concurrency", "step_timeout_s", "most_tokens"):
+        for name in ("tool_concurrency", "step_timeout_s", "most_tokens", "most_cost"):
             if not getattr(self, name) >= 0:
                 raise DefinitionError(f"agent {self.name!r}: {name}={getattr(self, name)!r}: give 0 or more")
 

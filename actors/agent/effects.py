@@ -8,6 +8,7 @@ from typing import Any, Literal
 from actors.agent.run import Run
 from actors.memory.state import Memory
 from actors.runtime.machine import Effect
+from schemas.commands import RunAgent
 from schemas.messages import Message
 from schemas.profiles import Profile, ToolBinding
 from schemas.runs import ModelCalled, RunFailed, RunFinished, ToolCalled
@@ -49,6 +50,11 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Those that look at what it returns."""
     messages: tuple[Message, ...] = ()
     """What was said in the thread before."""
+    memory: Memory = Memory()
+    asked: RunAgent | None = None
+    """What its run was asked for with, where the call hands the thread over."""
+    profile: Profile | None = None
+    """The run's, where the call hands the thread over."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):
@@ -67,6 +73,13 @@ class TellEnd(Effect, frozen=True, kw_only=True):
     run: Run
     ended: RunFinished | RunFailed
     context: Mapping[str, Any]
+
+
+class EndChild(Effect, frozen=True, kw_only=True):
+    """End another agent's run that nobody waits for any more."""
+
+    call: str
+    """The effect id of the call that it is."""
 
 
 class AwaitDeadline(Effect, frozen=True, kw_only=True):

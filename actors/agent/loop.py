@@ -16,7 +16,7 @@ from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.run import Pending, Run, Waits
-from actors.agent.threads import gone, managed, misowned, owned
+from actors.agent.threads import gone, managed, misowned, noted, owned
 from actors.agent.turns import (
     after_model,
     after_tool,
@@ -25,6 +25,8 @@ from actors.agent.turns import (
     break_off,
     call_model,
     end,
+    end_child,
+    failed,
     prepare_step,
     replace_active,
     start,
@@ -37,6 +39,7 @@ from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
+from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message, misplaced_in
@@ -47,11 +50,11 @@ from schemas.runs import (
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
+    Event,
     ModelFailed,
     ModelReturned,
     Problem,
     RetryDue,
-    RunFailed,
     RunQueued,
     ToolFailed,
     ToolReturned,
@@ -115,6 +118,7 @@ class ConversationMachine:
         folding.emit("thread", state.thread, CommandAccepted(command=command))
         if isinstance(command.data, RunAgent):
             owned(folding, command.data)
+            noted(folding, command.data)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -122,16 +126,21 @@ class ConversationMachine:
             replace_active(folding, state.runs[state.active], command, profile)
             return folding.decision()
         if state.active is not None:
-            folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
+            joins = isinstance(command.data, RunAgent) and command.data.when_busy == "steer"
+            folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile, joins=joins))
             return folding.decision()
         start(folding, command, profile)
         return folding.decision()
 
     def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         """Go on with the run after a result."""
-        run = state.runs[result.entity]
         folding = Folding(state)
-        match result.event:
+        if not isinstance(result.event, ChildEnded):  # whose run is over, and perhaps its whole thread
+            self._go_on(folding, state.runs[result.entity], result.event, context)
+        return folding.decision()
+
+    def _go_on(self, folding: Folding, run: Run, result: Event, context: Context) -> None:
+        match result:
             case ModelReturned() as answer:
                 after_model(folding, run, answer)
             case ModelFailed(problem=problem):
@@ -142,21 +151,20 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", state.thread, written(folding.state.memory, write))
+                    folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
                 after_tool(folding, run)
-            case ToolSuspended():
-                _suspended(folding, run, result.event)
+            case ToolSuspended() as suspended:
+                _suspended(folding, run, suspended)
             case StepPrepared() as prepared:
                 _prepared(folding, run, prepared)
             case HooksTold():
                 pass
             case _:
                 after_tool(folding, run)
-        return folding.decision()
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
-        told = [tell_end(state, name) for name in state.untold]
+        told = [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
         run = state.runs.get(state.active or "")
         if run is None:
             return told
@@ -304,7 +312,7 @@ def _prepared(folding: Folding, run: Run, event: StepPrepared) -> None:
     """Begin the step as the agent's functions want it, or end the run."""
     if event.failure:
         problem = Problem(kind="definition", message=event.failure)
-        end(folding, run, RunFailed(problem=problem, steps=run.step))
+        end(folding, run, failed(run, problem))
     elif event.stop:
         stop(folding, run, event.stop)
     else:

@@ -40,6 +40,13 @@ class Pending(msgspec.Struct, frozen=True):
         return f"{self.effect}s{len(self.answers)}" if self.answers else self.effect
 
 
+class Handover(msgspec.Struct, frozen=True):
+    """A tool call of the step under way that hands the thread to another agent."""
+
+    effect: str
+    profile: Profile
+
+
 class Run(msgspec.Struct, frozen=True):
     """One run of an agent in the thread."""
 
@@ -66,6 +73,14 @@ class Run(msgspec.Struct, frozen=True):
     """What they made of the step under way."""
     ended: RunFinished | RunFailed | None = None
     """What observers are still to be told."""
+    cost: float | None = 0.0
+    """Of the usage, US dollars; None where a price is not known."""
+    joins: bool = False
+    """Whether it is waiting to be taken along by the run under way."""
+    joined: tuple[str, ...] = ()
+    """Runs that it took along before its first answer."""
+    handover: Handover | None = None
+    """Who goes on from the next step."""
     refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
 
     @property

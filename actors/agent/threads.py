@@ -71,6 +71,15 @@ def owned(folding: Folding, data: RunAgent) -> None:
         folding.emit("thread", folding.state.thread, ThreadCreated(resource=data.resource))
 
 
+def noted(folding: Folding, data: RunAgent) -> None:
+    """Write what the thread is to remember from here on."""
+    writes = [MemoryWrite(topic, text) for topic, text in data.notes.items()]
+    if data.working:
+        writes.append(MemoryWrite("", data.working, "working"))
+    for write in writes:
+        folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
+
+
 def _unfit(state: Conversation, data: Managing) -> Problem | None:
     exists = bool(state.commands)
     if isinstance(data, CreateThread) and exists:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, incoming
-from actors.agent.effects import AwaitDeadline, CallModel, PrepareStep, TellEnd
+from actors.agent.effects import AwaitDeadline, CallModel, EndChild, PrepareStep, TellEnd
 from actors.agent.folding import Folding, context_of
-from actors.agent.run import Run
+from actors.agent.run import Pending, Run
 from actors.agent.wishes import call_wished, refuse_tool
 from actors.memory.prompt import prompt_of, shown_from
 from schemas.commands import Command
+from schemas.delegation import ChildDisowned, RunHandedOver, RunJoined
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import StepOpened
 from schemas.profiles import Profile
@@ -48,7 +49,10 @@ def await_deadline(state: Conversation, name: str) -> list[AwaitDeadline]:
 
 
 def next_step(folding: Folding, name: str) -> None:
-    """Begin a step: ask the agent's functions about it where there are any, else the model."""
+    """Begin a step: with whoever has the thread by now and what was said meanwhile, and ask the agent's functions about
+    it where there are any, else the model."""
+    _hand_over(folding, name)
+    _take_along(folding, name)
     run = folding.state.runs[name]
     if not run.profile.prepares:
         ask_model(folding, name)
@@ -56,6 +60,21 @@ def next_step(folding: Folding, name: str) -> None:
     step = run.step + 1 if run.retry is None else run.step
     folding.emit("run", name, StepOpened(effect=f"{name}-{step}-p", step=step))
     folding.effects += prepare_step(folding.state, name)
+
+
+def _hand_over(folding: Folding, name: str) -> None:
+    run = folding.state.runs[name]
+    if run.handover is not None:
+        to = run.handover.profile.agent
+        folding.emit("run", name, RunHandedOver(effect=run.handover.effect, agent=to, by=run.profile.agent))
+
+
+def _take_along(folding: Folding, name: str) -> None:
+    """Add what runs say that wait to be taken along."""
+    for joining in folding.state.joining:
+        for message in incoming(folding.state.commands[joining]):
+            folding.emit("thread", folding.state.thread, MessageAdded(message=message))
+        folding.emit("run", joining, RunJoined(into=name, step=folding.state.runs[name].step + 1))
 
 
 def prepare_step(state: Conversation, name: str) -> list[PrepareStep]:
@@ -122,16 +141,18 @@ def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:
     """Do what the model's answer asks for; of its tool calls, those that nothing is known of yet."""
     if answer.finish_reason in BROKEN_OFF:
         message = f"the model's answer was broken off ({answer.finish_reason})"
-        end(folding, run, RunFailed(problem=Problem(kind="engine", message=message), steps=run.step))
+        end(folding, run, failed(run, Problem(kind="engine", message=message)))
         return
     if not answer.tool_calls:
+        if folding.state.joining and run.step < run.profile.max_steps and not _stopping(run):
+            next_step(folding, run.id)
+            return
         reason: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
-        finished = RunFinished(text=answer.text, steps=run.step, usage=run.usage, finish_reason=reason)
-        end(folding, run, finished)
+        end(folding, run, finished(run, answer.text, finish_reason=reason))
         return
     if run.step >= run.profile.max_steps:
         message = f"the agent still wanted tools after {run.step} model calls (max_steps)"
-        end(folding, run, RunFailed(problem=Problem(kind="max_steps", message=message), steps=run.step))
+        end(folding, run, failed(run, Problem(kind="max_steps", message=message)))
         return
     call_wished(folding, run.id)
     after_tool(folding, run)
@@ -159,13 +180,30 @@ def _stopping(run: Run) -> str:
     if named is not None:
         return f"tool {named}"
     used = run.usage.prompt_tokens + run.usage.completion_tokens
-    return "tokens" if 0 < run.profile.most_tokens <= used else ""
+    if 0 < run.profile.most_tokens <= used:
+        return "tokens"
+    if run.profile.most_cost and run.cost is None:
+        return "cost unknown"  # what cannot be counted must not go on as if it were nothing
+    return "cost" if 0 < run.profile.most_cost <= (run.cost or 0.0) else ""
 
 
 def stop(folding: Folding, run: Run, reason: str) -> None:
     """End a run with what its model said last."""
     text = "" if run.answer is None else run.answer.text
-    end(folding, run, RunFinished(text=text, steps=run.step, usage=run.usage, stopped_by=reason))
+    end(folding, run, finished(run, text, stopped_by=reason))
+
+
+def finished(run: Run, text: str, **fields: Any) -> RunFinished:
+    """Make the last word of a run, with what it took."""
+    cost = run.cost if run.profile.edition else None
+    return RunFinished(text=text, steps=run.step, usage=run.usage, cost=cost, **fields)
+
+
+def failed(run: Run, problem: Problem) -> RunFailed:
+    """Make the end of a run without an answer, with what it took."""
+    if not run.profile.edition:
+        return RunFailed(problem=problem, steps=run.step)
+    return RunFailed(problem=problem, steps=run.step, usage=run.usage, cost=run.cost)
 
 
 def break_off(folding: Folding, run: Run, problem: Problem) -> None:
@@ -179,13 +217,31 @@ def break_off(folding: Folding, run: Run, problem: Problem) -> None:
         else:
             content += f"; it is not known whether {item.call.name!r} took effect"
             folding.emit("run", run.id, ToolIndeterminate(effect=item.under_way, call_id=item.call.id, content=content))
+            _disown(folding, run, item)
     if run.id == folding.state.active and run.answer is not None:
         known = {item.effect for item in run.pending}
         wished = ((f"{run.id}-{run.step}-t{index}", call) for index, call in enumerate(run.answer.tool_calls))
         for effect, call in wished:
             if known and effect not in known:
                 refuse_tool(folding, run, effect, call, "the run was broken off")
-    end(folding, folding.state.runs[run.id], RunFailed(problem=problem, steps=run.step))
+    run = folding.state.runs[run.id]
+    end(folding, run, failed(run, problem))
+
+
+def _disown(folding: Folding, run: Run, item: Pending) -> None:
+    """End another agent's run along with the one that asked for it, whoever owns the thread by then."""
+    places = {tool.name: tool.place for tool in run.profile.tools}
+    if run.profile.edition and places.get(item.call.name) == "agent" and item.waits is None:
+        effect = f"{item.effect}x"
+        folding.emit("run", run.id, ChildDisowned(effect=effect))
+        folding.effects.append(end_child(folding.state, effect))
+
+
+def end_child(state: Conversation, effect: str) -> EndChild:
+    """Make the effect of a `child.disowned`."""
+    call = effect.removesuffix("x")
+    run = call.rsplit("-", 2)[0]
+    return EndChild(effect, "run", run, state.commands[run].traceparent, call=call)
 
 
 def replace_active(folding: Folding, run: Run, command: Command, profile: Profile) -> None:

@@ -15,6 +15,7 @@ from schemas.waits import ToolHandedOver
 def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:
     """Make the effect of a `tool.called`, of a call that has waited for somebody with what came of that."""
     binding = next(tool for tool in run.profile.tools if tool.name == call.name)
+    data, hands_over = state.commands[run.id].data, binding.place == "handoff"
     return CallTool(
         effect,
         "run",
@@ -32,6 +33,9 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         attempts=1 if item is None else item.attempts,
         processors=run.profile.processors,
         messages=state.messages,
+        memory=state.memory,
+        asked=data if hands_over and isinstance(data, RunAgent) else None,
+        profile=run.profile if hands_over else None,
     )
 
 
@@ -66,6 +70,8 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
     if call.name not in tools:
         known = ", ".join(tools) or "none"
         refuse_tool(folding, run, effect, call, f"no tool named {call.name!r} (tools: {known})")
+    elif tools[call.name].place == "handoff" and _is_handed_over(folding.state.runs[run.id]):
+        refuse_tool(folding, run, effect, call, "the thread is handed to somebody already")
     elif judged is not None and judged.problem:
         refuse_tool(folding, run, effect, call, judged.problem)
     elif not (tools[call.name].approval if judged is None else judged.approval):
@@ -75,6 +81,13 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
     else:
         message = f"{call.name!r} {NEEDS_PERSON}, which cannot be asked for here"
         refuse_tool(folding, run, effect, call, message)
+
+
+def _is_handed_over(run: Run) -> bool:
+    """Say whether a call of the step hands the thread over, or is about to."""
+    handing = {tool.name for tool in run.profile.tools if tool.place == "handoff"}
+    under_way = (item for item in run.pending if item.result is None and item.call.name in handing)
+    return run.handover is not None or any(under_way)
 
 
 def can_ask(state: Conversation, name: str) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
+from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
@@ -16,7 +17,17 @@ from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | ToolSuspended | DeadlinePassed | RetryDue | StepPrepared | HooksTold
+Result = (
+    ModelReturned
+    | ModelFailed
+    | ToolResult
+    | ToolSuspended
+    | DeadlinePassed
+    | RetryDue
+    | StepPrepared
+    | HooksTold
+    | ChildEnded
+)
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

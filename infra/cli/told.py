@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas import codec
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
@@ -13,6 +14,8 @@ def told_of_waits(event: Event) -> tuple[str, str]:
     match event:
         case StepOpened() | StepPrepared() | HooksTold():
             return _told_of_hooks(event)
+        case RunJoined() | RunHandedOver() | ChildDisowned() | ChildEnded():
+            return _told_among_runs(event)
         case ToolSuspended(payload=payload, problem=problem):
             return "tool", f"waits for data: {codec.encode(payload).decode()}{'; ' if problem else ''}{problem}"
         case ToolContinued(by=by, answer=answer):
@@ -21,6 +24,18 @@ def told_of_waits(event: Event) -> tuple[str, str]:
             return "agent", f"the caller is to run {call.name} {call.arguments}"
         case _:
             return "", ""
+
+
+def _told_among_runs(event: RunJoined | RunHandedOver | ChildDisowned | ChildEnded) -> tuple[str, str]:
+    match event:
+        case RunJoined(into=into, step=step):
+            return "agent", f"goes on in run {into}, from its step {step} on"
+        case RunHandedOver(agent=agent, by=by):
+            return by, f"hands the thread over to {agent}"
+        case ChildDisowned(effect=effect):
+            return "agent", f"ends the run that {effect.removesuffix('x')} is"
+        case ChildEnded():
+            return "agent", "it was told to end"
 
 
 def _told_of_hooks(event: StepOpened | StepPrepared | HooksTold) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from schemas import codec
 from schemas.answers import Alternative, Sampled, TokenTold
 from schemas.commands import Change, Command, Generate, Parent, RunAgent
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
@@ -333,6 +334,35 @@ EXAMPLES: tuple[Event, ...] = (
         usage=Usage(prompt_tokens=10, completion_tokens=5),
         more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
         cut_off=(_CALL,),
+    ),
+    RunQueued(behind="run-1", profile=_PROFILE, joins=True),
+    RunJoined(into="run-1", step=2),
+    RunHandedOver(effect="run-1-1-t0", agent="billing", by="front"),
+    ChildDisowned(effect="run-1-1-t0x"),
+    ChildEnded(effect="run-1-1-t0x"),
+    RunStarted(profile=replace(_REMEMBERING, most_cost=0.5, edition=1)),
+    ModelReturned(effect="run-1-1-m", text="so", finish_reason="stop", usage=Usage(3, 4), cost=0.25),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, usage=Usage(3, 4), cost=0.25),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="it is theirs", cost=0.5, handover=_PROFILE),
+    ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no", usage=Usage(3, 4), cost=0.5),
+    RunFinished(text="so", steps=1, usage=Usage(3, 4), cost=0.25),
+    RunFailed(problem=_PROBLEM, steps=1, usage=Usage(3, 4), cost=0.25),
+    CommandAccepted(
+        command=Command(
+            id="run-9",
+            tenant="acme",
+            kind="agent",
+            thread="thread-1",
+            verb="run",
+            data=RunAgent(
+                agent="front",
+                text="hurry",
+                when_busy="steer",
+                most_cost=0.5,
+                notes={"colour": "blue"},
+                working="- name: Ann",
+            ),
+        )
     ),
 )
 

@@ -21,7 +21,7 @@ def calculator(expression: str, context: ToolContext) -> str:
     return str(eval(expression, {"__builtins__": {}}))
 
 
-@tool(name="calculator", effect="once", approval=True)
+@tool(name="calculator", effect="once", needs_approval=True)
 def asking_calculator(expression: str, context: ToolContext) -> str:
     """Work out an arithmetic expression."""
     return str(calculator.function(expression, context))
@@ -55,7 +55,7 @@ def leaving_calculator(expression: str, context: ToolContext) -> str:
     return str(calculator.function(expression, context)) if leave else "no leave"
 
 
-@tool(name="calculator", effect="once", approval=lambda expression: "1000" in expression)
+@tool(name="calculator", effect="once", needs_approval=lambda expression: "1000" in expression)
 def choosy_calculator(expression: str, context: ToolContext) -> str:
     """Work out an arithmetic expression."""
     return str(calculator.function(expression, context))

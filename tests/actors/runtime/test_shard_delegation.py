@@ -10,9 +10,10 @@ import pytest
 
 from actors.agent.definition import Agent
 from actors.agent.delegation import child_thread
+from actors.delegates import agent_tool
 from actors.models.provider import ModelCall
 from actors.testing import Say, ScriptedModel
-from actors.tools import agent_tool, tool
+from actors.tools import tool
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
@@ -48,7 +49,7 @@ async def bench(connection: Connection, nats_url: str) -> Bench:
     return made
 
 
-@tool(effect="once", approval=True)
+@tool(effect="once", needs_approval=True)
 def pay() -> str:
     """Pay."""
     return "paid"
