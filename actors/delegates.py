@@ -79,6 +79,7 @@ def agent_tool(
     before: Before | None = None,
     after: After | None = None,
     memory: SharedMemory = "isolated",
+    background: bool = False,
 ) -> Tool:
     """Make another agent a tool: each call is a run of it, in a thread of its own.
 
@@ -94,6 +95,7 @@ def agent_tool(
         after: sees what it came to, and may change what the model reads of it.
         memory: `isolated` sees its message and nothing else of the conversation. `shared` sees what was said, begins
             with the thread's memory and resource, and what it remembers is remembered in this thread, too.
+        background: as of `tool`.
 
     Raises:
         DefinitionError: the name is not one that models may use.
@@ -110,6 +112,7 @@ def agent_tool(
         approval=needs_approval,
         place="agent",
         service=agent,
+        background=background,
         delegating=about,
     )
 

@@ -29,9 +29,9 @@ from actors.parameters import (
 )
 from actors.request_context import RequestContext
 from schemas import codec
+from schemas.memory import MemoryWrite
 from schemas.messages import Message, ToolSpec
 from schemas.profiles import ToolBinding, ToolEffect, ToolPlace
-from schemas.runs import MemoryWrite
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -151,6 +151,8 @@ class Tool:
     place: ToolPlace = "here"
     service: str = ""
     """The NATS service that is this tool, without its `tool-`; or the agent."""
+    background: bool = False
+    """Whether a run goes on at once, and the thread is told later what a call came to."""
     delegating: Any = None
     """How another agent is asked: `actors.delegates.Delegating`."""
 
@@ -171,6 +173,7 @@ class Tool:
             place=self.place,
             spec=None if own else self.spec,
             service=self.service,
+            background=self.background,
             timeout_ms=0 if own or self.timeout_s is None else max(1, round(self.timeout_s * 1000)),
         )
 
@@ -230,6 +233,7 @@ def tool(
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
+    background: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -243,6 +247,7 @@ def tool(
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
+    background: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -259,6 +264,8 @@ def tool(
         timeout_s: how long a call may take, seconds; the model is told of one that takes longer. A function that is
             not async cannot be stopped: it goes on in its thread, and what it returns is dropped.
         to_model_output: makes the text that the model reads of what the function returned, which is recorded beside.
+        background: the model reads a receipt at once and its run goes on; what the function returns begins a turn of
+            the thread, once. It cannot `suspend`.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
@@ -278,6 +285,7 @@ def tool(
         check=check,
         timeout_s=timeout_s,
         to_model_output=to_model_output,
+        background=background,
     )
 
 

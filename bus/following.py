@@ -389,8 +389,8 @@ _WITHOUT_EFFECT = frozenset({
     "tool.returned",
     "memory.observed",
     "working.written",
-    "child.disowned",
     "child.ended",
+    *("task.started", "task.ended", "task.cancelled"),
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

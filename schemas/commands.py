@@ -123,6 +123,8 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """What the thread's memory holds from here on: topic to text."""
     working: str = ""
     """The thread's working memory from here on; empty leaves it."""
+    task: str = ""
+    """The background task that the run is told of."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -290,6 +292,14 @@ class AbortRun(Wire, frozen=True, tag="abort"):
     reason: str = ""
 
 
+class CancelTask(Wire, frozen=True, tag="cancel", forbid_unknown_fields=True):
+    """End a tool call that goes on in the background. `in.<tenant>.agent.<thread>.cancel`."""
+
+    task: str
+    """The effect of its `task.started`."""
+    reason: str = ""
+
+
 class Fork(Wire, frozen=True, tag="fork"):
     """Begin a thread with the history of another, and go on from there. `in.<tenant>.agent.<new thread>.fork`."""
 
@@ -321,6 +331,7 @@ CommandData = (
     | DeleteThread
     | Remember
     | Observe
+    | CancelTask
 )
 
 

@@ -34,6 +34,8 @@ class ToolBinding(Wire, frozen=True):
     """The name of the service or agent that a tool is; it may go by another here."""
     timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How long a service may take; 0 is as long as always."""
+    background: bool = False
+    """Whether the run goes on at once, and is told later what the call came to."""
 
 
 class Retries(Wire, frozen=True):

@@ -13,11 +13,12 @@ from schemas.commands import Change, Command
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.memory import MemoryWrite, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
+from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
@@ -230,14 +231,6 @@ class DeadlinePassed(Wire, frozen=True, tag="deadline.passed"):
     """Structural: `<run>-d`."""
 
 
-class MemoryWrite(Wire, frozen=True):
-    """A change a tool wants made to the thread's memory."""
-
-    topic: str
-    text: str
-    scope: WriteScope = "note"
-
-
 class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     """The tool ran; `content` is what the model reads."""
 
@@ -376,6 +369,9 @@ Event = (
     | RunHandedOver
     | ChildDisowned
     | ChildEnded
+    | TaskStarted
+    | TaskEnded
+    | TaskCancelled
 )
 """Every event a log may hold."""
 

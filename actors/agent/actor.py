@@ -9,11 +9,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
+from actors.agent.calls import (
+    MOST_ATTEMPTS,
+    failed,
+    given_up,
+    is_given_up,
+    run_again,
+    run_service,
+    run_tool,
+    task_ended,
+)
 from actors.agent.conversation import Conversation
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
-from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, TellEnd
+from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
 from actors.agent.guarding import looked_at, processors_of
 from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared, told
@@ -108,6 +117,7 @@ class AgentPerformer:
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
+        effect = effect.call if isinstance(effect, RunTask) else effect
         if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS or is_delegated(effect):
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
@@ -129,6 +139,7 @@ class AgentPerformer:
 
     def must_finish(self, effect: Effect) -> bool:
         """Tools run here; a model's generation goes on in the engine, and another agent's run in the log."""
+        effect = effect.call if isinstance(effect, RunTask) else effect
         return isinstance(effect, CallTool) and not is_delegated(effect)
 
     async def abort(self, effect: Effect, site: Site) -> None:
@@ -146,16 +157,22 @@ class AgentPerformer:
                 return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
-            case PrepareStep():
-                return await prepared(self._hooks(effect.run.profile.agent), effect, site.thread)
-            case TellEnd():
-                return await told(self._hooks(effect.run.profile.agent), effect, site.thread)
+            case RunTask():
+                return task_ended(await self._looked_at(effect.call, site, again))
+            case PrepareStep() | TellEnd():
+                return await self._hooked(effect, site)
             case EndChild():
                 return await self._ended(effect, site)
             case AwaitDeadline() | AwaitRetry():
                 return await self._awaited(effect)
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
+
+    async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
+        hooks = self._hooks(effect.run.profile.agent)
+        if isinstance(effect, PrepareStep):
+            return await prepared(hooks, effect, site.thread)
+        return await told(hooks, effect, site.thread)
 
     async def _ended(self, effect: EndChild, site: Site) -> ChildEnded:
         if self._runs is not None:
@@ -235,14 +252,18 @@ class AgentPerformer:
         model, program = self._models.get(effect.model), program_id(site.tenant, site.thread)
         if model is not None:
             await model.note(ToolBegan(program, effect.id, effect.called.call.name))
-        try:
-            processors = processors_of(self._agents.get(effect.agent), effect.processors)
-            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
-        except DefinitionError as error:
-            event = failed(effect, str(error))
+        event = await self._looked_at(effect, site, again)
         if model is not None:
             await model.note(ToolEnded(program, effect.id))
         return event
+
+    async def _looked_at(self, effect: CallTool, site: Site, again: bool) -> Event:
+        """Call a tool, and have the run's processors look at what it says."""
+        try:
+            processors = processors_of(self._agents.get(effect.agent), effect.processors)
+            return await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+        except DefinitionError as error:
+            return failed(effect, str(error))
 
     async def _delegated(self, runs: Runs, effect: CallTool, site: Site, again: bool) -> Event:
         """Have another agent run; without the functions that stand around it, it is not asked."""

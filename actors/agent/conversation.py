@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.agent.run import Handover, Pending, Run, call_of, called, changed, index_of, with_call
+from actors.agent.task import Task, TaskEvent, after_task, again
 from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
@@ -16,7 +17,7 @@ from schemas.commands import Command, RunAgent
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
-from schemas.messages import Message, added
+from schemas.messages import Message, Usage, added
 from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
@@ -77,6 +78,8 @@ class Conversation(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     orphans: tuple[str, ...] = ()
     """Effects by which other agents' runs that nobody waits for any more are still to be ended."""
+    tasks: Mapping[str, Task] = {}
+    """Tool calls in the background, and those that no run was told of yet."""
     holders: tuple[str, ...] = ()
     """Agents that the thread was handed from and to, the one that has it last."""
 
@@ -132,14 +135,15 @@ def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation
     match event:
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
-            run, memory = _begun(state, name, profile), begun(state.memory, len(state.messages))
-            return replace(_with(state, run), active=name, queue=queue, memory=memory)
+            memory = begun(state.memory, len(state.messages))
+            return replace(_begun(state, name, profile), active=name, queue=queue, memory=memory)
         case RunFinished() | RunFailed():
             return _over(state, name, event)
         case RunQueued(profile=profile, joins=joins):
             ahead = state.joining if joins else state.queue
             queue = (*ahead, name, *(waiting for waiting in state.queue if waiting not in ahead))
-            return replace(_with(state, replace(_begun(state, name, profile), joins=joins)), queue=queue)
+            state = _begun(state, name, profile)
+            return replace(_with(state, replace(state.runs[name], joins=joins)), queue=queue)
         case DeadlinePassed():
             return _with(state, replace(state.runs[name], deadline=0))
         case HooksTold():
@@ -161,6 +165,10 @@ def _evolve_among(state: Conversation, name: str, event: AmongEvent) -> Conversa
             return replace(state, orphans=tuple(left for left in state.orphans if left != effect))
         case _:
             assert_never(event)
+
+
+def _evolve_task(state: Conversation, name: str, event: TaskEvent) -> Conversation:
+    return replace(state, tasks=after_task(state.tasks, state.runs[name], event))
 
 
 def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversation:
@@ -204,6 +212,8 @@ def _evolve_call(state: Conversation, name: str, event: ToolEvent) -> Conversati
         case ApprovalGiven() | ApprovalDenied():
             # the fact that follows in the same commit says what becomes of the call
             return state
+        case ToolResumed(effect=effect, attempt=attempt) if effect in state.tasks:
+            return replace(state, tasks=again(state.tasks, effect, attempt))
         case ToolResumed(effect=effect, attempt=attempt):
             return _with(state, changed(run, effect, attempts=attempt))
         case _:
@@ -232,6 +242,7 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
         (ThreadEvent, _evolve_thread),
         (MemoryEvent, _evolve_memory),
         (RunEvent, _evolve_run),
+        (TaskEvent, _evolve_task),
         (AmongEvent, _evolve_among),
         (ModelEvent, _evolve_model),
         (StepEvent, _evolve_step),
@@ -251,6 +262,7 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         runs={name: replace(run, deadline=0, ended=None) for name, run in state.runs.items()},
         untold=(),
         orphans=(),
+        tasks={},
     )
     run = state.runs.get(state.active or "")
     if run is None:
@@ -283,9 +295,17 @@ def _undated(command: Command) -> Command:
     return replace(command, data=replace(command.data, deadline=0))
 
 
-def _begun(state: Conversation, name: str, profile: Profile) -> Run:
+def _begun(state: Conversation, name: str, profile: Profile) -> Conversation:
+    """Note a run; one that is told of a task counts what that took, once."""
     data = state.commands[name].data
-    return Run(name, profile, deadline=data.deadline if isinstance(data, RunAgent) else 0)
+    if not isinstance(data, RunAgent):
+        return _with(state, Run(name, profile))
+    task, known = state.tasks.get(data.task), state.runs.get(name)
+    usage, cost = (Usage(), 0.0) if known is None else (known.usage, known.cost)
+    if task is not None and task.ended:
+        usage, cost = task.usage, task.cost
+        state = replace(state, tasks={one: left for one, left in state.tasks.items() if one != data.task})
+    return _with(state, Run(name, profile, deadline=data.deadline, usage=usage, cost=cost))
 
 
 def _with(state: Conversation, run: Run) -> Conversation:

@@ -24,8 +24,9 @@ from bus.errors import Refused as TooLarge
 from schemas import codec
 from schemas.commands import AbortRun, Command, Parent, RunAgent
 from schemas.live import Committed, Frame, Outcome, Progress
+from schemas.memory import MemoryWrite
 from schemas.messages import Usage
-from schemas.runs import Event, MemoryWrite, Problem, RunFailed, RunFinished, ToolReturned
+from schemas.runs import Event, Problem, RunFailed, RunFinished, ToolReturned
 
 log = logging.getLogger(__name__)
 

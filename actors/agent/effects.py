@@ -75,6 +75,12 @@ class TellEnd(Effect, frozen=True, kw_only=True):
     context: Mapping[str, Any]
 
 
+class RunTask(Effect, frozen=True, kw_only=True):
+    """Run a tool in the background."""
+
+    call: CallTool
+
+
 class EndChild(Effect, frozen=True, kw_only=True):
     """End another agent's run that nobody waits for any more."""
 

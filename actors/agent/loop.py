@@ -16,6 +16,7 @@ from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.run import Pending, Run, Waits
+from actors.agent.tasks import cancelled, run_tasks, told_of_task
 from actors.agent.threads import gone, managed, misowned, noted, owned
 from actors.agent.turns import (
     after_model,
@@ -37,7 +38,7 @@ from actors.agent.wishes import begin_tool, call_tool, can_ask, go_on_with, refu
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
@@ -59,6 +60,7 @@ from schemas.runs import (
     ToolFailed,
     ToolReturned,
 )
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolContinued, ToolSuspended
 
 Settling = Approve | Deny | Resume | PostResult
@@ -99,8 +101,8 @@ class ConversationMachine:
         match command.data:
             case Approve() | Deny() | Resume() | PostResult() as answer:
                 return _settle(state, command, answer)
-            case AbortRun() as abort:
-                return _abort(state, command, abort)
+            case AbortRun() | CancelTask() as ending:
+                return _ended(state, command, ending)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
             case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
@@ -135,8 +137,13 @@ class ConversationMachine:
     def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         """Go on with the run after a result."""
         folding = Folding(state)
-        if not isinstance(result.event, ChildEnded):  # whose run is over, and perhaps its whole thread
-            self._go_on(folding, state.runs[result.entity], result.event, context)
+        match result.event:
+            case ChildEnded() | HooksTold():
+                pass  # their run is over, and perhaps its whole thread
+            case TaskEnded() as ended:
+                told_of_task(folding, ended)
+            case event:
+                self._go_on(folding, state.runs[result.entity], event, context)
         return folding.decision()
 
     def _go_on(self, folding: Folding, run: Run, result: Event, context: Context) -> None:
@@ -157,14 +164,13 @@ class ConversationMachine:
                 _suspended(folding, run, suspended)
             case StepPrepared() as prepared:
                 _prepared(folding, run, prepared)
-            case HooksTold():
-                pass
             case _:
                 after_tool(folding, run)
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
-        told = [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
+        told: list[Effect] = [*run_tasks(state)]
+        told += [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
         run = state.runs.get(state.active or "")
         if run is None:
             return told
@@ -226,6 +232,10 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     return Problem(kind="invalid", message=message, field="thread")
 
 
+def _ended(state: Conversation, command: Command, data: AbortRun | CancelTask) -> Decision:
+    return cancelled(state, command, data) if isinstance(data, CancelTask) else _abort(state, command, data)
+
+
 def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
     """End a run: what it began has no further say, and the next in the queue begins."""
     under_way = [name for name in (state.active, *state.queue) if name is not None]
@@ -259,6 +269,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
         case Approve():
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
             begin_tool(folding, run, item.effect, item.call)
+            after_tool(folding, run)
         case Deny(reason=reason):
             folding.emit("run", run.id, ApprovalDenied(effect=item.effect, by=command.source, reason=reason))
             why = f"the call of {item.call.name!r} was not approved" + (f": {reason}" if reason else "")

@@ -232,9 +232,14 @@ def _disown(folding: Folding, run: Run, item: Pending) -> None:
     """End another agent's run along with the one that asked for it, whoever owns the thread by then."""
     places = {tool.name: tool.place for tool in run.profile.tools}
     if run.profile.edition and places.get(item.call.name) == "agent" and item.waits is None:
-        effect = f"{item.effect}x"
-        folding.emit("run", run.id, ChildDisowned(effect=effect))
-        folding.effects.append(end_child(folding.state, effect))
+        disown(folding, run.id, item.effect)
+
+
+def disown(folding: Folding, name: str, call: str) -> None:
+    """Have another agent's run, which a call is, ended."""
+    effect = f"{call}x"
+    folding.emit("run", name, ChildDisowned(effect=effect))
+    folding.effects.append(end_child(folding.state, effect))
 
 
 def end_child(state: Conversation, effect: str) -> EndChild:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from actors.agent.conversation import Conversation
-from actors.agent.effects import CallTool
+from actors.agent.effects import CallTool, RunTask
 from actors.agent.folding import Folding, context_of
 from actors.agent.run import Pending, Run, Waits
 from schemas.commands import RunAgent
 from schemas.messages import ToolCall
-from schemas.runs import NEEDS_PERSON, ApprovalRequested, ToolCalled, ToolFailed
+from schemas.runs import NEEDS_PERSON, ApprovalRequested, ToolCalled, ToolFailed, ToolReturned
+from schemas.tasks import TaskStarted
 from schemas.waits import ToolHandedOver
 
 
@@ -102,8 +103,38 @@ def begin_tool(folding: Folding, run: Run, effect: str, call: ToolCall) -> None:
     if begun.binding is not None and begun.binding.place == "client":
         folding.emit("run", run.id, ToolHandedOver(effect=effect, call=call))
         return
+    if begun.binding is not None and begun.binding.background:
+        task = f"{effect}b"
+        folding.emit("run", run.id, TaskStarted(effect=task, call=call))
+        receipt = f"It goes on in the background as task {task!r}; you are told when it has ended."
+        folding.emit("run", run.id, ToolReturned(effect=effect, call_id=call.id, content=receipt))
+        folding.effects.append(run_task(folding.state, task))
+        return
     folding.emit("run", run.id, begun.called)
     folding.effects.append(begun)
+
+
+def run_task(state: Conversation, name: str) -> RunTask:
+    """Make the effect of a `task.started`."""
+    task, trace = state.tasks[name], state.commands[state.tasks[name].run].traceparent
+    call = CallTool(
+        name,
+        "run",
+        task.run,
+        trace,
+        called=ToolCalled(effect=name, call=task.call, effect_class=task.binding.effect),
+        agent=task.agent,
+        notes=dict(state.notes),
+        binding=task.binding,
+        context=context_of(state, task.run),
+        depth=_depth(state, task.run),
+        approvals="ask" if can_ask(state, task.run) else "refuse",
+        attempts=task.attempts,
+        processors=task.processors,
+        messages=state.messages,
+        memory=state.memory,
+    )
+    return RunTask(name, "run", task.run, trace, attempts=task.attempts, call=call)
 
 
 def go_on_with(folding: Folding, run: Run, item: Pending) -> None:

@@ -13,6 +13,7 @@ from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
@@ -27,6 +28,7 @@ Result = (
     | StepPrepared
     | HooksTold
     | ChildEnded
+    | TaskEnded
 )
 """What an effect ends in."""
 

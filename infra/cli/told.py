@@ -6,6 +6,7 @@ from schemas import codec
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
+from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 
@@ -22,6 +23,18 @@ def told_of_waits(event: Event) -> tuple[str, str]:
             return by or "client", f"gives {codec.encode(answer).decode()}"
         case ToolHandedOver(call=call):
             return "agent", f"the caller is to run {call.name} {call.arguments}"
+        case _:
+            return _told_of_tasks(event)
+
+
+def _told_of_tasks(event: Event) -> tuple[str, str]:
+    match event:
+        case TaskStarted(effect=effect, call=call):
+            return "agent", f"in the background, as {effect}: {call.name} {call.arguments}"
+        case TaskEnded(effect=effect, outcome=outcome, content=content):
+            return "tool", f"{effect} {outcome}: {content!r}"
+        case TaskCancelled(effect=effect, by=by, reason=reason):
+            return by or "client", f"cancels {effect}{': ' if reason else ''}{reason}"
         case _:
             return "", ""
 

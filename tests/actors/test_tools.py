@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from actors.errors import BadArguments, BadResult, DefinitionError
 from actors.tools import Suspend, Tool, ToolContext, client_tool, tool
-from schemas.runs import MemoryWrite
+from schemas.memory import MemoryWrite
 
 pytestmark = pytest.mark.anyio
 

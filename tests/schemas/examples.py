@@ -14,7 +14,16 @@ from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoin
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
+from schemas.memory import (
+    MemoryPlan,
+    MemoryWrite,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadRenamed,
+    Working,
+    WorkingWritten,
+)
 from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
@@ -27,7 +36,6 @@ from schemas.runs import (
     CommandRefused,
     DeadlinePassed,
     Event,
-    MemoryWrite,
     MemoryWritten,
     MessageAdded,
     ModelCalled,
@@ -49,6 +57,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.structured import Structured
+from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -361,9 +370,20 @@ EXAMPLES: tuple[Event, ...] = (
                 most_cost=0.5,
                 notes={"colour": "blue"},
                 working="- name: Ann",
+                task="run-1-1-t0b",
             ),
         )
     ),
+    TaskStarted(effect="run-1-1-t0b", call=_CALL),
+    TaskEnded(
+        effect="run-1-1-t0b",
+        outcome="unknown",
+        content="nobody knows",
+        writes=(MemoryWrite(topic="colour", text="blue"),),
+        usage=Usage(3, 4),
+        cost=0.5,
+    ),
+    TaskCancelled(effect="run-1-1-t0b", by="cli", reason="no more need"),
 )
 
 ENVELOPE = Envelope(

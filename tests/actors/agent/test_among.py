@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from schemas.commands import AbortRun
+from schemas.commands import AbortRun, CancelTask
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.memory import DeleteThread
 from schemas.messages import Message, Usage
-from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished, RunQueued, RunStarted, ToolFailed, ToolReturned
+from schemas.runs import (
+    CommandRefused,
+    Event,
+    ModelFailed,
+    Problem,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolFailed,
+    ToolReturned,
+)
+from schemas.tasks import TaskEnded
 from tests.actors.agent.test_loop import BILLING, PROFILE, WHOLE, World, call, returned, roles, said, tags
 
 EDITED = replace(WHOLE, prepares=False, observed=False, tool_concurrency=0, most_tokens=0, stop_tools=())
@@ -181,4 +193,62 @@ def test_an_older_run_is_decided_as_it_was() -> None:
     (failed,) = world.events(RunFailed)
     assert (failed.usage, failed.cost) == (Usage(), None)
     assert world.events(RunStarted)[0].profile.edition == 0
+    world.verified()
+
+
+def dug(world: World, outcome: str = "returned") -> list[Event]:
+    return world.result(TaskEnded("c1-1-t0b", outcome, "gold", usage=Usage(5, 5), cost=0.5))  # type: ignore[arg-type]
+
+
+def test_what_goes_on_in_the_background_is_told_of_in_a_turn_of_its_own() -> None:
+    world = World()
+    world.ask("c1", EDITED, text="dig", context={"user": "ann"})
+    events = world.result(priced("c1-1-m", 0.25, "", (call(1, "dig"),)))
+    assert tags(events) == ["task.started", "tool.returned", "model.called"]
+    world.result(priced("c1-2-m", 0.25))
+    world.crash()
+    assert list(world.open) == ["c1-1-t0b"]
+    assert tags(dug(world)) == ["command.accepted", "message.added", "run.started", "model.called"]
+    assert "gold" in world.state.messages[-1].content
+    assert world.state.commands["c1-1-t0b"].data.context == {"user": "ann"}  # type: ignore[union-attr]
+    assert not world.state.tasks
+    world.result(priced("c1-1-t0b-1-m", 0.25))
+    finished = world.events(RunFinished)
+    assert [(event.cost, event.usage) for event in finished] == [(0.5, Usage(6, 4, 2)), (0.75, Usage(8, 7, 1))]
+    world.verified()
+
+
+def test_a_task_that_ends_while_its_thread_is_busy_waits_for_its_turn() -> None:
+    world = World()
+    world.ask("c1", EDITED, text="dig")
+    world.result(said("c1-1-m", "", [call(1, "dig")]))
+    assert tags(dug(world)) == ["command.accepted", "run.queued"]
+    world.crash()
+    assert tags(world.result(said("c1-2-m", "I dig")))[:3] == ["run.finished", "message.added", "run.started"]
+    world.result(said("c1-1-t0b-1-m", "gold it is"))
+    assert world.events(RunFinished)[-1].usage == Usage(8, 7, 1)
+    world.verified()
+
+
+def test_a_task_is_cancelled_once_and_nothing_comes_of_it() -> None:
+    world = World()
+    world.ask("c1", EDITED, text="dig")
+    world.result(said("c1-1-m", "", [call(1, "dig")]))
+    assert tags(world.settle("x1", CancelTask("c1-1-t0b", "no need"))) == ["command.accepted", "task.cancelled"]
+    (refused,) = world.settle("x2", CancelTask("c1-1-t0b"))
+    assert isinstance(refused, CommandRefused)
+    assert refused.problem.field == "task"
+    world.result(said("c1-2-m", "I dug"))
+    assert not world.open
+    world.verified()
+
+
+def test_the_end_of_its_run_is_not_the_end_of_a_task_but_that_of_its_thread_is() -> None:
+    world = World()
+    world.ask("c1", EDITED, text="dig")
+    world.result(said("c1-1-m", "", [call(1, "dig")]))
+    world.settle("a1", AbortRun())
+    assert list(world.open) == ["c1-1-t0b"]
+    assert "task.cancelled" in tags(world.settle("d1", DeleteThread()))
+    assert not world.open
     world.verified()

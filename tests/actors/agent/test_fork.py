@@ -18,9 +18,10 @@ from schemas import codec
 from schemas.commands import Approve, Change, Command, Fork, Past
 from schemas.context import Context
 from schemas.generation import Sampling
+from schemas.memory import MemoryWrite
 from schemas.messages import ToolCall
 from schemas.profiles import Profile
-from schemas.runs import CommandRefused, MemoryWrite, ModelCalled, RunStarted, ThreadForked, ToolCalled, ToolReturned
+from schemas.runs import CommandRefused, ModelCalled, RunStarted, ThreadForked, ToolCalled, ToolReturned
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said
 
 MACHINE = ConversationMachine()

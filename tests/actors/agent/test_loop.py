@@ -22,22 +22,23 @@ from actors.agent.conversation import (
     ToolEvent,
     WaitEvent,
 )
-from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, TellEnd
+from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
 from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
 from actors.agent.run import Pending
+from actors.agent.task import TaskEvent
 from actors.agent.wishes import waiting
 from actors.errors import Divergence
 from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.delegation import ChildEnded, RunJoined
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import DeleteThread
+from schemas.memory import DeleteThread, MemoryWrite
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import (
@@ -45,7 +46,6 @@ from schemas.runs import (
     CommandRefused,
     DeadlinePassed,
     Event,
-    MemoryWrite,
     ModelCalled,
     ModelFailed,
     ModelReturned,
@@ -57,6 +57,7 @@ from schemas.runs import (
     ToolIndeterminate,
     ToolReturned,
 )
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
 MACHINE = ConversationMachine()
@@ -80,6 +81,7 @@ WHOLE = msgspec.structs.replace(
         *PROFILE.tools,
         ToolBinding("where", "once", "d4", place="client", spec=ToolSpec("where")),
         ToolBinding("worker", "idempotent", "d5", place="agent", spec=ToolSpec("worker"), service="worker"),
+        ToolBinding("dig", "once", "d7", background=True),
         ToolBinding("bill", "pure", "d6", place="handoff", spec=ToolSpec("bill"), service="billing"),
     ),
     tool_concurrency=2,
@@ -93,6 +95,9 @@ WHOLE = msgspec.structs.replace(
 
 
 PATIENT = msgspec.structs.replace(PROFILE, retries=Retries(most=2, first_ms=100, longest_ms=150))
+
+
+Sent = Approve | Deny | AbortRun | Resume | PostResult | DeleteThread | CancelTask
 
 
 class World:
@@ -118,7 +123,9 @@ class World:
         self._drop_what_is_over()
         return events
 
-    def settle(self, name: str, data: Approve | Deny | AbortRun | Resume | PostResult | DeleteThread) -> list[Event]:
+    def settle(
+        self, name: str, data: Approve | Deny | AbortRun | Resume | PostResult | DeleteThread | CancelTask
+    ) -> list[Event]:
         """Send an answer about a tool call that waits for approval, or end a run, as a client would."""
         verb = str(data.__struct_config__.tag)
         command = Command(id=name, tenant="acme", kind="agent", thread=self.thread, verb=verb, data=data, source="cli")
@@ -210,7 +217,7 @@ def roles(world: World) -> list[str]:
 
 
 def test_each_event_is_folded_by_one_of_the_groups() -> None:
-    unions = (ThreadEvent, RunEvent, AmongEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
+    unions = (TaskEvent, ThreadEvent, RunEvent, AmongEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
     groups = [shape for union in unions for shape in get_args(union)]
     assert Counter(groups) == Counter(codec.EVENT_TYPES.values())
 
@@ -453,6 +460,14 @@ def among_others(world: World) -> None:
     world.result(said("c9-1-m", "", [call(10, "worker")]))
     world.settle("a6", AbortRun())
     world.result(ChildEnded("c9-1-t0x"))
+    world.ask("d0", WHOLE, text="dig")
+    world.result(StepPrepared("d0-1-p"))
+    world.result(said("d0-1-m", "", [call(11, "dig"), call(12, "dig")]))
+    world.settle("a7", CancelTask("d0-1-t1b"))
+    world.result(TaskEnded("d0-1-t0b", "returned", "gold", (MemoryWrite("a", "c"),), Usage(1, 1), 0.5))
+    world.result(StepPrepared("d0-2-p"))
+    world.result(said("d0-2-m", "I dig"))
+    world.result(said("d0-1-t0b-1-m", "gold it is"))
 
 
 def mutated(item: Recorded, change: Callable[[dict[str, Any]], None]) -> Recorded:
@@ -472,6 +487,7 @@ DECIDED = {"message.added", "model.called", "tool.called", "memory.written", "ru
 DECIDED |= {"approval.requested", "approval.given", "approval.denied", "retry.scheduled"}
 DECIDED |= {"step.opened", "tool.handed_over", "tool.continued"}
 DECIDED |= {"run.joined", "run.handed_over", "child.disowned"}
+DECIDED |= {"task.started", "task.cancelled"}
 CHOICES = {"role", "effect_class", "kind", "finish_reason"}
 
 
@@ -554,7 +570,7 @@ def test_an_event_of_another_type_than_its_label_is_found(at: int) -> None:
 
 
 texts = st.text(max_size=8)
-names = st.sampled_from(["add", "mail", "pay", "nope", "where", "worker", "bill"])
+names = st.sampled_from(["add", "mail", "pay", "nope", "where", "worker", "bill", "dig"])
 
 
 def settlements(item: Pending) -> list[Any]:
@@ -631,6 +647,8 @@ class Threads(RuleBasedStateMachine):
         if isinstance(effect, AwaitDeadline):
             self.world.result(DeadlinePassed(effect.id))
             assert self.world.state.runs[effect.entity].over
+        elif isinstance(effect, RunTask):
+            self.world.result(TaskEnded(effect.id, data.draw(st.sampled_from(["returned", "failed"])), "dug"))
         elif isinstance(effect, EndChild):
             assert self.world.result(ChildEnded(effect.id)) == []
         elif isinstance(effect, AwaitRetry):
@@ -680,7 +698,9 @@ class Threads(RuleBasedStateMachine):
         accepted = {command.id for command in commands if command.verb == "run"}
         assert accepted == over | set(state.queue) | ({state.active} if state.active else set())
         assert len(self.world.events(RunFinished, RunFailed, RunJoined)) == len(over)
-        going_on = {name for name, effect in self.world.open.items() if not isinstance(effect, TellEnd | EndChild)}
+        going_on = {
+            name for name, effect in self.world.open.items() if not isinstance(effect, TellEnd | EndChild | RunTask)
+        }
         assert bool(going_on or waiting(state)) == (state.active is not None)
         if state.queue:
             assert state.active is not None
@@ -710,6 +730,8 @@ class Threads(RuleBasedStateMachine):
                 self.world.result(HooksTold(effect.id))
             elif isinstance(effect, EndChild):
                 self.world.result(ChildEnded(effect.id))
+            elif isinstance(effect, RunTask):
+                self.world.result(TaskEnded(effect.id, "returned", "dug"))
             elif isinstance(effect, PrepareStep):
                 self.world.result(StepPrepared(effect.id))
             elif isinstance(effect, CallTool):
