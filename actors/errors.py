@@ -54,6 +54,10 @@ class Undecidable(ActorError):
     """A command cannot be decided here; the message tells its sender why."""
 
 
+class NotConnected(ActorError):
+    """An agent was to run, and there is no stack around that would."""
+
+
 class NotNow(ActorError):
     """What is needed cannot be read now; it may be asked for again."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
+from actors.agent.stack import reached
 from actors.errors import DefinitionError
 from actors.memory.plan import Memory
 from actors.processors.processor import Processor
@@ -90,6 +91,28 @@ class Agent:
         hooks = Hooks(self.prepare_step, conditions, self.on_step, self.on_finish, self.on_error)
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
+
+    async def run(self, text: str, **about: Any) -> Any:
+        """Run it on a message, on the stack of the `connect` or `inline` block around; return its `Answer`.
+
+        Args:
+            text: the message.
+            about: as of `Client.run`: `thread`, `context`, `tools`, `on_wait`, `output_type`, and what a request may
+                want otherwise.
+
+        Raises:
+            NotConnected: there is no such block.
+            NoAnswer: the run was refused or failed.
+        """
+        return await reached(self.name).run(self.name, text, **about)
+
+    def stream(self, text: str, **about: Any) -> Any:
+        """Run it as `run` does; iterate over the `Running` that is returned to hear of it.
+
+        Raises:
+            NotConnected: there is no such block.
+        """
+        return reached(self.name).stream(self.name, text, **about)
 
     def _check_numbers(self) -> None:
         if len({processor.name for processor in self.processors}) < len(self.processors):

@@ -81,15 +81,7 @@ async def ask_model(
     try:
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
-        passed = failure.passed if isinstance(failure, ChainFailed) else ()
-        return ModelFailed(
-            effect=effect.id,
-            problem=failure.problem,
-            passed_over=passed,
-            processed=failure.processed,
-            usage=failure.usage,
-            cost=failure.cost,
-        )
+        return _failed(effect, failure)
     except BusError:
         raise
     except Exception as error:
@@ -115,4 +107,15 @@ async def ask_model(
         processed=tuple(done for one in (answer, *others) for done in one.processed),
         cut_off=answer.cut_off,
         cost=total_cost([answer, *others]),
+    )
+
+
+def _failed(effect: Effect, failure: CallFailed) -> ModelFailed:
+    return ModelFailed(
+        effect=effect.id,
+        problem=failure.problem,
+        passed_over=failure.passed if isinstance(failure, ChainFailed) else (),
+        processed=failure.processed,
+        usage=failure.usage,
+        cost=failure.cost,
     )
