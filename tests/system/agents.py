@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from actors.memory.plan import Memory
 from infra.demo import DEMO
-from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, client_tool, tool
+from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, agent_tool, client_tool, handoff, tool
 
 WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
 
@@ -76,3 +77,21 @@ THEIRS = client_tool("calculator", calculator.description, calculator.parameters
 leaving = Agent("leaving", DEMO.instructions, tools=(leaving_calculator, *DEMO.tools[1:]))
 choosy = Agent("choosy", DEMO.instructions, tools=(choosy_calculator, *DEMO.tools[1:]))
 lent = Agent("lent", DEMO.instructions, tools=(THEIRS, *DEMO.tools[1:]), prepare_step=prepare, on_finish=note_end)
+
+
+@tool(effect="idempotent", background=True)
+def dig(context: ToolContext) -> str:
+    """Dig until a file lies beside the witness."""
+    for _ in range(3000):
+        if WITNESS.with_suffix(".go").exists():
+            return f"gold with {context.key}"
+        time.sleep(0.02)
+    return "nothing"
+
+
+SCRIPTED = "local/scripted"
+"""A model that the test itself offers on NATS."""
+boss = Agent("boss", "Have it done.", SCRIPTED, tools=[agent_tool("worker", "Does anything."), dig])
+worker = Agent("worker", "Do it.", SCRIPTED)
+front = Agent("front", "Greet.", SCRIPTED, tools=[handoff("billing", "For invoices.")])
+billing = Agent("billing", "Bill.", SCRIPTED)
