@@ -78,7 +78,10 @@ async def handed_over(up: UpProcess) -> None:
     assert first.text == "billing says: The conversation is billing's from here on."
     os.kill(await asyncio.to_thread(up.pid, "agents-0"), signal.SIGKILL)
     running = front.stream("thanks", thread="handed")
-    assert "".join([text async for text in running.texts()]) == "billing says: thanks"
+    await heard(running)
+    assert running.problem is None
+    assert running.finished is not None
+    assert running.finished.text == "billing says: thanks"
     assert "run.handed_over" in await verified(up, "handed")
 
 

@@ -64,12 +64,14 @@ def fits(kind: type[Any], **wanted: Any) -> Any:
 
 
 async def test_an_agent_is_asked_like_a_tool_and_its_tokens_count(bench: Bench) -> None:
+    bench.model.price = 0.25
     async with owning(bench.runtime("p1")):
         asked = run("c1", "sum up", agent="boss", context={"user": "ann"})
         assert await answer_of(bench, asked) == "boss: worker: sum up"
     (returned,) = await bench.events(ToolReturned)
     assert (returned.content, returned.usage.completion_tokens) == ("worker: sum up", 1)
     child, parent = await bench.events(RunFinished)
+    assert (child.cost, parent.cost) == (0.25, 0.75)
     assert (child.usage.completion_tokens, parent.usage.completion_tokens) == (1, 3)
     commands = [event.command for event in await bench.events(CommandAccepted)]
     (ran,) = [command for command in commands if command.thread == CHILD]
