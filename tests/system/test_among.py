@@ -90,6 +90,7 @@ async def joined(up: UpProcess, client: Client, model: ScriptedModel) -> None:
     model.hold = asyncio.Event()
     running = client.stream("worker", "one", thread="joined")
     hearing = asyncio.create_task(heard(running))
+    await asked(model, "joined")
     steering = client.stream("worker", "two", thread="joined", when_busy="steer")
     async for frame in steering:
         if isinstance(frame, Committed) and frame.type == "run.queued":
@@ -108,10 +109,7 @@ async def disowned(up: UpProcess, client: Client, model: ScriptedModel, failpoin
     model.hold = asyncio.Event()
     running = client.stream("boss", "delegate", thread="disowned", on_wait=None)
     hearing = asyncio.create_task(heard(running))
-    for _ in range(1000):
-        if [call for call in model.calls if call.agent == "worker" and call.thread.startswith("s")]:
-            break
-        await asyncio.sleep(0.02)
+    await asked(model, "s")
     await asyncio.to_thread(failpoint.write_text, "K13 1", encoding="utf-8")
     before = await asyncio.to_thread(up.pid, "agents-0")
     await client.abort("disowned")
@@ -165,3 +163,12 @@ async def going(client: Client, count: int) -> list[str]:
 async def ended(client: Client, thread: str) -> bool:
     events = await (await client.store()).events_of_thread("default", thread)
     return bool(events) and events[-1].fact.type == "run.failed"
+
+
+async def asked(model: ScriptedModel, thread: str) -> None:
+    """Wait until the worker's model is asked in a thread whose name begins so."""
+    for _ in range(1000):
+        if [call for call in model.calls if call.agent == "worker" and call.thread.startswith(thread)]:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the worker's model is not asked")
