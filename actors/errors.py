@@ -17,6 +17,7 @@ ActorError
 
 from __future__ import annotations
 
+from schemas.messages import Usage
 from schemas.processing import Processed
 from schemas.runs import Problem
 
@@ -53,6 +54,10 @@ class Undecidable(ActorError):
     """A command cannot be decided here; the message tells its sender why."""
 
 
+class NotConnected(ActorError):
+    """An agent was to run, and there is no stack around that would."""
+
+
 class NotNow(ActorError):
     """What is needed cannot be read now; it may be asked for again."""
 
@@ -63,6 +68,9 @@ class CallFailed(ActorError):
     def __init__(self, problem: Problem, processed: tuple[Processed, ...] = ()) -> None:
         super().__init__(problem.message)
         self.problem = problem
+        self.usage = Usage()
+        """What it took all the same."""
+        self.cost: float | None = 0.0
         self.processed = processed
         """What processors did on the way."""
 

@@ -36,6 +36,9 @@ class ScriptedModel:
     hold: asyncio.Event | None = None
     """When given, an answer waits for it after its first word."""
 
+    price: float | None = None
+    """What each answer costs, US dollars; None is not known."""
+
     aborted: list[str] = field(default_factory=list)
     """Requests that were to be stopped."""
 
@@ -63,7 +66,7 @@ class ScriptedModel:
             raise CallFailed(said)
         if not isinstance(said, str):
             calls = (said,) if isinstance(said, ToolCall) else tuple(said)
-            return ModelAnswer(text="", finish_reason="tool_calls", usage=usage, tool_calls=calls)
+            return ModelAnswer(text="", finish_reason="tool_calls", usage=usage, tool_calls=calls, cost=self.price)
         offset = 0
         for word in said.split(" "):
             piece = word if offset == 0 else " " + word
@@ -71,7 +74,7 @@ class ScriptedModel:
             offset += len(piece)
             if self.hold is not None:
                 await self.hold.wait()
-        return ModelAnswer(text=said, finish_reason="stop", usage=usage)
+        return ModelAnswer(text=said, finish_reason="stop", usage=usage, cost=self.price)
 
 
 @dataclass

@@ -29,9 +29,9 @@ from actors.parameters import (
 )
 from actors.request_context import RequestContext
 from schemas import codec
+from schemas.memory import MemoryWrite
 from schemas.messages import Message, ToolSpec
 from schemas.profiles import ToolBinding, ToolEffect, ToolPlace
-from schemas.runs import MemoryWrite
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -151,6 +151,10 @@ class Tool:
     place: ToolPlace = "here"
     service: str = ""
     """The NATS service that is this tool, without its `tool-`; or the agent."""
+    background: bool = False
+    """Whether a run goes on at once, and the thread is told later what a call came to."""
+    delegating: Any = None
+    """How another agent is asked: `actors.delegates.Delegating`."""
 
     @property
     def spec(self) -> ToolSpec:
@@ -169,6 +173,7 @@ class Tool:
             place=self.place,
             spec=None if own else self.spec,
             service=self.service,
+            background=self.background,
             timeout_ms=0 if own or self.timeout_s is None else max(1, round(self.timeout_s * 1000)),
         )
 
@@ -224,10 +229,11 @@ def tool(
     *,
     name: str | None = None,
     effect: ToolEffect = "once",
-    approval: Approval = False,
+    needs_approval: Approval = False,
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
+    background: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -237,10 +243,11 @@ def tool(
     *,
     name: str | None = None,
     effect: ToolEffect = "once",
-    approval: Approval = False,
+    needs_approval: Approval = False,
     check: Callable[[ToolContext], Any] | None = None,
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
+    background: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -249,14 +256,16 @@ def tool(
         name: what the model calls it; the function's name by default.
         effect: what a second execution would do. `pure` and `idempotent` tools run again after a crash, `once`
             tools (the default) never do; `checkable` ones are asked first, by `check`.
-        approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`. A function
-            takes any of the tool's arguments by their names, and says of which calls that is true; where it fails
-            itself, somebody is asked.
+        needs_approval: a person must agree to each call: the run waits until somebody sends `approve` or `deny`. A
+            function takes any of the tool's arguments by their names, and says of which calls that is true; where it
+            fails itself, somebody is asked.
         check: takes the `ToolContext` of an attempt that a crash cut off, and returns what the tool returned, or
             None if it did not take effect: then it runs again.
         timeout_s: how long a call may take, seconds; the model is told of one that takes longer. A function that is
             not async cannot be stopped: it goes on in its thread, and what it returns is dropped.
         to_model_output: makes the text that the model reads of what the function returned, which is recorded beside.
+        background: the model reads a receipt at once and its run goes on; what the function returns begins a turn of
+            the thread, once. It cannot `suspend`.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
@@ -272,15 +281,20 @@ def tool(
         return _made(function, function.__name__, effect)
     return lambda decorated: replace(
         _made(decorated, name or decorated.__name__, effect),
-        approval=approval,
+        approval=needs_approval,
         check=check,
         timeout_s=timeout_s,
         to_model_output=to_model_output,
+        background=background,
     )
 
 
 def client_tool(
-    name: str, description: str, parameters: Mapping[str, Any] | type[Any] | None = None, *, approval: Approval = False
+    name: str,
+    description: str,
+    parameters: Mapping[str, Any] | type[Any] | None = None,
+    *,
+    needs_approval: Approval = False,
 ) -> Tool:
     """Make a tool that whoever asked for the run runs: the run waits until it sends the call's `result`.
 
@@ -288,52 +302,35 @@ def client_tool(
         name: what the model calls it.
         description: for the model.
         parameters: a JSON Schema of type `object`, or a struct or dataclass of the arguments; None takes none.
-        approval: as of `tool`.
+        needs_approval: as of `tool`.
 
     Raises:
         DefinitionError: the name is not one that models may use, or JSON cannot carry the parameters.
     """
-    _check_name(name)
+    check_name(name)
     try:
         shape = {} if parameters is None else parameters if isinstance(parameters, Mapping) else schema_of(parameters)
     except TypeError as error:
         raise DefinitionError(f"tool {name!r}: {error}") from error
     schema = {"type": "object", "properties": {}, **shape}
-    return Tool(name, description, "once", schema, approval=approval, place="client")
-
-
-def agent_tool(agent: str, description: str, *, name: str | None = None, approval: Approval = False) -> Tool:
-    """Make another agent a tool: each call is a run of it, in a thread of its own.
-
-    It is asked with a `message` and sees nothing else of the conversation; its last words are the call's result, its
-    tokens count for the run that called it. What it waits for is told to whoever watches that run, and a run that is
-    ended ends it.
-
-    Args:
-        agent: its name; it is served by the same stack.
-        description: for the model.
-        name: what the model calls it; the agent's name by default.
-        approval: as of `tool`.
-
-    Raises:
-        DefinitionError: the name is not one that models may use.
-    """
-    _check_name(name or agent)
-    message = {"type": "string", "description": "What it is to do, with all that it must know."}
-    schema = {"type": "object", "properties": {"message": message}, "required": ["message"]}
-    return Tool(name or agent, description, "idempotent", schema, approval=approval, place="agent", service=agent)
+    return Tool(name, description, "once", schema, approval=needs_approval, place="client")
 
 
 def _made(function: Callable[..., Any], name: str, effect: ToolEffect) -> Tool:
     description = description_of(function)
     if not description:
         raise DefinitionError(f"tool {name!r} has no docstring: the model needs a description")
-    _check_name(name)
+    check_name(name)
     signature = parameters_of(function, name, ToolContext)
     return Tool(name, description, effect, signature.schema, function, signature)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Fail if models cannot use a name.
+
+    Raises:
+        DefinitionError: they cannot.
+    """
     if not _NAME.fullmatch(name):
         raise DefinitionError(f"tool name {name!r}: use letters, digits, '-' and '_' (at most 64)")
 

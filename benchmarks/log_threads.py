@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 from msgspec.structs import replace
 
+from actors.agent.effects import CallModel, CallTool
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import CallModel, CallTool
 from actors.runtime.machine import Asked, Effect, Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent

@@ -24,6 +24,7 @@ from bus.columns import day, text, whole
 from bus.store import StoredEvent
 from schemas import codec
 from schemas.commands import Fork, Generate, PostResult
+from schemas.delegation import RunHandedOver
 from schemas.errors import SchemaError
 from schemas.generation import BROKEN_OFF
 from schemas.memory import ThreadCreated, ThreadRenamed
@@ -91,8 +92,6 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 AT_REST = Place()
-
-
 _NOTHING = Change({})
 
 
@@ -204,18 +203,25 @@ def _model_returned(place: Place, stored: StoredEvent, event: ModelReturned) -> 
 
 
 def _model_failed(place: Place, stored: StoredEvent, event: ModelFailed) -> tuple[Place, Change]:
-    _open(place, stored)
-    if stored.fact.kind != "generation":
-        return place, _NOTHING  # the run's own end follows
+    run, used = _open(place, stored), _used(event.usage)
+    if stored.fact.kind != "generation":  # the run's own end follows
+        return place, _told(place, stored, used, (_key(run, stored), used)) if any(used.values()) else _NOTHING
     return _ended(place, stored, "failed", event.problem.kind)
 
 
-def _run_finished(place: Place, stored: StoredEvent, event: RunFinished) -> tuple[Place, Change]:
-    return _ended(place, stored, "finished", event.finish_reason)
-
-
-def _run_failed(place: Place, stored: StoredEvent, event: RunFailed) -> tuple[Place, Change]:
+def _run_ended(place: Place, stored: StoredEvent, event: RunFinished | RunFailed) -> tuple[Place, Change]:
+    if isinstance(event, RunFinished):
+        return _ended(place, stored, "finished", event.finish_reason)
     return _ended(place, stored, "failed", event.problem.kind)
+
+
+def _joined(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
+    return _ended(place, stored, "finished", "joined")
+
+
+def _handed_over(place: Place, stored: StoredEvent, event: RunHandedOver) -> tuple[Place, Change]:
+    run = replace(_open(place, stored), agent=text(event.agent))
+    return _with(place, stored, run), _told(place, stored, {"agent": run.agent})
 
 
 def _ended(
@@ -348,8 +354,9 @@ _WHOLE: Mapping[str, _Whole] = {
     "model.called": _called_model,
     "model.returned": _model_returned,
     "model.failed": _model_failed,
-    "run.finished": _run_finished,
-    "run.failed": _run_failed,
+    "run.finished": _run_ended,
+    "run.failed": _run_ended,
+    "run.handed_over": _handed_over,
     "thread.forked": _forked,
     "thread.created": _created,
     "thread.renamed": _renamed,
@@ -367,6 +374,7 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "approval.denied": _settled,
     "tool.called": _called_tool,
     "thread.deleted": _deleted,
+    "run.joined": _joined,
 }
 """Events of which the type says enough."""
 
@@ -385,6 +393,8 @@ _WITHOUT_EFFECT = frozenset({
     "tool.returned",
     "memory.observed",
     "working.written",
+    "child.ended",
+    *("task.started", "task.ended", "task.cancelled"),
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -12,7 +12,7 @@ class Account:
     name: str
 
 
-@tool(effect="once", approval=lambda amount: amount > 100)
+@tool(effect="once", needs_approval=lambda amount: amount > 100)
 def pay(to: str, amount: int, context: ToolContext) -> str:
     """Pay somebody.
 

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from actors.agent.definition import Agent
+from actors.agent.stack import around
+from actors.agent.task import Task
 from actors.parameters import schema_of
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
@@ -20,8 +22,8 @@ from infra.access import runtime_of
 from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import ReadBack, follow, send
 from infra.readback import LateStore
-from infra.running import Running, Waiting, waits_of
-from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, PostResult, Resume, RunAgent
+from infra.running import Running, Waiting, children_of, folded, waits_of
+from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.messages import Usage
 from schemas.runs import Problem
 from schemas.structured import Structured
@@ -44,6 +46,8 @@ class Answer:
     run: str
     usage: Usage
     steps: int
+    cost: float | None = None
+    """Of all that the usage is of, US dollars; None where a price is not known."""
     stopped_by: str = ""
     """The stop condition that ended it; empty when the model had said all."""
     output: Any = None
@@ -137,9 +141,28 @@ class Client:
         return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
 
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
-        """List what a thread's run waits for, as far as it is recorded."""
-        events = await (await self.store()).events_of_thread(self.tenant, thread)
-        return waits_of(self.tenant, thread, events)
+        """List what a thread's run waits for, and those of other agents that it has asked, as far as is recorded."""
+        store, found = await self.store(), list[Waiting]()
+        threads = [thread]
+        while threads:
+            name = threads.pop(0)
+            state = folded(self.tenant, name, await store.events_of_thread(self.tenant, name))
+            found += waits_of(state)
+            threads += children_of(state)
+        return tuple(found)
+
+    async def tasks(self, thread: str) -> tuple[Task, ...]:
+        """List the tool calls of a thread that go on in the background, as far as is recorded."""
+        state = folded(self.tenant, thread, await (await self.store()).events_of_thread(self.tenant, thread))
+        return tuple(task for task in state.tasks.values() if not task.ended)
+
+    async def cancel(self, thread: str, task: str, reason: str = "") -> None:
+        """End a tool call that goes on in the background.
+
+        Raises:
+            SettlementRefused: it does not go on; carries the `Problem`.
+        """
+        await self._sent(thread, "cancel", CancelTask(task=task, reason=reason))
 
     async def settle(self, thread: str, data: Approve | Deny | Resume | PostResult) -> None:
         """Answer what a run waits for.
@@ -189,7 +212,7 @@ def answer_of(running: Running) -> Answer:
     finished = running.finished
     if finished is None:
         raise NoAnswer(Problem(kind="engine", message="nobody listened until the end of the run"))
-    told = (finished.usage, finished.steps, finished.stopped_by)
+    told = (finished.usage, finished.steps, finished.cost, finished.stopped_by)
     return Answer(finished.text, running.thread, running.run, *told)
 
 
@@ -217,7 +240,9 @@ async def connected(nats_url: str, postgres_url: str, tenant: str = "default") -
         await Connection.open(nats_url, "python") as connection,
         LateStore(postgres_url) as late,
     ):
-        yield Client(connection, late.read_back, late.opened, tenant)
+        client = Client(connection, late.read_back, late.opened, tenant)
+        with around(client):
+            yield client
 
 
 def _bound(kind: Any) -> Structured:

@@ -33,7 +33,7 @@ _GROUPS: Mapping[str, Any] = {
 """Settings that belong to one component, by the beginning of their keys."""
 _LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
 """Settings that a variable gives parted by commas."""
-_STRUCTURED = {"models.providers", "models.chains", "models.budgets"}
+_STRUCTURED = {"models.providers", "models.chains", "models.budgets", "models.prices"}
 
 
 class ConfigurationWrong(InfraError):

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _ENTITY = {"agent": "run", "generation": "generation"}
 _LAST = {
-    "run": frozenset({"run.finished", "run.failed"}),
+    "run": frozenset({"run.finished", "run.failed", "run.joined"}),
     "generation": frozenset({"model.returned", "model.failed"}),
 }
 _SILENCE_S = 2.0

@@ -9,8 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation
+from actors.agent.folding import Folding
 from actors.agent.fork import Unfit, fold, going_on, past
-from actors.agent.turns import Folding
 from bus.store import StoredEvent
 from infra.errors import ForkUnfit
 from schemas import codec

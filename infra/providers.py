@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from actors.models.breaker import Breaker
 from actors.models.budgets import Budgeted, Ledger, Tell
 from actors.models.cache import Answers, Cached
+from actors.models.pricing import Priced, Pricing
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry
 from actors.models.remote import Outside
@@ -61,17 +62,19 @@ def make_models(
 
     outside = Outside(transport, environment, clock, settings.first_s, settings.after_crash)
     registry = Registry.load(settings.providers)
-    ledger = Ledger(settings.budgets, clock, registry.cost) if settings.budgets else None
+    pricing = Pricing(registry, settings.prices)
+    ledger = Ledger(settings.budgets, clock, pricing.known_cost) if settings.budgets else None
     answers = Answers(settings.cache_answers)
 
     def wrap(name: str, model: ModelProvider) -> ModelProvider:
         # an answer that is kept costs nothing, so the cache is outside of the books
-        inner = model if ledger is None else Budgeted(name, model, ledger, clock, tell)
+        priced = Priced(name, model, pricing)
+        inner = priced if ledger is None else Budgeted(name, priced, ledger, clock, tell)
         return Cached(name, inner, answers) if settings.cache_answers else inner
 
     chains = {name: _chain(entries) for name, entries in settings.chains.items()}
     breaker = functools.partial(Breaker, clock, settings.breaker_failures, settings.breaker_s)
-    return Models(Router(engines, registry, outside, chains, breaker, wrap, nearby), ledger)
+    return Models(Router(engines, registry, outside, chains, breaker, wrap, nearby, pricing), ledger)
 
 
 def _client(settings: ModelSettings) -> Transport:

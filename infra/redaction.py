@@ -20,7 +20,7 @@ _KEPT = frozenset({
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
     "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
-    "processor", "processors", "hook", "action", "scope", "at",
+    "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 
@@ -31,7 +31,7 @@ _TOLD = frozenset({"logprobs", "prompt_logprobs"})
 """Keys of what a model made of tokens, where there is more than a number: left out."""
 
 _FREE = frozenset({
-    "documents", "chat_template_kwargs", "extra_args", "context", "payload", "answer", "result",
+    "documents", "chat_template_kwargs", "extra_args", "context", "payload", "answer", "result", "notes",
 })  # fmt: skip
 """Keys of objects whose own keys are the client's: any text below is taken for something that was said."""
 

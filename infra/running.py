@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.agent.conversation import Pending
+from actors.agent.conversation import Conversation
+from actors.agent.delegation import child_thread, is_delegated
+from actors.agent.effects import CallTool, RunTask
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import waiting
+from actors.agent.run import Pending
+from actors.agent.wishes import waiting
 from actors.errors import ActorError
 from actors.partial import partial_value
 from actors.runtime.context import SystemClock
@@ -20,7 +23,8 @@ from bus.store import StoredEvent
 from infra.errors import SettlementRefused
 from schemas import codec
 from schemas.commands import Approve, Command, Deny, PostResult, Resume
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.delegation import RunJoined
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.messages import ToolCall
 from schemas.runs import ApprovalRequested, Event, Problem, RunFailed, RunFinished, ToolCalled
 from schemas.waits import ToolHandedOver, ToolSuspended
@@ -79,6 +83,8 @@ class Running:
         self.finished: RunFinished | None = None
         self.problem: Problem | None = None
         """Why there is no answer."""
+        self.joined = ""
+        """The run under way that took the message along, and answers it: with `when_busy="steer"`."""
         self._command = command
         self._frames = frames
         self._tools = tools
@@ -117,6 +123,8 @@ class Running:
     def _note(self, frame: Frame) -> None:
         if isinstance(frame, Outcome) and frame.problem is not None:
             self.problem = frame.problem
+        if isinstance(frame, Progress) and isinstance(frame.data, dict) and {"thread", "event"} <= frame.data.keys():
+            self._ask_below(frame.data["thread"], codec.decode_event(codec.encode(frame.data["event"])))
         if not isinstance(frame, Committed):
             return
         event = codec.decode_event(frame.data)
@@ -128,21 +136,36 @@ class Running:
             case ToolCalled(effect=effect, call=call):
                 self._calls[effect] = call
             case ApprovalRequested() | ToolSuspended() | ToolHandedOver():
-                task = asyncio.create_task(self._answer(self._waiting(event)))
-                self._settling.add(task)
-                task.add_done_callback(self._settling.discard)
+                self._ask(self._waiting(self.thread, event))
+            case RunJoined(into=into):
+                self.joined = into
             case _:
                 pass
 
-    def _waiting(self, event: Event) -> Waiting:
+    def _ask_below(self, thread: str, event: Event) -> None:
+        """Ask for what another agent further down waits for."""
+        match event:
+            case ToolCalled(effect=effect, call=call):
+                self._calls[effect] = call
+            case ApprovalRequested() | ToolSuspended():
+                self._ask(self._waiting(thread, event))
+            case _:
+                pass
+
+    def _ask(self, waits: Waiting) -> None:
+        task = asyncio.create_task(self._answer(waits))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    def _waiting(self, thread: str, event: Event) -> Waiting:
         match event:
             case ToolSuspended(effect=effect, payload=payload, schema=schema, problem=problem):
                 call = self._calls[effect]
-                return Waiting("data", self.thread, effect, call, payload, schema, problem)
+                return Waiting("data", thread, effect, call, payload, schema, problem)
             case ToolHandedOver(effect=effect, call=call):
-                return Waiting("caller", self.thread, effect, call)
+                return Waiting("caller", thread, effect, call)
             case ApprovalRequested(effect=effect, call=call):
-                return Waiting("approval", self.thread, effect, call)
+                return Waiting("approval", thread, effect, call)
             case _:
                 raise AssertionError(f"nothing waits after {event!r}")
 
@@ -155,7 +178,7 @@ class Running:
         if answer is None:
             return
         try:
-            await self._settle(self.thread, answer)
+            await self._settle(waits.thread, answer)
         except SettlementRefused as refusal:
             log.info("%s was settled by somebody else: %s", waits.effect, refusal)
 
@@ -176,14 +199,27 @@ class Running:
         return PostResult(effect=waits.effect, content=output.content)
 
 
-def waits_of(tenant: str, thread: str, events: Sequence[StoredEvent]) -> tuple[Waiting, ...]:
-    """List what a thread's active run waits for, from its events."""
+def folded(tenant: str, thread: str, events: Sequence[StoredEvent]) -> Conversation:
+    """Fold a thread's events."""
     machine = ConversationMachine()
     state = machine.initial(tenant, thread)
     for stored in events:
         if stored.fact.kind in {"thread", "run"}:
             state = machine.evolve(state, Emitted(stored.fact.kind, stored.fact.entity, codec.event_of(stored.fact)))
-    return tuple(_waits(thread, item) for item in waiting(state))
+    return state
+
+
+def waits_of(state: Conversation) -> tuple[Waiting, ...]:
+    """List what a thread's active run waits for."""
+    return tuple(_waits(state.thread, item) for item in waiting(state))
+
+
+def children_of(state: Conversation) -> tuple[str, ...]:
+    """Name the threads of other agents' runs that a thread waits for."""
+    machine = ConversationMachine()
+    effects = (effect.call if isinstance(effect, RunTask) else effect for effect in machine.open_effects(state))
+    calls = (effect.id for effect in effects if isinstance(effect, CallTool) and is_delegated(effect))
+    return tuple(child_thread(state.tenant, state.thread, call) for call in calls)
 
 
 def _waits(thread: str, item: Pending) -> Waiting:

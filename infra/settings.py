@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.models import Budget, ModelEntry
+from schemas.models import Budget, ModelEntry, Price
 from schemas.wire import Wire
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded" / "checkpoint"
@@ -105,6 +105,8 @@ class ModelSettings(Wire, frozen=True):
     """What becomes of a call to a provider that a process had made which ended: made again, or failed."""
     cache_answers: _CountOrOurs = 0
     """Answers that each process keeps for calls that ask the same; 0 keeps none."""
+    prices: Mapping[str, Price] = {}
+    """By pattern of the names of models, US dollars for a million tokens, as `schemas.models.Price`."""
 
 
 class AccessSettings(Wire, frozen=True):

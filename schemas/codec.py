@@ -12,6 +12,7 @@ from schemas.blobs import BlobReference
 from schemas.commands import (
     AbortRun,
     Approve,
+    CancelTask,
     CloudCommand,
     Command,
     CommandData,
@@ -58,6 +59,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "fork"): Fork,
     ("agent", "resume"): Resume,
     ("agent", "result"): PostResult,
+    ("agent", "cancel"): CancelTask,
     ("agent", "create"): CreateThread,
     ("agent", "rename"): RenameThread,
     ("agent", "delete"): DeleteThread,

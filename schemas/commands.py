@@ -46,6 +46,7 @@ RawPrompt = PromptText | PromptTokens
 Truncation = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 31)]
 MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Dollars = Annotated[float, msgspec.Meta(ge=0)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
@@ -110,14 +111,23 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """What the run's last answer is to look like."""
     parent: Parent | None = None
     """The call of another run that this one is."""
-    when_busy: Literal["queue", "replace"] = "queue"
-    """What becomes of a run that is under way in the thread: it goes on, and this one waits, or it ends for it."""
+    when_busy: Literal["queue", "replace", "steer"] = "queue"
+    """What becomes of a run that is under way in the thread: it goes on, and this one waits; it ends for it; or it
+    takes what this one says along before its next step."""
     processors: tuple[str, ...] | None = None
     """Of the agent's processors those that are used, in this order; None is all."""
     resource: Resource = ""
     """The person or project whose thread it is; a thread that is somebody else's is refused."""
     note: Mapping[str, Any] = {}
     """What its sender wants to find beside it in the log; nothing here reads it."""
+    most_cost: Dollars | None = None
+    """In place of the agent's own."""
+    notes: Annotated[Mapping[str, str], msgspec.Meta(max_length=1024)] = {}
+    """What the thread's memory holds from here on: topic to text."""
+    working: str = ""
+    """The thread's working memory from here on; empty leaves it."""
+    task: str = ""
+    """The background task that the run is told of."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -287,6 +297,14 @@ class AbortRun(Wire, frozen=True, tag="abort"):
     reason: str = ""
 
 
+class CancelTask(Wire, frozen=True, tag="cancel", forbid_unknown_fields=True):
+    """End a tool call that goes on in the background. `in.<tenant>.agent.<thread>.cancel`."""
+
+    task: str
+    """The effect of its `task.started`."""
+    reason: str = ""
+
+
 class Fork(Wire, frozen=True, tag="fork"):
     """Begin a thread with the history of another, and go on from there. `in.<tenant>.agent.<new thread>.fork`."""
 
@@ -320,6 +338,7 @@ CommandData = (
     | Observe
     | IssueKey
     | RevokeKey
+    | CancelTask
 )
 
 

@@ -137,3 +137,11 @@ class MemoryPlan(Wire, frozen=True):
 
 WriteScope = Literal["note", "working", "merge"]
 """Where a tool's write goes: to a topic, to the whole working memory, or merged into it."""
+
+
+class MemoryWrite(Wire, frozen=True):
+    """A change a tool wants made to the thread's memory."""
+
+    topic: str
+    text: str
+    scope: WriteScope = "note"

@@ -110,6 +110,11 @@ class Rendering(Wire, frozen=True):
     """Whether the answer goes on with the last message, which the prompt ends with."""
 
 
+def added(cost: float | None, more: float | None) -> float | None:
+    """Add up what was paid: what is not known of a part is not known of the whole."""
+    return None if cost is None or more is None else cost + more
+
+
 class Usage(Wire, frozen=True):
     """Tokens of one model call, or the sum over several."""
 

@@ -10,6 +10,10 @@ import msgspec
 from schemas.messages import Usage
 from schemas.wire import Wire
 
+Price = Annotated[tuple[Annotated[float, msgspec.Meta(ge=0)], ...], msgspec.Meta(min_length=3, max_length=4)]
+"""US dollars for a million tokens: of the prompt, of the answer, of the prompt where it came from a cache; and of what
+was thought, where that is not the price of the answer."""
+
 
 class ModelEntry(Wire, frozen=True):
     """One model of a chain, and how it is asked."""

@@ -13,7 +13,7 @@ from schemas.models import ModelChain
 from schemas.wire import Wire
 
 ToolEffect = Literal["pure", "idempotent", "checkable", "once"]
-ToolPlace = Literal["here", "client", "service", "agent"]
+ToolPlace = Literal["here", "client", "service", "agent", "handoff"]
 
 
 class ToolBinding(Wire, frozen=True):
@@ -26,13 +26,16 @@ class ToolBinding(Wire, frozen=True):
     approval: bool = False
     """Whether a person must agree to each call."""
     place: ToolPlace = "here"
-    """Who runs it: the agent's own process, the caller, a NATS service, or another agent in a thread of its own."""
+    """Who runs it: the agent's own process, the caller, a NATS service, or another agent in a thread of its own;
+    or the thread is handed to another agent."""
     spec: ToolSpec | None = None
     """What the model is told of a tool that is not the agent's own."""
     service: str = ""
     """The name of the service or agent that a tool is; it may go by another here."""
     timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How long a service may take; 0 is as long as always."""
+    background: bool = False
+    """Whether the run goes on at once, and is told later what the call came to."""
 
 
 class Retries(Wire, frozen=True):
@@ -76,3 +79,8 @@ class Profile(Wire, frozen=True):
     """How much of the thread is shown; None is all."""
     processors: tuple[str, ...] = ()
     """Names of those that stand between the agent and its model, in their order."""
+    most_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """No further step is begun once the run's calls have cost as much, US dollars; 0 has no bound."""
+    edition: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Which form the loop's decisions have. From 1 on an end tells what the run took, however it came to that, and
+    runs that it asked for are ended by an effect of their own."""

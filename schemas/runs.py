@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.memory import MemoryWrite, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
+from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
@@ -75,6 +77,8 @@ class RunQueued(Wire, frozen=True, tag="run.queued"):
 
     behind: str
     profile: Profile
+    joins: bool = False
+    """Whether what it says is taken along by that run before its next step, if there is one."""
 
 
 class RunStarted(Wire, frozen=True, tag="run.started"):
@@ -132,6 +136,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """What processors did on the way there and back."""
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
+    cost: float | None = None
+    """Of all that the usage is of, US dollars; None where a price is not known."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""
@@ -147,6 +153,10 @@ class ModelFailed(Wire, frozen=True, tag="model.failed"):
     passed_over: tuple[PassedOver, ...] = ()
     """Models of the chain that could not be had; the problem is the last one's."""
     processed: tuple[Processed, ...] = ()
+    usage: Usage = Usage()
+    """What it took all the same, as far as that is known: an answer that was kept back, and what judged it."""
+    cost: float | None = 0.0
+    """Of that, US dollars; None where a price is not known."""
 
 
 class RetryScheduled(Wire, frozen=True, tag="retry.scheduled"):
@@ -221,14 +231,6 @@ class DeadlinePassed(Wire, frozen=True, tag="deadline.passed"):
     """Structural: `<run>-d`."""
 
 
-class MemoryWrite(Wire, frozen=True):
-    """A change a tool wants made to the thread's memory."""
-
-    topic: str
-    text: str
-    scope: WriteScope = "note"
-
-
 class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     """The tool ran; `content` is what the model reads."""
 
@@ -241,6 +243,10 @@ class ToolReturned(Wire, frozen=True, tag="tool.returned"):
     usage: Usage = Usage()
     """Of another agent's run that the call was."""
     processed: tuple[Processed, ...] = ()
+    cost: float | None = 0.0
+    """Of that run, US dollars; None where a price is not known."""
+    handover: Profile | None = None
+    """Who goes on from the next step, where the call hands the thread to another agent."""
 
 
 NEEDS_PERSON = "needs a person's approval"
@@ -253,6 +259,10 @@ class ToolFailed(Wire, frozen=True, tag="tool.failed"):
     effect: str
     call_id: str
     content: str
+    usage: Usage = Usage()
+    """Of another agent's run that the call was."""
+    cost: float | None = 0.0
+    """Of that run, US dollars; None where a price is not known."""
 
 
 class ToolIndeterminate(Wire, frozen=True, tag="tool.indeterminate"):
@@ -279,6 +289,8 @@ class RunFinished(Wire, frozen=True, tag="run.finished"):
     finish_reason: Literal["stop", "length"] = "stop"
     stopped_by: str = ""
     """The stop condition that ended it; empty when the model had said all."""
+    cost: float | None = None
+    """Of all that the usage is of, US dollars; None where a price is not known."""
 
 
 class RunFailed(Wire, frozen=True, tag="run.failed"):
@@ -286,6 +298,10 @@ class RunFailed(Wire, frozen=True, tag="run.failed"):
 
     problem: Problem
     steps: int
+    usage: Usage = Usage()
+    """What it took all the same."""
+    cost: float | None = None
+    """Of that, US dollars; None where a price is not known."""
 
 
 class ThreadForked(Wire, frozen=True, tag="thread.forked"):
@@ -349,6 +365,13 @@ Event = (
     | RunFailed
     | ThreadForked
     | OwnershipTaken
+    | RunJoined
+    | RunHandedOver
+    | ChildDisowned
+    | ChildEnded
+    | TaskStarted
+    | TaskEnded
+    | TaskCancelled
 )
 """Every event a log may hold."""
 

@@ -9,20 +9,32 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run_again, run_service, run_tool
-from actors.agent.conversation import call_of
+from actors.agent.calls import (
+    MOST_ATTEMPTS,
+    failed,
+    given_up,
+    is_given_up,
+    run_again,
+    run_service,
+    run_tool,
+    task_ended,
+)
+from actors.agent.conversation import Conversation
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
 from actors.agent.guarding import looked_at, processors_of
+from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.observer import Observer
-from actors.agent.profiles import Unresolved, profile_of
+from actors.agent.profiles import Unresolved, handed_over, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
+from actors.agent.run import call_of
 from actors.agent.toolboxes import Toolboxes
-from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
+from actors.delegates import Delegating
 from actors.errors import DefinitionError
-from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
+from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded
@@ -35,6 +47,7 @@ from actors.toolsets import Surroundings, ToolServices
 from bus.live import Live
 from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
+from schemas.delegation import ChildEnded
 from schemas.generation import request_id
 from schemas.messages import Message
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
@@ -80,26 +93,31 @@ class AgentPerformer:
         self._observer = observer
         self._toolboxes = Toolboxes(self._agents, services)
 
-    async def look_up(self, command: Command) -> Asked:
-        """Find the agent a command names, and fix its profile."""
+    async def look_up(self, command: Command, state: Any = None) -> Asked:
+        """Find the agent a command names, or the one that it handed the thread to, and fix its profile."""
         if isinstance(command.data, Fork):
             return Asked(command, missing=self._missing(command.data.profile))
         if not isinstance(command.data, RunAgent):
             return Asked(command)  # an approval is about a run that has its profile
-        agent = self._agents.get(command.data.agent)
+        data = command.data
+        holder = state.holder(data.agent) if isinstance(state, Conversation) else data.agent
+        if holder != data.agent:
+            data = handed_over(data, holder)
+        agent = self._agents.get(holder)
         if agent is None:
-            return Asked(command, missing=self._unknown(command.data.agent))
-        context = RequestContext(command.data.context)
+            return Asked(command, missing=self._unknown(holder))
+        context = RequestContext(data.context)
         around = Surroundings(command.tenant, command.thread, context, self._services)
         try:
-            profile = await profile_of(agent, command.data, around, self._default_model)
+            profile = await profile_of(agent, data, around, self._default_model)
         except Unresolved as error:
             return Asked(command, missing=Problem(kind="definition", message=str(error), field=error.field))
-        missing = missing_model(profile, self._models)
+        missing = missing_model(profile, self._models) or unpriced(profile, self._models)
         return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
+        effect = effect.call if isinstance(effect, RunTask) else effect
         if not isinstance(effect, CallTool) or effect.attempts >= MOST_ATTEMPTS or is_delegated(effect):
             return None
         runs_again = effect.called.effect_class in {"pure", "idempotent", "checkable"}
@@ -121,12 +139,11 @@ class AgentPerformer:
 
     def must_finish(self, effect: Effect) -> bool:
         """Tools run here; a model's generation goes on in the engine, and another agent's run in the log."""
+        effect = effect.call if isinstance(effect, RunTask) else effect
         return isinstance(effect, CallTool) and not is_delegated(effect)
 
     async def abort(self, effect: Effect, site: Site) -> None:
-        """Stop a model's generation, and another agent's run; a tool ends with its task."""
-        if isinstance(effect, CallTool) and is_delegated(effect) and self._runs is not None:
-            await self._runs.abort(child_abort(effect, site))
+        """Stop a model's generation; a tool ends with its task, and another agent's run by an effect of its own."""
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
             chain = chain_of(effect.profile, effect.called.model)
@@ -140,26 +157,36 @@ class AgentPerformer:
                 return await self._call_model(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
-            case PrepareStep():
-                return await prepared(self._hooks(effect.run.profile.agent), effect, site.thread)
-            case TellEnd():
-                return await told(self._hooks(effect.run.profile.agent), effect, site.thread)
-            case AwaitDeadline(at=at):
-                await self._until(at)
-                return DeadlinePassed(effect=effect.id)
-            case AwaitRetry(at=at):
-                await self._until(at)
-                return RetryDue(effect=effect.id)
+            case RunTask():
+                return task_ended(await self._looked_at(effect.call, site, again))
+            case PrepareStep() | TellEnd():
+                return await self._hooked(effect, site)
+            case EndChild():
+                return await self._ended(effect, site)
+            case AwaitDeadline() | AwaitRetry():
+                return await self._awaited(effect)
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
+
+    async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
+        hooks = self._hooks(effect.run.profile.agent)
+        if isinstance(effect, PrepareStep):
+            return await prepared(hooks, effect, site.thread)
+        return await told(hooks, effect, site.thread)
+
+    async def _ended(self, effect: EndChild, site: Site) -> ChildEnded:
+        if self._runs is not None:
+            await self._runs.abort(child_abort(effect, site))
+        return ChildEnded(effect=effect.id)
+
+    async def _awaited(self, effect: AwaitDeadline | AwaitRetry) -> DeadlinePassed | RetryDue:
+        # clients choose the time, and no timer takes every number
+        await asyncio.sleep(max(0, min(effect.at - self._clock.now(), _MOST_US)) / 1e6)
+        return DeadlinePassed(effect=effect.id) if isinstance(effect, AwaitDeadline) else RetryDue(effect=effect.id)
 
     def _hooks(self, agent: str) -> Hooks:
         """Give an agent's functions; of one that is not here any more, none."""
         return self._agents[agent].hooks if agent in self._agents else Hooks()
-
-    async def _until(self, at: int) -> None:
-        # clients choose the time, and no timer takes every number
-        await asyncio.sleep(max(0, min(at - self._clock.now(), _MOST_US)) / 1e6)
 
     async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
         box = await self._toolboxes.of(effect.profile, effect.entity, site, effect.context)
@@ -225,23 +252,38 @@ class AgentPerformer:
         model, program = self._models.get(effect.model), program_id(site.tenant, site.thread)
         if model is not None:
             await model.note(ToolBegan(program, effect.id, effect.called.call.name))
-        try:
-            processors = processors_of(self._agents.get(effect.agent), effect.processors)
-            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
-        except DefinitionError as error:
-            event = failed(effect, str(error))
+        event = await self._looked_at(effect, site, again)
         if model is not None:
             await model.note(ToolEnded(program, effect.id))
         return event
+
+    async def _looked_at(self, effect: CallTool, site: Site, again: bool) -> Event:
+        """Call a tool, and have the run's processors look at what it says."""
+        try:
+            processors = processors_of(self._agents.get(effect.agent), effect.processors)
+            return await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+        except DefinitionError as error:
+            return failed(effect, str(error))
+
+    async def _delegated(self, runs: Runs, effect: CallTool, site: Site, again: bool) -> Event:
+        """Have another agent run; without the functions that stand around it, it is not asked."""
+        box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
+        tool = box.tools.get(effect.called.call.name)
+        if tool is None:
+            return failed(effect, box.why(effect.called.call.name))
+        about = tool.delegating if isinstance(tool.delegating, Delegating) else Delegating()
+        async with Reporter(self._live, effect, site) as reporter:
+            return await delegated(runs, effect, site, reporter.tell, about, again)
 
     async def _call_tool(self, effect: CallTool, site: Site, again: bool) -> Event:
         called, binding = effect.called, effect.binding
         if is_given_up(effect, again):
             return given_up(effect)
         key = request_id(site.tenant, site.thread, call_of(effect.id))
+        if is_handoff(effect):
+            return await hand_over(self._agents, self._models, self._default_model, self._services, effect, site)
         if is_delegated(effect) and self._runs is not None:
-            async with Reporter(self._live, effect, site) as reporter:
-                return await delegated(self._runs, effect, site, reporter.tell)
+            return await self._delegated(self._runs, effect, site, again)
         if binding is not None and binding.place == "service" and self._services is not None:
             return await run_service(self._services, binding, effect, key, effect.entity)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)

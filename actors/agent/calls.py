@@ -6,13 +6,15 @@ import asyncio
 import logging
 from typing import Any
 
-from actors.agent.turns import CallTool
+from actors.agent.effects import CallTool
 from actors.errors import NoService
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import ToolServices
 from schemas import codec
+from schemas.memory import MemoryWrite
 from schemas.profiles import ToolBinding
-from schemas.runs import Event, MemoryWrite, ToolFailed, ToolIndeterminate, ToolReturned
+from schemas.runs import Event, ToolFailed, ToolIndeterminate, ToolReturned
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,21 @@ async def run_service(services: ToolServices, binding: ToolBinding, effect: Call
     except Exception as error:  # noqa: BLE001  whatever a service answers is the model's to read
         return failed(effect, str(error) or type(error).__name__)
     return ToolReturned(effect=effect.id, call_id=call.id, content=kept(content))
+
+
+def task_ended(event: Event) -> TaskEnded:
+    """Make of what a call came to what a background task did."""
+    match event:
+        case ToolReturned(effect=effect, content=content, writes=writes, usage=usage, cost=cost):
+            return TaskEnded(effect, "returned", content, writes, usage, cost)
+        case ToolFailed(effect=effect, content=content, usage=usage, cost=cost):
+            return TaskEnded(effect, "failed", content, (), usage, cost)
+        case ToolIndeterminate(effect=effect, content=content):
+            return TaskEnded(effect, "unknown", content)
+        case ToolSuspended(effect=effect):
+            return TaskEnded(effect, "failed", "error: a tool in the background cannot wait for data")
+        case _:
+            raise AssertionError(f"not what a call comes to: {event!r}")
 
 
 def failed(effect: CallTool, why: str) -> ToolFailed:

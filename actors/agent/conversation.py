@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, assert_never, get_args
 
 import msgspec
 from msgspec.structs import replace
 
+from actors.agent.run import Handover, Pending, Run, call_of, called, changed, index_of, with_call
+from actors.agent.task import Task, TaskEvent, after_task, again
 from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.commands import Command, RunAgent
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Message, Usage, added
 from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
@@ -49,80 +52,11 @@ from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 ThreadEvent = CommandAccepted | CommandRefused | MessageAdded | MemoryWritten | OwnershipTaken | ThreadForked
 RunEvent = RunQueued | RunStarted | DeadlinePassed | RunFinished | RunFailed | HooksTold
+AmongEvent = RunJoined | RunHandedOver | ChildDisowned | ChildEnded
 ModelEvent = ModelCalled | ModelReturned | ModelFailed | RetryScheduled | RetryDue
 StepEvent = StepOpened | StepPrepared
 ToolEvent = ApprovalGiven | ApprovalDenied | ToolCalled | ToolResumed | ToolResult
 WaitEvent = ApprovalRequested | ToolHandedOver | ToolSuspended | ToolContinued
-
-Waits = Literal["approval", "data", "caller"]
-"""For whom: a person's agreement before it is called, data that it asked for, or the caller who runs it."""
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A tool call of the step under way."""
-
-    effect: str
-    call: ToolCall
-    result: str | None = None
-    returned: bool = False
-    """Whether the result is what the tool said, and not why there is none."""
-    waits: Waits | None = None
-    """None while it runs, and once there is a result."""
-    attempts: int = 1
-    """How often it was begun."""
-    asked: ToolSuspended | None = None
-    """What it asked for last."""
-    answers: tuple[Any, ...] = ()
-    """What it was given, each time that it asked."""
-
-    @property
-    def under_way(self) -> str:
-        """The effect id of what was begun last: each time that it goes on with data is an effect of its own."""
-        return f"{self.effect}s{len(self.answers)}" if self.answers else self.effect
-
-
-class Run(msgspec.Struct, frozen=True):
-    """One run of an agent in the thread."""
-
-    id: str
-    profile: Profile
-    step: int = 0
-    """Model calls made."""
-    asking: ModelCalled | None = None
-    """The model call under way."""
-    attempt: int = 1
-    """Which one at the step's model call it is, or was."""
-    retry: RetryScheduled | None = None
-    """What the model is asked again after."""
-    answer: ModelReturned | None = None
-    """The last answer, until what follows from it is done."""
-    pending: tuple[Pending, ...] = ()
-    usage: Usage = Usage()
-    deadline: int = 0
-    """When it is to be over, microseconds since the Unix epoch; 0 is never, or that it has passed."""
-    over: bool = False
-    opened: StepOpened | None = None
-    """The step that the agent's functions are asked about."""
-    prepared: StepPrepared | None = None
-    """What they made of the step under way."""
-    ended: RunFinished | RunFailed | None = None
-    """What observers are still to be told."""
-    refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
-
-    @property
-    def effective(self) -> Profile:
-        """The profile as the step under way has it."""
-        prepared, profile = self.prepared, self.profile
-        if prepared is None:
-            return profile
-        named = ("model", "instructions", "calling")
-        changed = {name: value for name in named if (value := getattr(prepared, name)) is not None}
-        drawn = {
-            name: value for name in ("temperature", "max_tokens") if (value := getattr(prepared, name)) is not None
-        }
-        active = prepared.active_tools
-        tools = profile.tools if active is None else tuple(tool for tool in profile.tools if tool.name in active)
-        return replace(profile, tools=tools, sampling=replace(profile.sampling, **drawn), **changed)
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -142,6 +76,21 @@ class Conversation(msgspec.Struct, frozen=True):
     untold: tuple[str, ...] = ()
     """Runs whose end is still to be told to their observers."""
     memory: Memory = Memory()
+    orphans: tuple[str, ...] = ()
+    """Effects by which other agents' runs that nobody waits for any more are still to be ended."""
+    tasks: Mapping[str, Task] = {}
+    """Tool calls in the background, and those that no run was told of yet."""
+    holders: tuple[str, ...] = ()
+    """Agents that the thread was handed from and to, the one that has it last."""
+
+    def holder(self, agent: str) -> str:
+        """Name who answers for an agent: the one that it handed the thread to, if it did."""
+        return self.holders[-1] if agent in self.holders else agent
+
+    @property
+    def joining(self) -> tuple[str, ...]:
+        """Runs that wait to be taken along, in order."""
+        return tuple(name for name in self.queue if self.runs[name].joins)
 
 
 def incoming(command: Command) -> tuple[Message, ...]:
@@ -178,19 +127,23 @@ def _evolve_memory(state: Conversation, _name: str, event: MemoryEvent) -> Conve
     memory = remembered(state.memory, event)
     if not memory.deleted:
         return replace(state, memory=memory)
-    return Conversation(state.tenant, state.thread, (), "", {}, forgotten(state.commands), state.refused, memory=memory)
+    bare = Conversation(state.tenant, state.thread, commands=forgotten(state.commands), refused=state.refused)
+    return replace(bare, memory=memory, orphans=state.orphans)
 
 
 def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation:
     match event:
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
-            run, memory = _begun(state, name, profile), begun(state.memory, len(state.messages))
-            return replace(_with(state, run), active=name, queue=queue, memory=memory)
+            memory = begun(state.memory, len(state.messages))
+            return replace(_begun(state, name, profile), active=name, queue=queue, memory=memory)
         case RunFinished() | RunFailed():
             return _over(state, name, event)
-        case RunQueued(profile=profile):
-            return replace(_with(state, _begun(state, name, profile)), queue=(*state.queue, name))
+        case RunQueued(profile=profile, joins=joins):
+            ahead = state.joining if joins else state.queue
+            queue = (*ahead, name, *(waiting for waiting in state.queue if waiting not in ahead))
+            state = _begun(state, name, profile)
+            return replace(_with(state, replace(state.runs[name], joins=joins)), queue=queue)
         case DeadlinePassed():
             return _with(state, replace(state.runs[name], deadline=0))
         case HooksTold():
@@ -200,17 +153,36 @@ def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation
             assert_never(event)
 
 
+def _evolve_among(state: Conversation, name: str, event: AmongEvent) -> Conversation:
+    match event:
+        case RunJoined(into=into):
+            return _joined(state, name, into)
+        case RunHandedOver(agent=agent, by=by):
+            return _handed_over(state, state.runs[name], agent, by)
+        case ChildDisowned(effect=effect):
+            return replace(state, orphans=(*state.orphans, effect))
+        case ChildEnded(effect=effect):
+            return replace(state, orphans=tuple(left for left in state.orphans if left != effect))
+        case _:
+            assert_never(event)
+
+
+def _evolve_task(state: Conversation, name: str, event: TaskEvent) -> Conversation:
+    return replace(state, tasks=after_task(state.tasks, state.runs[name], event))
+
+
 def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversation:
     run = state.runs[name]
     match event:
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
-            called = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
-            return _with(replace(state, memory=asked(state.memory, event.first)), called)
+            asking = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
+            return _with(replace(state, memory=asked(state.memory, event.first)), asking)
         case ModelReturned():
             return _answered(state, run, event)
-        case ModelFailed(problem=problem):
-            return _with(state, replace(run, asking=None, refused=refusal(problem)))
+        case ModelFailed(problem=problem, usage=usage, cost=cost):
+            took = {"usage": run.usage + usage, "cost": added(run.cost, cost)}
+            return _with(state, replace(run, asking=None, refused=refusal(problem), **took))
         case RetryScheduled():
             return _with(state, replace(run, retry=event))
         case RetryDue():
@@ -234,14 +206,16 @@ def _evolve_call(state: Conversation, name: str, event: ToolEvent) -> Conversati
     run = state.runs[name]
     match event:
         case ToolCalled(effect=effect, call=call):
-            return _with(state, _called(run, effect, call))
+            return _with(state, called(run, effect, call))
         case ToolReturned() | ToolFailed() | ToolIndeterminate():
             return _resolved(state, run, event)
         case ApprovalGiven() | ApprovalDenied():
             # the fact that follows in the same commit says what becomes of the call
             return state
+        case ToolResumed(effect=effect, attempt=attempt) if effect in state.tasks:
+            return replace(state, tasks=again(state.tasks, effect, attempt))
         case ToolResumed(effect=effect, attempt=attempt):
-            return _with(state, _changed(run, effect, attempts=attempt))
+            return _with(state, changed(run, effect, attempts=attempt))
         case _:
             assert_never(event)
 
@@ -250,14 +224,14 @@ def _evolve_wait(state: Conversation, name: str, event: WaitEvent) -> Conversati
     run = state.runs[name]
     match event:
         case ApprovalRequested(effect=effect, call=call):
-            return _with(state, _pending(run, Pending(effect, call, waits="approval")))
+            return _with(state, with_call(run, Pending(effect, call, waits="approval")))
         case ToolHandedOver(effect=effect, call=call):
-            return _with(state, _pending(run, Pending(effect, call, waits="caller")))
+            return _with(state, with_call(run, Pending(effect, call, waits="caller")))
         case ToolSuspended(effect=effect):
-            return _with(state, _changed(run, effect, waits="data", asked=event))
+            return _with(state, changed(run, effect, waits="data", asked=event))
         case ToolContinued(effect=effect, answer=answer):
             (item,) = (item for item in run.pending if item.effect == call_of(effect))
-            return _with(state, _changed(run, effect, waits=None, answers=(*item.answers, answer), attempts=1))
+            return _with(state, changed(run, effect, waits=None, answers=(*item.answers, answer), attempts=1))
         case _:
             assert_never(event)
 
@@ -268,6 +242,8 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
         (ThreadEvent, _evolve_thread),
         (MemoryEvent, _evolve_memory),
         (RunEvent, _evolve_run),
+        (TaskEvent, _evolve_task),
+        (AmongEvent, _evolve_among),
         (ModelEvent, _evolve_model),
         (StepEvent, _evolve_step),
         (ToolEvent, _evolve_call),
@@ -285,6 +261,8 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         commands={name: _undated(command) for name, command in state.commands.items()},
         runs={name: replace(run, deadline=0, ended=None) for name, run in state.runs.items()},
         untold=(),
+        orphans=(),
+        tasks={},
     )
     run = state.runs.get(state.active or "")
     if run is None:
@@ -295,6 +273,21 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
     return _with(state, there)
 
 
+def _joined(state: Conversation, name: str, into: str) -> Conversation:
+    """Have a waiting run's messages be another one's."""
+    taking = state.runs[into]
+    state = _with(state, replace(state.runs[name], over=True, joins=False))
+    state = _with(state, replace(taking, joined=(*taking.joined, name)))
+    return replace(state, queue=tuple(waiting for waiting in state.queue if waiting != name))
+
+
+def _handed_over(state: Conversation, run: Run, agent: str, by: str) -> Conversation:
+    assert run.handover is not None
+    held = tuple(name for name in (*state.holders, by) if name != agent)
+    gone = replace(run, profile=run.handover.profile, handover=None, prepared=None)
+    return replace(_with(state, gone), holders=(*dict.fromkeys(held), agent))
+
+
 def _undated(command: Command) -> Command:
     """Take the deadline away, which was the origin's."""
     if not isinstance(command.data, RunAgent) or not command.data.deadline:
@@ -302,32 +295,21 @@ def _undated(command: Command) -> Command:
     return replace(command, data=replace(command.data, deadline=0))
 
 
-def _begun(state: Conversation, name: str, profile: Profile) -> Run:
+def _begun(state: Conversation, name: str, profile: Profile) -> Conversation:
+    """Note a run; one that is told of a task counts what that took, once."""
     data = state.commands[name].data
-    return Run(name, profile, deadline=data.deadline if isinstance(data, RunAgent) else 0)
+    if not isinstance(data, RunAgent):
+        return _with(state, Run(name, profile))
+    task, known = state.tasks.get(data.task), state.runs.get(name)
+    usage, cost = (Usage(), 0.0) if known is None else (known.usage, known.cost)
+    if task is not None and task.ended:
+        usage, cost = task.usage, task.cost
+        state = replace(state, tasks={one: left for one, left in state.tasks.items() if one != data.task})
+    return _with(state, Run(name, profile, deadline=data.deadline, usage=usage, cost=cost))
 
 
 def _with(state: Conversation, run: Run) -> Conversation:
     return replace(state, runs={**state.runs, run.id: run})
-
-
-def _called(run: Run, effect: str, call: ToolCall) -> Run:
-    """Note that a call is under way, for the first time or with data that it had asked for."""
-    if effect != call_of(effect):
-        return run
-    return _pending(run, Pending(effect, call))
-
-
-def _changed(run: Run, effect: str, **fields: Any) -> Run:
-    name = call_of(effect)
-    return replace(run, pending=tuple(replace(item, **fields) if item.effect == name else item for item in run.pending))
-
-
-def _pending(run: Run, added: Pending) -> Run:
-    """Add a call, in the place that it had when it was only waiting."""
-    if all(item.effect != added.effect for item in run.pending):
-        return replace(run, pending=(*run.pending, added))
-    return replace(run, pending=tuple(added if item.effect == added.effect else item for item in run.pending))
 
 
 def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Conversation:
@@ -345,7 +327,8 @@ def _over(state: Conversation, name: str, event: RunFinished | RunFailed) -> Con
 
 def _unsaid(state: Conversation, name: str) -> Conversation:
     """Leave what a run brought out of later prompts: it never fitted, and would make every further one too long."""
-    messages = state.messages[: len(state.messages) - len(incoming(state.commands[name]))]
+    brought = sum(len(incoming(state.commands[run])) for run in (name, *state.runs[name].joined))
+    messages = state.messages[: len(state.messages) - brought]
     prefix = ""
     for message in messages:
         prefix = codec.chained(prefix, message)
@@ -358,43 +341,38 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
     state = replace(state, memory=measured(state.memory, state.messages, run.asking, run.profile, event))
-    state = _with(state, replace(run, asking=None, answer=event, usage=run.usage + event.usage, refused=""))
+    state = _with(state, replace(run, asking=None, answer=event, refused="", **_took(run, event)))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
     said = Message(role="assistant", content=event.text, reasoning=event.reasoning, thoughts=event.thoughts)
     return _said(state, said)
 
 
+def _took(run: Run, event: ModelReturned | ToolReturned | ToolFailed) -> dict[str, Any]:
+    return {"usage": run.usage + event.usage, "cost": added(run.cost, event.cost)}
+
+
 def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
     """Note a tool's result; once all of the step are in, the thread gets them in the order they were called."""
     if call_of(event.effect) in {item.effect for item in run.pending}:
-        pending = _changed(
+        pending = changed(
             run, event.effect, result=event.content, waits=None, returned=isinstance(event, ToolReturned)
         ).pending
     else:
         # refused before it was called (no such tool): it has its place among the others all the same
         assert run.answer is not None
-        call = run.answer.tool_calls[_index(event.effect)]
+        call = run.answer.tool_calls[index_of(event.effect)]
         pending = (*run.pending, Pending(event.effect, call, event.content))
-    used = run.usage + event.usage if isinstance(event, ToolReturned) else run.usage
-    run = replace(run, pending=pending, usage=used)
+    took = _took(run, event) if isinstance(event, ToolReturned | ToolFailed) else {}
+    run = replace(run, pending=pending, **took)
+    if isinstance(event, ToolReturned) and event.handover is not None and run.handover is None:
+        run = replace(run, handover=Handover(event.effect, event.handover))
     state = _with(state, run)
     if run.answer is None or len(pending) < len(run.answer.tool_calls) or any(item.result is None for item in pending):
         return state
     answer = run.answer
     asked = Message("assistant", answer.text, answer.tool_calls, reasoning=answer.reasoning, thoughts=answer.thoughts)
     state = _said(state, asked)
-    for item in sorted(pending, key=lambda item: _index(item.effect)):
+    for item in sorted(pending, key=lambda item: index_of(item.effect)):
         state = _said(state, Message(role="tool", content=item.result or "", tool_call_id=item.call.id))
     return state
-
-
-def call_of(effect: str) -> str:
-    """Name the call that an effect belongs to: `<run>-<step>-t<index>` of `<run>-<step>-t<index>s<time>`."""
-    head, _, tail = effect.rpartition("-t")
-    return f"{head}-t{tail.partition('s')[0]}"
-
-
-def _index(effect: str) -> int:
-    """Read a call's place in its answer from its effect id, `<run>-<step>-t<index>`; a model may repeat call ids."""
-    return int(effect.rpartition("-t")[2])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
+from actors.agent.stack import reached
 from actors.errors import DefinitionError
 from actors.memory.plan import Memory
 from actors.processors.processor import Processor
@@ -56,6 +57,9 @@ class Agent:
     """The run is over once one of these has returned."""
     most_tokens: int = 0
     """No further step is begun once the run's model calls have used as many tokens; 0 has no bound."""
+    most_cost: float = 0.0
+    """No further step is begun once the run's model calls have cost as much, US dollars; 0 has no bound. A model whose
+    price is not known is not begun with."""
     stop_when: StopWhen | Sequence[StopWhen] = ()
     """Asked before each step after the first whether the run ends here instead."""
     prepare_step: Prepare | None = None
@@ -88,12 +92,34 @@ class Agent:
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
 
+    async def run(self, text: str, **about: Any) -> Any:
+        """Run it on a message, on the stack of the `connect` or `inline` block around; return its `Answer`.
+
+        Args:
+            text: the message.
+            about: as of `Client.run`: `thread`, `context`, `tools`, `on_wait`, `output_type`, and what a request may
+                want otherwise.
+
+        Raises:
+            NotConnected: there is no such block.
+            NoAnswer: the run was refused or failed.
+        """
+        return await reached(self.name).run(self.name, text, **about)
+
+    def stream(self, text: str, **about: Any) -> Any:
+        """Run it as `run` does; iterate over the `Running` that is returned to hear of it.
+
+        Raises:
+            NotConnected: there is no such block.
+        """
+        return reached(self.name).stream(self.name, text, **about)
+
     def _check_numbers(self) -> None:
         if len({processor.name for processor in self.processors}) < len(self.processors):
             raise DefinitionError(f"agent {self.name!r} has two processors of one name: give each a name")
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
-        for name in ("tool_concurrency", "step_timeout_s", "most_tokens"):
+        for name in ("tool_concurrency", "step_timeout_s", "most_tokens", "most_cost"):
             if not getattr(self, name) >= 0:
                 raise DefinitionError(f"agent {self.name!r}: {name}={getattr(self, name)!r}: give 0 or more")
 

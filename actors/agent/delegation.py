@@ -5,20 +5,30 @@ Whoever performs the call again after a crash sends the same command, which its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import msgspec
 
 from actors.agent.calls import failed, kept
-from actors.agent.turns import CallTool
+from actors.agent.effects import CallTool, EndChild
+from actors.agent.hooks import called_hook
+from actors.delegates import Delegated, Delegating, Delegation, Refused
+from actors.request_context import RequestContext
 from actors.runtime.performer import Site
+from bus.errors import BusError
+from bus.errors import Refused as TooLarge
 from schemas import codec
 from schemas.commands import AbortRun, Command, Parent, RunAgent
-from schemas.live import Committed, Frame, Outcome
+from schemas.live import Committed, Frame, Outcome, Progress
+from schemas.memory import MemoryWrite
 from schemas.messages import Usage
-from schemas.runs import Event, ModelReturned, RunFailed, RunFinished, ToolReturned
+from schemas.runs import Event, Problem, RunFailed, RunFinished, ToolReturned
+
+log = logging.getLogger(__name__)
 
 _TOLD = frozenset({"approval.requested", "tool.suspended", "tool.handed_over", "tool.called", "run.failed"})
 """Events of a child's that whoever watches its parent hears of."""
@@ -50,51 +60,105 @@ def child_thread(tenant: str, thread: str, effect: str) -> str:
     return "s" + blake2b(f"{tenant}/{thread}/{effect}".encode(), digest_size=12).hexdigest()
 
 
-def child_abort(effect: CallTool, site: Site) -> Command:
+def child_abort(effect: EndChild, site: Site) -> Command:
     """Make the command that ends the run that a call is."""
-    thread = child_thread(site.tenant, site.thread, effect.id)
+    thread = child_thread(site.tenant, site.thread, effect.call)
     data = AbortRun(run=f"{thread}-r", reason=f"run {effect.entity!r} that asked for it was ended")
     return _command(f"{thread}-a", site.tenant, thread, "abort", data, effect.traceparent)
 
 
-async def delegated(runs: Runs, effect: CallTool, site: Site, tell: Callable[[Any], None]) -> Event:
+async def delegated(
+    runs: Runs, effect: CallTool, site: Site, tell: Callable[[Any], None], about: Delegating, again: bool
+) -> Event:
     """Run the other agent, or hear of its run again; its last words are the call's result."""
     assert effect.binding is not None
     try:
         asked = msgspec.json.decode(effect.called.call.arguments or "{}", type=_Asked)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         return failed(effect, f"arguments of {effect.called.call.name!r} do not fit: {error} (parameters: message)")
-    thread = child_thread(site.tenant, site.thread, effect.id)
-    parent = Parent(site.thread, effect.entity, effect.id, effect.depth + 1)
-    data = RunAgent(
-        agent=effect.binding.service,
-        text=asked.message,
-        context=effect.context,
-        approvals=effect.approvals,
-        parent=parent,
-    )
-    command = _command(f"{thread}-r", site.tenant, thread, "run", data, effect.traceparent)
-    usage, problem = Usage(), ""
-    async for frame in runs.follow(command):
+    context = RequestContext(effect.context)
+    names = (effect.binding.service, asked.message, effect.agent, effect.entity, site.thread)
+    delegation = Delegation(*names, effect.depth, context)
+    try:
+        said = None if about.before is None else await called_hook(about.before, delegation)
+        if isinstance(said, Refused):
+            if again:  # who asked first may have been let
+                await runs.abort(child_abort(EndChild(effect.id, "run", effect.entity, "", call=effect.id), site))
+            return failed(effect, f"agent {delegation.agent!r} is not asked: {said.reason}")
+        if said is not None:
+            delegation = replace(delegation, message=str(said))
+        heard = _Heard(delegation.agent, tell)
+        async for frame in runs.follow(_asking(effect, site, delegation, about)):
+            heard.hear(frame)
+        came_to = Delegated(delegation, heard.text, heard.problem, heard.usage, heard.cost)
+        instead = None if about.after is None else await called_hook(about.after, came_to)
+    except TooLarge as refusal:
+        return failed(effect, f"agent {delegation.agent!r} cannot be asked: {refusal}")
+    except (BusError, TimeoutError):
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this call alone
+        log.warning("a hook around agent %r failed: %r", delegation.agent, error)
+        return failed(effect, f"a function around agent {delegation.agent!r} failed: {type(error).__name__}: {error}")
+    writes = tuple(heard.writes) if about.memory == "shared" else ()
+    return heard.outcome(effect, None if instead is None else str(instead), writes)
+
+
+class _Heard:
+    """What is heard of the other agent's run."""
+
+    def __init__(self, agent: str, tell: Callable[[Any], None]) -> None:
+        self._agent = agent
+        self._tell = tell
+        self.text = ""
+        self.problem: Problem | None = None
+        self.usage = Usage()
+        self.cost: float | None = 0.0
+        self.writes: list[MemoryWrite] = []
+
+    def hear(self, frame: Frame) -> None:
+        """Take a frame of the run; what it waits for is told on, and so is what is told to it."""
         if isinstance(frame, Outcome) and frame.problem is not None:
-            problem = frame.problem.message
+            self.problem = frame.problem
+        if isinstance(frame, Progress) and isinstance(frame.data, dict) and "event" in frame.data:
+            self._tell(frame.data)
         if not isinstance(frame, Committed):
-            continue
-        event = codec.decode_event(frame.data)
+            return
         if frame.type in _TOLD:
-            tell({"agent": data.agent, "thread": thread, "run": command.id, "event": frame.data})
-        match event:
-            case ModelReturned(usage=used):
-                usage += used
-            case ToolReturned(usage=used):
-                usage += used
-            case RunFinished(text=text):
-                return ToolReturned(effect.id, effect.called.call.id, kept(text), usage=usage)
-            case RunFailed(problem=why):
-                problem = why.message
+            self._tell({"agent": self._agent, "thread": frame.thread, "run": frame.subject, "event": frame.data})
+        match codec.decode_event(frame.data):
+            case ToolReturned(writes=writes):
+                self.writes += writes
+            case RunFinished(text=text, usage=usage, cost=cost):
+                self.text, self.usage, self.cost, self.problem = text, usage, cost, None
+            case RunFailed(problem=problem, usage=usage, cost=cost):
+                self.problem, self.usage, self.cost = problem, usage, cost
             case _:
                 pass
-    return failed(effect, f"agent {data.agent!r} came to nothing: {problem}")
+
+    def outcome(self, effect: CallTool, instead: str | None, writes: tuple[MemoryWrite, ...]) -> Event:
+        """Make what the call comes to."""
+        took: dict[str, Any] = {"usage": self.usage, "cost": self.cost}
+        if self.problem is not None and instead is None:
+            why = f"agent {self._agent!r} came to nothing: {self.problem.message}"
+            return msgspec.structs.replace(failed(effect, why), **took)
+        content = kept(self.text if instead is None else instead)
+        return ToolReturned(effect.id, effect.called.call.id, content, writes, **took)
+
+
+def _asking(effect: CallTool, site: Site, delegation: Delegation, about: Delegating) -> Command:
+    thread = child_thread(site.tenant, site.thread, effect.id)
+    data = RunAgent(
+        agent=delegation.agent,
+        text=delegation.message,
+        context=effect.context,
+        approvals=effect.approvals,
+        parent=Parent(site.thread, effect.entity, effect.id, effect.depth + 1),
+    )
+    if about.memory == "shared":
+        memory = effect.memory
+        shared = {"resource": memory.resource, "working": memory.working, "notes": effect.notes}
+        data = msgspec.structs.replace(data, messages=effect.messages[memory.first :], **shared)
+    return _command(f"{thread}-r", site.tenant, thread, "run", data, effect.traceparent)
 
 
 def _command(identity: str, tenant: str, thread: str, verb: str, data: RunAgent | AbortRun, trace: str) -> Command:

@@ -14,7 +14,8 @@ from itertools import takewhile
 import msgspec
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, after_model, next_step, start
+from actors.agent.folding import Folding
+from actors.agent.turns import after_model, next_step, start
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas import codec

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.agent.conversation import Run
-from actors.agent.turns import PrepareStep, TellEnd
+from actors.agent.effects import PrepareStep, TellEnd
+from actors.agent.run import Run
 from actors.request_context import RequestContext
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.messages import Calling, Message, ToolCall, Usage
@@ -55,6 +55,8 @@ class StepView:
     """Of the step before."""
     usage: Usage
     """Of the run so far."""
+    cost: float | None
+    """Of that, US dollars; None where a price is not known."""
     context: RequestContext
     notes: dict[str, str]
     """The thread's memory."""
@@ -85,6 +87,8 @@ class RunEnd:
     problem: Problem | None
     steps: int
     usage: Usage
+    cost: float | None
+    """Of that, US dollars; None where a price is not known."""
     stopped_by: str
     context: RequestContext
 
@@ -123,9 +127,9 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepar
         await _observed(hooks.on_step, view)
     try:
         for condition in hooks.stop_when if view.step > 1 else ():
-            if await _called(condition, view):
+            if await called_hook(condition, view):
                 return StepPrepared(effect=effect.id, stop=getattr(condition, "__name__", "stop_when"))
-        changes = None if hooks.prepare_step is None else await _called(hooks.prepare_step, view)
+        changes = None if hooks.prepare_step is None else await called_hook(hooks.prepare_step, view)
         return _recorded(effect.id, changes or StepChanges())
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this run alone
         log.warning("a hook of agent %r failed: %r", view.agent, error)
@@ -153,6 +157,7 @@ def _view(effect: PrepareStep, thread: str) -> StepView:
         text="" if run.answer is None else run.answer.text,
         calls=tuple(Called(item.call, item.result or "", item.returned) for item in run.pending),
         usage=run.usage,
+        cost=run.cost,
         context=RequestContext(effect.context),
         notes=effect.notes,
     )
@@ -168,6 +173,7 @@ def _end(run: Run, ended: RunFinished | RunFailed, thread: str, context: Request
         problem=ended.problem if isinstance(ended, RunFailed) else None,
         steps=ended.steps,
         usage=run.usage,
+        cost=run.cost,
         stopped_by="" if finished is None else finished.stopped_by,
         context=context,
     )
@@ -196,12 +202,12 @@ def _recorded(effect: str, changes: StepChanges) -> StepPrepared:
 async def _observed(observer: Callable[[Any], Any], view: Any) -> None:
     """Call what changes nothing; nor does its failure."""
     try:
-        await _called(observer, view)
+        await called_hook(observer, view)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a run does not depend on who watches it
         log.warning("an observer of agent %r failed: %r", view.agent, error)
 
 
-async def _called(function: Callable[[Any], Any], view: Any) -> Any:
+async def called_hook(function: Callable[[Any], Any], view: Any) -> Any:
     """Call an async function, or another one in a thread."""
     async with asyncio.timeout(HOOK_S):
         if inspect.iscoroutinefunction(function):

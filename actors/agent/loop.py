@@ -11,36 +11,36 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
+from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
-from actors.agent.threads import gone, managed, misowned, owned
+from actors.agent.run import Pending, Run, Waits
+from actors.agent.tasks import cancelled, run_tasks, told_of_task
+from actors.agent.threads import gone, managed, misowned, noted, owned
 from actors.agent.turns import (
-    Folding,
     after_model,
     after_tool,
     ask_model,
     await_deadline,
-    begin_tool,
     break_off,
     call_model,
-    call_tool,
-    can_ask,
     end,
-    go_on_with,
+    end_child,
+    failed,
     prepare_step,
-    refuse_tool,
     replace_active,
     start,
     stop,
     tell_end,
-    waiting,
 )
+from actors.agent.wishes import begin_tool, call_tool, can_ask, go_on_with, refuse_tool, waiting
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
+from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message, misplaced_in
@@ -51,15 +51,16 @@ from schemas.runs import (
     CommandAccepted,
     CommandRefused,
     DeadlinePassed,
+    Event,
     ModelFailed,
     ModelReturned,
     Problem,
     RetryDue,
-    RunFailed,
     RunQueued,
     ToolFailed,
     ToolReturned,
 )
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolContinued, ToolSuspended
 
 Settling = Approve | Deny | Resume | PostResult
@@ -100,8 +101,8 @@ class ConversationMachine:
         match command.data:
             case Approve() | Deny() | Resume() | PostResult() as answer:
                 return _settle(state, command, answer)
-            case AbortRun() as abort:
-                return _abort(state, command, abort)
+            case AbortRun() | CancelTask() as ending:
+                return _ended(state, command, ending)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
             case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
@@ -119,6 +120,7 @@ class ConversationMachine:
         folding.emit("thread", state.thread, CommandAccepted(command=command))
         if isinstance(command.data, RunAgent):
             owned(folding, command.data)
+            noted(folding, command.data)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -126,16 +128,26 @@ class ConversationMachine:
             replace_active(folding, state.runs[state.active], command, profile)
             return folding.decision()
         if state.active is not None:
-            folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile))
+            joins = isinstance(command.data, RunAgent) and command.data.when_busy == "steer"
+            folding.emit("run", command.id, RunQueued(behind=state.active, profile=profile, joins=joins))
             return folding.decision()
         start(folding, command, profile)
         return folding.decision()
 
     def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         """Go on with the run after a result."""
-        run = state.runs[result.entity]
         folding = Folding(state)
         match result.event:
+            case ChildEnded() | HooksTold():
+                pass  # their run is over, and perhaps its whole thread
+            case TaskEnded() as ended:
+                told_of_task(folding, ended)
+            case event:
+                self._go_on(folding, state.runs[result.entity], event, context)
+        return folding.decision()
+
+    def _go_on(self, folding: Folding, run: Run, result: Event, context: Context) -> None:
+        match result:
             case ModelReturned() as answer:
                 after_model(folding, run, answer)
             case ModelFailed(problem=problem):
@@ -146,21 +158,19 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", state.thread, written(folding.state.memory, write))
+                    folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
                 after_tool(folding, run)
-            case ToolSuspended():
-                _suspended(folding, run, result.event)
+            case ToolSuspended() as suspended:
+                _suspended(folding, run, suspended)
             case StepPrepared() as prepared:
                 _prepared(folding, run, prepared)
-            case HooksTold():
-                pass
             case _:
                 after_tool(folding, run)
-        return folding.decision()
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
-        told = [tell_end(state, name) for name in state.untold]
+        told: list[Effect] = [*run_tasks(state)]
+        told += [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
         run = state.runs.get(state.active or "")
         if run is None:
             return told
@@ -222,6 +232,10 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     return Problem(kind="invalid", message=message, field="thread")
 
 
+def _ended(state: Conversation, command: Command, data: AbortRun | CancelTask) -> Decision:
+    return cancelled(state, command, data) if isinstance(data, CancelTask) else _abort(state, command, data)
+
+
 def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
     """End a run: what it began has no further say, and the next in the queue begins."""
     under_way = [name for name in (state.active, *state.queue) if name is not None]
@@ -255,6 +269,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
         case Approve():
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
             begin_tool(folding, run, item.effect, item.call)
+            after_tool(folding, run)
         case Deny(reason=reason):
             folding.emit("run", run.id, ApprovalDenied(effect=item.effect, by=command.source, reason=reason))
             why = f"the call of {item.call.name!r} was not approved" + (f": {reason}" if reason else "")
@@ -308,7 +323,7 @@ def _prepared(folding: Folding, run: Run, event: StepPrepared) -> None:
     """Begin the step as the agent's functions want it, or end the run."""
     if event.failure:
         problem = Problem(kind="definition", message=event.failure)
-        end(folding, run, RunFailed(problem=problem, steps=run.step))
+        end(folding, run, failed(run, problem))
     elif event.stop:
         stop(folding, run, event.stop)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.agent.turns import CallModel
+from actors.agent.effects import CallModel
 from actors.errors import CallFailed
 from actors.memory.observing import Condensing, is_due
 from actors.models.provider import ModelCall, ModelProvider, Piece

@@ -23,6 +23,10 @@ LOOK_UP_S = 10.0
 """How long an agent's functions may take before a run: its thread waits meanwhile."""
 
 
+EDITION = 1
+"""The form that the loop's decisions have today: `schemas.profiles.Profile.edition`."""
+
+
 class Unresolved(Exception):
     """An agent's function did not give what a run needs."""
 
@@ -67,9 +71,18 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         chain=model if isinstance(model, ModelChain) and not command.model else None,
         memory=None if agent.memory is None else agent.memory.plan(),
         processors=_processors(agent, command),
+        most_cost=agent.most_cost,
+        edition=EDITION,
     )
-    told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens")}
+    told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens", "most_cost")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def handed_over(data: RunAgent, agent: str) -> RunAgent:
+    """Give what another agent is asked for with in place of the one that a client named: what the client wanted of that
+    one alone is left out."""
+    own: dict[str, Any] = {"instructions": None, "active_tools": None, "tool_choice": None, "tool": "", "model": None}
+    return replace(data, agent=agent, processors=None, **own)
 
 
 def _first(model: str | ModelChain | None) -> str | None:

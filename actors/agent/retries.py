@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Run
-from actors.agent.turns import Folding, end
+from actors.agent.conversation import Conversation
+from actors.agent.folding import Folding
+from actors.agent.run import Run
+from actors.agent.turns import end, failed
 from actors.runtime.machine import Effect
 from schemas.context import Context
 from schemas.profiles import Retries
-from schemas.runs import Problem, RetryScheduled, RunFailed
+from schemas.runs import Problem, RetryScheduled
 
 _PASSING = frozenset({"overloaded", "timeout"})
 _FOR_GOOD = frozenset({"invalid", "too_long", "unknown_model"})
@@ -56,7 +58,7 @@ def after_failure(folding: Folding, run: Run, problem: Problem, context: Context
     if again > retries.most or not may_pass(problem):
         if run.attempt > 1:
             problem = replace(problem, message=f"{problem.message} (the model was asked {run.attempt} times)")
-        end(folding, run, RunFailed(problem=problem, steps=run.step))
+        end(folding, run, failed(run, problem))
         return
     scheduled = RetryScheduled(
         effect=f"{run.id}-{run.step}-r{again + 1}",

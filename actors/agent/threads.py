@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from actors.agent.conversation import Conversation
-from actors.agent.turns import Folding, break_off
+from actors.agent.folding import Folding
+from actors.agent.tasks import cancel, run_tasks
+from actors.agent.turns import break_off
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Command, RunAgent
 from schemas.memory import (
     CreateThread,
     DeleteThread,
+    MemoryWrite,
     Observe,
     Observed,
     Remember,
@@ -18,7 +21,7 @@ from schemas.memory import (
     ThreadDeleted,
     ThreadRenamed,
 )
-from schemas.runs import CommandAccepted, CommandRefused, MemoryWrite, Problem
+from schemas.runs import CommandAccepted, CommandRefused, Problem
 
 Managing = CreateThread | RenameThread | DeleteThread | Remember | Observe
 
@@ -70,6 +73,15 @@ def owned(folding: Folding, data: RunAgent) -> None:
         folding.emit("thread", folding.state.thread, ThreadCreated(resource=data.resource))
 
 
+def noted(folding: Folding, data: RunAgent) -> None:
+    """Write what the thread is to remember from here on."""
+    writes = [MemoryWrite(topic, text) for topic, text in data.notes.items()]
+    if data.working:
+        writes.append(MemoryWrite("", data.working, "working"))
+    for write in writes:
+        folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
+
+
 def _unfit(state: Conversation, data: Managing) -> Problem | None:
     exists = bool(state.commands)
     if isinstance(data, CreateThread) and exists:
@@ -104,5 +116,7 @@ def _renamed(state: Conversation, command: Command, data: RenameThread) -> Threa
 def _end_all(folding: Folding) -> None:
     """Break off what is under way and what waits, the last first, so that nothing of the queue begins."""
     under_way = [*reversed(folding.state.queue), *([folding.state.active] if folding.state.active else [])]
+    for task in run_tasks(folding.state):
+        cancel(folding, task.id, "", "the thread was deleted")
     for name in under_way:
         break_off(folding, folding.state.runs[name], Problem(kind="aborted", message="the thread was deleted"))

@@ -58,12 +58,12 @@ class Toolboxes:
     def __init__(self, agents: Mapping[str, Agent], services: ToolServices | None) -> None:
         self._agents = agents
         self._services = services
-        self._boxes: dict[tuple[str, str, str], Toolbox] = {}
+        self._boxes: dict[tuple[str, str, str, str], Toolbox] = {}
 
     async def of(self, run_of: Profile | str, run: str, site: Site, context: Mapping[str, Any]) -> Toolbox:
         """Give the tools of an agent for a run."""
         name = run_of if isinstance(run_of, str) else run_of.agent
-        key = (site.tenant, site.thread, run)
+        key = (site.tenant, site.thread, run, name)
         box = self._boxes.get(key)
         if box is None:
             around = Surroundings(site.tenant, site.thread, RequestContext(context), self._services)

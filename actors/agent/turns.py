@@ -5,24 +5,22 @@ What the loop does after each input, and what a fork does to go on, is put toget
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
+from actors.agent.conversation import Conversation, incoming
+from actors.agent.effects import AwaitDeadline, CallModel, EndChild, PrepareStep, TellEnd
+from actors.agent.folding import Folding, context_of
+from actors.agent.run import Pending, Run
+from actors.agent.wishes import call_wished, refuse_tool
 from actors.memory.prompt import prompt_of, shown_from
-from actors.memory.state import Memory
-from actors.runtime.machine import Decision, Effect, Emitted
-from schemas.commands import Command, RunAgent
+from schemas.commands import Command
+from schemas.delegation import ChildDisowned, RunHandedOver, RunJoined
 from schemas.generation import BROKEN_OFF
 from schemas.hooks import StepOpened
-from schemas.messages import Message, ToolCall
-from schemas.profiles import Profile, ToolBinding
+from schemas.profiles import Profile
 from schemas.runs import (
-    NEEDS_PERSON,
-    ApprovalRequested,
-    Event,
     MessageAdded,
     ModelCalled,
     ModelReturned,
@@ -30,93 +28,9 @@ from schemas.runs import (
     RunFailed,
     RunFinished,
     RunStarted,
-    ToolCalled,
     ToolFailed,
     ToolIndeterminate,
 )
-from schemas.waits import ToolHandedOver
-
-
-class CallModel(Effect, frozen=True, kw_only=True):
-    """Ask the model to continue the conversation."""
-
-    called: ModelCalled
-    profile: Profile
-    messages: tuple[Message, ...]
-    context: Mapping[str, Any] = {}
-    """Of the request."""
-    said: tuple[Message, ...] = ()
-    """What it is shown of the thread, as it was said."""
-    memory: Memory = Memory()
-
-
-class CallTool(Effect, frozen=True, kw_only=True):
-    """Run a tool."""
-
-    called: ToolCalled
-    agent: str
-    notes: dict[str, str]
-    model: str = ""
-    """The one that asked for it, and waits."""
-    binding: ToolBinding | None = None
-    context: Mapping[str, Any] = {}
-    """Of the request."""
-    answers: tuple[Any, ...] = ()
-    """What it was given each time that it was suspended."""
-    depth: int = 0
-    """How many runs are above this one."""
-    approvals: Literal["ask", "refuse"] = "ask"
-    """Whether there is somebody who can be asked."""
-    problem: str = ""
-    """Why what it was given last did not do."""
-    processors: tuple[str, ...] = ()
-    """Those that look at what it returns."""
-    messages: tuple[Message, ...] = ()
-    """What was said in the thread before."""
-
-
-class PrepareStep(Effect, frozen=True, kw_only=True):
-    """Ask the agent's functions about the step that comes next."""
-
-    step: int
-    run: Run
-    messages: tuple[Message, ...]
-    notes: dict[str, str]
-    context: Mapping[str, Any]
-
-
-class TellEnd(Effect, frozen=True, kw_only=True):
-    """Tell the agent's observers that a run is over."""
-
-    run: Run
-    ended: RunFinished | RunFailed
-    context: Mapping[str, Any]
-
-
-class AwaitDeadline(Effect, frozen=True, kw_only=True):
-    """Wait until a run is to be over."""
-
-    at: int
-    """Microseconds since the Unix epoch."""
-
-
-class Folding:
-    """Collects events, folding each at once so that the next sees it."""
-
-    def __init__(self, state: Conversation) -> None:
-        self.state = state
-        self.events: list[Emitted] = []
-        self.effects: list[Effect] = []
-
-    def emit(self, kind: str, entity: str, event: Event) -> None:
-        """Add an event."""
-        emitted = Emitted(kind, entity, event)
-        self.events.append(emitted)
-        self.state = evolve(self.state, emitted)
-
-    def decision(self) -> Decision:
-        """Give what was collected."""
-        return Decision(self.events, self.effects)
 
 
 def start(folding: Folding, command: Command, profile: Profile, said: int = 0) -> None:
@@ -135,7 +49,10 @@ def await_deadline(state: Conversation, name: str) -> list[AwaitDeadline]:
 
 
 def next_step(folding: Folding, name: str) -> None:
-    """Begin a step: ask the agent's functions about it where there are any, else the model."""
+    """Begin a step: with whoever has the thread by now and what was said meanwhile, and ask the agent's functions about
+    it where there are any, else the model."""
+    _hand_over(folding, name)
+    _take_along(folding, name)
     run = folding.state.runs[name]
     if not run.profile.prepares:
         ask_model(folding, name)
@@ -143,6 +60,21 @@ def next_step(folding: Folding, name: str) -> None:
     step = run.step + 1 if run.retry is None else run.step
     folding.emit("run", name, StepOpened(effect=f"{name}-{step}-p", step=step))
     folding.effects += prepare_step(folding.state, name)
+
+
+def _hand_over(folding: Folding, name: str) -> None:
+    run = folding.state.runs[name]
+    if run.handover is not None:
+        to = run.handover.profile.agent
+        folding.emit("run", name, RunHandedOver(effect=run.handover.effect, agent=to, by=run.profile.agent))
+
+
+def _take_along(folding: Folding, name: str) -> None:
+    """Add what runs say that wait to be taken along."""
+    for joining in folding.state.joining:
+        for message in incoming(folding.state.commands[joining]):
+            folding.emit("thread", folding.state.thread, MessageAdded(message=message))
+        folding.emit("run", joining, RunJoined(into=name, step=folding.state.runs[name].step + 1))
 
 
 def prepare_step(state: Conversation, name: str) -> list[PrepareStep]:
@@ -171,12 +103,6 @@ def tell_end(state: Conversation, name: str) -> TellEnd:
     assert run.ended is not None
     trace = state.commands[name].traceparent
     return TellEnd(f"{name}-h", "run", name, trace, run=run, ended=run.ended, context=context_of(state, name))
-
-
-def context_of(state: Conversation, name: str) -> Mapping[str, Any]:
-    """Give the context of the request that a run was asked for with."""
-    data = state.commands[name].data
-    return data.context if isinstance(data, RunAgent) else {}
 
 
 def ask_model(folding: Folding, name: str) -> None:
@@ -211,123 +137,25 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
     return CallModel(*place, called=called, profile=run.effective, context=about, **told)
 
 
-def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: Pending | None = None) -> CallTool:
-    """Make the effect of a `tool.called`, of a call that has waited for somebody with what came of that."""
-    binding = next(tool for tool in run.profile.tools if tool.name == call.name)
-    return CallTool(
-        effect,
-        "run",
-        run.id,
-        state.commands[run.id].traceparent,
-        called=ToolCalled(effect=effect, call=call, effect_class=binding.effect),
-        agent=run.profile.agent,
-        notes=dict(state.notes),
-        model=run.effective.model,
-        binding=binding,
-        context=context_of(state, run.id),
-        depth=_depth(state, run.id),
-        approvals="ask" if can_ask(state, run.id) else "refuse",
-        answers=() if item is None else item.answers,
-        attempts=1 if item is None else item.attempts,
-        processors=run.profile.processors,
-        messages=state.messages,
-    )
-
-
-def _depth(state: Conversation, name: str) -> int:
-    data = state.commands[name].data
-    return data.parent.depth if isinstance(data, RunAgent) and data.parent is not None else 0
-
-
 def after_model(folding: Folding, run: Run, answer: ModelReturned) -> None:
     """Do what the model's answer asks for; of its tool calls, those that nothing is known of yet."""
     if answer.finish_reason in BROKEN_OFF:
         message = f"the model's answer was broken off ({answer.finish_reason})"
-        end(folding, run, RunFailed(problem=Problem(kind="engine", message=message), steps=run.step))
+        end(folding, run, failed(run, Problem(kind="engine", message=message)))
         return
     if not answer.tool_calls:
+        if folding.state.joining and run.step < run.profile.max_steps and not _stopping(run):
+            next_step(folding, run.id)
+            return
         reason: Literal["stop", "length"] = "length" if answer.finish_reason == "length" else "stop"
-        finished = RunFinished(text=answer.text, steps=run.step, usage=run.usage, finish_reason=reason)
-        end(folding, run, finished)
+        end(folding, run, finished(run, answer.text, finish_reason=reason))
         return
     if run.step >= run.profile.max_steps:
         message = f"the agent still wanted tools after {run.step} model calls (max_steps)"
-        end(folding, run, RunFailed(problem=Problem(kind="max_steps", message=message), steps=run.step))
+        end(folding, run, failed(run, Problem(kind="max_steps", message=message)))
         return
     call_wished(folding, run.id)
     after_tool(folding, run)
-
-
-def call_wished(folding: Folding, name: str) -> None:
-    """Do what is still to be done of what the model wants, in its order, as far as there is room for it."""
-    run = folding.state.runs[name]
-    known = {item.effect for item in run.pending}
-    for index, call in enumerate(run.answer.tool_calls if run.answer is not None else ()):
-        effect = f"{name}-{run.step}-t{index}"
-        if effect in known:
-            continue
-        if not _has_room(folding.state.runs[name]):
-            return
-        _after_wish(folding, run, effect, call)
-
-
-def _has_room(run: Run) -> bool:
-    most = run.profile.tool_concurrency
-    return not most or sum(item.result is None and item.waits is None for item in run.pending) < most
-
-
-def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None:
-    """Call the tool that the model wants, ask whether it may be called, or tell the model why not."""
-    tools = {tool.name: tool for tool in run.effective.tools}
-    assert run.answer is not None
-    judged = {f"{run.id}-{run.step}-t{item.index}": item for item in run.answer.judged}.get(effect)
-    if call.name not in tools:
-        known = ", ".join(tools) or "none"
-        refuse_tool(folding, run, effect, call, f"no tool named {call.name!r} (tools: {known})")
-    elif judged is not None and judged.problem:
-        refuse_tool(folding, run, effect, call, judged.problem)
-    elif not (tools[call.name].approval if judged is None else judged.approval):
-        begin_tool(folding, run, effect, call)
-    elif can_ask(folding.state, run.id):
-        folding.emit("run", run.id, ApprovalRequested(effect=effect, call=call))
-    else:
-        message = f"{call.name!r} {NEEDS_PERSON}, which cannot be asked for here"
-        refuse_tool(folding, run, effect, call, message)
-
-
-def can_ask(state: Conversation, name: str) -> bool:
-    """Say whether there is somebody who can be asked during a run."""
-    data = state.commands[name].data
-    return not isinstance(data, RunAgent) or data.approvals == "ask"
-
-
-def begin_tool(folding: Folding, run: Run, effect: str, call: ToolCall) -> None:
-    """Call a tool, or have the caller do so."""
-    begun = call_tool(folding.state, run, effect, call)
-    if begun.binding is not None and begun.binding.place == "client":
-        folding.emit("run", run.id, ToolHandedOver(effect=effect, call=call))
-        return
-    folding.emit("run", run.id, begun.called)
-    folding.effects.append(begun)
-
-
-def go_on_with(folding: Folding, run: Run, item: Pending) -> None:
-    """Call a suspended tool again, with all that it was given."""
-    begun = call_tool(folding.state, run, item.under_way, item.call, item)
-    folding.emit("run", run.id, begun.called)
-    folding.effects.append(begun)
-
-
-def refuse_tool(folding: Folding, run: Run, effect: str, call: ToolCall, why: str) -> None:
-    """Tell the model why its call comes to nothing."""
-    folding.emit("run", run.id, ToolFailed(effect=effect, call_id=call.id, content=f"error: {why}"))
-
-
-def waiting(state: Conversation, kind: Waits | None = None) -> tuple[Pending, ...]:
-    """List the tool calls of the active run that wait for somebody: for anybody, or of one kind."""
-    run = state.runs.get(state.active or "")
-    held = () if run is None else (item for item in run.pending if item.waits is not None and item.result is None)
-    return tuple(item for item in held if kind in {None, item.waits})
 
 
 def after_tool(folding: Folding, run: Run) -> None:
@@ -352,13 +180,30 @@ def _stopping(run: Run) -> str:
     if named is not None:
         return f"tool {named}"
     used = run.usage.prompt_tokens + run.usage.completion_tokens
-    return "tokens" if 0 < run.profile.most_tokens <= used else ""
+    if 0 < run.profile.most_tokens <= used:
+        return "tokens"
+    if run.profile.most_cost and run.cost is None:
+        return "cost unknown"  # what cannot be counted must not go on as if it were nothing
+    return "cost" if 0 < run.profile.most_cost <= (run.cost or 0.0) else ""
 
 
 def stop(folding: Folding, run: Run, reason: str) -> None:
     """End a run with what its model said last."""
     text = "" if run.answer is None else run.answer.text
-    end(folding, run, RunFinished(text=text, steps=run.step, usage=run.usage, stopped_by=reason))
+    end(folding, run, finished(run, text, stopped_by=reason))
+
+
+def finished(run: Run, text: str, **fields: Any) -> RunFinished:
+    """Make the last word of a run, with what it took."""
+    cost = run.cost if run.profile.edition else None
+    return RunFinished(text=text, steps=run.step, usage=run.usage, cost=cost, **fields)
+
+
+def failed(run: Run, problem: Problem) -> RunFailed:
+    """Make the end of a run without an answer, with what it took."""
+    if not run.profile.edition:
+        return RunFailed(problem=problem, steps=run.step)
+    return RunFailed(problem=problem, steps=run.step, usage=run.usage, cost=run.cost)
 
 
 def break_off(folding: Folding, run: Run, problem: Problem) -> None:
@@ -372,13 +217,36 @@ def break_off(folding: Folding, run: Run, problem: Problem) -> None:
         else:
             content += f"; it is not known whether {item.call.name!r} took effect"
             folding.emit("run", run.id, ToolIndeterminate(effect=item.under_way, call_id=item.call.id, content=content))
+            _disown(folding, run, item)
     if run.id == folding.state.active and run.answer is not None:
         known = {item.effect for item in run.pending}
         wished = ((f"{run.id}-{run.step}-t{index}", call) for index, call in enumerate(run.answer.tool_calls))
         for effect, call in wished:
             if known and effect not in known:
                 refuse_tool(folding, run, effect, call, "the run was broken off")
-    end(folding, folding.state.runs[run.id], RunFailed(problem=problem, steps=run.step))
+    run = folding.state.runs[run.id]
+    end(folding, run, failed(run, problem))
+
+
+def _disown(folding: Folding, run: Run, item: Pending) -> None:
+    """End another agent's run along with the one that asked for it, whoever owns the thread by then."""
+    places = {tool.name: tool.place for tool in run.profile.tools}
+    if run.profile.edition and places.get(item.call.name) == "agent" and item.waits is None:
+        disown(folding, run.id, item.effect)
+
+
+def disown(folding: Folding, name: str, call: str) -> None:
+    """Have another agent's run, which a call is, ended."""
+    effect = f"{call}x"
+    folding.emit("run", name, ChildDisowned(effect=effect))
+    folding.effects.append(end_child(folding.state, effect))
+
+
+def end_child(state: Conversation, effect: str) -> EndChild:
+    """Make the effect of a `child.disowned`."""
+    call = effect.removesuffix("x")
+    run = call.rsplit("-", 2)[0]
+    return EndChild(effect, "run", run, state.commands[run].traceparent, call=call)
 
 
 def replace_active(folding: Folding, run: Run, command: Command, profile: Profile) -> None:

@@ -11,8 +11,8 @@ from actors.errors import DefinitionError
 from actors.memory.state import Memory
 from actors.tools import Tool, ToolContext, tool
 from schemas import codec
-from schemas.memory import Working, WorkingWritten
-from schemas.runs import MemoryWrite, MemoryWritten
+from schemas.memory import MemoryWrite, Working, WorkingWritten
+from schemas.runs import MemoryWritten
 
 TOOL = "update_working_memory"
 LONGEST = 16_384

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.chain import Chained, ChainFailed
-from actors.models.choices import alternative, answers, total
+from actors.models.choices import alternative, answers, total, total_cost
 from actors.models.provider import ModelCall, ModelProvider, Piece
 from actors.models.router import Router
 from actors.runtime.machine import Effect
@@ -37,6 +37,18 @@ def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Prob
     """Say why a run's model cannot be asked, or one of its chain; None where all can."""
     names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
     return next((unknown_model(name, models) for name in names if name not in models), None)
+
+
+def unpriced(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:
+    """Say why a run's cost cannot be bounded: the price of its model is not known, or of one of its chain."""
+    if not profile.most_cost or not isinstance(models, Router):
+        return None
+    names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
+    for name in names:
+        if not models.is_priced(name):
+            message = f"most_cost: no price of model {name!r} is known: give one in `models.prices`, or leave it out"
+            return Problem(kind="definition", message=message, field="most_cost")
+    return None
 
 
 def chain_of(profile: Profile, model: str) -> ModelChain | None:
@@ -69,9 +81,7 @@ async def ask_model(
     try:
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
-        passed = failure.passed if isinstance(failure, ChainFailed) else ()
-        processed = failure.processed
-        return ModelFailed(effect=effect.id, problem=failure.problem, passed_over=passed, processed=processed)
+        return _failed(effect, failure)
     except BusError:
         raise
     except Exception as error:
@@ -96,4 +106,16 @@ async def ask_model(
         passed_over=answer.passed_over,
         processed=tuple(done for one in (answer, *others) for done in one.processed),
         cut_off=answer.cut_off,
+        cost=total_cost([answer, *others]),
+    )
+
+
+def _failed(effect: Effect, failure: CallFailed) -> ModelFailed:
+    return ModelFailed(
+        effect=effect.id,
+        problem=failure.problem,
+        passed_over=failure.passed if isinstance(failure, ChainFailed) else (),
+        processed=failure.processed,
+        usage=failure.usage,
+        cost=failure.cost,
     )

@@ -61,7 +61,7 @@ class Cached:
             await on_text(Piece(0, kept.reasoning, "reasoning"))
         if kept.text:
             await on_text(Piece(0, kept.text))
-        return replace(kept, usage=Usage(), sampled=None)  # its tokens were drawn for another call
+        return replace(kept, usage=Usage(), sampled=None, cost=0.0)  # its tokens were drawn for another call
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
         """Have the model inside search.

@@ -56,6 +56,12 @@ def total(given: Sequence[ModelAnswer]) -> Usage:
     return used
 
 
+def total_cost(given: Sequence[ModelAnswer]) -> float | None:
+    """Sum what answers to one prompt cost; None where that is not known of one of them."""
+    costs = [answer.cost for answer in given if answer.cost is not None]
+    return sum(costs) if len(costs) == len(given) else None
+
+
 def _choice(call: ModelCall, index: int) -> ModelCall:
     seed = (call.sampling.seed + index + (1 << 63)) % (1 << 64) - (1 << 63)
     sampling = replace(call.sampling, seed=seed)

@@ -121,6 +121,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     """What processors did, where there are any around the model."""
     cut_off: tuple[ToolCall, ...] = ()
     """Calls of an answer that ended before its end: nobody carries them out."""
+    cost: float | None = None
+    """US dollars; None where no price is known."""
 
 
 class ModelProvider(Protocol):

@@ -16,6 +16,7 @@ import msgspec
 from actors.errors import CallFailed
 from actors.models.keys import Key
 from schemas.messages import Usage
+from schemas.models import Price
 from schemas.runs import Problem
 from schemas.wire import Wire
 
@@ -27,8 +28,6 @@ WireName = Literal["chat", "anthropic", "gemini", "azure", "bedrock"]
 Auth = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "aws"]
 ToolIds = Literal["any", "short", "plain", "nine"]
 SchemaKind = Literal["plain", "openai", "anthropic", "gemini"]
-Price = tuple[float, float, float]
-"""US dollars for a million tokens: of the prompt, of the answer, of the prompt where it came from a cache."""
 
 
 class Provider(Wire, frozen=True, forbid_unknown_fields=True):
@@ -87,11 +86,19 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
 
     def cost(self, model: str, usage: Usage) -> float | None:
         """Give what a call cost, US dollars; None where no price is known."""
-        for pattern, (prompt, answer, cached) in self.prices.items():
+        for pattern, price in self.prices.items():
             if fnmatch.fnmatchcase(model, pattern):
-                fresh = usage.prompt_tokens - usage.cached_tokens
-                return (fresh * prompt + usage.cached_tokens * cached + usage.completion_tokens * answer) / 1e6
+                return paid(price, usage)
         return None
+
+
+def paid(price: Price, usage: Usage) -> float:
+    """Give what so many tokens cost, US dollars."""
+    prompt, answer, cached = price[:3]
+    thought = price[3] if len(price) > 3 else answer
+    fresh, said = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens - usage.reasoning_tokens
+    tokens = (fresh, usage.cached_tokens, said, usage.reasoning_tokens)
+    return sum(count * each for count, each in zip(tokens, (prompt, cached, answer, thought), strict=True)) / 1e6
 
 
 def _matches(model: str, patterns: Iterable[str]) -> bool:
@@ -151,12 +158,6 @@ class Registry:
             KeyError: there is none.
         """
         return self._providers[name]
-
-    def cost(self, name: str, usage: Usage) -> float:
-        """Give what a call of `provider/model` cost, US dollars; 0 where that is not known."""
-        provider, _, model = name.partition("/")
-        found = self.find(provider)
-        return 0.0 if found is None else found[1].cost(model, usage) or 0.0
 
     def near(self, name: str) -> str:
         """Give the name that is likest."""

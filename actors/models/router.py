@@ -9,9 +9,11 @@ from actors.errors import CallFailed
 from actors.models.breaker import Breaker
 from actors.models.chain import Chained
 from actors.models.guarded import Guarded
+from actors.models.pricing import Pricing
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry, reach
 from actors.models.remote import Outside, RemoteModel
+from schemas.messages import Usage
 from schemas.models import ModelChain
 from schemas.runs import Problem
 
@@ -36,6 +38,7 @@ class Router(Mapping[str, ModelProvider]):
         breaker: Callable[[], Breaker],
         wrap: Wrap = lambda _, model: model,
         nearby: Callable[[str], ModelProvider] | None = None,
+        pricing: Pricing | None = None,
     ) -> None:
         """Take what there is to choose from.
 
@@ -47,6 +50,7 @@ class Router(Mapping[str, ModelProvider]):
             breaker: makes one, for each model elsewhere.
             wrap: put around every model, inside of its breaker.
             nearby: makes the model of another process on the same NATS; without it only engines here are `local`.
+            pricing: what calls cost.
         """
         self._registry = registry
         self._outside = outside
@@ -54,6 +58,7 @@ class Router(Mapping[str, ModelProvider]):
         self._breaker = breaker
         self._wrap = wrap
         self._nearby = nearby
+        self._pricing = pricing
         self._engines = {name: wrap(name, engine) for name, engine in engines.items()}
         self._found: dict[str, ModelProvider] = {}
 
@@ -93,6 +98,12 @@ class Router(Mapping[str, ModelProvider]):
         provider, _, model = name.partition("/")
         found = None if name in self._engines or not model else self._registry.find(provider)
         return "grammar" if found is None else found[1].structured
+
+    def is_priced(self, name: str) -> bool:
+        """Say whether it is known what a model's calls cost: of a chain, each one's."""
+        if name in self._chains:
+            return all(self.is_priced(entry.model) for entry in self._chains[name].entries)
+        return self._pricing is not None and self._pricing.cost(name.removeprefix(LOCAL), Usage()) is not None
 
     def explain(self, name: str) -> Problem | None:
         """Say why a model cannot be asked; None where it can."""

@@ -12,7 +12,7 @@ from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.streaming import Outlet
 from schemas.generation import BROKEN_OFF
-from schemas.messages import Message, ToolSpec
+from schemas.messages import Message, ToolSpec, added
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
@@ -69,6 +69,7 @@ class Guarded:
                 raise await self._broken_off(outlet.tripped, asked, about) from failure
             failure.problem = await self._worded(failure.problem, about)
             failure.processed = tuple(about.done)
+            failure.usage, failure.cost = failure.usage + about.used, added(failure.cost, about.paid)
             raise
         except Tripped as tripped:
             raise await self._broken_off(tripped, asked, about) from tripped
@@ -122,6 +123,7 @@ class Guarded:
             text, reasoning = await outlet.end("text"), await outlet.end("reasoning")
         except Tripped as tripped:
             raise _stopped(tripped, about, "stream") from tripped
+        about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
         # they spell what was taken out, and what is no call no processor sees
         hidden: dict[str, Any] = {"logprobs": (), "token_ids": (), "cut_off": ()}
         if (text, reasoning) != (answer.text, answer.reasoning):
@@ -135,7 +137,7 @@ class Guarded:
                     answer = await self._guarding(hook, getattr(processor, hook)(answer, about), about, processor)
         await outlet.release("reasoning", answer.reasoning)
         await outlet.release("text", answer.text)
-        return replace(answer, processed=tuple(about.done), usage=answer.usage + about.used)
+        return replace(answer, processed=tuple(about.done), usage=about.used, cost=about.paid)
 
     async def _broken_off(self, tripped: Tripped, call: ModelCall, about: About) -> CallFailed:
         await self._inner.abort(call.request)
@@ -160,7 +162,7 @@ class Guarded:
             asking = replace(call, effect=f"{call.effect}.{who}", messages=(Message("user", prompt),), tools=(), n=1)
             sampling = replace(call.sampling, temperature=0.0, max_tokens=_VERDICT, logprobs=None, prompt_logprobs=None)
             answer = await self._inner.call(replace(asking, sampling=sampling), _hear_nothing)
-            about.used += answer.usage
+            about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
         about = About(call, judge, library=self._library, resource=self._resource)
@@ -179,7 +181,9 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
     about.note(tripped.processor, hook, "stopped", reason=tripped.reason)
     message = f"stopped by processor {tripped.processor.name!r}: {tripped.reason}"
     problem = Problem(kind="tripwire", message=message, retry_after_ms=_AGAIN_MS if tripped.again else 0)
-    return CallFailed(problem, tuple(about.done))
+    failure = CallFailed(problem, tuple(about.done))
+    failure.usage, failure.cost = about.used, about.paid
+    return failure
 
 
 async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:

@@ -41,7 +41,9 @@ class About:
     """None for a tool's result."""
     judge: Judge | None = None
     used: Usage = field(default_factory=Usage)
-    """What judging took."""
+    """What judging took; of an answer that was kept back, that too."""
+    paid: float | None = 0.0
+    """US dollars; None where a price is not known."""
     library: Any = None
     """What was said before, searched: `actors.processors.recall.Library`. None where there is no record."""
     resource: str = ""

@@ -9,14 +9,27 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.context import Context
+from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
+from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | ToolSuspended | DeadlinePassed | RetryDue | StepPrepared | HooksTold
+Result = (
+    ModelReturned
+    | ModelFailed
+    | ToolResult
+    | ToolSuspended
+    | DeadlinePassed
+    | RetryDue
+    | StepPrepared
+    | HooksTold
+    | ChildEnded
+    | TaskEnded
+)
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

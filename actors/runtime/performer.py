@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.runtime.machine import Asked, Effect
 from schemas.commands import Command
@@ -13,8 +13,8 @@ from schemas.runs import Event
 class Performer(Protocol):
     """Does effects in the world, and looks up what commands name."""
 
-    async def look_up(self, command: Command) -> Asked:
-        """Find the agent or model a command names; its thread waits meanwhile."""
+    async def look_up(self, command: Command, state: Any = None) -> Asked:
+        """Find the agent or model a command names in a thread that stands like that; it waits meanwhile."""
 
     def resumption(self, effect: Effect) -> Event | None:
         """Say what is logged before an effect of an earlier owner is done again; None where nothing is."""

@@ -249,7 +249,7 @@ class ShardOwner:
             raise Undecidable(f"thread {cell.thread!r} is stopped: {cell.stopped}")
         if delivery.attempt > MAX_DELIVERIES:
             raise Undecidable(f"delivered {MAX_DELIVERIES} times, and no owner lived to answer it")
-        asked = await self._runtime.performers[cell.family].look_up(command)
+        asked = await self._runtime.performers[cell.family].look_up(command, cell.state)
         decision = self._runtime.machines[cell.family].ask(cell.state, asked, self._context())
         facts = _facts(cell, decision.events, command.id, command.traceparent)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from actors.models.asking import ask_model, unknown_model
 from actors.models.provider import ModelCall, ModelProvider
@@ -26,7 +27,7 @@ class GenerationPerformer:
         self._defaults = defaults
         self._live = live
 
-    async def look_up(self, command: Command) -> Asked:
+    async def look_up(self, command: Command, state: Any = None) -> Asked:
         """Find the model a command names; its defaults are the profile."""
         if not isinstance(command.data, Generate):
             return Asked(command)  # an abort is about a generation that has its model

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from actors.agent.conversation import Pending
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import waiting
+from actors.agent.run import Pending
+from actors.agent.wishes import waiting
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from infra.access import runtime_of

@@ -172,8 +172,8 @@ def _asked_for(command: Command) -> str:
 
 def _told_of_run(event: Event) -> tuple[str, str]:
     match event:
-        case RunQueued(behind=behind):
-            told = ("agent", f"waits for run {behind}")
+        case RunQueued(behind=behind, joins=joins):
+            told = ("agent", f"{'joins' if joins else 'waits for'} run {behind}")
         case RunStarted(profile=profile):
             told = ("agent", f"{profile.agent} on {profile.model}, tools: {', '.join(t.name for t in profile.tools)}")
         case RunFinished(text=text, steps=steps):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from actors.errors import BadArguments, BadResult, DefinitionError
 from actors.tools import Suspend, Tool, ToolContext, client_tool, tool
-from schemas.runs import MemoryWrite
+from schemas.memory import MemoryWrite
 
 pytestmark = pytest.mark.anyio
 
@@ -329,7 +329,7 @@ async def test_the_model_may_read_something_else_than_the_function_returned() ->
 
 
 def test_approval_may_depend_on_the_arguments_and_what_does_not_fit_needs_none() -> None:
-    @tool(approval=lambda amount: amount > 100)
+    @tool(needs_approval=lambda amount: amount > 100)
     def pay(to: str, amount: int) -> str:
         """Pay."""
         return f"{amount} to {to}"

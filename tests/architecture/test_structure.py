@@ -69,9 +69,10 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
-        *("Agent", "Answer", "Approval", "Client", "Combined", "Filtered", "Fixed", "Prefixed", "Renamed"),
+        *("Agent", "Answer", "Approval", "Client", "Combined", "Delegated", "Delegation", "Filtered", "Fixed"),
+        *("Prefixed", "Refused", "Renamed"),
         *("RequestContext", "RunEnd", "Running", "Services", "StepChanges", "StepView", "Surroundings", "Tool"),
-        *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "inline", "tool"),
+        *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "handoff", "inline", "tool"),
     ]
     assert all(hasattr(module, name) for name in module.__all__)
 

@@ -10,10 +10,20 @@ from msgspec.structs import replace
 from schemas import codec
 from schemas.answers import Alternative, Sampled, TokenTold
 from schemas.commands import Change, Command, Generate, Parent, RunAgent
+from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
+from schemas.memory import (
+    MemoryPlan,
+    MemoryWrite,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadRenamed,
+    Working,
+    WorkingWritten,
+)
 from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
@@ -26,7 +36,6 @@ from schemas.runs import (
     CommandRefused,
     DeadlinePassed,
     Event,
-    MemoryWrite,
     MemoryWritten,
     MessageAdded,
     ModelCalled,
@@ -48,6 +57,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.structured import Structured
+from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 _TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -334,6 +344,46 @@ EXAMPLES: tuple[Event, ...] = (
         more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
         cut_off=(_CALL,),
     ),
+    RunQueued(behind="run-1", profile=_PROFILE, joins=True),
+    RunJoined(into="run-1", step=2),
+    RunHandedOver(effect="run-1-1-t0", agent="billing", by="front"),
+    ChildDisowned(effect="run-1-1-t0x"),
+    ChildEnded(effect="run-1-1-t0x"),
+    RunStarted(profile=replace(_REMEMBERING, most_cost=0.5, edition=1)),
+    ModelReturned(effect="run-1-1-m", text="so", finish_reason="stop", usage=Usage(3, 4), cost=0.25),
+    ModelFailed(effect="run-1-1-m", problem=_PROBLEM, usage=Usage(3, 4), cost=0.25),
+    ToolReturned(effect="run-1-1-t0", call_id="call_1", content="it is theirs", cost=0.5, handover=_PROFILE),
+    ToolFailed(effect="run-1-1-t0", call_id="call_1", content="error: no", usage=Usage(3, 4), cost=0.5),
+    RunFinished(text="so", steps=1, usage=Usage(3, 4), cost=0.25),
+    RunFailed(problem=_PROBLEM, steps=1, usage=Usage(3, 4), cost=0.25),
+    CommandAccepted(
+        command=Command(
+            id="run-9",
+            tenant="acme",
+            kind="agent",
+            thread="thread-1",
+            verb="run",
+            data=RunAgent(
+                agent="front",
+                text="hurry",
+                when_busy="steer",
+                most_cost=0.5,
+                notes={"colour": "blue"},
+                working="- name: Ann",
+                task="run-1-1-t0b",
+            ),
+        )
+    ),
+    TaskStarted(effect="run-1-1-t0b", call=_CALL),
+    TaskEnded(
+        effect="run-1-1-t0b",
+        outcome="unknown",
+        content="nobody knows",
+        writes=(MemoryWrite(topic="colour", text="blue"),),
+        usage=Usage(3, 4),
+        cost=0.5,
+    ),
+    TaskCancelled(effect="run-1-1-t0b", by="cli", reason="no more need"),
 )
 
 ENVELOPE = Envelope(

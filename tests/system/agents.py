@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from actors.memory.plan import Memory
 from infra.demo import DEMO
-from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, client_tool, tool
+from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, agent_tool, client_tool, handoff, tool
 
 WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
 
@@ -21,7 +22,7 @@ def calculator(expression: str, context: ToolContext) -> str:
     return str(eval(expression, {"__builtins__": {}}))
 
 
-@tool(name="calculator", effect="once", approval=True)
+@tool(name="calculator", effect="once", needs_approval=True)
 def asking_calculator(expression: str, context: ToolContext) -> str:
     """Work out an arithmetic expression."""
     return str(calculator.function(expression, context))
@@ -55,7 +56,7 @@ def leaving_calculator(expression: str, context: ToolContext) -> str:
     return str(calculator.function(expression, context)) if leave else "no leave"
 
 
-@tool(name="calculator", effect="once", approval=lambda expression: "1000" in expression)
+@tool(name="calculator", effect="once", needs_approval=lambda expression: "1000" in expression)
 def choosy_calculator(expression: str, context: ToolContext) -> str:
     """Work out an arithmetic expression."""
     return str(calculator.function(expression, context))
@@ -76,3 +77,21 @@ THEIRS = client_tool("calculator", calculator.description, calculator.parameters
 leaving = Agent("leaving", DEMO.instructions, tools=(leaving_calculator, *DEMO.tools[1:]))
 choosy = Agent("choosy", DEMO.instructions, tools=(choosy_calculator, *DEMO.tools[1:]))
 lent = Agent("lent", DEMO.instructions, tools=(THEIRS, *DEMO.tools[1:]), prepare_step=prepare, on_finish=note_end)
+
+
+@tool(effect="idempotent", background=True)
+def dig(context: ToolContext) -> str:
+    """Dig until a file lies beside the witness."""
+    for _ in range(3000):
+        if WITNESS.with_suffix(".go").exists():
+            return f"gold with {context.key}"
+        time.sleep(0.02)
+    return "nothing"
+
+
+SCRIPTED = "local/scripted"
+"""A model that the test itself offers on NATS."""
+boss = Agent("boss", "Have it done.", SCRIPTED, tools=[agent_tool("worker", "Does anything."), dig])
+worker = Agent("worker", "Do it.", SCRIPTED)
+front = Agent("front", "Greet.", SCRIPTED, tools=[handoff("billing", "For invoices.")])
+billing = Agent("billing", "Bill.", SCRIPTED)

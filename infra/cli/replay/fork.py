@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 
-from actors.agent.turns import waiting
+from actors.agent.wishes import waiting
 from bus.errors import BadSubject
 from infra.access import runtime_of
 from infra.cli.asking import fork_command, unicode_text

@@ -9,7 +9,7 @@ import pytest
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
-from actors.agent.turns import AwaitDeadline, CallTool
+from actors.agent.effects import AwaitDeadline, CallTool
 from actors.runtime.performer import Site
 from actors.testing import FixedClock, ScriptedModel
 from actors.tools import tool

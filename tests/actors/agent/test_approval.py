@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from actors.agent.turns import CallTool, waiting
+from actors.agent.effects import CallTool
+from actors.agent.wishes import waiting
 from schemas import codec
 from schemas.commands import Approve, Deny
 from schemas.messages import misplaced_in

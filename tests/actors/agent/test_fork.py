@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.agent.effects import CallModel, CallTool
+from actors.agent.folding import Folding
 from actors.agent.fork import Unfit, fold, going_on, past
 from actors.agent.loop import ConversationMachine
-from actors.agent.turns import CallModel, CallTool, Folding
 from actors.runtime.machine import Asked, Emitted
 from schemas import codec
 from schemas.commands import Approve, Change, Command, Fork, Past
 from schemas.context import Context
 from schemas.generation import Sampling
+from schemas.memory import MemoryWrite
 from schemas.messages import ToolCall
 from schemas.profiles import Profile
-from schemas.runs import CommandRefused, MemoryWrite, ModelCalled, RunStarted, ThreadForked, ToolCalled, ToolReturned
+from schemas.runs import CommandRefused, ModelCalled, RunStarted, ThreadForked, ToolCalled, ToolReturned
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said
 
 MACHINE = ConversationMachine()

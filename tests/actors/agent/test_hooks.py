@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from actors.agent.definition import Agent
+from actors.agent.effects import CallModel, CallTool, PrepareStep, TellEnd
 from actors.agent.hooks import RunEnd, StepChanges, StepView, prepared, told
-from actors.agent.turns import CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.messages import Calling

@@ -10,8 +10,8 @@ import pytest
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
+from actors.agent.effects import CallModel
 from actors.agent.observer import Observer
-from actors.agent.turns import CallModel
 from actors.memory.observing import MOST, Condensing, recall_tool
 from actors.memory.plan import Memory
 from actors.models.provider import ModelCall

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.agent.definition import Agent
+from actors.agent.effects import CallModel
 from actors.agent.profiles import profile_of
-from actors.agent.turns import CallModel
 from actors.memory.plan import Memory
 from actors.memory.window import first_shown, weight
 from actors.request_context import RequestContext
 from actors.toolsets import Surroundings
 from schemas.commands import RunAgent
-from schemas.memory import MemoryPlan
+from schemas.memory import MemoryPlan, MemoryWrite
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
-from schemas.runs import MemoryWrite, ModelCalled, ToolReturned, WorkingWritten
+from schemas.runs import ModelCalled, ToolReturned, WorkingWritten
 from tests.actors.agent.test_loop import PROFILE, World, said
 
 AROUND = Surroundings("acme", "t1", RequestContext(), None)

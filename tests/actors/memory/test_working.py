@@ -19,8 +19,7 @@ from actors.request_context import RequestContext
 from actors.tools import ToolContext
 from actors.toolsets import Surroundings
 from schemas.commands import RunAgent
-from schemas.memory import Working
-from schemas.runs import MemoryWrite
+from schemas.memory import MemoryWrite, Working
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "pets": {"type": "array"}}}
 values = st.recursive(

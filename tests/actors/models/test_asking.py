@@ -8,7 +8,7 @@ import pytest
 
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
-from actors.agent.turns import CallModel
+from actors.agent.effects import CallModel
 from actors.request_context import RequestContext
 from actors.runtime.performer import Site
 from actors.testing import FixedClock, ScriptedModel

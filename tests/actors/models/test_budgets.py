@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.budgets import Budgeted, Ledger
 from actors.models.cache import Answers, Cached, key_of
+from actors.models.pricing import Pricing
 from actors.models.provider import ModelCall, Piece
 from actors.testing import FixedClock, ScriptedModel
 from bus.connection import Connection
@@ -33,7 +34,7 @@ class Books:
 
     def __init__(self, *budgets: Budget, name: str = "openai/gpt-4o") -> None:
         self.clock = FixedClock()
-        self.ledger = Ledger(budgets, self.clock, REGISTRY.cost)
+        self.ledger = Ledger(budgets, self.clock, Pricing(REGISTRY, {}).known_cost)
         self.told: list[Spent] = []
         self.inner = ScriptedModel(lambda _: "word")
         self.model = Budgeted(name, self.inner, self.ledger, self.clock, self._tell)

@@ -13,6 +13,7 @@ from actors.models.breaker import Breaker
 from actors.models.chain import Chained
 from actors.models.guarded import Guarded
 from actors.models.keys import Key, scrubbed
+from actors.models.pricing import Pricing
 from actors.models.registry import Registry, reach
 from actors.models.remote import Outside
 from actors.models.router import Router
@@ -134,10 +135,18 @@ def test_a_new_provider_needs_an_address_and_a_changed_one_keeps_the_rest() -> N
 
 
 def test_prices_are_of_prompt_answer_and_what_was_cached() -> None:
-    usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=600_000)
-    assert REGISTRY.cost("openai/gpt-4o", usage) == pytest.approx(0.4 * 2.5 + 0.6 * 1.25 + 0.1 * 10)
-    assert REGISTRY.cost("openai/unheard-of", usage) == 0
-    assert REGISTRY.cost("mini", usage) == 0
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=600_000, reasoning_tokens=50_000)
+    pricing = Pricing(REGISTRY, {"mini*": (1.0, 2.0, 0.5), "deep": (0.0, 2.0, 0.0, 4.0)})
+    assert pricing.cost("openai/gpt-4o", usage) == pytest.approx(0.4 * 2.5 + 0.6 * 1.25 + 0.1 * 10)
+    assert pricing.cost("mini-2", usage) == pytest.approx(0.4 + 0.3 + 0.2)
+    assert pricing.cost("deep", usage) == pytest.approx(0.1 + 0.2)
+
+
+def test_a_price_that_is_not_known_is_none_and_never_nothing() -> None:
+    pricing = Pricing(REGISTRY, {})
+    for name in ("openai/unheard-of", "mini"):
+        assert pricing.cost(name, Usage()) is None
+        assert pricing.known_cost(name, Usage(5, 5)) == 0
 
 
 def test_a_key_is_shown_by_nothing() -> None:

@@ -10,18 +10,21 @@ import pytest
 
 from actors.agent.definition import Agent
 from actors.agent.delegation import child_thread
+from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
 from actors.models.provider import ModelCall
 from actors.testing import Say, ScriptedModel
-from actors.tools import agent_tool, tool
+from actors.tools import ToolContext, tool
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
+from infra.runs import BusRuns
 from schemas import codec
 from schemas.commands import AbortRun, Approve, Command
+from schemas.delegation import RunHandedOver
 from schemas.live import Committed, Progress
 from schemas.messages import ToolCall
-from schemas.runs import CommandAccepted, RunFailed, RunFinished, ToolFailed, ToolReturned
-from tests.actors.runtime.bench import Bench, answer_of, ends, hearing, owning, run, settling, until
+from schemas.runs import CommandAccepted, MemoryWritten, RunFailed, RunFinished, ToolFailed, ToolReturned
+from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, settling, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(60)]
 
@@ -48,7 +51,7 @@ async def bench(connection: Connection, nats_url: str) -> Bench:
     return made
 
 
-@tool(effect="once", approval=True)
+@tool(effect="once", needs_approval=True)
 def pay() -> str:
     """Pay."""
     return "paid"
@@ -61,12 +64,14 @@ def fits(kind: type[Any], **wanted: Any) -> Any:
 
 
 async def test_an_agent_is_asked_like_a_tool_and_its_tokens_count(bench: Bench) -> None:
+    bench.model.price = 0.25
     async with owning(bench.runtime("p1")):
         asked = run("c1", "sum up", agent="boss", context={"user": "ann"})
         assert await answer_of(bench, asked) == "boss: worker: sum up"
     (returned,) = await bench.events(ToolReturned)
     assert (returned.content, returned.usage.completion_tokens) == ("worker: sum up", 1)
     child, parent = await bench.events(RunFinished)
+    assert (child.cost, parent.cost) == (0.25, 0.75)
     assert (child.usage.completion_tokens, parent.usage.completion_tokens) == (1, 3)
     commands = [event.command for event in await bench.events(CommandAccepted)]
     (ran,) = [command for command in commands if command.thread == CHILD]
@@ -121,6 +126,148 @@ async def test_who_is_ended_ends_what_it_asked_for(bench: Bench) -> None:
     assert (parent.problem.kind, child.problem.kind) == ("aborted", "aborted")
     for thread in ("t1", CHILD):
         await bench.verified(thread)
+
+
+async def test_who_ends_between_an_abort_and_passing_it_on_has_it_passed_on_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.model.hold = asyncio.Event()
+    reached = asyncio.Event()
+
+    async def die(_runs: BusRuns, _command: Command) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    async with hearing(bench, f"run.{CHILD}-r") as watcher:
+        with monkeypatch.context() as patched:
+            patched.setattr(BusRuns, "abort", die)
+            async with owning(bench.runtime("p1")):
+                await send_command(bench.connection, run("c1", "sum up", agent="boss"))
+                await until(watcher, lambda frame: not isinstance(frame, Committed))
+                abort = Command(id="x", tenant="acme", kind="agent", thread="t1", verb="abort", data=AbortRun())
+                await send_command(bench.connection, abort)
+                await asyncio.wait_for(reached.wait(), 5)
+        assert [event.problem.kind for event in await bench.events(RunFailed)] == ["aborted"]
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    assert await bench.types("run", "c1") == [
+        "run.started", "model.called", "model.returned", "tool.called", "tool.indeterminate", "child.disowned",
+        "run.failed", "child.ended",
+    ]  # fmt: skip
+    assert (await bench.types("run", f"{CHILD}-r"))[-1] == "run.failed"
+    for thread in ("t1", CHILD):
+        await bench.verified(thread)
+
+
+async def test_hooks_around_another_agent_change_what_it_is_asked_and_what_is_read_of_it(bench: Bench) -> None:
+    seen: list[Any] = []
+
+    def before(delegation: Delegation) -> str | Refused | None:
+        seen.append(delegation)
+        return Refused("not that") if "secret" in delegation.message else f"{delegation.message}, please"
+
+    async def after(came_to: Delegated) -> str:
+        seen.append(came_to)
+        return f"{came_to.text}!"
+
+    asking = agent_tool("worker", "Does anything.", before=before, after=after)
+    bench.agents = [Agent("boss", "Have it done.", tools=[asking]), bench.agents[1]]
+    async with owning(bench.runtime("p1")):
+        asked = run("c1", "sum up", agent="boss", context={"user": "ann"})
+        assert await answer_of(bench, asked) == "boss: worker: sum up, please!"
+        assert await answer_of(bench, run("c2", "the secret", agent="boss")) == (
+            "boss: error: agent 'worker' is not asked: not that"
+        )
+    first, came_to, _ = seen
+    assert (first.agent, first.by, first.run, first.context.need("user", str)) == ("worker", "boss", "c1", "ann")
+    assert (came_to.text, came_to.usage.completion_tokens) == ("worker: sum up, please", 1)
+    assert len({command.command.thread for command in await bench.events(CommandAccepted)}) == 2
+    await bench.verified("t1")
+
+
+async def test_a_hook_that_fails_keeps_the_other_agent_from_being_asked(bench: Bench) -> None:
+    def before(delegation: Delegation) -> None:
+        raise LookupError(delegation.agent)
+
+    asking = agent_tool("worker", "Does anything.", before=before)
+    bench.agents = [Agent("boss", "Have it done.", tools=[asking]), bench.agents[1]]
+    async with owning(bench.runtime("p1")):
+        assert "failed: LookupError" in await answer_of(bench, run("c1", "sum up", agent="boss"))
+    assert {command.command.thread for command in await bench.events(CommandAccepted)} == {"t1"}
+
+
+@tool(effect="pure")
+def note(context: ToolContext) -> str:
+    """Note."""
+    context.write_note("colour", context.notes.get("colour", "none") + "+")
+    return "noted"
+
+
+@pytest.mark.parametrize(("memory", "colours"), [("isolated", ["none+"]), ("shared", ["blue", "blue+", "blue+"])])
+async def test_another_agents_memory_is_its_own_or_shared(bench: Bench, memory: Any, colours: list[str]) -> None:
+    def script(call: ModelCall) -> Say:
+        last = call.messages[-1]
+        tools = [spec.name for spec in call.tools]
+        if last.role == "user" and tools:
+            return ToolCall("k1", tools[0], '{"message": "note it"}' if tools[0] == "worker" else "{}")
+        return f"{call.agent}: {last.content}"
+
+    bench.model.script = script
+    asking = agent_tool("worker", "Does anything.", memory=memory)
+    bench.agents = [Agent("boss", "Have it done.", tools=[asking]), Agent("worker", "Do it.", tools=[note])]
+    notes = {"colour": "blue"} if memory == "shared" else {}
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "hi", agent="boss", notes=notes, resource="ann")) == (
+            "boss: worker: noted"
+        )
+    written = [(event.topic, event.text) for event in await bench.events(MemoryWritten)]
+    assert written == [("colour", colour) for colour in (["blue"] if notes else []) + colours]
+    (child,) = [event.command for event in await bench.events(CommandAccepted) if event.command.thread == CHILD]
+    shared = memory == "shared"
+    assert (child.data.resource, len(child.data.messages)) == (("ann", 1) if shared else ("", 0))
+    for thread in ("t1", CHILD):
+        await bench.verified(thread)
+
+
+async def test_a_thread_is_handed_to_another_agent_for_this_step_and_the_turns_after_it(bench: Bench) -> None:
+    def script(call: ModelCall) -> Say:
+        last, tools = call.messages[-1], [spec.name for spec in call.tools]
+        if last.role == "user" and last.content == "bill me" and tools:
+            return ToolCall("k1", tools[0], "{}")
+        return f"{call.agent}, who is told {call.messages[0].content!r}: {last.content}"
+
+    bench.model.script = script
+    bench.agents = [
+        Agent("front", "Greet.", tools=[handoff("billing", "For invoices.")]),
+        Agent("billing", "Bill.", tools=[handoff("nobody", "For nothing.")]),
+    ]
+    async with owning(bench.runtime("p1")):
+        first = await answer_of(bench, run("c1", "bill me", agent="front"))
+        assert first == "billing, who is told 'Bill.': The conversation is billing's from here on."
+    async with owning(bench.runtime("p2")):
+        assert (await answer_of(bench, run("c2", "thanks", agent="front"))).startswith("billing")
+        assert "no agent 'nobody'" in await answer_of(bench, run("c3", "bill me", agent="billing"))
+    (handed,) = await bench.events(RunHandedOver)
+    assert (handed.agent, handed.by) == ("billing", "front")
+    await bench.verified("t1")
+
+
+async def test_what_is_said_into_a_running_thread_joins_at_its_next_step(bench: Bench) -> None:
+    bench.hold["look"] = asyncio.Event()
+    bench.model.script = answering
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1", "run.c2") as watcher:
+        await send_command(bench.connection, run("c1", "use look"))
+        await asyncio.wait_for(bench.began.wait(), 5)
+        await send_command(bench.connection, run("c2", "and hurry", when_busy="steer"))
+        await until(watcher, fits(Committed, type="run.queued"))
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:  # it is known to whoever is next
+        bench.hold["look"].set()
+        await until(watcher, ends)
+    assert bench.model.calls[-1].messages[-1].content == "and hurry"
+    assert await bench.types("run", "c2") == ["run.queued", "run.joined"]
+    (finished,) = await bench.events(RunFinished)
+    assert finished.text == "re: and hurry"
+    await bench.verified("t1")
 
 
 async def test_what_an_agent_further_down_waits_for_is_told_further_up(bench: Bench) -> None:

@@ -74,7 +74,7 @@ async def outcome_of(bench: Bench, command: Command) -> Outcome:
 async def test_the_same_approval_posted_a_hundred_times_at_once_runs_the_tool_once(bench: Bench) -> None:
     paid: list[str] = []
 
-    @tool(effect="once", approval=True)
+    @tool(effect="once", needs_approval=True)
     async def wire(what: str, context: ToolContext) -> str:
         """Send money."""
         paid.append(context.key)
@@ -96,7 +96,7 @@ async def test_the_same_approval_posted_a_hundred_times_at_once_runs_the_tool_on
 
 
 async def test_whether_a_call_needs_approval_is_a_function_of_its_arguments(bench: Bench) -> None:
-    @tool(effect="pure", approval=lambda what: int(what) > 100)
+    @tool(effect="pure", needs_approval=lambda what: int(what) > 100)
     async def wire(what: str) -> str:
         """Send money."""
         return f"sent {what}"

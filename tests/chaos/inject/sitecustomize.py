@@ -106,6 +106,7 @@ def _inject() -> None:
     from bus.commit import ShardWriter
     from bus.lease import Leases
     from infra.readback import LateStore
+    from infra.runs import BusRuns
 
     shard.CHECKPOINT_S = 1.0  # so that every owner that dies leaves one, and every other one begins with it
     _before(ShardOwner, "_handle", "K1")
@@ -122,6 +123,7 @@ def _inject() -> None:
     _after(LateStore, "keep", "K10")
     _after(ShardWriter, "take", "K11")
     _after(Leases, "_renew", "K12")
+    _before(BusRuns, "abort", "K13")
 
 
 def _run_with_a_wrong_clock(slot: str) -> None:
