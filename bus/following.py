@@ -8,7 +8,7 @@ events and messages are counted, which it does hold. A run that ended in the ori
 has a row of its own, which counts what happens from there on.
 
 An event that this code cannot read or follow stops its thread: the thread's row and those of its open runs say so,
-and everything after it is counted as unread. A sealed event stops it only where its payload is needed.
+and everything after it is counted as unread. One that was erased does not: nobody will ever read it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bus.columns import day, text, whole
 from bus.store import StoredEvent
 from schemas import codec
 from schemas.commands import Fork, Generate, PostResult
-from schemas.errors import SchemaError
+from schemas.errors import Erased, SchemaError
 from schemas.generation import BROKEN_OFF
 from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
@@ -88,6 +88,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """Whether its events are still those of the thread that it was forked from."""
     stopped: str = ""
     """Why its events are not followed any more; empty while they are."""
+    erased: bool = False
+    """Whether some cannot be read any more: what follows from them is not known."""
 
 
 AT_REST = Place()
@@ -106,6 +108,8 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         return place, _unread(stored)
     try:
         after, change = _read(place, stored)
+    except Erased:
+        after, change = replace(place, erased=True), _NOTHING
     except (SchemaError, _Lost) as error:
         reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
         told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
@@ -134,12 +138,12 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         return place, _NOTHING
     whole = _WHOLE.get(type_)
     if whole is not None:
-        if stored.fact.key is not None:
-            raise _Lost(f"it is sealed with key {stored.fact.key!r}")
         return whole(place, stored, codec.event_of(stored.fact))
     by_type = _BY_TYPE.get(type_)
     if by_type is None:
         raise _Lost("this code does not know it: written by newer code?")
+    if place.erased and type_ != "thread.deleted":
+        return place, _NOTHING
     return by_type(place, stored)
 
 
@@ -288,7 +292,10 @@ def _titled(event: ThreadCreated | ThreadRenamed) -> dict[str, Any]:
 
 
 def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
-    return place, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""})
+    # where the ends of its runs were erased before they were read, they ended here all the same
+    ended = {"status": "failed", "reason": "aborted", "finished": stored.time}
+    runs = () if place.forking else tuple((name, ended) for name in place.runs)
+    return AT_REST, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""}, runs)
 
 
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
@@ -375,6 +382,7 @@ _WITHOUT_EFFECT = frozenset({
     "retry.scheduled",
     "step.opened",
     "step.prepared",
+    "thread.erased",
     "tool.failed",
     "tool.indeterminate",
     "tool.resumed",

@@ -29,6 +29,8 @@ BLOB_CHUNKS = "$O.BLOB.C.>"
 BLOB_INFOS = "$O.BLOB.M.>"
 LEASES = "$KV.LEASE.*"
 SPENT = "spent.*"
+KEYS_DESTROYED = "keys.destroyed"
+"""Core only: whoever keeps these keys forgets them."""
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 
@@ -198,6 +200,11 @@ def prepared(engine: str) -> str:
 def live(tenant: str, kind: str, entity: str) -> str:
     """Where watchers of an entity listen."""
     return f"live.{tenant}.{kind}.{entity}"
+
+
+def tenant_of_frames(subject: str) -> str:
+    """Say whose the frames on a subject are."""
+    return subject.split(".", 2)[1]
 
 
 def frames(tenant: str, kind: str, entity: str) -> str:

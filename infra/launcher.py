@@ -36,6 +36,7 @@ from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
+from infra.privacy import opened_record, stack_master
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -87,12 +88,12 @@ def slots(settings: Settings) -> list[tuple[str, str]]:
     return [*agents, ("scheduler-0", "scheduler"), ("worker-0", "worker"), ("recorder-0", "recorder")]
 
 
-def table(settings: Settings, servers: Servers) -> list[Place]:
+def table(settings: Settings, servers: Servers, master: bytes = b"") -> list[Place]:
     """Give the process table: what runs beside this process."""
-    return [
-        Place(role=role, slot=slot, nats_url=servers.nats_url, postgres_url=servers.postgres_url, settings=settings)
-        for slot, role in slots(settings)
-    ]
+    about = (servers.nats_url, servers.postgres_url, settings)
+    # who opens nothing need not know the key
+    opens = {"agents": master.decode()}
+    return [Place(role, slot, *about, opens.get(role, "")) for slot, role in slots(settings)]
 
 
 @asynccontextmanager
@@ -134,12 +135,12 @@ async def running(
             await asyncio.to_thread(
                 remember_outside, directory.path, msgspec.structs.replace(outside, replicas=replicas)
             )
-            store = await exits.enter_async_context(await Store.open(servers.postgres_url))
+            store = await exits.enter_async_context(await opened_record(servers.postgres_url, connection, settings))
             mended = await mend_at_start(connection, store, tell)
             stage("servers")
             log_to_file("host", directory.logs / "host.log")
             supervisor = Supervisor(
-                [_child(place, directory) for place in table(settings, servers)],
+                [_child(place, directory) for place in table(settings, servers, stack_master(store))],
                 lambda name, code: notice(f"{name} {ended(code)}"),
             )
             supervisor.start()

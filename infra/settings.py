@@ -107,6 +107,17 @@ class ModelSettings(Wire, frozen=True):
     """Answers that each process keeps for calls that ask the same; 0 keeps none."""
 
 
+class PrivacySettings(Wire, frozen=True):
+    """How what people say is kept."""
+
+    sealed: Literal["auto", "on", "off"] = "auto"
+    """Whether threads that begin are sealed, each with a key of its own, which deleting them destroys; `auto` is where
+    there is a master key, which embedded servers have."""
+    master_key: str = ""
+    """What the keys are wrapped with: any text that is hard to guess; empty takes the file `master.key` of the data
+    directory, which is made where all servers are ours."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -133,6 +144,7 @@ class Settings(Wire, frozen=True):
     replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
     models: ModelSettings = ModelSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
 
 class Place(Wire, frozen=True):
@@ -145,6 +157,8 @@ class Place(Wire, frozen=True):
     nats_url: str
     postgres_url: str
     settings: Settings
+    master: str = ""
+    """The master key; empty is none."""
 
 
 PLACE_VARIABLE = "OSTINATO_PLACE"

@@ -90,6 +90,15 @@ class ThreadDeleted(Wire, frozen=True, tag="thread.deleted"):
     reason: str = ""
 
 
+class ThreadErased(Wire, frozen=True, tag="thread.erased"):
+    """What the thread held cannot be read any more, in any copy: its key was destroyed, what was made of it deleted."""
+
+    effect: str
+    """Structural: `<thread>-e`."""
+    unsealed: int = 0
+    """Events of it that are in the log unsealed, from before threads were: they can still be read."""
+
+
 class WorkingWritten(Wire, frozen=True, tag="working.written"):
     """The working memory holds this, all of it, from here on."""
 

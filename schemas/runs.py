@@ -12,7 +12,15 @@ from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.commands import Change, Command
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten, WriteScope
+from schemas.memory import (
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+    ThreadRenamed,
+    WorkingWritten,
+    WriteScope,
+)
 from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
@@ -349,6 +357,7 @@ Event = (
     | RunFailed
     | ThreadForked
     | OwnershipTaken
+    | ThreadErased
 )
 """Every event a log may hold."""
 

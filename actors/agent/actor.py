@@ -22,6 +22,7 @@ from actors.agent.retries import AwaitRetry
 from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
+from actors.memory.erasing import Eraser, EraseThread
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
@@ -36,6 +37,7 @@ from bus.live import Live
 from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
 from schemas.generation import request_id
+from schemas.memory import ThreadErased
 from schemas.messages import Message
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
@@ -68,6 +70,7 @@ class AgentPerformer:
         runs: Runs | None = None,
         library: Library | None = None,
         observer: Observer | None = None,
+        eraser: Eraser | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -78,6 +81,7 @@ class AgentPerformer:
         self._runs = runs
         self._library = library
         self._observer = observer
+        self._eraser = eraser
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command) -> Asked:
@@ -144,12 +148,12 @@ class AgentPerformer:
                 return await prepared(self._hooks(effect.run.profile.agent), effect, site.thread)
             case TellEnd():
                 return await told(self._hooks(effect.run.profile.agent), effect, site.thread)
-            case AwaitDeadline(at=at):
-                await self._until(at)
-                return DeadlinePassed(effect=effect.id)
-            case AwaitRetry(at=at):
-                await self._until(at)
-                return RetryDue(effect=effect.id)
+            case EraseThread():
+                unsealed = 0 if self._eraser is None else await self._eraser.erase(site.tenant, site.thread)
+                return ThreadErased(effect=effect.id, unsealed=unsealed)
+            case AwaitDeadline() | AwaitRetry():
+                await self._until(effect.at)
+                return (DeadlinePassed if isinstance(effect, AwaitDeadline) else RetryDue)(effect=effect.id)
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
 

@@ -36,13 +36,14 @@ from actors.agent.turns import (
     tell_end,
     waiting,
 )
+from actors.memory.erasing import erase_thread
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, ThreadErased
 from schemas.messages import Message, misplaced_in
 from schemas.runs import (
     NEEDS_PERSON,
@@ -133,6 +134,11 @@ class ConversationMachine:
 
     def follow(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         """Go on with the run after a result."""
+        if isinstance(result.event, ThreadErased):
+            return Decision([], [])
+        return self._gone_on(state, result, context)
+
+    def _gone_on(self, state: Conversation, result: Emitted, context: Context) -> Decision:
         run = state.runs[result.entity]
         folding = Folding(state)
         match result.event:
@@ -160,7 +166,9 @@ class ConversationMachine:
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
-        told = [tell_end(state, name) for name in state.untold]
+        told: list[Effect] = [tell_end(state, name) for name in state.untold]
+        if state.memory.deleted and not state.memory.erased:
+            told.append(erase_thread(state.thread))
         run = state.runs.get(state.active or "")
         if run is None:
             return told

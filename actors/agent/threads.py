@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.agent.conversation import Conversation
 from actors.agent.turns import Folding, break_off
+from actors.memory.erasing import erase_thread
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Command, RunAgent
@@ -44,6 +45,7 @@ def managed(state: Conversation, command: Command, data: Managing) -> Decision:
         case DeleteThread(reason=reason):
             _end_all(folding)
             folding.emit("thread", state.thread, ThreadDeleted(reason=reason))
+            folding.effects.append(erase_thread(state.thread))
     return folding.decision()
 
 

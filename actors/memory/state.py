@@ -10,12 +10,20 @@ from msgspec.structs import replace
 
 from actors.memory.window import weight
 from schemas.commands import Command
-from schemas.memory import DeleteThread, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import (
+    DeleteThread,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+    ThreadRenamed,
+    WorkingWritten,
+)
 from schemas.messages import Message
 from schemas.profiles import Profile
 from schemas.runs import ModelCalled, ModelReturned, Problem
 
-MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | WorkingWritten | Observed
+MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | ThreadErased | WorkingWritten | Observed
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -26,6 +34,8 @@ class Memory(msgspec.Struct, frozen=True):
     title: str = ""
     metadata: Mapping[str, str] = {}
     deleted: bool = False
+    erased: bool = False
+    """Whether what it held cannot be read any more."""
     working: str = ""
     """What was written last; empty before that."""
     first: int = 0
@@ -60,6 +70,8 @@ def remembered(memory: Memory, event: MemoryEvent) -> Memory:
             return replace(memory, observations=(*there, f"{heading}\n{text}"), observed=upto)
         case ThreadDeleted():
             return Memory(resource=memory.resource, deleted=True)
+        case ThreadErased():
+            return replace(memory, resource="", erased=True)
         case _:
             assert_never(event)
 

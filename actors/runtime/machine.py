@@ -10,13 +10,24 @@ import msgspec
 from schemas.commands import Command
 from schemas.context import Context
 from schemas.hooks import HooksTold, StepPrepared
+from schemas.memory import ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | ToolSuspended | DeadlinePassed | RetryDue | StepPrepared | HooksTold
+Result = (
+    ModelReturned
+    | ModelFailed
+    | ToolResult
+    | ToolSuspended
+    | DeadlinePassed
+    | RetryDue
+    | StepPrepared
+    | HooksTold
+    | ThreadErased
+)
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

@@ -21,6 +21,7 @@ from bus.errors import BusError
 from bus.store import Store, StoredEvent
 from infra.access import runtime_of
 from infra.follow import follow, send
+from infra.privacy import known_master, opened_store
 from infra.readback import LateStore
 from infra.services.data_directory import Runtime
 from schemas.commands import Command
@@ -53,6 +54,7 @@ class Session:
         self._notice = notice
         self._data = data
         self._postgres = runtime.urls["postgres"]
+        self._master = known_master(data)
         self._connection = connection
 
     def follow(self, command: Command, after: int = 0) -> Iterator[Frame]:
@@ -65,7 +67,7 @@ class Session:
         told = ""
 
         async def feed() -> None:
-            async with LateStore(self._postgres) as late:
+            async with LateStore(self._postgres, self._master) as late:
                 async for frame in follow(self._connection, late.read_back, command, _DAY_S, after):
                     heard.put(frame)
 
@@ -108,7 +110,7 @@ class Session:
         """Read what is recorded of a thread."""
 
         async def read() -> list[StoredEvent]:
-            async with await Store.open(self._postgres) as store:
+            async with await opened_store(self._postgres, self._master) as store:
                 return await store.events_of_thread(tenant, thread)
 
         return _call(self._loop, read())

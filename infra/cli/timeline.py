@@ -9,6 +9,7 @@ import msgspec
 
 from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
+from infra.cli.erased import ERASED, legible
 from infra.cli.remembered import told_of_memory
 from infra.cli.terminal import PLAIN, Style, printable
 from infra.cli.told import told_of_waits
@@ -97,7 +98,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
     began: dict[str, int] = {}
     told = []
     for number, stored in zip(numbers or range(1, len(events) + 1), events, strict=True):
-        event = codec.event_of(stored.fact)
+        event = legible(stored.fact)
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
         latency = None
@@ -105,7 +106,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
-        actor, summary = told_of(event)
+        actor, summary = ERASED if event is None else told_of(event)
         told.append(
             Line(
                 number=number,
@@ -127,7 +128,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
     return told
 
 
-def tokens_of(event: Event) -> str:
+def tokens_of(event: Event | None) -> str:
     if not isinstance(event, ModelReturned | RunFinished):
         return ""
     used = event.usage
@@ -256,7 +257,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     """Tell a thread in one line."""
     said, turns = "", 0
     for stored in events:
-        event = codec.event_of(stored.fact)
+        event = legible(stored.fact)
         if isinstance(event, CommandAccepted | CommandRefused):
             turns += not isinstance(event.command.data, Fork)
             if isinstance(event.command.data, Generate):

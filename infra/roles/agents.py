@@ -28,11 +28,13 @@ from actors.serving.prompt import GenerationPerformer
 from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
+from bus.keyring import Keyring
 from bus.lease import Leases
 from bus.live import Live
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.erasing import StackEraser, heed_destruction
 from infra.process import Status, until
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
@@ -46,15 +48,21 @@ DRAIN_S = STOP_S - 1.0
 
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
     """Own shards until told to stop, then give the lease back."""
-    async with Trace(connection, status.run) as trace:
-        await _run(place, connection, status, stopping, trace)
+    record = LateStore(place.postgres_url, place.master.encode())
+    if place.master:
+        sealed = place.settings.privacy.sealed != "off"
+        connection.keys = Keyring(record.opened, place.master.encode(), SystemChance(), sealed)
+        await heed_destruction(connection, connection.keys)
+    async with Trace(connection, status.run) as trace, record:
+        await _run(place, connection, status, stopping, trace, record)
 
 
-async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
+async def _run(
+    place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace, record: LateStore
+) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
-    record = LateStore(place.postgres_url)
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
     await keep_books(made, connection, record, status)
@@ -81,17 +89,16 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
     }
-    async with record:
-        owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
-        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
-        if not owning.done():
-            # the lease lives on meanwhile: who took the shards now could not know what became of a tool
-            await _drain(owners)
-        for task in (stop, *indexing):
-            task.cancel()
-        await until(stopping, owning)
+    owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+    indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
+    if not owning.done():
+        # the lease lives on meanwhile: who took the shards now could not know what became of a tool
+        await _drain(owners)
+    for task in (stop, *indexing):
+        task.cancel()
+    await until(stopping, owning)
     await leases.release()
 
 
@@ -127,6 +134,7 @@ def _performers(
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
         Observer(lambda command: send_command(connection, command), clock),
+        StackEraser(connection, record.opened),
     )
     return {
         "agent": runs,
