@@ -136,6 +136,19 @@ async def start_again(store: Store, embedder: str) -> None:
         await connection.execute("DELETE FROM spoken_vector WHERE embedder = $1", embedder)
 
 
+async def start_all_again(store: Store) -> int:
+    """Drop every embedder's vectors, to be made from the log's beginning; return how many there were.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    async with store.transaction() as connection:
+        # the cursors first: whoever makes vectors finds them where it left them, or writes nothing
+        await connection.execute("DELETE FROM cursor WHERE name LIKE 'vectors.%'")
+        gone = await connection.fetch("DELETE FROM spoken_vector RETURNING 1")
+    return len(gone)
+
+
 async def nearest(
     store: Store, embedder: str, where: tuple[str, str, str], scope: Scope, vector: Sequence[float], count: int
 ) -> list[Hit]:

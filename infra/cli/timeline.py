@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.memory.state import MemoryEvent
 from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.erased import ERASED, legible
@@ -16,7 +17,6 @@ from infra.cli.told import told_of_waits
 from schemas import codec
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
 from schemas.generation import request_id
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -138,6 +138,8 @@ def tokens_of(event: Event | None) -> str:
 
 def told_of(event: Event) -> tuple[str, str]:
     """Say who did it, and what in one line."""
+    if isinstance(event, MemoryEvent | MemoryWritten):
+        return told_of_memory(event)
     match event:
         case CommandAccepted(command=command):
             return command.source or "client", f"{_asked_for(command)} (command {command.id})"
@@ -145,8 +147,6 @@ def told_of(event: Event) -> tuple[str, str]:
             return command.source or "client", f"refused: {problem.message}"
         case MessageAdded(message=message):
             return message.role, repr(message.content)
-        case MemoryWritten() | ThreadCreated() | ThreadRenamed() | ThreadDeleted() | WorkingWritten() | Observed():
-            return told_of_memory(event)
         case ThreadForked(origin=origin, at=at, changes=changes):
             changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)
             return "fork", f"up to here event 1 to {at} of {origin}{', ' if changed else ''}{changed}"

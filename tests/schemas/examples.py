@@ -13,7 +13,16 @@ from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import MemoryPlan, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, Working, WorkingWritten
+from schemas.memory import (
+    MemoryPlan,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+    ThreadRenamed,
+    Working,
+    WorkingWritten,
+)
 from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
@@ -334,6 +343,7 @@ EXAMPLES: tuple[Event, ...] = (
         more=(Alternative("let us see", "length", cut_off=(_CALL,)),),
         cut_off=(_CALL,),
     ),
+    ThreadErased(effect="thread-1-e", unsealed=3),
 )
 
 ENVELOPE = Envelope(
