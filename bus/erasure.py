@@ -1,26 +1,34 @@
 """What is deleted of a thread, beside the log, when its key is destroyed: all that was made of its texts.
 
 One transaction takes the keys, the vectors, the title and notes of projections, snapshots and imported copies. What the
-trace kept goes after it, message by message, in JetStream and in Postgres: the model's text piece by piece, and the
-scheduler steps that computed it, which hold its tokens. Those steps may have served others too; they are gone for both.
+trace kept goes after it, message by message: the pieces of the model's text, and the tokens in the scheduler steps that
+computed it. What those steps say of others stays in Postgres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 from bus import subjects
 from bus.connection import Connection
 from bus.dead import drop, letters
 from bus.errors import BadSubject, NoSuchLetter, Refused
 from bus.projections import THREADS
+from bus.scrubbing import Wanted, sampled_by, scrubbed_more, scrubbed_plan, scrubbed_result
 from bus.store import Store
 from bus.streams import NO_MESSAGE, TRACE
+from schemas import codec
+from schemas.errors import SchemaError
 from schemas.generation import request_id
+from schemas.steps import StepPlan, StepResult, ToldMore
+
+T = TypeVar("T")
 
 _ALL = 1 << 30
 _PAGE = 1000
+_BEHIND = 8
+"""Steps after the last one that served a request in which its tokens may still be told."""
 _GONE = frozenset({NO_MESSAGE, 10057})
 """JetStream's codes for a message that is not there, and for one that cannot be deleted, as it is not."""
 
@@ -80,26 +88,65 @@ async def traced_up_to(connection: Connection) -> int:
     return int((await connection.api(f"STREAM.INFO.{TRACE}"))["state"]["last_seq"])
 
 
-async def delete_traces(connection: Connection, store: Store, tenant: str, thread: str) -> int:
-    """Delete what the trace kept of a thread, as far as it is recorded; return how many messages that were.
+async def scrub_traces(connection: Connection, store: Store, tenant: str, thread: str) -> int:
+    """Take a thread out of what the trace kept, as far as it is recorded; return how many messages that were about.
+
+    JetStream's copies are deleted; in Postgres zeros stand where the tokens were, and the pieces of text are deleted.
 
     Raises:
         BusError: a server cannot be reached.
         TimeoutError: NATS does not answer.
     """
-    begins = request_id(tenant, thread, "")
+    begins, count = request_id(tenant, thread, ""), 0
+    for row in await store.rows(_RANGES, begins):
+        count += await _scrub_steps(connection, store, tuple(row.values()), begins)
     runs = await store.rows(_RUNS, tenant, thread)
     frames = [subjects.frames(tenant, "run", row["entity"]) for row in runs]
-    count = 0
-    for sql, values in ((_STEPS, (begins,)), (_FRAMES, (frames,))):
-        while rows := await store.rows(sql, *values, _PAGE):
-            for row in rows:
-                if row["current"]:
-                    await _delete(connection, row["seq"])
-            await _forget(store, rows)
-            count += len(rows)
-    await store.rows("DELETE FROM step_request WHERE starts_with(request, $1)", begins)
+    while rows := await store.rows(_FRAMES, frames, _PAGE):
+        await _delete(connection, rows)
+        await store.rows(_FORGET, *_places(rows))
+        count += len(rows)
     return count
+
+
+async def _scrub_steps(connection: Connection, store: Store, place: tuple[Any, ...], begins: str) -> int:
+    """Scrub the steps of one scheduler's run that may have served a thread."""
+    engine, epoch, first, last = place
+
+    def wanted(request: str) -> bool:
+        return request.startswith(begins)
+
+    sampled: dict[int, tuple[str, ...]] = {}
+    count, names = 0, [f"step.{engine}.{kind}" for kind in ("plan", "told", "result")]
+    for start in range(first, last + _BEHIND, _PAGE):
+        end = min(start + _PAGE, last + _BEHIND)
+        rows = await store.rows(_STEPS, names, epoch, start, end)
+        scrubbed = [(row, _scrubbed(row, wanted, sampled)) for row in rows]
+        touched = [(row, data) for row, data in scrubbed if data != row["payload"]]
+        await _delete(connection, [row for row, _ in touched])
+        await store.rows(_KEEP, *_places([row for row, _ in touched]), [data for _, data in touched])
+        count += len(touched)
+    return count
+
+
+def _scrubbed(row: Any, wanted: Wanted, sampled: dict[int, tuple[str, ...]]) -> bytes:
+    kind, payload = row["subject"].rpartition(".")[2], bytes(row["payload"])
+    try:
+        if kind == "result":
+            return _encoded(payload, codec.decode(payload, StepResult), lambda one: scrubbed_result(one, wanted))
+        if kind == "told":
+            return _encoded(payload, codec.decode(payload, ToldMore), lambda one: scrubbed_more(one, wanted, sampled))
+        plan: StepPlan = codec.decode(payload, StepPlan)
+    except SchemaError:
+        return payload
+    sampled[plan.n] = sampled_by(plan)
+    return _encoded(payload, plan, lambda one: scrubbed_plan(one, wanted, sampled))
+
+
+def _encoded(payload: bytes, before: T, scrub: Callable[[T], T]) -> bytes:
+    """Encode what is left; the same bytes where nothing was to be taken out."""
+    after = scrub(before)
+    return payload if after == before else codec.encode(after)
 
 
 async def delete_letters(connection: Connection, tenant: str, thread: str) -> None:
@@ -118,18 +165,20 @@ async def delete_letters(connection: Connection, tenant: str, thread: str) -> No
             continue
 
 
-async def _delete(connection: Connection, sequence: int) -> None:
-    try:
-        # the server writes over it on the disk
-        await connection.api(f"STREAM.MSG.DELETE.{TRACE}", {"seq": sequence})
-    except Refused as refusal:
-        if refusal.code not in _GONE:
-            raise
+async def _delete(connection: Connection, rows: Collection[Any]) -> None:
+    for row in rows:
+        if not row["current"]:
+            continue
+        try:
+            # the server writes over it on the disk
+            await connection.api(f"STREAM.MSG.DELETE.{TRACE}", {"seq": row["seq"]})
+        except Refused as refusal:
+            if refusal.code not in _GONE:
+                raise
 
 
-async def _forget(store: Store, rows: Collection[Any]) -> None:
-    named = [[row[name] for row in rows] for name in ("incarnation", "seq")]
-    await store.rows(_FORGET, *named)
+def _places(rows: Collection[Any]) -> list[list[int]]:
+    return [[row[name] for row in rows] for name in ("incarnation", "seq")]
 
 
 _KEYS = "SELECT DISTINCT key_id FROM event WHERE tenant = $1 AND thread = $2 AND key_id IS NOT NULL"
@@ -145,13 +194,14 @@ _RUNS = "SELECT DISTINCT entity FROM event WHERE tenant = $1 AND thread = $2 AND
 
 _CURRENT = "record.incarnation = (SELECT incarnation FROM cursor WHERE name = 'TRACE') AS current"
 
+_RANGES = """
+SELECT engine, epoch, min(first), max(last) FROM step_request WHERE starts_with(request, $1) GROUP BY engine, epoch
+"""
+
+# plans before results: what these sampled is told by those
 _STEPS = f"""
-SELECT DISTINCT record.incarnation, record.seq, {_CURRENT} FROM step_request
-JOIN record ON record.producer = step_request.epoch AND record.n BETWEEN step_request.first AND step_request.last
-AND record.subject = ANY(ARRAY[
-    'step.' || engine || '.plan', 'step.' || engine || '.result', 'step.' || engine || '.told'
-])
-WHERE starts_with(request, $1) LIMIT $2
+SELECT incarnation, seq, subject, payload, {_CURRENT} FROM record
+WHERE subject = ANY($1) AND producer = $2 AND n >= $3 AND n < $4 ORDER BY n, seq
 """
 
 _FRAMES = f"SELECT incarnation, seq, {_CURRENT} FROM record WHERE subject = ANY($1) LIMIT $2"
@@ -159,4 +209,10 @@ _FRAMES = f"SELECT incarnation, seq, {_CURRENT} FROM record WHERE subject = ANY(
 _FORGET = """
 DELETE FROM record USING unnest($1::integer[], $2::bigint[]) AS gone (incarnation, seq)
 WHERE record.incarnation = gone.incarnation AND record.seq = gone.seq
+"""
+
+_KEEP = """
+UPDATE record SET payload = kept.payload
+FROM unnest($1::integer[], $2::bigint[], $3::bytea[]) AS kept (incarnation, seq, payload)
+WHERE record.incarnation = kept.incarnation AND record.seq = kept.seq
 """

@@ -188,12 +188,11 @@ class Keyring:
         return replace(fact, payload=msgspec.Raw(b'"' + hidden + b'"'))
 
     async def open(self, facts: Sequence[Fact], *, surely: bool = False) -> list[Fact]:
-        """Open sealed payloads; of one whose key was destroyed there is `codec.ERASED`.
+        """Open sealed payloads; of one whose key was destroyed there is `codec.ERASED`, of a damaged one `DAMAGED`.
 
         Raises:
             Unavailable: Postgres cannot be reached.
             WrongMaster: another master key wrapped a key.
-            BadShape: a payload is not what was sealed.
         """
         await self.load(
             {fact.key for fact in facts if fact.key is not None and codec.is_sealed(fact.payload)}, surely=surely
@@ -208,6 +207,10 @@ class Keyring:
             payload = self.unseal(fact.key, memoryview(fact.payload)[1:-1], _place(fact))
         except KeyDestroyed:
             return replace(fact, payload=codec.ERASED)
+        except BadShape as error:
+            # whoever reads it finds no event there, and says so of this one alone
+            log.warning("a payload is damaged: %s", error)
+            return replace(fact, payload=codec.DAMAGED)
         return replace(fact, payload=msgspec.Raw(payload))
 
     async def open_envelope(self, envelope: Envelope) -> Envelope:

@@ -13,7 +13,7 @@ from actors.agent.delegation import child_thread
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection, Message
-from bus.erasure import delete_letters, delete_traces, destroy, is_recorded, keys_of, traced_up_to, unsealed
+from bus.erasure import delete_letters, destroy, is_recorded, keys_of, scrub_traces, traced_up_to, unsealed
 from bus.errors import BusError
 from bus.keyring import Keyring
 from bus.store import Store
@@ -59,9 +59,9 @@ class StackEraser:
         await told_destroyed(self._connection, sealed)
         await self._until_traced(store, await traced_up_to(self._connection))
         await self._until_recorded(store, tenant, thread)
-        count = await delete_traces(self._connection, store, tenant, thread)
+        count = await scrub_traces(self._connection, store, tenant, thread)
         await delete_letters(self._connection, tenant, thread)
-        log.info("thread %r is erased: %s keys destroyed, %s records of the trace deleted", thread, len(sealed), count)
+        log.info("thread %r is erased: %s keys destroyed, %s records of the trace scrubbed", thread, len(sealed), count)
         return await unsealed(store, tenant, thread)
 
     async def _until_recorded(self, store: Store, tenant: str, thread: str) -> None:

@@ -105,6 +105,10 @@ ERASED = msgspec.Raw(b'{"type":"payload.erased"}')
 """What is left of a sealed payload whose key was destroyed, for whoever reads it."""
 
 
+DAMAGED = msgspec.Raw(b'{"type":"payload.damaged"}')
+"""What stands for a sealed payload that is not what was sealed: no event, whoever reads it."""
+
+
 def is_sealed(payload: bytes | msgspec.Raw) -> bool:
     """Say whether a payload is still sealed: a JSON string in the place of an object."""
     return bytes(memoryview(payload)[:1]) == b'"'

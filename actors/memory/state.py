@@ -92,7 +92,8 @@ def measured(
 ) -> Memory:
     """Note how many tokens a prompt took, where that is of interest and nothing else was in it."""
     tokens = answer.usage.prompt_tokens
-    if profile.memory is None or called is None or answer.processed or tokens <= 0:
+    changed = any(one.action != "passed" for one in answer.processed)
+    if profile.memory is None or called is None or changed or tokens <= 0:
         return memory
     size = len(profile.instructions.encode()) + sum(map(weight, messages[called.first : called.seen]))
     return replace(memory, rate=max(1, min(4000, 1000 * tokens // max(1, size))))

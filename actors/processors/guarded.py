@@ -68,7 +68,7 @@ class Guarded:
             if outlet.tripped is not None:  # whatever the model made of that
                 raise await self._broken_off(outlet.tripped, asked, about) from failure
             failure.problem = await self._worded(failure.problem, about)
-            failure.processed = tuple(about.done)
+            failure.processed = about.told()
             raise
         except Tripped as tripped:
             raise await self._broken_off(tripped, asked, about) from tripped
@@ -103,10 +103,10 @@ class Guarded:
         """Take a call through what looks at it and what changes it."""
         came = tuple(message for message in call.messages if message.role != "system")
         if self._first:
-            for processor in self._processors:
+            for processor in _with(self._processors, "input"):
                 await self._guarding("input", processor.input(_new(came), about), about, processor)
         messages: Sequence[Message] = call.messages
-        for processor in self._processors:
+        for processor in _with(self._processors, "prompt"):
             after = await self._guarding("prompt", processor.prompt(messages, about), about, processor)
             if after != messages:
                 about.note(processor, "prompt", "changed")
@@ -122,33 +122,31 @@ class Guarded:
             text, reasoning = await outlet.end("text"), await outlet.end("reasoning")
         except Tripped as tripped:
             raise _stopped(tripped, about, "stream") from tripped
-        # they spell what was taken out, and what is no call no processor sees
-        hidden: dict[str, Any] = {"logprobs": (), "token_ids": (), "cut_off": ()}
-        if (text, reasoning) != (answer.text, answer.reasoning):
-            # whoever guesses what it was could see by its hash that it was that; and a provider's own form has it too
-            hidden |= {"sampled": None, "thoughts": ()}
-        answer = replace(answer, text=text, reasoning=reasoning, **hidden)
-        if answer.finish_reason not in BROKEN_OFF:
-            hooks: tuple[Hook, ...] = ("answer",) if answer.tool_calls else ("answer", "result")
+        # what is no call no processor sees
+        left = replace(answer, text=text, reasoning=reasoning, cut_off=())
+        if left.finish_reason not in BROKEN_OFF:
+            hooks: tuple[Hook, ...] = ("answer",) if left.tool_calls else ("answer", "result")
             for hook in hooks:
-                for processor in self._processors:
-                    answer = await self._guarding(hook, getattr(processor, hook)(answer, about), about, processor)
-        await outlet.release("reasoning", answer.reasoning)
-        await outlet.release("text", answer.text)
-        return replace(answer, processed=tuple(about.done), usage=answer.usage + about.used)
+                for processor in _with(self._processors, hook):
+                    left = await self._guarding(hook, getattr(processor, hook)(left, about), about, processor)
+        await outlet.release("reasoning", left.reasoning)
+        await outlet.release("text", left.text)
+        left = left if _is_as_it_was(left, answer) else replace(left, **_TELLTALE)
+        return replace(left, processed=about.told(), usage=left.usage + about.used)
 
     async def _broken_off(self, tripped: Tripped, call: ModelCall, about: About) -> CallFailed:
         await self._inner.abort(call.request)
         return _stopped(tripped, about, "stream")
 
     async def _worded(self, problem: Problem, about: About) -> Problem:
-        for processor in self._processors:
+        for processor in _with(self._processors, "error"):
             problem = await self._guarding("error", processor.error(problem, about), about, processor)
         return problem
 
     async def _guarding(self, hook: Hook, work: Any, about: About, processor: Processor) -> Any:
         try:
-            return await work
+            with about.timing(processor, hook):
+                return await work
         except Tripped as tripped:
             tripped.processor = processor
             raise _stopped(tripped, about, hook) from tripped
@@ -167,6 +165,20 @@ class Guarded:
         return about
 
 
+_TELLTALE: dict[str, Any] = {"logprobs": (), "token_ids": (), "sampled": None, "thoughts": ()}
+"""What spells an answer as it was before processors changed it. Who guesses what it was could see by its hash that it
+was that, and a provider's own form has it too."""
+
+
+def _is_as_it_was(answer: ModelAnswer, before: ModelAnswer) -> bool:
+    told = ("text", "reasoning", "tool_calls")
+    return all(getattr(answer, name) == getattr(before, name) for name in told)
+
+
+def _with(processors: Sequence[Processor], hook: Hook) -> list[Processor]:
+    return [processor for processor in processors if processor.has(hook)]
+
+
 def _new(messages: Sequence[Message]) -> Sequence[Message]:
     """Give what came in since the model spoke last."""
     spoken = [at for at, message in enumerate(messages) if message.role == "assistant"]
@@ -179,14 +191,15 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
     about.note(tripped.processor, hook, "stopped", reason=tripped.reason)
     message = f"stopped by processor {tripped.processor.name!r}: {tripped.reason}"
     problem = Problem(kind="tripwire", message=message, retry_after_ms=_AGAIN_MS if tripped.again else 0)
-    return CallFailed(problem, tuple(about.done))
+    return CallFailed(problem, about.told())
 
 
 async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:
     """Take a tool's result through the processors; one that stops it has its reason read in its place."""
-    for processor in processors:
+    for processor in _with(processors, "tool_result"):
         try:
-            after = await processor.tool_result(tool, content, about)
+            with about.timing(processor, "tool_result"):
+                after = await processor.tool_result(tool, content, about)
         except Tripped as tripped:
             about.note(processor, "tool_result", "stopped", reason=tripped.reason)
             return f"error: kept back by processor {processor.name!r}: {tripped.reason}"
