@@ -121,6 +121,9 @@ class Observed(Wire, frozen=True, tag="memory.observed"):
     """Whether it replaces what was condensed before."""
 
 
+WorkingScope = Literal["thread", "resource"]
+
+
 class Working(Wire, frozen=True):
     """What an agent keeps in mind of a thread, and shows its model at every turn."""
 
@@ -128,6 +131,8 @@ class Working(Wire, frozen=True):
     """What it holds before anything is written; the model is told to keep to its form."""
     parameters: dict[str, Any] | None = None
     """A JSON Schema of type `object`, in place of a template: writes are merged then (RFC 7396)."""
+    scope: WorkingScope = "thread"
+    """Whose it is: each thread's own, or one of all threads of a resource. A thread of nobody's has its own."""
 
 
 class MemoryPlan(Wire, frozen=True):

@@ -23,6 +23,8 @@ from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
 from actors.memory.erasing import Eraser, EraseThread
+from actors.memory.prompt import shared_by
+from actors.memory.shared import SharedMemories, SharedWorking
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
@@ -48,6 +50,7 @@ from schemas.runs import (
     Problem,
     RetryDue,
     ToolResumed,
+    ToolReturned,
 )
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class AgentPerformer:
         library: Library | None = None,
         observer: Observer | None = None,
         eraser: Eraser | None = None,
+        shared: SharedMemories | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -82,6 +86,7 @@ class AgentPerformer:
         self._library = library
         self._observer = observer
         self._eraser = eraser
+        self._shared = shared
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command) -> Asked:
@@ -211,6 +216,9 @@ class AgentPerformer:
     def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
         """Put the run's processors around what is asked: around the whole chain, where there is one."""
         processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        plan = effect.profile.memory
+        if self._shared is not None and plan is not None and plan.working and shared_by(effect.memory, plan):
+            processors = [SharedWorking(self._shared, plan.working), *processors]
         if not processors or call.model not in self._models:
             return self._models, call
         first, about = effect.called.step == 1, (self._library, effect.memory.resource)
@@ -232,6 +240,9 @@ class AgentPerformer:
         try:
             processors = processors_of(self._agents.get(effect.agent), effect.processors)
             event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+            if self._shared is not None and effect.shared and isinstance(event, ToolReturned):
+                key = request_id(site.tenant, site.thread, effect.id)
+                await self._shared.write(site.tenant, effect.shared, key, event.writes)
         except DefinitionError as error:
             event = failed(effect, str(error))
         if model is not None:

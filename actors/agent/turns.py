@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
-from actors.memory.prompt import prompt_of, shown_from
+from actors.memory.prompt import prompt_of, shared_by, shown_from
 from actors.memory.state import Memory
 from actors.runtime.machine import Decision, Effect, Emitted
 from schemas.commands import Command, RunAgent
@@ -73,6 +73,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Those that look at what it returns."""
     messages: tuple[Message, ...] = ()
     """What was said in the thread before."""
+    shared: str = ""
+    """The resource whose threads share the working memory."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):
@@ -150,19 +152,9 @@ def prepare_step(state: Conversation, name: str) -> list[PrepareStep]:
     run = state.runs[name]
     if run.opened is None:
         return []
-    return [
-        PrepareStep(
-            run.opened.effect,
-            "run",
-            name,
-            state.commands[name].traceparent,
-            step=run.opened.step,
-            run=run,
-            messages=state.messages,
-            notes=dict(state.notes),
-            context=context_of(state, name),
-        )
-    ]
+    place, context = (run.opened.effect, "run", name, state.commands[name].traceparent), context_of(state, name)
+    told: dict[str, Any] = {"messages": state.messages, "notes": dict(state.notes), "context": context}
+    return [PrepareStep(*place, step=run.opened.step, run=run, **told)]
 
 
 def tell_end(state: Conversation, name: str) -> TellEnd:
@@ -231,6 +223,7 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         attempts=1 if item is None else item.attempts,
         processors=run.profile.processors,
         messages=state.messages,
+        shared=shared_by(state.memory, run.profile.memory),
     )
 
 

@@ -14,6 +14,7 @@ from actors.agent.observer import Observer
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
+from actors.memory.shared import SharedMemories
 from actors.models.nearby import Nearby, offer_model
 from actors.models.router import Router
 from actors.processors.recall import RecordedLibrary, SemanticRecall
@@ -135,6 +136,7 @@ def _performers(
         RecordedLibrary(record.opened),
         Observer(lambda command: send_command(connection, command), clock),
         StackEraser(connection, record.opened),
+        SharedMemories(record.opened, lambda command: send_command(connection, command)),
     )
     return {
         "agent": runs,
