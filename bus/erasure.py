@@ -21,6 +21,7 @@ from bus.streams import NO_MESSAGE, TRACE
 from schemas import codec
 from schemas.errors import SchemaError
 from schemas.generation import request_id
+from schemas.live import Delta, Traced
 from schemas.steps import StepPlan, StepResult, ToldMore
 
 T = TypeVar("T")
@@ -91,7 +92,8 @@ async def traced_up_to(connection: Connection) -> int:
 async def scrub_traces(connection: Connection, store: Store, tenant: str, thread: str) -> int:
     """Take a thread out of what the trace kept, as far as it is recorded; return how many messages that were about.
 
-    JetStream's copies are deleted; in Postgres zeros stand where the tokens were, and the pieces of text are deleted.
+    JetStream's copies are deleted; in Postgres zeros stand where the tokens were, and pieces of text are empty. Pieces
+    that are sealed are left where they are.
 
     Raises:
         BusError: a server cannot be reached.
@@ -102,11 +104,8 @@ async def scrub_traces(connection: Connection, store: Store, tenant: str, thread
         count += await _scrub_steps(connection, store, tuple(row.values()), begins)
     runs = await store.rows(_RUNS, tenant, thread)
     frames = [subjects.frames(tenant, "run", row["entity"]) for row in runs]
-    while rows := await store.rows(_FRAMES, frames, _PAGE):
-        await _delete(connection, rows)
-        await store.rows(_FORGET, *_places(rows))
-        count += len(rows)
-    return count
+    scrubbed = [(row, _wordless(bytes(row["payload"]))) for row in await store.rows(_FRAMES, frames)]
+    return count + await _keep(connection, store, scrubbed)
 
 
 async def _scrub_steps(connection: Connection, store: Store, place: tuple[Any, ...], begins: str) -> int:
@@ -122,11 +121,27 @@ async def _scrub_steps(connection: Connection, store: Store, place: tuple[Any, .
         end = min(start + _PAGE, last + _BEHIND)
         rows = await store.rows(_STEPS, names, epoch, start, end)
         scrubbed = [(row, _scrubbed(row, wanted, sampled)) for row in rows]
-        touched = [(row, data) for row, data in scrubbed if data != row["payload"]]
-        await _delete(connection, [row for row, _ in touched])
-        await store.rows(_KEEP, *_places([row for row, _ in touched]), [data for _, data in touched])
-        count += len(touched)
+        count += await _keep(connection, store, scrubbed)
     return count
+
+
+async def _keep(connection: Connection, store: Store, scrubbed: Collection[tuple[Any, bytes]]) -> int:
+    """Keep what is left where something was taken out; return how often that was."""
+    touched = [(row, data) for row, data in scrubbed if data != row["payload"]]
+    await _delete(connection, [row for row, _ in touched])
+    await store.rows(_KEEP, *_places([row for row, _ in touched]), [data for _, data in touched])
+    return len(touched)
+
+
+def _wordless(payload: bytes) -> bytes:
+    """Take the words out of a piece of text; what is sealed has none that can be read."""
+    try:
+        frame: Traced = codec.decode(payload, Traced)
+    except SchemaError:
+        return payload
+    if not isinstance(frame, Delta) or frame.key:
+        return payload
+    return codec.encode(Delta(frame.subject, frame.thread, frame.effect, frame.version, frame.offset, ""))
 
 
 def _scrubbed(row: Any, wanted: Wanted, sampled: dict[int, tuple[str, ...]]) -> bytes:
@@ -204,12 +219,7 @@ SELECT incarnation, seq, subject, payload, {_CURRENT} FROM record
 WHERE subject = ANY($1) AND producer = $2 AND n >= $3 AND n < $4 ORDER BY n, seq
 """
 
-_FRAMES = f"SELECT incarnation, seq, {_CURRENT} FROM record WHERE subject = ANY($1) LIMIT $2"
-
-_FORGET = """
-DELETE FROM record USING unnest($1::integer[], $2::bigint[]) AS gone (incarnation, seq)
-WHERE record.incarnation = gone.incarnation AND record.seq = gone.seq
-"""
+_FRAMES = f"SELECT incarnation, seq, payload, {_CURRENT} FROM record WHERE subject = ANY($1)"
 
 _KEEP = """
 UPDATE record SET payload = kept.payload

@@ -29,6 +29,7 @@ BLOB_CHUNKS = "$O.BLOB.C.>"
 BLOB_INFOS = "$O.BLOB.M.>"
 LEASES = "$KV.LEASE.*"
 SPENT = "spent.*"
+MEMORY = "rpc.memory.*.*"
 KEYS_DESTROYED = "keys.destroyed"
 """Core only: whoever keeps these keys forgets them."""
 LEASES_CHANGED = "lease.changed"
@@ -241,6 +242,17 @@ def tool(name: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
         raise BadSubject(f"tool {name!r} cannot be a service: use letters, digits, '-' and '_' (at most 64)")
     return f"rpc.tool-{name}.call"
+
+
+def memory(verb: str, tenant: str) -> str:
+    """Where something is asked of a tenant's memory."""
+    return f"rpc.memory.{verb}.{tenant}"
+
+
+def parse_memory(subject: str) -> tuple[str, str]:
+    """Read the verb and the tenant back."""
+    _, _, verb, tenant = subject.split(".")
+    return verb, tenant
 
 
 def spent(tenant: str) -> str:

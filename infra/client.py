@@ -20,6 +20,7 @@ from bus.store import Store
 from infra.access import runtime_of
 from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import ReadBack, follow, send
+from infra.memories import Memories
 from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, waits_of
@@ -137,6 +138,11 @@ class Client:
         command = self._command(self._ids.new("r"), where, "run", data)
         frames = follow(self.connection, self.read_back, command, _DAY_S)
         return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
+
+    @property
+    def memory(self) -> Memories:
+        """What the tenant's agents remember."""
+        return Memories(self.connection, self.tenant)
 
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
         """List what a thread's run waits for, as far as it is recorded."""

@@ -12,6 +12,7 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.observer import Observer
 from actors.machines import MACHINES
+from actors.memory.asked import MemoryService
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
 from actors.memory.shared import SharedMemories
@@ -36,6 +37,7 @@ from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.erasing import StackEraser, heed_destruction
+from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
@@ -79,6 +81,7 @@ async def _run(
         performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
         record=record,
     )
+    await serve_memory(connection, MemoryService(record.opened, _embedders(agents)))
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:

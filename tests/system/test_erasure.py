@@ -14,6 +14,8 @@ import asyncpg
 import pytest
 
 from bus.connection import Connection
+from infra.client import connect
+from infra.errors import SettlementRefused
 from infra.follow import send
 from schemas.commands import Command
 from schemas.memory import Remember
@@ -93,6 +95,27 @@ def talk(up: UpProcess, thread: str, word: str) -> None:
     eventually(lambda: vectors(up, thread) > 0)
 
 
+def asked(up: UpProcess, thread: str, word: str) -> dict[str, str]:
+    """Ask over the bus for what is remembered."""
+
+    async def ask() -> dict[str, str]:
+        async with connect(str(up.data)) as client:
+            memory = client.memory
+            found = {
+                "threads": str(await memory.threads(resource=word.lower(), text="about")),
+                "recall": str(await memory.recall(f"Hello, my {word}!", resource=word.lower())),
+            }
+            for name in ("messages", "working"):
+                try:
+                    told = memory.messages(thread) if name == "messages" else memory.working(thread=thread)
+                    found[name] = str(await told)
+                except SettlementRefused as refused:
+                    found[name] = refused.problem.message
+            return found
+
+    return asyncio.run(ask())
+
+
 def shown(up: UpProcess, thread: str) -> list[dict[str, Any]]:
     return list(records(up.cli("replay", "show", thread, "--json")))
 
@@ -107,6 +130,7 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         talk(up, "stays", OTHER)
         # the log holds it sealed from the beginning, and whoever may read it does
         assert any(CANARY in str(line["data"]) for line in shown(up, "gone"))
+        assert all(CANARY in told for told in asked(up, "gone", CANARY).values()), asked(up, "gone", CANARY)
         assert up.cli("replay", "verify", "gone", "stays").returncode == 0
         assert not files_with(up.data / "nats", CANARY)
         assert tables_with(up, CANARY) == {"projected_thread"}
@@ -124,6 +148,13 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert (checked.returncode, "erased" in checked.stdout) == (0, True), checked.stdout
         assert steps
 
+        left = asked(up, "gone", CANARY)
+        assert left == {
+            "threads": "()",
+            "recall": "()",
+            "messages": "thread 'gone' was deleted",
+            "working": "thread 'gone' was deleted",
+        }
         check_what_stays(up)
         # another owner folds it anew, and the books are made again from what can be read
         os.kill(up.pid("agents-0"), signal.SIGKILL)
@@ -151,6 +182,29 @@ def check_what_stays(up: UpProcess) -> None:
     (row,) = records(up.cli("log", "threads", "--resource", OTHER.lower(), "--json"))
     assert row["title"] == f"About {OTHER}"
     assert vectors(up, "stays") > 0
+    assert all(OTHER in told for told in asked(up, "stays", OTHER).values()), asked(up, "stays", OTHER)
+
+
+def test_what_cannot_be_answered_says_why(stack: UpProcess) -> None:
+    async def ask() -> list[str]:
+        async with connect(str(stack.data)) as client:
+            problems = []
+            for told in (
+                client.memory.working(),
+                client.memory.messages("no-such-thread"),
+                client.memory.recall("hello", embedder="none"),
+            ):
+                with pytest.raises(SettlementRefused) as refused:
+                    await told
+                problems.append(refused.value.problem.message)
+            raw = await client.connection.request("rpc.memory.dreams.default", b"{}")
+            return [*problems, raw.data.decode()]
+
+    working, messages, recall, dreams = asyncio.run(ask())
+    assert working == "give `thread` or `resource`"
+    assert messages == "thread 'no-such-thread' does not exist"
+    assert recall.startswith("embedder: there are none")
+    assert "ask for one of threads, messages, recall, working" in dreams
 
 
 _TABLES = """

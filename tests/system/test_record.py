@@ -163,7 +163,8 @@ def test_show_tells_who_did_what_with_tokens_and_latency(stack: UpProcess) -> No
 
 async def edited(stack: UpProcess, thread: str) -> bytes:
     """Give the payload of a thread's call, sealed as it is, with other arguments."""
-    async with await opened_store(stack.postgres_url, known_master(stack.data)) as store:
+    master = await asyncio.to_thread(known_master, stack.data)
+    async with await opened_store(stack.postgres_url, master) as store:
         (fact,) = [
             event.fact for event in await store.events_of_thread("default", thread) if event.fact.type == "tool.called"
         ]
