@@ -154,9 +154,9 @@ class Guarded:
     def _about(self, call: ModelCall) -> About:
         """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
 
-        async def judge(who: str, prompt: str) -> str:
+        async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
             asking = replace(call, effect=f"{call.effect}.{who}", messages=(Message("user", prompt),), tools=(), n=1)
-            sampling = replace(call.sampling, temperature=0.0, max_tokens=_VERDICT, logprobs=None, prompt_logprobs=None)
+            sampling = replace(call.sampling, temperature=0.0, max_tokens=most, logprobs=None, prompt_logprobs=None)
             answer = await self._inner.call(replace(asking, sampling=sampling), _hear_nothing)
             about.used += answer.usage
             return answer.text

@@ -7,7 +7,7 @@ or of a tool's result is all that there is: watchers, the log and the thread get
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,8 +19,12 @@ from schemas.messages import Message, ToolSpec, Usage
 from schemas.processing import Action, Hook, Processed
 from schemas.runs import Problem
 
-Judge = Callable[[str, str], Awaitable[str]]
-"""Asks a model: (who asks, the prompt) to its answer."""
+
+class Judge(Protocol):
+    """Asks a model."""
+
+    def __call__(self, who: str, prompt: str, most: int = ..., /) -> Awaitable[str]:
+        """Ask for who it is that asks, for at most so many tokens; give the answer."""
 
 
 class Tripped(Exception):
