@@ -71,12 +71,13 @@ def add_thread_verbs(
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     create = told(verbs, "create", "begin a thread before anything is said in it")
     rename = told(verbs, "rename", "give a thread another title, or other metadata")
-    delete = told(verbs, "delete", "end a thread for good: nothing of it is shown any more")
+    delete = told(verbs, "delete", "end a thread for good, and erase what it held")
     create.add_argument("thread", metavar="THREAD", nargs="?", help="its id (default: a new one)")
     create.add_argument("--resource", default="", help="the person or project that it belongs to")
     delete.add_argument("--reason", default="", help="why, for the record")
-    for verb in (rename, delete):
-        verb.add_argument("thread", metavar="THREAD", help="which one")
+    delete.add_argument("--resource", default="", help="every thread of this person or project, in place of one")
+    rename.add_argument("thread", metavar="THREAD", help="which one")
+    delete.add_argument("thread", metavar="THREAD", nargs="?", help="which one")
     for verb in (create, rename):
         verb.add_argument("--title", default=None, help="what it is called")
         verb.add_argument(

@@ -167,6 +167,13 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert everything.returncode == 0, everything.stdout
         check_what_stays(up)
         assert tables_with(up, CANARY) == set()
+        # a person is erased by all of their threads
+        assert up.cli("thread", "create", "also", "--resource", OTHER.lower()).returncode == 0
+        done = up.cli("thread", "delete", "--resource", OTHER.lower())
+        assert (done.returncode, done.stdout) == (0, f"2 threads of {OTHER.lower()} are deleted\n"), done.stderr
+        wait_until_erased(up, "stays")
+        assert tables_with(up, OTHER) == set()
+        assert up.cli("thread", "delete").returncode == 2
     finally:
         assert up.stop() == 0
 
