@@ -30,8 +30,8 @@ _ALL = 1 << 30
 _PAGE = 1000
 _BEHIND = 8
 """Steps after the last one that served a request in which its tokens may still be told."""
-_GONE = frozenset({NO_MESSAGE, 10057})
-"""JetStream's codes for a message that is not there, and for one that cannot be deleted, as it is not."""
+_GONE = frozenset({NO_MESSAGE, 10043, 10057})
+"""JetStream's codes for a message that is not there: another thread that shared a step was erased, or it expired."""
 
 
 async def keys_of(store: Store, tenant: str, thread: str) -> set[str]:

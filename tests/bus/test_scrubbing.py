@@ -21,6 +21,9 @@ from tests.bus.recording import record
 GONE, STAYS = "acme/t1/r1-1-m", "acme/t2/r2-1-m"
 
 
+ROW = "SELECT payload FROM record WHERE subject = 'step.m.result'"
+
+
 def plan(n: int, told: tuple[object, ...] = ()) -> StepPlan:
     arrivals = tuple(Arrival(name, (7, 8), 2, Sampling(bad_words=((7,),)), (1,), 0) for name in (STAYS, GONE))
     return StepPlan(n, "e1", 5, False, arrivals, (Slice(STAYS, 0, 2), Slice(GONE, 0, 2)), (), told=told)  # type: ignore[arg-type]
@@ -90,3 +93,6 @@ async def test_what_the_trace_kept_of_a_thread_is_scrubbed_in_both_copies(
     assert codec.decode(rows[2]["payload"], StepPlan).told == (Applied(1, (9, 0)),)
     assert (await connection.api(f"STREAM.INFO.{TRACE}"))["state"]["messages"] == 1
     assert await scrub_traces(connection, store, "acme", "t1") == 0
+    # steps that two threads shared are there no more when the second one goes
+    assert await scrub_traces(connection, store, "acme", "t2") == 3
+    assert codec.decode((await store.rows(ROW))[0]["payload"], StepResult).tokens == ((STAYS, 0), (GONE, 0))
