@@ -75,7 +75,8 @@ class Keyring:
         digest = blake2b(master, digest_size=32, person=b"ostinato-master").digest()
         self._opened = opened
         self._master = AESGCM(digest)
-        self._name = blake2b(digest, digest_size=4).hexdigest()
+        self.master_name = blake2b(digest, digest_size=4).hexdigest()
+        """Tells master keys apart; says nothing of what it is."""
         self._chance = chance
         self._known: dict[str, AESGCM] = {}
         self._destroyed: set[str] = set()
@@ -92,9 +93,7 @@ class Keyring:
         Raises:
             Unavailable: there is none left, and Postgres cannot be reached.
         """
-        if self._making is None and len(self._spare) <= _SPARE // 4:
-            self._making = asyncio.create_task(self._make(), name="sealing-keys")
-            self._making.add_done_callback(_look_at)
+        self.prepare()
         while not self._spare:
             await asyncio.shield(self._making or asyncio.create_task(self._make(), name="sealing-keys"))
         return self._spare.pop()
@@ -102,7 +101,7 @@ class Keyring:
     async def _make(self) -> None:
         try:
             made = {f"k{self._bits(10).hex()}": self._bits(_KEY_BITS // 8) for _ in range(_SPARE)}
-            rows = [(name, self._wrapped(name, key), self._name) for name, key in made.items()]
+            rows = [(name, self._wrapped(name, key), self.master_name) for name, key in made.items()]
             async with (await self._opened()).transaction() as connection:
                 await connection.executemany("INSERT INTO sealing_key (id, wrapped, master) VALUES ($1, $2, $3)", rows)
         except TimeoutError as error:
@@ -112,6 +111,12 @@ class Keyring:
         for name, key in made.items():
             self._known[name] = AESGCM(key)
         self._spare += made
+
+    def prepare(self) -> None:
+        """Make keys ahead, beside whatever goes on."""
+        if self._making is None and len(self._spare) <= _SPARE // 4:
+            self._making = asyncio.create_task(self._make(), name="sealing-keys")
+            self._making.add_done_callback(_look_at)
 
     def use(self, tenant: str, thread: str, key: str) -> None:
         """Note which key seals a thread."""
@@ -250,7 +255,7 @@ class Keyring:
         try:
             return self._master.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], name.encode())
         except InvalidTag as error:
-            raise WrongMaster(master, self._name) from error
+            raise WrongMaster(master, self.master_name) from error
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

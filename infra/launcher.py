@@ -36,7 +36,7 @@ from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
-from infra.privacy import opened_record, stack_master
+from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -90,9 +90,10 @@ def slots(settings: Settings) -> list[tuple[str, str]]:
 
 def table(settings: Settings, servers: Servers, master: bytes = b"") -> list[Place]:
     """Give the process table: what runs beside this process."""
-    about = (servers.nats_url, servers.postgres_url, settings)
     # who opens nothing need not know the key
+    settings = msgspec.structs.replace(settings, privacy=msgspec.structs.replace(settings.privacy, master_key=""))
     opens = {"agents": master.decode()}
+    about = (servers.nats_url, servers.postgres_url, settings)
     return [Place(role, slot, *about, opens.get(role, "")) for slot, role in slots(settings)]
 
 
@@ -189,7 +190,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _child(place: Place, directory: DataDirectory) -> Child:
-    environment = {**os.environ, **COMPUTING, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
+    inherited = {name: value for name, value in os.environ.items() if name != MASTER_VARIABLE}
+    environment = {**inherited, **COMPUTING, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
     argv = (sys.executable, "-m", "infra.process", place.slot, str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 

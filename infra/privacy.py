@@ -15,11 +15,12 @@ from bus.connection import Connection
 from bus.keyring import Keyring
 from bus.store import Store
 from infra.configuration import configure
-from infra.errors import MasterKeyMissing
+from infra.errors import MasterKeyMissing, MasterKeyWrong
 from infra.services.data_directory import PRIVATE, write_atomically
 from infra.settings import Settings
 
 FILE = "master.key"
+MASTER_VARIABLE = "OSTINATO_PRIVACY_MASTER_KEY"
 _BITS = 256
 
 
@@ -83,8 +84,14 @@ async def opened_record(url: str, connection: Connection, settings: Settings) ->
 
     Raises:
         MasterKeyMissing: there is no master key, and there must be.
+        MasterKeyWrong: threads were sealed with another one.
         Unavailable: Postgres cannot be reached.
     """
     store = await opened_store(url, await asyncio.to_thread(made_master, settings))
     connection.keys = store.keys
+    ours = "" if store.keys is None else store.keys.master_name
+    others = await store.rows("SELECT master FROM sealing_key WHERE master <> $1 LIMIT 1", ours)
+    if others:
+        await store.close()
+        raise MasterKeyWrong(others[0]["master"], ours)
     return store

@@ -56,6 +56,8 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
         sealed = place.settings.privacy.sealed != "off"
         connection.keys = Keyring(record.opened, place.master.encode(), SystemChance(), sealed)
         await heed_destruction(connection, connection.keys)
+        if sealed:
+            connection.keys.prepare()
     async with Trace(connection, status.run) as trace, record:
         await _run(place, connection, status, stopping, trace, record)
 

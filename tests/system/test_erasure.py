@@ -134,39 +134,20 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.cli("replay", "verify", "gone", "stays").returncode == 0
         assert not files_with(up.data / "nats", CANARY)
         assert tables_with(up, CANARY) == {"projected_thread"}
-        steps = list(records(up.cli("replay", "show", "gone", "--steps", "--json")))
-
         assert up.cli("thread", "delete", "gone").returncode == 0
         wait_until_erased(up, "gone")
-        assert tables_with(up, CANARY) == set()
-        assert vectors(up, "gone") == 0
-        assert not files_with(up.data / "nats", CANARY)
-        told = shown(up, "gone")
-        assert len(told) > 10
-        assert {line["summary"] for line in told if line["kind"] == "message.added"} == {"erased"}
-        checked = up.cli("replay", "verify", "gone")
-        assert (checked.returncode, "erased" in checked.stdout) == (0, True), checked.stdout
-        assert steps
-
-        left = asked(up, "gone", CANARY)
-        assert left == {
-            "threads": "()",
-            "recall": "()",
-            "messages": "thread 'gone' was deleted",
-            "working": "thread 'gone' was deleted",
-        }
+        check_what_is_gone(up, tmp_path)
         check_what_stays(up)
         # another owner folds it anew, and the books are made again from what can be read
         os.kill(up.pid("agents-0"), signal.SIGKILL)
         assert "was deleted" in up.cli("run", "agent/rememberer", "Hello?", "--thread", "gone").stderr
         assert up.cli("log", "rebuild", "all").returncode == 0
         eventually(lambda: vectors(up, "stays") > 0)
-        assert not list(records(up.cli("log", "threads", "--resource", CANARY.lower(), "--json")))
         assert up.cli("log", "verify").returncode == 0
         everything = up.cli("replay", "verify", "--all")
         assert everything.returncode == 0, everything.stdout
+        check_what_is_gone(up, tmp_path)
         check_what_stays(up)
-        assert tables_with(up, CANARY) == set()
         # a person is erased by all of their threads
         assert up.cli("thread", "create", "also", "--resource", OTHER.lower()).returncode == 0
         done = up.cli("thread", "delete", "--resource", OTHER.lower())
@@ -176,6 +157,30 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.cli("thread", "delete").returncode == 2
     finally:
         assert up.stop() == 0
+
+
+def check_what_is_gone(up: UpProcess, folder: Path) -> None:
+    assert tables_with(up, CANARY) == set()
+    assert vectors(up, "gone") == 0
+    assert not files_with(up.data / "nats", CANARY)
+    assert not list(records(up.cli("log", "threads", "--resource", CANARY.lower(), "--json")))
+    told = shown(up, "gone")
+    assert len(told) > 10
+    assert {line["summary"] for line in told if line["kind"] == "message.added"} == {"erased"}
+    checked = up.cli("replay", "verify", "gone")
+    assert (checked.returncode, "erased" in checked.stdout) == (0, True), checked.stdout
+    assert asked(up, "gone", CANARY) == {
+        "threads": "()",
+        "recall": "()",
+        "messages": "thread 'gone' was deleted",
+        "working": "thread 'gone' was deleted",
+    }
+    bundle = folder / "bundle.jsonl"
+    assert up.cli("replay", "export", "gone", "--no-redact", "-o", str(bundle)).returncode == 0
+    assert CANARY not in bundle.read_text(encoding="utf-8")
+    bundle.unlink()
+    forked = up.cli("replay", "fork", "gone", "--at", "5")
+    assert (forked.returncode, "was deleted" in forked.stderr) == (1, True), forked.stderr
 
 
 def wait_until_erased(up: UpProcess, thread: str) -> None:
