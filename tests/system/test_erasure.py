@@ -180,7 +180,7 @@ def check_what_is_gone(up: UpProcess, folder: Path) -> None:
     assert CANARY not in bundle.read_text(encoding="utf-8")
     bundle.unlink()
     forked = up.cli("replay", "fork", "gone", "--at", "5")
-    assert (forked.returncode, "was deleted" in forked.stderr) == (1, True), forked.stderr
+    assert (forked.returncode, "was deleted" in forked.stderr) == (2, True), forked.stderr
 
 
 def wait_until_erased(up: UpProcess, thread: str) -> None:
