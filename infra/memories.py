@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from actors.memory.asked import MemoryService
 from bus import subjects
 from bus.connection import Connection, Message
 from infra.errors import SettlementRefused
+from infra.recollections import MemoryService
 from schemas import codec
 from schemas.recollections import (
     AskMessages,

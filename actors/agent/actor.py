@@ -13,6 +13,7 @@ from actors.agent.calls import MOST_ATTEMPTS, failed, given_up, is_given_up, run
 from actors.agent.conversation import call_of
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
+from actors.agent.erasing import Eraser, EraseThread
 from actors.agent.guarding import looked_at, processors_of
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.observer import Observer
@@ -22,14 +23,13 @@ from actors.agent.retries import AwaitRetry
 from actors.agent.toolboxes import Toolboxes
 from actors.agent.turns import AwaitDeadline, CallModel, CallTool, PrepareStep, TellEnd
 from actors.errors import DefinitionError
-from actors.memory.erasing import Eraser, EraseThread
 from actors.memory.prompt import shared_by
-from actors.memory.shared import SharedMemories, SharedWorking
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded
 from actors.processors.recall import Library
+from actors.processors.shared import SharedMemories, SharedWorking
 from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site

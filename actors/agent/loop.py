@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, Pending, Run, Waits, evolve, incoming
+from actors.agent.erasing import erase_thread
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.threads import gone, managed, misowned, owned
@@ -36,7 +37,6 @@ from actors.agent.turns import (
     tell_end,
     waiting,
 )
-from actors.memory.erasing import erase_thread
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted

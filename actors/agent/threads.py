@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from actors.agent.conversation import Conversation
+from actors.agent.erasing import erase_thread
 from actors.agent.turns import Folding, break_off
-from actors.memory.erasing import erase_thread
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Command, RunAgent

@@ -12,13 +12,12 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.observer import Observer
 from actors.machines import MACHINES
-from actors.memory.asked import MemoryService
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
-from actors.memory.shared import SharedMemories
 from actors.models.nearby import Nearby, offer_model
 from actors.models.router import Router
 from actors.processors.recall import RecordedLibrary, SemanticRecall
+from actors.processors.shared import SharedMemories
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.performer import Performer
@@ -41,6 +40,7 @@ from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
+from infra.recollections import MemoryService
 from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling

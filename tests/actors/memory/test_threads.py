@@ -8,8 +8,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from actors.agent.erasing import EraseThread
 from actors.agent.loop import ConversationMachine
-from actors.memory.erasing import EraseThread
 from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked
 from schemas import codec

@@ -11,7 +11,7 @@ from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.errors import DefinitionError
 from actors.memory.plan import Memory
-from actors.memory.shared import SharedMemories, content_of, shared_thread, shared_working
+from actors.processors.shared import SharedMemories, content_of, shared_thread, shared_working
 from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection

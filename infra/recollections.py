@@ -11,7 +11,7 @@ from typing import Any
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import LONGEST, Opening
-from actors.memory.shared import content_of, shared_working
+from actors.processors.shared import content_of, shared_working
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from bus.store import Store
