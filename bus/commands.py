@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -44,7 +44,10 @@ _NOTHING_CAME = frozenset({"404", "408"})
 class Delivery:
     """One command in hand."""
 
-    def __init__(self, message: Msg, command: Command, survived: dict[str, int]) -> None:
+    def __init__(
+        self, message: Msg, command: Command, survived: dict[str, int], shred: Callable[[int], Awaitable[None]]
+    ) -> None:
+        self._shred = shred
         self.message = message
         self.command = command
         self._survived = survived
@@ -79,8 +82,9 @@ class Delivery:
         """Its events are committed: do not deliver it again."""
         self._survived.pop(self._key, None)
         try:
+            await self._shred(self.message.metadata.sequence.stream)
             await self.message.ack()
-        except NatsError as error:
+        except (NatsError, Unavailable) as error:
             # it will come again, and be found answered
             log.warning("acknowledging command %s: %s", self.command.id, error)
 
@@ -214,7 +218,16 @@ class CommandQueue:
         except (BadSubject, BadShape) as error:
             await self.bury(message, str(error))
             return None
-        return Delivery(message, command, self._survived)
+        return Delivery(message, command, self._survived, self._shred)
+
+    async def _shred(self, sequence: int) -> None:
+        """Have a command that is answered written over on the disk, where what people say is sealed.
+
+        Acknowledging alone leaves its bytes in their file until that is cleared up.
+        """
+        if self._connection.keys is not None:
+            body = msgspec.json.encode({"seq": sequence})
+            await self._connection.publish(f"$JS.API.STREAM.MSG.DELETE.{CMD}", body)
 
     async def bury(self, message: Msg, error: str) -> None:
         """Keep a command nobody can handle, then stop its delivery; tell the sender if it gave an id.

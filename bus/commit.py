@@ -217,8 +217,11 @@ class ShardWriter:
             facts=tuple(fact for waiting in group for fact in waiting.facts),
         )
         stored = envelope
-        if any(is_large(fact) for fact in envelope.facts):
-            stored = replace(envelope, facts=await self._slim(envelope.facts))
+        if (keys := self._connection.keys) is not None:
+            # who is told live hears it plain: that is kept nowhere
+            stored = replace(stored, facts=tuple(map(keys.sealed, stored.facts)))
+        if any(is_large(fact) for fact in stored.facts):
+            stored = replace(stored, facts=await self._slim(stored.facts))
         data = codec.encode(stored)
         sequence = await self._send(envelope.commit, data)
         await self._announce(sequence, envelope)

@@ -19,6 +19,7 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from bus.address import masked, nats_login, nats_servers
 from bus.errors import TOO_LARGE, Refused, Unavailable
+from bus.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class Connection:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._reconnected: list[Callable[[], Awaitable[None]]] = []
+        self.keys: Keyring | None = None
+        """Seals what is written over it, and opens what is read; sealed payloads stay closed without."""
 
     @classmethod
     async def open(cls, url: str, name: str, wait_s: float = 5.0) -> Self:

@@ -8,24 +8,23 @@ events and messages are counted, which it does hold. A run that ended in the ori
 has a row of its own, which counts what happens from there on.
 
 An event that this code cannot read or follow stops its thread: the thread's row and those of its open runs say so,
-and everything after it is counted as unread. A sealed event stops it only where its payload is needed.
+and everything after it is counted as unread. One that was erased does not: nobody will ever read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import date
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from bus.columns import day, text, whole
+from bus.places import AT_REST, Change, Delta, OpenRun, Place, UsageKey
 from bus.store import StoredEvent
 from schemas import codec
 from schemas.commands import Fork, Generate, PostResult
 from schemas.delegation import RunHandedOver
-from schemas.errors import SchemaError
+from schemas.errors import Erased, SchemaError
 from schemas.generation import BROKEN_OFF
 from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
@@ -45,57 +44,10 @@ from schemas.runs import (
 _MOST = 1 << 40
 """Tokens that one call cannot have used."""
 
-Delta = Mapping[str, Any]
-"""Column to what an event says of it: what is to be added to a count, or the value from here on."""
-
-
-class UsageKey(NamedTuple):
-    """Whose usage, and when."""
-
-    agent: str
-    """Empty for a bare generation."""
-    model: str
-    day: date
-    """UTC, of the event."""
-
-
-class Change(NamedTuple):
-    """What one event changes."""
-
-    thread: Delta
-    runs: tuple[tuple[str, Delta], ...] = ()
-    """By the run's id."""
-    usage: tuple[tuple[UsageKey, Delta], ...] = ()
-
-
-class OpenRun(msgspec.Struct, frozen=True, array_like=True):
-    """A run, or bare generation, that is not over."""
-
-    agent: str
-    model: str
-    asked: int
-    """When, microseconds since the Unix epoch."""
-    status: str
-    """`queued`, `running` or `waiting`."""
-    waits: int = 0
-    """Tool calls that wait for somebody."""
-
-
-class Place(msgspec.Struct, frozen=True, array_like=True):
-    """What must be known of a thread to follow its next event."""
-
-    runs: dict[str, OpenRun] = {}
-    forking: bool = False
-    """Whether its events are still those of the thread that it was forked from."""
-    stopped: str = ""
-    """Why its events are not followed any more; empty while they are."""
-
-
-AT_REST = Place()
 _NOTHING = Change({})
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """An event that does not follow from those before it."""
 
 
@@ -109,7 +61,9 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         return place, _unread(stored)
     try:
         after, change = _read(place, stored)
-    except (SchemaError, _Lost) as error:
+    except Erased:
+        after, change = replace(place, erased=True), _NOTHING
+    except (SchemaError, Lost) as error:
         reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
         told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
         unread = _unread(stored)
@@ -137,12 +91,12 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         return place, _NOTHING
     whole = _WHOLE.get(type_)
     if whole is not None:
-        if stored.fact.key is not None:
-            raise _Lost(f"it is sealed with key {stored.fact.key!r}")
         return whole(place, stored, codec.event_of(stored.fact))
     by_type = _BY_TYPE.get(type_)
     if by_type is None:
-        raise _Lost("this code does not know it: written by newer code?")
+        raise Lost("this code does not know it: written by newer code?")
+    if place.erased and type_ != "thread.deleted":
+        return place, _NOTHING
     return by_type(place, stored)
 
 
@@ -298,13 +252,16 @@ def _titled(event: ThreadCreated | ThreadRenamed) -> dict[str, Any]:
 
 
 def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
-    return place, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""})
+    # where the ends of its runs were erased before they were read, they ended here all the same
+    ended = {"status": "failed", "reason": "aborted", "finished": stored.time}
+    runs = () if place.forking else tuple((name, ended) for name in place.runs)
+    return AT_REST, Change({"status": "deleted", "resource": "", "title": "", "metadata": ""}, runs)
 
 
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
     run = place.runs.get(stored.fact.entity)
     if run is None:
-        raise _Lost(f"{stored.fact.kind} {stored.fact.entity!r} is not under way")
+        raise Lost(f"{stored.fact.kind} {stored.fact.entity!r} is not under way")
     return run
 
 
@@ -334,7 +291,7 @@ def _key(run: OpenRun, stored: StoredEvent) -> UsageKey:
 def _used(usage: Usage) -> dict[str, int]:
     used = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
     if not all(0 <= count < _MOST for count in used.values()):
-        raise _Lost(f"no call uses {used}")
+        raise Lost(f"no call uses {used}")
     return used
 
 
@@ -387,6 +344,7 @@ _WITHOUT_EFFECT = frozenset({
     "retry.scheduled",
     "step.opened",
     "step.prepared",
+    "thread.erased",
     "tool.failed",
     "tool.indeterminate",
     "tool.resumed",

@@ -63,9 +63,18 @@ async def read_shard(connection: Connection, shard: int, after: Position, until:
                     EV, item.sequence, f"shard {shard}: previous is {envelope.previous}, not {position.hash}"
                 )
             position = Position(item.sequence, codec.digest(item.data), envelope.term)
-            yield Stored(item.sequence, await blobs.whole(envelope), position.hash)
+            yield Stored(item.sequence, await opened(connection, await blobs.whole(envelope)), position.hash)
             if item.sequence >= until:
                 return
+
+
+async def opened(connection: Connection, envelope: Envelope) -> Envelope:
+    """Open an envelope's sealed payloads, where there are keys for that.
+
+    Raises:
+        Unavailable: the keys cannot be read.
+    """
+    return envelope if connection.keys is None else await connection.keys.open_envelope(envelope)
 
 
 async def read_stream(connection: Connection, first: int, until: int) -> AsyncIterator[Item]:

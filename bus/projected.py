@@ -136,6 +136,25 @@ async def daily_usage(store: Store, since: date, tenant: str | None = None) -> l
     return [UsageRow(*row) for row in rows]
 
 
+async def tokens_used(store: Store, where: tuple[str, str, str], scope: str, days: int) -> int:
+    """Count the tokens of prompts and answers that runs took, which were asked for in the last so many days.
+
+    Args:
+        store: the record.
+        where: tenant, thread and resource; without a resource, that scope is the thread's.
+        scope: `thread`, `resource` or `tenant`.
+        days: up to now; 0 is for ever.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    tenant, thread, resource = where
+    narrow = "thread" if scope == "resource" and not resource else scope
+    (row,) = await store.rows(_USED, tenant, narrow, thread, resource, days)
+    found: int = row["used"]
+    return found
+
+
 def like(text: str) -> str:
     """Give the pattern of whatever has this text in it."""
     return "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
@@ -150,6 +169,13 @@ ORDER BY last DESC, tenant, thread LIMIT $1
 _RUNS = """
 SELECT * FROM runs WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)
 ORDER BY asked DESC, tenant, thread, run LIMIT $1
+"""
+
+_USED = """
+SELECT coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint AS used FROM runs
+WHERE tenant = $1 AND ($2 <> 'thread' OR thread = $3)
+AND ($2 <> 'resource' OR thread IN (SELECT thread FROM threads WHERE tenant = $1 AND resource = $4))
+AND ($5 = 0 OR asked >= (extract(epoch FROM now()) - 86400 * $5::bigint) * 1000000)
 """
 
 _USAGE = """

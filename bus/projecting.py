@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from bus.following import AT_REST, WHOLE, Change, Place, follow
+from bus.following import WHOLE, follow
+from bus.places import AT_REST, Change, Place
 from bus.projections import PROJECTIONS, Collected, Projection, merge
-from bus.store import Store, StoredEvent, stored_event
+from bus.store import Store, StoredEvent, read_events
 from bus.streams import EV
 from schemas import codec
 
@@ -131,7 +132,7 @@ async def _read(store: Store, after: At, until: At, page: int) -> tuple[list[Sto
         whole = [row for row in rows if (row["incarnation"], row["seq"]) != last]
         rows = whole or rows
         end = At(rows[-1]["incarnation"], rows[-1]["seq"], _WHOLE_ENVELOPE if whole else rows[-1]["idx"])
-    return [stored_event(row) for row in rows if row["thread"]], end
+    return await read_events(store, [row for row in rows if row["thread"]]), end
 
 
 async def _places(store: Store, build: Build, events: Sequence[StoredEvent]) -> dict[_Thread, Place]:

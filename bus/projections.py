@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from bus.following import FOLLOWED, Change, Delta, OpenRun, Place
+from bus.following import FOLLOWED
+from bus.places import Change, Delta, OpenRun, Place
 from bus.store import StoredEvent
 from schemas import codec
 

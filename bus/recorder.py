@@ -275,7 +275,9 @@ class Copy:
         return low
 
     async def _same(self, sequence: int) -> bool:
-        return await self._held(sequence) == await self._store.trace_message(sequence)
+        held = await self._held(sequence)
+        # what was erased is not there any more, and says nothing
+        return held is None or held == await self._store.trace_message(sequence)
 
     async def _advance(self, batch: Batch) -> None:
         """Record a batch; done when it is in Postgres."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bus.errors import LogDamaged
 from bus.log import Position
-from bus.store import Store, StoredEvent, stored_event
+from bus.store import Store, StoredEvent, read_events
 from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
@@ -143,8 +143,8 @@ async def histories(
         }
         after = [snapshots[key[1:]].sequence if key[1:] in snapshots else 0 for key in wanted]
         events: dict[tuple[str, str], list[StoredEvent]] = {}
-        for row in await store.rows(_EVENTS, *names, after, end, folds[family].kinds):
-            events.setdefault((row["tenant"], row["thread"]), []).append(stored_event(row))
+        for event in await read_events(store, await store.rows(_EVENTS, *names, after, end, folds[family].kinds)):
+            events.setdefault((event.fact.tenant, event.fact.thread), []).append(event)
         for key in wanted:
             found[key] = History(snapshots.get(key[1:]), events.get(key[1:], []))
     return found
@@ -173,7 +173,7 @@ async def recorded_facts(store: Store, shard: int, until: int) -> AsyncIterator[
         last = commits[-1]
         place = (last["incarnation"], last["seq"])
         rows = await store.rows(_FACTS, [row["incarnation"] for row in commits], [row["seq"] for row in commits])
-        yield Position(last["seq"], last["hash"], last["term"]), [stored_event(row) for row in rows]
+        yield Position(last["seq"], last["hash"], last["term"]), await read_events(store, rows)
 
 
 async def snapshots_of(store: Store, reducers: Mapping[str, str]) -> AsyncIterator[tuple[Snapshot, int]]:

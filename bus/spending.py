@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -9,10 +10,13 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from bus.store import Store
+from bus.store import Store, read_events
 from schemas import codec
+from schemas.errors import BadShape
 from schemas.messages import Usage
 from schemas.models import Spent
+
+_PAGE = 1000
 
 
 async def tell_spent(connection: Connection, spent: Spent) -> None:
@@ -38,26 +42,35 @@ async def hear_spent(connection: Connection, learn: Callable[[Spent], None], own
     await connection.subscribe(subjects.SPENT, heed)
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """As much of a `model.returned` as is counted."""
+
+    engine: str = ""
+    usage: Usage = Usage()
+
+
 async def recorded_spending(store: Store, since: int) -> list[Spent]:
-    """Read what was spent from a time on, microseconds since the Unix epoch; of sealed answers nothing is known.
+    """Read what was spent from a time on, microseconds since the Unix epoch; of answers that cannot be read nothing.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    rows = await store.rows(_SPENT, since)
-    return [
-        Spent(row["time"], row["tenant"], row["thread"], row["entity"], row["engine"] or "", _usage(row["usage"]))
-        for row in rows
-    ]
+    found: list[Spent] = []
+    place = (0, 0, 0)
+    while rows := await store.rows(_ANSWERS, since, *place, _PAGE):
+        last = rows[-1]
+        place = (last["incarnation"], last["seq"], last["idx"])
+        for stored in await read_events(store, rows):
+            if codec.is_erased(stored.fact.payload):
+                continue
+            with contextlib.suppress(BadShape):
+                told: _Told = codec.decode(bytes(stored.fact.payload), _Told)
+                fact = stored.fact
+                found.append(Spent(stored.time, fact.tenant, fact.thread, fact.entity, told.engine, told.usage))
+    return sorted(found, key=lambda spent: spent.time)
 
 
-def _usage(text: str | None) -> Usage:
-    return Usage() if text is None else msgspec.json.decode(text, type=Usage)
-
-
-_SPENT = """
-SELECT time, tenant, thread, entity, told ->> 'engine' AS engine, told ->> 'usage' AS usage
-FROM event, LATERAL (SELECT convert_from(payload, 'UTF8')::json AS told) AS payload_told
-WHERE type = 'model.returned' AND time >= $1 AND coalesce(key_id, '') = ''
-ORDER BY time
+_ANSWERS = """
+SELECT * FROM event WHERE type = 'model.returned' AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
+ORDER BY incarnation, seq, idx LIMIT $5
 """

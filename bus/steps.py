@@ -80,8 +80,12 @@ async def frames_of_call(store: Store, tenant: str, kind: str, entity: str, effe
         subjects.frames(tenant, kind, entity),
     )
     frames: list[Traced] = [codec.decode(row["payload"], Traced) for row in rows]
+    deltas = [frame for frame in frames if isinstance(frame, Delta) and frame.effect == effect]
+    if (keys := store.keys) is not None:
+        await keys.load({delta.key for delta in deltas if delta.key}, surely=True)
+        deltas = [keys.opened_delta(tenant, delta) for delta in deltas]
     return Frames(
-        tuple(frame for frame in frames if isinstance(frame, Delta) and frame.effect == effect),
+        tuple(deltas),
         tuple(frame for frame in frames if isinstance(frame, Shed)),
     )
 

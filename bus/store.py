@@ -13,6 +13,7 @@ import msgspec
 
 from bus.address import masked
 from bus.errors import BusError, LogDamaged, Unavailable
+from bus.keyring import Keyring
 from bus.migrate import migrate, migrations
 from schemas.envelope import Fact
 
@@ -111,6 +112,8 @@ class Store:
         self._pool = pool
         self.url = url
         """Where it is: for a process that opens its own."""
+        self.keys: Keyring | None = None
+        """Opens sealed payloads; they stay closed without."""
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -167,7 +170,7 @@ class Store:
         rows = await self.rows(
             "SELECT * FROM event WHERE tenant = $1 AND thread = $2 ORDER BY incarnation, seq, idx", tenant, thread
         )
-        return [stored_event(row) for row in rows]
+        return await read_events(self, rows)
 
     async def events_of_entity(self, tenant: str, kind: str, entity: str, after: int = 0) -> list[StoredEvent]:
         """Return an entity's events of versions above `after`, in order."""
@@ -178,7 +181,7 @@ class Store:
             entity,
             after,
         )
-        return [stored_event(row) for row in rows]
+        return await read_events(self, rows)
 
     async def threads(self, limit: int) -> list[ThreadSummary]:
         """Return the threads with the latest events, the latest first."""
@@ -287,6 +290,19 @@ async def _add(connection: Any, batch: Batch) -> None:
 
 def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(f"Postgres cannot be used: {error or type(error).__name__} (is the server running?)")
+
+
+async def read_events(store: Store, rows: Sequence[asyncpg.Record]) -> list[StoredEvent]:
+    """Read rows of table `event`, with their payloads opened, where there are keys for that.
+
+    Raises:
+        Unavailable: the keys cannot be read.
+    """
+    stored = [stored_event(row) for row in rows]
+    if store.keys is None or all(event.fact.key is None for event in stored):
+        return stored
+    facts = await store.keys.open([event.fact for event in stored], surely=True)
+    return [event._replace(fact=fact) for event, fact in zip(stored, facts, strict=True)]
 
 
 def stored_event(row: asyncpg.Record) -> StoredEvent:

@@ -31,6 +31,9 @@ LEASES = "$KV.LEASE.*"
 SPENT = "spent.*"
 KEYS = "live.*.key.*"
 """What is committed of API keys."""
+MEMORY = "rpc.memory.*.*"
+KEYS_DESTROYED = "keys.destroyed"
+"""Core only: whoever keeps these keys forgets them."""
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 
@@ -202,6 +205,11 @@ def live(tenant: str, kind: str, entity: str) -> str:
     return f"live.{tenant}.{kind}.{entity}"
 
 
+def tenant_of_frames(subject: str) -> str:
+    """Say whose the frames on a subject are."""
+    return subject.split(".", 2)[1]
+
+
 def frames(tenant: str, kind: str, entity: str) -> str:
     """Where the delta frames of an entity are kept."""
     return f"trace.{tenant}.{kind}.{entity}"
@@ -236,6 +244,17 @@ def tool(name: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
         raise BadSubject(f"tool {name!r} cannot be a service: use letters, digits, '-' and '_' (at most 64)")
     return f"rpc.tool-{name}.call"
+
+
+def memory(verb: str, tenant: str) -> str:
+    """Where something is asked of a tenant's memory."""
+    return f"rpc.memory.{verb}.{tenant}"
+
+
+def parse_memory(subject: str) -> tuple[str, str]:
+    """Read the verb and the tenant back."""
+    _, _, verb, tenant = subject.split(".")
+    return verb, tenant
 
 
 def spent(tenant: str) -> str:

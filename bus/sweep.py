@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from bus.store import Store, StoredEvent, stored_event
+from bus.store import Store, StoredEvent, read_events
 
 _BEGIN = ("", "")
 
@@ -42,7 +42,8 @@ async def threads_of(store: Store, span: Span) -> Iterator[list[StoredEvent]]:
         rows = await store.rows(f"{_READ} {_ORDER}", *span.after)
     else:
         rows = await store.rows(f"{_READ} AND (tenant, thread) <= ($3, $4) {_ORDER}", *span.after, *span.upto)
-    return ([*map(stored_event, own)] for _, own in groupby(rows, key=lambda row: (row["tenant"], row["thread"])))
+    events = await read_events(store, rows)
+    return ([*own] for _, own in groupby(events, key=lambda event: (event.fact.tenant, event.fact.thread)))
 
 
 _STEP = """

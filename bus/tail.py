@@ -10,7 +10,7 @@ from bus.blobs import Blobs
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.feed import Feed, Item
-from bus.log import Stored
+from bus.log import Stored, opened
 from bus.streams import EV
 from schemas import codec
 
@@ -47,7 +47,7 @@ async def commits(
         try:
             async with aclosing(_items(connection, position + 1, found)) as items:
                 async for item in items:
-                    envelope = await blobs.whole(codec.decode_envelope(item.data))
+                    envelope = await opened(connection, await blobs.whole(codec.decode_envelope(item.data)))
                     position = item.sequence
                     yield Stored(position, envelope, codec.digest(item.data))
         except (BusError, TimeoutError) as error:

@@ -14,6 +14,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from bus import subjects
 from bus.connection import Connection
 from bus.errors import IngestLost
 from bus.gathered import Gathered
@@ -93,6 +94,8 @@ class Trace:
         self._gathered.add(subject, delta)
 
     def _keep_delta(self, subject: str, delta: Delta) -> None:
+        if (keys := self._connection.keys) is not None:
+            delta = keys.sealed_delta(subjects.tenant_of_frames(subject), delta)
         self.keep(subject, codec.encode(delta))
 
     def statistics(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from bus.projecting import At, place
-from bus.store import Store, StoredEvent, stored_event
+from bus.store import Store, StoredEvent, read_events
 from bus.streams import EV
 from bus.threads import reading_as
 from schemas import codec
@@ -33,6 +33,8 @@ class Spoken(NamedTuple):
     tenant: str
     thread: str
     message: Message
+    key: str | None = None
+    """What seals it; nothing is kept of it once that is destroyed."""
 
 
 class Page(NamedTuple):
@@ -54,7 +56,7 @@ class Hit(NamedTuple):
 
 def spoken_in(stored: StoredEvent) -> Message | None:
     """Give what an event says that a person said, or was told; None if nothing."""
-    if stored.fact.type not in _SPEECH or stored.fact.key is not None or stored.fact.kind not in {"thread", "run"}:
+    if stored.fact.type not in _SPEECH or stored.fact.kind not in {"thread", "run"}:
         return None
     try:
         event = codec.event_of(stored.fact)
@@ -85,11 +87,11 @@ async def next_page(store: Store, embedder: str) -> Page | None:
     rows = await store.rows(_EVENTS, *before, *end, list(_TOLD), _PAGE)
     if len(rows) == _PAGE:
         end = At(rows[-1]["incarnation"], rows[-1]["seq"], rows[-1]["idx"])
-    events = [stored_event(row) for row in rows]
+    events = await read_events(store, rows)
     gone = [(stored.fact.tenant, stored.fact.thread) for stored in events if stored.fact.type == "thread.deleted"]
     found = ((stored, spoken_in(stored)) for stored in events)
     spoken = [
-        Spoken(At(stored.incarnation, stored.sequence, stored.idx), stored.fact.tenant, stored.fact.thread, message)
+        _spoken_at(stored, message)
         for stored, message in found
         if message is not None and (stored.fact.tenant, stored.fact.thread) not in gone
     ]
@@ -108,9 +110,13 @@ async def keep(store: Store, embedder: str, page: Page, vectors: Sequence[Sequen
         row = await connection.fetchrow(sql, _cursor(embedder))
         if row is None or place(row) != page.before:
             return False
+        # locked, so that a key is destroyed before this, and nothing is kept, or after it, and finds what was
+        keys = [one.key for one in page.spoken if one.key is not None]
+        there = {row["id"] for row in await connection.fetch(_KEYS, keys)} | {None}
         rows = [
             (embedder, *one.place, one.tenant, one.thread, resources.get((one.tenant, one.thread), ""), list(vector))
             for one, vector in zip(page.spoken, vectors, strict=True)
+            if one.key in there
         ]
         await connection.executemany(_KEEP, rows)
         await connection.executemany("DELETE FROM spoken_vector WHERE tenant = $1 AND thread = $2", page.deleted)
@@ -128,6 +134,19 @@ async def start_again(store: Store, embedder: str) -> None:
     async with store.transaction() as connection:
         await connection.execute("DELETE FROM cursor WHERE name = $1", _cursor(embedder))
         await connection.execute("DELETE FROM spoken_vector WHERE embedder = $1", embedder)
+
+
+async def start_all_again(store: Store) -> int:
+    """Drop every embedder's vectors, to be made from the log's beginning; return how many there were.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    async with store.transaction() as connection:
+        # the cursors first: whoever makes vectors finds them where it left them, or writes nothing
+        await connection.execute("DELETE FROM cursor WHERE name LIKE 'vectors.%'")
+        gone = await connection.fetch("DELETE FROM spoken_vector RETURNING 1")
+    return len(gone)
 
 
 async def nearest(
@@ -173,13 +192,14 @@ async def around(store: Store, embedder: str, spoken: Spoken, before: int, after
 
 async def _spoken(store: Store, tenant: str, places: Sequence[At]) -> list[Spoken]:
     columns = [list(column) for column in zip(*places, strict=True)] or [[], [], []]
-    events = [stored_event(row) for row in await store.rows(_TEXTS, tenant, *columns)]
+    events = await read_events(store, await store.rows(_TEXTS, tenant, *columns))
     found = ((stored, spoken_in(stored)) for stored in events)
-    return [
-        Spoken(At(stored.incarnation, stored.sequence, stored.idx), tenant, stored.fact.thread, message)
-        for stored, message in found
-        if message is not None
-    ]
+    return [_spoken_at(stored, message) for stored, message in found if message is not None]
+
+
+def _spoken_at(stored: StoredEvent, message: Message) -> Spoken:
+    place, fact = At(stored.incarnation, stored.sequence, stored.idx), stored.fact
+    return Spoken(place, fact.tenant, fact.thread, message, fact.key)
 
 
 async def _resources(store: Store, page: Page) -> Mapping[tuple[str, str], str]:
@@ -187,9 +207,8 @@ async def _resources(store: Store, page: Page) -> Mapping[tuple[str, str], str]:
     threads = {(one.tenant, one.thread) for one in page.spoken}
     names: list[list[Any]] = [list(column) for column in zip(*threads, strict=True)] or [[], []]
     found: dict[tuple[str, str], str] = {}
-    for row in await store.rows(_CREATED, *names):
-        stored = stored_event(row)
-        event = codec.event_of(stored.fact) if stored.fact.key is None else None
+    for stored in await read_events(store, await store.rows(_CREATED, *names)):
+        event = None if codec.is_erased(stored.fact.payload) else codec.event_of(stored.fact)
         if isinstance(event, ThreadCreated):
             found[stored.fact.tenant, stored.fact.thread] = event.resource.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return found
@@ -203,6 +222,8 @@ _EVENTS = """
 SELECT * FROM event WHERE (incarnation, seq, idx) > ($1, $2, $3) AND (incarnation, seq, idx) <= ($4, $5, $6)
 AND type = ANY($7) ORDER BY incarnation, seq, idx LIMIT $8
 """
+
+_KEYS = "SELECT id FROM sealing_key WHERE id = ANY($1) FOR SHARE"
 
 _CREATED = """
 SELECT event.* FROM event JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, thread) USING (tenant, thread)

@@ -17,6 +17,7 @@ from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import EV
 from infra.errors import AlreadyRunning, NoDataDirectory, NotRunning, ServerUnfit
+from infra.privacy import known_master, opened_store
 from infra.services.data_directory import DataDirectory, Runtime, made_shards
 from infra.services.embedded import embedded
 from infra.services.outside import check_outside, prepare_streams, remembered_outside
@@ -47,9 +48,9 @@ async def recorded(data: str) -> AsyncIterator[Store]:
         NoDataDirectory: there is none.
         InfraError: the servers cannot be started.
     """
-    runtime = await asyncio.to_thread(lambda: _live_runtime(_existing(data)))
+    runtime, master = await asyncio.to_thread(lambda: (_live_runtime(_existing(data)), known_master(data)))
     if runtime is not None:
-        async with await Store.open(runtime.urls["postgres"]) as store:
+        async with await opened_store(runtime.urls["postgres"], master) as store:
             yield store
         return
     async with resting_log_servers(data) as (connection, store):
@@ -65,15 +66,16 @@ async def log_servers(data: str) -> AsyncIterator[tuple[Connection, Store]]:
         NoDataDirectory: there is none.
         InfraError: the servers cannot be started.
     """
-    runtime = await asyncio.to_thread(lambda: _live_runtime(_existing(data)))
+    runtime, master = await asyncio.to_thread(lambda: (_live_runtime(_existing(data)), known_master(data)))
     if runtime is None:
         async with resting_log_servers(data) as both:
             yield both
         return
     async with (
-        await Store.open(runtime.urls["postgres"]) as store,
+        await opened_store(runtime.urls["postgres"], master) as store,
         await Connection.open(runtime.urls["nats"], "log") as connection,
     ):
+        connection.keys = store.keys
         yield connection, store
 
 
@@ -89,12 +91,14 @@ async def resting_log_servers(data: str) -> AsyncIterator[tuple[Connection, Stor
     """
     path = await asyncio.to_thread(_existing, data)
     shards, outside = await asyncio.to_thread(lambda: (made_shards(path), remembered_outside(path)))
+    master = await asyncio.to_thread(known_master, data)
     await check_outside(outside)
     async with (
         embedded(DataDirectory(path, shards=shards), outside) as servers,
-        await Store.open(servers.postgres_url) as store,
+        await opened_store(servers.postgres_url, master) as store,
         await Connection.open(servers.nats_url, "log") as connection,
     ):
+        connection.keys = store.keys
         if outside.nats and await _somebody_runs(connection):
             problem, mend = "a stack runs on it, from elsewhere", "stop that one first"
             raise ServerUnfit("nats", masked(outside.nats), problem, mend)

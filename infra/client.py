@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from bus.store import Store
 from infra.access import runtime_of
 from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import ReadBack, follow, send
+from infra.memories import Memories
+from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, waits_of
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
@@ -140,6 +143,11 @@ class Client:
         frames = follow(self.connection, self.read_back, command, _DAY_S)
         return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
 
+    @property
+    def memory(self) -> Memories:
+        """What the tenant's agents remember."""
+        return Memories(self.connection, self.tenant)
+
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
         """List what a thread's run waits for, and those of other agents that it has asked, as far as is recorded."""
         store, found = await self.store(), list[Waiting]()
@@ -224,21 +232,23 @@ async def connect(data: str = ".ostinato", tenant: str = "default") -> AsyncIter
         NotRunning: none does.
         Unavailable: its bus does not answer.
     """
-    urls = runtime_of(data).urls
-    async with connected(urls["nats"], urls["postgres"], tenant) as client:
+    urls, master = await asyncio.to_thread(lambda: (runtime_of(data).urls, known_master(data)))
+    async with connected(urls["nats"], urls["postgres"], tenant, master) as client:
         yield client
 
 
 @asynccontextmanager
-async def connected(nats_url: str, postgres_url: str, tenant: str = "default") -> AsyncIterator[Client]:
-    """Reach a stack by the addresses of its servers.
+async def connected(
+    nats_url: str, postgres_url: str, tenant: str = "default", master: bytes = b""
+) -> AsyncIterator[Client]:
+    """Reach a stack by the addresses of its servers, and read what is sealed with its master key.
 
     Raises:
         Unavailable: NATS does not answer.
     """
     async with (
         await Connection.open(nats_url, "python") as connection,
-        LateStore(postgres_url) as late,
+        LateStore(postgres_url, master) as late,
     ):
         client = Client(connection, late.read_back, late.opened, tenant)
         with around(client):

@@ -15,7 +15,15 @@ import msgspec
 from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
-from infra.settings import AccessSettings, EngineSettings, LimitSettings, ModelSettings, PoolingSettings, Settings
+from infra.settings import (
+    AccessSettings,
+    EngineSettings,
+    LimitSettings,
+    ModelSettings,
+    PoolingSettings,
+    PrivacySettings,
+    Settings,
+)
 
 FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
@@ -23,12 +31,14 @@ _PREFIX = "OSTINATO_"
 _DEFAULT = "default"
 _ADDRESSES = {"nats", "postgres"}
 """Settings that may hold a password."""
+_SECRET = "privacy.master_key"
 _GROUPS: Mapping[str, Any] = {
     "engine": EngineSettings,
     "models": ModelSettings,
     "access": AccessSettings,
     "limits": LimitSettings,
     "pooling": PoolingSettings,
+    "privacy": PrivacySettings,
 }
 """Settings that belong to one component, by the beginning of their keys."""
 _LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
@@ -203,6 +213,8 @@ def _converted(key: str, value: object, origin: str, *, strict: bool) -> object:
 
 def shown(key: str, value: object) -> object:
     """Return a setting's value as it may be shown: without passwords."""
+    if key == _SECRET and value:
+        return "***"
     if key not in _ADDRESSES:
         return value
     return masked(value if isinstance(value, str) else repr(value))

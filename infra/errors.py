@@ -16,6 +16,8 @@ InfraError
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── ForkUnfit                  a fork was asked for that makes no sense
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
+├── MasterKeyMissing           threads are to be sealed, and there is no master key
+├── MasterKeyWrong             threads were sealed with another master key
 ├── NoAnswer                   a run was refused or failed
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
@@ -250,6 +252,27 @@ class SettlementRefused(InfraError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+class MasterKeyMissing(InfraError):
+    """Threads are to be sealed on servers that others may use too, and nobody said with what."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "privacy.sealed is 'on' and there is no master key: set privacy.master_key "
+            "(OSTINATO_PRIVACY_MASTER_KEY), the same for every process on these servers"
+        )
+
+
+class MasterKeyWrong(InfraError):
+    """Threads were sealed with another master key than there is."""
+
+    def __init__(self, theirs: str, ours: str) -> None:
+        found = f"the one here is {ours!r}" if ours else "there is none here"
+        super().__init__(
+            f"threads are sealed with master key {theirs!r}, and {found}: set privacy.master_key to it, or put its "
+            "file `master.key` back into the data directory"
+        )
 
 
 class NothingRecorded(InfraError):

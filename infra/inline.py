@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.client import Client, connected
 from infra.configuration import configure
+from infra.privacy import stack_master
 
 
 def _quiet(_stage: str, _seconds: float) -> None:
@@ -42,7 +43,7 @@ async def inline(
         launcher = importlib.import_module("infra.launcher")
         async with (
             launcher.running(made, _quiet) as stack,
-            connected(stack.servers.nats_url, stack.servers.postgres_url) as client,
+            connected(stack.servers.nats_url, stack.servers.postgres_url, master=stack_master(stack.store)) as client,
         ):
             yield client
 

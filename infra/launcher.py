@@ -36,6 +36,7 @@ from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
+from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -89,12 +90,13 @@ def slots(settings: Settings) -> list[tuple[str, str]]:
     return [*agents, ("scheduler-0", "scheduler"), ("worker-0", "worker"), *pooler, ("recorder-0", "recorder")]
 
 
-def table(settings: Settings, servers: Servers) -> list[Place]:
+def table(settings: Settings, servers: Servers, master: bytes = b"") -> list[Place]:
     """Give the process table: what runs beside this process."""
-    return [
-        Place(role=role, slot=slot, nats_url=servers.nats_url, postgres_url=servers.postgres_url, settings=settings)
-        for slot, role in slots(settings)
-    ]
+    # who opens nothing need not know the key
+    settings = msgspec.structs.replace(settings, privacy=msgspec.structs.replace(settings.privacy, master_key=""))
+    opens = {"agents": master.decode()}
+    about = (servers.nats_url, servers.postgres_url, settings)
+    return [Place(role, slot, *about, opens.get(role, "")) for slot, role in slots(settings)]
 
 
 @asynccontextmanager
@@ -136,12 +138,12 @@ async def running(
             await asyncio.to_thread(
                 remember_outside, directory.path, msgspec.structs.replace(outside, replicas=replicas)
             )
-            store = await exits.enter_async_context(await Store.open(servers.postgres_url))
+            store = await exits.enter_async_context(await opened_record(servers.postgres_url, connection, settings))
             mended = await mend_at_start(connection, store, tell)
             stage("servers")
             log_to_file("host", directory.logs / "host.log")
             supervisor = Supervisor(
-                [_child(place, directory) for place in table(settings, servers)],
+                [_child(place, directory) for place in table(settings, servers, stack_master(store))],
                 lambda name, code: notice(f"{name} {ended(code)}"),
             )
             supervisor.start()
@@ -201,7 +203,8 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _child(place: Place, directory: DataDirectory) -> Child:
-    environment = {**os.environ, **COMPUTING, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
+    inherited = {name: value for name, value in os.environ.items() if name != MASTER_VARIABLE}
+    environment = {**inherited, **COMPUTING, "PYTHONUNBUFFERED": "1", PLACE_VARIABLE: encode_place(place)}
     argv = (sys.executable, "-m", "infra.process", place.slot, str(os.getpid()))
     return Child(place.slot, argv, environment, directory.logs / f"{place.slot}.log")
 

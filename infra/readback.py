@@ -24,6 +24,7 @@ from bus.snapshots import (
 from bus.spending import recorded_spending
 from bus.store import Store, StoredEvent
 from infra.follow import ReadBack
+from infra.privacy import opened_store
 from schemas.live import Committed
 from schemas.models import Spent
 from schemas.times import rfc3339
@@ -39,8 +40,10 @@ T = TypeVar("T")
 class LateStore:
     """A store that is opened when something must be read back; an owner's `Record`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, master: bytes = b"") -> None:
+        """Make it; with a master key it opens what is sealed."""
         self._url = url
+        self._master = master
         self._store: Store | None = None
         self._opening = asyncio.Lock()
         self._asking: set[asyncio.Task[Any]] = set()
@@ -153,7 +156,7 @@ class LateStore:
         """
         async with self._opening:
             if self._store is None:
-                self._store = await Store.open(self._url)
+                self._store = await opened_store(self._url, self._master)
             return self._store
 
 

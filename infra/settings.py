@@ -181,6 +181,17 @@ class PoolingSettings(Wire, frozen=True):
         return self.name or self.model.rstrip("/").rpartition("/")[2]
 
 
+class PrivacySettings(Wire, frozen=True):
+    """How what people say is kept."""
+
+    sealed: Literal["auto", "on", "off"] = "auto"
+    """Whether threads that begin are sealed, each with a key of its own, which deleting them destroys; `auto` is where
+    there is a master key, which embedded servers have."""
+    master_key: str = ""
+    """What the keys are wrapped with: any text that is hard to guess; empty takes the file `master.key` of the data
+    directory, which is made where all servers are ours."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -210,6 +221,7 @@ class Settings(Wire, frozen=True):
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     pooling: PoolingSettings = PoolingSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
 
 class Place(Wire, frozen=True):
@@ -222,6 +234,8 @@ class Place(Wire, frozen=True):
     nats_url: str
     postgres_url: str
     settings: Settings
+    master: str = ""
+    """The master key; empty is none."""
 
 
 PLACE_VARIABLE = "OSTINATO_PLACE"

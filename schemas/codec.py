@@ -25,7 +25,7 @@ from schemas.commands import (
     RunAgent,
 )
 from schemas.envelope import FORMAT, Envelope, Fact
-from schemas.errors import BadShape, UnknownEvent, UnknownFormat
+from schemas.errors import BadShape, Erased, Sealed, UnknownEvent, UnknownFormat
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
@@ -106,6 +106,24 @@ def payload(event: Event) -> msgspec.Raw:
 _REFERENCE = b'{"type":"blob.reference",'
 
 
+ERASED = msgspec.Raw(b'{"type":"payload.erased"}')
+"""What is left of a sealed payload whose key was destroyed, for whoever reads it."""
+
+
+DAMAGED = msgspec.Raw(b'{"type":"payload.damaged"}')
+"""What stands for a sealed payload that is not what was sealed: no event, whoever reads it."""
+
+
+def is_sealed(payload: bytes | msgspec.Raw) -> bool:
+    """Say whether a payload is still sealed: a JSON string in the place of an object."""
+    return bytes(memoryview(payload)[:1]) == b'"'
+
+
+def is_erased(payload: bytes | msgspec.Raw) -> bool:
+    """Say whether nobody can read a payload any more."""
+    return memoryview(payload) == memoryview(ERASED)
+
+
 def is_reference(payload: bytes | msgspec.Raw) -> bool:
     """Say whether something stands in the place of a payload."""
     return memoryview(payload)[: len(_REFERENCE)] == _REFERENCE
@@ -131,14 +149,24 @@ def decode_event(data: bytes | msgspec.Raw) -> Event:
 
     Raises:
         BadShape: the bytes are no event; the message names the field.
+        Sealed: they are sealed.
+        Erased: they were, and are erased.
     """
     try:
         return _events.decode(data)
     except _MISFITS as error:
+        _refuse_hidden(data, "event")
         old = _old(data)
         if old is None:
             raise BadShape(str(error)) from error
         return old
+
+
+def _refuse_hidden(payload: bytes | msgspec.Raw, place: str) -> None:
+    if is_erased(payload):
+        raise Erased(place)
+    if is_sealed(payload):
+        raise Sealed(place)
 
 
 def _old(data: bytes | msgspec.Raw) -> Event | None:
@@ -155,12 +183,15 @@ def event_of(fact: Fact) -> Event:
     Raises:
         UnknownEvent: this code knows no event of that type.
         BadShape: the payload does not fit its type.
+        Sealed: it is sealed.
+        Erased: it was, and is erased.
     """
     if fact.type not in READABLE:
         raise UnknownEvent(fact.type)
     try:
         event = _events.decode(fact.payload)
     except _MISFITS as error:
+        _refuse_hidden(fact.payload, _place(fact))
         old = _old(fact.payload)
         if old is None:
             raise BadShape(f"{_place(fact)}: {error}") from error

@@ -64,6 +64,10 @@ class Delta(Wire, frozen=True, tag="delta", tag_field="frame"):
     arguments: str = ""
     arguments_offset: int = 0
     """Characters of this call's arguments that came before."""
+    key: str = ""
+    """In the trace only: the id of the key by which `sealed` is."""
+    sealed: str = ""
+    """All of this piece, where its thread is sealed."""
 
 
 class Progress(Wire, frozen=True, tag="progress", tag_field="frame"):

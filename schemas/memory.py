@@ -90,6 +90,15 @@ class ThreadDeleted(Wire, frozen=True, tag="thread.deleted"):
     reason: str = ""
 
 
+class ThreadErased(Wire, frozen=True, tag="thread.erased"):
+    """What the thread held cannot be read any more, in any copy: its key was destroyed, what was made of it deleted."""
+
+    effect: str
+    """Structural: `<thread>-e`."""
+    unsealed: int = 0
+    """Events of it that are in the log unsealed, from before threads were: they can still be read."""
+
+
 class WorkingWritten(Wire, frozen=True, tag="working.written"):
     """The working memory holds this, all of it, from here on."""
 
@@ -112,6 +121,9 @@ class Observed(Wire, frozen=True, tag="memory.observed"):
     """Whether it replaces what was condensed before."""
 
 
+WorkingScope = Literal["thread", "resource"]
+
+
 class Working(Wire, frozen=True):
     """What an agent keeps in mind of a thread, and shows its model at every turn."""
 
@@ -119,6 +131,8 @@ class Working(Wire, frozen=True):
     """What it holds before anything is written; the model is told to keep to its form."""
     parameters: dict[str, Any] | None = None
     """A JSON Schema of type `object`, in place of a template: writes are merged then (RFC 7396)."""
+    scope: WorkingScope = "thread"
+    """Whose it is: each thread's own, or one of all threads of a resource. A thread of nobody's has its own."""
 
 
 class MemoryPlan(Wire, frozen=True):

@@ -1,4 +1,4 @@
-"""What processors did on the way to a model and back: by name and count, never with the text that they found."""
+"""What processors did on the way to a model and back: by name, count and time, never with the text that they found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 from schemas.wire import Wire
 
 Hook = Literal["input", "prompt", "stream", "answer", "result", "tool_result", "error"]
-Action = Literal["changed", "noticed", "stopped"]
+Action = Literal["changed", "noticed", "stopped", "passed"]
+"""`passed` is that it had nothing to say."""
 
 
 class Processed(Wire, frozen=True):
@@ -20,3 +21,5 @@ class Processed(Wire, frozen=True):
     """How many things it found."""
     reason: str = ""
     """What kind of things, in the processor's words."""
+    took_us: int = 0
+    """Microseconds that its hook took, all told; in the first entry of the hook."""

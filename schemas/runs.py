@@ -13,7 +13,15 @@ from schemas.commands import Change, Command
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
-from schemas.memory import MemoryWrite, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import (
+    MemoryWrite,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+    ThreadRenamed,
+    WorkingWritten,
+)
 from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
@@ -372,6 +380,7 @@ Event = (
     | TaskStarted
     | TaskEnded
     | TaskCancelled
+    | ThreadErased
 )
 """Every event a log may hold."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -90,7 +91,7 @@ def _unfit(state: Key, command: Command) -> Problem | None:
 class KeyPerformer:
     """The `Performer` of keys, which asks for nothing."""
 
-    async def look_up(self, command: Command) -> Asked:
+    async def look_up(self, command: Command, state: Any = None) -> Asked:
         """Give the command as it is: it names nothing."""
         return Asked(command)
 

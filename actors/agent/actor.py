@@ -23,6 +23,7 @@ from actors.agent.conversation import Conversation
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
 from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
+from actors.agent.erasing import Eraser, EraseThread
 from actors.agent.guarding import looked_at, processors_of
 from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared, told
@@ -34,11 +35,13 @@ from actors.agent.run import call_of
 from actors.agent.toolboxes import Toolboxes
 from actors.delegates import Delegating
 from actors.errors import DefinitionError
+from actors.memory.prompt import shared_by
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded
 from actors.processors.recall import Library
+from actors.processors.shared import SharedMemories, SharedWorking
 from actors.request_context import RequestContext
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
@@ -49,6 +52,7 @@ from schemas.commands import Command, Fork, RunAgent
 from schemas.context import Clock
 from schemas.delegation import ChildEnded
 from schemas.generation import request_id
+from schemas.memory import ThreadErased
 from schemas.messages import Message
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
@@ -59,6 +63,7 @@ from schemas.runs import (
     Problem,
     RetryDue,
     ToolResumed,
+    ToolReturned,
 )
 
 log = logging.getLogger(__name__)
@@ -81,6 +86,8 @@ class AgentPerformer:
         runs: Runs | None = None,
         library: Library | None = None,
         observer: Observer | None = None,
+        eraser: Eraser | None = None,
+        shared: SharedMemories | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -91,6 +98,8 @@ class AgentPerformer:
         self._runs = runs
         self._library = library
         self._observer = observer
+        self._eraser = eraser
+        self._shared = shared
         self._toolboxes = Toolboxes(self._agents, services)
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
@@ -161,7 +170,7 @@ class AgentPerformer:
                 return task_ended(await self._looked_at(effect.call, site, again))
             case PrepareStep() | TellEnd():
                 return await self._hooked(effect, site)
-            case EndChild():
+            case EndChild() | EraseThread():
                 return await self._ended(effect, site)
             case AwaitDeadline() | AwaitRetry():
                 return await self._awaited(effect)
@@ -174,7 +183,10 @@ class AgentPerformer:
             return await prepared(hooks, effect, site.thread)
         return await told(hooks, effect, site.thread)
 
-    async def _ended(self, effect: EndChild, site: Site) -> ChildEnded:
+    async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:
+        if isinstance(effect, EraseThread):
+            unsealed = 0 if self._eraser is None else await self._eraser.erase(site.tenant, site.thread)
+            return ThreadErased(effect=effect.id, unsealed=unsealed)
         if self._runs is not None:
             await self._runs.abort(child_abort(effect, site))
         return ChildEnded(effect=effect.id)
@@ -234,6 +246,9 @@ class AgentPerformer:
     def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
         """Put the run's processors around what is asked: around the whole chain, where there is one."""
         processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        plan = effect.profile.memory
+        if self._shared is not None and plan is not None and plan.working and shared_by(effect.memory, plan):
+            processors = [SharedWorking(self._shared, plan.working), *processors]
         if not processors or call.model not in self._models:
             return self._models, call
         first, about = effect.called.step == 1, (self._library, effect.memory.resource)
@@ -261,9 +276,13 @@ class AgentPerformer:
         """Call a tool, and have the run's processors look at what it says."""
         try:
             processors = processors_of(self._agents.get(effect.agent), effect.processors)
-            return await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+            if self._shared is not None and effect.shared and isinstance(event, ToolReturned):
+                key = request_id(site.tenant, site.thread, effect.id)
+                await self._shared.write(site.tenant, effect.shared, key, event.writes)
         except DefinitionError as error:
-            return failed(effect, str(error))
+            event = failed(effect, str(error))
+        return event
 
     async def _delegated(self, runs: Runs, effect: CallTool, site: Site, again: bool) -> Event:
         """Have another agent run; without the functions that stand around it, it is not asked."""

@@ -125,7 +125,7 @@ def _evolve_thread(state: Conversation, _name: str, event: ThreadEvent) -> Conve
 
 def _evolve_memory(state: Conversation, _name: str, event: MemoryEvent) -> Conversation:
     memory = remembered(state.memory, event)
-    if not memory.deleted:
+    if not memory.deleted or memory.erased:
         return replace(state, memory=memory)
     bare = Conversation(state.tenant, state.thread, commands=forgotten(state.commands), refused=state.refused)
     return replace(bare, memory=memory, orphans=state.orphans)

@@ -55,6 +55,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """What its run was asked for with, where the call hands the thread over."""
     profile: Profile | None = None
     """The run's, where the call hands the thread over."""
+    shared: str = ""
+    """The resource whose threads share the working memory."""
 
 
 class PrepareStep(Effect, frozen=True, kw_only=True):

@@ -36,4 +36,4 @@ async def looked_at(processors: Sequence[Processor], tool: str, event: Event) ->
     if isinstance(event, ToolFailed):
         return replace(event, content=content)
     # what the model does not read would hold what was taken out of what it reads
-    return replace(event, content=content, result=None, processed=tuple(about.done))
+    return replace(event, content=content, result=None, processed=about.told())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.retries import after_failure, await_retry
@@ -42,7 +43,7 @@ from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, Fork,
 from schemas.context import Context
 from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
+from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, ThreadErased
 from schemas.messages import Message, misplaced_in
 from schemas.runs import (
     NEEDS_PERSON,
@@ -138,7 +139,7 @@ class ConversationMachine:
         """Go on with the run after a result."""
         folding = Folding(state)
         match result.event:
-            case ChildEnded() | HooksTold():
+            case ChildEnded() | HooksTold() | ThreadErased():
                 pass  # their run is over, and perhaps its whole thread
             case TaskEnded() as ended:
                 told_of_task(folding, ended)
@@ -171,6 +172,8 @@ class ConversationMachine:
         """List the active run's intentions without a result."""
         told: list[Effect] = [*run_tasks(state)]
         told += [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
+        if state.memory.deleted and not state.memory.erased:
+            told.append(erase_thread(state.thread))
         run = state.runs.get(state.active or "")
         if run is None:
             return told

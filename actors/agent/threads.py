@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.agent.conversation import Conversation
+from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.tasks import cancel, run_tasks
 from actors.agent.turns import break_off
@@ -47,6 +48,7 @@ def managed(state: Conversation, command: Command, data: Managing) -> Decision:
         case DeleteThread(reason=reason):
             _end_all(folding)
             folding.emit("thread", state.thread, ThreadDeleted(reason=reason))
+            folding.effects.append(erase_thread(state.thread))
     return folding.decision()
 
 

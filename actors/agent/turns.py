@@ -82,19 +82,9 @@ def prepare_step(state: Conversation, name: str) -> list[PrepareStep]:
     run = state.runs[name]
     if run.opened is None:
         return []
-    return [
-        PrepareStep(
-            run.opened.effect,
-            "run",
-            name,
-            state.commands[name].traceparent,
-            step=run.opened.step,
-            run=run,
-            messages=state.messages,
-            notes=dict(state.notes),
-            context=context_of(state, name),
-        )
-    ]
+    place, context = (run.opened.effect, "run", name, state.commands[name].traceparent), context_of(state, name)
+    told: dict[str, Any] = {"messages": state.messages, "notes": dict(state.notes), "context": context}
+    return [PrepareStep(*place, step=run.opened.step, run=run, **told)]
 
 
 def tell_end(state: Conversation, name: str) -> TellEnd:

@@ -6,6 +6,7 @@ from actors.agent.conversation import Conversation
 from actors.agent.effects import CallTool, RunTask
 from actors.agent.folding import Folding, context_of
 from actors.agent.run import Pending, Run, Waits
+from actors.memory.prompt import shared_by
 from schemas.commands import RunAgent
 from schemas.messages import ToolCall
 from schemas.runs import NEEDS_PERSON, ApprovalRequested, ToolCalled, ToolFailed, ToolReturned
@@ -37,6 +38,7 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         memory=state.memory,
         asked=data if hands_over and isinstance(data, RunAgent) else None,
         profile=run.profile if hands_over else None,
+        shared=shared_by(state.memory, run.profile.memory),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from actors.errors import DefinitionError
 from actors.memory.observing import recall_tool
 from actors.memory.working import working_tool
 from actors.tools import Tool
-from schemas.memory import MemoryPlan, Working
+from schemas.memory import MemoryPlan, Working, WorkingScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Memory:
     """How much of its thread a model is shown, and what it keeps in mind.
 
     Raises:
-        DefinitionError: a number is negative, there is both a template and a schema, or the schema is not an object's.
+        DefinitionError: a number is negative, the scope is none, there is both a template and a schema, or the schema
+            is not an object's.
     """
 
     last: int = 0
@@ -28,6 +29,9 @@ class Memory:
     """A template of what it keeps in mind, such as `# The user\\n- name:`; it gets a tool to write it."""
     schema: dict[str, Any] | None = None
     """A JSON Schema of what it keeps in mind, in place of a template: what it writes is merged (RFC 7396)."""
+    scope: WorkingScope = "thread"
+    """Whether what it keeps in mind is of one thread, or of the `resource` that the thread belongs to: then all threads
+    of that person or project share it."""
     observe: int = 0
     """Tokens of a turn above which older messages are condensed into observations, after it; 0 is never."""
     titles: bool = False
@@ -39,6 +43,8 @@ class Memory:
                 raise DefinitionError(f"memory {name}={getattr(self, name)}: give a number from 0, which is no limit")
         if self.working is not None and self.schema is not None:
             raise DefinitionError("memory: give `working`, a template, or `schema`, not both")
+        if self.scope not in get_args(WorkingScope):
+            raise DefinitionError(f"memory scope={self.scope!r}: give one of {get_args(WorkingScope)}")
         self.tools()
 
     def plan(self) -> MemoryPlan:
@@ -56,4 +62,4 @@ class Memory:
     def _working(self) -> Working | None:
         if self.working is None and self.schema is None:
             return None
-        return Working(template=self.working or "", parameters=self.schema)
+        return Working(template=self.working or "", parameters=self.schema, scope=self.scope)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from actors.memory.state import Memory
 from actors.memory.window import first_shown
-from schemas.memory import MemoryPlan
+from schemas.memory import MemoryPlan, Working
 from schemas.messages import Message
 
 
@@ -57,7 +57,17 @@ def _put(shown: list[Message], at: int | None, block: str) -> None:
 
 
 def _working(memory: Memory, plan: MemoryPlan | None) -> str:
-    if plan is None or plan.working is None:
-        return ""
-    held = memory.shown or plan.working.template or "{}"
-    return f"<working_memory>\n{held}\n</working_memory>"
+    if plan is None or plan.working is None or shared_by(memory, plan):
+        return ""  # what is shared is looked up when the model is asked
+    return working_block(memory.shown, plan.working)
+
+
+def shared_by(memory: Memory, plan: MemoryPlan | None) -> str:
+    """Name the resource whose threads share the working memory; empty where the thread has its own."""
+    shares = plan is not None and plan.working is not None and plan.working.scope == "resource"
+    return memory.resource if shares else ""
+
+
+def working_block(held: str, working: Working) -> str:
+    """Write what the model is shown of a working memory."""
+    return f"<working_memory>\n{held or working.template or '{}'}\n</working_memory>"

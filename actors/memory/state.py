@@ -10,12 +10,20 @@ from msgspec.structs import replace
 
 from actors.memory.window import weight
 from schemas.commands import Command
-from schemas.memory import DeleteThread, Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import (
+    DeleteThread,
+    Observed,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+    ThreadRenamed,
+    WorkingWritten,
+)
 from schemas.messages import Message
 from schemas.profiles import Profile
 from schemas.runs import ModelCalled, ModelReturned, Problem
 
-MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | WorkingWritten | Observed
+MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | ThreadErased | WorkingWritten | Observed
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -26,6 +34,8 @@ class Memory(msgspec.Struct, frozen=True):
     title: str = ""
     metadata: Mapping[str, str] = {}
     deleted: bool = False
+    erased: bool = False
+    """Whether what it held cannot be read any more."""
     working: str = ""
     """What was written last; empty before that."""
     first: int = 0
@@ -60,6 +70,8 @@ def remembered(memory: Memory, event: MemoryEvent) -> Memory:
             return replace(memory, observations=(*there, f"{heading}\n{text}"), observed=upto)
         case ThreadDeleted():
             return Memory(resource=memory.resource, deleted=True)
+        case ThreadErased():
+            return replace(memory, resource="", erased=True)
         case _:
             assert_never(event)
 
@@ -80,7 +92,8 @@ def measured(
 ) -> Memory:
     """Note how many tokens a prompt took, where that is of interest and nothing else was in it."""
     tokens = answer.usage.prompt_tokens
-    if profile.memory is None or called is None or answer.processed or tokens <= 0:
+    changed = any(one.action != "passed" for one in answer.processed)
+    if profile.memory is None or called is None or changed or tokens <= 0:
         return memory
     size = len(profile.instructions.encode()) + sum(map(weight, messages[called.first : called.seen]))
     return replace(memory, rate=max(1, min(4000, 1000 * tokens // max(1, size))))

@@ -68,7 +68,7 @@ class Guarded:
             if outlet.tripped is not None:  # whatever the model made of that
                 raise await self._broken_off(outlet.tripped, asked, about) from failure
             failure.problem = await self._worded(failure.problem, about)
-            failure.processed = tuple(about.done)
+            failure.processed = about.told()
             failure.usage, failure.cost = failure.usage + about.used, added(failure.cost, about.paid)
             raise
         except Tripped as tripped:
@@ -104,10 +104,10 @@ class Guarded:
         """Take a call through what looks at it and what changes it."""
         came = tuple(message for message in call.messages if message.role != "system")
         if self._first:
-            for processor in self._processors:
+            for processor in _with(self._processors, "input"):
                 await self._guarding("input", processor.input(_new(came), about), about, processor)
         messages: Sequence[Message] = call.messages
-        for processor in self._processors:
+        for processor in _with(self._processors, "prompt"):
             after = await self._guarding("prompt", processor.prompt(messages, about), about, processor)
             if after != messages:
                 about.note(processor, "prompt", "changed")
@@ -124,33 +124,31 @@ class Guarded:
         except Tripped as tripped:
             raise _stopped(tripped, about, "stream") from tripped
         about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
-        # they spell what was taken out, and what is no call no processor sees
-        hidden: dict[str, Any] = {"logprobs": (), "token_ids": (), "cut_off": ()}
-        if (text, reasoning) != (answer.text, answer.reasoning):
-            # whoever guesses what it was could see by its hash that it was that; and a provider's own form has it too
-            hidden |= {"sampled": None, "thoughts": ()}
-        answer = replace(answer, text=text, reasoning=reasoning, **hidden)
-        if answer.finish_reason not in BROKEN_OFF:
-            hooks: tuple[Hook, ...] = ("answer",) if answer.tool_calls else ("answer", "result")
+        # what is no call no processor sees
+        left = replace(answer, text=text, reasoning=reasoning, cut_off=())
+        if left.finish_reason not in BROKEN_OFF:
+            hooks: tuple[Hook, ...] = ("answer",) if left.tool_calls else ("answer", "result")
             for hook in hooks:
-                for processor in self._processors:
-                    answer = await self._guarding(hook, getattr(processor, hook)(answer, about), about, processor)
-        await outlet.release("reasoning", answer.reasoning)
-        await outlet.release("text", answer.text)
-        return replace(answer, processed=tuple(about.done), usage=about.used, cost=about.paid)
+                for processor in _with(self._processors, hook):
+                    left = await self._guarding(hook, getattr(processor, hook)(left, about), about, processor)
+        await outlet.release("reasoning", left.reasoning)
+        await outlet.release("text", left.text)
+        left = left if _is_as_it_was(left, answer) else replace(left, **_TELLTALE)
+        return replace(left, processed=about.told(), usage=about.used, cost=about.paid)
 
     async def _broken_off(self, tripped: Tripped, call: ModelCall, about: About) -> CallFailed:
         await self._inner.abort(call.request)
         return _stopped(tripped, about, "stream")
 
     async def _worded(self, problem: Problem, about: About) -> Problem:
-        for processor in self._processors:
+        for processor in _with(self._processors, "error"):
             problem = await self._guarding("error", processor.error(problem, about), about, processor)
         return problem
 
     async def _guarding(self, hook: Hook, work: Any, about: About, processor: Processor) -> Any:
         try:
-            return await work
+            with about.timing(processor, hook):
+                return await work
         except Tripped as tripped:
             tripped.processor = processor
             raise _stopped(tripped, about, hook) from tripped
@@ -158,15 +156,29 @@ class Guarded:
     def _about(self, call: ModelCall) -> About:
         """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
 
-        async def judge(who: str, prompt: str) -> str:
+        async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
             asking = replace(call, effect=f"{call.effect}.{who}", messages=(Message("user", prompt),), tools=(), n=1)
-            sampling = replace(call.sampling, temperature=0.0, max_tokens=_VERDICT, logprobs=None, prompt_logprobs=None)
+            sampling = replace(call.sampling, temperature=0.0, max_tokens=most, logprobs=None, prompt_logprobs=None)
             answer = await self._inner.call(replace(asking, sampling=sampling), _hear_nothing)
             about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
         about = About(call, judge, library=self._library, resource=self._resource)
         return about
+
+
+_TELLTALE: dict[str, Any] = {"logprobs": (), "token_ids": (), "sampled": None, "thoughts": ()}
+"""What spells an answer as it was before processors changed it. Who guesses what it was could see by its hash that it
+was that, and a provider's own form has it too."""
+
+
+def _is_as_it_was(answer: ModelAnswer, before: ModelAnswer) -> bool:
+    told = ("text", "reasoning", "tool_calls")
+    return all(getattr(answer, name) == getattr(before, name) for name in told)
+
+
+def _with(processors: Sequence[Processor], hook: Hook) -> list[Processor]:
+    return [processor for processor in processors if processor.has(hook)]
 
 
 def _new(messages: Sequence[Message]) -> Sequence[Message]:
@@ -181,16 +193,17 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
     about.note(tripped.processor, hook, "stopped", reason=tripped.reason)
     message = f"stopped by processor {tripped.processor.name!r}: {tripped.reason}"
     problem = Problem(kind="tripwire", message=message, retry_after_ms=_AGAIN_MS if tripped.again else 0)
-    failure = CallFailed(problem, tuple(about.done))
+    failure = CallFailed(problem, about.told())
     failure.usage, failure.cost = about.used, about.paid
     return failure
 
 
 async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:
     """Take a tool's result through the processors; one that stops it has its reason read in its place."""
-    for processor in processors:
+    for processor in _with(processors, "tool_result"):
         try:
-            after = await processor.tool_result(tool, content, about)
+            with about.timing(processor, "tool_result"):
+                after = await processor.tool_result(tool, content, about)
         except Tripped as tripped:
             about.note(processor, "tool_result", "stopped", reason=tripped.reason)
             return f"error: kept back by processor {processor.name!r}: {tripped.reason}"

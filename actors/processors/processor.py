@@ -6,17 +6,25 @@ or of a tool's result is all that there is: watchers, the log and the thread get
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from actors.models.provider import ModelAnswer, ModelCall
 from schemas.messages import Message, ToolSpec, Usage
 from schemas.processing import Action, Hook, Processed
 from schemas.runs import Problem
 
-Judge = Callable[[str, str], Awaitable[str]]
-"""Asks a model: (who asks, the prompt) to its answer."""
+
+class Judge(Protocol):
+    """Asks a model."""
+
+    def __call__(self, who: str, prompt: str, most: int = ..., /) -> Awaitable[str]:
+        """Ask for who it is that asks, for at most so many tokens; give the answer."""
 
 
 class Tripped(Exception):
@@ -49,6 +57,25 @@ class About:
     resource: str = ""
     """Whose thread it is."""
     done: list[Processed] = field(default_factory=list)
+    took: dict[tuple[str, Hook], float] = field(default_factory=dict)
+    """Seconds that each processor's hook took."""
+
+    @contextmanager
+    def timing(self, processor: Processor, hook: Hook) -> Iterator[None]:
+        """Note how long a hook takes."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            key = (processor.name, hook)
+            self.took[key] = self.took.get(key, 0.0) + time.monotonic() - began
+
+    def told(self) -> tuple[Processed, ...]:
+        """Give all that was done, and how long each hook took: also where nothing was to be done."""
+        left = {key: round(1e6 * took) for key, took in self.took.items()}
+        done = [replace(one, took_us=left.pop((one.processor, one.hook), 0)) for one in self.done]
+        passed = (Processed(name, hook, "passed", took_us=took) for (name, hook), took in left.items())
+        return (*done, *passed)
 
     def note(self, processor: Processor, hook: Hook, action: Action, found: int = 0, reason: str = "") -> None:
         """Note that something was done; more of the same is added up."""
@@ -78,6 +105,10 @@ class Processor:
 
     everywhere: bool = False
     """Whether it goes around calls that are no turns, too: where a history is condensed."""
+
+    def has(self, hook: Hook) -> bool:
+        """Say whether it does anything in a hook."""
+        return getattr(type(self), hook) is not getattr(Processor, hook)
 
     async def input(self, messages: Sequence[Message], about: About) -> None:
         """Look at what came in, once in a run."""

@@ -17,6 +17,7 @@ from actors.memory.embedding import Embedder
 from actors.memory.indexing import LONGEST, Opening
 from actors.processors.processor import About, Processor
 from bus.errors import BusError
+from bus.projected import tokens_used
 from bus.vectors import Hit, Scope, Spoken, around, nearest
 from schemas.messages import Message
 
@@ -35,6 +36,9 @@ class Library(Protocol):
     async def around(self, embedder: str, spoken: Spoken, before: int, after: int) -> list[Spoken]:
         """As `bus.vectors.around`."""
 
+    async def used(self, where: tuple[str, str, str], scope: Scope, days: int) -> int:
+        """As `bus.projected.tokens_used`."""
+
 
 class RecordedLibrary:
     """A `Library` that is the record, opened when something is asked of it."""
@@ -51,6 +55,10 @@ class RecordedLibrary:
     async def around(self, embedder: str, spoken: Spoken, before: int, after: int) -> list[Spoken]:
         """Read what stands around."""
         return await around(await self._opened(), embedder, spoken, before, after)
+
+    async def used(self, where: tuple[str, str, str], scope: Scope, days: int) -> int:
+        """Count."""
+        return await tokens_used(await self._opened(), where, scope, days)
 
 
 @dataclass(frozen=True)

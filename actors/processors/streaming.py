@@ -25,20 +25,23 @@ class _Held:
 class _Named:
     """A stream that says whose it is when it stops an answer."""
 
-    def __init__(self, processor: Processor, inner: Stream) -> None:
+    def __init__(self, processor: Processor, inner: Stream, about: About) -> None:
         self._processor = processor
         self._inner = inner
+        self._about = about
 
     def feed(self, text: str) -> str:
         try:
-            return self._inner.feed(text)
+            with self._about.timing(self._processor, "stream"):
+                return self._inner.feed(text)
         except Tripped as tripped:
             tripped.processor = self._processor
             raise
 
     def end(self) -> str:
         try:
-            return self._inner.end()
+            with self._about.timing(self._processor, "stream"):
+                return self._inner.end()
         except Tripped as tripped:
             tripped.processor = self._processor
             raise
@@ -99,7 +102,9 @@ class Outlet:
     def _of(self, kind: Spoken) -> list[Stream]:
         if kind not in self._streams:
             made = ((processor, processor.stream(self._about)) for processor in self._processors)
-            streams: list[Stream] = [_Named(processor, stream) for processor, stream in made if stream is not None]
+            streams: list[Stream] = [
+                _Named(processor, stream, self._about) for processor, stream in made if stream is not None
+            ]
             self._streams[kind] = [*streams, _Held()] if self._holds else streams
         return self._streams[kind]
 

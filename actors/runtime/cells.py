@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
 from actors.errors import NotNow
-from actors.runtime.frozen import frozen, thawed
+from actors.runtime.frozen import frozen, hidden, revealed, sealer, thawed
 from actors.runtime.known import Known
 from actors.runtime.machine import Emitted, Machine
 from actors.runtime.reducer import reducers_of
 from bus.connection import Connection
 from bus.errors import LogDamaged, Unavailable
 from bus.inspection import bounds_of
+from bus.keyring import KeyDestroyed, Keyring
 from bus.log import START, Position, last_commit, read_shard
 from bus.snapshots import Checkpoint, Fold, History, Snapshot, ThreadKey, check_version
 from bus.store import StoredEvent
@@ -82,6 +83,8 @@ class Cell:
     users: int = 0
     put_off: bool = False
     """Whether it could not be read when it was to be: who waits for it as well comes after whoever tried."""
+    seal: str | None = None
+    """What its payloads are sealed with; None where they are not."""
     stopped: str | None = None
     """Why this code cannot go on with the thread. The log has all of it: mended code takes it up again."""
 
@@ -109,7 +112,15 @@ class Cell:
 class Cells:
     """The threads of one shard that are in memory, by their keys; the latest used come last."""
 
-    def __init__(self, machines: Mapping[str, Machine[Any]], record: Record, shard: int, room: int = ROOM) -> None:
+    def __init__(
+        self,
+        machines: Mapping[str, Machine[Any]],
+        record: Record,
+        shard: int,
+        room: int = ROOM,
+        keys: Keyring | None = None,
+    ) -> None:
+        self._keys = keys
         self._machines = machines
         self._record = record
         self._shard = shard
@@ -253,7 +264,8 @@ class Cells:
         return cell.stopped is None and cell.fresh >= SNAPSHOT_EACH and cell.sequence <= recorded
 
     def _snapshot(self, cell: Cell) -> Snapshot:
-        return Snapshot(cell.key, self._folds[cell.family].reducer, cell.sequence, frozen(cell.versions, cell.state))
+        state = hidden(frozen(cell.versions, cell.state), cell.key, cell.seal, self._keys)
+        return Snapshot(cell.key, self._folds[cell.family].reducer, cell.sequence, state)
 
     def _is_open(self, cell: Cell) -> bool:
         return bool(self._machines[cell.family].open_effects(cell.state))
@@ -282,13 +294,20 @@ class Cells:
         check_version(cell.versions, sequence, fact)
         self._noted(cell, sequence, 1)
         cell.versions[fact.kind, fact.entity] = fact.version
-        if cell.stopped is not None:
-            return
+        if fact.key is not None:
+            self._sealed(cell, fact.key)
+        if cell.stopped is not None or codec.is_erased(fact.payload):
+            return  # what was erased is nothing any more; that its thread was deleted follows
         try:
             emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
             cell.state = self._machines[cell.family].evolve(cell.state, emitted)
         except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
             cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
+
+    def _sealed(self, cell: Cell, key: str) -> None:
+        cell.seal = key
+        if self._keys is not None:
+            self._keys.use(cell.tenant, cell.thread, key)
 
     def _noted(self, cell: Cell, sequence: int, events: int) -> None:
         if not cell.sequence:
@@ -300,6 +319,7 @@ class Cells:
         for first in range(0, len(cells), _AT_ONCE):
             some = cells[first : first + _AT_ONCE]
             found = await self._histories(some, self._folds, until)
+            await self._load_keys(found.values())
             spoiled = [cell for cell in some if not self._thaw(cell, found[cell.key].snapshot)]
             if spoiled:
                 from_zero = {family: fold._replace(reducer="") for family, fold in self._folds.items()}
@@ -308,6 +328,15 @@ class Cells:
                 for event in found[cell.key].events:
                     self._evolve(cell, event.sequence, event.fact)
                 cell.loaded = True
+
+    async def _load_keys(self, found: Collection[History]) -> None:
+        """Have the keys of snapshots at hand."""
+        sealers = (sealer(history.snapshot.state) for history in found if history.snapshot is not None)
+        try:
+            if self._keys is not None:
+                await self._keys.load({key for key in sealers if key is not None})
+        except (Unavailable, TimeoutError) as error:
+            raise NotNow(f"the keys of its threads cannot be read: {error}") from error
 
     async def _histories(
         self, cells: Sequence[Cell], folds: Mapping[str, Fold], until: int | None
@@ -322,8 +351,11 @@ class Cells:
         if kept is None:
             return True
         try:
-            cell.versions, cell.state = thawed(self._machines[cell.family], kept.state)
-        except BadShape as error:
+            if (seal := sealer(kept.state)) is not None:
+                self._sealed(cell, seal)
+            state = revealed(kept.state, cell.key, self._keys)
+            cell.versions, cell.state = thawed(self._machines[cell.family], state)
+        except (BadShape, KeyDestroyed) as error:
             log.warning("thread %r is folded from zero: its snapshot is damaged: %s", cell.thread, error)
             return False
         cell.sequence = kept.sequence

@@ -11,6 +11,7 @@ from schemas.commands import Command
 from schemas.context import Context
 from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
+from schemas.memory import ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.tasks import TaskEnded
@@ -29,6 +30,7 @@ Result = (
     | HooksTold
     | ChildEnded
     | TaskEnded
+    | ThreadErased
 )
 """What an effect ends in."""
 

@@ -20,6 +20,7 @@ from actors.errors import NotNow, Undecidable
 from actors.runtime.cells import ROOM, Cell, Cells, Record
 from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
 from actors.runtime.performer import Performer, Site
+from actors.runtime.sealing import sealing
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -31,6 +32,7 @@ from schemas import codec
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.live import Outcome
+from schemas.memory import ThreadDeleted, ThreadErased
 from schemas.runs import CommandRefused, Event, Problem
 
 log = logging.getLogger(__name__)
@@ -194,7 +196,8 @@ class ShardOwner:
         return any(performer.must_finish(effect) for performer in self._runtime.performers.values())
 
     def _no_cells(self) -> Cells:
-        return Cells(self._runtime.machines, self._runtime.record, self._shard, self._runtime.room)
+        runtime = self._runtime
+        return Cells(runtime.machines, runtime.record, self._shard, runtime.room, runtime.connection.keys)
 
     async def checkpoint(self) -> None:
         """Note how far the shard is known, so that the next owner need not read it from the beginning.
@@ -249,6 +252,7 @@ class ShardOwner:
             raise Undecidable(f"thread {cell.thread!r} is stopped: {cell.stopped}")
         if delivery.attempt > MAX_DELIVERIES:
             raise Undecidable(f"delivered {MAX_DELIVERIES} times, and no owner lived to answer it")
+        await sealing(cell, self._runtime.connection.keys)
         asked = await self._runtime.performers[cell.family].look_up(command, cell.state)
         decision = self._runtime.machines[cell.family].ask(cell.state, asked, self._context())
         facts = _facts(cell, decision.events, command.id, command.traceparent)
@@ -367,6 +371,10 @@ class ShardOwner:
         await self._stop_what_is_over(cell)
 
 
+_LEGIBLE = frozenset({ThreadDeleted, ThreadErased})
+"""Events that are never sealed: they say of what is erased that it is."""
+
+
 def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> list[Fact]:
     """Number and encode the events of one decision."""
     versions = dict(cell.versions)
@@ -385,6 +393,7 @@ def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) 
                 cause=cause,
                 payload=codec.payload(emitted.event),
                 traceparent=traceparent,
+                key=None if emitted.event.__class__ in _LEGIBLE else cell.seal,
             )
         )
     return facts

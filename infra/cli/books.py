@@ -23,8 +23,9 @@ from bus.projected import (
 )
 from bus.projections import PROJECTIONS
 from bus.projector import bring_up
-from bus.rebuild import rebuild
+from bus.rebuild import Rebuilt, rebuild
 from bus.store import Store
+from bus.vectors import start_all_again
 from infra.access import current_record
 from infra.cli.printing import say, say_json
 from infra.cli.progress import Bar
@@ -54,17 +55,24 @@ class _Late:
 
 
 async def _rebuild(options: argparse.Namespace) -> int:
-    names = list(PROJECTIONS) if options.projection == "all" else [options.projection]
-    began = time.monotonic()
+    names = [name for name in PROJECTIONS if options.projection in {name, "all"}]
+    began, done, dropped = time.monotonic(), list[Rebuilt](), None
     async with _record(options) as store:
-        with Bar(sys.stderr, "rebuilding") as bar:
-            done = await rebuild(store, names, _Late(bar))
+        if names:
+            with Bar(sys.stderr, "rebuilding") as bar:
+                done = await rebuild(store, names, _Late(bar))
+        if options.projection in {"vectors", "all"}:
+            dropped = await start_all_again(store)
     seconds = time.monotonic() - began
     for made in done:
         if options.json:
             say_json({"projection": made.name, **_without(made, "name"), "seconds": round(seconds, 3)})
         else:
             say(f"{made.name:<8} {made.rows:>8,} rows, from the log up to {made.sequence:,}")
+    if dropped is not None and options.json:
+        say_json({"projection": "vectors", "dropped": dropped})
+    elif dropped is not None:
+        say(f"vectors  {dropped:>8,} dropped: the processes that run agents make them again")
     return 0
 
 

@@ -36,7 +36,7 @@ def add_log_verbs(
         "--days", type=_days_of(positive), default=30, metavar="COUNT", help="so many, today too (default: %(default)s)"
     )
     rebuild = told(verbs, "rebuild", "make projections of the log again; who reads them sees the old ones meanwhile")
-    rebuild.add_argument("projection", choices=("threads", "runs", "usage", "all"), help="which")
+    rebuild.add_argument("projection", choices=("threads", "runs", "usage", "vectors", "all"), help="which")
     retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
     retain.add_argument(
         "--steps", type=_span_of(positive), required=True, metavar="DAYS", help="how long to keep them, such as 7d"
@@ -73,12 +73,13 @@ def add_thread_verbs(
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     create = told(verbs, "create", "begin a thread before anything is said in it")
     rename = told(verbs, "rename", "give a thread another title, or other metadata")
-    delete = told(verbs, "delete", "end a thread for good: nothing of it is shown any more")
+    delete = told(verbs, "delete", "end a thread for good, and erase what it held")
     create.add_argument("thread", metavar="THREAD", nargs="?", help="its id (default: a new one)")
     create.add_argument("--resource", default="", help="the person or project that it belongs to")
     delete.add_argument("--reason", default="", help="why, for the record")
-    for verb in (rename, delete):
-        verb.add_argument("thread", metavar="THREAD", help="which one")
+    delete.add_argument("--resource", default="", help="every thread of this person or project, in place of one")
+    rename.add_argument("thread", metavar="THREAD", help="which one")
+    delete.add_argument("thread", metavar="THREAD", nargs="?", help="which one")
     for verb in (create, rename):
         verb.add_argument("--title", default=None, help="what it is called")
         verb.add_argument(

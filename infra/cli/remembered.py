@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.memory.state import MemoryEvent
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadErased, ThreadRenamed, WorkingWritten
 from schemas.runs import MemoryWritten
 
 
@@ -20,5 +20,12 @@ def told_of_memory(event: MemoryEvent | MemoryWritten) -> tuple[str, str]:
             return "thread", f"of {resource or 'nobody'}{f': {title!r}' if title else ''}"
         case ThreadRenamed(title=title, by=by):
             return by or "thread", f"is called {title!r}"
-        case ThreadDeleted(reason=reason):
-            return "thread", f"deleted{f': {reason}' if reason else ''}"
+        case ThreadDeleted() | ThreadErased():
+            return "thread", _over(event)
+
+
+def _over(event: ThreadDeleted | ThreadErased) -> str:
+    if isinstance(event, ThreadDeleted):
+        return f"deleted: {event.reason}" if event.reason else "deleted"
+    left = f", but for {event.unsealed} events that were never sealed" if event.unsealed else ""
+    return f"what it held is erased{left}"

@@ -18,9 +18,12 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError
+from bus.projected import latest_threads
+from bus.projector import bring_up
 from bus.store import Store, StoredEvent
 from infra.access import runtime_of
 from infra.follow import follow, send
+from infra.privacy import known_master, opened_store
 from infra.readback import LateStore
 from infra.services.data_directory import Runtime
 from schemas.commands import Command
@@ -36,6 +39,8 @@ _ASK_S = 1.0
 _CLOSING_S = 1.0
 _POLL_S = 0.05
 _RECORDED_S = 5.0
+_MOST = 1000
+"""Threads that are listed at once."""
 
 
 class Session:
@@ -53,6 +58,7 @@ class Session:
         self._notice = notice
         self._data = data
         self._postgres = runtime.urls["postgres"]
+        self._master = known_master(data)
         self._connection = connection
 
     def follow(self, command: Command, after: int = 0) -> Iterator[Frame]:
@@ -65,7 +71,7 @@ class Session:
         told = ""
 
         async def feed() -> None:
-            async with LateStore(self._postgres) as late:
+            async with LateStore(self._postgres, self._master) as late:
                 async for frame in follow(self._connection, late.read_back, command, _DAY_S, after):
                     heard.put(frame)
 
@@ -108,8 +114,19 @@ class Session:
         """Read what is recorded of a thread."""
 
         async def read() -> list[StoredEvent]:
-            async with await Store.open(self._postgres) as store:
+            async with await opened_store(self._postgres, self._master) as store:
                 return await store.events_of_thread(tenant, thread)
+
+        return _call(self._loop, read())
+
+    def threads_of(self, tenant: str, resource: str) -> list[str]:
+        """Name the threads of a resource, as far as the record goes now."""
+
+        async def read() -> list[str]:
+            async with await Store.open(self._postgres) as store:
+                await bring_up(store)
+                rows = await latest_threads(store, _MOST, tenant, "agent", resource)
+                return [row.thread for row in rows if row.status != "deleted"]
 
         return _call(self._loop, read())
 

@@ -23,6 +23,11 @@ _DONE = {"create": "begun", "rename": "renamed", "delete": "deleted"}
 
 def main(options: argparse.Namespace) -> int:
     """Send the command; exit code 1 when it is refused."""
+    if options.verb == "delete" and bool(options.thread) == bool(options.resource):
+        sys.stderr.write("ostinato thread delete: name a thread, or --resource\n")
+        return 2
+    if options.verb == "delete" and options.resource:
+        return _delete_all(options)
     command = thread_command(options.thread, _wanted(options), options.tenant)
     with session(options.data, _notice) as line:
         outcome = line.send(command)
@@ -33,6 +38,26 @@ def main(options: argparse.Namespace) -> int:
     else:
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
     return 0 if outcome.result == "accepted" else 1
+
+
+def _delete_all(options: argparse.Namespace) -> int:
+    """Delete every thread of a resource, those that begin meanwhile too."""
+    seen: set[str] = set()
+    count = 0
+    with session(options.data, _notice) as line:
+        # what lists them hears of a deletion a moment later
+        while names := [name for name in line.threads_of(options.tenant, options.resource) if name not in seen]:
+            seen.update(names)
+            for name in names:
+                outcome = line.send(thread_command(name, _wanted(options), options.tenant))
+                count += outcome.problem is None
+                if outcome.problem is not None:
+                    sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
+    if options.json:
+        say_json({"resource": options.resource, "deleted": count})
+    else:
+        say(f"{count} threads of {options.resource} are deleted")
+    return 0 if count == len(seen) else 1
 
 
 def _wanted(options: argparse.Namespace) -> CreateThread | RenameThread | DeleteThread:

@@ -7,16 +7,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.memory.state import MemoryEvent
 from actors.runtime.cells import FAMILY
 from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
+from infra.cli.erased import ERASED, legible
 from infra.cli.remembered import told_of_memory
 from infra.cli.terminal import PLAIN, Style, printable
 from infra.cli.told import told_of_waits
 from schemas import codec
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
 from schemas.generation import request_id
-from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -98,7 +99,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
     began: dict[str, int] = {}
     told = []
     for number, stored in zip(numbers or range(1, len(events) + 1), events, strict=True):
-        event = codec.event_of(stored.fact)
+        event = legible(stored.fact)
         effect = getattr(event, "effect", None)
         key = effect or stored.fact.entity
         latency = None
@@ -106,7 +107,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
             began[key] = stored.time
         elif key in began and not isinstance(event, MessageAdded | MemoryWritten):
             latency = (stored.time - began[key]) / 1e6
-        actor, summary = told_of(event)
+        actor, summary = ERASED if event is None else told_of(event)
         told.append(
             Line(
                 number=number,
@@ -128,7 +129,7 @@ def lines(events: Sequence[StoredEvent], numbers: Sequence[int] | None = None) -
     return told
 
 
-def tokens_of(event: Event) -> str:
+def tokens_of(event: Event | None) -> str:
     if not isinstance(event, ModelReturned | RunFinished):
         return ""
     used = event.usage
@@ -138,6 +139,8 @@ def tokens_of(event: Event) -> str:
 
 def told_of(event: Event) -> tuple[str, str]:
     """Say who did it, and what in one line."""
+    if isinstance(event, MemoryEvent | MemoryWritten):
+        return told_of_memory(event)
     match event:
         case CommandAccepted(command=command):
             return command.source or "client", f"{_asked_for(command)} (command {command.id})"
@@ -145,8 +148,6 @@ def told_of(event: Event) -> tuple[str, str]:
             return command.source or "client", f"refused: {problem.message}"
         case MessageAdded(message=message):
             return message.role, repr(message.content)
-        case MemoryWritten() | ThreadCreated() | ThreadRenamed() | ThreadDeleted() | WorkingWritten() | Observed():
-            return told_of_memory(event)
         case ThreadForked(origin=origin, at=at, changes=changes):
             changed = ", ".join(f"{change.name}={change.value!r}" for change in changes)
             return "fork", f"up to here event 1 to {at} of {origin}{', ' if changed else ''}{changed}"
@@ -257,7 +258,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     """Tell a thread in one line."""
     said, turns = "", 0
     for stored in events:
-        event = codec.event_of(stored.fact)
+        event = legible(stored.fact)
         if isinstance(event, CommandAccepted | CommandRefused):
             turns += not isinstance(event.command.data, Fork)
             if isinstance(event.command.data, Generate):

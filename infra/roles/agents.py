@@ -18,6 +18,7 @@ from actors.memory.indexing import index
 from actors.models.nearby import Nearby, offer_model
 from actors.models.router import Router
 from actors.processors.recall import RecordedLibrary, SemanticRecall
+from actors.processors.shared import SharedMemories
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.runtime.partitions import own_shards
 from actors.runtime.performer import Performer
@@ -30,14 +31,18 @@ from actors.serving.texts import Texts, offer_texts
 from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
+from bus.keyring import Keyring
 from bus.lease import Leases
 from bus.live import Live
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.erasing import StackEraser, heed_destruction
+from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
+from infra.recollections import MemoryService
 from infra.runs import BusRuns
 from infra.settings import Place
 from schemas.generation import Sampling
@@ -48,15 +53,23 @@ DRAIN_S = STOP_S - 1.0
 
 async def run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event) -> None:
     """Own shards until told to stop, then give the lease back."""
-    async with Trace(connection, status.run) as trace:
-        await _run(place, connection, status, stopping, trace)
+    record = LateStore(place.postgres_url, place.master.encode())
+    if place.master:
+        sealed = place.settings.privacy.sealed != "off"
+        connection.keys = Keyring(record.opened, place.master.encode(), SystemChance(), sealed)
+        await heed_destruction(connection, connection.keys)
+        if sealed:
+            connection.keys.prepare()
+    async with Trace(connection, status.run) as trace, record:
+        await _run(place, connection, status, stopping, trace, record)
 
 
-async def _run(place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace) -> None:
+async def _run(
+    place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace, record: LateStore
+) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
-    record = LateStore(place.postgres_url)
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
     await keep_books(made, connection, record, status)
@@ -74,6 +87,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
         record=record,
     )
+    await serve_memory(connection, MemoryService(record.opened, _embedders(agents)))
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:
@@ -85,17 +99,16 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
     }
-    async with record:
-        owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
-        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
-        if not owning.done():
-            # the lease lives on meanwhile: who took the shards now could not know what became of a tool
-            await _drain(owners)
-        for task in (stop, *indexing):
-            task.cancel()
-        await until(stopping, owning)
+    owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+    indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
+    if not owning.done():
+        # the lease lives on meanwhile: who took the shards now could not know what became of a tool
+        await _drain(owners)
+    for task in (stop, *indexing):
+        task.cancel()
+    await until(stopping, owning)
     await leases.release()
 
 
@@ -131,6 +144,8 @@ def _performers(
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
         Observer(lambda command: send_command(connection, command), clock),
+        StackEraser(connection, record.opened),
+        SharedMemories(record.opened, lambda command: send_command(connection, command)),
     )
     return {
         "agent": runs,

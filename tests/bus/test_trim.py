@@ -180,6 +180,8 @@ async def test_the_record_of_a_shard_is_read_by_its_key(connection: Connection, 
     asked: list[tuple[str, tuple[object, ...]]] = []
 
     class Watched:
+        keys = None
+
         async def rows(self, sql: str, *values: object) -> Any:
             asked.append((sql, values))
             return await store.rows(sql, *values)

@@ -91,7 +91,7 @@ class Line:
         if self._connection is None or self._store is None:
             urls = self.urls()
             self._connection = await Connection.open(urls["nats"], self._name)
-            self._store = LateStore(urls["postgres"])
+            self._store = LateStore(urls["postgres"], urls.get("master", "").encode())
         return self._connection, self._store
 
     async def close(self) -> None:

@@ -62,6 +62,8 @@ async def judge(
     found = await inspect(connection, store)
     verdict.lost += [Finding(f"{bad.where}: {bad.first} to {bad.last}: {bad.problem}") for bad in found.damages]
     facts = [fact async for row in recorded_envelopes(store, 0, found.cursor.sequence) for fact in row.envelope.facts]
+    if store.keys is not None:
+        facts = await store.keys.open(facts)
     if found.cursor.sequence != found.bounds.last:
         verdict.lost.append(Finding(f"recorded up to {found.cursor.sequence} of {found.bounds.last}"))
     verdict.events = len(facts)

@@ -75,7 +75,9 @@ class Stack:
     def urls(self) -> dict[str, str]:
         """Say where everything is."""
         found = msgspec.json.decode((self.data / "runtime.json").read_bytes())
-        return {name: str(url) for name, url in found["urls"].items()}
+        file = self.data / "master.key"
+        master = {"master": file.read_text(encoding="utf-8")} if file.exists() else {}
+        return {**{name: str(url) for name, url in found["urls"].items()}, **master}
 
     async def start(self) -> None:
         """Start, and wait until it serves."""

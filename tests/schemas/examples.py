@@ -20,6 +20,7 @@ from schemas.memory import (
     Observed,
     ThreadCreated,
     ThreadDeleted,
+    ThreadErased,
     ThreadRenamed,
     Working,
     WorkingWritten,
@@ -384,6 +385,7 @@ EXAMPLES: tuple[Event, ...] = (
         cost=0.5,
     ),
     TaskCancelled(effect="run-1-1-t0b", by="cli", reason="no more need"),
+    ThreadErased(effect="thread-1-e", unsealed=3),
 )
 
 ENVELOPE = Envelope(

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import nats
 import pytest
 
+from infra.privacy import known_master, opened_store
 from schemas import codec
 from schemas.steps import StepPlan
 from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records
@@ -159,6 +161,20 @@ def test_show_tells_who_did_what_with_tokens_and_latency(stack: UpProcess) -> No
     assert "blocks" in text
 
 
+async def edited(stack: UpProcess, thread: str) -> bytes:
+    """Give the payload of a thread's call, sealed as it is, with other arguments."""
+    master = await asyncio.to_thread(known_master, stack.data)
+    async with await opened_store(stack.postgres_url, master) as store:
+        (fact,) = [
+            event.fact for event in await store.events_of_thread("default", thread) if event.fact.type == "tool.called"
+        ]
+        other = json.loads(bytes(fact.payload))
+        other["call"]["arguments"] = '{"expression": "1 + 1"}'
+        payload = msgspec.Raw(json.dumps(other, separators=(",", ":")).encode())
+        assert store.keys is not None
+        return bytes(store.keys.sealed(msgspec.structs.replace(fact, payload=payload)).payload)
+
+
 def test_verify_decides_the_same_and_catches_one_edited_event_by_name(stack: UpProcess) -> None:
     thread = chat(stack, ask("What is 21 times 2?")).headers["X-Ostinato-Thread"]
     other = chat(stack, ask("Hello!", model="ostinato-mini")).json()["id"].removeprefix("chatcmpl-")
@@ -167,10 +183,8 @@ def test_verify_decides_the_same_and_catches_one_edited_event_by_name(stack: UpP
         same = stack.cli("replay", "verify", identity)
         assert (same.returncode, same.stderr) == (0, ""), same.stdout
     (row,) = rows(stack, "SELECT seq, idx, payload FROM event WHERE thread = $1 AND type = 'tool.called'", thread)
-    edited = json.loads(bytes(row["payload"]))
-    edited["call"]["arguments"] = '{"expression": "1 + 1"}'
     sql = "UPDATE event SET payload = $1 WHERE seq = $2 AND idx = $3"
-    rows(stack, sql, json.dumps(edited, separators=(",", ":")).encode(), row["seq"], row["idx"])
+    rows(stack, sql, asyncio.run(edited(stack, thread)), row["seq"], row["idx"])
     caught = stack.cli("replay", "verify", thread)
     rows(stack, sql, row["payload"], row["seq"], row["idx"])
     assert caught.returncode == 1

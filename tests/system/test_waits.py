@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from actors.tools import ToolContext, tool
-from infra.client import Client, connected
+from infra.client import Client, connect
 from infra.errors import NoAnswer, SettlementRefused
 from infra.running import Waiting
 from schemas.commands import Approve, PostResult, Resume
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.deadline(120)]
 
 @pytest.fixture
 async def client(stack: UpProcess) -> AsyncIterator[Client]:
-    async with connected(stack.nats_url, stack.postgres_url) as connected_client:
+    async with connect(str(stack.data)) as connected_client:
         yield connected_client
 
 
@@ -128,7 +128,7 @@ async def test_an_answer_is_of_the_type_that_was_asked_for_and_is_seen_as_it_gro
 async def test_what_waits_survives_kill_9_and_a_hundred_answers_are_one(
     own_stack: UpProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with connected(own_stack.nats_url, own_stack.postgres_url) as client:
+    async with connect(str(own_stack.data)) as client:
         running = client.stream("careful", "What is 12 times 34?", on_wait=leave_it)
         hearing = asyncio.create_task(heard(running))
         held = await waiting_in(client, running.thread)

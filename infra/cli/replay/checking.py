@@ -11,7 +11,10 @@ from actors.errors import Divergence, Unreadable
 from actors.machines import MACHINES
 from actors.runtime.cells import FAMILY
 from actors.runtime.replay import Recorded, verify
+from bus.errors import LogDamaged
+from bus.snapshots import check_version
 from bus.store import StoredEvent
+from schemas import codec
 
 
 class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -19,7 +22,7 @@ class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
 
     thread: str
     ok: bool
-    state: Literal["same", "differs", "unreadable", "redacted"]
+    state: Literal["same", "differs", "unreadable", "redacted", "erased"]
     tenant: str
     events: int
     decisions: int = 0
@@ -35,6 +38,8 @@ class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(events: Sequence[StoredEvent]) -> Checked:
     """Decide again what a thread's events say was decided; whatever is wrong with them is the outcome."""
     first = events[0].fact
+    if any(codec.is_erased(event.fact.payload) for event in events):
+        return erased(events)
     machine = MACHINES[FAMILY.get(first.kind, "agent")]
     try:
         verdict = verify(machine, first.tenant, first.thread, [_recorded(event) for event in events])
@@ -63,6 +68,29 @@ def check(events: Sequence[StoredEvent]) -> Checked:
             actual=f"some that break the fold: {error!r}",
         )
     return Checked(first.thread, True, "same", first.tenant, len(events), verdict.decisions, verdict.open)
+
+
+def erased(events: Sequence[StoredEvent]) -> Checked:
+    """Check of a thread whose texts were erased what is left: that each event follows on the one before it."""
+    first, versions = events[0].fact, dict[tuple[str, str], int]()
+    for event in events:
+        fact = event.fact
+        try:
+            check_version(versions, event.sequence, fact)
+        except LogDamaged as damage:
+            return Checked(
+                thread=first.thread,
+                ok=False,
+                state="differs",
+                tenant=first.tenant,
+                events=len(events),
+                place=f"{event.sequence}/{event.idx}",
+                event=fact.type,
+                expected="the next version",
+                actual=str(damage),
+            )
+        versions[fact.kind, fact.entity] = fact.version
+    return Checked(first.thread, True, "erased", first.tenant, len(events))
 
 
 def unchecked(events: Sequence[StoredEvent]) -> Checked:

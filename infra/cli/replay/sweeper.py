@@ -8,14 +8,14 @@ import sys
 import msgspec
 
 from bus.errors import BusError
-from bus.store import Store
 from bus.sweep import Span, threads_of
 from infra.cli.replay.checking import check
+from infra.privacy import opened_store
 
 
 async def _serve() -> None:
-    url = msgspec.json.decode(sys.stdin.buffer.readline(), type=str)
-    async with await Store.open(url) as store:
+    url, master = msgspec.json.decode(sys.stdin.buffer.readline(), type=tuple[str, str])
+    async with await opened_store(url, master.encode()) as store:
         for line in sys.stdin.buffer:
             span = msgspec.json.decode(line, type=Span)
             outcomes = [check(events) for events in await threads_of(store, span)]

@@ -40,7 +40,7 @@ async def sweep(store: Store, jobs: int, progress: Progress) -> AsyncGenerator[l
     """
     parts = await spans(store, SPAN)
     jobs = min(jobs, len(parts)) if len(parts) > _FEW else 1
-    source = _shared(store.url, parts, jobs) if jobs > 1 else _alone(store, parts)
+    source = _shared(store, parts, jobs) if jobs > 1 else _alone(store, parts)
     done = 0
     progress(0, len(parts))
     async with aclosing(source):
@@ -60,12 +60,12 @@ async def _alone(store: Store, parts: Sequence[Span]) -> AsyncGenerator[list[Che
         yield outcomes
 
 
-async def _shared(url: str, parts: Sequence[Span], jobs: int) -> AsyncGenerator[list[Checked], None]:
+async def _shared(store: Store, parts: Sequence[Span], jobs: int) -> AsyncGenerator[list[Checked], None]:
     waiting = iter(parts)
     outcomes: asyncio.Queue[list[Checked]] = asyncio.Queue(jobs)
 
     async def work() -> None:
-        process = await _start(url)
+        process = await _start(store)
         try:
             for part in waiting:
                 await outcomes.put(await _check_by(process, part))
@@ -99,7 +99,7 @@ async def _next(outcomes: asyncio.Queue[list[Checked]], workers: Sequence[asynci
         getting.cancel()
 
 
-async def _start(url: str) -> Process:
+async def _start(store: Store) -> Process:
     """Start a process that checks spans. It has a group of its own: Ctrl-C in the terminal is for us alone."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "infra.cli.replay.sweeper"),
@@ -110,7 +110,8 @@ async def _start(url: str) -> Process:
     )
     assert process.stdin is not None
     # not in an argument: those are seen by everyone
-    process.stdin.write(msgspec.json.encode(url) + b"\n")
+    master = "" if store.keys is None else store.keys.secret.decode()
+    process.stdin.write(msgspec.json.encode((store.url, master)) + b"\n")
     return process
 
 

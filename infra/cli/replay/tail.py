@@ -17,6 +17,7 @@ from infra.access import runtime_of
 from infra.cli.printing import say, say_json
 from infra.cli.terminal import Style, printable, style_for
 from infra.cli.timeline import PROBLEMS, WIDTH, tokens_of, told_of
+from infra.privacy import known_master, opened_store
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.errors import SchemaError
@@ -59,7 +60,12 @@ def main(options: argparse.Namespace) -> int:
 
 async def _tail(options: argparse.Namespace) -> None:
     runtime = runtime_of(options.data)
-    async with await Connection.open(runtime.urls["nats"], "tail") as connection:
+    master = await asyncio.to_thread(known_master, options.data)
+    async with (
+        await Connection.open(runtime.urls["nats"], "tail") as connection,
+        await opened_store(runtime.urls["postgres"], master) as store,
+    ):
+        connection.keys = store.keys
         at = await last_sequence(connection)
         _notice(f"following what is committed after {at}; Ctrl-C ends it")
         lost, found = _notices(options.data)

@@ -29,6 +29,7 @@ class Totals(msgspec.Struct):
     differing: int = 0
     unreadable: int = 0
     redacted: int = 0
+    erased: int = 0
     seconds: float = 0.0
     decisions_per_s: int = 0
 
@@ -41,6 +42,7 @@ class Totals(msgspec.Struct):
             self.differing += checked.state == "differs"
             self.unreadable += checked.state == "unreadable"
             self.redacted += checked.state == "redacted"
+            self.erased += checked.state == "erased"
 
     def took(self, seconds: float) -> None:
         """Note how long it has taken so far."""
@@ -51,8 +53,10 @@ class Totals(msgspec.Struct):
         """Write it for a terminal."""
         unreadable = f", {self.unreadable} cannot be read" if self.unreadable else ""
         redacted = f", {self.redacted} cannot be verified" if self.redacted else ""
+        erased = f" ({self.erased} of them erased)" if self.erased else ""
         counts = f"{self.events} events, {self.decisions} decisions in {self.seconds:.2f} s"
-        return f"{self.threads - self.redacted} verified, {self.differing} differ{unreadable}{redacted} ({counts})"
+        verified = f"{self.threads - self.redacted} verified{erased}"
+        return f"{verified}, {self.differing} differ{unreadable}{redacted} ({counts})"
 
 
 def main(options: argparse.Namespace) -> int:
@@ -115,6 +119,9 @@ def _tell_all(bar: Bar, outcomes: Sequence[Checked], as_json: bool) -> None:
 
 
 def _tell(checked: Checked) -> None:
+    if checked.state == "erased" and checked.ok:
+        say(f"{checked.thread}: erased ({checked.events} events, in order; what they held cannot be read any more)")
+        return
     if checked.ok:
         waits = f", still open: {', '.join(checked.open)}" if checked.open else ""
         say(f"{checked.thread}: same ({checked.events} events, {checked.decisions} decisions{waits})")

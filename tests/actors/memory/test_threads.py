@@ -8,13 +8,22 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from actors.agent.erasing import EraseThread
 from actors.agent.loop import ConversationMachine
 from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked
 from schemas import codec
 from schemas.commands import Command, Fork
 from schemas.context import Context
-from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread, ThreadCreated, ThreadDeleted
+from schemas.memory import (
+    CreateThread,
+    DeleteThread,
+    Remember,
+    RenameThread,
+    ThreadCreated,
+    ThreadDeleted,
+    ThreadErased,
+)
 from schemas.runs import CommandRefused, RunFailed
 from tests.actors.agent.test_fork import CONTEXT, history
 from tests.actors.agent.test_loop import World, call, said, tags
@@ -90,7 +99,7 @@ def test_a_deleted_thread_holds_nothing_any_more_and_takes_nothing() -> None:
     assert isinstance(events[-1], ThreadDeleted)
     assert Counter(tags(events))["run.failed"] == 2
     assert "run.started" not in tags(events)
-    assert not world.open
+    assert list(world.open) == ["t1-e"]
     state = codec.encode(world.state)
     assert b"secret" not in state
     assert MACHINE.answered(world.state, "c1") == "accepted"
@@ -108,7 +117,11 @@ def test_what_a_tool_returns_after_the_thread_was_deleted_is_dropped() -> None:
     world.result(said("c1-1-m", "", [call(1)]))
     manage(world, "m1", DeleteThread())
     assert world.events(RunFailed)[-1].problem.kind == "aborted"
+    assert MACHINE.open_effects(world.state) == [EraseThread("t1-e", "thread", "t1", "")]
+    assert world.result(ThreadErased(effect="t1-e", unsealed=2)) == []
     assert MACHINE.open_effects(world.state) == []
+    assert refused(world.ask("c2", text="hello?")).startswith("unknown_thread: thread 't1' was deleted")
+    world.verified()
 
 
 def test_a_fork_belongs_to_whom_its_origin_does_and_none_is_made_of_a_deletion() -> None:

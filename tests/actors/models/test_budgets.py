@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -10,11 +11,14 @@ from actors.models.budgets import Budgeted, Ledger
 from actors.models.cache import Answers, Cached, key_of
 from actors.models.pricing import Pricing
 from actors.models.provider import ModelCall, Piece
+from actors.runtime.context import SystemChance
 from actors.testing import FixedClock, ScriptedModel
 from bus.connection import Connection
+from bus.keyring import Keyring
 from bus.spending import hear_spent, recorded_spending, tell_spent
 from bus.store import Batch, Cursor, Store
 from schemas import codec
+from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.messages import Message, Usage
 from schemas.models import Budget, Spent
@@ -116,14 +120,24 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
     answer = ModelReturned("r1-1-m", "hi", "stop", Usage(7, 3), engine="openai/gpt-4o")
     payload = codec.encode(answer)
 
-    def row(sequence: int, time: int, kind: str, key: str | None = None) -> tuple[object, ...]:
-        return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, payload, None)
+    async def opened() -> Store:
+        return store
+
+    store.keys = Keyring(opened, b"master", SystemChance(), seals=True)
+    key = await store.keys.fresh()
+    sealed = store.keys.sealed(Fact("acme", "t1", "run", "r4", 1, "model.returned", "c", msgspec.Raw(payload), key=key))
+
+    def row(sequence: int, time: int, kind: str, key: str | None = None, held: bytes = payload) -> tuple[object, ...]:
+        return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, held, None)
 
     rows = [row(1, 10, "model.returned"), row(2, 99, "model.returned"), row(3, 99, "model.called"),
-            row(4, 99, "model.returned", "sealed")]  # fmt: skip
+            row(4, 99, "model.returned", key, bytes(sealed.payload)),
+            row(5, 99, "model.returned", "another", b'"nobody can read this"')]  # fmt: skip
     before = await store.claim("EV", "w")
-    await store.advance(before, Batch(Cursor("EV", 1, 4, "h"), {"event": rows}, {}), "w")
-    assert await recorded_spending(store, 50) == [Spent(99, "acme", "t1", "r2", "openai/gpt-4o", Usage(7, 3))]
+    await store.advance(before, Batch(Cursor("EV", 1, 5, "h"), {"event": rows}, {}), "w")
+    assert await recorded_spending(store, 50) == [
+        Spent(99, "acme", "t1", run, "openai/gpt-4o", Usage(7, 3)) for run in ("r2", "r4")
+    ]
 
 
 async def test_the_same_question_is_asked_once_and_costs_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
 from schemas import codec
-from schemas.answers import CallTold
+from schemas.answers import CallTold, TokenTold
 from schemas.commands import RunAgent
 from schemas.generation import Sampling
 from schemas.live import Committed, Delta
@@ -41,6 +42,7 @@ CALL = ModelCall(
     "r1-1-m", "m", (Message("system", "Help."), Message("user", "hi a@b.org")), (), Sampling(), "acme", "t1"
 )
 FILTER = RegexFilter(rules=PERSONAL)
+TOLD = (TokenTold(1, b"fi", -0.1, 1), TokenTold(2, b"ne", -0.2, 1))
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,40 @@ async def test_hooks_run_in_order_at_their_place() -> None:
     assert seen == ["one prompt", "two prompt", "one error", "two error"]
 
 
+def untimed(processed: Sequence[Processed]) -> tuple[Processed, ...]:
+    """What was done, without how long it took and what had nothing to say."""
+    return tuple(msgspec.structs.replace(one, took_us=0) for one in processed if one.action != "passed")
+
+
+async def test_each_hook_of_each_processor_is_told_with_its_time_also_where_nothing_was_to_be_done() -> None:
+    class Slow(Processor):
+        name = "slow"
+
+        async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
+            await asyncio.sleep(0.02)
+            return messages
+
+    answer = await Guarded(ScriptedModel(lambda _: "fine"), [Slow(), FILTER], first=True).call(CALL, Heard())
+    told = {(one.processor, one.hook): one for one in reversed(answer.processed)}
+    assert told["slow", "prompt"].action == "passed"
+    assert 20_000 <= told["slow", "prompt"].took_us < 2_000_000
+    assert {hook for name, hook in told if name == "slow"} == {"prompt"}
+    assert told["regex-filter", "prompt"].action == "changed"
+    assert told["regex-filter", "prompt"].took_us > 0
+    assert {hook for name, hook in told if name == "regex-filter"} >= {"prompt", "stream"}
+
+
+async def test_tokens_of_an_answer_that_nobody_changed_are_told_and_of_one_that_was_changed_are_not() -> None:
+    class Telling(ScriptedModel):
+        async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+            return msgspec.structs.replace(await super().call(call, on_text), token_ids=(1, 2), logprobs=TOLD)
+
+    plain = await Guarded(Telling(lambda _: "fine"), [FILTER], first=True).call(CALL, Heard())
+    assert (plain.token_ids, plain.logprobs) == ((1, 2), TOLD)
+    changed = await Guarded(Telling(lambda _: "to ann@example.org"), [FILTER], first=True).call(CALL, Heard())
+    assert (changed.token_ids, changed.logprobs, changed.sampled) == ((), (), None)
+
+
 @pytest.mark.parametrize("holds", [False, True])
 async def test_what_watchers_heard_is_the_answer_and_the_model_saw_none_of_it(holds: bool) -> None:
     model, heard = ScriptedModel(lambda _: "write to ann@example.org or call, all the best"), Heard()
@@ -112,7 +148,7 @@ async def test_what_watchers_heard_is_the_answer_and_the_model_saw_none_of_it(ho
     answer = await guarded.call(CALL, heard)
     assert answer.text == heard.text == "write to [EMAIL] or call, all the best"
     assert model.calls[0].messages[1].content == "hi [EMAIL]"
-    assert answer.processed == (
+    assert untimed(answer.processed) == (
         Processed("regex-filter", "prompt", "changed", 1, "EMAIL"),
         Processed("regex-filter", "prompt", "changed"),
         Processed("regex-filter", "stream", "changed", 1, "EMAIL"),
@@ -139,7 +175,8 @@ async def test_a_processor_stops_a_call_anywhere_and_nothing_held_is_told(hook: 
         await guarded.call(CALL, heard)
     assert (failed.value.problem.kind, failed.value.problem.retry_after_ms) == ("tripwire", 1)
     assert failed.value.problem.message == "stopped by processor 'noisy': enough"
-    assert failed.value.processed[-1] == Processed("noisy", hook, "stopped", 0, "enough")  # type: ignore[arg-type]
+    stopped = Processed("noisy", hook, "stopped", 0, "enough")  # type: ignore[arg-type]
+    assert stopped in untimed(failed.value.processed)
     assert heard.text == ""
 
 
@@ -224,7 +261,7 @@ async def test_nothing_that_was_taken_out_is_in_what_watchers_hear_or_in_the_log
         assert SECRET.encode() not in bytes(fact.payload)
     assert all(SECRET not in message.content for call in bench.model.calls for message in call.messages)
     (returned,) = await bench.events(ToolReturned)
-    assert returned.processed[0] == Processed("regex-filter", "tool_result", "changed", 1, "EMAIL")
+    assert untimed(returned.processed)[0] == Processed("regex-filter", "tool_result", "changed", 1, "EMAIL")
     assert (await bench.events(RunFinished))[0].text == "It is [EMAIL], I think."
     await bench.verified("t1")
 

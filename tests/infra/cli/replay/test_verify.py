@@ -104,8 +104,8 @@ async def test_stopping_early_leaves_no_process_and_a_process_that_dies_is_an_er
     begun: list[int] = []
     start = sweeping._start
 
-    async def noted(url: str) -> sweeping.Process:
-        process = await start(url)
+    async def noted(of: Store) -> sweeping.Process:
+        process = await start(of)
         begun.append(process.pid)
         return process
 
@@ -118,8 +118,9 @@ async def test_stopping_early_leaves_no_process_and_a_process_that_dies_is_an_er
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
-    async def nowhere(url: str) -> sweeping.Process:
-        return await start("postgresql://ostinato@127.0.0.1:1/nothing")
+    async def nowhere(of: Store) -> sweeping.Process:
+        monkeypatch.setattr(of, "url", "postgresql://ostinato@127.0.0.1:1/nothing")
+        return await start(of)
 
     monkeypatch.setattr(sweeping, "_start", nowhere)
     with pytest.raises(SweepFailed, match="--jobs 1"):

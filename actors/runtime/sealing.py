@@ -1,0 +1,27 @@
+"""Which key seals a thread: its own from its first event on, taken from those that were made ahead."""
+
+from __future__ import annotations
+
+from actors.errors import NotNow
+from actors.runtime.cells import Cell
+from bus.errors import Unavailable
+from bus.keyring import Keyring
+
+
+async def sealing(cell: Cell, keys: Keyring | None) -> None:
+    """See that a thread has a key, where threads are sealed; one that is sealed stays so. Bare generations are not.
+
+    Raises:
+        NotNow: there is none, and none can be made.
+    """
+    if keys is None or cell.family != "agent":
+        return
+    try:
+        if cell.seal is not None:
+            await keys.load([cell.seal])
+        elif keys.seals:
+            cell.seal = await keys.fresh()
+    except (Unavailable, TimeoutError) as error:
+        raise NotNow(f"the key of its thread cannot be had: {error}") from error
+    if cell.seal is not None:
+        keys.use(cell.tenant, cell.thread, cell.seal)

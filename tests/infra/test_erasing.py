@@ -1,0 +1,63 @@
+"""What else is erased with a thread: those of the agents that it called, and its dead letters."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from actors.agent.delegation import child_thread
+from bus.batch import on_leader
+from bus.connection import Connection
+from bus.dead import dead_command, keep, letters
+from bus.erasure import delete_letters
+from bus.store import Store
+from bus.streams import CMD, ensure_streams
+from infra.erasing import StackEraser
+from schemas.messages import ToolCall
+from schemas.runs import RunStarted, ToolCalled
+from tests.bus.test_following import EXAMPLES
+from tests.bus.test_projector import write
+from tests.bus.test_threads import events
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
+
+STARTED = next(event for event in EXAMPLES if isinstance(event, RunStarted))
+
+
+def calling(effect: str) -> ToolCalled:
+    return ToolCalled(effect=effect, call=ToolCall("k1", "writer", "{}"), effect_class="idempotent")
+
+
+async def test_threads_that_a_thread_called_are_deleted_with_it_and_no_others(
+    connection: Connection, store: Store
+) -> None:
+    await ensure_streams(connection, shards=1)
+    child = child_thread("acme", "t1", "r1-1-t0")
+    await write(
+        store,
+        events(
+            ("acme", "t1", calling("r1-1-t0")),
+            ("acme", "t1", calling("r1-1-t1")),
+            ("acme", child, STARTED),
+            ("acme", "t2", STARTED),
+        ),
+    )
+
+    async def opened() -> Store:
+        return store
+
+    await StackEraser(connection, opened)._end_children(store, "acme", "t1")
+    assert (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"] == 1
+    item = await on_leader(connection, CMD, {"seq": 1})
+    assert item is not None
+    assert item.subject == f"cmd.0.acme.agent.{child}.delete"
+    assert msgspec.json.decode(item.data)["id"] == f"{child}-e"
+
+
+async def test_dead_letters_of_a_thread_are_deleted_and_those_of_others_stay(connection: Connection) -> None:
+    await ensure_streams(connection, shards=1)
+    for thread in ("t1", "t2"):
+        dead = dead_command(f"cmd.0.acme.agent.{thread}.run", b"my secret", "no such thing", 1, "p1")
+        await keep(connection, 0, "agent", dead, thread)
+    await delete_letters(connection, "acme", "t1")
+    assert [letter.dead.subject for letter in await letters(connection, 9)] == ["cmd.0.acme.agent.t2.run"]

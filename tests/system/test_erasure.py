@@ -1,0 +1,225 @@
+"""What is left of a thread that was deleted, on the whole stack: nothing that anybody said, in any copy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from bus.connection import Connection
+from infra.client import connect
+from infra.errors import SettlementRefused
+from infra.follow import send
+from schemas.commands import Command
+from schemas.memory import Remember
+from tests.system.conftest import UpProcess, records, start
+from tests.system.test_record import wait_until_recorded
+
+pytestmark = pytest.mark.servers
+
+CANARY = "Quetzalcoatlus"
+OTHER = "Archaeopteryx"
+BEFORE_S = 20.0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + BEFORE_S
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def tables_with(up: UpProcess, word: str) -> set[str]:
+    """Name the tables in which a word stands, in any column."""
+
+    async def look() -> set[str]:
+        connection = await asyncpg.connect(up.postgres_url)
+        try:
+            names = [row["relname"] for row in await connection.fetch(_TABLES)]
+            found = set()
+            for name in names:
+                for (row,) in await connection.fetch(f'SELECT each::text FROM "{name}" AS each'):
+                    if word in row or word.encode().hex() in row:
+                        found.add(name)
+            return found
+        finally:
+            await connection.close()
+
+    return asyncio.run(look())
+
+
+def vectors(up: UpProcess, thread: str) -> int:
+    async def count() -> int:
+        connection = await asyncpg.connect(up.postgres_url)
+        try:
+            found: int = await connection.fetchval("SELECT count(*) FROM spoken_vector WHERE thread = $1", thread)
+            return found
+        finally:
+            await connection.close()
+
+    return asyncio.run(count())
+
+
+def files_with(folder: Path, word: str) -> list[Path]:
+    """List the files of a server in which a word stands."""
+    return [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+
+
+def remember(up: UpProcess, thread: str, content: str) -> None:
+    async def go() -> None:
+        async with await Connection.open(up.nats_url, "test") as connection:
+            outcome = await send(
+                connection, Command(f"m-{thread}", "default", "agent", thread, "remember", Remember(content))
+            )
+            assert outcome.problem is None
+
+    asyncio.run(go())
+
+
+def talk(up: UpProcess, thread: str, word: str) -> None:
+    made = ("--resource", word.lower(), "--title", f"About {word}", "--metadata", f"pet={word}")
+    assert up.cli("thread", "create", thread, *made).returncode == 0
+    assert up.cli("run", "agent/rememberer", f"Hello, my {word}!", "--thread", thread).returncode == 0
+    remember(up, thread, f"- pet: {word}")
+    # too large for an envelope, and for the model
+    long = up.cli("run", "agent/rememberer", f"{word} " * 8000, "--thread", thread)
+    assert "too long" in long.stderr or long.returncode, long.stderr
+    wait_until_recorded(up)
+    eventually(lambda: vectors(up, thread) > 0)
+
+
+def asked(up: UpProcess, thread: str, word: str) -> dict[str, str]:
+    """Ask over the bus for what is remembered."""
+
+    async def ask() -> dict[str, str]:
+        async with connect(str(up.data)) as client:
+            memory = client.memory
+            found = {
+                "threads": str(await memory.threads(resource=word.lower(), text="about")),
+                "recall": str(await memory.recall(f"Hello, my {word}!", resource=word.lower())),
+            }
+            for name in ("messages", "working"):
+                try:
+                    told = memory.messages(thread) if name == "messages" else memory.working(thread=thread)
+                    found[name] = str(await told)
+                except SettlementRefused as refused:
+                    found[name] = refused.problem.message
+            return found
+
+    return asyncio.run(ask())
+
+
+def shown(up: UpProcess, thread: str) -> list[dict[str, Any]]:
+    return list(records(up.cli("replay", "show", thread, "--json")))
+
+
+def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_not(
+    system_folder: Path, tmp_path: Path
+) -> None:
+    agents = Path(__file__).parent / "rememberer.py"
+    up = start(system_folder / tmp_path.name, "--agents", str(agents))
+    try:
+        talk(up, "gone", CANARY)
+        talk(up, "stays", OTHER)
+        # the log holds it sealed from the beginning, and whoever may read it does
+        assert any(CANARY in str(line["data"]) for line in shown(up, "gone"))
+        assert all(CANARY in told for told in asked(up, "gone", CANARY).values()), asked(up, "gone", CANARY)
+        assert up.cli("replay", "verify", "gone", "stays").returncode == 0
+        assert not files_with(up.data / "nats", CANARY)
+        assert tables_with(up, CANARY) == {"projected_thread"}
+        assert up.cli("thread", "delete", "gone").returncode == 0
+        wait_until_erased(up, "gone")
+        check_what_is_gone(up, tmp_path)
+        check_what_stays(up)
+        # another owner folds it anew, and the books are made again from what can be read
+        os.kill(up.pid("agents-0"), signal.SIGKILL)
+        assert "was deleted" in up.cli("run", "agent/rememberer", "Hello?", "--thread", "gone").stderr
+        assert up.cli("log", "rebuild", "all").returncode == 0
+        eventually(lambda: vectors(up, "stays") > 0)
+        assert up.cli("log", "verify").returncode == 0
+        everything = up.cli("replay", "verify", "--all")
+        assert everything.returncode == 0, everything.stdout
+        check_what_is_gone(up, tmp_path)
+        check_what_stays(up)
+        # a person is erased by all of their threads
+        assert up.cli("thread", "create", "also", "--resource", OTHER.lower()).returncode == 0
+        done = up.cli("thread", "delete", "--resource", OTHER.lower())
+        assert (done.returncode, done.stdout) == (0, f"2 threads of {OTHER.lower()} are deleted\n"), done.stderr
+        wait_until_erased(up, "stays")
+        assert tables_with(up, OTHER) == set()
+        assert up.cli("thread", "delete").returncode == 2
+    finally:
+        assert up.stop() == 0
+
+
+def check_what_is_gone(up: UpProcess, folder: Path) -> None:
+    assert tables_with(up, CANARY) == set()
+    assert vectors(up, "gone") == 0
+    assert not files_with(up.data / "nats", CANARY)
+    assert not list(records(up.cli("log", "threads", "--resource", CANARY.lower(), "--json")))
+    told = shown(up, "gone")
+    assert len(told) > 10
+    assert {line["summary"] for line in told if line["kind"] == "message.added"} == {"erased"}
+    checked = up.cli("replay", "verify", "gone")
+    assert (checked.returncode, "erased" in checked.stdout) == (0, True), checked.stdout
+    assert asked(up, "gone", CANARY) == {
+        "threads": "()",
+        "recall": "()",
+        "messages": "thread 'gone' was deleted",
+        "working": "thread 'gone' was deleted",
+    }
+    bundle = folder / "bundle.jsonl"
+    assert up.cli("replay", "export", "gone", "--no-redact", "-o", str(bundle)).returncode == 0
+    assert CANARY not in bundle.read_text(encoding="utf-8")
+    bundle.unlink()
+    forked = up.cli("replay", "fork", "gone", "--at", "5")
+    assert (forked.returncode, "was deleted" in forked.stderr) == (2, True), forked.stderr
+
+
+def wait_until_erased(up: UpProcess, thread: str) -> None:
+    eventually(lambda: any(line["kind"] == "thread.erased" for line in shown(up, thread)))
+    (line,) = [line for line in shown(up, thread) if line["kind"] == "thread.erased"]
+    assert line["data"].get("unsealed", 0) == 0
+
+
+def check_what_stays(up: UpProcess) -> None:
+    assert any(OTHER in str(line["data"]) for line in shown(up, "stays"))
+    (row,) = records(up.cli("log", "threads", "--resource", OTHER.lower(), "--json"))
+    assert row["title"] == f"About {OTHER}"
+    assert vectors(up, "stays") > 0
+    assert all(OTHER in told for told in asked(up, "stays", OTHER).values()), asked(up, "stays", OTHER)
+
+
+def test_what_cannot_be_answered_says_why(stack: UpProcess) -> None:
+    async def ask() -> list[str]:
+        async with connect(str(stack.data)) as client:
+            problems = []
+            for told in (
+                client.memory.working(),
+                client.memory.messages("no-such-thread"),
+                client.memory.recall("hello", embedder="none"),
+            ):
+                with pytest.raises(SettlementRefused) as refused:
+                    await told
+                problems.append(refused.value.problem.message)
+            raw = await client.connection.request("rpc.memory.dreams.default", b"{}")
+            return [*problems, raw.data.decode()]
+
+    working, messages, recall, dreams = asyncio.run(ask())
+    assert working == "give `thread` or `resource`"
+    assert messages == "thread 'no-such-thread' does not exist"
+    assert recall.startswith("embedder: there are none")
+    assert "ask for one of threads, messages, recall, working" in dreams
+
+
+_TABLES = """
+SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = 'public' AND relkind = 'r'
+"""
