@@ -7,6 +7,11 @@ from typing import Any
 
 from actors.agent.loop import ConversationMachine
 from actors.runtime.machine import Machine
+from actors.schedules.machine import ScheduleMachine
 from actors.serving.generation import GenerationMachine
 
-MACHINES: Mapping[str, Machine[Any]] = {"agent": ConversationMachine(), "generation": GenerationMachine()}
+MACHINES: Mapping[str, Machine[Any]] = {
+    "agent": ConversationMachine(),
+    "generation": GenerationMachine(),
+    "schedule": ScheduleMachine(),
+}

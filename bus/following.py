@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from bus import scheduled
 from bus.columns import day, text, whole
 from bus.store import StoredEvent
 from schemas import codec
@@ -65,6 +66,8 @@ class Change(NamedTuple):
     runs: tuple[tuple[str, Delta], ...] = ()
     """By the run's id."""
     usage: tuple[tuple[UsageKey, Delta], ...] = ()
+    schedule: Delta = {}  # noqa: RUF012  a named tuple's, and never changed
+    """Of the thread, where it is one."""
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True):
@@ -112,20 +115,22 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         unread = _unread(stored)
         stopped = {**unread.thread, "status": "stopped", "stopped": text(reason)}
         return Place(stopped=text(reason)), Change(stopped, told, unread.usage)
-    kind = "generation" if stored.fact.kind == "generation" else "agent"
-    plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": _family(stored)}
     if after is not place:
         plain["status"] = _status(after)
     if change is _NOTHING:
         return after, Change(plain)
-    return after, Change({**plain, **change.thread}, change.runs, change.usage)
+    return after, change._replace(thread={**plain, **change.thread})
 
 
 def _unread(stored: StoredEvent) -> Change:
     """Count an event that was not followed."""
-    kind = "generation" if stored.fact.kind == "generation" else "agent"
-    plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": _family(stored)}
     return Change(plain, usage=((UsageKey("", "", day(stored.time)), {"unread": 1}),))
+
+
+def _family(stored: StoredEvent) -> str:
+    return stored.fact.kind if stored.fact.kind in {"generation", "schedule"} else "agent"
 
 
 def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
@@ -141,6 +146,10 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     if by_type is None:
         raise _Lost("this code does not know it: written by newer code?")
     return by_type(place, stored)
+
+
+def _scheduled(place: Place, stored: StoredEvent, event: Any = None) -> tuple[Place, Change]:
+    return place, Change({}, schedule=scheduled.delta(stored, event))
 
 
 def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:
@@ -349,6 +358,7 @@ _WHOLE: Mapping[str, _Whole] = {
     "thread.forked": _forked,
     "thread.created": _created,
     "thread.renamed": _renamed,
+    **dict.fromkeys(scheduled.WHOLE, _scheduled),
 }
 """Events that are read whole."""
 
@@ -363,24 +373,14 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "approval.denied": _settled,
     "tool.called": _called_tool,
     "thread.deleted": _deleted,
+    **dict.fromkeys(scheduled.BY_TYPE, _scheduled),
 }
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
-    "deadline.passed",
-    "hooks.told",
-    "memory.written",
-    "ownership.taken",
-    "retry.due",
-    "retry.scheduled",
-    "step.opened",
-    "step.prepared",
-    "tool.failed",
-    "tool.indeterminate",
-    "tool.resumed",
-    "tool.returned",
-    "memory.observed",
-    "working.written",
+    "deadline.passed", "hooks.told", "memory.observed", "memory.written", "ownership.taken", "retry.due",
+    "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent", "step.opened", "step.prepared",
+    "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned", "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -29,6 +29,7 @@ from schemas.memory import CreateThread, DeleteThread, Observe, Remember, Rename
 from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
+from schemas.schedules import AddSchedule, FireSchedule, PauseSchedule, RemoveSchedule, UnpauseSchedule
 
 T = TypeVar("T")
 
@@ -64,6 +65,11 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
+    ("schedule", "add"): AddSchedule,
+    ("schedule", "pause"): PauseSchedule,
+    ("schedule", "unpause"): UnpauseSchedule,
+    ("schedule", "fire"): FireSchedule,
+    ("schedule", "remove"): RemoveSchedule,
 }
 
 

@@ -14,6 +14,7 @@ import msgspec
 from schemas.generation import TruncationSide
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
+from schemas.schedules import ScheduleCommand
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -313,6 +314,7 @@ CommandData = (
     | DeleteThread
     | Remember
     | Observe
+    | ScheduleCommand
 )
 
 

@@ -17,6 +17,7 @@ from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
+from schemas.schedules import ScheduleEvent
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
@@ -349,6 +350,7 @@ Event = (
     | RunFailed
     | ThreadForked
     | OwnershipTaken
+    | ScheduleEvent
 )
 """Every event a log may hold."""
 

@@ -12,11 +12,23 @@ from schemas.context import Context
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
+from schemas.schedules import ScheduleDue, ScheduleSent
 from schemas.waits import ToolSuspended
 
 S = TypeVar("S")
 
-Result = ModelReturned | ModelFailed | ToolResult | ToolSuspended | DeadlinePassed | RetryDue | StepPrepared | HooksTold
+Result = (
+    ModelReturned
+    | ModelFailed
+    | ToolResult
+    | ToolSuspended
+    | DeadlinePassed
+    | RetryDue
+    | StepPrepared
+    | HooksTold
+    | ScheduleDue
+    | ScheduleSent
+)
 """What an effect ends in."""
 
 Answer = Literal["accepted"] | Problem

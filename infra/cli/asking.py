@@ -15,6 +15,7 @@ from infra.services.data_directory import Runtime
 from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
+from schemas.schedules import ScheduleCommand
 from schemas.times import rfc3339
 
 AGENT_PREFIX = "agent/"
@@ -103,6 +104,12 @@ def thread_command(thread: str | None, data: CreateThread | RenameThread | Delet
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
     return _command(ids.new("m"), tenant, "agent", where, str(data.__struct_config__.tag), data)
+
+
+def schedule_command(schedule: str, data: ScheduleCommand, tenant: str) -> Command:
+    """Make the command that adds a schedule, pauses it, has it fire, or ends it."""
+    where, verb = subjects.checked(schedule, "schedule"), str(data.__struct_config__.tag)
+    return _command(SystemIds().new("s"), tenant, "schedule", where, verb, data)
 
 
 def unicode_text(given: str) -> str:

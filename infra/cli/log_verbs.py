@@ -34,7 +34,7 @@ def add_log_verbs(
         "--days", type=_days_of(positive), default=30, metavar="COUNT", help="so many, today too (default: %(default)s)"
     )
     rebuild = told(verbs, "rebuild", "make projections of the log again; who reads them sees the old ones meanwhile")
-    rebuild.add_argument("projection", choices=("threads", "runs", "usage", "all"), help="which")
+    rebuild.add_argument("projection", choices=("threads", "runs", "usage", "schedules", "all"), help="which")
     retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
     retain.add_argument(
         "--steps", type=_span_of(positive), required=True, metavar="DAYS", help="how long to keep them, such as 7d"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from actors.runtime.cells import FAMILY
 from bus.steps import Frames, Hole, StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.remembered import told_of_memory
@@ -266,7 +267,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     return ThreadLine(
         thread=thread.thread,
         last=rfc3339(thread.last),
-        kind="generation" if events and events[0].fact.kind == "generation" else "agent",
+        kind=FAMILY[events[0].fact.kind] if events else "agent",
         turns=turns,
         events=thread.events,
         state=events[-1].fact.type if events else "",

@@ -5,11 +5,24 @@ from __future__ import annotations
 from schemas import codec
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
+from schemas.schedules import (
+    ScheduleAdded,
+    ScheduleDue,
+    ScheduleEvent,
+    ScheduleFired,
+    ScheduleMissed,
+    SchedulePaused,
+    SchedulePlanned,
+    ScheduleRemoved,
+)
+from schemas.times import rfc3339
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 
 def told_of_waits(event: Event) -> tuple[str, str]:
     """Say who did what, and what it was; nothing of an event that is told elsewhere."""
+    if isinstance(event, ScheduleEvent):
+        return _told_of_schedules(event)
     match event:
         case StepOpened() | StepPrepared() | HooksTold():
             return _told_of_hooks(event)
@@ -33,3 +46,24 @@ def _told_of_hooks(event: StepOpened | StepPrepared | HooksTold) -> tuple[str, s
             return "agent", f"asks its functions about step {step}"
         case HooksTold():
             return "hooks", "told of the end"
+
+
+def _told_of_schedules(event: ScheduleEvent) -> tuple[str, str]:
+    match event:
+        case ScheduleAdded(schedule=schedule):
+            told = "schedule", f"{schedule.cron} ({schedule.timezone}) asks {schedule.agent}: {schedule.text}"
+        case SchedulePlanned(next=due):
+            told = "schedule", "is never due again" if due is None else f"is due next at {rfc3339(due)}"
+        case ScheduleDue(at=at):
+            told = "clock", f"due, seen at {rfc3339(at)}"
+        case ScheduleFired(run=run, due=due, by=by):
+            told = by or "schedule", f"fires as {run}, due at {rfc3339(due)}"
+        case ScheduleMissed(first=first, before=before):
+            told = "schedule", f"missed from {rfc3339(first)} until before {rfc3339(before)}"
+        case SchedulePaused(by=by):
+            told = by or "client", "pauses it"
+        case ScheduleRemoved(by=by):
+            told = by or "client", "removes it"
+        case _:
+            told = "schedule", event.problem or "sent"
+    return told

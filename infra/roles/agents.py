@@ -22,6 +22,7 @@ from actors.runtime.partitions import own_shards
 from actors.runtime.performer import Performer
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.schedules.actor import SchedulePerformer
 from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
@@ -131,6 +132,7 @@ def _performers(
     return {
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
+        "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
     }
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from actors.errors import Divergence, Unreadable
 from actors.machines import MACHINES
+from actors.runtime.cells import FAMILY
 from actors.runtime.replay import Recorded, verify
 from bus.store import StoredEvent
 
@@ -34,7 +35,7 @@ class Checked(msgspec.Struct, frozen=True, omit_defaults=True):
 def check(events: Sequence[StoredEvent]) -> Checked:
     """Decide again what a thread's events say was decided; whatever is wrong with them is the outcome."""
     first = events[0].fact
-    machine = MACHINES["generation" if first.kind == "generation" else "agent"]
+    machine = MACHINES[FAMILY[first.kind]]
     try:
         verdict = verify(machine, first.tenant, first.thread, [_recorded(event) for event in events])
     except Divergence as found:
