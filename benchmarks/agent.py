@@ -38,9 +38,9 @@ from benchmarks.log_servers import Urls, fresh_servers
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.live import watching
-from bus.log import START, read_shard
+from bus.log import START, last_commit, read_shard
 from bus.store import Store
-from bus.streams import EV, ensure_streams
+from bus.streams import ensure_streams
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from schemas import codec
 from schemas.commands import Command, RunAgent
@@ -52,7 +52,7 @@ TOGETHER = 16
 LONG = 264
 """Tokens of a long answer: 256 more than 8."""
 OURS = ("agents", "recorder", "host")
-_SETTLED_S = 2.0
+_SETTLED_S = 1.5
 """After which the recorder and the projections have caught up with what was said."""
 
 
@@ -198,10 +198,11 @@ async def idle_of(scene: Scene, seconds: float) -> Spent:
 
 async def check(scene: Scene) -> None:
     """See that every run is in the log, whole, and as often in the record."""
-    last = (await scene.connection.api(f"STREAM.INFO.{EV}"))["state"]["last_seq"]
     logged = Counter[str]()
     for shard in range(SHARDS):
-        async for stored in read_shard(scene.connection, shard, START, last):
+        last = await last_commit(scene.connection, shard)
+        assert last is not None
+        async for stored in read_shard(scene.connection, shard, START, last.sequence):
             logged.update(fact.type for fact in stored.envelope.facts)
     ended = sum(count for name, count in scene.said.items() if name.endswith("run.finished"))
     waiting = scene.said["pay approval.requested"]
@@ -216,11 +217,11 @@ async def check(scene: Scene) -> None:
 
 async def measure(scene: Scene, quick: bool, agents: Process) -> dict[str, float]:
     """Run every part."""
-    count = 96 if quick else 480
+    count = 64 if quick else 480
     # a first round checks, and warms what is compiled or read on first use
     await turns(scene, "warm", 8, "say 8")
     await turns(scene, "warm-tool", 8, "add 8")
-    idle = await idle_of(scene, 5.0 if quick else 15.0)
+    idle = await idle_of(scene, 4.0 if quick else 15.0)
     await told(agents, "begin")
     turn = await scene.measured(turns(scene, "turn", count, "say 8"), idle, count)
     tool = await scene.measured(turns(scene, "tool", count, "add 8"), idle, count)
@@ -231,7 +232,7 @@ async def measure(scene: Scene, quick: bool, agents: Process) -> dict[str, float
     few = count // 8
     paced = await scene.measured(turns(scene, "paced", few, f"slowly {LONG}"), idle, few)
     await suspend(scene, 1000)
-    waiting = await idle_of(scene, 5.0 if quick else 15.0)
+    waiting = await idle_of(scene, 4.0 if quick else 15.0)
     await check(scene)
     found = {
         "turn_cpu_ms": turn.ours,
@@ -260,7 +261,7 @@ async def run(urls: Urls, quick: bool, profile: str) -> dict[str, float]:
             started("host", urls) as host,
             recording(urls) as recorder,
         ):
-            pids = {"agents": agents.pid, "recorder": recorder, "host": host.pid}
+            pids = {"agents": agents.pid, "recorder": recorder.pid, "host": host.pid}
             return await measure(Scene(connection, store, pids | urls.pids, Counter()), quick, agents)
 
 

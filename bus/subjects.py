@@ -249,3 +249,9 @@ def ask_model(name: str) -> str:
 def abort_model(name: str) -> str:
     """Where whoever offers a model hears that an answer is not wanted any more."""
     return f"rpc.model-{encoded(name)}.abort"
+
+
+def agent(verb: str, harness: str, owner: str, name: str) -> str:
+    """Where an agent is reached by the NATS agent protocol."""
+    parts = (checked(harness, "harness"), checked(owner, "tenant"), checked(name, "agent"))
+    return ".".join(("agents", verb, *parts))

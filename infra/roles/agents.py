@@ -34,7 +34,9 @@ from bus.live import Live
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.client import Client
 from infra.process import Status, until
+from infra.prompts import offered
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
 from infra.runs import BusRuns
@@ -82,7 +84,9 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
     }
-    async with record:
+    client = Client(connection, record.read_back, record.opened, settings.tenant)
+    version = importlib.metadata.version("ostinato")
+    async with record, offered(connection, client, agents, version, clock):
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
         indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
         stop = asyncio.create_task(stopping.wait())

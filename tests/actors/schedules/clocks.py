@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -38,10 +39,12 @@ class Alarm(FixedClock):
             await self._moved.wait()
 
 
-def firing(bench: Bench, process: str, clock: Alarm, send: Send | None = None) -> Runtime:
+def firing(bench: Bench, process: str, clock: Alarm, send: Send | None = None, agents: Sequence[str] = ()) -> Runtime:
     """Make one process's worth of owners that know schedules."""
     runtime = bench.runtime(process)
-    performer = SchedulePerformer(["demo"], send or partial(send_command, bench.connection), clock, clock.until)
+    performer = SchedulePerformer(
+        ["demo", *agents], send or partial(send_command, bench.connection), clock, clock.until
+    )
     performers = {**runtime.performers, "schedule": performer}
     return replace(runtime, clock=clock, machines=MACHINES, performers=performers)
 
