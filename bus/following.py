@@ -149,7 +149,7 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 
 
 def _scheduled(place: Place, stored: StoredEvent, event: Any = None) -> tuple[Place, Change]:
-    return place, Change({}, schedule=scheduled.delta(stored, event))
+    return place, Change({"status": "idle"}, schedule=scheduled.delta(stored, event))
 
 
 def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:

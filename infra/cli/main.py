@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
-from infra.cli.log_verbs import add_log_verbs, add_thread_verbs
+from infra.cli.log_verbs import add_log_verbs, add_schedule_verbs, add_thread_verbs, add_wait_verbs
 from infra.cli.replay_verbs import add_replay_verbs
-from infra.cli.standing_verbs import add_schedule_verbs, add_wait_verbs
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config", "infra.cli.serve"}
 """Modules of commands that settle every setting themselves."""
