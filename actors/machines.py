@@ -8,10 +8,12 @@ from typing import Any
 from actors.access.key import KeyMachine
 from actors.agent.loop import ConversationMachine
 from actors.runtime.machine import Machine
+from actors.schedules.machine import ScheduleMachine
 from actors.serving.generation import GenerationMachine
 
 MACHINES: Mapping[str, Machine[Any]] = {
     "agent": ConversationMachine(),
     "generation": GenerationMachine(),
     "key": KeyMachine(),
+    "schedule": ScheduleMachine(),
 }

@@ -28,6 +28,8 @@ class Urls(NamedTuple):
 
     nats: str
     postgres: str
+    pids: dict[str, int]
+    """Of both, by name."""
 
 
 @contextmanager
@@ -46,7 +48,9 @@ def fresh_servers(shards: int) -> Iterator[Urls]:
 
 async def _serve(folder: Path, shards: int) -> None:
     async with embedded(DataDirectory(folder, shards=shards)) as running:
-        print(json.dumps({"nats": running.nats_url, "postgres": running.postgres_url}), flush=True)  # noqa: T201
+        pids = {name: server.pid for name, server in running.own.items()}
+        urls = {"nats": running.nats_url, "postgres": running.postgres_url, "pids": pids}
+        print(json.dumps(urls), flush=True)  # noqa: T201
         await asyncio.to_thread(sys.stdin.read)
 
 

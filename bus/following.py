@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from bus import scheduled
 from bus.columns import day, text, whole
 from bus.places import AT_REST, Change, Delta, OpenRun, Place, UsageKey
 from bus.store import StoredEvent
@@ -51,8 +52,8 @@ class Lost(Exception):
     """An event that does not follow from those before it."""
 
 
-_ALONE = {"generation": "generation", "key": "key"}
-"""Kinds of entities that have a thread to themselves, and what such a thread is."""
+_ALONE = {"generation", "key", "schedule"}
+"""Kinds of entities that have a thread to themselves, and say what such a thread is."""
 
 
 def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
@@ -69,20 +70,22 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         unread = _unread(stored)
         stopped = {**unread.thread, "status": "stopped", "stopped": text(reason)}
         return Place(stopped=text(reason)), Change(stopped, told, unread.usage)
-    kind = _ALONE.get(stored.fact.kind, "agent")
-    plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": _family(stored)}
     if after is not place:
         plain["status"] = _status(after)
     if change is _NOTHING:
         return after, Change(plain)
-    return after, Change({**plain, **change.thread}, change.runs, change.usage)
+    return after, change._replace(thread={**plain, **change.thread})
 
 
 def _unread(stored: StoredEvent) -> Change:
     """Count an event that was not followed."""
-    kind = _ALONE.get(stored.fact.kind, "agent")
-    plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": kind}
+    plain = {"events": 1, "unread": 1, "first": stored.time, "last": stored.time, "kind": _family(stored)}
     return Change(plain, usage=((UsageKey("", "", day(stored.time)), {"unread": 1}),))
+
+
+def _family(stored: StoredEvent) -> str:
+    return stored.fact.kind if stored.fact.kind in _ALONE else "agent"
 
 
 def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
@@ -98,6 +101,10 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     if place.erased and type_ != "thread.deleted":
         return place, _NOTHING
     return by_type(place, stored)
+
+
+def _scheduled(place: Place, stored: StoredEvent, event: Any = None) -> tuple[Place, Change]:
+    return place, Change({"status": "idle"}, schedule=scheduled.delta(stored, event))
 
 
 def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:
@@ -317,6 +324,7 @@ _WHOLE: Mapping[str, _Whole] = {
     "thread.forked": _forked,
     "thread.created": _created,
     "thread.renamed": _renamed,
+    **dict.fromkeys(scheduled.WHOLE, _scheduled),
 }
 """Events that are read whole."""
 
@@ -332,27 +340,15 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
     "tool.called": _called_tool,
     "thread.deleted": _deleted,
     "run.joined": _joined,
+    **dict.fromkeys(scheduled.BY_TYPE, _scheduled),
 }
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
-    "deadline.passed",
-    "hooks.told",
-    "memory.written",
-    "ownership.taken",
-    "retry.due",
-    "retry.scheduled",
-    "step.opened",
-    "step.prepared",
-    "thread.erased",
-    "tool.failed",
-    "tool.indeterminate",
-    "tool.resumed",
-    "tool.returned",
-    "memory.observed",
-    "working.written",
-    "child.ended",
-    *("task.started", "task.ended", "task.cancelled"),
+    "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written", "ownership.taken", "retry.due",
+    "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent", "step.opened", "step.prepared",
+    "task.cancelled", "task.ended", "task.started", "thread.erased", "tool.failed", "tool.indeterminate",
+    "tool.resumed", "tool.returned", "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -29,6 +29,8 @@ class Change(NamedTuple):
     runs: tuple[tuple[str, Delta], ...] = ()
     """By the run's id."""
     usage: tuple[tuple[UsageKey, Delta], ...] = ()
+    schedule: Delta = {}  # noqa: RUF012  a named tuple's, and never changed
+    """Of the thread, where it is one."""
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True):

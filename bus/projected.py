@@ -14,7 +14,7 @@ class ThreadRow(NamedTuple):
     tenant: str
     thread: str
     kind: str
-    """`agent` or `generation`."""
+    """`agent`, `generation` or `schedule`."""
     agent: str
     """That of the last run."""
     status: str

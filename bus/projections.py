@@ -5,6 +5,7 @@
 | `threads` | thread, or bare generation | how it stands, and what it holds |
 | `runs` | run, or bare generation | how it stands or ended, and what it used |
 | `usage` | agent, model and day | what was used |
+| `schedules` | schedule | what it is, and when it fires next |
 
 A row is merged from what events say of it (`bus.following`), column by column: counts are added, of other values the
 first or the last one stays. Merging is associative, so it does not matter where a batch is cut, and Postgres merges
@@ -106,6 +107,10 @@ def _of_usage(stored: StoredEvent, change: Change) -> Sequence[tuple[Key, Delta]
     return [((stored.fact.tenant, *key), delta) for key, delta in change.usage]
 
 
+def _of_schedules(stored: StoredEvent, change: Change) -> Sequence[tuple[Key, Delta]]:
+    return [((stored.fact.tenant, stored.fact.thread), change.schedule)] if change.schedule else []
+
+
 def _columns(spec: str) -> tuple[Column, ...]:
     """Read columns, one a line: name, type, rule."""
     return tuple(Column(*line.split()) for line in spec.strip().splitlines())  # type: ignore[arg-type]
@@ -178,7 +183,22 @@ USAGE = Projection(
     """),
     _of_usage,
 )
-PROJECTIONS: Mapping[str, Projection] = {projection.name: projection for projection in (THREADS, RUNS, USAGE)}
+SCHEDULES = Projection(
+    "schedules",
+    "projected_schedule",
+    _columns("""
+        tenant    text    key
+        thread    text    key
+        schedule  text    last
+        status    text    last
+        next      bigint  last
+        fired     bigint  add
+        last      bigint  last
+    """),
+    _of_schedules,
+)
+_ALL = (THREADS, RUNS, USAGE, SCHEDULES)
+PROJECTIONS: Mapping[str, Projection] = {projection.name: projection for projection in _ALL}
 
 CODE = codec.digest(
     repr((_MEANING, sorted(FOLLOWED), Place.__struct_fields__, OpenRun.__struct_fields__)).encode()

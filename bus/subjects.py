@@ -280,3 +280,9 @@ def ask_text(name: str) -> str:
 def ask_pooler(name: str) -> str:
     """Where a model that gives vectors or scores is asked."""
     return f"rpc.pooler-{encoded(name)}.ask"
+
+
+def agent(verb: str, harness: str, owner: str, name: str) -> str:
+    """Where an agent is reached by the NATS agent protocol."""
+    parts = (checked(harness, "harness"), checked(owner, "tenant"), checked(name, "agent"))
+    return ".".join(("agents", verb, *parts))

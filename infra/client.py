@@ -26,6 +26,7 @@ from infra.memories import Memories
 from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, waits_of
+from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.messages import Usage
 from schemas.runs import Problem
@@ -188,18 +189,27 @@ class Client:
         """
         await self._sent(thread, "abort", AbortRun(run=run, reason=reason))
 
-    async def _sent(self, thread: str, verb: str, data: CommandData) -> None:
-        command = self._command(self._ids.new("a"), thread, verb, data)
+    @property
+    def schedules(self) -> Schedules:
+        """What is asked by the clock."""
+
+        async def tell(schedule: str, verb: str, data: CommandData) -> None:
+            await self._sent(schedule, verb, data, "schedule")
+
+        return Schedules(tell, self.store, self.tenant)
+
+    async def _sent(self, thread: str, verb: str, data: CommandData, kind: str = "agent") -> None:
+        command = self._command(self._ids.new("a"), thread, verb, data, kind)
         outcome = await send(self.connection, command, _SETTLED_S)
         if outcome.problem is not None:
             raise SettlementRefused(outcome.problem)
 
-    def _command(self, identity: str, thread: str, verb: str, data: CommandData) -> Command:
+    def _command(self, identity: str, thread: str, verb: str, data: CommandData, kind: str = "agent") -> Command:
         chance = SystemChance()
         return Command(
             id=identity,
             tenant=self.tenant,
-            kind="agent",
+            kind=kind,
             thread=thread,
             verb=verb,
             data=data,

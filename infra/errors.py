@@ -22,6 +22,7 @@ InfraError
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
 ├── PortBusy                   the port of the HTTP bridge is taken
+├── ScheduleUnfit           a schedule was asked for that none can be
 ├── SweepFailed                a process that checks threads ended
 ├── ThreadUnfit                a thread was to be called what none can be
 ├── StackFailed                a process of the stack did not come up, or kept ending
@@ -304,6 +305,10 @@ class ForkUnfit(InfraError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+
+
+class ScheduleUnfit(InfraError):
+    """A schedule was asked for that none can be."""
 
 
 class ThreadUnfit(InfraError):

@@ -20,7 +20,8 @@ _KEPT = frozenset({
     "finish_reason", "behind", "call_id", "tool_call_id", "engine", "field", "source", "time", "traceparent", "digest",
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
     "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
-    "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task",
+    "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task", "cron", "timezone",
+    "missed",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 

@@ -31,6 +31,7 @@ from schemas.memory import CreateThread, DeleteThread, Observe, Remember, Rename
 from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
+from schemas.schedules import AddSchedule, FireSchedule, PauseSchedule, RemoveSchedule, UnpauseSchedule
 
 T = TypeVar("T")
 
@@ -69,6 +70,11 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("generation", "abort"): AbortRun,
     ("key", "issue"): IssueKey,
     ("key", "revoke"): RevokeKey,
+    ("schedule", "add"): AddSchedule,
+    ("schedule", "pause"): PauseSchedule,
+    ("schedule", "unpause"): UnpauseSchedule,
+    ("schedule", "fire"): FireSchedule,
+    ("schedule", "remove"): RemoveSchedule,
 }
 
 

@@ -15,6 +15,7 @@ from schemas.generation import TruncationSide
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
+from schemas.schedules import ScheduleCommand
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -339,6 +340,7 @@ CommandData = (
     | IssueKey
     | RevokeKey
     | CancelTask
+    | ScheduleCommand
 )
 
 

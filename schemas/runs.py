@@ -26,6 +26,7 @@ from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
+from schemas.schedules import ScheduleEvent
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
@@ -381,6 +382,7 @@ Event = (
     | TaskEnded
     | TaskCancelled
     | ThreadErased
+    | ScheduleEvent
 )
 """Every event a log may hold."""
 

@@ -34,7 +34,13 @@ from schemas.errors import BadShape
 
 log = logging.getLogger(__name__)
 
-FAMILY = {"thread": "agent", "run": "agent", "generation": "generation", "key": "key"}
+FAMILY = {
+    "thread": "agent",
+    "run": "agent",
+    "generation": "generation",
+    "key": "key",
+    "schedule": "schedule",
+}
 """Entity kind to the kind of the commands that lead to it: one machine each."""
 KINDS = {family: tuple(kind for kind in FAMILY if FAMILY[kind] == family) for family in set(FAMILY.values())}
 ROOM = 1000

@@ -14,6 +14,7 @@ from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
+from schemas.schedules import ScheduleDue, ScheduleSent
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
@@ -31,6 +32,8 @@ Result = (
     | ChildEnded
     | TaskEnded
     | ThreadErased
+    | ScheduleDue
+    | ScheduleSent
 )
 """What an effect ends in."""
 

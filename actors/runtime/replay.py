@@ -28,8 +28,11 @@ from schemas.runs import (
     RunQueued,
     RunStarted,
 )
+from schemas.schedules import ScheduleFired, SchedulePlanned
 
-_WITH_INPUTS = frozenset({"run.started", "run.queued", "model.called", "retry.scheduled"})
+_WITH_INPUTS = frozenset({
+    "run.started", "run.queued", "model.called", "retry.scheduled", "schedule.planned", "schedule.fired",
+})  # fmt: skip
 _BEGINNINGS = {name: f'{{"type":"{name}"'.encode() for name in codec.EVENT_TYPES}
 """How an event's bytes begin: enough to trust its label without decoding it."""
 
@@ -158,6 +161,8 @@ def _inputs(log: Sequence[Recorded], position: int) -> tuple[Profile | None, Con
                 return profile, _context(first, profile)
             case RetryScheduled(decided=decided, chance=chance):
                 return None, Context(now=decided, seed=chance)
+            case SchedulePlanned(at=at) | ScheduleFired(due=at):
+                return None, Context(now=at, seed=0)
             case _:
                 pass
     return None, _context(first, None)

@@ -16,6 +16,7 @@ from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
+from schemas.schedules import ScheduleCommand
 from schemas.times import rfc3339
 
 AGENT_PREFIX = "agent/"
@@ -108,6 +109,12 @@ def thread_command(thread: str | None, data: CreateThread | RenameThread | Delet
 def key_command(key: str, data: IssueKey | RevokeKey, tenant: str) -> Command:
     """Make the command that issues an API key, or revokes it."""
     return _command(SystemIds().new("m"), tenant, "key", key, str(data.__struct_config__.tag), data)
+
+
+def schedule_command(schedule: str, data: ScheduleCommand, tenant: str) -> Command:
+    """Make the command that adds a schedule, pauses it, has it fire, or ends it."""
+    where, verb = subjects.checked(schedule, "schedule"), str(data.__struct_config__.tag)
+    return _command(SystemIds().new("s"), tenant, "schedule", where, verb, data)
 
 
 def unicode_text(given: str) -> str:

@@ -9,7 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
-from infra.cli.log_verbs import add_key_verbs, add_log_verbs, add_thread_verbs
+from infra.cli.log_verbs import (
+    add_key_verbs,
+    add_log_verbs,
+    add_schedule_verbs,
+    add_thread_verbs,
+    add_wait_verbs,
+)
 from infra.cli.replay_verbs import add_replay_verbs
 
 _CONFIGURES = {"infra.cli.up", "infra.cli.demo", "infra.cli.config", "infra.cli.serve"}
@@ -122,6 +128,10 @@ def parser() -> argparse.ArgumentParser:
     add_log_verbs(log, _told, _data, _positive)
     add_thread_verbs(_told(commands, "thread", "begin a thread, rename it, or end it for good"), _told, _data)
     add_key_verbs(_told(commands, "keys", "make, list and revoke API keys of the HTTP bridge"), _told, _data, _positive)
+    schedule = _told(commands, "schedule", "have agents asked by the clock")
+    add_schedule_verbs(schedule, _told, _data, _positive)
+    waits = _told(commands, "waits", "list what runs wait for a person to say, and answer")
+    add_wait_verbs(waits, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))

@@ -9,7 +9,7 @@ import msgspec
 
 from actors.memory.state import MemoryEvent
 from actors.runtime.cells import FAMILY
-from bus.steps import Frames, Hole, StoredStep
+from bus.steps import StoredStep
 from bus.store import StoredEvent, ThreadSummary
 from infra.cli.erased import ERASED, legible
 from infra.cli.remembered import told_of_memory
@@ -268,7 +268,7 @@ def summary(thread: ThreadSummary, events: Sequence[StoredEvent]) -> ThreadLine:
     return ThreadLine(
         thread=thread.thread,
         last=rfc3339(thread.last),
-        kind=FAMILY.get(events[0].fact.kind, "agent") if events else "agent",
+        kind=FAMILY[events[0].fact.kind] if events else "agent",
         turns=turns,
         events=thread.events,
         state=events[-1].fact.type if events else "",
@@ -368,34 +368,4 @@ def step_lines(request: str, steps: Sequence[StoredStep]) -> list[StepLine]:
                     compute_us=results[0].compute_us if results else None,
                 )
             )
-    return told
-
-
-class GapLine(msgspec.Struct, frozen=True):
-    """What the trace has lost of a model call; the log has the whole answer."""
-
-    missing: str
-    """`steps` or `characters`."""
-    count: int
-    told: str
-
-    def text(self, style: Style = PLAIN) -> str:
-        """Write it for a terminal."""
-        return f"{'':13}{style.problem(self.told)}"
-
-
-def gap_lines(text: str, holes: Sequence[Hole], frames: Frames) -> list[GapLine]:
-    """Tell what is missing between the steps that served a call, and of the frames of its text."""
-    told = []
-    for hole in holes:
-        count = hole.last - hole.first + 1
-        which = f"step {hole.first} is" if count == 1 else f"steps {hole.first} to {hole.last} are"
-        told.append(GapLine("steps", count, f"gap: {which} not in the trace (scheduler {hole.epoch})"))
-    if missing := frames.missing(len(text)):
-        left_out = "".join(
-            f"; {shed.producer} left out {shed.count} of its deltas {shed.first} to {shed.last}: the bus was slow"
-            for shed in frames.shed
-        )
-        what = f"gap: {missing} of {len(text)} characters are in no frame of the trace{left_out}"
-        told.append(GapLine("characters", missing, what))
     return told

@@ -6,7 +6,18 @@ from schemas import codec
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
+from schemas.schedules import (
+    ScheduleAdded,
+    ScheduleDue,
+    ScheduleEvent,
+    ScheduleFired,
+    ScheduleMissed,
+    SchedulePaused,
+    SchedulePlanned,
+    ScheduleRemoved,
+)
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
+from schemas.times import rfc3339
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 
@@ -36,7 +47,7 @@ def _told_of_tasks(event: Event) -> tuple[str, str]:
         case TaskCancelled(effect=effect, by=by, reason=reason):
             return by or "client", f"cancels {effect}{': ' if reason else ''}{reason}"
         case _:
-            return "", ""
+            return _told_of_schedules(event) if isinstance(event, ScheduleEvent) else ("", "")
 
 
 def _told_among_runs(event: RunJoined | RunHandedOver | ChildDisowned | ChildEnded) -> tuple[str, str]:
@@ -61,3 +72,24 @@ def _told_of_hooks(event: StepOpened | StepPrepared | HooksTold) -> tuple[str, s
             return "agent", f"asks its functions about step {step}"
         case HooksTold():
             return "hooks", "told of the end"
+
+
+def _told_of_schedules(event: ScheduleEvent) -> tuple[str, str]:
+    match event:
+        case ScheduleAdded(schedule=schedule):
+            told = "schedule", f"{schedule.cron} ({schedule.timezone}) asks {schedule.agent}: {schedule.text}"
+        case SchedulePlanned(next=due):
+            told = "schedule", "is never due again" if due is None else f"is due next at {rfc3339(due)}"
+        case ScheduleDue(at=at):
+            told = "clock", f"due, seen at {rfc3339(at)}"
+        case ScheduleFired(run=run, due=due, by=by):
+            told = by or "schedule", f"fires as {run}, due at {rfc3339(due)}"
+        case ScheduleMissed(first=first, before=before):
+            told = "schedule", f"missed from {rfc3339(first)} until before {rfc3339(before)}"
+        case SchedulePaused(by=by):
+            told = by or "client", "pauses it"
+        case ScheduleRemoved(by=by):
+            told = by or "client", "removes it"
+        case _:
+            told = "schedule", event.problem or "sent"
+    return told

@@ -24,6 +24,7 @@ from actors.runtime.partitions import own_shards
 from actors.runtime.performer import Performer
 from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
+from actors.schedules.actor import SchedulePerformer
 from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
@@ -37,9 +38,11 @@ from bus.live import Live
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.client import Client
 from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
 from infra.process import Status, until
+from infra.prompts import offered
 from infra.providers import keep_books, make_models, teller
 from infra.readback import LateStore
 from infra.recollections import MemoryService
@@ -99,16 +102,19 @@ async def _run(
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
     }
-    owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
-    indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
-    if not owning.done():
-        # the lease lives on meanwhile: who took the shards now could not know what became of a tool
-        await _drain(owners)
-    for task in (stop, *indexing):
-        task.cancel()
-    await until(stopping, owning)
+    client = Client(connection, record.read_back, record.opened, settings.tenant)
+    version = importlib.metadata.version("ostinato")
+    async with offered(connection, client, agents, version, clock):
+        owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
+        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
+        if not owning.done():
+            # the lease lives on meanwhile: who took the shards now could not know what became of a tool
+            await _drain(owners)
+        for task in (stop, *indexing):
+            task.cancel()
+        await until(stopping, owning)
     await leases.release()
 
 
@@ -151,6 +157,7 @@ def _performers(
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         "key": KeyPerformer(),
+        "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
     }
 
 

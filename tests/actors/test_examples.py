@@ -18,11 +18,14 @@ from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.streams import ensure_streams
+from infra.follow import send
 from schemas.commands import Approve, PostResult, Resume
 from schemas.messages import ToolCall
 from schemas.runs import RunFinished, ToolReturned
+from schemas.schedules import AddSchedule, Schedule
 from tests.actors.runtime.bench import Bench, answer_of, ends, hearing, owning, run, settling, until
 from tests.actors.runtime.test_shard_waits import happened
+from tests.actors.schedules.clocks import HOUR, NOON, Alarm, about, firing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
@@ -110,12 +113,70 @@ async def test_a_journey_is_planned_with_tools_of_others(connection: Connection,
     await bench.verified("t1")
 
 
-async def served(bench: Bench, name: str) -> None:
+@pytest.mark.usefixtures("streams")
+async def test_research_is_done_by_agents_of_agents(connection: Connection, nats_url: str) -> None:
+    lines = (
+        call("reader", message="How long may a thread's title be?"),
+        call("search", words="title"),
+        "200 characters, says memory.md",
+        call("critic", message="Is 200 right?"),
+        "fine",
+        "A title has at most 200 characters (memory.md).",
+    )
+    bench = bench_with(connection, nats_url, *lines)
+    bench.agents = [agent_of("research"), example("research").reader, example("research").critic]
+    async with owning(bench.runtime("p1")):
+        said = await answer_of(bench, run("c1", "What do we know of titles?", agent="research"))
+    assert said == "A title has at most 200 characters (memory.md)."
+    found = [event.content for event in await bench.events(ToolReturned)]
+    assert any("memory.md: " in content for content in found)
+    assert found[-2:] == ["200 characters, says memory.md", "fine"]
+    await bench.verified("t1")
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_digest_is_made_when_it_is_due(connection: Connection, nats_url: str, tmp_path: Path) -> None:
+    module = example("digest")
+    module.FOLDER = tmp_path
+    (tmp_path / "new.txt").write_text("news", encoding="utf-8")
+    bench = bench_with(connection, nats_url, call("changed"), "There is a file new.txt.")
+    bench.agents = [module.digest]
+    clock = Alarm()
+    runtime = firing(bench, "p1", clock, agents=("digest",))
+    wanted = Schedule("0 * * * *", "digest", "What is new since yesterday?", thread="digest")
+    async with owning(runtime), hearing(bench, "run.morning-1767272400") as watcher:
+        await send(connection, about("s1", AddSchedule(wanted), "morning"))
+        clock.set(NOON + HOUR)
+        await until(watcher, ends)
+    assert [event.content for event in await bench.events(ToolReturned)] == ["new.txt"]
+    assert [event.text for event in await bench.events(RunFinished)] == ["There is a file new.txt."]
+    await bench.verified("digest")
+
+
+@pytest.mark.usefixtures("streams")
+async def test_a_tool_is_a_shell_script(connection: Connection, nats_url: str) -> None:
+    bench = bench_with(connection, nats_url, call("disk"), "All is well.")
+    bench.agents = [agent_of("machine")]
+    host, port = nats_url.removeprefix("nats://").split(":")
+    script = ROOT / "examples" / "disk_service.sh"
+    serving = await asyncio.create_subprocess_exec("bash", str(script), host, port)
+    try:
+        await served(bench, "disk", "INFO")
+        async with owning(bench.runtime("p1")):
+            assert await answer_of(bench, run("c1", "How is it?", agent="machine")) == "All is well."
+    finally:
+        serving.kill()
+        await serving.wait()
+    (returned,) = await bench.events(ToolReturned)
+    assert "%" in returned.content
+
+
+async def served(bench: Bench, name: str, verb: str = "PING") -> None:
     """Wait until a service is there."""
     from_now = bench.connection.client
     for _ in range(200):
         try:
-            await from_now.request(f"$SRV.PING.tool-{name}", b"", timeout=1)
+            await from_now.request(f"$SRV.{verb}.tool-{name}", b"", timeout=1)
         except nats.errors.NoRespondersError:
             await asyncio.sleep(0.01)
         else:
@@ -124,7 +185,8 @@ async def served(bench: Bench, name: str) -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    assert {path.stem for path in EXAMPLES} == {"chat", "extraction", "payments", "travel", "weather_service"}
+    scripts = {"chat", "digest", "extraction", "machine", "payments", "research", "travel", "weather_service"}
+    assert {path.stem for path in EXAMPLES} == scripts
 
 
 @pytest.mark.usefixtures("streams")

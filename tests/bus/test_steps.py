@@ -14,7 +14,7 @@ from bus import subjects
 from bus.recorder import Recorder
 from bus.steps import Frames, Hole, frames_of_call, holes_of_request, recorded_requests, requests_for_call, worker_of
 from bus.store import Store
-from infra.cli.timeline import gap_lines
+from infra.cli.gaps import gap_lines
 from schemas import codec
 from schemas.live import Delta, Shed
 from schemas.steps import WorkerBegan

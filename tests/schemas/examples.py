@@ -57,6 +57,17 @@ from schemas.runs import (
     ToolResumed,
     ToolReturned,
 )
+from schemas.schedules import (
+    Schedule,
+    ScheduleAdded,
+    ScheduleDue,
+    ScheduleFired,
+    ScheduleMissed,
+    SchedulePaused,
+    SchedulePlanned,
+    ScheduleRemoved,
+    ScheduleSent,
+)
 from schemas.structured import Structured
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
@@ -386,6 +397,29 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     TaskCancelled(effect="run-1-1-t0b", by="cli", reason="no more need"),
     ThreadErased(effect="thread-1-e", unsealed=3),
+    ScheduleAdded(
+        schedule=Schedule(
+            cron="0 8 * * MON-FRI",
+            agent="digest",
+            text="What is new?",
+            timezone="Europe/Vienna",
+            thread="daily",
+            missed="all",
+            most=3,
+            context={"team": "blue"},
+            resource="ann",
+        )
+    ),
+    SchedulePlanned(at=1_767_225_600_000_000, next=1_767_340_800_000_000),
+    SchedulePlanned(at=1_767_225_600_000_000),
+    SchedulePaused(by="cli"),
+    ScheduleDue(effect="daily-1767340800", at=1_767_340_800_000_100),
+    ScheduleFired(run="daily-1767340800", thread="daily", due=1_767_340_800_000_000),
+    ScheduleFired(run="daily-n1", thread="daily-n1", due=1_767_340_800_000_000, by="cli"),
+    ScheduleMissed(first=1_767_340_800_000_000, before=1_767_427_200_000_000),
+    ScheduleSent(effect="daily-1767340800"),
+    ScheduleSent(effect="daily-n1", problem="too large"),
+    ScheduleRemoved(by="cli"),
 )
 
 ENVELOPE = Envelope(

@@ -21,6 +21,7 @@ from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.models import ModelChain, ModelEntry
 from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import Event, Problem, ToolReturned
+from schemas.schedules import Schedule
 from schemas.steps import Applied, RequestEvent, StepPlan, StepResult
 from schemas.structured import Structured
 from schemas.times import rfc3339, utc
@@ -121,6 +122,10 @@ entries = st.builds(
 )
 st.register_type_strategy(Structured, structures)
 notes = st.dictionaries(texts, texts, max_size=2)
+st.register_type_strategy(
+    Schedule,
+    st.builds(Schedule, texts, texts, st.text(min_size=1, max_size=9), texts, texts, context=objects, resource=texts),
+)
 st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
 st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, texts))
 workings = st.builds(Working, texts, st.none() | notes)

@@ -40,7 +40,7 @@ def check(events: Sequence[StoredEvent]) -> Checked:
     first = events[0].fact
     if any(codec.is_erased(event.fact.payload) for event in events):
         return erased(events)
-    machine = MACHINES[FAMILY.get(first.kind, "agent")]
+    machine = MACHINES[FAMILY[first.kind]]
     try:
         verdict = verify(machine, first.tenant, first.thread, [_recorded(event) for event in events])
     except Divergence as found:

@@ -9,16 +9,15 @@ import sys
 from bus.retention import steps_gone_before
 from bus.steps import frames_of_call, holes_of_request, steps_of_request
 from bus.store import Store, StoredEvent
+from infra.cli.gaps import GapLine, gap_lines
 from infra.cli.printing import say, say_json
 from infra.cli.replay.source import RecordedThreads, Source, source
 from infra.cli.terminal import style_for
 from infra.cli.timeline import (
     ExpiredSteps,
-    GapLine,
     Line,
     StepLine,
     expired_steps,
-    gap_lines,
     lines,
     step_lines,
     summary,

@@ -1,0 +1,1 @@
+"""Schedules: agents that are asked by the clock."""

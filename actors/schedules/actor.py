@@ -1,0 +1,92 @@
+"""Performs what schedules ask for: waits until they are due, and sends their commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from actors.runtime.machine import Asked, Effect
+from actors.runtime.performer import Site
+from actors.schedules.cron import zone_of
+from actors.schedules.machine import AwaitDue, SendRun
+from bus.errors import BadSubject, Refused
+from schemas.commands import Command
+from schemas.context import Clock
+from schemas.runs import Event, Problem
+from schemas.schedules import AddSchedule, ScheduleDue, ScheduleSent
+
+_LOOK_S = 60.0
+"""A clock may be set meanwhile: it is looked at that often."""
+
+Send = Callable[[Command], Awaitable[None]]
+Until = Callable[[int], Awaitable[None]]
+"""Waits until a time, microseconds since the Unix epoch."""
+
+
+class SchedulePerformer:
+    """The `Performer` of schedules."""
+
+    def __init__(self, agents: Collection[str], send: Send, clock: Clock, until: Until | None = None) -> None:
+        """Make it.
+
+        Args:
+            agents: those that there are.
+            send: publishes a command; safe to repeat.
+            clock: says whether it is time.
+            until: waits for that, by the clock unless given.
+        """
+        self._agents = agents
+        self._send = send
+        self._clock = clock
+        self._until = until or self._sleep_until
+
+    async def look_up(self, command: Command, state: Any = None) -> Asked:
+        """See that there is the agent that is to be asked."""
+        data = command.data
+        if not isinstance(data, AddSchedule):
+            return Asked(command)
+        await asyncio.to_thread(zone_of, data.schedule.timezone)  # decisions read no files
+        if data.schedule.agent in self._agents:
+            return Asked(command)
+        known = ", ".join(sorted(self._agents)) or "none"
+        message = f"no agent {data.schedule.agent!r}: there are {known}"
+        return Asked(command, missing=Problem(kind="unknown_agent", message=message, field="agent"))
+
+    def resumption(self, effect: Effect) -> Event | None:
+        """Note nothing: waiting and sending may both be done again."""
+        return None
+
+    def must_finish(self, effect: Effect) -> bool:
+        """Leave all of it to the next owner."""
+        return False
+
+    async def abort(self, effect: Effect, site: Site) -> None:
+        """Have nothing to stop elsewhere."""
+
+    async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
+        """Wait, or send."""
+        match effect:
+            case AwaitDue(id=identity, at=at, timezone=timezone):
+                await asyncio.to_thread(zone_of, timezone)
+                await self._until(at)
+                return ScheduleDue(effect=identity, at=max(at, self._clock.now()))
+            case SendRun(id=identity, command=command):
+                return ScheduleSent(effect=identity, problem=await self._sent(command))
+            case _:
+                raise AssertionError(f"not an effect of a schedule: {effect!r}")
+
+    async def _sent(self, command: Command) -> str:
+        try:
+            await self._send(command)
+        except Refused as refusal:
+            if not refusal.too_large:
+                raise
+            return str(refusal)
+        except BadSubject as error:
+            return str(error)
+        return ""
+
+    async def _sleep_until(self, at: int) -> None:
+        while (left := at - self._clock.now()) > 0:  # noqa: ASYNC110  a clock wakes nobody
+            await asyncio.sleep(min(left / 1e6, _LOOK_S))

@@ -1,0 +1,72 @@
+"""What waits for somebody, over all threads: found by the projection of runs, read from the events of those alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from bus.store import Store
+from schemas import codec
+from schemas.messages import ToolCall
+from schemas.runs import ApprovalRequested, ToolCalled
+from schemas.waits import ToolHandedOver, ToolSuspended
+
+
+class Wait(NamedTuple):
+    """A call that waits."""
+
+    tenant: str
+    thread: str
+    run: str
+    agent: str
+    kind: str
+    """`approval`, `data` or `caller`."""
+    effect: str
+    """What an answer names."""
+    since: int
+    """Microseconds since the Unix epoch."""
+    call: ToolCall
+    payload: Any = None
+    """What a suspended tool has to show."""
+
+
+async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> list[Wait]:
+    """Return what waits, of one tenant or of all: of up to `limit` runs, those that were asked for first coming first.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    found: dict[tuple[str, str, str, str], Wait] = {}
+    calls: dict[tuple[str, str, str, str], ToolCall] = {}
+    for row in await store.rows(_EVENTS, tenant, limit):
+        event = codec.decode_event(row["payload"])
+        place = (row["tenant"], row["thread"], row["run"])
+        about = (*place, row["agent"])
+        match event:
+            case ApprovalRequested(effect=effect, call=call):
+                found[*place, effect] = Wait(*about, "approval", effect, row["time"], call)
+            case ToolHandedOver(effect=effect, call=call):
+                found[*place, effect] = Wait(*about, "caller", effect, row["time"], call)
+            case ToolCalled(effect=effect, call=call):
+                calls[*place, effect] = call
+                found.pop((*place, effect), None)
+            case ToolSuspended(effect=effect, payload=payload):
+                call = calls.get((*place, effect), ToolCall("", "", ""))
+                found[*place, effect] = Wait(*about, "data", effect, row["time"], call, payload)
+            case _:
+                found.pop((*place, str(getattr(event, "effect", ""))), None)
+    return list(found.values())
+
+
+# what follows a wait names the effect that waited: it is taken out again
+_EVENTS = """
+WITH waiting AS MATERIALIZED (
+    SELECT tenant, thread, run, coalesce(agent, '') AS agent, asked FROM projection JOIN projected_run USING (build)
+    WHERE projection.name = 'runs' AND status = 'waiting' AND ($1::text IS NULL OR tenant = $1)
+    ORDER BY asked LIMIT $2
+)
+SELECT waiting.tenant, waiting.thread, run, agent, event.time, payload FROM waiting JOIN event
+ON event.tenant = waiting.tenant AND event.kind = 'run' AND event.entity = run AND event.thread = waiting.thread
+WHERE key_id IS NULL AND type = ANY(ARRAY['approval.requested', 'tool.suspended', 'tool.handed_over', 'tool.called',
+    'approval.given', 'approval.denied', 'tool.continued', 'tool.returned', 'tool.failed', 'tool.indeterminate'])
+ORDER BY asked, waiting.tenant, run, event.version
+"""
