@@ -15,7 +15,7 @@ from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
 from schemas.live import Shed, Traced
-from schemas.steps import Stalled, StepPlan, StepResult, ToldMore, WorkerBegan
+from schemas.steps import Served, Stalled, StepPlan, StepResult, ToldMore, WorkerBegan
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +187,9 @@ def _origin(
         if parts[-1] == "worker":
             began: WorkerBegan = codec.decode(data, WorkerBegan)
             return _text(began.worker), 0
+        if parts[-1] == "served":
+            served: Served = codec.decode(data, Served)
+            return _text(served.request), served.n
         shape = _NUMBERED.get(parts[-1])
         if shape is not None:
             numbered: StepResult | ToldMore | Stalled = codec.decode(data, shape)
