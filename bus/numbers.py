@@ -58,7 +58,9 @@ class _Stats(msgspec.Struct):
     endpoints: tuple[_Endpoint, ...] = ()
 
 
-async def numbers_of_all(connection: Connection, slots: Collection[str], timeout_s: float = 1.0) -> list[ProcessNumbers]:
+async def numbers_of_all(
+    connection: Connection, slots: Collection[str], timeout_s: float = 1.0
+) -> list[ProcessNumbers]:
     """Ask every process, and wait until all of `slots` have answered, or for so long; by slot.
 
     Raises:

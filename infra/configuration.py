@@ -15,7 +15,7 @@ import msgspec
 from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
-from infra.settings import EngineSettings, ModelSettings, Settings
+from infra.settings import EngineSettings, ModelSettings, Settings, TelemetrySettings
 
 FILE = "ostinato.toml"
 FILE_VARIABLE = "OSTINATO_CONFIG"
@@ -23,7 +23,11 @@ _PREFIX = "OSTINATO_"
 _DEFAULT = "default"
 _ADDRESSES = {"nats", "postgres"}
 """Settings that may hold a password."""
-_GROUPS: Mapping[str, Any] = {"engine": EngineSettings, "models": ModelSettings}
+_GROUPS: Mapping[str, Any] = {
+    "engine": EngineSettings,
+    "models": ModelSettings,
+    "telemetry": TelemetrySettings,
+}
 """Settings that belong to one component, by the beginning of their keys."""
 _STRUCTURED = {"models.providers", "models.chains", "models.budgets"}
 

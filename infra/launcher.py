@@ -36,6 +36,7 @@ from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
+from infra.metrics.scrape import Scrape
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
@@ -360,6 +361,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         tenant=settings.tenant,
         state=state,
         trouble=stack.trouble,
+        metrics=Scrape(stack.connection, (_HOST, *(slot for slot, _ in slots(settings))), settings.shards),
     )
     config = uvicorn.Config(
         bridge.application(), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1

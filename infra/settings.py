@@ -107,6 +107,19 @@ class ModelSettings(Wire, frozen=True):
     """Answers that each process keeps for calls that ask the same; 0 keeps none."""
 
 
+class TelemetrySettings(Wire, frozen=True):
+    """What operators see. Where spans go is said by OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+
+    spans: Literal["auto", "on", "off"] = "auto"
+    """Whether spans are sent; `auto` sends them where a variable says where to."""
+    content: bool = False
+    """Whether spans say what was said, without secrets and personal data."""
+    conventions: Literal["1.36", "1.41", "0.1"] = "1.41"
+    """The version of OpenTelemetry's names for generative AI."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """How standard error is written: `auto` writes text to a terminal and JSON to all else. Log files are JSON."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -133,6 +146,7 @@ class Settings(Wire, frozen=True):
     replicas: Literal[0, 1, 3, 5] = 0
     """Of each stream; 0 is by the cluster: what the log has, else 3 where there are 3 servers, else 1."""
     models: ModelSettings = ModelSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
 class Place(Wire, frozen=True):

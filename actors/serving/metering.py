@@ -96,7 +96,7 @@ class Meter:
 
     def planned(self, plan: StepPlan) -> None:
         """A step was planned."""
-        self._step.add(sum([part.count for part in plan.slices]))
+        self._step.add(sum(part.count for part in plan.slices))
         for arrival in plan.arrivals:
             opened = self._open.get(arrival.request)
             if opened is None:

@@ -123,7 +123,7 @@ class Scheduler:
     # steps out
 
     def plan(self, now: int) -> StepPlan | None:
-        """Plan the next step, `now`, in microseconds; None when there is nothing to do or enough plans are under way."""
+        """Plan the next step, `now`, in microseconds; None when there is nothing to do or enough plans are out."""
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
         self.rules.begin_plan(now)

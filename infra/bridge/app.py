@@ -44,6 +44,7 @@ from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.openai import StreamOptions
 from schemas.times import rfc3339
+from schemas.tracing import beginning
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Bridge:
     """What `/health` answers; its `status` is `ok` when everything serves."""
     trouble: Callable[[], str] = str
     """Why nothing can be taken now; empty while all is well."""
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+    """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -94,6 +97,7 @@ class Bridge:
                 Route("/reset_prefix_cache", self.reset_prefix_cache, methods=["POST"]),
                 Route("/v1/models", self.list_models),
                 Route("/health", self.health),
+                Route("/metrics", self.tell_metrics),
             ],
             exception_handlers={404: _not_found, 405: _not_found, 500: _broken},
         )
@@ -103,6 +107,13 @@ class Bridge:
         state = await self.state()
         status = 200 if state["status"] == "ok" else 503
         return _json(state, status, retry_headers(status))
+
+    async def tell_metrics(self, request: Request) -> Response:
+        """Tell Prometheus."""
+        if self.metrics is None:
+            return _json(error_body(404, "this stack tells no metrics", None, "not_found"), 404)
+        body, content_type = await self.metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     async def list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
@@ -222,14 +233,14 @@ class Bridge:
             data=data,
             source="http",
             time=rfc3339(self.clock.now()),
-            traceparent=self._traceparent(request.headers.get("traceparent", "")),
+            traceparent=self._traceparent(request.headers.get("traceparent", ""), identity),
         )
 
-    def _traceparent(self, given: str) -> str:
+    def _traceparent(self, given: str, command: str) -> str:
         """Keep the client's trace; one that no tracer could read is replaced."""
         if _TRACEPARENT.fullmatch(given):
             return given
-        return f"00-{self.chance.bits(128):032x}-{self.chance.bits(64):016x}-01"
+        return beginning(self.chance.bits(128), self.tenant, command)
 
     async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
         encoder = exchange.encoder
@@ -269,7 +280,7 @@ class Bridge:
             return  # no generation has such an id
         data = AbortRun(reason=reason)
         identity = self.ids.new("a")
-        time, trace = rfc3339(self.clock.now()), self._traceparent("")
+        time, trace = rfc3339(self.clock.now()), self._traceparent("", identity)
         command = Command(identity, self.tenant, "generation", generation, "abort", data, "http", time, trace)
         await send_command(self.connection, command)
 

@@ -80,6 +80,7 @@ async def _run(place: Place, connection: Connection, status: Status, stopping: a
         "shards": {str(shard): owner.statistics() for shard, owner in owners.items()},
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
+        "budgets": [] if made.ledger is None else made.ledger.statistics(),
     }
     async with record:
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
