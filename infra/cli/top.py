@@ -7,7 +7,9 @@ import asyncio
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bus.connection import Connection
 from bus.errors import BusError
@@ -53,7 +55,8 @@ async def _watch(options: argparse.Namespace, runtime: Runtime, shards: int, *, 
 def _show(before: Look, now: Look, options: argparse.Namespace, *, once: bool) -> None:
     engines = rates(before, now)
     if options.json:
-        say_json({"engines": engines, "processes": now.processes, "backlog": now.waiting, "runs": now.runs})
+        shown = {"engines": _objects(engines), "processes": _objects(now.processes), "runs": _objects(now.runs)}
+        say_json({**shown, "backlog": None if now.waiting is None else _backlog(now.waiting)})
         return
     size = shutil.get_terminal_size()
     told = lines(engines, now, style_for(sys.stdout), size.columns if redraws(sys.stdout) else 120)
@@ -63,6 +66,14 @@ def _show(before: Look, now: Look, options: argparse.Namespace, *, once: bool) -
     shown = told[: max(1, size.lines - 1)]
     sys.stdout.write(_HOME + "".join(f"{line}{_END}\n" for line in shown) + _REST)
     sys.stdout.flush()
+
+
+def _objects(rows: Sequence[NamedTuple]) -> list[dict[str, Any]]:
+    return [row._asdict() for row in rows]
+
+
+def _backlog(waiting: Backlog) -> dict[str, Any]:
+    return {**waiting._asdict(), "streams": {name: found._asdict() for name, found in waiting.streams.items()}}
 
 
 async def look(connection: Connection, store: Store, shards: int) -> Look:

@@ -56,17 +56,27 @@ def written(
     return encode(registry), content_type
 
 
-@dataclass(frozen=True)
 class _Gathered:
-    processes: Sequence[ProcessNumbers]
-    waiting: Backlog | None
-    slots: Sequence[str]
+    """Gives what was gathered, each family once, whichever processes tell of it."""
+
+    def __init__(self, processes: Sequence[ProcessNumbers], waiting: Backlog | None, slots: Sequence[str]) -> None:
+        self._processes = processes
+        self._waiting = waiting
+        self._slots = slots
 
     def collect(self) -> Iterator[Metric]:
         """Give all metrics."""
-        for process in self.processes:
+        families: dict[str, Metric] = {}
+        for metric in self._all():
+            found = families.setdefault(metric.name, metric)
+            if found is not metric:
+                found.samples.extend(metric.samples)
+        yield from families.values()
+
+    def _all(self) -> Iterator[Metric]:
+        for process in self._processes:
             if process.role == "scheduler":
                 yield from engine_metrics(process.numbers)
-        yield from stack_metrics(self.processes, self.slots)
-        if self.waiting is not None:
-            yield from backlog_metrics(self.waiting)
+        yield from stack_metrics(self._processes, self._slots)
+        if self._waiting is not None:
+            yield from backlog_metrics(self._waiting)
