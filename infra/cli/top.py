@@ -63,8 +63,8 @@ def _show(before: Look, now: Look, options: argparse.Namespace, *, once: bool) -
     if once:
         sys.stdout.write("\n".join(told) + "\n")
         return
-    shown = told[: max(1, size.lines - 1)]
-    sys.stdout.write(_HOME + "".join(f"{line}{_END}\n" for line in shown) + _REST)
+    fitting = told[: max(1, size.lines - 1)]
+    sys.stdout.write(_HOME + "".join(f"{line}{_END}\n" for line in fitting) + _REST)
     sys.stdout.flush()
 
 
