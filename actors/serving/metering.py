@@ -54,22 +54,28 @@ class Tally:
 class _Open:
     """A request that is not over."""
 
-    __slots__ = ("began", "cached", "first", "last", "outputs", "stretches", "submit", "submitted")
+    __slots__ = ("began", "cached", "end", "first", "last", "start", "stretches", "submit", "submitted")
 
     def __init__(self, submit: Submit, now: int) -> None:
         self.submit = submit
         self.submitted = now
         self.began = self.cached = self.first = self.last = 0
-        self.outputs = len(submit.output)
-        self.stretches: list[list[int]] = []
+        self.stretches: list[tuple[int, int]] = []
+        """Steps in a row that it was in, but the last ones."""
+        self.start = self.end = 0
+        """Those: the first and the last of them."""
 
     def computed_in(self, n: int) -> None:
         """Note a step."""
-        stretches = self.stretches
-        if stretches and stretches[-1][1] >= n - 1:
-            stretches[-1][1] = max(n, stretches[-1][1])
-        elif len(stretches) < _MOST_STRETCHES:
-            stretches.append([n, n])
+        if self.end and n > self.end + 1:
+            if len(self.stretches) < _MOST_STRETCHES:
+                self.stretches.append((self.start, self.end))
+            self.start = n
+        self.start, self.end = self.start or n, max(n, self.end)
+
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """Tell the steps it was in."""
+        return (*self.stretches, (self.start, self.end)) if self.end else ()
 
 
 class Meter:
@@ -108,28 +114,39 @@ class Meter:
     def applied(self, n: int, events: Iterable[RequestEvent], now: int) -> list[Served]:
         """Step `n` brought this, or it happened without any step (0); tell how those went that are over."""
         over = list[Served]()
+        between, known, seconds, at = self._between, 0, 0.0, 0
         for event in events:
             opened = self._open.get(event.request)
             if opened is None:
                 continue
             if event.tokens and n:
-                # the last one may have come from elsewhere, before a scheduler was lost
-                if opened.first:
-                    self._between.add((now - opened.last) * _SECONDS)
+                if opened.last:
+                    if opened.last != known:  # most had their last token at the same time
+                        known = opened.last
+                        seconds = (now - known) * _SECONDS
+                        at = bisect_left(between.bounds, seconds)
+                    between.counts[at] += 1
+                    between.sum += seconds
                 else:
-                    opened.first = now
-                    if not opened.submit.output:
-                        self._first.add((now - opened.submitted) * _SECONDS)
+                    self._began_to_write(opened, now)
                 opened.last = now
-                opened.outputs += 1
                 self._generated += 1
-                opened.computed_in(n)
+                if opened.end + 1 == n:
+                    opened.end = n
+                else:
+                    opened.computed_in(n)
             if event.finish is not None:
                 over.append(self._ended(opened, event, event.finish, now))
         return over
 
+    def _began_to_write(self, opened: _Open, now: int) -> None:
+        opened.first = now
+        # else there was a first token before, of a scheduler that was lost
+        if not opened.submit.output:
+            self._first.add((now - opened.submitted) * _SECONDS)
+
     def _ended(self, opened: _Open, event: RequestEvent, finish: FinishReason, now: int) -> Served:
-        submit = opened.submit
+        submit, outputs = opened.submit, event.start + len(event.tokens)
         del self._open[submit.request]
         self._finished[finish] += 1
         self._whole.add((now - opened.submitted) * _SECONDS)
@@ -139,18 +156,18 @@ class Meter:
             self._prefill.add(max(0, opened.first - opened.began) * _SECONDS)
             self._decode.add((opened.last - opened.first) * _SECONDS)
             self._inference.add(max(0, opened.last - opened.began) * _SECONDS)
-            own = opened.outputs - len(submit.output)
+            own = outputs - len(submit.output)
             if own > 1:
                 self._per_token.add((opened.last - opened.first) * _SECONDS / (own - 1))
         self._prompt.add(len(submit.prompt))
-        self._output.add(opened.outputs)
+        self._output.add(outputs)
         self._asked.add(submit.sampling.max_tokens)
         self._answers.add(1)
         self._preempted.add(event.preemptions)
         self._computed.add(len(submit.prompt) - opened.cached)
         return Served(
             epoch=self._epoch,
-            n=opened.stretches[-1][1] if opened.stretches else 0,
+            n=opened.end,
             request=submit.request,
             submitted=opened.submitted,
             began=opened.began,
@@ -158,11 +175,11 @@ class Meter:
             ended=now,
             finish=finish,
             prompt_tokens=len(submit.prompt),
-            output_tokens=opened.outputs,
+            output_tokens=outputs,
             cached=opened.cached,
             preemptions=event.preemptions,
             recomputed=event.recomputed,
-            steps=tuple((first, last) for first, last in opened.stretches),
+            steps=opened.steps(),
             max_tokens=submit.sampling.max_tokens,
             traceparent=submit.traceparent,
         )
