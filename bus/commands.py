@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,8 @@ from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
 
+TRACEPARENT = "traceparent"
+"""W3C Trace Context, as a header and as an attribute of CloudEvents."""
 ACK_WAIT_S = 2
 """How long a command that a dead owner had in hand waits for the next one; deciding and committing takes far less."""
 _BATCH = 64
@@ -212,6 +214,7 @@ class CommandQueue:
         try:
             where = subjects.parse_command(message.subject)
             command = codec.decode_command(where.tenant, where.kind, where.thread, where.verb, message.data)
+            command = _traced(command, message.headers or {})
             subjects.checked(command.id, "command id")
             subjects.checked(where.thread, "thread")
             subjects.checked(where.tenant, "tenant")
@@ -266,6 +269,12 @@ class CommandQueue:
         await self._connection.publish(subjects.live(tenant, "command", identity), codec.encode(outcome))
 
 
+def _traced(command: Command, headers: Mapping[str, str]) -> Command:
+    """Take the trace from the message's header, as tracers write it there, where the body names none."""
+    given = headers.get(TRACEPARENT, "")
+    return msgspec.structs.replace(command, traceparent=given) if given and not command.traceparent else command
+
+
 async def send_command(connection: Connection, command: Command, timeout_s: float = 10.0) -> None:
     """Publish a command on its `in.` subject; it is durable when this returns. Safe to repeat with the same id.
 
@@ -286,6 +295,8 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
     }
     subject = subjects.command(command.tenant, command.kind, command.thread, command.verb)
     headers = {"Nats-Msg-Id": f"{command.tenant}.{command.id}"}
+    if command.traceparent:
+        headers[TRACEPARENT] = command.traceparent
     data, end = codec.encode(body), time.monotonic() + timeout_s
     while True:
         try:

@@ -15,7 +15,7 @@ from schemas import codec
 from schemas.envelope import GENESIS, Envelope
 from schemas.errors import BadShape
 from schemas.live import Shed, Traced
-from schemas.steps import Stalled, StepPlan, StepResult, ToldMore, WorkerBegan
+from schemas.steps import Served, Stalled, StepPlan, StepResult, ToldMore, WorkerBegan
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class TraceRows:
         self._plans[subject] = (epoch, n)
 
 
-_NUMBERED = {"result": StepResult, "told": ToldMore, "stall": Stalled}
+_TOLD = {"result": StepResult, "told": ToldMore, "stall": Stalled, "worker": WorkerBegan, "served": Served}
 """What schedulers and workers say beside plans, by the end of the subject."""
 
 
@@ -184,13 +184,9 @@ def _origin(
             if isinstance(frame, Shed):
                 return _text(frame.producer), frame.first
             return _text(frame.effect), frame.offset
-        if parts[-1] == "worker":
-            began: WorkerBegan = codec.decode(data, WorkerBegan)
-            return _text(began.worker), 0
-        shape = _NUMBERED.get(parts[-1])
+        shape = _TOLD.get(parts[-1])
         if shape is not None:
-            numbered: StepResult | ToldMore | Stalled = codec.decode(data, shape)
-            return _text(numbered.epoch), numbered.n
+            return _teller(codec.decode(data, shape))
         plan: StepPlan = codec.decode(data, StepPlan)
     except BadShape:
         return "", None
@@ -200,6 +196,17 @@ def _origin(
         first, *_ = ranges.get(key, (plan.n,))
         ranges[key] = (first, plan.n, item.time)
     return epoch, plan.n
+
+
+def _teller(told: StepResult | ToldMore | Stalled | WorkerBegan | Served) -> tuple[str, int]:
+    """Return what it is found by: the (scheduler, step), but the worker, or the request that is over."""
+    match told:
+        case WorkerBegan(worker=worker):
+            return _text(worker), 0
+        case Served(request=request, n=n):
+            return _text(request), n
+        case _:
+            return _text(told.epoch), told.n
 
 
 def _commit_row(incarnation: int, sequence: int, envelope: Envelope, digest: str) -> Row:

@@ -71,6 +71,7 @@ def stream_configs(shards: int, replicas: int = 1) -> list[dict[str, Any]]:
                 subjects.STEP_TOLD,
                 subjects.STALLS,
                 subjects.WORKERS,
+                subjects.SERVED,
                 subjects.FRAMES,
             ],
             "retention": "limits",

@@ -22,6 +22,7 @@ STEP_RESULTS = "step.*.result"
 STEP_TOLD = "step.*.told"
 STALLS = "step.*.stall"
 WORKERS = "step.*.worker"
+SERVED = "step.*.served"
 FRAMES = "trace.*.*.*"
 DEAD = "dead.*.*"
 HEALTH = "health.*"
@@ -178,6 +179,11 @@ def stall(engine: str) -> str:
 def worker(engine: str) -> str:
     """Where a worker says what it computes with."""
     return f"step.{encoded(engine)}.worker"
+
+
+def served(engine: str) -> str:
+    """Where a scheduler tells how a request went that is over."""
+    return f"step.{encoded(engine)}.served"
 
 
 def result(engine: str) -> str:

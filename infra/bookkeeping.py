@@ -6,6 +6,7 @@ None of it is needed to answer anybody: what fails here is told and tried again,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from bus.projector import Projector
 from bus.retention import expire_steps, prepare_partitions
 from bus.store import Store
 from bus.trim import trim
+from bus.under_way import runs_under_way
 from infra.settings import Settings
+from infra.spans.wanted import span_export
 from schemas.context import Clock
 from schemas.times import DAY
 
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 3600.0
 _RETRY_S = 10.0
+_COUNT_S = 3.0
 
 
 class Books:
@@ -46,6 +50,9 @@ class Books:
         self._clock = clock
         self._projector = Projector(store)
         self._expired = 0
+        self._runs: dict[str, int] = {}
+        self.spans = span_export(store, settings.telemetry)
+        """Sends spans; None where nobody wants them."""
 
     async def project(self) -> None:
         """Keep the projections up until cancelled."""
@@ -61,6 +68,13 @@ class Books:
                 log.warning("what is old: %s", error)
                 pause = _RETRY_S
             await asyncio.sleep(pause)
+
+    async def count(self) -> None:
+        """Count runs that are not over, again and again, until cancelled."""
+        while True:
+            with contextlib.suppress(BusError, TimeoutError):
+                self._runs = await runs_under_way(self._store)
+            await asyncio.sleep(_COUNT_S)
 
     async def look(self) -> None:
         """Make the partitions of the next days, drop those that are older than they are to be kept, and trim the log.
@@ -82,7 +96,9 @@ class Books:
 
     def statistics(self) -> dict[str, Any]:
         """Say how far the projections are, and how many rows of step records expired."""
-        return {"projections": self._projector.statistics(), "expired_rows": self._expired}
+        spans = {} if self.spans is None else {"spans": self.spans.statistics()}
+        projections = self._projector.statistics()
+        return {"projections": projections, "expired_rows": self._expired, "runs": self._runs, **spans}
 
 
 @contextmanager
@@ -92,7 +108,10 @@ def bookkeeping(store: Store, connection: Connection, settings: Settings) -> Ite
     tasks = [
         asyncio.create_task(books.project(), name="projections"),
         asyncio.create_task(books.expire(), name="retention"),
+        asyncio.create_task(books.count(), name="runs"),
     ]
+    if books.spans is not None:
+        tasks.append(asyncio.create_task(books.spans.run(), name="spans"))
     for task in tasks:
         task.add_done_callback(_tell_why)
     try:
@@ -100,6 +119,8 @@ def bookkeeping(store: Store, connection: Connection, settings: Settings) -> Ite
     finally:
         for task in tasks:
             task.cancel()
+        if books.spans is not None:
+            books.spans.close()
 
 
 def _tell_why(task: asyncio.Task[None]) -> None:

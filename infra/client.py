@@ -32,6 +32,7 @@ from schemas.messages import Usage
 from schemas.runs import Problem
 from schemas.structured import Structured
 from schemas.times import rfc3339
+from schemas.tracing import beginning
 
 _DAY_S = 86_400.0
 _SETTLED_S = 60.0
@@ -215,7 +216,7 @@ class Client:
             data=data,
             source="python",
             time=rfc3339(SystemClock().now()),
-            traceparent=f"00-{chance.bits(128):032x}-{chance.bits(64):016x}-01",
+            traceparent=beginning(chance.bits(128), self.tenant, identity),
         )
 
 

@@ -23,6 +23,7 @@ from infra.settings import (
     PoolingSettings,
     PrivacySettings,
     Settings,
+    TelemetrySettings,
 )
 
 FILE = "ostinato.toml"
@@ -39,6 +40,7 @@ _GROUPS: Mapping[str, Any] = {
     "limits": LimitSettings,
     "pooling": PoolingSettings,
     "privacy": PrivacySettings,
+    "telemetry": TelemetrySettings,
 }
 """Settings that belong to one component, by the beginning of their keys."""
 _LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}

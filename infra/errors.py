@@ -14,6 +14,7 @@ InfraError
 ├── BundleUnusable             a bundle file cannot be read or made
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
+├── ExporterUnknown            an OTEL_* variable names no exporter of spans
 ├── ForkUnfit                  a fork was asked for that makes no sense
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
 ├── MasterKeyMissing           threads are to be sealed, and there is no master key
@@ -297,6 +298,14 @@ class BundleUnusable(InfraError):
     def __init__(self, path: Path, problem: str, mend: str) -> None:
         super().__init__(f"bundle {str(path)!r}: {problem}: {mend}")
         self.path = path
+
+
+class ExporterUnknown(InfraError):
+    """Spans are to be sent in a way that there is not."""
+
+    def __init__(self, variable: str, given: str, known: str) -> None:
+        super().__init__(f"{variable} is {given!r}: use {known}")
+        self.variable = variable
 
 
 class ForkUnfit(InfraError):

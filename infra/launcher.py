@@ -36,6 +36,7 @@ from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
+from infra.metrics.scrape import Scrape
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import read_back_from
 from infra.services.data_directory import DataDirectory
@@ -378,6 +379,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             tenant=settings.tenant,
             state=state,
             trouble=stack.trouble,
+            metrics=Scrape(stack.connection, (_HOST, *(slot for slot, _ in slots(settings))), settings.shards),
             ask=access.caller,
             limits=settings.limits,
             places=places_of(settings),

@@ -110,7 +110,7 @@ def main() -> None:
     """Run the place given in the environment, for the launcher whose process id is the second argument."""
     die_with(int(sys.argv[2]))
     place = decode_place(os.environ.pop(PLACE_VARIABLE))  # taken away: what a tool starts need not know it
-    log_to_stderr(place.slot)
+    log_to_stderr(place.slot, wanted=place.settings.telemetry.log_format)
     try:
         uvloop.run(run_place(place))
     except (EngineError, InfraError, LogDamaged, ExceptionGroup) as error:

@@ -192,6 +192,19 @@ class PrivacySettings(Wire, frozen=True):
     directory, which is made where all servers are ours."""
 
 
+class TelemetrySettings(Wire, frozen=True):
+    """What operators see. Where spans go is said by OpenTelemetry's own variables: `OTEL_EXPORTER_OTLP_ENDPOINT`."""
+
+    spans: Literal["auto", "on", "off"] = "auto"
+    """Whether spans are sent; `auto` sends them where a variable says where to."""
+    content: bool = False
+    """Whether spans say what was said, without secrets and personal data."""
+    conventions: Literal["1.36", "1.41", "0.1"] = "1.41"
+    """The version of OpenTelemetry's names for generative AI."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """How standard error is written: `auto` writes text to a terminal and JSON to all else. Log files are JSON."""
+
+
 class Settings(Wire, frozen=True):
     """The whole stack."""
 
@@ -222,6 +235,7 @@ class Settings(Wire, frozen=True):
     limits: LimitSettings = LimitSettings()
     pooling: PoolingSettings = PoolingSettings()
     privacy: PrivacySettings = PrivacySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
 
 class Place(Wire, frozen=True):

@@ -1,19 +1,46 @@
-"""Structured logs: one JSON object a line, with the process and the trace id of what it worked on."""
+"""Structured logs: a JSON object a line, or text for a terminal, with the trace of what was done and no secrets."""
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
 from schemas.context import TRACE
 from schemas.times import rfc3339
 
+Format = Literal["auto", "json", "text"]
+
+_SECRETS: Final = re.compile(
+    r"""(?ix)
+    (?P<scheme> \b [a-z][a-z0-9+.-]* :// [^\s:/@]* : ) [^\s@/]+ (?= @)          # nats://user:PASSWORD@host
+    | (?P<word> \b (?: bearer | basic ) \s+ ) [a-z0-9._~+/=-]{8,}
+    | (?P<name> \b (?: api[_-]?key | x-api-key | authorization | password | passwd | secret | access[_-]?token )
+        ["']? \s* [=:] \s* ["']? ) (?! bearer | basic ) [^\s"',;}&]{4,}
+    | \b (?: sk | pk | rk | gsk | hf | ghp | gho | xox[abp] | ost ) [-_] [a-z0-9_-]{16,}
+    | \b eyJ [a-z0-9_-]{8,} \. [a-z0-9_-]{8,} \. [a-z0-9_-]*
+    """
+)
+"""What looks like a password in an address, a header, a field, a key or a token of a known form."""
+
+
+def without_secrets(text: str) -> str:
+    """Put `***` in the place of what looks like a secret."""
+    return _SECRETS.sub(lambda found: next(filter(None, found.groupdict().values()), "") + "***", text)
+
+
+def trace_id() -> str:
+    """Give the id of the trace that this task works on; empty where there is none."""
+    parts = TRACE.get().split("-")
+    return parts[1] if len(parts) == 4 else ""
+
 
 class JsonLines(logging.Formatter):
-    """Formats records as `{"time", "level", "process", "logger", "message", "trace_id"?, "error"?}`."""
+    """Formats records as `{"time", "level", "process", "logger", "message", "trace_id"?, "span_id"?, "error"?}`."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -26,20 +53,44 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
         }
-        parts = TRACE.get().split("-")
-        if len(parts) == 4:
-            line["trace_id"] = parts[1]
+        if trace := trace_id():
+            line["trace_id"] = trace
+            line["span_id"] = TRACE.get().split("-")[2]
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = without_secrets(self.formatException(record.exc_info))
         return msgspec.json.encode(line).decode()
 
 
-def log_to_stderr(process: str, level: int = logging.INFO) -> None:
+class TextLines(logging.Formatter):
+    """Formats records for people: time, level, process, message, and the beginning of the trace id."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one line, and a stack below it where there is one."""
+        time = rfc3339(int(record.created * 1_000_000))[11:23]
+        trace = f"  trace {trace_id()[:8]}" if trace_id() else ""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        line = f"{time} {self._process:<11} {level}{record.getMessage()}{trace}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return without_secrets(line)
+
+
+def formatter(process: str, wanted: Format = "auto") -> logging.Formatter:
+    """Give the form of a process's standard error; `auto` is text for a terminal, JSON for all else."""
+    as_text = wanted == "text" or (wanted == "auto" and sys.stderr.isatty())
+    return TextLines(process) if as_text else JsonLines(process)
+
+
+def log_to_stderr(process: str, level: int = logging.INFO, wanted: Format = "auto") -> None:
     """Send this process's log to its standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(process))
+    handler.setFormatter(formatter(process, wanted))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

@@ -272,3 +272,30 @@ class RequestEvent(Record, frozen=True):
     """What of the request made it end with `error`; empty if nothing of the request did."""
     closed: int | None = None
     """The index of the first output token that is not the one that was drawn, for its document to end in time."""
+
+
+class Served(Record, frozen=True):
+    """`step.<engine>.served`: how a request went, told when it is over. Times are microseconds since the Unix epoch."""
+
+    epoch: str
+    """The scheduler."""
+    n: int
+    """The last step that brought it anything; 0 if none did."""
+    request: str
+    submitted: int
+    """When the scheduler took it on."""
+    began: int
+    """When it was in a plan for the first time; 0 is never."""
+    first: int
+    """When its first token came; 0 is never."""
+    ended: int
+    finish: FinishReason
+    prompt_tokens: int
+    output_tokens: int
+    cached: int = 0
+    preemptions: int = 0
+    recomputed: int = 0
+    steps: tuple[tuple[int, int], ...] = ()
+    """(first, last) numbers of steps in a row that it began in or got a token of; of very many the first ones."""
+    max_tokens: int = 0
+    traceparent: str = ""

@@ -65,6 +65,7 @@ from schemas.runs import (
     ToolResumed,
     ToolReturned,
 )
+from schemas.tracing import span_id, within
 
 log = logging.getLogger(__name__)
 
@@ -304,7 +305,10 @@ class AgentPerformer:
         if is_delegated(effect) and self._runs is not None:
             return await self._delegated(self._runs, effect, site, again)
         if binding is not None and binding.place == "service" and self._services is not None:
-            return await run_service(self._services, binding, effect, key, effect.entity)
+            # what the service does is beneath the span of the call
+            own = span_id(site.tenant, site.thread, effect.id)
+            traced = replace(effect, traceparent=within(effect.traceparent, own))
+            return await run_service(self._services, binding, traced, key, effect.entity)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
         tool = box.tools.get(called.call.name)
         if tool is None or tool.function is None:

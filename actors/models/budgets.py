@@ -6,6 +6,7 @@ import fnmatch
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText
@@ -57,6 +58,25 @@ class Ledger:
         if any(not budget.window_s for budget in self._budgets):
             return 0
         return self._clock.now() - max((budget.window_s for budget in self._budgets), default=0) * 1_000_000
+
+    def statistics(self) -> list[dict[str, Any]]:
+        """Say of each budget what it allows, and the most that any one of its scope spent of it."""
+        now, told = self._clock.now(), list[dict[str, Any]]()
+        for index, budget in enumerate(self._budgets):
+            windows = [window for (at, _), window in self._windows.items() if at == index]
+            for window in windows if budget.window_s else ():
+                window.forget(now - budget.window_s * 1_000_000)
+            told.append(
+                {
+                    "scope": budget.scope,
+                    "models": budget.models,
+                    "tokens_limit": budget.tokens,
+                    "usd_limit": budget.usd,
+                    "tokens": max((window.tokens for window in windows), default=0),
+                    "usd": max((window.usd for window in windows), default=0.0),
+                }
+            )
+        return told
 
     def learn(self, spent: Spent) -> None:
         """Enter what a call cost."""

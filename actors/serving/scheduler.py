@@ -13,9 +13,11 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
+from actors.serving.metering import Meter
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
@@ -103,10 +105,12 @@ class SchedulerActor:
         self._stalls = Stalls(stall_s)
         self._grammars_stall = Stalls(stall_s, missed="no grammar was compiled")
         """Steps may go on meanwhile."""
+        self._meter = Meter(announce.epoch, announce.context_length)
 
-    def statistics(self) -> dict[str, int]:
-        """Say how the scheduler does."""
-        return msgspec.structs.asdict(self._scheduler.statistics())
+    def statistics(self) -> dict[str, Any]:
+        """Say how the scheduler does, and how its requests did."""
+        numbers = msgspec.structs.asdict(self._scheduler.statistics())
+        return {**numbers, "engine": self._engine, "requests": self._meter.numbers()}
 
     def trouble(self) -> str:
         """Say why nothing moves; empty while it does."""
@@ -213,6 +217,7 @@ class SchedulerActor:
         answer = self._refusal_while_draining(submit) or self._scheduler.submit(submit, self._clock.now())
         if isinstance(answer, Accepted):
             self._frontends[submit.request] = submit.frontend
+            self._meter.submitted(submit, self._clock.now())
         await self._answer(message, answer)
         if isinstance(answer, Accepted):
             # a request known before has tokens already; its new frontend counts from those it submitted
@@ -255,8 +260,10 @@ class SchedulerActor:
 
     async def _abort(self, message: Message) -> None:
         abort: Abort = codec.decode(message.data, Abort)
-        self._scheduler.abort(abort.request)
+        ended = self._scheduler.abort(abort.request)
         self._frontends.pop(abort.request, None)
+        if ended is not None:
+            await self._tell([ended])
         await self._plan()
 
     async def _result(self, message: Message) -> None:
@@ -266,14 +273,14 @@ class SchedulerActor:
         self._results += 1
         events = self._scheduler.apply(result)
         await self._plan()
-        await self._send(events)
+        await self._tell(events, result.n)
 
     async def _prepared(self, message: Message) -> None:
         prepared: Prepared = codec.decode(message.data, Prepared)
         self._grammars += 1
         ended = self._scheduler.prepared(prepared)
         await self._plan()
-        await self._send(ended)
+        await self._tell(ended)
 
     async def _resync(self, message: Message) -> None:
         resync: Resync = codec.decode(message.data, Resync)
@@ -285,21 +292,28 @@ class SchedulerActor:
             self._announce = msgspec.structs.replace(self._announce, ready=True)
             await self._say_up()
         await self._plan()
-        await self._send(ended)
+        await self._tell(ended)
 
     async def _plan(self) -> None:
         """End what is late, and publish plans until the scheduler has nothing more to plan."""
         async with self._planning:
-            await self._send(self._scheduler.expire(self._clock.now()))
+            await self._tell(self._scheduler.expire(self._clock.now()))
             await self._tell_more()
             while (plan := self._scheduler.plan(self._clock.now())) is not None:
                 await self._connection.publish(subjects.plan(self._engine), codec.encode(plan))
+                self._meter.planned(plan)
             await self._tell_more()
 
     async def _tell_more(self) -> None:
         more = self._scheduler.told_more()
         if more is not None:
             await self._connection.publish(subjects.told(self._engine), codec.encode(more))
+
+    async def _tell(self, events: list[RequestEvent], n: int = 0) -> None:
+        """Send what happened, in step `n` or without any; what is over is told to the record too."""
+        await self._send(events)
+        for served in self._meter.applied(n, events, self._clock.now()) if events else ():
+            await self._connection.publish(subjects.served(self._engine), codec.encode(served))
 
     async def _send(self, events: list[RequestEvent]) -> None:
         by_frontend: dict[str, list[Output]] = defaultdict(list)

@@ -123,11 +123,7 @@ class Scheduler:
     # steps out
 
     def plan(self, now: int) -> StepPlan | None:
-        """Plan the next step; None when there is nothing to do or enough plans are under way.
-
-        Args:
-            now: microseconds since the Unix epoch, recorded in the plan.
-        """
+        """Plan the next step, `now`, in microseconds; None when there is nothing to do or enough plans are out."""
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
         self.rules.begin_plan(now)
@@ -383,6 +379,7 @@ class Scheduler:
             cached_tokens=self._cached_tokens,
             preemptions=self._preemptions,
             parked=len(self._parking),
+            blocks=self._memory.size,
         )
 
     def waits(self) -> Waits:

@@ -23,3 +23,5 @@ class Statistics(msgspec.Struct, frozen=True):
     preemptions: int
     parked: int = 0
     """Requests whose grammars are not compiled yet."""
+    blocks: int = 0
+    """KV blocks there are, idle or not."""

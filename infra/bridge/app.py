@@ -50,6 +50,7 @@ from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.openai import ChatRequest, StreamOptions
 from schemas.times import rfc3339
+from schemas.tracing import beginning
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class Bridge:
     """Of web pages that may ask."""
     poolers: tuple[str, ...] = ()
     """Models that give vectors or scores."""
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+    """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -107,6 +110,7 @@ class Bridge:
             Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
             Door("/v1/models", self.list_models, "inference", "agents"),
             Door("/health", self.health),
+            Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
         ]
 
@@ -132,6 +136,12 @@ class Bridge:
         if not may_look(request):
             state = {"status": state["status"]}
         return _json(state, status, retry_headers(status))
+
+    async def _tell_metrics(self, request: Request) -> Response:
+        if self.metrics is None:
+            return _json(error_body(404, "this stack tells no metrics", None, "not_found"), 404)
+        body, content_type = await self.metrics(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     async def list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
@@ -255,14 +265,14 @@ class Bridge:
             data=data,
             source="http",
             time=rfc3339(self.clock.now()),
-            traceparent=self._traceparent(request.headers.get("traceparent", "")),
+            traceparent=self._traceparent(request.headers.get("traceparent", ""), caller.tenant, identity),
         )
 
-    def _traceparent(self, given: str) -> str:
+    def _traceparent(self, given: str, tenant: str, command: str) -> str:
         """Keep the client's trace; one that no tracer could read is replaced."""
         if _TRACEPARENT.fullmatch(given):
             return given
-        return f"00-{self.chance.bits(128):032x}-{self.chance.bits(64):016x}-01"
+        return beginning(self.chance.bits(128), tenant, command)
 
     async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
         encoder = exchange.encoder
@@ -307,8 +317,9 @@ class Bridge:
             return  # nothing has such an id
         where = ("generation", name) if thread is None else ("agent", thread)
         data = AbortRun(reason=reason) if thread is None else AbortRun(name, reason)
-        time, trace = rfc3339(self.clock.now()), self._traceparent("")
-        command = Command(self.ids.new("a"), tenant, *where, "abort", data, "http", time, trace)
+        identity = self.ids.new("a")
+        time, trace = rfc3339(self.clock.now()), self._traceparent("", tenant, identity)
+        command = Command(identity, tenant, *where, "abort", data, "http", time, trace)
         await send_command(self.connection, command)
 
 

@@ -18,6 +18,7 @@ from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
 from schemas.schedules import ScheduleCommand
 from schemas.times import rfc3339
+from schemas.tracing import beginning
 
 AGENT_PREFIX = "agent/"
 _WAIT_S = 2.0
@@ -133,5 +134,5 @@ def _command(identity: str, tenant: str, kind: str, thread: str, verb: str, data
         data=data,
         source="cli",
         time=rfc3339(SystemClock().now()),
-        traceparent=f"00-{chance.bits(128):032x}-{chance.bits(64):016x}-01",
+        traceparent=beginning(chance.bits(128), tenant, identity),
     )

@@ -134,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add_wait_verbs(waits, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
+    _top(_told(commands, "top", "watch engines, runs, queues and lag of the running stack"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
         _told(
@@ -261,6 +262,16 @@ def _dead(parser: argparse.ArgumentParser) -> None:
         verb.set_defaults(module="infra.cli.dead", verb=name)
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
+
+
+def _top(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.top")
+    parser.add_argument("--once", action="store_true", help="print one table, for scripts")
+    parser.add_argument(
+        "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="between two looks (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object for each look")
+    _data(parser)
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -89,6 +89,9 @@ def _bundles(verbs: argparse._SubParsersAction[argparse.ArgumentParser], told: T
     export.add_argument(
         "--no-redact", dest="redact", action="store_false", help="with all messages, prompts, arguments and results"
     )
+    export.add_argument(
+        "--otel", action="store_true", help="spans, as OTLP JSON; -o otlp sends them where OTEL_* variables say"
+    )
     export.add_argument("--tenant", default="default", help="whose threads (default: %(default)s)")
     bring = told(verbs, "import", "keep the threads of a bundle beside the log, as NAME:ID")
     bring.add_argument("file", metavar="FILE", help="a bundle")

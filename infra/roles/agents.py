@@ -101,6 +101,7 @@ async def _run(
         "shards": {str(shard): owner.statistics() for shard, owner in owners.items()},
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
+        "budgets": [] if made.ledger is None else made.ledger.statistics(),
     }
     client = Client(connection, record.read_back, record.opened, settings.tenant)
     version = importlib.metadata.version("ostinato")

@@ -36,6 +36,8 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     )
     announce = Announce(engine=engine.name, epoch=status.run, model=engine.name, context_length=engine.context_length)
     actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock(), engine.stall_s)
-    status.statistics, status.trouble = actor.statistics, actor.trouble
+    told = {"block_size": engine.block_size, "num_gpu_blocks": config.blocks, "enable_prefix_caching": True}
+    status.statistics = lambda: {**actor.statistics(), "config": told}
+    status.trouble = actor.trouble
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))

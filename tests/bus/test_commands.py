@@ -11,7 +11,7 @@ import pytest
 
 from bus import commands
 from bus.commands import CommandQueue, Delivery, send_command
-from bus.connection import Connection
+from bus.connection import Connection, Message
 from bus.dead import DeadCommand
 from bus.errors import BadSubject, Refused, Unavailable
 from bus.live import watching
@@ -77,6 +77,25 @@ async def test_commands_come_in_the_order_they_were_sent(bus: Connection) -> Non
         received = [await queue.get() for _ in sent]
     assert [delivery.command.id for delivery in received] == [one.id for one in sent]
     assert [delivery.command.data for delivery in received] == [one.data for one in sent]
+
+
+async def test_a_trace_comes_in_the_body_or_as_a_header_and_goes_out_as_both(bus: Connection) -> None:
+    trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    heard: list[Message] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message)
+
+    await bus.subscribe(HERE, hear)
+    await send_command(bus, msgspec.structs.replace(command("c1"), traceparent=trace))
+    await bus.request(HERE, b'{"id": "c2", "data": {"agent": "demo", "text": "hi"}}', headers={"traceparent": trace})
+    async with pulling(bus) as queue:
+        for _ in range(2):
+            delivery = await queue.get()
+            assert delivery.command.traceparent == trace
+            await delivery.ack()
+    assert heard[0].headers["traceparent"] == trace
+    assert msgspec.json.decode(heard[0].data)["traceparent"] == trace
 
 
 async def test_a_command_sent_twice_is_kept_once(bus: Connection) -> None:

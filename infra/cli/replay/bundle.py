@@ -16,6 +16,7 @@ from bus.sweep import spans, threads_of
 from infra.access import recorded
 from infra.bundles import Bundle, BundleWriter
 from infra.cli.printing import say, say_json
+from infra.cli.replay.otel import export_spans
 from infra.cli.replay.source import RecordedThreads
 from infra.redaction import Redactor
 
@@ -29,6 +30,8 @@ def main(options: argparse.Namespace) -> int:
     if options.verb == "export" and bool(options.ids) == options.all:
         sys.stderr.write("ostinato replay export: name threads, or use --all\n")
         return 2
+    if options.verb == "export" and options.otel:
+        return asyncio.run(export_spans(options, chosen))
     return asyncio.run(_export(options) if options.verb == "export" else _import(options))
 
 
@@ -36,7 +39,7 @@ async def _export(options: argparse.Namespace) -> int:
     redactor = Redactor(SystemChance().bits(256).to_bytes(32)) if options.redact else None
     async with recorded(options.data) as store:
         with BundleWriter(Path(options.output), redactor) as writer:
-            async for events in _chosen(store, options):
+            async for events in chosen(store, options):
                 writer.add(events)
     header = writer.header
     if options.json:
@@ -51,7 +54,8 @@ async def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _chosen(store: Store, options: argparse.Namespace) -> AsyncIterator[list[StoredEvent]]:
+async def chosen(store: Store, options: argparse.Namespace) -> AsyncIterator[list[StoredEvent]]:
+    """Read the threads that were named."""
     if options.all:
         for span in await spans(store, _SPAN):
             for events in await threads_of(store, span):

@@ -21,6 +21,7 @@ from schemas.commands import Command, Generate
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
 from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished
+from schemas.tracing import request_span
 
 Script = Callable[[Command], list[Frame | Exception]]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -175,9 +176,11 @@ def test_only_a_trace_that_tracers_read_is_kept(monkeypatch: pytest.MonkeyPatch,
     door = Door(monkeypatch, answered)
     door.chat({"traceparent": TRACE})
     door.chat({"traceparent": junk})
-    kept, fresh = (command.traceparent for command in door.commands)
-    assert kept == TRACE
-    assert re.fullmatch(r"00-0{28,31}[0-9a-f]{1,4}-0{12,15}[0-9a-f]{1,4}-01", fresh)
+    kept, fresh = door.commands
+    assert kept.traceparent == TRACE
+    # one that begins here names the span of its own request
+    own = request_span(fresh.tenant, fresh.id)
+    assert re.fullmatch(rf"00-0{{28,31}}[0-9a-f]{{1,4}}-{own}-01", fresh.traceparent)
 
 
 @pytest.mark.parametrize("model", ["m", "agent/demo"])

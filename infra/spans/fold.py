@@ -1,0 +1,218 @@
+"""A thread's events as spans: requests, runs, steps, model calls, tools, memory and processors. Pure.
+
+Each event is taken once, in the order of the log, and gives the spans that end with it. The same events give the same
+spans, whether they are taken as they happen or read years later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bus.store import StoredEvent
+from infra.spans.content import NoContent
+from infra.spans.names import Names
+from infra.spans.open_run import OpenRun
+from infra.spans.span import Span
+from schemas import codec
+from schemas.commands import Command, Generate, RunAgent
+from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.runs import (
+    CommandAccepted,
+    CommandRefused,
+    Event,
+    MemoryWritten,
+    MessageAdded,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    RunFailed,
+    RunFinished,
+    RunQueued,
+    RunStarted,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolReturned,
+)
+from schemas.times import microseconds
+from schemas.tracing import request_span, span_id, trace_context
+from schemas.waits import ToolHandedOver, ToolSuspended
+
+_OPENING = RunQueued | RunStarted | ModelCalled | ToolCalled | ToolHandedOver | RunFinished | RunFailed
+_REMEMBERED = MemoryWritten | WorkingWritten | Observed | ThreadCreated | ThreadRenamed | ThreadDeleted
+
+
+@dataclass
+class ThreadSpans:
+    """Folds one thread."""
+
+    tenant: str
+    thread: str
+    names: Names
+    content: NoContent = field(default_factory=NoContent)
+    _commands: dict[str, tuple[Command, int]] = field(default_factory=dict)
+    """Those whose requests are not over, with when they were accepted."""
+    _runs: dict[str, OpenRun] = field(default_factory=dict)
+    _resource: str = ""
+    _said: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._runs or self._commands)
+
+    def take(self, stored: StoredEvent) -> list[Span]:
+        """Take the next event."""
+        fact, event = stored.fact, codec.event_of(stored.fact)
+        match event:
+            case CommandAccepted(command=command):
+                return self._accepted(command, stored.time)
+            case CommandRefused(command=command, problem=problem):
+                return [self._request(command, stored.time, problem.message)]
+            case MessageAdded(message=message) if message.role == "user":
+                self._said = message.content
+                return []
+            case MemoryWritten() | WorkingWritten() | Observed() | ThreadCreated() | ThreadRenamed() | ThreadDeleted():
+                return self._remembered(event, stored)
+            case _ if fact.kind in {"run", "generation"}:
+                return self._run_event(event, stored)
+            case _:
+                return []
+
+    def _accepted(self, command: Command, time: int) -> list[Span]:
+        match command.data:
+            case RunAgent(resource=resource):
+                self._resource = resource or self._resource
+            case Generate():
+                pass
+            case _:
+                return [self._request(command, time)]
+        self._commands[command.id] = command, time
+        return []
+
+    def _run_event(self, event: Event, stored: StoredEvent) -> list[Span]:
+        fact = stored.fact
+        if fact.entity not in self._runs and not isinstance(event, _OPENING):
+            return []  # what is noted of a run that is over
+        run = self._run_of(fact.kind, fact.entity, fact.traceparent)
+        run.last = stored.time
+        match event:
+            case RunStarted(profile=profile):
+                run.started(profile.agent, profile.model, stored.time)
+            case ToolCalled(effect=effect, call=call) | ToolHandedOver(effect=effect, call=call):
+                run.tool_called(effect, call, stored.time)
+            case ModelCalled():
+                return run.model_called(event, stored.time)
+            case ModelReturned() | ModelFailed():
+                told = run.model_ended(event, stored.time)
+                return told + (self._over(fact.entity, _problem(event)) if fact.kind == "generation" else [])
+            case ToolReturned() | ToolFailed() | ToolIndeterminate() | ToolSuspended():
+                return run.tool_ended(event, stored.time)
+            case RunFinished() | RunFailed():
+                return [*run.ended(event, stored.time), *self._over(fact.entity, _problem(event))]
+            case _:
+                run.noticed(fact.type, stored.time)
+        return []
+
+    def _run_of(self, kind: str, entity: str, traceparent: str) -> OpenRun:
+        """Find a run; of one whose command is elsewhere, as in a fork, the first event's trace is taken."""
+        found = self._runs.get(entity)
+        if found is None:
+            command = self._commands[entity][0] if entity in self._commands else None
+            about = self._about(command)
+            context = trace_context(command.traceparent if command else traceparent, self.tenant, self.thread)
+            parent = request_span(self.tenant, entity) if command else context.parent
+            found = OpenRun(self.tenant, self.thread, kind, entity, context, parent, about, self.names, self.content)
+            found.asked = self._said
+            self._runs[entity] = found
+        return found
+
+    def _over(self, entity: str, problem: str) -> list[Span]:
+        run = self._runs.pop(entity)
+        found = self._commands.pop(entity, None)
+        return [] if found is None else [self._request(found[0], run.last, problem)]
+
+    def _request(self, command: Command, end: int, problem: str = "") -> Span:
+        context = trace_context(command.traceparent, self.tenant, self.thread)
+        own = request_span(self.tenant, command.id)
+        parent = "" if context.parent == own else context.parent
+        match command.data:
+            case RunAgent(parent=above, agent=target) if above is not None:
+                parent = span_id(self.tenant, above.thread, above.effect)
+            case RunAgent(agent=target) | Generate(model=target):
+                pass
+            case _:
+                target = command.kind
+        accepted = self._commands.get(command.id, (command, end))[1]
+        try:
+            start = min(microseconds(command.time), accepted)
+        except ValueError:
+            start = accepted
+        about = {
+            self.names.messaging_system: "nats",
+            "messaging.operation.type": "process",
+            "ostinato.command": command.id,
+            "ostinato.source": command.source,
+        }
+        kind = "server" if command.source in {"http", "cli", "python"} else "consumer"
+        return Span(
+            trace=context.trace,
+            span=own,
+            parent=parent,
+            name=f"{command.verb} {target}",
+            start=start,
+            end=end,
+            kind="server" if kind == "server" else "consumer",
+            attributes={**self._about(command), **about},
+            problem=problem,
+            sampled=context.sampled,
+        )
+
+    def _about(self, command: Command | None) -> dict[str, str]:
+        session = self.thread
+        if command is not None and isinstance(command.data, Generate) and command.data.session_id:
+            session = command.data.session_id
+        about = {self.names.session: session, "ostinato.tenant": self.tenant, "ostinato.thread": self.thread}
+        return about | ({self.names.user: self._resource} if self._resource else {})
+
+    def _remembered(self, event: _REMEMBERED, stored: StoredEvent) -> list[Span]:
+        fact = stored.fact
+        if isinstance(event, ThreadCreated):
+            self._resource = event.resource or self._resource
+        owner = next((run for run in self._runs.values() if fact.cause.startswith(run.entity)), None)
+        context = trace_context(fact.traceparent, self.tenant, self.thread)
+        parent = request_span(self.tenant, fact.cause)
+        trace, sampled = context.trace, context.sampled
+        if owner is not None:
+            trace, sampled = owner.context.trace, owner.context.sampled
+            # a command's id is its run's, and the cause of what it wrote itself; else it is an effect
+            parent = owner.span if fact.cause == owner.entity else span_id(self.tenant, self.thread, fact.cause)
+        about = {self.names.operation: self.names.remember, "ostinato.memory": fact.type}
+        if isinstance(event, MemoryWritten):
+            about["ostinato.memory.topic"] = event.topic
+        return [
+            Span(
+                trace=trace,
+                span=span_id(self.tenant, self.thread, f"{fact.kind} {fact.entity} {fact.version}"),
+                parent=parent,
+                name=f"{self.names.remember} {fact.type}",
+                start=stored.time,
+                end=stored.time,
+                attributes={**self._about(None), **about},
+                sampled=sampled,
+            )
+        ]
+
+
+def spans_of(events: Sequence[StoredEvent], names: Names, content: NoContent) -> list[Span]:
+    """Give the spans of a whole thread, as far as they have ended."""
+    if not events:
+        return []
+    first = events[0].fact
+    fold = ThreadSpans(first.tenant, first.thread, names, content)
+    return [span for event in events for span in fold.take(event)]
+
+
+def _problem(event: Event) -> str:
+    return event.problem.message if isinstance(event, RunFailed | ModelFailed) else ""

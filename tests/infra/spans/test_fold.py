@@ -1,0 +1,143 @@
+"""Threads that a real stack recorded, as spans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bus.store import StoredEvent
+from infra.bundles import Bundle
+from infra.spans.content import NoContent, Redacted
+from infra.spans.engine import engine_span
+from infra.spans.fold import ThreadSpans, spans_of
+from infra.spans.names import NAMES
+from infra.spans.span import Span
+from schemas.steps import Served
+from schemas.tracing import beginning, request_span, span_id, within
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "threads"
+BUNDLES = sorted(GOLDEN.glob("*.jsonl"))
+THREADS = [
+    pytest.param(events, id=f"{path.stem}:{events[0].fact.thread}")
+    for path in BUNDLES
+    for events in Bundle(path).threads()
+]
+NAMES_NOW = NAMES["1.41"]
+
+
+def thread(identity: str) -> list[StoredEvent]:
+    return next(events for events in Bundle(GOLDEN / "0.1.0.jsonl").threads() if events[0].fact.thread == identity)
+
+
+def spans(events: list[StoredEvent], content: NoContent | None = None) -> list[Span]:
+    return spans_of(events, NAMES_NOW, content or NoContent())
+
+
+@pytest.mark.parametrize("events", THREADS)
+def test_spans_have_ids_of_their_own_and_lie_within_their_parents(events: list[StoredEvent]) -> None:
+    made = spans(events)
+    assert len({span.span for span in made}) == len(made)
+    by_id = {span.span: span for span in made}
+    for span in made:
+        assert span.start <= span.end
+        parent = by_id.get(span.parent)
+        if parent is not None:
+            assert parent.trace == span.trace
+            assert parent.start <= span.start, (parent.name, span.name)
+            assert span.end <= parent.end, (parent.name, span.name)
+        assert span.attributes["session.id"]
+        assert span.attributes["ostinato.tenant"] == events[0].fact.tenant
+
+
+@pytest.mark.parametrize("events", THREADS)
+def test_whoever_begins_to_follow_later_tells_the_same_of_what_ends_later(events: list[StoredEvent]) -> None:
+    first = events[0].fact
+    whole = [ThreadSpans(first.tenant, first.thread, NAMES_NOW).take(event) for event in events[:1]]
+    fold = ThreadSpans(first.tenant, first.thread, NAMES_NOW)
+    by_event = [fold.take(event) for event in events]
+    assert by_event[:1] == whole
+    assert [span for told in by_event for span in told] == spans(events)
+    assert not fold.open
+
+
+def test_a_run_is_a_tree_of_steps_model_calls_and_tools() -> None:
+    made = spans(thread("approved"))
+    names = {span.span: span.name for span in made}
+    (run,) = [span for span in made if span.name.startswith("invoke_agent") and "run" in names[span.parent]][:1]
+    assert run.name == "invoke_agent careful"
+    steps = [span for span in made if span.parent == run.span]
+    assert [span.name for span in steps][:2] == ["step 1", "step 2"]
+    below = [span.name for span in made if span.parent == steps[0].span]
+    assert below == ["chat ostinato-mini", "execute_tool calculator"]
+    assert [one.name for one in run.moments] == ["approval.requested", "approval.given"]
+    assert run.attributes["gen_ai.usage.output_tokens"] > 0
+    assert {span.name for span in made} >= {"run careful", "approve agent"}
+
+
+def test_nothing_that_was_said_is_told_unless_it_is_asked_for() -> None:
+    events = thread("approved")
+    assert "8 times 9" not in str(spans(events))
+    told = {span.name: span for span in reversed(spans(events, Redacted()))}
+    assert "8 times 9" in told["chat ostinato-mini"].attributes["gen_ai.input.messages"]
+    assert "8 * 9" in told["execute_tool calculator"].attributes["gen_ai.tool.call.arguments"]
+    assert "72" in told["execute_tool calculator"].attributes["gen_ai.tool.call.result"]
+
+
+def test_secrets_are_not_told_with_what_was_said() -> None:
+    told = Redacted().heard(NAMES_NOW, "write to ada@example.org with sk-proj-abcdefghijklmnopqrstuvwxyz123456")
+    assert "ada@example.org" not in str(told)
+    assert "sk-proj-abcdefghij" not in str(told)
+
+
+def test_versions_of_the_conventions_name_things_otherwise() -> None:
+    events = thread("approved")
+    old = next(span for span in spans_of(events, NAMES["1.36"], NoContent()) if span.name.startswith("chat"))
+    new = next(span for span in spans(events) if span.name.startswith("chat"))
+    assert old.attributes["gen_ai.system"] == new.attributes["gen_ai.provider.name"] == "ostinato"
+    assert (old.span, old.trace) == (new.span, new.trace)
+
+
+def test_a_trace_that_begins_here_has_a_root_and_one_of_a_caller_has_its_span_above() -> None:
+    events = thread("approved")
+    command = events[0].fact.cause
+    mine = beginning(7, "default", command)
+
+    def root(traceparent: str) -> Span:
+        first = events[0]
+        fact = msgspec.structs.replace(
+            first.fact,
+            payload=msgspec.Raw(
+                bytes(first.fact.payload).replace(events[0].fact.traceparent.encode(), traceparent.encode())
+            ),
+        )
+        changed = [first._replace(fact=fact), *events[1:]]
+        return next(span for span in spans(changed) if span.span == request_span("default", command))
+
+    assert root(mine).parent == ""
+    assert root(mine).trace == f"{7:032x}"
+    theirs = root("00-" + "ab" * 16 + "-" + "cd" * 8 + "-00")
+    assert (theirs.trace, theirs.parent, theirs.sampled) == ("ab" * 16, "cd" * 8, False)
+
+
+def test_what_is_handed_on_names_the_span_it_comes_from() -> None:
+    assert within("00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "12" * 8) == "00-" + "ab" * 16 + "-" + "12" * 8 + "-01"
+    assert within("nonsense", "12" * 8) == ""
+
+
+def test_an_engine_request_says_how_long_it_waited_and_names_its_steps() -> None:
+    served = Served(
+        *("p1", 12, "acme/t1/r1-1-m", 1_000_000, 1_500_000, 1_750_000, 2_750_000, "stop", 20, 9, 16),
+        steps=((3, 4), (7, 12)),
+        traceparent="00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
+    )
+    span = engine_span("tiny", served, NAMES_NOW)
+    assert span.trace == "ab" * 16
+    assert span.parent == span_id("acme", "t1", "r1-1-m")
+    assert span.attributes["gen_ai.latency.time_in_queue"] == 0.5
+    assert span.attributes["gen_ai.latency.time_in_model_prefill"] == 0.25
+    assert span.attributes["gen_ai.latency.time_in_model_decode"] == 1.0
+    assert span.attributes["gen_ai.latency.time_to_first_token"] == 0.75
+    assert [link.attributes["ostinato.step"] for link in span.links] == [3, 4, 7, 8, 9, 10, 11, 12]
+    assert [one.name for one in span.moments] == ["scheduled", "first token"]
