@@ -51,7 +51,7 @@ def add(number: int) -> str:
     return str(number + 1)
 
 
-@tool(effect="once", approval=True)
+@tool(effect="once", needs_approval=True)
 def pay(amount: int) -> str:
     """Pay."""
     return f"paid {amount}"

@@ -7,6 +7,7 @@ spans, whether they are taken as they happen or read years later.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bus.store import StoredEvent
@@ -16,6 +17,7 @@ from infra.spans.open_run import OpenRun
 from infra.spans.span import Span
 from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
+from schemas.delegation import RunJoined
 from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
 from schemas.runs import (
     CommandAccepted,
@@ -109,8 +111,9 @@ class ThreadSpans:
                 return told + (self._over(fact.entity, _problem(event)) if fact.kind == "generation" else [])
             case ToolReturned() | ToolFailed() | ToolIndeterminate() | ToolSuspended():
                 return run.tool_ended(event, stored.time)
-            case RunFinished() | RunFailed():
-                return [*run.ended(event, stored.time), *self._over(fact.entity, _problem(event))]
+            case RunFinished() | RunFailed() | RunJoined():
+                told = [] if isinstance(event, RunJoined) else run.ended(event, stored.time)
+                return told + self._over(fact.entity, _problem(event))
             case _:
                 run.noticed(fact.type, stored.time)
         return []
@@ -131,9 +134,10 @@ class ThreadSpans:
     def _over(self, entity: str, problem: str) -> list[Span]:
         run = self._runs.pop(entity)
         found = self._commands.pop(entity, None)
-        return [] if found is None else [self._request(found[0], run.last, problem)]
+        return [] if found is None else [self._request(found[0], run.last, problem, found[1])]
 
-    def _request(self, command: Command, end: int, problem: str = "") -> Span:
+    def _request(self, command: Command, end: int, problem: str = "", accepted: int | None = None) -> Span:
+        """Make a command's span; of one that was answered at once, what it ended with says when it came."""
         context = trace_context(command.traceparent, self.tenant, self.thread)
         own = request_span(self.tenant, command.id)
         parent = "" if context.parent == own else context.parent
@@ -144,11 +148,9 @@ class ThreadSpans:
                 pass
             case _:
                 target = command.kind
-        accepted = self._commands.get(command.id, (command, end))[1]
-        try:
-            start = min(microseconds(command.time), accepted)
-        except ValueError:
-            start = accepted
+        start = end if accepted is None else accepted
+        with suppress(ValueError):
+            start = min(microseconds(command.time), start)
         about = {
             self.names.messaging_system: "nats",
             "messaging.operation.type": "process",

@@ -27,7 +27,7 @@ from tests.actors.runtime.bench import Bench, owning
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
 
-@tool(effect="once", approval=True)
+@tool(effect="once", needs_approval=True)
 def pay(amount: int) -> str:
     """Pay."""
     return f"paid {amount}"

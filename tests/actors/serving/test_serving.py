@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from bus.connection import Connection, Message
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from engine.runner.model_runner import ModelRunner
+from engine.runner.pending import Deferred, Pending
 from engine.text.prompts import Customs
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
@@ -56,6 +58,9 @@ class PlayedModel:
     prompts: dict[str, int] = field(default_factory=dict)
     plans: list[StepPlan] = field(default_factory=list)
     blocks: int = 400
+
+    def launch(self, plan: StepPlan) -> Pending:
+        return Deferred(partial(self.execute, plan))
 
     def execute(self, plan: StepPlan) -> StepResult:
         self.plans.append(plan)
