@@ -345,7 +345,8 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
-    "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written", "ownership.taken", "retry.due",
+    "child.disowned", "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written",
+    "ownership.taken", "retry.due",
     "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent", "step.opened", "step.prepared",
     "task.cancelled", "task.ended", "task.started", "thread.erased", "tool.failed", "tool.indeterminate",
     "tool.resumed", "tool.returned", "working.written",

@@ -2,8 +2,9 @@
 
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
+from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
 from actors.request_context import RequestContext
-from actors.tools import Tool, ToolContext, agent_tool, client_tool, tool
+from actors.tools import Tool, ToolContext, client_tool, tool
 from actors.toolsets import (
     Approval,
     Combined,
@@ -25,9 +26,12 @@ __all__ = [
     "Approval",
     "Client",
     "Combined",
+    "Delegated",
+    "Delegation",
     "Filtered",
     "Fixed",
     "Prefixed",
+    "Refused",
     "Renamed",
     "RequestContext",
     "RunEnd",
@@ -43,6 +47,7 @@ __all__ = [
     "agent_tool",
     "client_tool",
     "connect",
+    "handoff",
     "inline",
     "tool",
 ]

@@ -10,6 +10,7 @@ import pytest
 from actors.models.budgets import Budgeted
 from actors.models.cache import Cached
 from actors.models.chain import Chained
+from actors.models.pricing import Priced
 from actors.models.registry import Registry
 from actors.testing import FixedClock, ScriptedModel
 from infra.configuration import ConfigurationWrong, configure
@@ -61,7 +62,9 @@ def test_the_file_s_chains_budgets_and_providers_reach_the_router(tmp_path: Path
 
 def test_without_settings_an_engine_here_is_asked_as_it_is() -> None:
     made = models(Settings())
-    assert isinstance(made.router["mini"], ScriptedModel)
+    asked = made.router["mini"]
+    assert isinstance(asked, Priced)
+    assert isinstance(asked.inner, ScriptedModel)
     assert made.ledger is None
 
 

@@ -20,6 +20,7 @@ from actors.testing import Say, ScriptedModel
 from bus.connection import Connection
 from infra.client import Client, connected
 from infra.errors import SettlementRefused
+from infra.privacy import known_master
 from schemas.live import Committed
 from schemas.messages import ToolCall
 from tests.system.conftest import UpProcess, start
@@ -57,7 +58,7 @@ async def reaching(up: UpProcess) -> AsyncIterator[tuple[Client, ScriptedModel]]
     model = ScriptedModel(script)
     async with await Connection.open(up.nats_url, "scripted") as connection:
         await offer_model(connection, "scripted", "1.0.0", model)
-        async with connected(up.nats_url, up.postgres_url) as client:
+        async with connected(up.nats_url, up.postgres_url, master=known_master(up.data)) as client:
             yield client, model
 
 

@@ -50,15 +50,18 @@ def test_a_stack_that_is_reached_from_elsewhere_lets_nobody_in_without_a_key(gua
     assert httpx.get(f"{url(guarded)}/v1/models").status_code == 401
     assert httpx.get(f"{url(guarded)}/health").json() == {"status": "ok"}
     key = created(guarded, "--name", "ada")["key"]
-    client = openai.OpenAI(base_url=f"{url(guarded)}/v1", api_key=key)
-    answer = client.chat.completions.create(**ask("hello"))
-    assert answer.choices[0].message.content
-    assert answer._request_id
-    with pytest.raises(openai.AuthenticationError) as refused:
-        openai.OpenAI(base_url=f"{url(guarded)}/v1", api_key="ost_made-up").models.list()
+    with openai.OpenAI(base_url=f"{url(guarded)}/v1", api_key=key) as client:
+        answer = client.chat.completions.create(**ask("hello"))
+        assert answer.choices[0].message.content
+        assert answer._request_id
+        with pytest.raises(openai.PermissionDeniedError):
+            client.post("/../reset_prefix_cache", cast_to=object)
+    with (
+        openai.OpenAI(base_url=f"{url(guarded)}/v1", api_key="ost_made-up") as stranger,
+        pytest.raises(openai.AuthenticationError) as refused,
+    ):
+        stranger.models.list()
     assert refused.value.request_id
-    with pytest.raises(openai.PermissionDeniedError):
-        client.post("/../reset_prefix_cache", cast_to=object)
 
 
 @pytest.mark.servers
