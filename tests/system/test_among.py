@@ -58,7 +58,8 @@ async def reaching(up: UpProcess) -> AsyncIterator[tuple[Client, ScriptedModel]]
     model = ScriptedModel(script)
     async with await Connection.open(up.nats_url, "scripted") as connection:
         await offer_model(connection, "scripted", "1.0.0", model)
-        async with connected(up.nats_url, up.postgres_url, master=known_master(up.data)) as client:
+        master = await asyncio.to_thread(known_master, up.data)
+        async with connected(up.nats_url, up.postgres_url, master=master) as client:
             yield client, model
 
 

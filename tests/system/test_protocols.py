@@ -48,37 +48,41 @@ def model_of(up: UpProcess) -> str:
 
 
 def test_anthropic_s_client_talks_to_a_model_and_to_an_agent(up: UpProcess) -> None:
-    client, name = anthropic.Anthropic(api_key="k", base_url=up.url), model_of(up)
-    whole = client.messages.create(model=name, max_tokens=20, messages=ASKED, extra_body={"temperature": 0})
-    with client.messages.stream(model=name, max_tokens=20, messages=ASKED, extra_body={"temperature": 0}) as stream:
-        streamed = stream.get_final_message()
-    assert [block.type for block in whole.content] == [block.type for block in streamed.content]
-    assert whole.usage.output_tokens == streamed.usage.output_tokens > 0
-    counted = client.messages.count_tokens(model=name, messages=ASKED).input_tokens
-    usage = whole.usage
-    assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
-    answer = client.messages.create(model="agent/demo", max_tokens=20, messages=ASKED)
-    assert answer.role == "assistant"
+    name = model_of(up)
+    with anthropic.Anthropic(api_key="k", base_url=up.url) as client:
+        whole = client.messages.create(model=name, max_tokens=20, messages=ASKED, extra_body={"temperature": 0})
+        with client.messages.stream(model=name, max_tokens=20, messages=ASKED, extra_body={"temperature": 0}) as stream:
+            streamed = stream.get_final_message()
+        assert [block.type for block in whole.content] == [block.type for block in streamed.content]
+        assert whole.usage.output_tokens == streamed.usage.output_tokens > 0
+        counted = client.messages.count_tokens(model=name, messages=ASKED).input_tokens
+        usage = whole.usage
+        assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+        answer = client.messages.create(model="agent/demo", max_tokens=20, messages=ASKED)
+        assert answer.role == "assistant"
 
 
 def test_responses_are_read_back_from_the_log_and_gone_on_from(up: UpProcess) -> None:
-    client, name = openai.OpenAI(api_key="k", base_url=f"{up.url}/v1").responses, model_of(up)
-    for model in (name, "agent/demo"):
-        first = client.create(model=model, input="Hello!")
-        again = client.retrieve(first.id)
-        assert again.to_dict() == first.to_dict()
-        second = client.create(model=model, input="And now?", previous_response_id=first.id)
-        assert second.status in {"completed", "incomplete"}
-        assert second.previous_response_id == first.id
-    begun = client.create(model=name, input="Hello!", background=True)
-    assert begun.status == "in_progress"
-    ended = client.cancel(begun.id)
-    assert ended.id == begun.id
-    assert ended.status != "in_progress"
+    name = model_of(up)
+    with openai.OpenAI(api_key="k", base_url=f"{up.url}/v1") as sdk:
+        client = sdk.responses
+        for model in (name, "agent/demo"):
+            first = client.create(model=model, input="Hello!")
+            again = client.retrieve(first.id)
+            assert again.to_dict() == first.to_dict()
+            second = client.create(model=model, input="And now?", previous_response_id=first.id)
+            assert second.status in {"completed", "incomplete"}
+            assert second.previous_response_id == first.id
+        begun = client.create(model=name, input="Hello!", background=True)
+        assert begun.status == "in_progress"
+        ended = client.cancel(begun.id)
+        assert ended.id == begun.id
+        assert ended.status != "in_progress"
 
 
 def test_vectors_of_a_model_beside_the_engine_are_those_of_the_engine_offline(up: UpProcess, encoder: Path) -> None:
-    told = openai.OpenAI(api_key="k", base_url=f"{up.url}/v1").embeddings.create(model="vectors", input=TEXTS)
+    with openai.OpenAI(api_key="k", base_url=f"{up.url}/v1") as client:
+        told = client.embeddings.create(model="vectors", input=TEXTS)
     expected = np.stack(load_pooler(str(encoder), device="cpu").embed(TEXTS))
     found = np.asarray([one.embedding for one in told.data])
     assert np.abs(found - expected).max() < 1e-5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,8 @@ from schemas.responses import ResponsesRequest
 _EARLIER_S: Final = 5.0
 """How long an earlier response may take to be recorded whole."""
 _CANCEL_S: Final = 5.0
+_MOST_TOLD: Final = 256
+"""Responses of which it is remembered that their end was told here."""
 _NOTED: Final = (
     *("model", "metadata", "previous_response_id", "tool_choice", "truncation", "user"),
     *("store", "background", "include"),
@@ -33,6 +36,8 @@ _NOTED: Final = (
 @dataclass(frozen=True)
 class _Responses:
     desk: Desk
+    told: OrderedDict[str, ResponseEncoder] = field(default_factory=OrderedDict)
+    """By id: whoever heard the end of one is not to read later that it goes on, though the record is a moment late."""
 
     async def create(self, request: Request) -> Response:
         """Answer with an agent or a bare generation, after an earlier response or not."""
@@ -44,7 +49,10 @@ class _Responses:
         """Tell how a response stands."""
         if request.query_params.get("stream", "false").lower() != "false":
             raise wrong("stream", "what was streamed is told whole afterwards: leave it out")
-        return _json((await self._kept(request, request.path_params["response_id"])).encoder.response())
+        identity = request.path_params["response_id"]
+        told = self.told.get(identity)
+        wait_s = _EARLIER_S if told is not None and told.over else 0.0
+        return _json((await self._kept(request, identity, wait_s)).encoder.response())
 
     async def cancel(self, request: Request) -> Response:
         """End a response that is under way."""
@@ -93,6 +101,9 @@ class _Responses:
         command = self.desk.conversation(request, chat_request(asked, before), thread)
         encoder = ResponseEncoder(noted := _noted(command, asked, self.desk.seconds()))
         framing = ResponsesFraming(encoder)
+        self.told[encoder.response()["id"]] = encoder
+        if len(self.told) > _MOST_TOLD:
+            self.told.popitem(last=False)
         return Exchange([noted], encoder, asked.stream, False, framing=framing, background=asked.background is True)
 
 
