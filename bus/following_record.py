@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bus.store import Store, StoredEvent, stored_event
+from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.errors import BadShape
 from schemas.steps import Served
@@ -36,8 +36,7 @@ async def events_after(store: Store, place: Place, most: int) -> list[StoredEven
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    rows = await store.rows(_EVENTS, *place, most)
-    return [stored_event(row) for row in rows]
+    return await read_events(store, await store.rows(_EVENTS, *place, most))
 
 
 async def served_after(store: Store, place: Place, most: int) -> list[tuple[Place, str, Served]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from bus.store import Store
+from bus.store import Store, read_events
 from schemas import codec
 from schemas.messages import ToolCall
 from schemas.runs import ApprovalRequested, ToolCalled
@@ -34,14 +34,17 @@ async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> li
 
     Raises:
         Unavailable: Postgres cannot be reached.
+        SchemaError: an event cannot be read, or it is sealed, and the store was opened without the master key.
     """
     found: dict[tuple[str, str, str, str], Wait] = {}
     calls: dict[tuple[str, str, str, str], ToolCall] = {}
-    for row in await store.rows(_EVENTS, tenant, limit):
-        event = codec.decode_event(row["payload"])
-        place = (row["tenant"], row["thread"], row["run"])
+    rows = await store.rows(_EVENTS, tenant, limit)
+    for row, stored in zip(rows, await read_events(store, rows), strict=True):
+        if codec.is_erased(stored.fact.payload):
+            continue
+        place = (row["tenant"], row["thread"], row["entity"])
         about = (*place, row["agent"])
-        match event:
+        match event := codec.event_of(stored.fact):
             case ApprovalRequested(effect=effect, call=call):
                 found[*place, effect] = Wait(*about, "approval", effect, row["time"], call)
             case ToolHandedOver(effect=effect, call=call):
@@ -64,9 +67,9 @@ WITH waiting AS MATERIALIZED (
     WHERE projection.name = 'runs' AND status = 'waiting' AND ($1::text IS NULL OR tenant = $1)
     ORDER BY asked LIMIT $2
 )
-SELECT waiting.tenant, waiting.thread, run, agent, event.time, payload FROM waiting JOIN event
+SELECT event.*, agent FROM waiting JOIN event
 ON event.tenant = waiting.tenant AND event.kind = 'run' AND event.entity = run AND event.thread = waiting.thread
-WHERE key_id IS NULL AND type = ANY(ARRAY['approval.requested', 'tool.suspended', 'tool.handed_over', 'tool.called',
+WHERE type = ANY(ARRAY['approval.requested', 'tool.suspended', 'tool.handed_over', 'tool.called',
     'approval.given', 'approval.denied', 'tool.continued', 'tool.returned', 'tool.failed', 'tool.indeterminate'])
 ORDER BY asked, waiting.tenant, run, event.version
 """

@@ -97,7 +97,6 @@ class Memory:
         if self.tables.full and self.tables.windowed:
             request.shared = self.cache.shared(request.keys, request.findable, rows)
         request.recomputed += max(request.lost - request.computed, 0)
-        request.lost = 0
         return True
 
     def _fit(self, request: Request, spared: int) -> tuple[list[int], int]:
@@ -166,6 +165,8 @@ class Memory:
     def close(self, request: Request) -> None:
         """Take a request's blocks back; what can be found in them stays so until they are overwritten."""
         self._pool.release(request.held)
+        # what it was to compute again and did not come to was not computed twice, and is still to be
+        request.recomputed -= max(request.lost - request.computed, 0)
         request.lost = max(request.lost, request.settled)
         request.blocks = []
         request.left = request.computed = request.settled = request.entered = request.shared = 0

@@ -60,7 +60,7 @@ class SpanExport:
         self._sender.close()
 
     async def run(self) -> None:
-        """Follow until cancelled; what cannot be read is tried again, and never ends the stack."""
+        """Follow until cancelled; where the record cannot be asked it is tried again, and never ends the stack."""
         while True:
             pause = _POLL_S
             try:
@@ -68,7 +68,7 @@ class SpanExport:
                     await self.begin()
                 if await self.look():
                     continue
-            except (BusError, SchemaError, TimeoutError) as error:
+            except (BusError, TimeoutError) as error:
                 log.warning("spans: %s", error)
                 pause = _RETRY_S
             await asyncio.sleep(pause)
@@ -78,7 +78,10 @@ class SpanExport:
         events = await events_after(self._store, self._events, _PAGE)
         self._behind = len(events)
         for event in events:
-            self._send(await self._taken(event))
+            try:
+                self._send(await self._taken(event))
+            except SchemaError as error:  # the next look would only meet it again
+                log.warning("spans: %s/%s is left out: %s", event.sequence, event.idx, error)
             self._events = Place(event.incarnation, event.sequence, event.idx)
         served = await served_after(self._store, self._served, _PAGE)
         for place, engine, one in served:

@@ -65,7 +65,14 @@ class ThreadSpans:
         return bool(self._runs or self._commands)
 
     def take(self, stored: StoredEvent) -> list[Span]:
-        """Take the next event."""
+        """Take the next event; one that was erased gives nothing.
+
+        Raises:
+            SchemaError: it cannot be read.
+        """
+        return [] if codec.is_erased(stored.fact.payload) else self._told(stored)
+
+    def _told(self, stored: StoredEvent) -> list[Span]:
         fact, event = stored.fact, codec.event_of(stored.fact)
         match event:
             case CommandAccepted(command=command):

@@ -67,8 +67,8 @@ async def all_spans(store: Store, events: list[StoredEvent], names: Names, conte
 def requests_of(events: list[StoredEvent]) -> list[str]:
     """Name the engine requests that a thread's model calls made."""
     found = list[str]()
-    for stored in events:
-        event, fact = codec.event_of(stored.fact), stored.fact
+    for fact in (stored.fact for stored in events if not codec.is_erased(stored.fact.payload)):
+        event = codec.event_of(fact)
         if isinstance(event, ModelCalled):
             found.append(request_id(fact.tenant, fact.thread, event.effect))
         elif isinstance(event, ModelReturned):

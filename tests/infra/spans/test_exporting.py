@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
+from msgspec.structs import replace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -25,8 +26,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from actors.runtime.context import SystemChance
 from bus import subjects
 from bus.connection import Connection
+from bus.erasure import destroy
+from bus.keyring import Keyring
 from bus.store import Store, StoredEvent
 from infra.bundles import Bundle
 from infra.cli.replay.otel import all_spans, requests_of
@@ -42,6 +46,7 @@ from infra.spans.wanted import wanted
 from schemas import codec
 from schemas.steps import Served
 from tests.bus.recording import record
+from tests.bus.test_keyring import giving
 from tests.conftest import History
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
@@ -111,6 +116,32 @@ async def test_who_begins_to_follow_in_the_middle_of_a_run_sends_the_whole_of_wh
     await asyncio.to_thread(sender.close)
     run = next(span for span in memory.get_finished_spans() if span.name == "invoke_agent careful")
     assert run.start_time == EVENTS[2].time * 1000
+
+
+async def test_what_is_sealed_is_told_live_and_what_was_erased_or_cannot_be_read_holds_up_nothing(
+    history: History, connection: Connection, store: Store
+) -> None:
+    ring = Keyring(giving(store), b"a master key that is hard to guess", SystemChance(), seals=True)
+    key = await ring.fresh()
+    facts = [ring.sealed(replace(event.fact, key=key)) for event in EVENTS]
+    memory = InMemorySpanExporter()
+    sender = SdkSender(memory, WHERE)
+    export = SpanExport(store, sender, NAMES["1.41"], NoContent())
+    await export.begin()
+    strange = replace(EVENTS[0].fact, thread="strange", entity="strange", type="thread.dreamt")
+    for fact in (strange, *facts):
+        await history.commit(0, [fact])
+    await record(connection, store)
+    store.keys = ring
+    await followed(export)
+    await asyncio.to_thread(sender.close)
+    assert {"execute_tool calculator", "invoke_agent careful"} <= {span.name for span in memory.get_finished_spans()}
+    await destroy(store, {key}, "default", "approved")
+    ring.forget({key})
+    again = SpanExport(store, SdkSender(InMemorySpanExporter(), WHERE), NAMES["1.41"], NoContent())
+    await again.look()
+    assert again.statistics()["exported"] == 0
+    assert await all_spans(store, await store.events_of_thread("default", "approved"), NAMES["1.41"], NoContent()) == []
 
 
 @contextmanager
