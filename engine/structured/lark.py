@@ -9,21 +9,10 @@ from typing import Any, Final
 
 from engine.structured.expressions import Choice, Expression, Named, Repeat, Series, Text, Unknown
 from engine.structured.regexes import Unreadable, read_regex
+from engine.structured.scanner import Scanner
 
-HEAD: Final = re.compile(r"[!?]?(\w[\w-]*)[ \t]*(\[[^\]\n]*\])?(?:\.-?\d+)?[ \t]*:(?!:)")
 _SUFFIX: Final = re.compile(r'suffix[ \t]*=[ \t]*("(?:\\.|[^"\\])*")')
 _HIDDEN: Final = re.compile(r"\bstop\b")
-TOKEN: Final = re.compile(
-    r"""(?P<blank>\s+|//[^\n]*|\#[^\n]*)
-    |(?P<text>"(?:\\.|[^"\\])*")(?P<any_case>i?)
-    |(?P<regex>/(?:\\.|[^/\\\n])+/)(?P<flags>[a-z]*)
-    |(?P<special><(?:\[[^\]]*\]|[^>\s]+)>)
-    |(?P<directive>%\w+)
-    |(?P<times>\{\d*(?:,\d*)?\}|~\s*\d+(?:\.\.\d+)?|[?*+])
-    |(?P<name>@?[A-Za-z_][\w-]*)
-    |(?P<sign>\.\.|::|[()\[\]|&~])""",
-    re.VERBOSE,
-)
 _ONE: Final = re.compile(r"<\[(\d+)(?:[-,][\d,-]*)?\]>")
 _LEAST: Final = re.compile(r"\d+")
 
@@ -42,11 +31,10 @@ def read_lark(source: str, special: Mapping[str, int]) -> tuple[dict[str, Expres
     return reader.rules(), reader.schemas
 
 
-class _Reader:
+class _Reader(Scanner):
     def __init__(self, source: str, special: Mapping[str, int]) -> None:
-        self._source = source
+        super().__init__(source)
         self._special = special
-        self._at = 0
         self.schemas = list[Any]()
 
     def rules(self) -> dict[str, Expression]:
@@ -66,22 +54,6 @@ class _Reader:
             else:
                 raise Unreadable(ahead[0])
         return found
-
-    def _ahead(self) -> re.Match[str] | None:
-        """Look at the next token; None is the end."""
-        while self._at < len(self._source):
-            found = TOKEN.match(self._source, self._at)
-            if found is None:
-                raise Unreadable(self._source[self._at : self._at + 20])
-            if found["blank"] is None:
-                return found
-            self._at = found.end()
-        return None
-
-    def _head(self) -> re.Match[str] | None:
-        """Look whether a rule begins here."""
-        begun = self._source.rfind("\n", 0, self._at) + 1
-        return None if self._source[begun : self._at].strip() else HEAD.match(self._source, self._at)
 
     def _choice(self) -> Expression:
         parts = [self._series()]
@@ -149,15 +121,6 @@ class _Reader:
         numbered = _ONE.fullmatch(token)
         number = int(numbered[1]) if numbered else self._special.get(token)
         return Unknown() if number is None else Text((number,))
-
-    def _json(self) -> Any:
-        while self._source[self._at : self._at + 1].isspace():
-            self._at += 1
-        try:
-            found, self._at = json.JSONDecoder().raw_decode(self._source, self._at)
-        except ValueError as error:
-            raise Unreadable(str(error)) from error
-        return found
 
     def _needed(self) -> re.Match[str]:
         """Take the next token."""

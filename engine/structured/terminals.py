@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from engine.structured.lark import HEAD, TOKEN
 from engine.structured.regexes import Unreadable
+from engine.structured.scanner import Scanner
 
 _START: Final = "start"
 _OPTIONS: Final = re.compile(r"[ \t]*")
@@ -55,10 +55,9 @@ def rewritten(source: str) -> Iterator[str]:
         yield _Writer(rules, reader.options, lazy=True).written(reader.before)
 
 
-class _Reader:
+class _Reader(Scanner):
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._at = 0
+        super().__init__(source)
         self.options: dict[str, str] = {}
         """Of rules that have some."""
         self.before: list[str] = []
@@ -76,24 +75,10 @@ class _Reader:
                 found[head[1]] = self._ways()
             elif token["directive"] == "%llguidance":
                 self._at = token.end()
-                self.before.append(f"%llguidance {self._json()}")
+                self.before.append(f"%llguidance {json.dumps(self._json())}")
             else:
                 raise Unreadable(token[0])
         return found
-
-    def _ahead(self) -> re.Match[str] | None:
-        while self._at < len(self._source):
-            found = TOKEN.match(self._source, self._at)
-            if found is None:
-                raise Unreadable(self._source[self._at : self._at + 20])
-            if found["blank"] is None:
-                return found
-            self._at = found.end()
-        return None
-
-    def _head(self) -> re.Match[str] | None:
-        begun = self._source.rfind("\n", 0, self._at) + 1
-        return None if self._source[begun : self._at].strip() else HEAD.match(self._source, self._at)
 
     def _ways(self) -> _Ways:
         series, between = [self._series()], list[str]()
@@ -118,7 +103,7 @@ class _Reader:
             closing = self._next()
             return _Part("", self._times(), group=group, signs=token[0] + closing)
         if token["directive"] is not None:
-            return _Part(f"{token[0]} {self._json()}", self._times())
+            return _Part(f"{token[0]} {json.dumps(self._json())}", self._times())
         if token["name"] is not None:
             return _Part(token[0], self._times(), name=token[0])
         if token["text"] is None and token["regex"] is None:
@@ -143,15 +128,6 @@ class _Reader:
             raise Unreadable("it ends too early")
         self._at = token.end()
         return token[0]
-
-    def _json(self) -> str:
-        begin = _OPTIONS.match(self._source, self._at)
-        self._at = begin.end() if begin else self._at
-        try:
-            found, self._at = json.JSONDecoder().raw_decode(self._source, self._at)
-        except ValueError as error:
-            raise Unreadable(str(error)) from error
-        return json.dumps(found)
 
 
 class _Writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TypeVar
 
@@ -156,8 +156,12 @@ def read_request(body: bytes) -> ChatRequest:
     return checked(decoded(body, ChatRequest))
 
 
-def checked(request: ChatRequest) -> ChatRequest:
+def checked(request: ChatRequest, renamed: Mapping[str, str] = {}) -> ChatRequest:
     """See that a request can be served.
+
+    Args:
+        request: what is asked.
+        renamed: fields that its client calls by other names.
 
     Raises:
         BadRequest: names the field and what it should be.
@@ -165,7 +169,8 @@ def checked(request: ChatRequest) -> ChatRequest:
     agent = request.model.startswith(AGENT_PREFIX)
     for param, fits, wanted in chain(_checks(request), _agent_checks(request) if agent else _model_checks(request)):
         if not fits:
-            raise BadRequest(400, f"{param}: {wanted}", param, "invalid_value")
+            name = renamed.get(param, param)
+            raise BadRequest(400, f"{name}: {wanted}", name, "invalid_value")
     return request
 
 

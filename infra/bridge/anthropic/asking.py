@@ -42,19 +42,7 @@ def read_messages(body: bytes, *, counting: bool = False) -> tuple[MessagesReque
     for name in ("mcp_servers", "container"):
         if getattr(asked, name):
             raise _wrong(name, "nothing is run for a model here but its client's tools and agents: leave it out")
-    return asked, _checked(chat_request(asked))
-
-
-def _checked(request: ChatRequest) -> ChatRequest:
-    try:
-        return checked(request)
-    except BadRequest as error:
-        told = error.body.error
-        name = _RENAMED.get(told.param or "")
-        if name is None:
-            raise
-        message = told.message.replace(told.param or "", name, 1)
-        raise BadRequest(error.status, message, name, told.code) from error
+    return asked, checked(chat_request(asked), _RENAMED)
 
 
 def chat_request(asked: MessagesRequest) -> ChatRequest:

@@ -87,15 +87,7 @@ def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> Cha
         reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
         truncate_prompt_tokens=-1 if asked.truncation == "auto" else None,
     )
-    try:
-        return checked(request)
-    except BadRequest as error:
-        told = error.body.error
-        name = _RENAMED.get(told.param or "")
-        if name is None:
-            raise
-        message = told.message.replace(told.param or "", name, 1)
-        raise BadRequest(error.status, message, name, told.code) from error
+    return checked(request, _RENAMED)
 
 
 def _as_chat(message: Message) -> ChatMessage:

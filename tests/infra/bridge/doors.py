@@ -18,7 +18,8 @@ from schemas import codec
 from schemas.answers import CallTold
 from schemas.commands import Command
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.runs import CommandAccepted, Event
+from schemas.messages import ToolCall, Usage
+from schemas.runs import CommandAccepted, Event, ModelReturned
 
 Script = Callable[[Command], list[Frame]]
 
@@ -136,3 +137,27 @@ def called(command: Command, index: int, identity: str, name: str, *arguments: s
 
 def _delta(command: Command, offset: int = 0, text: str = "", **more: Any) -> Delta:
     return Delta(command.id, command.thread, f"{command.id}-1-m", 1, offset, text, **more)
+
+
+USAGE = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8, reasoning_tokens=2)
+
+
+def returned(command: Command, text: str = "", finish: Any = "stop", **more: Any) -> Frame:
+    return committed(command, 2, ModelReturned(f"{command.id}-1-m", text, finish, USAGE, **more))
+
+
+def plain(command: Command) -> list[Frame]:
+    return [accepted(command), *said(command, "Hel", "lo"), returned(command, "Hello")]
+
+
+def everything(command: Command) -> list[Frame]:
+    """Thought, text and two calls."""
+    calls = (ToolCall("c0", "look", '{"at": "sky"}'), ToolCall("c1", "look", "{}"))
+    return [
+        accepted(command),
+        *thought(command, "hm", "m"),
+        *said(command, "I ", "look."),
+        *called(command, 0, "c0", "look", '{"at"', ': "sky"}'),
+        *called(command, 1, "c1", "look", "{}"),
+        returned(command, "I look.", "tool_calls", tool_calls=calls, reasoning="hmm"),
+    ]

@@ -12,34 +12,23 @@ import pytest
 from infra.bridge.seals import sealed, unsealed
 from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Frame, Outcome
-from schemas.messages import Message, Thought, ToolCall, Usage
-from schemas.runs import ModelReturned, Problem, RunFinished
-from tests.infra.bridge.doors import Script, Scripted, accepted, called, committed, said, thought
+from schemas.messages import Message, Thought, ToolCall
+from schemas.runs import Problem, RunFinished
+from tests.infra.bridge.doors import (
+    USAGE,
+    Script,
+    Scripted,
+    accepted,
+    committed,
+    everything,
+    plain,
+    returned,
+    said,
+    thought,
+)
 
 HI: Any = [{"role": "user", "content": "hi"}]
 TOOLS: Any = [{"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}]
-USAGE = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=8, reasoning_tokens=2)
-
-
-def returned(command: Command, text: str = "", finish: Any = "stop", **more: Any) -> Frame:
-    return committed(command, 2, ModelReturned(f"{command.id}-1-m", text, finish, USAGE, **more))
-
-
-def plain(command: Command) -> list[Frame]:
-    return [accepted(command), *said(command, "Hel", "lo"), returned(command, "Hello")]
-
-
-def everything(command: Command) -> list[Frame]:
-    """Thought, text and two calls."""
-    calls = (ToolCall("c0", "look", '{"at": "sky"}'), ToolCall("c1", "look", "{}"))
-    return [
-        accepted(command),
-        *thought(command, "hm", "m"),
-        *said(command, "I ", "look."),
-        *called(command, 0, "c0", "look", '{"at"', ': "sky"}'),
-        *called(command, 1, "c1", "look", "{}"),
-        returned(command, "I look.", "tool_calls", tool_calls=calls, reasoning="hmm"),
-    ]
 
 
 class Client:
