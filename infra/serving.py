@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 from actors.runtime.context import SystemClock
 from bus.connection import Connection
 from bus.store import Store
+from infra.api_keys import ApiKeys, kept_up
 from infra.bridge.access import Access, needs_key
 from infra.bridge.tokens import Issuer
 from infra.bridge.wire import BoundedProtocol
 from infra.errors import InfraError
-from infra.keyring import Keyring, kept_up
 from infra.settings import AccessSettings, LimitSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ async def access_to(settings: Settings, connection: Connection, store: Store) ->
     Raises:
         Unavailable: a server cannot be reached.
     """
-    access, ring = settings.access, Keyring()
+    access, ring = settings.access, ApiKeys()
     required = needs_key(access, settings.host)
     issuer = Issuer(access) if access.issuer else None
     if access.required == "never" and needs_key(AccessSettings(), settings.host):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from infra.api_keys import BEGINNING, ApiKeys
 from infra.bridge.callers import ALL_SCOPES, Caller, unknown
 from infra.bridge.openai import BadRequest
 from infra.bridge.tokens import BadToken, Issuer
-from infra.keyring import BEGINNING, Keyring
 from infra.settings import AccessSettings
 from schemas.context import Clock
 
@@ -24,7 +24,7 @@ class Access:
     """Whether a key or token is needed."""
     tenant: str
     """Of whoever comes without one, where none is needed."""
-    ring: Keyring
+    ring: ApiKeys
     clock: Clock
     issuer: Issuer | None = None
 

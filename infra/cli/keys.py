@@ -12,11 +12,11 @@ from actors.access.key import Key
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.access import current_record
+from infra.api_keys import ApiKeys, digest_of, new_secret
 from infra.cli.asking import key_command
 from infra.cli.printing import say, say_json
 from infra.cli.session import session
 from infra.cli.terminal import printable, style_for
-from infra.keyring import Keyring, digest_of, new_secret
 from schemas.keys import IssueKey, RevokeKey
 from schemas.live import Outcome
 from schemas.times import DAY, rfc3339
@@ -113,8 +113,8 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _recorded(data: str) -> Keyring:
-    ring = Keyring()
+async def _recorded(data: str) -> ApiKeys:
+    ring = ApiKeys()
     async with current_record(data) as (store, _):
         await ring.read(store)
     return ring

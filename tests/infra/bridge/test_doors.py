@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from bus.connection import Message
+from infra.api_keys import ApiKeys, digest_of
 from infra.bridge import app
 from infra.bridge.access import Access
 from infra.bridge.app import Bridge
 from infra.bridge.callers import ALL_SCOPES
 from infra.bridge.doors import Door, Wing, Workplace
-from infra.keyring import Keyring, digest_of
 from infra.settings import AccessSettings, LimitSettings
 from schemas import codec
 from schemas.commands import Command
@@ -58,14 +58,14 @@ class Bus:
         return Message(subject, codec.encode(Forgotten(1)))
 
 
-def issued(ring: Keyring, secret: str, tenant: str, *scopes: KeyScope, **more: int) -> None:
+def issued(ring: ApiKeys, secret: str, tenant: str, *scopes: KeyScope, **more: int) -> None:
     """Put a key on a ring."""
     data = IssueKey(digest_of(secret), secret[:12], scopes, **more)
     command = Command(f"m-{secret}", tenant, "key", f"k-{secret}", "issue", data)
     ring.note(tenant, f"k-{secret}", CommandAccepted(command))
 
 
-def revoked(ring: Keyring, secret: str, tenant: str) -> None:
+def revoked(ring: ApiKeys, secret: str, tenant: str) -> None:
     command = Command(f"m2-{secret}", tenant, "key", f"k-{secret}", "revoke", RevokeKey())
     ring.note(tenant, f"k-{secret}", CommandAccepted(command))
 
@@ -76,7 +76,7 @@ class House:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: AccessSettings | None = None, **limits: int) -> None:
         self.commands: list[Command] = []
         self.bus = Bus()
-        self.ring = Keyring()
+        self.ring = ApiKeys()
         for scope in ALL_SCOPES:
             issued(self.ring, f"ost_{scope}", "acme", scope)
         issued(self.ring, "ost_foreign", "other", *ALL_SCOPES)

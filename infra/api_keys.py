@@ -54,7 +54,7 @@ def digest_of(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-class Keyring:
+class ApiKeys:
     """Every key there is, by digest."""
 
     def __init__(self) -> None:
@@ -108,8 +108,8 @@ class Keyring:
 
 
 @asynccontextmanager
-async def kept_up(ring: Keyring, connection: Connection, store: Store) -> AsyncIterator[None]:
-    """Keep a keyring as the log has it, for as long as the block runs.
+async def kept_up(ring: ApiKeys, connection: Connection, store: Store) -> AsyncIterator[None]:
+    """Keep keys as the log has it, for as long as the block runs.
 
     A revocation is heard as it is committed. What was said while the connection was away is read soon after.
 
@@ -127,7 +127,7 @@ async def kept_up(ring: Keyring, connection: Connection, store: Store) -> AsyncI
         await subscription.unsubscribe()
 
 
-async def _look(ring: Keyring, store: Store) -> None:
+async def _look(ring: ApiKeys, store: Store) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
         try:

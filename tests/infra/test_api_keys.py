@@ -11,7 +11,7 @@ from actors.access.key import KIND
 from bus.connection import Connection
 from bus.live import Live
 from bus.store import Store
-from infra.keyring import Keyring, digest_of, kept_up, new_secret
+from infra.api_keys import ApiKeys, digest_of, kept_up, new_secret
 from schemas import codec
 from schemas.commands import Command
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
@@ -53,7 +53,7 @@ def test_a_secret_is_256_bits_and_begins_with_what_it_is() -> None:
 
 
 def test_a_key_opens_until_it_expires_or_is_revoked() -> None:
-    ring = Keyring()
+    ring = ApiKeys()
     ring.note("acme", "k1", accepted("ost_one", issue("ost_one", expires=NOW)))
     assert ring.find("ost_one", NOW - 1) is not None
     assert ring.find("ost_one", NOW) is None
@@ -64,13 +64,13 @@ def test_a_key_opens_until_it_expires_or_is_revoked() -> None:
 
 
 def test_a_revocation_that_is_heard_before_its_key_still_counts() -> None:
-    ring = Keyring()
+    ring = ApiKeys()
     ring.note("acme", "k1", accepted("ost_one", RevokeKey()))
     ring.note("acme", "k1", accepted("ost_one", issue("ost_one")))
     assert ring.find("ost_one", NOW) is None
 
 
-class Listening(Keyring):
+class Listening(ApiKeys):
     """A keyring that says when it has heard something."""
 
     def __init__(self) -> None:
