@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from bus import subjects
 from bus.blobs import Blobs, is_large
 from bus.connection import Connection
-from bus.errors import Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
+from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.log import START, Position, Stored, last_commit
 from bus.streams import EV
 from schemas import codec
@@ -166,11 +166,15 @@ class ShardWriter:
             Fenced: somebody else owns the shard; nothing of this was written.
             OutcomeUnknown: an acknowledgement was lost, and the deadline passed or another owner came meanwhile;
                 only a new takeover tells.
+            Unavailable: the keys that seal them cannot be had; nothing of this was written.
             Refused: JetStream said no, for good (full, too large, not permitted); nothing of this was written.
         """
         if self._failed is not None:
             raise self._failed
         assert facts, "an append of nothing has no place"
+        await self._have_keys(facts)
+        if self._failed is not None:
+            raise self._failed
         size = sum(len(bytes(fact.payload)) + len(fact.cause) + 200 for fact in facts)
         waiting = _Waiting(facts, size, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
@@ -186,10 +190,14 @@ class ShardWriter:
                 await self._commit(group)
             except Refused as refusal:
                 _tell(group, refusal)
-            except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
-                # fenced, uncertain or broken: this pen never writes again
-                self._failed = error
-                _tell([*group, *self._queue], error)
+            except Exception as error:
+                # fenced, uncertain or broken: this pen never writes again, which is no fault of those who wait
+                failed = error
+                if not isinstance(error, BusError | TimeoutError):
+                    log.exception("shard %s: this pen is broken", self._shard)
+                    failed = OutcomeUnknown(self._shard, "under way")
+                self._failed = failed
+                _tell([*group, *self._queue], failed)
                 self._queue = []
         self._flushing = None
 
@@ -232,6 +240,21 @@ class ShardWriter:
             if not waiting.done.done():
                 waiting.done.set_result(Place(sequence, index, envelope.time))
             index += len(waiting.facts)
+
+    async def _have_keys(self, facts: Sequence[Fact]) -> None:
+        """Have at hand what seals facts, which is so already but for threads that nobody was asked of for long."""
+        wanted, keys = {fact.key for fact in facts if fact.key is not None}, self._connection.keys
+        if keys is None or not wanted:
+            return
+        deadline = time.monotonic() + self.deadline_s
+        while True:
+            try:
+                return await keys.load(wanted)
+            except (TimeoutError, Unavailable) as error:
+                if time.monotonic() >= deadline:
+                    raise Unavailable(f"keys cannot be read: {error}") from error
+                log.warning("shard %s: keys cannot be read yet: %s", self._shard, error)
+                await asyncio.sleep(_RETRY_S)
 
     async def _slim(self, facts: Sequence[Fact]) -> Sequence[Fact]:
         """Put large payloads away, again and again while the store is away."""

@@ -139,6 +139,9 @@ class Keyring:
             Unavailable: Postgres cannot be reached.
             WrongMaster: another master key wrapped one.
         """
+        for key in keys:
+            if key in self._known:
+                self._known[key] = self._known.pop(key)  # the latest used are kept
         wanted = {key for key in keys if key not in self._destroyed and (surely or key not in self._known)}
         if not wanted:
             return
@@ -230,6 +233,8 @@ class Keyring:
         if key is None:
             return delta
         bare = Delta(delta.subject, delta.thread, delta.effect, delta.version, delta.offset, "", delta.choice)
+        if key not in self._known and key not in self._destroyed:
+            return bare  # the log will have the text; the trace may lack it, and not have it in clear
         hidden = self.seal(key, codec.encode(delta), f"{tenant}\0{delta.thread}\0{delta.effect}\0{delta.offset}")
         return replace(bare, key=key, sealed=hidden.decode())
 

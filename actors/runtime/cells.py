@@ -336,8 +336,9 @@ class Cells:
                 cell.loaded = True
 
     async def _load_keys(self, found: Collection[History]) -> None:
-        """Have the keys of snapshots at hand."""
-        sealers = (sealer(history.snapshot.state) for history in found if history.snapshot is not None)
+        """Have at hand the keys of snapshots, and those with which what comes after them is written on."""
+        sealers = {sealer(history.snapshot.state) for history in found if history.snapshot is not None}
+        sealers |= {event.fact.key for history in found for event in history.events}
         try:
             if self._keys is not None:
                 await self._keys.load({key for key in sealers if key is not None})

@@ -9,11 +9,15 @@ import pytest
 from msgspec.structs import replace
 
 from actors.runtime.context import SystemChance
+from actors.testing import CountedIds, FixedClock
+from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.erasure import destroy
 from bus.errors import Unavailable
 from bus.keyring import Keyring, WrongMaster
+from bus.log import START, read_shard
 from bus.store import Store
+from bus.streams import ensure_streams
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Fact
@@ -114,6 +118,49 @@ async def test_keys_are_made_ahead_so_that_threads_begin_without_the_database(st
         names |= {await mine.fresh() for _ in range(100)}
     away = False
     assert await mine.fresh() not in names
+
+
+async def test_a_pen_reads_the_keys_of_what_it_is_to_write(store: Store, connection: Connection) -> None:
+    key = await ring(store).fresh()
+    await ensure_streams(connection, 1)
+    mine = connection.keys = ring(store)
+    pen = await ShardWriter.take(connection, 0, Writer("p1", "test"), FixedClock(), CountedIds(), "agents-0")
+    place = await pen.append([fact(key)])
+    (stored,) = [one async for one in read_shard(connection, 0, START, place.sequence) if one.sequence > 1]
+    assert codec.event_of(stored.envelope.facts[0]) == SAID
+    connection.keys = None
+    (closed,) = [one async for one in read_shard(connection, 0, START, place.sequence) if one.sequence > 1]
+    assert b"Mitzi" not in bytes(closed.envelope.facts[0].payload)
+    assert mine.opened(closed.envelope.facts[0]).payload == codec.payload(SAID)
+
+
+async def test_keys_that_cannot_be_read_are_nobody_s_fault_but_this_append_s(
+    store: Store, connection: Connection
+) -> None:
+    away = True
+
+    async def opened() -> Store:
+        if away:
+            raise Unavailable("Postgres cannot be used")
+        return store
+
+    key = await ring(store).fresh()
+    await ensure_streams(connection, 1)
+    connection.keys = Keyring(opened, MASTER, SystemChance(), seals=False)
+    pen = await ShardWriter.take(connection, 0, Writer("p1", "test"), FixedClock(), CountedIds(), "agents-0")
+    pen.deadline_s = 0.1
+    with pytest.raises(Unavailable):
+        await pen.append([fact(key)])
+    await pen.append([fact(None)])
+    away = False
+    await pen.append([fact(key, version=4)])
+
+
+async def test_no_text_is_in_the_trace_in_clear_for_want_of_a_key(store: Store) -> None:
+    mine = ring(store)
+    mine.use("acme", "t1", "k0")
+    told = mine.sealed_delta("acme", Delta("r1", "t1", "r1-1-m", 4, 7, "my cat is Mitzi"))
+    assert (told.text, told.key) == ("", "")
 
 
 async def test_text_in_the_trace_is_sealed_with_its_threads_key(store: Store, connection: Connection) -> None:

@@ -27,6 +27,7 @@ from infra.snapshots import check_snapshots
 from schemas.envelope import Envelope
 from schemas.live import Committed, Outcome
 from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, until
+from tests.bus.test_keyring import MASTER, ring
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
@@ -143,6 +144,25 @@ async def test_what_was_under_way_before_the_checkpoint_goes_on(bench: Bench, re
             assert owner.statistics()["checkpoint"] > 0
             await until(watcher, ends)
     await bench.verified("t1")
+
+
+async def test_what_is_under_way_in_a_sealed_thread_goes_on_in_a_process_that_has_its_key_to_read(
+    bench: Bench, recorder: Recorder, store: Store, database: str
+) -> None:
+    hold = bench.model.hold = asyncio.Event()
+    async with hearing(bench, "run.c1") as watcher, LateStore(database, MASTER) as opening:
+        bench.record = opening
+        bench.connection.keys = ring(store)
+        async with owning(bench.runtime("p1")) as owner:
+            await send_command(bench.connection, run("c1"))
+            await until(watcher, lambda frame: isinstance(frame, Committed) and frame.type == "model.called")
+            await checkpoint(owner, recorder)
+        hold.set()
+        bench.connection.keys = ring(store)
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    await bench.verified("t1")
+    assert {fact.key for _, _, fact in await bench.facts()} & {None} == set()
 
 
 async def test_memory_holds_the_latest_threads_and_what_is_under_way(
