@@ -48,7 +48,7 @@ _MOST = 1 << 40
 _NOTHING = Change({})
 
 
-class Lost(Exception):
+class _Lost(Exception):
     """An event that does not follow from those before it."""
 
 
@@ -64,7 +64,7 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         after, change = _read(place, stored)
     except Erased:
         after, change = replace(place, erased=True), _NOTHING
-    except (SchemaError, Lost) as error:
+    except (SchemaError, _Lost) as error:
         reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
         told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
         unread = _unread(stored)
@@ -97,7 +97,7 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         return whole(place, stored, codec.event_of(stored.fact))
     by_type = _BY_TYPE.get(type_)
     if by_type is None:
-        raise Lost("this code does not know it: written by newer code?")
+        raise _Lost("this code does not know it: written by newer code?")
     if place.erased and type_ != "thread.deleted":
         return place, _NOTHING
     return by_type(place, stored)
@@ -268,7 +268,7 @@ def _deleted(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 def _open(place: Place, stored: StoredEvent) -> OpenRun:
     run = place.runs.get(stored.fact.entity)
     if run is None:
-        raise Lost(f"{stored.fact.kind} {stored.fact.entity!r} is not under way")
+        raise _Lost(f"{stored.fact.kind} {stored.fact.entity!r} is not under way")
     return run
 
 
@@ -298,7 +298,7 @@ def _key(run: OpenRun, stored: StoredEvent) -> UsageKey:
 def _used(usage: Usage) -> dict[str, int]:
     used = {name: getattr(usage, name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
     if not all(0 <= count < _MOST for count in used.values()):
-        raise Lost(f"no call uses {used}")
+        raise _Lost(f"no call uses {used}")
     return used
 
 
@@ -346,10 +346,9 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 
 _WITHOUT_EFFECT = frozenset({
     "child.disowned", "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written",
-    "ownership.taken", "retry.due",
-    "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent", "step.opened", "step.prepared",
-    "task.cancelled", "task.ended", "task.started", "thread.erased", "tool.failed", "tool.indeterminate",
-    "tool.resumed", "tool.returned", "working.written",
+    "ownership.taken", "retry.due", "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent",
+    "step.opened", "step.prepared", "task.cancelled", "task.ended", "task.started", "thread.erased",
+    "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned", "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 
