@@ -21,6 +21,7 @@ from schemas.times import rfc3339
 from schemas.tracing import beginning
 
 AGENT_PREFIX = "agent/"
+DEMO = AGENT_PREFIX + "demo"
 _WAIT_S = 2.0
 
 
@@ -37,6 +38,11 @@ def partner_of(name: str, served: Sequence[str]) -> Partner:
     if name.startswith(AGENT_PREFIX):
         return Partner("agent", name.removeprefix(AGENT_PREFIX))
     return Partner("model" if name in served else "agent", name)
+
+
+def anybody(served: Sequence[str]) -> str:
+    """Choose whom to talk to when nobody is named: the demo agent, else another agent, else a model."""
+    return min(served, key=lambda name: (name != DEMO, not name.startswith(AGENT_PREFIX)), default=DEMO)
 
 
 def served_by(runtime: Runtime) -> list[str]:

@@ -24,6 +24,7 @@ from infra.cli.asking import (
     Partner,
     abort_command,
     agent_command,
+    anybody,
     approval_command,
     model_command,
     partner_of,
@@ -56,7 +57,8 @@ Ctrl-C     stop showing an answer; again: leave
 
 def main(options: argparse.Namespace) -> int:
     """Hold the conversation; exit code 1 when a message of a pipe had no answer."""
-    partner = partner_of(options.partner, served_by(runtime_of(options.data)))
+    served = served_by(runtime_of(options.data))
+    partner = partner_of(options.partner or anybody(served), served)
     if partner.kind == "model" and options.thread is not None:
         sys.stderr.write(f"ostinato chat: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
         return 2

@@ -205,8 +205,8 @@ def _chat(parser: argparse.ArgumentParser) -> None:
         "partner",
         metavar="AGENT|MODEL",
         nargs="?",
-        default="agent/demo",
-        help="an agent's name, with or without agent/, or a served model's (default: %(default)s)",
+        default=None,
+        help="an agent's name, with or without agent/, or a served model's (default: agent/demo, else what is served)",
     )
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
     parser.add_argument(

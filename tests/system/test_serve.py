@@ -42,6 +42,12 @@ def test_there_are_no_agents(served: UpProcess) -> None:
     assert "there are none" in answer.json()["error"]["message"]
 
 
+def test_who_chats_and_names_nobody_talks_to_what_is_served(served: UpProcess) -> None:
+    command = [*OSTINATO, "chat", "--json", "--data", str(served.data)]
+    said = subprocess.run(command, input="Hello!\n", capture_output=True, text=True, timeout=60, check=False)
+    assert {"mini"} == {frame["data"]["model"] for frame in records(said) if frame.get("type") == "model.called"}
+
+
 def test_text_and_its_tokens_are_the_same_prompt_streamed_or_not(served: UpProcess) -> None:
     client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
     several = client.completions.create(model="mini", prompt=["Hello", "What is"], max_tokens=8)
