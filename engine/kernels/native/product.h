@@ -29,6 +29,7 @@ template <typename W> struct Product {
     const int32_t* above = nullptr;  // [out], of these: what numbers to the left that are 128 too large add
 
     int64_t panels() const { return (out + PANEL - 1) / PANEL; }
+    int64_t bytes() const { return PANEL * in * static_cast<int64_t>(sizeof(W)); }  // of a panel
 };
 
 // A learned weight beside numbers in T: as it is, or in 8 bits.
@@ -68,30 +69,49 @@ template <typename T> void pack(const T* weight, int64_t out, int64_t in, bool g
     }
 }
 
+// Lines of memory that are asked for while something is computed, so that they are near when it is their turn.
+struct Ahead {
+    const char* from = nullptr;
+    int64_t lines = 0;
+
+    static constexpr int64_t LINE = 64;
+
+    // What rows [row, row + many) of `rows` ask for.
+    Ahead share(int64_t row, int64_t many, int64_t rows) const {
+        const int64_t begin = lines * row / rows;
+        return {from + begin * LINE, lines * (row + many) / rows - begin};
+    }
+};
+
 // Multiply ROWS rows of x [., in] with PANELS panels that follow one another.
 template <typename W, int ROWS, int PANELS>
-inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W* panel, int64_t in,
+inline void multiply(const typename Format<W>::Left* x, int64_t stride, const W* panel, int64_t in, Ahead ahead,
                      typename Format<W>::Sum (&sums)[ROWS][PANELS][2]) {
     using F = Format<W>;
+    constexpr int64_t STRETCH = 8;  // steps between which memory is asked for
     UNROLL for (int r = 0; r < ROWS; ++r)
         UNROLL for (int p = 0; p < PANELS; ++p) sums[r][p][0] = sums[r][p][1] = F::none();
-    const int64_t steps = in / F::TOGETHER;
-    for (int64_t k = 0; k < steps; ++k) {
-        __m512i columns[PANELS][2];
-        UNROLL for (int p = 0; p < PANELS; ++p) {
-            const W* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
-            if constexpr (ROWS > 1 && ROWS <= 4) {  // one row is read fastest as the processor foresees it
-                _mm_prefetch(reinterpret_cast<const char*>(here) + 2048, _MM_HINT_T0);
-                _mm_prefetch(reinterpret_cast<const char*>(here) + 2112, _MM_HINT_T0);
-            }
-            columns[p][0] = F::lanes(here);
-            columns[p][1] = F::lanes(here + LANES * F::TOGETHER);
-        }
-        UNROLL for (int r = 0; r < ROWS; ++r) {
-            const __m512i row = F::spread(x + r * stride + k * F::TOGETHER);
+    const int64_t steps = in / F::TOGETHER, each = (ahead.lines * STRETCH + steps - 1) / steps;
+    for (int64_t k = 0; k < steps;) {
+        for (int64_t line = std::min(each, ahead.lines); line > 0; --line, --ahead.lines, ahead.from += Ahead::LINE)
+            _mm_prefetch(ahead.from, _MM_HINT_T1);
+        for (const int64_t until = std::min(k + STRETCH, steps); k < until; ++k) {
+            __m512i columns[PANELS][2];
             UNROLL for (int p = 0; p < PANELS; ++p) {
-                sums[r][p][0] = F::add_product(sums[r][p][0], row, columns[p][0]);
-                sums[r][p][1] = F::add_product(sums[r][p][1], row, columns[p][1]);
+                const W* here = panel + (p * steps + k) * PANEL * F::TOGETHER;
+                if constexpr (ROWS > 1 && ROWS <= 4) {  // one row is read fastest as the processor foresees it
+                    _mm_prefetch(reinterpret_cast<const char*>(here) + 2048, _MM_HINT_T0);
+                    _mm_prefetch(reinterpret_cast<const char*>(here) + 2112, _MM_HINT_T0);
+                }
+                columns[p][0] = F::lanes(here);
+                columns[p][1] = F::lanes(here + LANES * F::TOGETHER);
+            }
+            UNROLL for (int r = 0; r < ROWS; ++r) {
+                const __m512i row = F::spread(x + r * stride + k * F::TOGETHER);
+                UNROLL for (int p = 0; p < PANELS; ++p) {
+                    sums[r][p][0] = F::add_product(sums[r][p][0], row, columns[p][0]);
+                    sums[r][p][1] = F::add_product(sums[r][p][1], row, columns[p][1]);
+                }
             }
         }
     }
@@ -130,9 +150,10 @@ inline Vector told(const Product<W>& product, const Rows<W>& left, int64_t row, 
 
 template <typename W, typename U, int ROWS, int PANELS>
 inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t panel,
-                               const Place<U>& to) {
+                               const Ahead& ahead, const Place<U>& to) {
     typename Format<W>::Sum sums[ROWS][PANELS][2];
-    multiply<W, ROWS, PANELS>(left.at(row), left.stride, product.weight + panel * PANEL * product.in, product.in, sums);
+    multiply<W, ROWS, PANELS>(left.at(row), left.stride, product.weight + panel * PANEL * product.in, product.in, ahead,
+                              sums);
     UNROLL for (int p = 0; p < PANELS; ++p)
         UNROLL for (int half = 0; half < 2; ++half) {
             const int64_t column = (panel + p) * PANEL + half * LANES;
@@ -147,10 +168,11 @@ inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, i
 // The panel pair's gated outputs, of which there are out / 2.
 template <typename W, typename T, int ROWS>
 inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t pair, Gate gate,
-                              const Place<T>& to) {
+                              const Ahead& ahead, const Place<T>& to) {
     using F = Format<T>;
     typename Format<W>::Sum sums[ROWS][2][2];
-    multiply<W, ROWS, 2>(left.at(row), left.stride, product.weight + 2 * pair * PANEL * product.in, product.in, sums);
+    multiply<W, ROWS, 2>(left.at(row), left.stride, product.weight + 2 * pair * PANEL * product.in, product.in, ahead,
+                         sums);
     const int64_t wide = product.out / 2;
     UNROLL for (int half = 0; half < 2; ++half) {
         const int64_t column = pair * PANEL + half * LANES;
@@ -165,27 +187,41 @@ inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, in
     }
 }
 
-// Call `work.template operator()<n>(row)` over all rows, as many at once as there may be.
+// Call `work.template operator()<n>(row)` over all rows, in groups of as many as there may be or one less than others:
+// a small one at the end would have too few sums under way.
 template <int MOST, typename Work> inline void by_rows(int64_t rows, const Work& work) {
-    for (int64_t row = 0; row < rows;) {
-        const int64_t left = rows - row;
+    for (int64_t row = 0, groups = (rows + MOST - 1) / MOST; row < rows; --groups) {
+        const int64_t many = (rows - row + groups - 1) / groups;
+        switch (many) {
 #define OSTINATO_ROWS(n)                                                                                               \
-    if constexpr (n <= MOST)                                                                                           \
-        if (left >= n) {                                                                                               \
-            work.template operator()<n>(row);                                                                          \
-            row += n;                                                                                                  \
-            continue;                                                                                                  \
-        }
-        OSTINATO_ROWS(12)
-        OSTINATO_ROWS(8)
-        OSTINATO_ROWS(6)
-        OSTINATO_ROWS(5)
-        OSTINATO_ROWS(4)
-        OSTINATO_ROWS(3)
-        OSTINATO_ROWS(2)
-        OSTINATO_ROWS(1)
+    case n:                                                                                                            \
+        if constexpr (n <= MOST) work.template operator()<n>(row);                                                     \
+        break;
+            OSTINATO_ROWS(1)
+            OSTINATO_ROWS(2)
+            OSTINATO_ROWS(3)
+            OSTINATO_ROWS(4)
+            OSTINATO_ROWS(5)
+            OSTINATO_ROWS(6)
+            OSTINATO_ROWS(7)
+            OSTINATO_ROWS(8)
+            OSTINATO_ROWS(9)
+            OSTINATO_ROWS(10)
+            OSTINATO_ROWS(11)
+            OSTINATO_ROWS(12)
 #undef OSTINATO_ROWS
+        }
+        row += many;
     }
+}
+
+// So many rows are computed in less time than the weights that follow take to come: these are asked for meanwhile.
+constexpr int64_t LEAST_AHEAD = 5, MOST_AHEAD = 128;
+
+// Panels to be asked for while those before them are multiplied.
+template <typename W> inline Ahead behind(const Product<W>& product, int64_t panel, int64_t many, int64_t rows) {
+    if (rows < LEAST_AHEAD || rows > MOST_AHEAD || panel + many > product.panels()) return {};
+    return {reinterpret_cast<const char*>(product.weight) + panel * product.bytes(), many * product.bytes() / Ahead::LINE};
 }
 
 // A piece of a product is large enough to be worth its taking: some 32 KiB of weights.
@@ -205,10 +241,18 @@ template <typename W, typename U> struct Panels {
     void operator()(const Rows<W>& left, int64_t rows, const Place<U>& to, int begin, int until) const {
         int64_t panel = begin * together;
         const int64_t end = std::min(product.panels(), until * together);
-        for (; pairs && panel + 2 <= end; panel += 2)
-            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 2>(product, left, row, panel, to); });
-        for (; panel < end; ++panel)
-            by_rows<12>(rows, [&]<int N>(int64_t row) { multiply_and_store<W, U, N, 1>(product, left, row, panel, to); });
+        for (; pairs && panel + 2 <= end; panel += 2) {
+            const Ahead next = behind(product, panel + 2, 2, rows);
+            by_rows<6>(rows, [&]<int N>(int64_t row) {
+                multiply_and_store<W, U, N, 2>(product, left, row, panel, next.share(row, N, rows), to);
+            });
+        }
+        for (; panel < end; ++panel) {
+            const Ahead next = behind(product, panel + 1, 1, rows);
+            by_rows<12>(rows, [&]<int N>(int64_t row) {
+                multiply_and_store<W, U, N, 1>(product, left, row, panel, next.share(row, N, rows), to);
+            });
+        }
     }
 };
 
@@ -224,8 +268,12 @@ template <typename W, typename U> struct GatedPanels {
 
     void operator()(const Rows<W>& left, int64_t rows, const Place<U>& to, int begin, int until) const {
         const int64_t end = std::min(panels(), until * together);
-        for (int64_t pair = begin * together; pair < end; ++pair)
-            by_rows<6>(rows, [&]<int N>(int64_t row) { multiply_and_gate<W, U, N>(product, left, row, pair, gate, to); });
+        for (int64_t pair = begin * together; pair < end; ++pair) {
+            const Ahead next = behind(product, 2 * pair + 2, 2, rows);
+            by_rows<6>(rows, [&]<int N>(int64_t row) {
+                multiply_and_gate<W, U, N>(product, left, row, pair, gate, next.share(row, N, rows), to);
+            });
+        }
     }
 };
 

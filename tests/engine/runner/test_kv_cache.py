@@ -1,0 +1,31 @@
+"""The memory of keys and values on a host."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.runner import kv_cache
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_pages_of_the_first_blocks_are_there_before_anybody_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "_TOUCHED", 64 << 20)
+    layers, each = 4, 48 << 20
+    memory = torch.from_numpy(np.zeros((layers, each), np.uint8))
+    memory[1, 7] = 3
+    before = resident()
+    kv_cache._touch(memory)
+    assert 56 << 20 < resident() - before < 72 << 20
+    assert int(memory[1, 7]) == 3
+    assert int(memory[:, : each // 3].sum()) == 3
