@@ -26,6 +26,8 @@ class Wanted(NamedTuple):
     """All of it must be there."""
     before: int | None = None
     """Last active before this time: where the page before ended."""
+    thread: str | None = None
+    """That one alone."""
 
 
 @asynccontextmanager
@@ -55,7 +57,8 @@ async def threads_of(store: Store, tenant: str, wanted: Wanted, limit: int = 20)
     """
     metadata = codec.encode(wanted.metadata).decode()
     async with reading_as(store, tenant) as connection:
-        rows = await connection.fetch(_THREADS, wanted.resource, like(wanted.text), metadata, wanted.before, limit)
+        where = (wanted.resource, like(wanted.text), metadata, wanted.before, wanted.thread)
+        rows = await connection.fetch(_THREADS, *where, limit)
     return [ThreadRow(*row) for row in rows]
 
 
@@ -67,5 +70,6 @@ FROM projection JOIN projected_thread USING (build)
 WHERE projection.name = 'threads' AND kind = 'agent' AND coalesce(status, '') <> 'deleted'
 AND ($1::text IS NULL OR coalesce(resource, '') = $1) AND coalesce(title, '') ILIKE $2
 AND coalesce(nullif(metadata, ''), '{}')::jsonb @> $3::jsonb AND ($4::bigint IS NULL OR last < $4)
-ORDER BY last DESC, thread LIMIT $5
+AND ($5::text IS NULL OR thread = $5)
+ORDER BY last DESC, thread LIMIT $6
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bus.store import Store
+from bus.threads import reading_as
 
 
 class LateRun(NamedTuple):
@@ -40,6 +41,39 @@ async def latest_runs(store: Store, count: int) -> list[LateRun]:
     """
     return [LateRun(*row) for row in await store.rows(_LATEST, count)]
 
+
+class RunsWanted(NamedTuple):
+    """Which runs."""
+
+    thread: str | None = None
+    """None is any; so with the others."""
+    agent: str | None = None
+    status: str | None = None
+    before: int | None = None
+    """Asked for before this time: where the page before ended."""
+
+
+async def runs_of(store: Store, tenant: str, wanted: RunsWanted, limit: int = 20) -> list[LateRun]:
+    """Return a tenant's runs of agents, the latest first.
+
+    Raises:
+        DatabaseUnusable: the role that sees one tenant alone is not there, or not ours.
+        Unavailable: Postgres cannot be reached.
+    """
+    async with reading_as(store, tenant) as connection:
+        rows = await connection.fetch(_OF_TENANT, *wanted, limit)
+    return [LateRun(*row) for row in rows]
+
+
+_OF_TENANT = """
+SELECT tenant, thread, run, coalesce(agent, '') AS agent, coalesce(model, ''), coalesce(status, 'asked'), asked,
+    finished, prompt_tokens, completion_tokens
+FROM projection JOIN projected_run USING (build)
+WHERE projection.name = 'runs' AND kind = 'agent' AND asked IS NOT NULL AND ($1::text IS NULL OR thread = $1)
+AND ($2::text IS NULL OR agent = $2) AND ($3::text IS NULL OR coalesce(status, 'asked') = $3)
+AND ($4::bigint IS NULL OR asked < $4)
+ORDER BY asked DESC, run LIMIT $5
+"""
 
 _UNDER_WAY = """
 SELECT status, count(*) FROM (SELECT status, finished FROM runs ORDER BY asked DESC NULLS LAST LIMIT 1000) AS latest

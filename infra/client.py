@@ -67,6 +67,8 @@ class Client:
     read_back: ReadBack
     store: Callable[[], Awaitable[Store]]
     tenant: str = "default"
+    source: str = "python"
+    """What the log calls whoever sent its commands."""
     _ids: SystemIds = field(default_factory=SystemIds)
 
     async def run(
@@ -172,7 +174,7 @@ class Client:
         Raises:
             SettlementRefused: it does not go on; carries the `Problem`.
         """
-        await self._sent(thread, "cancel", CancelTask(task=task, reason=reason))
+        await self.tell(thread, CancelTask(task=task, reason=reason))
 
     async def settle(self, thread: str, data: Approve | Deny | Resume | PostResult) -> None:
         """Answer what a run waits for.
@@ -180,7 +182,7 @@ class Client:
         Raises:
             SettlementRefused: nothing waits for that any more; carries the `Problem`.
         """
-        await self._sent(thread, str(data.__struct_config__.tag), data)
+        await self.tell(thread, data)
 
     async def abort(self, thread: str, run: str = "", reason: str = "") -> None:
         """End a run; the one under way unless it is named.
@@ -188,18 +190,25 @@ class Client:
         Raises:
             SettlementRefused: it is not under way; carries the `Problem`.
         """
-        await self._sent(thread, "abort", AbortRun(run=run, reason=reason))
+        await self.tell(thread, AbortRun(run=run, reason=reason))
 
     @property
     def schedules(self) -> Schedules:
         """What is asked by the clock."""
 
-        async def tell(schedule: str, verb: str, data: CommandData) -> None:
-            await self._sent(schedule, verb, data, "schedule")
+        async def tell(schedule: str, data: CommandData) -> None:
+            await self.tell(schedule, data, "schedule")
 
         return Schedules(tell, self.store, self.tenant)
 
-    async def _sent(self, thread: str, verb: str, data: CommandData, kind: str = "agent") -> None:
+    async def tell(self, thread: str, data: CommandData, kind: str = "agent") -> None:
+        """Send any command that is decided at once: it goes by the name that its shape has.
+
+        Raises:
+            SettlementRefused: it was refused; carries the `Problem`.
+            TimeoutError: nobody decided it in time; it may still be done.
+        """
+        verb = str(data.__struct_config__.tag)
         command = self._command(self._ids.new("a"), thread, verb, data, kind)
         outcome = await send(self.connection, command, _SETTLED_S)
         if outcome.problem is not None:
@@ -214,7 +223,7 @@ class Client:
             thread=thread,
             verb=verb,
             data=data,
-            source="python",
+            source=self.source,
             time=rfc3339(SystemClock().now()),
             traceparent=beginning(chance.bits(128), self.tenant, identity),
         )

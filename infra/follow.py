@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
-from schemas.runs import CommandRefused
+from schemas.runs import CommandRefused, ModelCalled
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,15 @@ _SILENCE_S = 2.0
 _LONGEST_SILENCE = 4
 """Times that."""
 _RECORD_S = 0.05
+_LATE_LOOKS = 20
 
 Pieced = TypeVar("Pieced", str, tuple[TokenTold, ...], tuple[int, ...])
 
 ReadBack = Callable[[str, str, str, str, int], Awaitable[list[Committed]]]
 """(tenant, thread, kind, entity, after version) to the events recorded since: what a watcher missed."""
+
+FramesOf = Callable[[str], Awaitable[Sequence[Delta]]]
+"""A call's effect to what is recorded of its deltas."""
 
 
 def entity_of(command: Command) -> tuple[str, str]:
@@ -82,6 +86,95 @@ async def follow(
             if order.over:
                 return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
+
+
+async def attend(
+    connection: Connection,
+    read_back: ReadBack,
+    command: Command,
+    frames_of: FramesOf,
+    *,
+    begin: Callable[[], Awaitable[None]] | None = None,
+    timeout_s: float = 600.0,
+) -> AsyncIterator[Frame]:
+    """Yield all of a run, from its first event to its last, whoever began it and however late one comes.
+
+    Of a call that is under way, what was heard before is read from the trace of deltas.
+
+    Args:
+        connection: to NATS.
+        read_back: the record.
+        command: the run's; of one that somebody else sent, its tenant, thread and id.
+        frames_of: gives the recorded deltas of a call, by its effect.
+        begin: sends the command, once it is listened to what comes of it; None where that was done.
+        timeout_s: after so long without an end it is given up.
+
+    Raises:
+        TimeoutError: the end did not come.
+        Refused: the command stream does not take the command.
+        Unavailable: no NATS.
+    """
+    kind, entity = entity_of(command)
+    heard = (subjects.live(command.tenant, kind, entity), subjects.live(command.tenant, "command", command.id))
+    order = _Order(kind, command.thread)
+    calls = _Calls(order, frames_of)
+    deadline, silence = time.monotonic() + timeout_s, 0.0
+    async with expecting(connection, *heard) as watcher:
+        if begin is not None:
+            await begin()
+            silence = _SILENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            frame = await watcher.next(min(silence, left)) if silence else None
+            silence = _SILENCE_S if frame is not None else min(2 * silence or _SILENCE_S, _LONGEST_SILENCE * _SILENCE_S)
+            for delta in await calls.before(frame):
+                yield delta
+            async for passed in _with_what_was_missed(frame, order, read_back, command, 0, deadline):
+                calls.note(passed)
+                yield passed
+            if order.over:
+                return
+            for delta in await calls.so_far(frame):
+                yield delta
+    raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
+
+
+class _Calls:
+    """What the model calls of a run have come to that nobody here heard."""
+
+    def __init__(self, order: _Order, frames_of: FramesOf) -> None:
+        self._order = order
+        self._frames_of = frames_of
+        self._effect = ""
+        """Of the call that is under way."""
+
+    def note(self, passed: Frame) -> None:
+        """Take in what was passed on."""
+        if isinstance(passed, Committed):
+            called = passed.type == "model.called"
+            self._effect = codec.decode(passed.data, ModelCalled).effect if called else ""
+
+    async def before(self, heard: Frame | None) -> list[Frame]:
+        """Give what came of a call before a delta that was heard; it is recorded a moment later than that is told."""
+        passed: list[Frame] = []
+        looks = _LATE_LOOKS
+        while isinstance(heard, Delta) and self._order.lacks(heard) and looks:
+            passed += await self._recorded(heard.effect)
+            looks -= 1
+            if self._order.lacks(heard):
+                await asyncio.sleep(_RECORD_S)
+        return passed
+
+    async def so_far(self, heard: Frame | None) -> list[Frame]:
+        """Give what came of the call that is under way, when nothing is heard of it."""
+        return await self._recorded(self._effect) if heard is None and self._effect else []
+
+    async def _recorded(self, effect: str) -> list[Frame]:
+        try:
+            deltas = await self._frames_of(effect)
+        except (BusError, TimeoutError) as error:
+            log.warning("deltas of %s: %s", effect, error)
+            return []  # the whole text comes with the result
+        return [passed for delta in deltas for passed in self._order.take(delta)]
 
 
 async def _with_what_was_missed(
@@ -159,6 +252,19 @@ class _Order:
     def misses(self, frame: Frame) -> bool:
         """Say whether there must be events before this one that did not pass."""
         return isinstance(frame, Committed) and frame.thread == self._thread and frame.version > self.version + 1
+
+    def lacks(self, delta: Delta) -> bool:
+        """Say whether there must be pieces of this call before this one that did not pass."""
+        if delta.version < self.version:
+            return False
+        passed = self._passed if delta.effect == self._effect else {}
+        called = "" if delta.call is None else delta.call.id
+        pieces = (
+            ("text", delta.offset, delta.text),
+            ("reasoning", delta.reasoning_offset, delta.reasoning),
+            (f"call {called}", delta.arguments_offset, delta.arguments),
+        )
+        return any(piece and offset > passed.get((name, delta.choice), 0) for name, offset, piece in pieces)
 
     def take(self, frame: Frame) -> list[Frame]:
         if frame.thread != self._thread:

@@ -37,8 +37,9 @@ from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
 from infra.metrics.scrape import Scrape
+from infra.offers import offers
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
-from infra.readback import read_back_from
+from infra.readback import opener, read_back_from
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
@@ -366,6 +367,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             disk["disk"] = {"free_mb": stack.watch.free_mb, "nearly_full": stack.watch.closed}
         return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
 
+    offered = offers(served_agents(settings))
     async with access_to(settings, stack.connection, stack.store) as access:
         bridge = Bridge(
             connection=stack.connection,
@@ -375,7 +377,9 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             chance=SystemChance(),
             models=(settings.engine.name,),
             poolers=(settings.pooling.served_name,) if settings.pooling.model else (),
-            agents=tuple(agent.name for agent in served_agents(settings)),
+            agents=tuple(agent.name for agent in offered),
+            offered=offered,
+            store=opener(stack.store),
             tenant=settings.tenant,
             state=state,
             trouble=stack.trouble,

@@ -160,6 +160,15 @@ class LateStore:
             return self._store
 
 
+def opener(store: Store) -> Callable[[], Awaitable[Store]]:
+    """Give a record that is open to who asks for one to be opened."""
+
+    async def opened() -> Store:
+        return store
+
+    return opened
+
+
 def read_back_from(store: Store) -> ReadBack:
     """Read from the recorder's tables."""
 

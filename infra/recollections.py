@@ -96,7 +96,7 @@ class MemoryService:
 
 
 async def _threads(store: Store, tenant: str, asked: AskThreads) -> tuple[ThreadTold, ...]:
-    wanted = Wanted(asked.resource, asked.text, asked.metadata, asked.before)
+    wanted = Wanted(asked.resource, asked.text, asked.metadata, asked.before, asked.thread)
     return tuple(
         ThreadTold(
             row.thread,

@@ -39,8 +39,8 @@ def schedule_of(**about: Any) -> Schedule:
 class Schedules:
     """The schedules of one tenant."""
 
-    send: Callable[[str, str, CommandData], Awaitable[None]]
-    """Sends (schedule, verb, data), and raises what it is refused with."""
+    send: Callable[[str, CommandData], Awaitable[None]]
+    """Sends a schedule something, and raises what it is refused with."""
     store: Callable[[], Awaitable[Store]]
     tenant: str
 
@@ -82,4 +82,4 @@ class Schedules:
         return await schedules_of(await self.store(), self.tenant)
 
     async def _tell(self, schedule: str, data: CommandData) -> None:
-        await self.send(subjects.checked(schedule, "schedule"), str(data.__struct_config__.tag), data)
+        await self.send(subjects.checked(schedule, "schedule"), data)

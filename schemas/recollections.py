@@ -29,6 +29,8 @@ class AskThreads(Wire, frozen=True):
     before: int | None = None
     """Last active before this time, microseconds since the Unix epoch: where the page before ended."""
     limit: _Few = 20
+    thread: str | None = None
+    """That one alone."""
 
 
 class ThreadTold(Wire, frozen=True):

@@ -14,7 +14,7 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
 
-_VERSION: Final = importlib.metadata.version("ostinato")
+VERSION: Final = importlib.metadata.version("ostinato")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _About:
 
     async def version(self, request: Request) -> Response:
         """Say which version it is."""
-        return _json({"version": _VERSION})
+        return _json({"version": VERSION})
 
     async def load(self, request: Request) -> Response:
         """Say how many requests are under way."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.middleware import Middleware
@@ -19,12 +19,14 @@ from starlette.responses import Response
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
-from bus.errors import BadSubject, BusError, Refused
-from infra.bridge.about import about_model
+from bus.errors import BadSubject, BusError, Refused, Unavailable
+from bus.store import Store
+from infra.bridge.about import VERSION, about_model
 from infra.bridge.admission import Admission, Quotas
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import ChatEncoder, last_of
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
+from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, openai_error, told
 from infra.bridge.exchange import ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
@@ -40,6 +42,7 @@ from infra.bridge.openai import (
     read_request,
     retry_headers,
 )
+from infra.bridge.openapi import openapi_door
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack, follow
@@ -49,12 +52,11 @@ from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.openai import ChatRequest, StreamOptions
+from schemas.rest import AgentOffered
 from schemas.times import rfc3339
 from schemas.tracing import beginning
 
 log = logging.getLogger(__name__)
-
-Timed = TypeVar("Timed", bound=CommandData)
 
 _LONGEST_SESSION = 1000
 _FORGET_S = 5.0
@@ -65,6 +67,10 @@ class AbortRequest(msgspec.Struct, frozen=True):
     """`POST /inference/v1/abort_requests`, as vLLM has it."""
 
     request_ids: tuple[str, ...]
+
+
+async def _no_record() -> Store:
+    raise Unavailable("there is no record here")
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,10 @@ class Bridge:
     """Of web pages that may ask."""
     poolers: tuple[str, ...] = ()
     """Models that give vectors or scores."""
+    offered: tuple[AgentOffered, ...] = ()
+    """What the agents are."""
+    store: Callable[[], Awaitable[Store]] = _no_record
+    """Opens the record, for what is listed."""
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
 
@@ -103,7 +113,7 @@ class Bridge:
     def doors(self) -> list[Door | Wing]:
         """List every route, each with the scopes any of which opens it: one without is open to all."""
         post = ("POST",)
-        return [
+        doors: list[Door | Wing] = [
             Workplace("/v1/chat/completions", self.chat_completions, "inference", "agents", methods=post),
             Workplace("/v1/completions", self.completions, "inference", methods=post),
             Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post),
@@ -113,6 +123,7 @@ class Bridge:
             Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
         ]
+        return [*doors, openapi_door(doors, VERSION)]
 
     def application(self) -> Guarded:
         """Build the ASGI application."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from bus.connection import Connection
+from bus.store import Store
 from infra.bridge.exchange import Exchange
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
 from schemas.commands import Command, CommandData
 from schemas.context import Ids
 from schemas.openai import ChatRequest
+from schemas.rest import AgentOffered
+
+Timed = TypeVar("Timed", bound=CommandData)
 
 
 class Desk(Protocol):
@@ -27,6 +31,14 @@ class Desk(Protocol):
     @property
     def read_back(self) -> ReadBack:
         """The record."""
+
+    @property
+    def store(self) -> Callable[[], Awaitable[Store]]:
+        """Opens the record."""
+
+    @property
+    def offered(self) -> tuple[AgentOffered, ...]:
+        """What the agents are."""
 
     @property
     def ids(self) -> Ids:
@@ -50,6 +62,9 @@ class Desk(Protocol):
 
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""
+
+    def timed(self, data: Timed, timeout_s: float | None) -> Timed:
+        """Say when it is to be over."""
 
     def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:
         """Make a command of messages to a model, or to an agent in a thread.

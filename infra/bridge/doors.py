@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -57,6 +57,25 @@ def told(problem: BadRequest, shape: Shape = openai_error) -> Response:
     return Response(msgspec.json.encode(shape(problem)), problem.status, problem.headers, "application/json")
 
 
+class Operation(NamedTuple):
+    """What a route does, for the document that tells of all of them."""
+
+    summary: str
+    takes: Any = None
+    """The type of its body."""
+    gives: Any = None
+    """The type of its answer; None is JSON of another protocol, or nothing."""
+    query: Any = None
+    """A struct of its parameters."""
+    streams: bool = False
+    """Whether it may answer with server-sent events."""
+    headers: tuple[str, ...] = ()
+    """That it heeds."""
+    status: int = 200
+    """Of an answer."""
+    media: str = "application/json"
+
+
 class Door(Route):
     """A route with the scopes any of which opens it; with none it is open to everybody.
 
@@ -72,8 +91,10 @@ class Door(Route):
         methods: Sequence[str] = ("GET",),
         shape: Shape = openai_error,
         upload_mb: int = 0,
+        operation: Operation | None = None,
     ) -> None:
         super().__init__(path, endpoint, methods=list(methods))
+        self.operation = operation
         self.wants = wants
         self.shape = shape
         self.upload_mb = upload_mb

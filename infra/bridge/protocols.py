@@ -8,6 +8,7 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Wing
 from infra.bridge.pooling.routes import pooling_doors
 from infra.bridge.responses.routes import responses_doors
+from infra.bridge.rest.routes import rest_doors
 from infra.bridge.tokenizing import tokenizing_doors
 
 
@@ -19,4 +20,5 @@ def protocol_doors(desk: Desk) -> list[Door | Wing]:
         *pooling_doors(desk),
         *tokenizing_doors(desk),
         *about_doors(desk),
+        *rest_doors(desk),
     ]

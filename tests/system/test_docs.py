@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,21 @@ def test_the_page_on_models_names_every_architecture() -> None:
         SUPPORTED
     )
     assert set(FAMILIES) < set(SUPPORTED)
+
+
+@pytest.mark.servers
+def test_what_the_page_on_http_asks_is_answered(stack: UpProcess) -> None:
+    env = {**os.environ, "OPENAI_BASE_URL": f"{stack.url}/v1"}
+    ((_, python),) = blocks("http-api.md", "python")
+    ((_, shell),) = blocks("http-api.md", "sh")
+    said, told = (
+        subprocess.run(argv, env=env, capture_output=True, text=True, timeout=COMMAND_S, check=True).stdout
+        for argv in ([sys.executable, "-c", python], ["bash", "-c", shell])
+    )
+    assert said.startswith("finished ")
+    assert "408" in said
+    assert told.startswith("id: 1\nevent: run.started\n")
+    assert told.endswith("event: run.finished\n")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from schemas.keys import IssueKey, KeyScope, RevokeKey
 from schemas.live import Frame, Outcome
 from schemas.runs import CommandAccepted, Problem
 
-OPEN = {"/health"}
+OPEN = {"/health", "/openapi.json"}
 """What anybody may ask: a route that is open by mistake is not in this list."""
 NOW = 1_000_000
 

@@ -1,0 +1,1 @@
+"""The REST API of agents, threads, runs, approvals, memory, schedules and tools."""

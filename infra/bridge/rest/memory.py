@@ -1,0 +1,55 @@
+"""What agents keep in mind, over HTTP."""
+
+from __future__ import annotations
+
+from msgspec.structs import asdict
+from starlette.requests import Request
+
+from infra.bridge.doors import Door, Operation
+from infra.bridge.openai import BadRequest
+from infra.bridge.rest.answering import Rest, body_of, named
+from schemas.memory import Remember
+from schemas.recollections import AskRecall
+from schemas.rest import Done, RecallShown, Recollections, WorkingMemory, Writing
+
+_LONGEST_RESOURCE = 200
+
+
+class MemoryRoutes(Rest):
+    """Working memory, and what is recalled by meaning."""
+
+    def doors(self) -> list[Door]:
+        """List the routes."""
+        thread = "/api/threads/{thread}/memory"
+        write = Operation("Write the working memory of a thread", takes=Writing, gives=Done)
+        shared = Operation("Read the working memory that a resource's threads share", gives=WorkingMemory)
+        recall = Operation("Find what was said that is near to a text", takes=AskRecall, gives=Recollections)
+        return [
+            self.door(thread, self.read, Operation("Read the working memory of a thread", gives=WorkingMemory)),
+            self.door(thread, self.write, write, "PUT"),
+            self.door("/api/resources/{resource:path}/memory", self.shared, shared),
+            self.door("/api/recall", self.recall, recall, "POST"),
+        ]
+
+    async def read(self, request: Request) -> WorkingMemory:
+        """Read the working memory of a thread."""
+        return WorkingMemory(await self.client(request).memory.working(thread=named(request, "thread")))
+
+    async def write(self, request: Request) -> Done:
+        """Write it."""
+        asked = await body_of(request, Writing)
+        await self.client(request).tell(named(request, "thread"), Remember(asked.content, asked.merge))
+        return Done()
+
+    async def shared(self, request: Request) -> WorkingMemory:
+        """Read what the threads of a person or project share."""
+        resource: str = request.path_params["resource"]
+        if len(resource) > _LONGEST_RESOURCE:
+            raise BadRequest(400, f"resource: at most {_LONGEST_RESOURCE} characters", "resource", "invalid_value")
+        return WorkingMemory(await self.client(request).memory.working(resource=resource))
+
+    async def recall(self, request: Request) -> Recollections:
+        """Find what was said."""
+        asked = asdict(await body_of(request, AskRecall))
+        found = await self.client(request).memory.recall(asked.pop("text"), **asked)
+        return Recollections(tuple(RecallShown(**asdict(one)) for one in found))

@@ -1,0 +1,226 @@
+"""Runs over HTTP: begun, told of, listed, streamed and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bus.commands import send_command
+from bus.errors import BusError
+from bus.steps import frames_of_call
+from bus.under_way import RunsWanted, runs_of
+from infra.bridge.callers import caller_of
+from infra.bridge.doors import Door, Operation, house_of
+from infra.bridge.exchange import ClientGone, Stream, while_there
+from infra.bridge.openai import BadRequest
+from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
+from infra.bridge.rest.stream import LAST_EVENT_ID, RunEvents, broken_off, place_of
+from infra.bridge.rest.told import run_of
+from infra.follow import attend
+from schemas import codec
+from schemas.commands import Command, RunAgent
+from schemas.live import Committed, Delta, Frame
+from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, StartRun
+from schemas.runs import CommandAccepted
+
+_KEY: Final = "idempotency-key"
+_LONGEST_KEY: Final = 255
+_DAY_S: Final = 86_400.0
+_DECIDED_S: Final = 60.0
+_RECORD_S: Final = 0.05
+_LATE_S: Final = 1.0
+_OWN: Final = frozenset({"stream", "wait_s", "timeout_s"})
+"""Of a request, what is not the run's."""
+_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class RunRoutes(Rest):
+    """What can be done with runs."""
+
+    def doors(self) -> list[Door]:
+        """List the routes."""
+        thread, run = "/api/threads/{thread}/runs", "/api/threads/{thread}/runs/{run}"
+        fresh, going_on = (
+            Operation(
+                f"Ask an agent, in {where}", takes=StartRun, gives=RunShown, streams=True, headers=(_KEY,), status=202
+            )
+            for where in ("a new thread", "a thread")
+        )
+        told = "Tell of a run from its first event on, or from behind `Last-Event-ID`"
+        return [
+            self.door("/api/runs", self.start, fresh, "POST"),
+            self.door("/api/runs", self.listed, Operation("List runs", query=RunsQuery, gives=Runs)),
+            self.door(thread, self.start, going_on, "POST"),
+            self.door(run, self.get, Operation("Tell how a run stands", gives=RunShown)),
+            self.door(
+                f"{run}/events",
+                self.events,
+                Operation(told, streams=True, headers=(LAST_EVENT_ID,)),
+            ),
+            self.door(f"{run}/cancel", self.cancel, Operation("End a run", takes=Cancelling, gives=Done), "POST"),
+        ]
+
+    async def start(self, request: Request) -> object:
+        """Begin a run; tell of it at once, when it is over, or as it goes on."""
+        asked = await body_of(request, StartRun)
+        if asked.agent not in self.desk.agents:
+            there = ", ".join(self.desk.agents) or "none"
+            raise BadRequest(404, f"agent: there is no {asked.agent!r}, there are {there}", "agent", "agent_not_found")
+        command, begun = await self._command(request, asked)
+        frames = self._frames(command, begun=begun)
+        if asked.stream:
+            return self._stream(request, frames, RunEvents())
+        async with aclosing(frames):
+            try:
+                heard = await while_there(request, self._heard(frames, asked.wait_s))
+            except ClientGone:
+                return Response(status_code=499)
+        if heard:
+            return run_of(command.id, command.thread, heard)
+        return RunShown(command.id, command.thread, asked.agent, "queued")
+
+    async def listed(self, request: Request) -> Runs:
+        """List runs, as far as they are recorded."""
+        asked = query_of(request, RunsQuery)
+        wanted = RunsWanted(asked.thread, asked.agent, asked.status, asked.before)
+        rows = await runs_of(await self.desk.store(), caller_of(request).tenant, wanted, asked.limit)
+        lines = tuple(RunLine(row.run, row.thread, *row[3:]) for row in rows)
+        return Runs(lines, lines[-1].asked if len(lines) == asked.limit else None)
+
+    async def get(self, request: Request) -> RunShown:
+        """Tell how a run stands."""
+        return await self._shown(caller_of(request).tenant, named(request, "thread"), named(request, "run"))
+
+    async def events(self, request: Request) -> Response:
+        """Tell of a run as it goes on."""
+        after = place_of(request.headers.get(LAST_EVENT_ID, "") or request.query_params.get("last_event_id", ""))
+        tenant, thread, run = caller_of(request).tenant, named(request, "thread"), named(request, "run")
+        await self._shown(tenant, thread, run)
+        command = Command(run, tenant, "agent", thread, "run", RunAgent(agent=""), "http", "", "")
+        return self._stream(request, self._frames(command, begun=True), RunEvents(after))
+
+    async def cancel(self, request: Request) -> Done:
+        """End a run, whatever it is doing."""
+        asked, thread, run = await body_of(request, Cancelling), named(request, "thread"), named(request, "run")
+        await self._shown(caller_of(request).tenant, thread, run)
+        await self.client(request).abort(thread, run, asked.reason or "a client cancelled it")
+        return Done()
+
+    async def _command(self, request: Request, asked: StartRun) -> tuple[Command, bool]:
+        """Make the command of a run, and say whether it was sent before.
+
+        Raises:
+            BadRequest: the key that names it is another request's.
+        """
+        where = named(request, "thread") if "thread" in request.path_params else None
+        fields = {
+            name: value
+            for name in asked.__struct_fields__
+            if name not in _OWN and (value := getattr(asked, name)) is not None
+        }
+        data = self.desk.timed(RunAgent(**fields), asked.timeout_s)
+        command = self.desk.command(request, data, where)
+        key = request.headers.get(_KEY, "")
+        if not key:
+            return command, False
+        if len(key) > _LONGEST_KEY:
+            raise BadRequest(400, f"header {_KEY}: longer than {_LONGEST_KEY} characters", _KEY, "invalid_value")
+        digest = hashlib.blake2b(codec.encode([command.tenant, where, key]), digest_size=12).hexdigest()
+        known = msgspec.structs.replace(command, id=f"r{digest}", thread=where or f"t{digest}")
+        earlier = await self._accepted(known.tenant, known.thread, known.id)
+        if earlier is None:
+            return known, False
+        if _ageless(earlier.data) != _ageless(known.data):
+            raise BadRequest(409, f"header {_KEY}: another request had this one: use a new one", _KEY, "key_in_use")
+        return earlier, True
+
+    async def _accepted(self, tenant: str, thread: str, run: str) -> Command | None:
+        for event in await self.desk.read_back(tenant, thread, "thread", thread, 0):
+            if event.type == "command.accepted" and event.cause == run:
+                accepted: CommandAccepted = codec.decode(event.data, CommandAccepted)
+                return accepted.command
+        return None
+
+    def _frames(self, command: Command, *, begun: bool) -> AsyncGenerator[Frame]:
+        async def frames_of(effect: str) -> Sequence[Delta]:
+            found = await frames_of_call(await self.desk.store(), command.tenant, "run", command.id, effect)
+            return found.deltas
+
+        async def begin() -> None:
+            await send_command(self.desk.connection, command)
+
+        async def all_frames() -> AsyncGenerator[Frame]:
+            about = (self.desk.connection, self.desk.read_back, command, frames_of)
+            async for frame in attend(*about, begin=None if begun else begin, timeout_s=_DAY_S):
+                yield frame
+
+        return all_frames()
+
+    async def _heard(self, frames: AsyncIterator[Frame], wait_s: float) -> list[Committed]:
+        """Wait until a command is decided, and then for so long until its run is over; return its events.
+
+        Raises:
+            BadRequest: it was refused.
+        """
+        encoder, events = RunEvents(), list[Committed]()
+        try:
+            async with asyncio.timeout(_DECIDED_S) as limit:
+                decided = False
+                async for frame in frames:
+                    encoder.feed(frame)
+                    if encoder.problem is not None:
+                        raise broken_off(encoder.problem)
+                    if isinstance(frame, Committed):
+                        events.append(frame)
+                    if not decided:
+                        decided = True
+                        limit.reschedule(asyncio.get_running_loop().time() + wait_s)
+        except TimeoutError:
+            pass  # it goes on
+        return events
+
+    async def _shown(self, tenant: str, thread: str, run: str) -> RunShown:
+        """Tell how a run stands that there is.
+
+        Raises:
+            BadRequest: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while True:
+            events = await self.desk.read_back(tenant, thread, "run", run, 0)
+            if events:
+                return run_of(run, thread, events)
+            command = await self._accepted(tenant, thread, run)
+            if command is not None and isinstance(command.data, RunAgent):
+                return RunShown(run, thread, command.data.agent, "queued")
+            if loop.time() - begun >= _LATE_S:
+                break
+            await asyncio.sleep(_RECORD_S)  # the record is a moment behind what clients have heard
+        raise missing("run", run)
+
+    def _stream(self, request: Request, frames: AsyncGenerator[Frame], encoder: RunEvents) -> Response:
+        async def written() -> AsyncGenerator[bytes]:
+            try:
+                async for frame in frames:
+                    for event in encoder.feed(frame):
+                        yield event
+                    if encoder.problem is not None:
+                        yield encoder.failed(broken_off(encoder.problem))
+                        return
+            except (BusError, TimeoutError):
+                yield encoder.failed(broken_off(None))
+
+        return Stream(written(), frames, dict(_HEADERS), house_of(request).limits, encoder.idle)
+
+
+def _ageless(data: Any) -> Any:
+    """Give what a command asks for, whenever."""
+    return msgspec.structs.replace(data, deadline=0) if isinstance(data, RunAgent) else data

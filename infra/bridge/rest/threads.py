@@ -1,0 +1,99 @@
+"""Threads over HTTP: begun, listed, searched, renamed, forked, erased, and what was said there."""
+
+from __future__ import annotations
+
+from msgspec.structs import asdict
+from starlette.requests import Request
+
+from bus import subjects
+from infra.bridge.callers import caller_of
+from infra.bridge.doors import Door, Operation
+from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
+from infra.forking import plan
+from schemas.memory import CreateThread, DeleteThread, RenameThread
+from schemas.recollections import MessagesTold
+from schemas.rest import (
+    Cancelling,
+    ChangedThread,
+    Done,
+    Forked,
+    ForkedThread,
+    MessagesQuery,
+    NewThread,
+    ThreadNamed,
+    Threads,
+    ThreadShown,
+    ThreadsQuery,
+)
+
+
+class ThreadRoutes(Rest):
+    """What can be done with threads."""
+
+    def doors(self) -> list[Door]:
+        """List the routes."""
+        all_, one = "/api/threads", "/api/threads/{thread}"
+        create = Operation("Begin a thread", takes=NewThread, gives=ThreadNamed, status=201)
+        change = Operation("Give a thread another title or metadata", takes=ChangedThread, gives=Done)
+        fork = Operation("Begin a thread with the history of another", takes=ForkedThread, gives=Forked, status=201)
+        said = Operation("Read what was said", query=MessagesQuery, gives=MessagesTold)
+        return [
+            self.door(all_, self.create, create, "POST"),
+            self.door(all_, self.listed, Operation("List and search threads", query=ThreadsQuery, gives=Threads)),
+            self.door(one, self.get, Operation("Tell of a thread", gives=ThreadShown)),
+            self.door(one, self.change, change, "PATCH"),
+            self.door(one, self.erase, Operation("Erase a thread for good", takes=Cancelling, gives=Done), "DELETE"),
+            self.door(f"{one}/fork", self.fork, fork, "POST"),
+            self.door(f"{one}/messages", self.messages, said),
+        ]
+
+    async def create(self, request: Request) -> ThreadNamed:
+        """Begin a thread before anything is said in it."""
+        asked = await body_of(request, NewThread)
+        thread = subjects.checked(asked.thread, "thread") if asked.thread else self.desk.ids.new("t")
+        await self.client(request).tell(thread, CreateThread(asked.resource, asked.title, asked.metadata))
+        return ThreadNamed(thread)
+
+    async def listed(self, request: Request) -> Threads:
+        """List threads, as far as they are recorded."""
+        asked = query_of(request, ThreadsQuery)
+        found = await self.client(request).memory.threads(**asdict(asked))
+        shown = tuple(ThreadShown(**asdict(one)) for one in found)
+        return Threads(shown, shown[-1].last if len(shown) == asked.limit else None)
+
+    async def get(self, request: Request) -> ThreadShown:
+        """Tell of a thread."""
+        thread = named(request, "thread")
+        found = await self.client(request).memory.threads(thread=thread, limit=1)
+        if not found:
+            raise missing("thread", thread)
+        return ThreadShown(**asdict(found[0]))
+
+    async def change(self, request: Request) -> Done:
+        """Give a thread another title, or other metadata."""
+        asked, thread = await body_of(request, ChangedThread), named(request, "thread")
+        await self.client(request).tell(thread, RenameThread(asked.title, asked.metadata))
+        return Done()
+
+    async def erase(self, request: Request) -> Done:
+        """End a thread for good: nothing of it is left that could be read."""
+        asked, thread = await body_of(request, Cancelling), named(request, "thread")
+        await self.client(request).tell(thread, DeleteThread(asked.reason))
+        return Done()
+
+    async def fork(self, request: Request) -> Forked:
+        """Begin a thread with the history of another; a run that was under way there goes on here too."""
+        asked, origin = await body_of(request, ForkedThread), named(request, "thread")
+        store = await self.desk.store()
+        events = await store.events_of_thread(caller_of(request).tenant, origin)
+        if not events:
+            raise missing("thread", origin)
+        found = plan(origin, events, asked.at or len(events), {})
+        thread = subjects.checked(asked.thread, "thread") if asked.thread else self.desk.ids.new("t")
+        await self.client(request).tell(thread, found.fork)
+        return Forked(thread, found.fork.run)
+
+    async def messages(self, request: Request) -> MessagesTold:
+        """Read what was said, as far as it is recorded."""
+        asked = query_of(request, MessagesQuery)
+        return await self.client(request).memory.messages(named(request, "thread"), asked.first, asked.limit)

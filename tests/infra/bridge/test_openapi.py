@@ -1,0 +1,99 @@
+"""The document of all routes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from infra.bridge.doors import Door
+from tests.infra.bridge.doors import Scripted
+
+
+@pytest.fixture
+def bridge(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    return Scripted(monkeypatch, lambda command: [])
+
+
+@pytest.fixture
+def told(bridge: Scripted) -> dict[str, Any]:
+    answer = bridge.send("GET", "/openapi.json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    return cast("dict[str, Any]", answer.json())
+
+
+def test_it_is_a_document_of_openapi_3_1(told: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(told).validate()
+    assert told["openapi"].startswith("3.1.")
+
+
+def test_every_route_is_in_it_with_each_of_its_methods(bridge: Scripted, told: dict[str, Any]) -> None:
+    doors = [route for route in bridge.application.routes if isinstance(route, Door)]
+    there = {
+        (door.path.replace(":path", ""), method) for door in doors for method in (door.methods or set()) - {"HEAD"}
+    }
+    assert there == {(path, method.upper()) for path, them in told["paths"].items() for method in them}
+    assert len(there) > 50
+
+
+def test_each_is_told_once_under_a_name_of_its_own_and_says_what_it_does(told: dict[str, Any]) -> None:
+    operations = [operation for methods in told["paths"].values() for operation in methods.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert all(operation["summary"] for operation in operations)
+
+
+def test_what_a_key_opens_says_so(told: dict[str, Any]) -> None:
+    assert "security" not in told["paths"]["/health"]["get"]
+    agents = told["paths"]["/api/agents"]["get"]
+    assert {"bearer": []} in agents["security"]
+    assert "agents" in agents["description"]
+
+
+def test_a_body_and_an_answer_are_described_by_their_types(told: dict[str, Any]) -> None:
+    start = told["paths"]["/api/threads/{thread}/runs"]["post"]
+    assert start["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/StartRun"}
+    assert set(start["responses"]) == {"200", "202", "default"}
+    assert "text/event-stream" in start["responses"]["200"]["content"]
+    shape = told["components"]["schemas"]["StartRun"]
+    assert shape["required"] == ["agent"]
+    assert shape["properties"]["when_busy"]["enum"] == ["queue", "replace", "steer"]
+
+
+def test_parameters_are_described_and_strange_ones_refused(bridge: Scripted, told: dict[str, Any]) -> None:
+    parameters = {one["name"]: one for one in told["paths"]["/api/threads"]["get"]["parameters"]}
+    assert set(parameters) == {"resource", "text", "before", "limit"}
+    assert (parameters["limit"]["schema"]["minimum"], parameters["limit"]["schema"]["maximum"]) == (1, 200)
+    for query, param in (("limit=0", "limit"), ("limit=many", "limit"), ("page=2", "page")):
+        answer: httpx.Response = bridge.send("GET", f"/api/threads?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "param"),
+    [
+        ("POST", "/api/runs", {"agent": "nobody", "text": "x"}, 404, "agent"),
+        ("POST", "/api/runs", {"text": "x"}, 400, "agent"),
+        ("POST", "/api/runs", {"agent": "demo", "text": "x", "wait_s": -1}, 400, "wait_s"),
+        ("POST", "/api/runs", {"agent": "demo", "text": "x", "strange": 1}, 400, None),
+        ("GET", "/api/agents/nobody", None, 404, "agent"),
+        ("GET", "/api/threads/no%20thread/messages", None, 404, "thread"),
+        ("POST", "/api/threads/t1/waits/e1/approve", {}, 400, "arguments"),
+        ("PUT", "/api/schedules/s1", {"cron": "* * * * *"}, 400, "agent"),
+        ("GET", "/api/threads/t1/runs/r1", None, 404, "run"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_name(
+    bridge: Scripted, method: str, path: str, body: object, status: int, param: str | None
+) -> None:
+    answer = bridge.send(method, path, body=b"" if body is None else json.dumps(body).encode())
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+
+
+def test_an_id_that_is_none_of_a_stream_is_refused(bridge: Scripted) -> None:
+    for given in ("x", "1.2", "-1", "1.2.3.4", "1" * 20):
+        answer = bridge.send("GET", "/api/threads/t1/runs/r1/events", {"last-event-id": given})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "last-event-id"), given

@@ -1,0 +1,327 @@
+"""The REST API on a whole stack: threads, runs that are told of byte for byte, approvals, memory and schedules."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.system.conftest import UpProcess, start
+from tests.system.test_keys import created, guarded, url
+
+pytestmark = pytest.mark.servers
+__all__ = ["guarded"]
+
+SUM = "What is 12 times 34?"
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def api(stack: UpProcess) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{stack.url}/api", timeout=60) as client:
+        yield client
+
+
+def good(answer: httpx.Response) -> Any:
+    assert answer.status_code in {200, 201, 202}, answer.text
+    return answer.json()
+
+
+def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
+    error = answer.json()["error"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def until(client: httpx.Client, path: str, *statuses: str) -> Any:
+    """Ask until something has one of these statuses."""
+    end = time.monotonic() + WAIT_S
+    while (found := good(client.get(path)))["status"] not in statuses:
+        assert time.monotonic() < end, found
+    return found
+
+
+def begun(client: httpx.Client, agent: str, text: str, **wanted: Any) -> tuple[str, str]:
+    """Begin a run; return its path, and its thread's."""
+    run = good(client.post("/runs", json={"agent": agent, "text": text, **wanted}))
+    thread = f"/threads/{run['thread']}"
+    return f"{thread}/runs/{run['run']}", thread
+
+
+def waits_in(client: httpx.Client, thread: str) -> list[dict[str, Any]]:
+    """What a thread waits for, when it waits for something."""
+    end = time.monotonic() + WAIT_S
+    while not (found := good(client.get(f"{thread}/waits"))["data"]):
+        assert time.monotonic() < end, thread
+    return list(found)
+
+
+def taken(stream: httpx.Response, until_there: str) -> str:
+    """Read whole events of a stream until something was told."""
+    got = ""
+    for piece in stream.iter_text():
+        got += piece
+        if until_there in got and "\n\n" in got[got.index(until_there) :]:
+            break
+    return got[: got.rindex("\n\n") + 2]
+
+
+def events(text: str) -> list[tuple[str, str]]:
+    """The id and name of each event of a stream that has an id."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("id: ")]
+    return [(block[0].removeprefix("id: "), block[1].removeprefix("event: ")) for block in blocks]
+
+
+def test_agents_and_tools_are_told(api: httpx.Client) -> None:
+    agents = {agent["name"]: agent for agent in good(api.get("/agents"))["data"]}
+    assert agents["demo"] == good(api.get("/agents/demo"))
+    tools = {tool["name"]: tool for tool in agents["demo"]["tools"]}
+    assert tools["calculator"]["effect"] == "pure"
+    assert tools["calculator"]["parameters"]["required"] == ["expression"]
+    of_all = good(api.get("/tools"))["data"]
+    assert [one["approval"] for one in of_all if "careful" in one["agents"] and one["name"] == "calculator"] == [True]
+    assert refused(api.get("/agents/nobody")) == (404, "agent_not_found", "agent")
+
+
+def test_a_thread_is_begun_asked_in_read_found_renamed_and_erased(api: httpx.Client) -> None:
+    about = {"title": "Sums of a Tuesday", "metadata": {"kind": "sums"}, "resource": "ada"}
+    thread = good(api.post("/threads", json=about))["thread"]
+    run = good(
+        api.post(f"/threads/{thread}/runs", json={"agent": "demo", "text": SUM, "wait_s": 30, "resource": "ada"})
+    )
+    assert (run["status"], "408" in run["text"], run["steps"]) == ("finished", True, 2)
+    assert run["usage"]["completion_tokens"] > 0
+    told = until(api, f"/threads/{thread}/runs/{run['run']}", "finished")
+    assert told == run
+    messages = good(api.get(f"/threads/{thread}/messages"))
+    assert [one["role"] for one in messages["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert good(api.get(f"/threads/{thread}/messages?first=3&limit=1"))["messages"][0]["content"] == run["text"]
+    found = good(api.get("/threads", params={"text": "tuesday", "resource": "ada"}))["data"]
+    assert [one["thread"] for one in found] == [thread]
+    assert good(api.get(f"/threads/{thread}"))["metadata"] == {"kind": "sums"}
+    good(api.patch(f"/threads/{thread}", json={"title": "Products", "metadata": {"kind": None}}))
+    lines = good(api.get("/runs", params={"thread": thread}))["data"]
+    assert [(line["run"], line["thread"], line["status"]) for line in lines] == [(run["run"], thread, "finished")]
+    good(api.request("DELETE", f"/threads/{thread}", json={"reason": "asked to"}))
+    assert refused(api.get(f"/threads/{thread}/messages")) == (404, "thread_not_found", "thread")
+    again = api.post(f"/threads/{thread}/runs", json={"agent": "demo", "text": SUM, "wait_s": 30})
+    assert again.status_code in {400, 404}, again.text
+
+
+def test_a_page_of_threads_says_where_the_next_one_begins(api: httpx.Client) -> None:
+    made = [good(api.post("/threads", json={"resource": "pages"}))["thread"] for _ in range(3)]
+    end, seen, before = time.monotonic() + WAIT_S, list[str](), None
+    while len(good(api.get("/threads", params={"resource": "pages"}))["data"]) < 3:
+        assert time.monotonic() < end
+    for _ in range(3):
+        page = good(
+            api.get("/threads", params={"resource": "pages", "limit": 1} | ({"before": before} if before else {}))
+        )
+        seen += [one["thread"] for one in page["data"]]
+        before = page["before"]
+    assert sorted(seen) == sorted(made)
+
+
+def test_a_stream_is_the_same_bytes_live_and_read_back_from_any_event_on(api: httpx.Client) -> None:
+    live = api.post("/runs", json={"agent": "demo", "text": SUM, "stream": True})
+    assert live.headers["content-type"].startswith("text/event-stream")
+    told = events(live.text)
+    assert told[0] == ("1", "run.started")
+    assert told[-1][1] == "run.finished"
+    assert "delta" in {name for _, name in told}
+    started = live.text.split("data: ", 2)[1]
+    thread, run = (started.split(f'"{name}":"')[1].split('"')[0] for name in ("thread", "subject"))
+    path = f"/threads/{thread}/runs/{run}/events"
+    assert api.get(path).text == live.text
+    for identity, _ in told:
+        rest = api.get(path, headers={"last-event-id": identity}).text
+        assert live.text.endswith(rest)
+        assert events(rest) == told[told.index((identity, dict(told)[identity])) + 1 :]
+
+
+def test_a_client_that_goes_away_ends_no_run_and_comes_back_to_the_rest(api: httpx.Client) -> None:
+    asked = {"agent": "careful", "text": SUM, "stream": True}
+    with api.stream("POST", "/runs", json=asked) as stream:
+        got = taken(stream, "event: approval.requested")
+    thread, run = (got.split(f'"{name}":"')[1].split('"')[0] for name in ("thread", "subject"))
+    path = f"/threads/{thread}/runs/{run}"
+    (wait,) = waits_in(api, f"/threads/{thread}")
+    good(api.post(f"/threads/{thread}/waits/{wait['effect']}/approve", json={"arguments": wait["arguments"]}))
+    rest = api.get(f"{path}/events", headers={"last-event-id": events(got)[-1][0]}).text
+    assert events(rest)[-1][1] == "run.finished"
+    assert api.get(f"{path}/events").text == got + rest
+    assert until(api, path, "finished", "aborted")["status"] == "finished"
+
+
+def test_whoever_comes_late_to_a_run_hears_what_was_written_and_goes_on_hearing(api: httpx.Client) -> None:
+    path, _ = begun(api, "rambler", "Go on.")
+    with api.stream("GET", f"{path}/events") as stream:
+        got = taken(stream, "event: delta")
+    rest = api.get(f"{path}/events", params={"last_event_id": events(got)[-1][0]}).text
+    whole = api.get(f"{path}/events").text
+    assert whole == got + rest
+    assert events(whole)[-1][1] == "run.finished"
+
+
+def test_a_run_that_is_cancelled_ends(api: httpx.Client) -> None:
+    path, _ = begun(api, "careful", SUM)
+    until(api, path, "waiting")
+    good(api.post(f"{path}/cancel", json={"reason": "enough"}))
+    ended = until(api, path, "aborted")
+    assert "enough" in ended["problem"]["message"]
+    assert refused(api.post(f"{path}/cancel")) == (409, "not_under_way", "run")
+    assert refused(api.post("/threads/t-none/runs/r-none/cancel")) == (404, "run_not_found", "run")
+
+
+def test_what_waits_is_listed_and_agreed_to_with_exactly_what_was_shown(api: httpx.Client) -> None:
+    path, thread = begun(api, "careful", SUM)
+    (wait,) = waits_in(api, thread)
+    assert (wait["kind"], wait["tool"]) == ("approval", "calculator")
+    until(api, path, "waiting")
+    end = time.monotonic() + WAIT_S
+    while wait["effect"] not in {one["effect"] for one in good(api.get("/waits"))["data"]}:
+        assert time.monotonic() < end
+    one = f"{thread}/waits/{wait['effect']}"
+    assert refused(api.post(f"{one}/approve", json={"arguments": '{"expression": "1"}'}))[0] in {400, 409}
+    good(api.post(f"{one}/approve", json={"arguments": wait["arguments"]}))
+    assert "408" in until(api, path, "finished")["text"]
+    assert refused(api.post(f"{one}/approve", json={"arguments": wait["arguments"]})) == (409, "not_waiting", "effect")
+
+
+def test_a_call_is_declined_with_a_reason_that_the_model_reads(api: httpx.Client) -> None:
+    path, thread = begun(api, "careful", SUM)
+    (wait,) = waits_in(api, thread)
+    good(api.post(f"{thread}/waits/{wait['effect']}/decline", json={"reason": "not on a Sunday"}))
+    until(api, path, "finished")
+    said = good(api.get(f"{thread}/messages"))["messages"]
+    assert any("not on a Sunday" in one["content"] for one in said if one["role"] == "tool")
+
+
+def test_a_suspended_tool_goes_on_with_data_and_a_callers_tool_with_its_result(api: httpx.Client) -> None:
+    path, thread = begun(api, "leaving", SUM)
+    (wait,) = waits_in(api, thread)
+    assert (wait["kind"], wait["payload"], wait["schema"]["type"]) == ("data", {"expression": "12 * 34"}, "boolean")
+    good(api.post(f"{thread}/waits/{wait['effect']}/resume", json={"answer": True}))
+    assert "408" in until(api, path, "finished")["text"]
+    path, thread = begun(api, "lent", SUM)
+    (wait,) = waits_in(api, thread)
+    assert wait["kind"] == "caller"
+    good(api.post(f"{thread}/waits/{wait['effect']}/result", json={"content": "408"}))
+    assert "408" in until(api, path, "finished")["text"]
+
+
+def test_a_request_with_a_key_of_its_own_begins_one_run_however_often_it_comes(api: httpx.Client) -> None:
+    asked = {"agent": "demo", "text": SUM, "wait_s": 30}
+    key = {"idempotency-key": f"sum-{time.monotonic_ns()}"}
+    runs = [good(api.post("/runs", json=asked, headers=key)) for _ in range(3)]
+    assert len({(run["run"], run["thread"]) for run in runs}) == 1
+    assert {run["status"] for run in runs} == {"finished"}
+    other = api.post("/runs", json=asked | {"text": "Hello!"}, headers=key)
+    assert refused(other) == (409, "key_in_use", "idempotency-key")
+    streamed = api.post("/runs", json=asked | {"stream": True}, headers=key).text
+    assert streamed == api.get(f"/threads/{runs[0]['thread']}/runs/{runs[0]['run']}/events").text
+
+
+def test_working_memory_is_written_and_read(api: httpx.Client) -> None:
+    thread = good(api.post("/threads", json={}))["thread"]
+    good(api.put(f"/threads/{thread}/memory", json={"content": '{"tea": "green"}'}))
+    good(api.put(f"/threads/{thread}/memory", json={"content": '{"milk": "no"}', "merge": True}))
+    end, content = time.monotonic() + WAIT_S, ""
+    while "milk" not in content:
+        content = good(api.get(f"/threads/{thread}/memory"))["content"]
+        assert time.monotonic() < end, content
+    assert "green" in content
+    assert good(api.get("/resources/nobody/at/all/memory"))["content"] == ""
+    assert refused(api.post("/recall", json={"text": "tea"}))[0] == 400
+
+
+def test_a_schedule_is_put_paused_fired_and_ended(api: httpx.Client) -> None:
+    name = f"/schedules/s{time.monotonic_ns()}"
+    wanted = {"cron": "0 3 1 1 *", "agent": "demo", "text": SUM, "timezone": "Europe/Vienna"}
+    good(api.put(name, json=wanted))
+    assert good(api.get(name))["schedule"]["timezone"] == "Europe/Vienna"
+    good(api.post(f"{name}/pause"))
+    until(api, name, "paused")
+    good(api.post(f"{name}/resume"))
+    until(api, name, "active")
+    good(api.post(f"{name}/run"))
+    end = time.monotonic() + WAIT_S
+    while not (stands := good(api.get(name)))["fired"]:
+        assert time.monotonic() < end, stands
+    good(api.delete(name))
+    assert refused(api.put(name, json=wanted | {"cron": "every day"}))[0] == 400
+    while api.get(name).status_code != 404:
+        assert time.monotonic() < end
+
+
+def test_a_fork_has_the_history_and_goes_its_own_way(api: httpx.Client) -> None:
+    path, thread = begun(api, "demo", SUM, wait_s=30)
+    until(api, path, "finished")
+    before = good(api.get(f"{thread}/messages"))["messages"]
+    fork = good(api.post(f"{thread}/fork", json={}))["thread"]
+    good(api.post(f"/threads/{fork}/runs", json={"agent": "demo", "text": "Hello!", "wait_s": 30}))
+    end = time.monotonic() + WAIT_S
+    while len(said := good(api.get(f"/threads/{fork}/messages"))["messages"]) < len(before) + 2:
+        assert time.monotonic() < end, said
+    assert [one["content"] for one in said[: len(before)]] == [one["content"] for one in before]
+    assert good(api.get(f"{thread}/messages"))["messages"] == before
+    assert refused(api.post("/threads/t-none/fork")) == (404, "thread_not_found", "thread")
+    assert refused(api.post(f"{thread}/fork", json={"at": 10_000}))[0] == 400
+
+
+def test_a_stream_goes_on_after_the_stack_was_killed(system_folder: Path, tmp_path: Path) -> None:
+    up = start(system_folder / tmp_path.name)
+    with httpx.Client(base_url=f"{up.url}/api", timeout=60) as client:
+        path, thread = begun(client, "careful", SUM)
+        waits_in(client, thread)
+        until(client, path, "waiting")
+        with client.stream("GET", f"{path}/events") as stream:
+            got = taken(stream, "event: approval.requested")
+    os.kill(up.process.pid, signal.SIGKILL)
+    up.process.communicate(timeout=30)
+    again = start(system_folder / tmp_path.name)
+    try:
+        with httpx.Client(base_url=f"{again.url}/api", timeout=60) as client:
+            (wait,) = waits_in(client, thread)
+            good(client.post(f"{thread}/waits/{wait['effect']}/approve", json={"arguments": wait["arguments"]}))
+            last = events(got)[-1][0]
+            rest = client.get(f"{path}/events", headers={"last-event-id": last}).text
+            assert client.get(f"{path}/events").text == got + rest
+            assert events(rest)[-1][1] == "run.finished"
+    finally:
+        assert again.stop() == 0
+
+
+def test_a_tenant_sees_nothing_of_another(guarded: UpProcess) -> None:
+    ours, theirs = (
+        httpx.Client(
+            base_url=f"{url(guarded)}/api",
+            headers={"authorization": f"Bearer {created(guarded, '--tenant', name)['key']}"},
+            timeout=60,
+        )
+        for name in ("rest-acme", "rest-umbrella")
+    )
+    with ours, theirs:
+        path, thread = begun(ours, "demo", SUM, wait_s=30)
+        until(ours, path, "finished")
+        good(ours.put("/schedules/daily", json={"cron": "0 3 * * *", "agent": "demo", "text": SUM}))
+        good(ours.get("/schedules/daily"))
+        assert good(ours.get("/threads"))["data"]
+        assert good(ours.get("/runs"))["data"]
+        for found in ("/threads", "/runs", "/waits", "/schedules"):
+            assert good(theirs.get(found))["data"] == []
+        for foreign in (path, f"{path}/events", thread, f"{thread}/messages", f"{thread}/memory", "/schedules/daily"):
+            assert theirs.get(foreign).status_code == 404, foreign
+        assert theirs.post(f"{path}/cancel").status_code == 404
+        assert theirs.post(f"{thread}/fork").status_code == 404
+        assert good(theirs.get(f"{thread}/waits"))["data"] == []
+        assert theirs.request("DELETE", thread).status_code in {400, 404, 409}
+        assert len(good(ours.get(f"{thread}/messages"))["messages"]) == 4
+    narrow = created(guarded, "--scope", "inference")["key"]
+    answer = httpx.get(f"{url(guarded)}/api/threads", headers={"authorization": f"Bearer {narrow}"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
