@@ -18,16 +18,18 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
 from bus import subjects
 from bus.connection import Connection
+from bus.steps import frames_of_call
 from bus.store import Store
 from infra.access import runtime_of
 from infra.errors import NoAnswer, SettlementRefused
-from infra.follow import ReadBack, follow, send
+from infra.follow import ReadBack, attend, follow, send
 from infra.memories import Memories
 from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, waits_of
 from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
+from schemas.live import Delta, Frame
 from schemas.messages import Usage
 from schemas.runs import Problem
 from schemas.structured import Structured
@@ -146,6 +148,19 @@ class Client:
         command = self._command(self._ids.new("r"), where, "run", data)
         frames = follow(self.connection, self.read_back, command, _DAY_S)
         return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
+
+    def attend(self, thread: str, run: str) -> AsyncIterator[Frame]:
+        """Hear all of a run, from its first event on, whoever began it and however late; what nobody began never ends.
+
+        Raises:
+            TimeoutError: it did not end within a day.
+        """
+
+        async def frames_of(effect: str) -> Sequence[Delta]:
+            return (await frames_of_call(await self.store(), self.tenant, "run", run, effect)).deltas
+
+        command = self._command(run, subjects.checked(thread, "thread"), "run", RunAgent(agent=""))
+        return attend(self.connection, self.read_back, command, frames_of, timeout_s=_DAY_S)
 
     @property
     def memory(self) -> Memories:

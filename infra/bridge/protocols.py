@@ -6,6 +6,7 @@ from infra.bridge.about import about_doors
 from infra.bridge.anthropic.routes import anthropic_doors
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Wing
+from infra.bridge.mcp.routes import mcp_doors
 from infra.bridge.pooling.routes import pooling_doors
 from infra.bridge.responses.routes import responses_doors
 from infra.bridge.rest.routes import rest_doors
@@ -21,4 +22,5 @@ def protocol_doors(desk: Desk) -> list[Door | Wing]:
         *tokenizing_doors(desk),
         *about_doors(desk),
         *rest_doors(desk),
+        *mcp_doors(desk),
     ]

@@ -134,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     add_wait_verbs(waits, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
+    _mcp(_told(commands, "mcp", "offer the running stack's agents to an MCP client, on standard input and output"))
     _top(_told(commands, "top", "watch engines, runs, queues and lag of the running stack"))
     _doctor(_told(commands, "doctor", "say what would break on this machine, and how to mend it"))
     _completion(
@@ -262,6 +263,12 @@ def _dead(parser: argparse.ArgumentParser) -> None:
         verb.set_defaults(module="infra.cli.dead", verb=name)
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         _data(verb)
+
+
+def _mcp(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(module="infra.cli.mcp")
+    _data(parser)
+    parser.add_argument("--tenant", default="default", help="as whom to ask (default: %(default)s)")
 
 
 def _top(parser: argparse.ArgumentParser) -> None:

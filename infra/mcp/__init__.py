@@ -1,0 +1,1 @@
+"""Our agents for clients of the Model Context Protocol."""

@@ -1,0 +1,193 @@
+"""An MCP server: each agent is a tool, threads are resources, and a person's answers go back to runs that wait.
+
+Model Context Protocol 2026-07-28, and the revisions before it, through the official SDK (the extra `mcp`). Nothing is
+kept between requests: whichever process one comes to finds all in the log.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import mcp_types as types
+import msgspec
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+
+from bus.errors import BadSubject, BusError
+from infra.client import Client
+from infra.errors import SettlementRefused
+from infra.mcp.calls import Came, Say, begun, gone_on
+from infra.mcp.shapes import (
+    ASK,
+    AnswerWait,
+    Ask,
+    CancelRun,
+    always,
+    asking,
+    questions,
+    result,
+    settled,
+    settling,
+    told,
+    wrong,
+)
+from infra.running import Waiting
+from schemas import codec
+from schemas.rest import AgentOffered
+
+Context = Any
+"""The SDK's, of a request."""
+ClientOf = Callable[[Context], Client]
+"""Reaches the stack as whoever sent a request."""
+
+_THREADS: Final = "ostinato://threads/"
+_MOST_THREADS: Final = 50
+_MOST_MESSAGES: Final = 1000
+_MODERN: Final = "2026-07-28"
+"""From here on a call may be answered with questions, and is made again with the answers."""
+_NOT_FOUND: Final = -32002
+
+
+@dataclass(frozen=True)
+class AgentServer:
+    """What requests of MCP clients come to."""
+
+    offered: Sequence[AgentOffered]
+    client_of: ClientOf
+
+    def server(self) -> Server[Any]:
+        """Make the SDK's server."""
+        return Server(
+            "ostinato",
+            version=importlib.metadata.version("ostinato"),
+            title="Ostinato",
+            instructions="Each `ask_` tool asks an agent. A run goes on whoever listens; `cancel_run` ends it.",
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+        )
+
+    async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[*map(asking, self.offered), *always()])
+
+    async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> Any:
+        try:
+            return await self._called(context, params)
+        except msgspec.ValidationError as error:
+            return wrong(f"{params.name}: {error}")
+        except SettlementRefused as refused:
+            return wrong(refused.problem.message)
+        except BadSubject as error:
+            return wrong(str(error))
+        except (BusError, TimeoutError):
+            return wrong("the stack does not answer: try again")
+
+    async def _called(self, context: Context, params: types.CallToolRequestParams) -> Any:
+        client, given, say = self.client_of(context), params.arguments or {}, _progress(context)
+        if params.name == "cancel_run":
+            ending = msgspec.convert(given, CancelRun)
+            await client.abort(ending.thread, ending.run, ending.reason or "an MCP client cancelled it")
+            return told("the run ends", {"ok": True})
+        if params.name == "answer_wait":
+            answer = msgspec.convert(given, AnswerWait)
+            wait = await _waiting(client, answer.thread, answer.effect)
+            await client.settle(wait.thread, settled(answer, wait.kind))
+            return result(await gone_on(client, answer.thread, answer.run, (answer.effect,), say))
+        agent = params.name.removeprefix(ASK)
+        if params.name == agent or agent not in {one.name for one in self.offered}:
+            there = ", ".join(ASK + one.name for one in self.offered)
+            return wrong(f"there is no tool {params.name!r}: there are {there}, answer_wait and cancel_run")
+        asked = msgspec.convert(given, Ask)
+        if params.request_state is not None:
+            came = await _answered(client, params, say)
+        else:
+            came = await begun(client, agent, asked.text, asked.thread or None, say)
+        return questions(came) if came.waits and _can_ask(context) else result(came)
+
+    async def _list_resources(self, context: Context, params: Any) -> types.ListResourcesResult:
+        threads = await self.client_of(context).memory.threads(limit=_MOST_THREADS)
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(
+                    uri=_THREADS + one.thread,
+                    name=one.thread,
+                    title=one.title or None,
+                    description=f"A conversation with {one.agent}" if one.agent else None,
+                    mime_type="application/json",
+                )
+                for one in threads
+            ]
+        )
+
+    async def _list_templates(self, context: Context, params: Any) -> types.ListResourceTemplatesResult:
+        template = types.ResourceTemplate(
+            uri_template=_THREADS + "{thread}",
+            name="thread",
+            title="What was said in a thread",
+            mime_type="application/json",
+        )
+        return types.ListResourceTemplatesResult(resource_templates=[template])
+
+    async def _read_resource(self, context: Context, params: types.ReadResourceRequestParams) -> Any:
+        uri = str(params.uri)
+        if not uri.startswith(_THREADS):
+            raise MCPError(_NOT_FOUND, f"there is no resource {uri!r}: there are {_THREADS}THREAD")
+        try:
+            found = await self.client_of(context).memory.messages(uri.removeprefix(_THREADS), 0, _MOST_MESSAGES)
+        except SettlementRefused as refused:
+            raise MCPError(_NOT_FOUND, refused.problem.message) from refused
+        text = codec.encode(found).decode()
+        contents = types.TextResourceContents(uri=params.uri, mime_type="application/json", text=text)
+        return types.ReadResourceResult(contents=[contents])
+
+
+def _progress(context: Context) -> Say:
+    """Tell a client that wants to know what the model says, as it comes."""
+    said = 0
+
+    async def say(text: str) -> None:
+        nonlocal said
+        said += len(text)
+        await context.session.report_progress(float(said), None, text)
+
+    return say
+
+
+def _can_ask(context: Context) -> bool:
+    """Say whether a client can put a form to its person, in the course of a call."""
+    able = context.session.client_capabilities
+    return context.protocol_version >= _MODERN and able is not None and able.elicitation is not None
+
+
+async def _answered(client: Client, params: types.CallToolRequestParams, say: Say) -> Came:
+    """Give a run what its client's person answered, and go on hearing of it.
+
+    Raises:
+        SettlementRefused: nothing waits for that any more.
+    """
+    thread, _, run = (params.request_state or "").partition(" ")
+    given = params.input_responses or {}
+    for effect, answer in given.items():
+        if isinstance(answer, types.ElicitResult):
+            wait = await _waiting(client, thread, effect)
+            await client.settle(wait.thread, settling(wait, answer))
+    return await gone_on(client, thread, run, tuple(given), say)
+
+
+async def _waiting(client: Client, thread: str, effect: str) -> Waiting:
+    """Find what waits.
+
+    Raises:
+        msgspec.ValidationError: nothing like that does.
+    """
+    found = await client.waiting(thread)
+    for one in found:
+        if one.effect == effect:
+            return one
+    there = ", ".join(one.effect for one in found) or "nothing"
+    raise msgspec.ValidationError(f"effect: nothing waits as {effect!r} in thread {thread!r} (waiting: {there})")

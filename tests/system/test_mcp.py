@@ -1,0 +1,181 @@
+"""Agents as tools of the Model Context Protocol, with the official client: over HTTP and as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import httpx2
+import mcp_types as types
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.system.conftest import UpProcess
+from tests.system.test_keys import created, guarded, url
+
+pytestmark = [pytest.mark.servers, pytest.mark.anyio]
+__all__ = ["guarded"]
+
+SUM = "What is 12 times 34?"
+MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def connected(up: UpProcess, mode: Any = "auto", **about: Any) -> AsyncIterator[Client]:
+    async with Client(f"{up.url}/mcp", mode=mode, **about) as client:
+        yield client
+
+
+def text(answer: Any) -> str:
+    assert [block.type for block in answer.content] == ["text"]
+    return str(answer.content[0].text)
+
+
+@MODES
+@pytest.mark.deadline(60)
+async def test_an_agent_is_a_tool_that_answers_in_a_thread(stack: UpProcess, mode: str) -> None:
+    async with connected(stack, mode) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert {"ask_demo", "ask_careful", "answer_wait", "cancel_run"} <= tools.keys()
+        assert tools["ask_demo"].annotations.destructive_hint is False
+        assert tools["ask_careful"].annotations.destructive_hint is True
+        said: list[str] = []
+
+        async def progress(value: float, total: float | None, message: str | None) -> None:
+            said.append(message or "")
+
+        answer = await client.call_tool("ask_demo", {"text": SUM}, progress_callback=progress)
+        assert "408" in text(answer)
+        assert answer.structured_content["status"] == "finished"
+        assert "408" in "".join(said)
+        thread = answer.structured_content["thread"]
+        again = await client.call_tool("ask_demo", {"text": "Hello!", "thread": thread})
+        assert again.structured_content["thread"] == thread
+        shown = await client.read_resource(f"ostinato://threads/{thread}")
+        messages = json.loads(shown.contents[0].text)["messages"]
+        assert messages[0]["content"] == SUM
+        end = time.monotonic() + 20
+        while f"ostinato://threads/{thread}" not in {str(one.uri) for one in (await client.list_resources()).resources}:
+            assert time.monotonic() < end
+
+
+@MODES
+@pytest.mark.deadline(60)
+async def test_what_cannot_be_called_is_told_to_the_model(stack: UpProcess, mode: str) -> None:
+    async with connected(stack, mode) as client:
+        for name, arguments, why in (
+            ("ask_nobody", {"text": "x"}, "there is no tool 'ask_nobody'"),
+            ("ask_demo", {}, "text"),
+            ("ask_demo", {"text": "x", "thread": "no thread"}, "thread"),
+            ("ask_demo", {"text": "x", "strange": 1}, "strange"),
+            ("answer_wait", {"thread": "t", "run": "r", "effect": "e", "answer": "approve"}, "nothing waits as 'e'"),
+            ("cancel_run", {"thread": "t", "run": "r"}, "t"),
+        ):
+            answer = await client.call_tool(name, arguments)
+            assert answer.is_error, (name, arguments)
+            assert why in text(answer)
+        with pytest.raises(MCPError):
+            await client.read_resource("ostinato://threads/t-nobody")
+
+
+@pytest.mark.deadline(60)
+async def test_a_client_that_cannot_ask_is_told_what_waits_and_brings_the_answer(stack: UpProcess) -> None:
+    async with connected(stack, "legacy") as client:
+        waiting = await client.call_tool("ask_careful", {"text": SUM})
+        told = waiting.structured_content
+        assert told["status"] == "waiting"
+        (wait,) = told["waits"]
+        assert (wait["kind"], wait["tool"]) == ("approval", "calculator")
+        assert wait["arguments"] in text(waiting)
+        place = {"thread": told["thread"], "run": told["run"], "effect": wait["effect"]}
+        other = await client.call_tool("answer_wait", {**place, "answer": "approve", "arguments": "{}"})
+        assert other.is_error
+        answer = {**place, "answer": "approve", "arguments": wait["arguments"]}
+        assert "408" in text(await client.call_tool("answer_wait", answer))
+        assert (await client.call_tool("answer_wait", answer)).is_error
+
+
+@pytest.mark.deadline(60)
+async def test_a_client_with_a_person_puts_the_question_and_the_call_goes_on(stack: UpProcess) -> None:
+    asked: list[str] = []
+
+    async def yes(context: Any, params: Any) -> types.ElicitResult:
+        asked.append(params.message)
+        return types.ElicitResult(action="accept", content={"answer": True} if "data" in params.message else {})
+
+    async def no(context: Any, params: Any) -> types.ElicitResult:
+        return types.ElicitResult(action="decline")
+
+    async with connected(stack, elicitation_callback=yes) as client:
+        assert "408" in text(await client.call_tool("ask_careful", {"text": SUM}))
+        assert "408" in text(await client.call_tool("ask_leaving", {"text": SUM}))
+    assert len(asked) == 2
+    assert all("12 * 34" in one for one in asked)
+    async with connected(stack, elicitation_callback=no) as client:
+        refused = await client.call_tool("ask_careful", {"text": SUM})
+        assert refused.structured_content["status"] == "finished"
+        thread = refused.structured_content["thread"]
+        shown = json.loads((await client.read_resource(f"ostinato://threads/{thread}")).contents[0].text)
+        assert "said no" in str(shown["messages"])
+
+
+@pytest.mark.deadline(60)
+async def test_a_run_that_waits_is_cancelled_by_its_tool(stack: UpProcess) -> None:
+    async with connected(stack, "legacy") as client:
+        told = (await client.call_tool("ask_careful", {"text": SUM})).structured_content
+        ended = await client.call_tool("cancel_run", {"thread": told["thread"], "run": told["run"]})
+        assert not ended.is_error
+        again = await client.call_tool("cancel_run", {"thread": told["thread"], "run": told["run"]})
+        assert "not under way" in text(again)
+
+
+@pytest.mark.deadline(90)
+async def test_it_runs_as_a_process_that_a_client_starts(stack: UpProcess) -> None:
+    command = ["-m", "infra.cli.main", "mcp", "--data", str(stack.data)]
+    async with Client(StdioServerParameters(command=sys.executable, args=command)) as client:
+        assert "ask_demo" in {tool.name for tool in (await client.list_tools()).tools}
+        assert "408" in text(await client.call_tool("ask_demo", {"text": SUM}))
+
+
+@asynccontextmanager
+async def keyed(up: UpProcess, tenant: str) -> AsyncIterator[Client]:
+    key = created(up, "--tenant", tenant)["key"]
+    headers = {"authorization": f"Bearer {key}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        Client(streamable_http_client(f"{url(up)}/mcp", http_client=http)) as client,
+    ):
+        yield client
+
+
+@pytest.mark.deadline(90)
+async def test_a_key_shows_its_tenants_threads_alone(guarded: UpProcess) -> None:
+    async with keyed(guarded, "mcp-acme") as ours, keyed(guarded, "mcp-umbrella") as theirs:
+        answer = await ours.call_tool("ask_demo", {"text": "Hello!"})
+        resource = f"ostinato://threads/{answer.structured_content['thread']}"
+        assert len(json.loads((await ours.read_resource(resource)).contents[0].text)["messages"]) == 2
+        with pytest.raises(MCPError):
+            await theirs.read_resource(resource)
+        assert resource not in {str(one.uri) for one in (await theirs.list_resources()).resources}
+
+
+def test_nobody_without_a_key_comes_in(guarded: UpProcess) -> None:
+    assert httpx.post(f"{url(guarded)}/mcp", json={}).status_code == 401
+
+
+def test_a_page_elsewhere_may_not_ask_a_port_that_is_open_to_all(stack: UpProcess) -> None:
+    port = stack.url.rpartition(":")[2]
+    headers = {"origin": "http://evil.example", "host": f"evil.example:{port}"}
+    answer = httpx.post(f"{stack.url}/mcp", json={}, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_host")
