@@ -3,6 +3,7 @@
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
+from actors.mcp_tools import McpTools
 from actors.request_context import RequestContext
 from actors.tools import Tool, ToolContext, client_tool, tool
 from actors.toolsets import (
@@ -30,6 +31,7 @@ __all__ = [
     "Delegation",
     "Filtered",
     "Fixed",
+    "McpTools",
     "Prefixed",
     "Refused",
     "Renamed",

@@ -96,6 +96,14 @@ def test_what_the_page_on_memory_writes_in_python_runs(written: tuple[dict[str, 
     assert written[1] == ["update_working_memory"]
 
 
+@pytest.mark.parametrize("written", ["mcp.md"], indirect=True)
+def test_what_the_page_on_mcp_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
+    assert written[0]["librarian"].name == "librarian"
+    ((_, config),) = blocks("mcp.md", "json")
+    server = json.loads(config)["mcpServers"]["ostinato"]
+    assert parser().parse_args(server["args"]).module == "infra.cli.mcp"
+
+
 @pytest.mark.parametrize("written", ["models.md"], indirect=True)
 def test_what_the_page_on_models_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
     named, (best, second) = written
