@@ -70,7 +70,7 @@ def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
         *("Agent", "Answer", "Approval", "Client", "Combined", "Delegated", "Delegation", "Filtered", "Fixed"),
-        *("Prefixed", "Refused", "Renamed"),
+        *("McpTools", "Prefixed", "Refused", "Renamed"),
         *("RequestContext", "RunEnd", "Running", "Services", "StepChanges", "StepView", "Surroundings", "Tool"),
         *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "handoff", "inline", "tool"),
     ]
