@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.bridge.a2a.routes import a2a_doors
 from infra.bridge.about import about_doors
 from infra.bridge.anthropic.routes import anthropic_doors
 from infra.bridge.desk import Desk
@@ -23,4 +24,5 @@ def protocol_doors(desk: Desk) -> list[Door | Wing]:
         *about_doors(desk),
         *rest_doors(desk),
         *mcp_doors(desk),
+        *a2a_doors(desk),
     ]

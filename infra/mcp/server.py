@@ -17,9 +17,9 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
 from bus.errors import BadSubject, BusError
+from infra.called import Came, Say, begun, gone_on
 from infra.client import Client
 from infra.errors import SettlementRefused
-from infra.mcp.calls import Came, Say, begun, gone_on
 from infra.mcp.shapes import (
     ASK,
     AnswerWait,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import mcp_types as types
 import msgspec
 
-from infra.mcp.calls import Came
+from infra.called import Came
 from infra.running import Settling, Waiting
 from schemas import codec
 from schemas.commands import Approve, Deny, PostResult, Resume

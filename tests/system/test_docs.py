@@ -134,6 +134,14 @@ def test_what_the_page_on_http_asks_is_answered(stack: UpProcess) -> None:
     assert told.endswith("event: run.finished\n")
 
 
+@pytest.mark.servers
+def test_the_card_that_the_page_on_a2a_asks_for_is_there(stack: UpProcess) -> None:
+    ((_, shell),) = blocks("a2a.md", "sh")
+    env = {**os.environ, "OPENAI_BASE_URL": f"{stack.url}/v1"}
+    told = subprocess.run(["bash", "-c", shell], env=env, capture_output=True, text=True, timeout=COMMAND_S, check=True)
+    assert told.stdout.split() == ['"protocolBinding":"JSONRPC"', '"protocolBinding":"HTTP+JSON"']
+
+
 @pytest.fixture(scope="module")
 def tutorial(system_folder: Path) -> Iterator[UpProcess]:
     """The stack that the tutorial starts, in the folder it writes its agents to."""

@@ -1,4 +1,4 @@
-"""A run as the call of a tool: heard until it is over, or until it waits for somebody."""
+"""A run as a call: heard until it is over, or until it waits for somebody."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.client import Client
-from infra.running import Waiting
+from infra.running import Running, Waiting
 from schemas import codec
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.runs import Problem, RunFailed, RunFinished
@@ -73,7 +73,24 @@ async def begun(client: Client, agent: str, text: str, thread: str | None, say: 
         BadSubject: the thread cannot be one.
         BusError: the bus cannot be reached.
     """
-    running = client.stream(agent, text, thread=thread, on_wait=_nobody)
+    return await heard(client, asked(client, agent, text, thread), say)
+
+
+def asked(client: Client, agent: str, text: str, thread: str | None) -> Running:
+    """Ask an agent, as soon as it is heard.
+
+    Raises:
+        BadSubject: the thread cannot be one.
+    """
+    return client.stream(agent, text, thread=thread, on_wait=_nobody)
+
+
+async def heard(client: Client, running: Running, say: Say) -> Came:
+    """Hear of what was asked.
+
+    Raises:
+        BusError: the bus cannot be reached.
+    """
     return await _heard(client, aiter(running), running.thread, running.run, say, ())
 
 

@@ -1,0 +1,292 @@
+"""What A2A clients ask, answered from the log: any process can take the next request, and a restart loses no task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+from a2a.helpers.proto_helpers import get_message_text
+from a2a.server.context import ServerCallContext
+from a2a.server.request_handlers.request_handler import RequestHandler, validate_request_params
+from a2a.server.routes.common import ServerCallContextBuilder
+from a2a.types.a2a_pb2 import (
+    AgentCard,
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    ListTasksResponse,
+    Message,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    Task,
+    TaskState,
+)
+from a2a.utils.errors import (
+    InternalError,
+    InvalidParamsError,
+    PushNotificationNotSupportedError,
+    TaskNotCancelableError,
+    TaskNotFoundError,
+    UnsupportedOperationError,
+)
+from starlette.requests import Request
+
+from bus import subjects
+from bus.errors import BadSubject, BusError
+from bus.under_way import RunsWanted, runs_of
+from infra.bridge.a2a.shapes import (
+    history,
+    place_of,
+    settling,
+    state_of,
+    status,
+    task_id,
+    task_of,
+    task_shown,
+    updated,
+    working,
+    written,
+)
+from infra.bridge.callers import caller_of
+from infra.bridge.rest.told import run_of
+from infra.called import Came, Say, asked, gone_on, heard
+from infra.client import Client
+from infra.errors import SettlementRefused
+
+ClientOf = Callable[[ServerCallContext], Client]
+Event = Any
+Place = tuple[str, str]
+"""A thread and a run."""
+Call = Callable[[Say], Awaitable[Came]]
+
+_RECORD_S, _LATE_LOOKS = 0.05, 20
+_MOST_TASKS = 100
+_MOST_MESSAGES = 1000
+_MOST_ENDED = 1000
+_ENDED = frozenset({TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_CANCELED})
+
+
+class ContextBuilder(ServerCallContextBuilder):
+    """Says whose a request is."""
+
+    def build(self, request: Request) -> ServerCallContext:
+        """Take what the guard found out."""
+        return ServerCallContext(state={"tenant": caller_of(request).tenant, "headers": dict(request.headers)})
+
+
+class AgentHandler(RequestHandler):
+    """One agent's tasks."""
+
+    def __init__(self, agent: str, client_of: ClientOf, card: AgentCard) -> None:
+        self._agent = agent
+        self._client_of = client_of
+        self._card = card
+        self._ended: OrderedDict[Place, None] = OrderedDict()
+        """Runs whose end was told here: whoever heard it is not to read that they go on, though the record is late."""
+        self._going_on: set[asyncio.Task[Came]] = set()
+        """Calls that nobody waits for."""
+
+    @validate_request_params
+    async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
+        """Ask the agent, or answer what a task waits for; return when it is over, or waits again."""
+        client = self._client_of(context)
+        place, call = await self._call(params.message, client)
+        if not params.configuration.return_immediately:
+            return task_of(self._over(await _sound(call(_unheard))))
+        going_on = asyncio.create_task(_sound(call(_unheard)), name=f"a2a {place[1]}")
+        self._going_on.add(going_on)
+        going_on.add_done_callback(self._going_on.discard)
+        return working(*place)
+
+    @validate_request_params
+    async def on_message_send_stream(
+        self, params: SendMessageRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event]:
+        """The same, told of as it goes on."""
+        async for event in self._told(*await self._call(params.message, self._client_of(context))):
+            yield event
+
+    async def _call(self, message: Message, client: Client) -> tuple[Place, Call]:
+        """Make of a message what its task is to be heard by, and where that is.
+
+        Raises:
+            A2AError: nothing can be made of it.
+        """
+        if message.task_id:
+            return await self._answered(message, client)
+        text = get_message_text(message)
+        if not text:
+            raise InvalidParamsError("message.parts: there is no text in it")
+        try:
+            thread = subjects.checked(message.context_id, "contextId") if message.context_id else None
+        except BadSubject as error:
+            raise InvalidParamsError(str(error)) from error
+        running = asked(client, self._agent, text, thread)
+        return (running.thread, running.run), lambda say: heard(client, running, say)
+
+    async def _answered(self, message: Message, client: Client) -> tuple[Place, Call]:
+        thread, run = await self._found(client, message.task_id)
+        waits = await client.waiting(thread)
+        if not waits:
+            raise UnsupportedOperationError(f"task {message.task_id!r} waits for nothing: leave taskId out")
+        try:
+            for one in waits:
+                await client.settle(one.thread, settling(one, message))
+        except SettlementRefused as refused:
+            raise InvalidParamsError(refused.problem.message) from refused
+        effects = tuple(one.effect for one in waits)
+        return (thread, run), lambda say: gone_on(client, thread, run, effects, say)
+
+    @validate_request_params
+    async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
+        """Tell how a task stands."""
+        client = self._client_of(context)
+        thread, run = await self._found(client, params.id)
+        task = await self._stands(client, thread, run)
+        if params.HasField("history_length") and params.history_length > 0:
+            found = await client.memory.messages(thread, 0, _MOST_MESSAGES)
+            task.history.extend(history(found.messages, thread, run)[-params.history_length :])
+        return task
+
+    @validate_request_params
+    async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
+        """List the agent's tasks, the latest first."""
+        client = self._client_of(context)
+        before = int(params.page_token) if params.page_token.isdigit() else None
+        size = min(params.page_size or _MOST_TASKS, _MOST_TASKS)
+        wanted = RunsWanted(params.context_id or None, self._agent, None, before)
+        rows = await runs_of(await client.store(), client.tenant, wanted, size)
+        tasks = [
+            Task(
+                id=task_id(row.thread, row.run),
+                context_id=row.thread,
+                status=status(state_of(row.status), row.thread, row.run),
+            )
+            for row in rows
+            if not params.status or state_of(row.status) == params.status
+        ]
+        token = str(rows[-1].asked) if len(rows) == size else ""
+        return ListTasksResponse(tasks=tasks, next_page_token=token, page_size=size, total_size=len(tasks))
+
+    @validate_request_params
+    async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
+        """End a task, whatever it is doing."""
+        client = self._client_of(context)
+        thread, run = await self._found(client, params.id)
+        try:
+            await client.abort(thread, run, "an A2A client cancelled it")
+        except SettlementRefused as refused:
+            raise TaskNotCancelableError(refused.problem.message) from refused
+        for _ in range(_LATE_LOOKS):
+            task = await self._stands(client, thread, run)
+            if task.status.state in _ENDED:
+                break
+            await asyncio.sleep(_RECORD_S)
+        return task
+
+    @validate_request_params
+    async def on_subscribe_to_task(
+        self, params: SubscribeToTaskRequest, context: ServerCallContext
+    ) -> AsyncGenerator[Event]:
+        """Tell of a task that somebody began: all that its agent has said, and what it says from now on."""
+        client = self._client_of(context)
+        thread, run = await self._found(client, params.id)
+        if (await self._stands(client, thread, run)).status.state in _ENDED:
+            raise UnsupportedOperationError(f"task {params.id!r} is over: get it")
+        async for event in self._told((thread, run), lambda say: gone_on(client, thread, run, (), say)):
+            yield event
+
+    async def on_create_task_push_notification_config(self, params: Any, context: ServerCallContext) -> Any:
+        """Refuse: there are no push notifications."""
+        raise PushNotificationNotSupportedError
+
+    async def on_get_task_push_notification_config(self, params: Any, context: ServerCallContext) -> Any:
+        """Refuse: there are no push notifications."""
+        raise PushNotificationNotSupportedError
+
+    async def on_list_task_push_notification_configs(self, params: Any, context: ServerCallContext) -> Any:
+        """Refuse: there are no push notifications."""
+        raise PushNotificationNotSupportedError
+
+    async def on_delete_task_push_notification_config(self, params: Any, context: ServerCallContext) -> None:
+        """Refuse: there are no push notifications."""
+        raise PushNotificationNotSupportedError
+
+    async def on_get_extended_agent_card(self, params: Any, context: ServerCallContext) -> AgentCard:
+        """Describe the agent: there is no more to tell than the card does."""
+        return self._card
+
+    def _over(self, came: Came) -> Came:
+        """Note that a run is over."""
+        if not came.waits:
+            self._ended[came.thread, came.run] = None
+            if len(self._ended) > _MOST_ENDED:
+                self._ended.popitem(last=False)
+        return came
+
+    async def _told(self, place: Place, call: Call) -> AsyncGenerator[Event]:
+        """Tell of a call as it goes on: the task, pieces of its answer, and how it stands at the end."""
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        async def say(text: str) -> None:
+            pieces.put_nowait(text)
+
+        asking = asyncio.ensure_future(_sound(call(say)))
+        asking.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            yield working(*place)
+            said = 0
+            while (piece := await pieces.get()) is not None:
+                yield written(*place, piece, append=said > 0)
+                said += 1
+            came = self._over(asking.result())
+            if came.ended is not None and not said:
+                yield written(*place, came.ended.text, append=False)
+            yield updated(*place, task_of(came).status)
+        finally:
+            asking.cancel()
+
+    async def _found(self, client: Client, identity: str) -> tuple[str, str]:
+        """Find a task's thread and run; what was begun a moment ago is not recorded at once.
+
+        Raises:
+            TaskNotFoundError: the tenant has none like that, or it is another agent's.
+        """
+        place = place_of(identity)
+        if place is None or not all(part.isascii() and "*" not in part and " " not in part for part in place):
+            raise TaskNotFoundError
+        for _ in range(_LATE_LOOKS):
+            events = await client.read_back(client.tenant, place[0], "run", place[1], 0)
+            if events:
+                if run_of(place[1], place[0], events).agent != self._agent:
+                    break
+                return place
+            await asyncio.sleep(_RECORD_S)
+        raise TaskNotFoundError
+
+    async def _stands(self, client: Client, thread: str, run: str) -> Task:
+        for _ in range(_LATE_LOOKS):
+            shown = run_of(run, thread, await client.read_back(client.tenant, thread, "run", run, 0))
+            if shown.ended is not None or (thread, run) not in self._ended:
+                break
+            await asyncio.sleep(_RECORD_S)
+        waits = await client.waiting(thread) if shown.status == "waiting" else ()
+        return task_shown(shown, waits)
+
+
+async def _unheard(text: str) -> None:
+    """Tell nobody."""
+
+
+async def _sound(coming: Awaitable[Came]) -> Came:
+    """Wait for what a call comes to.
+
+    Raises:
+        InternalError: the stack does not answer.
+    """
+    try:
+        return await coming
+    except (BusError, TimeoutError) as error:
+        raise InternalError("the stack does not answer: ask for the task later") from error

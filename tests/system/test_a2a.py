@@ -1,0 +1,204 @@
+"""Agents of the Agent2Agent protocol, with the official client: asked, answered, cancelled, come back to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from a2a.client.client import Client, ClientConfig
+from a2a.client.client_factory import ClientFactory
+from a2a.helpers.proto_helpers import get_artifact_text, get_message_text, new_text_message
+from a2a.types.a2a_pb2 import (
+    CancelTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    Message,
+    Role,
+    SendMessageConfiguration,
+    SendMessageRequest,
+    SubscribeToTaskRequest,
+    Task,
+    TaskState,
+)
+from a2a.utils.errors import A2AError
+
+from tests.system.conftest import UpProcess, start
+from tests.system.test_keys import created, guarded, url
+
+pytestmark = pytest.mark.servers
+waited = pytest.mark.deadline(90)
+__all__ = ["guarded"]
+
+SUM = "What is 12 times 34?"
+BINDINGS = pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def connected(
+    base: str, agent: str, binding: str = "JSONRPC", key: str = "", **about: Any
+) -> AsyncIterator[Client]:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(timeout=60, headers=headers) as http:
+        config = ClientConfig(httpx_client=http, supported_protocol_bindings=[binding], **about)
+        yield await ClientFactory(config).create_from_url(f"{base}/a2a/{agent}")
+
+
+def asked(text: str, task: Task | None = None, **configuration: Any) -> SendMessageRequest:
+    message = new_text_message(text, role=Role.ROLE_USER)
+    if task is not None:
+        message.task_id, message.context_id = task.id, task.context_id
+    return SendMessageRequest(message=message, configuration=SendMessageConfiguration(**configuration))
+
+
+async def events(stream: Any) -> list[tuple[str, Any]]:
+    """What a client heard, by kind."""
+    heard = []
+    async for one in stream:
+        kind = one.WhichOneof("payload")
+        heard.append((kind, getattr(one, kind)))
+    return heard
+
+
+def answer(heard: list[tuple[str, Any]]) -> str:
+    return "".join(get_artifact_text(one.artifact) for kind, one in heard if kind == "artifact_update")
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_an_agent_answers_as_it_goes_on_and_its_task_is_there_afterwards(stack: UpProcess, binding: str) -> None:
+    async with connected(stack.url, "demo", binding) as client:
+        heard = await events(client.send_message(asked(SUM)))
+        assert heard[0][0] == "task"
+        task = heard[0][1]
+        assert "408" in answer(heard)
+        assert heard[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+        found = await client.get_task(GetTaskRequest(id=task.id, history_length=10))
+        assert found.status.state == TaskState.TASK_STATE_COMPLETED
+        assert get_artifact_text(found.artifacts[0]) == answer(heard)
+        assert get_message_text(found.history[0]) == SUM
+        assert {one.role for one in found.history} == {Role.ROLE_USER, Role.ROLE_AGENT}
+        more = asked("Hello!")
+        more.message.context_id = task.context_id
+        again = await events(client.send_message(more))
+        assert again[0][1].context_id == task.context_id
+        assert again[0][1].id != task.id
+        listed = await client.list_tasks(ListTasksRequest(context_id=task.context_id))
+        assert {one.id for one in listed.tasks} <= {task.id, again[0][1].id}
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_one_answer_at_once_where_nothing_is_streamed(stack: UpProcess, binding: str) -> None:
+    async with connected(stack.url, "demo", binding, streaming=False) as client:
+        ((kind, task),) = await events(client.send_message(asked(SUM)))
+        assert (kind, task.status.state) == ("task", TaskState.TASK_STATE_COMPLETED)
+        assert "408" in get_artifact_text(task.artifacts[0])
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_a_task_that_needs_a_yes_asks_for_it_and_goes_on_with_the_answer(stack: UpProcess, binding: str) -> None:
+    async with connected(stack.url, "careful", binding) as client:
+        heard = await events(client.send_message(asked(SUM)))
+        task, status = heard[0][1], heard[-1][1].status
+        assert status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+        assert "12 * 34" in get_message_text(status.message)
+        found = await client.get_task(GetTaskRequest(id=task.id))
+        assert found.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+        done = await events(client.send_message(asked("Yes.", task)))
+        assert done[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+        assert "408" in answer(done)
+        with pytest.raises(A2AError):
+            await events(client.send_message(asked("Yes.", task)))
+
+
+@waited
+@pytest.mark.anyio
+async def test_any_other_answer_is_a_no_that_the_agent_is_told(stack: UpProcess) -> None:
+    async with connected(stack.url, "careful") as client:
+        task = (await events(client.send_message(asked(SUM))))[0][1]
+        done = await events(client.send_message(asked("Not on a Sunday", task)))
+        assert done[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+        found = await client.get_task(GetTaskRequest(id=task.id, history_length=10))
+        assert "408" not in get_artifact_text(found.artifacts[0])
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_a_task_is_cancelled_and_what_is_not_there_says_so(stack: UpProcess, binding: str) -> None:
+    async with connected(stack.url, "careful", binding) as client:
+        task = (await events(client.send_message(asked(SUM))))[0][1]
+        ended = await client.cancel_task(CancelTaskRequest(id=task.id))
+        assert ended.status.state == TaskState.TASK_STATE_CANCELED
+        for identity in ("r-none.t-none", "strange"):
+            with pytest.raises(A2AError):
+                await client.get_task(GetTaskRequest(id=identity))
+        with pytest.raises(A2AError):
+            await client.cancel_task(CancelTaskRequest(id=task.id))
+        with pytest.raises(A2AError):
+            await events(client.send_message(SendMessageRequest(message=Message(message_id="m", role=Role.ROLE_USER))))
+
+
+@waited
+@pytest.mark.anyio
+async def test_another_agents_task_is_none_of_this_ones(stack: UpProcess) -> None:
+    async with connected(stack.url, "careful") as client, connected(stack.url, "demo") as other:
+        task = (await events(client.send_message(asked(SUM))))[0][1]
+        with pytest.raises(A2AError):
+            await other.get_task(GetTaskRequest(id=task.id))
+
+
+@waited
+@pytest.mark.anyio
+async def test_a_task_outlives_the_stack_and_is_come_back_to(system_folder: Path, tmp_path: Path) -> None:
+    up = start(system_folder / tmp_path.name)
+    async with connected(up.url, "careful") as client:
+        task = (await events(client.send_message(asked(SUM, return_immediately=True))))[0][1]
+        waiting = await events(client.subscribe(SubscribeToTaskRequest(id=task.id)))
+        assert waiting[-1][1].status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+    assert up.stop() == 0
+    again = start(system_folder / tmp_path.name)
+    try:
+        async with connected(again.url, "careful") as client:
+            done = await events(client.send_message(asked("yes", task)))
+            assert "408" in answer(done)
+            with pytest.raises(A2AError):
+                await events(client.subscribe(SubscribeToTaskRequest(id=task.id)))
+    finally:
+        assert again.stop() == 0
+
+
+@waited
+@pytest.mark.anyio
+async def test_a_tenant_sees_no_task_of_another(guarded: UpProcess) -> None:
+    ours, theirs = (created(guarded, "--tenant", name)["key"] for name in ("a2a-acme", "a2a-umbrella"))
+    async with (
+        connected(url(guarded), "demo", key=ours) as client,
+        connected(url(guarded), "demo", key=theirs) as foreign,
+    ):
+        task = (await events(client.send_message(asked("Hello!"))))[0][1]
+        with pytest.raises(A2AError):
+            await foreign.get_task(GetTaskRequest(id=task.id))
+        assert not (await foreign.list_tasks(ListTasksRequest())).tasks
+
+
+def test_the_card_says_where_and_how(stack: UpProcess, guarded: UpProcess) -> None:
+    card = httpx.get(f"{stack.url}/.well-known/agent-card.json").json()
+    assert card["name"] == "demo"
+    assert {one["protocolBinding"] for one in card["supportedInterfaces"]} == {"JSONRPC", "HTTP+JSON"}
+    assert card["supportedInterfaces"][0]["url"] == f"{stack.url}/a2a/demo/"
+    assert "calculator" in {skill["id"] for skill in card["skills"]}
+    assert httpx.get(f"{url(guarded)}/.well-known/agent-card.json").status_code == 401
