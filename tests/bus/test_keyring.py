@@ -14,8 +14,9 @@ from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.erasure import destroy
 from bus.errors import Unavailable
-from bus.keyring import Keyring, WrongMaster
+from bus.keyring import Keyring
 from bus.log import START, read_shard
+from bus.master import WrongMaster
 from bus.store import Store
 from bus.streams import ensure_streams
 from bus.trace import Trace

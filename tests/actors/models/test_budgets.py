@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -96,6 +98,63 @@ async def test_money_counts_where_prices_are_known_and_only_the_models_that_are_
     books = Books(budget)
     assert [await books.ask(of()) is None for _ in range(3)] == [True, True, False]
     assert [await Books(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
+
+
+async def test_of_a_hundred_calls_at_once_a_budget_for_one_pays_for_one() -> None:
+    books = Books(Budget("tenant", tokens=2))
+    books.inner.hold = asyncio.Event()
+    asked = [asyncio.create_task(books.ask(of(f"r{index}", f"t{index}"))) for index in range(100)]
+    await asyncio.wait(asked[1:], timeout=5)
+    assert len(books.inner.calls) == 1
+    books.inner.hold.set()
+    problems = [problem for problem in await asyncio.gather(*asked) if problem is not None]
+    assert len(problems) == 99
+    assert {(problem.kind, problem.retry_after_ms) for problem in problems} == {("budget", 500)}
+    assert "held by calls under way, which may take 69 tokens: 0 tokens of 2" in problems[0].message
+    assert "is used up: 2 tokens of 2" in (await books.ask(of()) or Problem("engine", "")).message
+
+
+async def test_what_a_call_held_and_did_not_take_is_there_for_the_next() -> None:
+    books = Books(Budget("all", tokens=70))
+    assert [await books.ask(of(f"r{index}")) for index in range(34)] == [None] * 34
+    told = books.told[-2:]
+    assert [(one.held, one.usage) for one in told] == [(True, Usage(5, 64)), (False, Usage(1, 1))]
+    assert told[0].call == told[1].call
+
+
+@pytest.mark.parametrize("end", ["fails", "cancelled"])
+async def test_a_call_that_breaks_off_holds_nothing_more_and_counts_what_was_heard(end: str) -> None:
+    books = Books(Budget("tenant", tokens=8))
+    books.inner.hold = asyncio.Event()
+    began = asyncio.Event()
+
+    async def hear(piece: Piece, /) -> None:
+        began.set()
+        if end == "fails":
+            raise CallFailed(Problem(kind="engine", message="no"))
+
+    task = asyncio.create_task(books.model.call(of(), hear))
+    await asyncio.wait_for(began.wait(), 5)
+    task.cancel()
+    with pytest.raises((CallFailed, asyncio.CancelledError)):
+        await task
+    assert books.ledger.statistics()[0]["tokens"] == 5 + 2
+    assert books.told[-1].usage == Usage(5, 2)
+    books.inner.hold = None
+    assert await books.ask(of("r2")) is None
+
+
+async def test_what_a_call_of_another_process_holds_counts_until_it_is_told_and_not_for_ever() -> None:
+    books = Books(Budget("tenant", tokens=9))
+    held = Spent(books.clock.now(), "acme", "t7", "r7", "openai/gpt-4o", Usage(5, 5), "other", "c1", held=True)
+    books.ledger.learn(held)
+    assert "held by calls under way" in (await books.ask(of()) or Problem("engine", "")).message
+    books.ledger.learn(replace(held, held=False, usage=Usage(1, 1)))
+    assert await books.ask(of()) is None
+    books.ledger.learn(replace(held, call="c2"))
+    assert await books.ask(of()) is not None
+    books.clock.microseconds += 901 * SECOND  # its process ended
+    assert await books.ask(of()) is None
 
 
 async def test_what_other_processes_spend_counts_too(connection: Connection) -> None:
