@@ -23,6 +23,7 @@ InfraError
 ├── NoAnswer                   a run was refused or failed
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
+├── PictureRefused             a picture of a message cannot be shown to a model
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── ScheduleUnfit           a schedule was asked for that none can be
 ├── SweepFailed                a process that checks threads ended
@@ -276,6 +277,14 @@ class MasterKeyWrong(InfraError):
             f"threads are sealed with master key {theirs!r}, and {found}: set privacy.master_key to it, or put its "
             "file `master.key` back into the data directory"
         )
+
+
+class PictureRefused(InfraError):
+    """A picture of a message cannot be shown to a model."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
 
 
 class RotationUnfit(InfraError):

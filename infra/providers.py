@@ -20,6 +20,7 @@ from actors.models.provider import ModelProvider
 from actors.models.registry import Registry
 from actors.models.remote import Outside
 from actors.models.router import Router
+from actors.models.sight import Show, as_it_is
 from actors.models.transport import Transport
 from bus.connection import Connection
 from bus.errors import Unavailable
@@ -49,8 +50,9 @@ def make_models(
     tell: Tell,
     nearby: Callable[[str], ModelProvider] | None = None,
     environment: Mapping[str, str] = os.environ,
+    show: Show = as_it_is,
 ) -> Models:
-    """Put the models of a process together; `tell` tells others what was spent."""
+    """Put the models of a process together; `tell` tells others what was spent, `show` gives pictures whole."""
 
     making: list[asyncio.Task[Transport]] = []
 
@@ -60,7 +62,7 @@ def make_models(
             making.append(asyncio.create_task(asyncio.to_thread(_client, settings)))
         return await asyncio.shield(making[0])
 
-    outside = Outside(transport, environment, clock, settings.first_s, settings.after_crash)
+    outside = Outside(transport, environment, clock, settings.first_s, settings.after_crash, show)
     registry = Registry.load(settings.providers)
     pricing = Pricing(registry, settings.prices)
     ledger = Ledger(settings.budgets, clock, pricing.known_cost) if settings.budgets else None

@@ -73,6 +73,8 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
     """By pattern of models."""
     knobs: tuple[str, ...] = ()
     """Further fields of `Sampling` that it takes by the same name."""
+    images: bool = True
+    """Whether any of its models sees pictures."""
     thinks: tuple[str, ...] = ()
     """Patterns of models that tell what they think when they are asked to."""
 

@@ -16,6 +16,7 @@ from actors.errors import CallFailed, ProviderFailed
 from actors.models.keys import scrubbed
 from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from actors.models.registry import Provider, Reached, reach
+from actors.models.sight import Show, as_it_is, with_pictures
 from actors.models.signing import secrets_of, signed
 from actors.models.transport import Answered, Lost, Slow, Transport
 from actors.models.wires.failures import broken, late, refused, unheeded, unreachable
@@ -46,6 +47,8 @@ class Outside:
     """Seconds until the first word of an answer must have come."""
     after_crash: AfterCrash = "repeat"
     """What becomes of a call that an ended process may have made already: no provider can be asked for its answer."""
+    show: Show = as_it_is
+    """Gives pictures whole."""
 
 
 class RemoteModel:
@@ -116,6 +119,7 @@ class RemoteModel:
 
     async def _ask(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
         wire = WIRES[reached.provider.wire]
+        call = await with_pictures(call, self._outside.show)
         try:
             request = wire.request(call, reached)
         except msgspec.MsgspecError as error:

@@ -42,7 +42,9 @@ from infra.bridge.openai import (
 )
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
+from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow
+from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
@@ -185,6 +187,7 @@ class Bridge:
             exchange = ask(request, await request.body())
             self._refuse_in_trouble()
             headers = exchange.headers
+            exchange.commands = [await self._pictured(command) for command in exchange.commands]
             return await self._answer(request, exchange, request_id)
         except BadRequest as error:
             problem = error
@@ -198,6 +201,12 @@ class Bridge:
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
         problem.headers = {**headers, **problem.headers}
         raise problem
+
+    async def _pictured(self, command: Command) -> Command:
+        try:
+            return await with_pictures_kept(command, self.connection, self.chance, self.ids)
+        except PictureRefused as error:
+            raise BadRequest(400, str(error), error.field, "invalid_value") from error
 
     def _refuse_in_trouble(self) -> None:
         if self.under_way.draining:

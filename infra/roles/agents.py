@@ -29,12 +29,14 @@ from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from actors.serving.texts import Texts, offer_texts
+from bus.blobs import Blobs
 from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
 from bus.keyring import Keyring
 from bus.lease import Leases
 from bus.live import Live
+from bus.pictures import Pictures
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
@@ -74,7 +76,9 @@ async def _run(
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
-    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
+    show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
+    models = partial(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby, show=show)
+    made = await asyncio.to_thread(models)
     await keep_books(made, connection, record, status)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)

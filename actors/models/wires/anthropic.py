@@ -12,10 +12,10 @@ from actors.models.registry import Reached
 from actors.models.wires.failures import in_stream, unheeded
 from actors.models.wires.heard import Heard
 from actors.models.wires.streamed import StreamedReader
-from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
+from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
-from schemas.messages import Message, Thought, Usage
+from schemas.messages import Image, Message, Thought, Usage
 
 _KNOWS = frozenset({"top_k", "structured", "thinking_budget"})
 _VERSION = "2023-06-01"
@@ -72,7 +72,7 @@ def _parts(message: Message, origin: str) -> list[Part]:
         result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content or "(nothing)"}
         return [{**result, "is_error": True} if failed else result]
     if message.role == "user":
-        return [{"type": "text", "text": message.content}]
+        return [_said(told) for told in said_and_shown(message)]
     parts: list[Part] = []
     for told in thought_and_said(message, origin):
         if isinstance(told, str):
@@ -84,6 +84,15 @@ def _parts(message: Message, origin: str) -> list[Part]:
     for call in message.tool_calls:
         parts.append({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call.arguments)})
     return parts
+
+
+def _said(told: str | Image) -> Part:
+    if isinstance(told, str):
+        return {"type": "text", "text": told}
+    if not told.url.startswith("data:"):
+        return {"type": "image", "source": {"type": "url", "url": told.url}}
+    kind, data = inline(told, "anthropic")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 
 
 def _sampling(call: ModelCall, reached: Reached) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from actors.models.registry import Provider, Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
 from actors.models.wires.streamed import StreamedReader
+from actors.models.wires.turns import said_and_shown
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
-from schemas.messages import Message, Thought, ToolSpec, Usage
+from schemas.messages import Image, Message, Thought, ToolSpec, Usage
 from schemas.structured import Structured
 
 _KNOWS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "structured"})
@@ -80,6 +81,8 @@ def _messages(call: ModelCall, reached: Reached) -> list[dict[str, Any]]:
 
 def _message(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        shown["content"] = [_part(told) for told in said_and_shown(message)]
     if message.role == "tool":
         shown["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
@@ -89,6 +92,13 @@ def _message(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, 
             for call in message.tool_calls
         ]
     return shown | _thoughts(message, reached, of_turn=of_turn)
+
+
+def _part(told: str | Image) -> dict[str, Any]:
+    if isinstance(told, str):
+        return {"type": "text", "text": told}
+    detail = {"detail": told.detail} if told.detail else {}
+    return {"type": "image_url", "image_url": {"url": told.url, **detail}}
 
 
 def _thoughts(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def check(call: ModelCall, reached: Reached, knows: frozenset[str]) -> None:
         if field not in knows and getattr(sampling, field) != getattr(_PLAIN, field):
             raise unheeded(reached.name, field, "cannot be asked for it: leave it out, or use an engine here")
     rendering = call.rendering
+    pictured = [message.role for message in call.messages if message.images]
+    if pictured and not reached.provider.images:
+        raise unheeded(reached.name, "messages", "sees no images: send texts alone, or ask a model that does")
+    if any(role != "user" for role in pictured):
+        raise unheeded(reached.name, "messages", "is shown images by the user alone: move them to the user's message")
     named: dict[str, bool] = {
         "prompt": call.prompt is not None,
         "bad_words": bool(call.bad_words),
