@@ -7,14 +7,20 @@ import functools
 import importlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+import sys
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
+from actors.errors import CallFailed
+from actors.memory.embedding import Embedder
 from actors.models.breaker import Breaker
-from actors.models.budgets import Budgeted, Ledger, Tell
+from actors.models.budgets import Books, Budgeted, Ledger, Tell
 from actors.models.cache import Answers, Cached
+from actors.models.embedding import Embeddings, RoutedEmbedder
 from actors.models.pricing import Priced, Pricing
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry
@@ -22,7 +28,9 @@ from actors.models.remote import Outside
 from actors.models.router import Router
 from actors.models.sight import Show, as_it_is
 from actors.models.transport import Transport
+from bus import subjects
 from bus.connection import Connection
+from bus.conversation import Send, offer
 from bus.errors import Unavailable
 from bus.spending import hear_spent, tell_spent
 from infra.process import Status
@@ -30,6 +38,8 @@ from infra.readback import LateStore
 from infra.settings import ModelSettings
 from schemas.context import Clock
 from schemas.models import ModelChain, ModelEntry, Spent
+from schemas.pooling import EmbedElsewhere, PoolRefused, PoolTold, Vectors
+from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +51,8 @@ class Models:
     router: Router
     ledger: Ledger | None
     """None where there are no budgets."""
+    embeddings: Embeddings
+    """By models elsewhere."""
 
 
 def make_models(
@@ -66,17 +78,19 @@ def make_models(
     registry = Registry.load(settings.providers)
     pricing = Pricing(registry, settings.prices)
     ledger = Ledger(settings.budgets, clock, pricing.known_cost) if settings.budgets else None
+    books = None if ledger is None else Books(ledger, clock, tell)
     answers = Answers(settings.cache_answers)
 
     def wrap(name: str, model: ModelProvider) -> ModelProvider:
         # an answer that is kept costs nothing, so the cache is outside of the books
         priced = Priced(name, model, pricing)
-        inner = priced if ledger is None else Budgeted(name, priced, ledger, clock, tell)
+        inner = priced if books is None else Budgeted(name, priced, books)
         return Cached(name, inner, answers) if settings.cache_answers else inner
 
     chains = {name: _chain(entries) for name, entries in settings.chains.items()}
     breaker = functools.partial(Breaker, clock, settings.breaker_failures, settings.breaker_s)
-    return Models(Router(engines, registry, outside, chains, breaker, wrap, nearby, pricing), ledger)
+    router = Router(engines, registry, outside, chains, breaker, wrap, nearby, pricing)
+    return Models(router, ledger, Embeddings(registry, outside, books))
 
 
 def _client(settings: ModelSettings) -> Transport:
@@ -110,3 +124,40 @@ async def keep_books(models: Models, connection: Connection, record: LateStore, 
         return
     for spent in before:
         ledger.learn(spent)
+
+
+def bind_embedders(embedders: Sequence[Embedder], models: Models) -> None:
+    """Have embedders that are models elsewhere ask through this process; what one lacks is told in the log."""
+    for embedder in embedders:
+        if isinstance(embedder, RoutedEmbedder):
+            try:
+                embedder.bind(models.embeddings)
+            except CallFailed as failure:
+                log.warning("vectors of %s cannot be had: %s", embedder.name, failure.problem.message)
+
+
+async def serve_embeddings(connection: Connection, version: str, embeddings: Embeddings) -> None:
+    """Give vectors of models elsewhere to whoever asks on the bus: the keys are here.
+
+    Raises:
+        Unavailable: the connection is closed.
+    """
+
+    async def answer(data: bytes, send: Send) -> None:
+        await send(msgspec.json.encode(await _embedded(data, embeddings)))
+
+    await offer(connection, "embeddings", version, subjects.EMBED_ELSEWHERE, {}, answer)
+
+
+async def _embedded(data: bytes, embeddings: Embeddings) -> PoolTold:
+    try:
+        asked = msgspec.json.decode(data, type=EmbedElsewhere)
+        told = await embeddings.embed(asked.model, asked.texts, asked.dimensions, asked.tenant)
+    except msgspec.DecodeError as error:
+        return PoolRefused(Problem(kind="invalid", message=f"this asks for no vectors: {error}"))
+    except CallFailed as failure:
+        return PoolRefused(failure.problem)
+    numbers = array("f", [number for vector in told.vectors for number in vector])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return Vectors(len(told.vectors[0]), numbers.tobytes(), told.tokens)

@@ -168,14 +168,47 @@ def _used_up(budget: Budget, window: _Window, now: int) -> Problem | None:
 
 
 @dataclass(frozen=True)
+class Books:
+    """Enters what calls may cost, and then what they did, here and in the other processes."""
+
+    ledger: Ledger
+    clock: Clock
+    tell: Tell
+
+    async def begin(self, model: str, asked: tuple[str, str, str], request: str, usage: Usage) -> Spent:
+        """Hold what a call may cost.
+
+        Args:
+            model: which is called.
+            asked: the tenant, thread and run that call it.
+            request: which call.
+            usage: what it may take.
+
+        Raises:
+            CallFailed: a budget is used up, or all that is left is held by calls under way.
+        """
+        name = f"{request}/{self.ledger.begun()}"
+        held = Spent(self.clock.now(), *asked, model, usage, call=name, held=True)
+        problem = self.ledger.hold(held)
+        if problem is not None:
+            raise CallFailed(problem)
+        await self.tell(held)
+        return held
+
+    async def end(self, held: Spent, took: Usage) -> None:
+        """Enter what it did cost."""
+        spent = replace(held, time=self.clock.now(), usage=took, held=False)
+        self.ledger.learn(spent)
+        await self.tell(spent)
+
+
+@dataclass(frozen=True)
 class Budgeted:
     """Asks the model inside while there is budget for it."""
 
     name: str
     inner: ModelProvider
-    ledger: Ledger
-    clock: Clock
-    tell: Tell
+    books: Books
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Ask, and enter what it cost; of a call that broke off, about what was said until then.
@@ -183,7 +216,7 @@ class Budgeted:
         Raises:
             CallFailed: a budget is used up, or all that is left is held by calls under way; or the model inside does.
         """
-        held, heard = await self._begin(call), 0
+        held, heard = await self._begin(call, 1), 0
 
         async def hear(piece: Piece, /) -> None:
             nonlocal heard
@@ -199,8 +232,8 @@ class Budgeted:
             raise
         finally:
             if heard and not took.completion_tokens:
-                took = replace(held.usage, completion_tokens=_tokens(heard))
-            await self._end(held, took)
+                took = replace(held.usage, completion_tokens=tokens_of(heard))
+            await self.books.end(held, took)
         return answer
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
@@ -214,7 +247,7 @@ class Budgeted:
             answers = await self.inner.search(call)
             took = sum((answer.usage for answer in answers), Usage())
         finally:
-            await self._end(held, took)
+            await self.books.end(held, took)
         return answers
 
     async def note(self, note: ProgramNote) -> None:
@@ -225,21 +258,9 @@ class Budgeted:
         """Pass it on."""
         await self.inner.abort(request)
 
-    async def _begin(self, call: ModelCall, answers: int = 1) -> Spent:
-        """Hold what the call may cost, here and in the other processes."""
-        run, usage = run_of(call.effect), _may_take(call, answers)
-        name = f"{call.request}/{self.ledger.begun()}"
-        held = Spent(self.clock.now(), call.tenant, call.thread, run, self.name, usage, call=name, held=True)
-        problem = self.ledger.hold(held)
-        if problem is not None:
-            raise CallFailed(problem)
-        await self.tell(held)
-        return held
-
-    async def _end(self, held: Spent, took: Usage) -> None:
-        spent = replace(held, time=self.clock.now(), usage=took, held=False)
-        self.ledger.learn(spent)
-        await self.tell(spent)
+    async def _begin(self, call: ModelCall, answers: int) -> Spent:
+        asked = (call.tenant, call.thread, run_of(call.effect))
+        return await self.books.begin(self.name, asked, call.request, _may_take(call, answers))
 
 
 def _may_take(call: ModelCall, answers: int) -> Usage:
@@ -247,10 +268,11 @@ def _may_take(call: ModelCall, answers: int) -> Usage:
     size = sum(map(weight, call.messages)) + sum(len(msgspec.json.encode(tool)) for tool in call.tools)
     if call.prompt is not None:
         size += len(msgspec.json.encode(call.prompt))
-    return Usage(_tokens(size), answers * call.sampling.max_tokens)
+    return Usage(tokens_of(size), answers * call.sampling.max_tokens)
 
 
-def _tokens(size: int) -> int:
+def tokens_of(size: int) -> int:
+    """Give about how many tokens so many bytes of text are, at most."""
     return math.ceil(size / _BYTES_A_TOKEN)
 
 

@@ -80,7 +80,7 @@ class RemoteModel:
         try:
             return await self._within(call, reached, on_text)
         except CallFailed as failure:
-            raise _discreet(failure, reached) from None
+            raise discreet(failure, reached) from None
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
         """Refuse: it takes the model's own chances.
@@ -180,7 +180,7 @@ def _garbled(reached: Reached, error: Exception) -> ProviderFailed:
     return broken(reached.name, f"its stream holds what is no part of an answer ({type(error).__name__})")
 
 
-def _discreet(failure: CallFailed, reached: Reached) -> CallFailed:
+def discreet(failure: CallFailed, reached: Reached) -> CallFailed:
     """Take the key out of what is told, and name the variable that holds it where that is what is wrong."""
     problem = failure.problem
     message = scrubbed(problem.message, secrets_of(reached))

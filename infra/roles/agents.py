@@ -45,7 +45,7 @@ from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
-from infra.providers import keep_books, make_models, teller
+from infra.providers import bind_embedders, keep_books, make_models, serve_embeddings, teller
 from infra.readback import LateStore
 from infra.recollections import MemoryService
 from infra.runs import BusRuns
@@ -94,7 +94,10 @@ async def _run(
         performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
         record=record,
     )
-    await serve_memory(connection, MemoryService(record.opened, _embedders(agents)))
+    embedders = _embedders(agents)
+    bind_embedders(embedders, made)
+    await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
+    await serve_memory(connection, MemoryService(record.opened, embedders))
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:
@@ -111,7 +114,7 @@ async def _run(
     version = importlib.metadata.version("ostinato")
     async with offered(connection, client, agents, version, clock):
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
-        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
+        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in embedders]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
         if not owning.done():

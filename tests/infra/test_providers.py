@@ -12,6 +12,7 @@ from actors.models.cache import Cached
 from actors.models.chain import Chained
 from actors.models.pricing import Priced
 from actors.models.registry import Registry
+from actors.models.sight import Unseeing
 from actors.testing import FixedClock, ScriptedModel
 from infra.configuration import ConfigurationWrong, configure
 from infra.providers import Models, make_models
@@ -64,7 +65,8 @@ def test_without_settings_an_engine_here_is_asked_as_it_is() -> None:
     made = models(Settings())
     asked = made.router["mini"]
     assert isinstance(asked, Priced)
-    assert isinstance(asked.inner, ScriptedModel)
+    assert isinstance(asked.inner, Unseeing)
+    assert isinstance(asked.inner.inner, ScriptedModel)
     assert made.ledger is None
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.budgets import Budgeted, Ledger
+from actors.models.budgets import Books, Budgeted, Ledger
 from actors.models.cache import Answers, Cached, key_of
 from actors.models.pricing import Pricing
 from actors.models.provider import ModelCall, Piece
@@ -35,7 +35,7 @@ async def silently(piece: Piece, /) -> None:
     """Take no text."""
 
 
-class Books:
+class Asking:
     """A model whose answers cost 2 tokens, under budgets."""
 
     def __init__(self, *budgets: Budget, name: str = "openai/gpt-4o") -> None:
@@ -43,7 +43,7 @@ class Books:
         self.ledger = Ledger(budgets, self.clock, Pricing(REGISTRY, {}).known_cost)
         self.told: list[Spent] = []
         self.inner = ScriptedModel(lambda _: "word")
-        self.model = Budgeted(name, self.inner, self.ledger, self.clock, self._tell)
+        self.model = Budgeted(name, self.inner, Books(self.ledger, self.clock, self._tell))
 
     async def _tell(self, spent: Spent) -> None:
         self.told.append(spent)
@@ -61,7 +61,7 @@ def of(run: str = "r1", thread: str = "t1", tenant: str = "acme") -> ModelCall:
 
 
 async def test_a_run_that_used_its_budget_up_is_refused_and_another_is_not() -> None:
-    books = Books(Budget("run", tokens=4))
+    books = Asking(Budget("run", tokens=4))
     assert [await books.ask(of()) for _ in range(2)] == [None, None]
     problem = await books.ask(replace(of(), effect="r1-3-m2"))
     assert problem is not None
@@ -75,7 +75,7 @@ async def test_a_run_that_used_its_budget_up_is_refused_and_another_is_not() -> 
     ("scope", "other"), [("thread", of("r2", "t2")), ("tenant", of("r2", "t1", "beta")), ("all", None)]
 )
 async def test_budgets_are_of_threads_tenants_or_everybody(scope: str, other: ModelCall | None) -> None:
-    books = Books(Budget(scope, tokens=2))  # type: ignore[arg-type]
+    books = Asking(Budget(scope, tokens=2))  # type: ignore[arg-type]
     assert await books.ask(of()) is None
     assert await books.ask(of("r2")) is not None
     assert other is None or await books.ask(other) is None
@@ -83,7 +83,7 @@ async def test_budgets_are_of_threads_tenants_or_everybody(scope: str, other: Mo
 
 
 async def test_what_was_spent_before_the_window_counts_no_more() -> None:
-    books = Books(Budget("tenant", tokens=4, window_s=60))
+    books = Asking(Budget("tenant", tokens=4, window_s=60))
     assert books.ledger.since == books.clock.now() - 60 * SECOND
     await books.ask(of())
     books.clock.microseconds += 40 * SECOND
@@ -95,13 +95,13 @@ async def test_what_was_spent_before_the_window_counts_no_more() -> None:
 
 async def test_money_counts_where_prices_are_known_and_only_the_models_that_are_meant() -> None:
     budget = Budget("tenant", usd=2e-5, models="openai/*")
-    books = Books(budget)
+    books = Asking(budget)
     assert [await books.ask(of()) is None for _ in range(3)] == [True, True, False]
-    assert [await Books(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
+    assert [await Asking(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
 
 
 async def test_of_a_hundred_calls_at_once_a_budget_for_one_pays_for_one() -> None:
-    books = Books(Budget("tenant", tokens=2))
+    books = Asking(Budget("tenant", tokens=2))
     books.inner.hold = asyncio.Event()
     asked = [asyncio.create_task(books.ask(of(f"r{index}", f"t{index}"))) for index in range(100)]
     await asyncio.wait(asked[1:], timeout=5)
@@ -115,7 +115,7 @@ async def test_of_a_hundred_calls_at_once_a_budget_for_one_pays_for_one() -> Non
 
 
 async def test_what_a_call_held_and_did_not_take_is_there_for_the_next() -> None:
-    books = Books(Budget("all", tokens=70))
+    books = Asking(Budget("all", tokens=70))
     assert [await books.ask(of(f"r{index}")) for index in range(34)] == [None] * 34
     told = books.told[-2:]
     assert [(one.held, one.usage) for one in told] == [(True, Usage(5, 64)), (False, Usage(1, 1))]
@@ -124,7 +124,7 @@ async def test_what_a_call_held_and_did_not_take_is_there_for_the_next() -> None
 
 @pytest.mark.parametrize("end", ["fails", "cancelled"])
 async def test_a_call_that_breaks_off_holds_nothing_more_and_counts_what_was_heard(end: str) -> None:
-    books = Books(Budget("tenant", tokens=8))
+    books = Asking(Budget("tenant", tokens=8))
     books.inner.hold = asyncio.Event()
     began = asyncio.Event()
 
@@ -145,7 +145,7 @@ async def test_a_call_that_breaks_off_holds_nothing_more_and_counts_what_was_hea
 
 
 async def test_what_a_call_of_another_process_holds_counts_until_it_is_told_and_not_for_ever() -> None:
-    books = Books(Budget("tenant", tokens=9))
+    books = Asking(Budget("tenant", tokens=9))
     held = Spent(books.clock.now(), "acme", "t7", "r7", "openai/gpt-4o", Usage(5, 5), "other", "c1", held=True)
     books.ledger.learn(held)
     assert "held by calls under way" in (await books.ask(of()) or Problem("engine", "")).message
@@ -158,7 +158,7 @@ async def test_what_a_call_of_another_process_holds_counts_until_it_is_told_and_
 
 
 async def test_what_other_processes_spend_counts_too(connection: Connection) -> None:
-    books, heard = Books(Budget("tenant", tokens=2)), []
+    books, heard = Asking(Budget("tenant", tokens=2)), []
 
     def learn(spent: Spent) -> None:
         books.ledger.learn(spent)
