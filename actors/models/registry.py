@@ -73,6 +73,8 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
     """By pattern of models."""
     knobs: tuple[str, ...] = ()
     """Further fields of `Sampling` that it takes by the same name."""
+    logprobs: bool = False
+    """Whether it tells what it made of tokens."""
     images: bool = True
     """Whether any of its models sees pictures."""
     thinks: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
+from actors.models.wires.likelihoods import of_gemini
 from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
@@ -106,6 +107,9 @@ def _generation(call: ModelCall, reached: Reached) -> dict[str, Any]:
         shown |= {"topK": sampling.top_k} if sampling.top_k else {}
     shown |= {"presencePenalty": sampling.presence_penalty} if sampling.presence_penalty else {}
     shown |= {"frequencyPenalty": sampling.frequency_penalty} if sampling.frequency_penalty else {}
+    if sampling.logprobs is not None:
+        shown["responseLogprobs"] = True
+        shown |= {"logprobs": sampling.logprobs} if sampling.logprobs else {}
     if reached.provider.seed:
         shown["seed"] = sampling.seed & ((1 << 31) - 1)
     thinking: dict[str, Any] = {"includeThoughts": True} if reached.provider.told(reached.model) else {}
@@ -168,6 +172,7 @@ class GeminiReader(StreamedReader):
         pieces: list[Piece] = []
         for part in (candidate.get("content") or {}).get("parts") or ():
             pieces += self._part(part)
+        pieces = self.heard.tell(of_gemini(candidate.get("logprobsResult")), pieces)
         reason = candidate.get("finishReason")
         if reason in _WITHHELD:
             raise unheeded(self.reached.name, "messages", f"withheld its answer ({reason})")

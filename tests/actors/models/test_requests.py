@@ -199,6 +199,16 @@ def test_gemini_is_given_the_form_in_its_own_schema_and_deepseek_in_words() -> N
     assert SCHEMA in body("deepseek/m", call)["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_what_a_model_makes_of_tokens_is_asked_for_as_the_provider_has_it(count: int) -> None:
+    call = asking(sampling=Sampling(logprobs=count))
+    sent = body("openai/gpt-4o", call)
+    assert (sent["logprobs"], sent.get("top_logprobs", 0)) == (True, count)
+    sent = body("google/gemini-2.5-flash", call)["generationConfig"]
+    assert (sent["responseLogprobs"], sent.get("logprobs", 0)) == (True, count)
+    assert "logprobs" not in body("openai/gpt-4o", asking())
+
+
 @pytest.mark.parametrize(
     ("name", "call", "field"),
     [
@@ -206,7 +216,10 @@ def test_gemini_is_given_the_form_in_its_own_schema_and_deepseek_in_words() -> N
         ("openai/m", asking(sampling=Sampling(structured=Structured("regex", "a+"))), "structured"),
         ("anthropic/m", asking(sampling=Sampling(presence_penalty=1)), "presence_penalty"),
         ("google/m", asking(sampling=Sampling(logit_bias={1: 2.0})), "logit_bias"),
-        ("openai/m", asking(sampling=Sampling(logprobs=3)), "logprobs"),
+        ("anthropic/m", asking(sampling=Sampling(logprobs=3)), "logprobs"),
+        ("groq/m", asking(sampling=Sampling(logprobs=0)), "logprobs"),
+        ("openai/m", asking(sampling=Sampling(logprobs=-1)), "logprobs"),
+        ("openai/m", asking(sampling=Sampling(prompt_logprobs=1)), "prompt_logprobs"),
         ("openai/m", asking(prompt="Once upon"), "prompt"),
     ],
 )
