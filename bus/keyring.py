@@ -32,6 +32,8 @@ _NONCE = 12
 _KEY_BITS = 256
 _SPARE = 64
 """Keys that are made at once; when a quarter is left, more are."""
+_SHARED = 4096
+"""Generations without a thread that have the same key, and as many more as it takes where there is no other."""
 _KEPT = 50_000
 """Keys that a process keeps unwrapped."""
 
@@ -71,6 +73,8 @@ class Keyring:
         self._making: asyncio.Task[None] | None = None
         self._used: dict[tuple[str, str], str] = {}
         self.seals = seals
+        self.shared = SharedKeys(self)
+        """For what is in nobody's thread."""
 
     async def fresh(self) -> str:
         """Give a key that seals nothing yet.
@@ -236,6 +240,33 @@ class Keyring:
 
     def _bits(self, size: int) -> bytes:
         return self._chance.bits(8 * size).to_bytes(size, "big")
+
+
+class SharedKeys:
+    """Keys that some thousand generations of a tenant in a row have: they are too many for keys of their own."""
+
+    def __init__(self, keys: Keyring) -> None:
+        self._keys = keys
+        self._now: dict[str, tuple[str, int]] = {}
+        """Of each tenant the key, and for how many more."""
+
+    async def of(self, tenant: str) -> str:
+        """Give the key of a tenant's next generation.
+
+        Raises:
+            Unavailable: there is none, and Postgres cannot be reached.
+        """
+        key, left = self._now.get(tenant, ("", 0))
+        if not left:
+            left = _SHARED
+            try:
+                key = await self._keys.fresh()
+            except (Unavailable, TimeoutError):
+                if not key:
+                    raise
+        await self._keys.load([key])
+        self._now[tenant] = key, left - 1
+        return key
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -121,6 +121,30 @@ async def test_keys_are_made_ahead_so_that_threads_begin_without_the_database(st
     assert await mine.fresh() not in names
 
 
+async def test_generations_of_a_tenant_share_a_key_for_a_while_and_never_that_of_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.keyring._SHARED", 3)
+    away = False
+
+    async def opened() -> Store:
+        if away:
+            raise Unavailable("Postgres cannot be used")
+        return store
+
+    mine = Keyring(opened, MASTER, SystemChance(), seals=True)
+    given = [await mine.shared.of("acme") for _ in range(7)]
+    assert [given.index(key) for key in given] == [0, 0, 0, 3, 3, 3, 6]
+    assert await mine.shared.of("other") not in given
+    while mine._spare:
+        await mine.fresh()
+    away = True
+    # without the database the last one does for longer, and who has none waits
+    assert {await mine.shared.of("acme") for _ in range(4)} == {given[-1]}
+    with pytest.raises(Unavailable):
+        await mine.shared.of("third")
+
+
 async def test_a_pen_reads_the_keys_of_what_it_is_to_write(store: Store, connection: Connection) -> None:
     key = await ring(store).fresh()
     await ensure_streams(connection, 1)
