@@ -277,5 +277,5 @@ def tokens_of(size: int) -> int:
 
 
 def run_of(effect: str) -> str:
-    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`."""
-    return effect.rsplit("-", 2)[0]
+    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`, or of one beside it."""
+    return effect.partition(".")[0].rsplit("-", 2)[0]
