@@ -11,7 +11,6 @@ from actors.errors import CallFailed
 from actors.models.budgets import Books, tokens_of
 from actors.models.registry import Reached, Registry, reach
 from actors.models.remote import UNREADABLE, Outside, discreet
-from actors.models.signing import signed
 from actors.models.transport import Answered, Lost, Slow
 from actors.models.wires.failures import broken, late, refused, unheeded, unreachable
 from actors.models.wires.vectors import most_texts, request_of, told_of
@@ -77,7 +76,7 @@ class Embeddings:
             try:
                 told = await self._part(reached, part, dimensions, tenant)
             except CallFailed as failure:
-                raise discreet(failure, reached) from None
+                raise discreet(failure, reached, self._outside.signer) from None
             vectors += told.vectors
             tokens += told.tokens
         return Embedded(vectors, tokens)
@@ -99,7 +98,7 @@ class Embeddings:
     async def _ask(self, reached: Reached, texts: Sequence[str], dimensions: int | None) -> Embedded:
         request = request_of(reached, texts, dimensions)
         headers = {"accept": "application/json", **reached.headers, **request.headers}
-        headers |= await signed(reached, request)
+        headers |= await self._outside.signer.headers(reached, request)
         transport = await self._outside.transport()
         try:
             async with (

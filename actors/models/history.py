@@ -36,7 +36,8 @@ def repaired(messages: Conversation, provider: Provider) -> list[Message]:
     mended = renamed(answered(spoken(messages)), provider.tool_ids)
     if provider.alternate:
         mended = joined(mended)
-    return opened(mended) if provider.alternate or provider.wire in {"anthropic", "gemini", "bedrock"} else mended
+    first = provider.alternate or provider.wire in {"anthropic", "vertex", "gemini", "bedrock"}
+    return opened(mended) if first else mended
 
 
 def spoken(messages: Conversation) -> list[Message]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -49,12 +50,27 @@ class AnthropicWire:
         if call.read_cache:
             _mark(body)
         body = merged(body, dict(call.options))
+        return self.sent(body, reached)
+
+    def sent(self, body: dict[str, Any], reached: Reached) -> Request:
+        """Say where it is sent, and with what."""
         headers = {"content-type": "application/json", "anthropic-version": reached.provider.version or _VERSION}
         return Request(f"{reached.url}/messages", msgspec.json.encode(body), headers)
 
     def reader(self, call: ModelCall, reached: Reached) -> AnthropicReader:
         """Begin to read the answer."""
         return AnthropicReader(Heard(reached.name.partition("/")[0], call.request), reached)
+
+
+class VertexWire(AnthropicWire):
+    """The same on Google's Vertex AI, where the address names the model."""
+
+    def sent(self, body: dict[str, Any], reached: Reached) -> Request:
+        """Say where it is sent, and with what."""
+        whole = {"anthropic_version": reached.provider.version, **body}
+        del whole["model"]
+        address = f"{reached.url}/models/{quote(reached.model, safe='@')}:streamRawPredict"
+        return Request(address, msgspec.json.encode(whole), {"content-type": "application/json"})
 
 
 def _mark(body: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ _JSON: Final = {"content-type": "application/json"}
 
 def most_texts(reached: Reached) -> int:
     """Say of how many texts one request may be: Titan takes one at a time."""
-    return 1 if _titan(reached.model) else _MOST_TEXTS
+    single = _titan(reached.model) or (_on_vertex(reached) and reached.model.startswith("gemini-embedding"))
+    return 1 if single else _MOST_TEXTS
 
 
 def request_of(reached: Reached, texts: Sequence[str], dimensions: int | None) -> Request:
@@ -31,12 +32,17 @@ def request_of(reached: Reached, texts: Sequence[str], dimensions: int | None) -
         case "chat" | "azure":
             body = {"model": reached.model, "input": list(texts), "encoding_format": "float"}
             return _request(_address(reached), body | ({"dimensions": dimensions} if dimensions else {}))
+        case "gemini" if _on_vertex(reached):
+            asked: dict[str, Any] = {"instances": [{"content": text} for text in texts]}
+            if dimensions:
+                asked["parameters"] = {"outputDimensionality": dimensions}
+            return _request(f"{reached.url}/models/{quote(reached.model, safe='@')}:predict", asked)
         case "gemini":
             name = f"models/{reached.model}"
             width = {"outputDimensionality": dimensions} if dimensions else {}
-            asked = [{"model": name, "content": {"parts": [{"text": text}]}, **width} for text in texts]
+            each = [{"model": name, "content": {"parts": [{"text": text}]}, **width} for text in texts]
             address = f"{reached.url}/models/{quote(reached.model, safe='')}:batchEmbedContents"
-            return _request(address, {"requests": asked})
+            return _request(address, {"requests": each})
         case "bedrock":
             address = f"{reached.url}/model/{quote(reached.model, safe='')}/invoke"
             return _request(address, _of_bedrock(reached, texts, dimensions))
@@ -48,6 +54,10 @@ def told_of(reached: Reached, body: bytes) -> tuple[list[list[float]], int]:
     """Read an answer: the vectors, in the order of their texts, and how many tokens those were, 0 where nobody says."""
     told: Any = msgspec.json.decode(body)
     match reached.provider.wire:
+        case "gemini" if _on_vertex(reached):
+            found = [one["embeddings"] for one in told["predictions"]]
+            tokens = sum(int((one.get("statistics") or {}).get("token_count") or 0) for one in found)
+            return [_numbers(one["values"]) for one in found], tokens
         case "gemini":
             return [_numbers(one["values"]) for one in told["embeddings"]], 0
         case "bedrock" if "embedding" in told:
@@ -78,6 +88,10 @@ def _of_bedrock(reached: Reached, texts: Sequence[str], dimensions: int | None) 
         width = {"output_dimension": dimensions} if dimensions else {}
         return {"texts": list(texts), "input_type": "search_document", **width}
     raise unheeded(reached.name, "model", "gives no vectors that can be asked for here: name a Titan or Cohere one")
+
+
+def _on_vertex(reached: Reached) -> bool:
+    return reached.provider.auth == "google"
 
 
 def _titan(model: str) -> bool:

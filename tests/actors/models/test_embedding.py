@@ -31,6 +31,7 @@ KEYS = {
     "AZURE_API_KEY": CANARY,
     "AWS_BEARER_TOKEN_BEDROCK": CANARY,
     "ANTHROPIC_API_KEY": CANARY,
+    "GOOGLE_VERTEX_ACCESS_TOKEN": CANARY,
 }
 Make = Callable[..., Embeddings]
 
@@ -45,7 +46,7 @@ async def client() -> AsyncIterator[HttpClient]:
 @pytest.fixture
 def make(client: HttpClient) -> Make:
     def made(url: str, books: Books | None = None, first_s: float = 5.0) -> Embeddings:
-        at = {name: {"url": url} for name in ("openai", "google", "azure", "bedrock", "anthropic")}
+        at = {name: {"url": url} for name in ("openai", "google", "azure", "bedrock", "anthropic", "vertex")}
         return Embeddings(REGISTRY.changed(at), Outside(sharing(client), KEYS, FixedClock(), first_s), books)
 
     return made
@@ -94,6 +95,17 @@ COHERE = {"embeddings": {"float": [[3, 4], [0, 2]]}, "response_type": "embedding
                     for text in ("a", "b")
                 ]
             },
+        ),
+        (
+            "vertex/text-embedding-005",
+            {
+                "predictions": [
+                    {"embeddings": {"values": [3, 4], "statistics": {"token_count": 1}}},
+                    {"embeddings": {"values": [0, 2], "statistics": {"token_count": 2}}},
+                ]
+            },
+            "/models/text-embedding-005:predict",
+            {"instances": [{"content": "a"}, {"content": "b"}], "parameters": {"outputDimensionality": 2}},
         ),
         (
             "bedrock/cohere.embed-v4:0",
