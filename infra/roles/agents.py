@@ -45,7 +45,7 @@ from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
-from infra.providers import bind_embedders, keep_books, make_models, serve_embeddings, teller
+from infra.providers import Models, bind_embedders, keep_books, make_models, serve_embeddings, teller
 from infra.readback import LateStore
 from infra.recollections import MemoryService
 from infra.runs import BusRuns
@@ -75,11 +75,7 @@ async def _run(
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
-    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
-    show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
-    models = partial(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby, show=show)
-    made = await asyncio.to_thread(models)
-    await keep_books(made, connection, record, status)
+    made = await _models(place, connection, status, frontend, record)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
     await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
@@ -96,7 +92,6 @@ async def _run(
     )
     embedders = _embedders(agents)
     bind_embedders(embedders, made)
-    await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
     await serve_memory(connection, MemoryService(record.opened, embedders))
     leases = Leases(connection, place.slot, status.run)
 
@@ -124,6 +119,20 @@ async def _run(
             task.cancel()
         await until(stopping, owning)
     await leases.release()
+
+
+async def _models(
+    place: Place, connection: Connection, status: Status, frontend: Frontend, record: LateStore
+) -> Models:
+    """Put the models together that may be asked here, and offer vectors of those elsewhere."""
+    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
+    show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
+    engines, settings = {place.settings.engine.name: frontend}, place.settings.models
+    make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
+    made = await asyncio.to_thread(make)
+    await keep_books(made, connection, record, status)
+    await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
+    return made
 
 
 def _embedders(agents: Sequence[Agent]) -> list[Embedder]:
