@@ -32,7 +32,7 @@ from bus import subjects
 from bus.connection import Connection
 from bus.conversation import Send, offer
 from bus.errors import Unavailable
-from bus.spending import hear_spent, tell_spent
+from bus.spending import hear_spent, recorded_spending, tell_spent
 from infra.process import Status
 from infra.readback import LateStore
 from infra.settings import ModelSettings
@@ -42,6 +42,10 @@ from schemas.pooling import EmbedElsewhere, PoolRefused, PoolTold, Vectors
 from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
+
+_READ_S = 5.0
+"""How long a start waits for what was spent before."""
+_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -111,19 +115,35 @@ def teller(connection: Connection, status: Status) -> Tell:
     return tell
 
 
-async def keep_books(models: Models, connection: Connection, record: LateStore, status: Status) -> None:
-    """Hear of what other processes spend, and read what was spent before, where there are budgets."""
-    ledger = models.ledger
-    if ledger is None:
-        return
-    await hear_spent(connection, ledger.learn, status.run)
-    try:
-        before = await record.spending(ledger.since)
-    except (Unavailable, TimeoutError) as error:
-        log.warning("budgets begin at nothing: the record cannot be read: %s", error)
-        return
-    for spent in before:
-        ledger.learn(spent)
+async def keep_books(models: Models, connection: Connection, record: LateStore, status: Status) -> asyncio.Task[None]:
+    """Hear of what other processes spend, and read what was spent before, where there are budgets.
+
+    Returns:
+        What reads on where the record is long or away; calls are made meanwhile.
+    """
+    if models.ledger is not None:
+        await hear_spent(connection, models.ledger.learn, status.run)
+    reading = asyncio.create_task(_read_books(models.ledger, record), name="books")
+    await asyncio.wait({reading}, timeout=_READ_S)
+    return reading
+
+
+async def _read_books(ledger: Ledger | None, record: LateStore) -> None:
+    """Enter what was spent before, each call once, however often the record goes away."""
+    since, entered = 0 if ledger is None else ledger.since, 0
+    while ledger is not None:
+        try:
+            at = 0
+            async for part in recorded_spending(await record.opened(), since):
+                at += 1
+                for spent in part if at > entered else ():
+                    ledger.learn(spent)
+                entered = max(entered, at)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("what was spent before is not known yet: %s", error)
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def bind_embedders(embedders: Sequence[Embedder], models: Models) -> None:

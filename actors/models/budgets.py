@@ -6,6 +6,7 @@ begin at once cannot all pass a budget that is enough for one of them.
 
 from __future__ import annotations
 
+import bisect
 import fnmatch
 import itertools
 import math
@@ -57,7 +58,10 @@ class _Window:
             self._add(spent.time, tokens, usd)
 
     def _add(self, time: int, tokens: int, usd: float) -> None:
-        self.spent.append((time, tokens, usd))
+        if self.spent and time < self.spent[-1][0]:
+            bisect.insort(self.spent, (time, tokens, usd))  # what the record says may be told late
+        else:
+            self.spent.append((time, tokens, usd))
         self.tokens += tokens
         self.usd += usd
 

@@ -75,7 +75,7 @@ async def _run(
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
-    made = await _models(place, connection, status, frontend, record)
+    made, reading = await _models(place, connection, status, frontend, record)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
     await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
@@ -115,7 +115,7 @@ async def _run(
         if not owning.done():
             # the lease lives on meanwhile: who took the shards now could not know what became of a tool
             await _drain(owners)
-        for task in (stop, *indexing):
+        for task in (stop, reading, *indexing):
             task.cancel()
         await until(stopping, owning)
     await leases.release()
@@ -123,16 +123,16 @@ async def _run(
 
 async def _models(
     place: Place, connection: Connection, status: Status, frontend: Frontend, record: LateStore
-) -> Models:
-    """Put the models together that may be asked here, and offer vectors of those elsewhere."""
+) -> tuple[Models, asyncio.Task[None]]:
+    """Put the models together that may be asked here, and what reads their books; offer vectors of those elsewhere."""
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
     engines, settings = {place.settings.engine.name: frontend}, place.settings.models
     make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
     made = await asyncio.to_thread(make)
-    await keep_books(made, connection, record, status)
+    reading = await keep_books(made, connection, record, status)
     await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
-    return made
+    return made, reading
 
 
 def _embedders(agents: Sequence[Agent]) -> list[Embedder]:

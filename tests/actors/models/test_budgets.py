@@ -24,7 +24,7 @@ from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.messages import Message, Usage
 from schemas.models import Budget, Spent
-from schemas.runs import ModelReturned, Problem
+from schemas.runs import ModelFailed, ModelReturned, Problem
 from tests.actors.models.calls import REGISTRY, asking
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +90,17 @@ async def test_what_was_spent_before_the_window_counts_no_more() -> None:
     await books.ask(of())
     assert "4 tokens of 4 within 60 s" in (await books.ask(of()) or Problem("engine", "")).message
     books.clock.microseconds += 21 * SECOND
+    assert await books.ask(of()) is None
+
+
+async def test_what_the_record_tells_late_is_forgotten_in_time_all_the_same() -> None:
+    books = Asking(Budget("tenant", tokens=4, window_s=60))
+    await books.ask(of())
+    books.ledger.learn(
+        Spent(books.clock.now() - 50 * SECOND, "acme", "t1", "r1", "openai/gpt-4o", Usage(1, 1), call="before")
+    )
+    assert await books.ask(of()) is not None
+    books.clock.microseconds += 20 * SECOND
     assert await books.ask(of()) is None
 
 
@@ -186,17 +197,21 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
     key = await store.keys.fresh()
     sealed = store.keys.sealed(Fact("acme", "t1", "run", "r4", 1, "model.returned", "c", msgspec.Raw(payload), key=key))
 
+    failed = ModelFailed("r6-1-m", Problem("engine", "no"))
+
     def row(sequence: int, time: int, kind: str, key: str | None = None, held: bytes = payload) -> tuple[object, ...]:
         return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, held, None)
 
     rows = [row(1, 10, "model.returned"), row(2, 99, "model.returned"), row(3, 99, "model.called"),
             row(4, 99, "model.returned", key, bytes(sealed.payload)),
-            row(5, 99, "model.returned", "another", b'"nobody can read this"')]  # fmt: skip
+            row(5, 99, "model.returned", "another", b'"nobody can read this"'),
+            row(6, 99, "model.failed", None, codec.encode(replace(failed, usage=Usage(2, 1)))),
+            row(7, 99, "model.failed", None, codec.encode(failed))]  # fmt: skip
     before = await store.claim("EV", "w")
-    await store.advance(before, Batch(Cursor("EV", 1, 5, "h"), {"event": rows}, {}), "w")
-    assert await recorded_spending(store, 50) == [
+    await store.advance(before, Batch(Cursor("EV", 1, 7, "h"), {"event": rows}, {}), "w")
+    assert [spent async for part in recorded_spending(store, 50) for spent in part] == [
         Spent(99, "acme", "t1", run, "openai/gpt-4o", Usage(7, 3)) for run in ("r2", "r4")
-    ]
+    ] + [Spent(99, "acme", "t1", "r6", "", Usage(2, 1))]  # what judges were asked before it failed
 
 
 async def test_the_same_question_is_asked_once_and_costs_once() -> None:
