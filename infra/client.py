@@ -20,6 +20,7 @@ from bus import subjects
 from bus.connection import Connection
 from bus.store import Store
 from infra.access import runtime_of
+from infra.conversations import Threads
 from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import ReadBack, send
 from infra.memories import Memories
@@ -155,6 +156,11 @@ class Client:
     def memory(self) -> Memories:
         """What the tenant's agents remember."""
         return Memories(self.connection, self.tenant)
+
+    @property
+    def threads(self) -> Threads:
+        """Conversations, and whose they are."""
+        return Threads(self._sent, self.store, self.tenant, self._ids)
 
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
         """List what a thread's run waits for, and those of other agents that it has asked, as far as is recorded."""
