@@ -14,7 +14,7 @@ from bus.master import Master
 from bus.rotation import rewrap
 from bus.store import Store
 from infra.access import resting_log_servers
-from infra.errors import MasterKeyMissing, RotationUnfit
+from infra.errors import RotationUnfit
 from infra.privacy import FILE, NEXT, known_master, new_master, next_master
 from infra.services.data_directory import PRIVATE, write_atomically
 
@@ -26,14 +26,14 @@ async def rotate(data: str) -> int:
     """Make a master key and have it take the place of the file in a data directory; return how many keys it wraps now.
 
     Raises:
-        RotationUnfit: the key that counts is in the settings, where we write nothing.
-        InfraError: the stack runs, there is no master key, or the servers cannot be started.
+        RotationUnfit: there is no key, or the one that counts is in the settings, where we write nothing.
+        InfraError: the stack runs, or the servers cannot be started.
         WrongMaster: keys are wrapped with one that is not here.
         Unavailable: Postgres went away.
     """
     path = Path(data)
     async with resting_log_servers(data) as (_, store):
-        old = await asyncio.to_thread(_filed, path)
+        old = await asyncio.to_thread(filed_master, path)
         new = await asyncio.to_thread(next_master, path)
         if not new:
             new = new_master()
@@ -48,7 +48,7 @@ async def rotate_to(data: str, new: bytes) -> int:
 
     Raises:
         RotationUnfit: it is easily guessed.
-        InfraError: the stack runs, there is no master key, or the servers cannot be started.
+        InfraError: the stack runs, or the servers cannot be started.
         WrongMaster: keys are wrapped with neither.
         Unavailable: Postgres went away.
     """
@@ -59,11 +59,15 @@ async def rotate_to(data: str, new: bytes) -> int:
         return await _rewrapped(store, old or new, new)
 
 
-def _filed(data: Path) -> bytes:
-    """Return the master key of the file; blocks."""
+def filed_master(data: Path) -> bytes:
+    """Return the master key of the file in a data directory. Blocks.
+
+    Raises:
+        RotationUnfit: there is none, or another one counts.
+    """
     counts = known_master(data)
     if not counts:
-        raise MasterKeyMissing
+        raise RotationUnfit(f"there is no master key in {str(data)!r}: nothing is sealed there that it would open")
     try:
         held = (data / FILE).read_bytes()
     except FileNotFoundError:

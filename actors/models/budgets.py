@@ -123,14 +123,14 @@ class Ledger:
         """Enter what a call may cost, or did."""
         tokens, usd = spent.usage.prompt_tokens + spent.usage.completion_tokens, self._price(spent.model, spent.usage)
         for index, budget in enumerate(self._budgets):
-            if fnmatch.fnmatchcase(spent.model, budget.models):
+            if _is_meant(budget, spent):
                 self._windows.setdefault((index, _of(budget, spent)), _Window()).enter(spent, tokens, usd)
 
     def hold(self, asked: Spent) -> Problem | None:
         """Hold what a call may cost; say which budget is used up or held by others, and hold nothing, where one is."""
         for index, budget in enumerate(self._budgets):
             window = self._windows.get((index, _of(budget, asked)))
-            if window is None or not fnmatch.fnmatchcase(asked.model, budget.models):
+            if window is None or not _is_meant(budget, asked):
                 continue
             if budget.window_s:
                 window.forget(asked.time - budget.window_s * 1_000_000)
@@ -139,6 +139,11 @@ class Ledger:
                 return problem
         self.learn(asked)
         return None
+
+
+def _is_meant(budget: Budget, spent: Spent) -> bool:
+    """Say whether a budget is about a call: those of runs and threads are not about what is in none."""
+    return bool(spent.thread or budget.scope in {"tenant", "all"}) and fnmatch.fnmatchcase(spent.model, budget.models)
 
 
 def _of(budget: Budget, spent: Spent) -> Hashable:

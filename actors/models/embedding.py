@@ -85,9 +85,7 @@ class Embeddings:
         if self._books is None:
             return await self._ask(reached, texts, dimensions)
         size = tokens_of(sum(len(text.encode("utf-8", "replace")) for text in texts))
-        # it is of no thread and no run: budgets of those are of each for itself
-        asked, took = f"embed-{self._books.ledger.begun()}", Usage()
-        held = await self._books.begin(reached.name, (tenant, asked, asked), asked, Usage(size))
+        held, took = await self._books.begin(reached.name, (tenant, "", ""), "embed", Usage(size)), Usage()
         try:
             told = await self._ask(reached, texts, dimensions)
             took = Usage(told.tokens or size)

@@ -24,12 +24,6 @@ async def as_it_is(image: Image) -> Image:
     return image
 
 
-def unseen(name: str) -> Problem:
-    """Say that a model sees no pictures."""
-    message = f"messages: model {name!r} sees no images: send texts alone, or ask a model that does"
-    return Problem(kind="invalid", message=message, field="messages")
-
-
 async def with_pictures(call: ModelCall, show: Show) -> ModelCall:
     """Give a call whose pictures are there whole.
 
@@ -90,4 +84,5 @@ class Unseeing:
 
     def _check(self, call: ModelCall) -> None:
         if any(message.images for message in call.messages):
-            raise ProviderFailed(unseen(self.name), elsewhere=True)
+            message = f"messages: model {self.name!r} sees no images: send texts alone, or ask a model that does"
+            raise ProviderFailed(Problem(kind="invalid", message=message, field="messages"), elsewhere=True)

@@ -15,7 +15,7 @@ from infra.configuration import configure, shown
 from infra.errors import MasterKeyMissing, MasterKeyWrong, RotationUnfit
 from infra.launcher import table
 from infra.privacy import NEXT, known_master, made_master, new_master, opened_record, opened_store, stack_master
-from infra.rotating import rotate_to
+from infra.rotating import filed_master, rotate_to
 from infra.settings import PrivacySettings, Settings, encode_place
 
 
@@ -94,6 +94,16 @@ async def test_a_rotation_that_was_broken_off_is_finished_where_every_key_was_wr
         assert stack_master(store) == (new if wrapped == "after" else old)
         assert await asyncio.to_thread(known_master, tmp_path) == stack_master(store)
     assert await asyncio.to_thread((tmp_path / NEXT).exists) == (wrapped == "before")
+
+
+def test_what_is_not_in_the_file_is_not_rotated_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RotationUnfit, match="no master key"):
+        filed_master(tmp_path)
+    made = made_master(settings(tmp_path))
+    assert filed_master(tmp_path) == made
+    monkeypatch.setenv("OSTINATO_PRIVACY_MASTER_KEY", "hard to guess")
+    with pytest.raises(RotationUnfit, match="--to FILE"):
+        filed_master(tmp_path)
 
 
 @pytest.mark.anyio
