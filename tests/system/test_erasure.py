@@ -17,7 +17,7 @@ import pytest
 
 from bus.connection import Connection
 from infra.client import connect
-from infra.errors import SettlementRefused
+from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import send
 from schemas.commands import Command
 from schemas.memory import Remember
@@ -136,9 +136,13 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.cli("replay", "verify", "gone", "stays").returncode == 0
         assert not files_with(up.data / "nats", CANARY)
         assert tables_with(up, CANARY) == {"projected_thread"}
+        key = key_of_a_picture(up, "gone")
         assert up.cli("thread", "delete", "gone").returncode == 0
         wait_until_erased(up, "gone")
         check_what_is_gone(up, tmp_path)
+        # what the store keeps of a picture nobody can open any more
+        assert not files_with(up.data / "nats", key)
+        assert tables_with(up, key) == set()
         check_what_stays(up)
         # another owner folds it anew, and the books are made again from what can be read
         os.kill(up.pid("agents-0"), signal.SIGKILL)
@@ -159,6 +163,22 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.cli("thread", "delete").returncode == 2
     finally:
         assert up.stop() == 0
+
+
+def key_of_a_picture(up: UpProcess, thread: str) -> str:
+    """Show a picture in a thread, to a model that sees none; give the key that opens it."""
+
+    async def show() -> None:
+        async with connect(str(up.data)) as client:
+            with pytest.raises(NoAnswer, match="sees no images"):
+                await client.run("rememberer", "See?", thread=thread, images=[b"\x89PNG\r\n\x1a\n" + CANARY.encode()])
+
+    asyncio.run(show())
+    wait_until_recorded(up)
+    said = [line["data"]["message"] for line in shown_of(up, thread) if line["kind"] == "message.added"]
+    (image,) = [image for message in said for image in message.get("images", ())]
+    assert not files_with(up.data / "nats", CANARY)
+    return str(image["key"])
 
 
 def check_what_is_gone(up: UpProcess, folder: Path) -> None:

@@ -46,6 +46,11 @@ url = "{url}/v1"
 url = "{url}/broken"
 keys = ["OPENAI_API_KEY"]
 
+[[models.budgets]]
+scope = "tenant"
+tokens = 10
+models = "openai/limited"
+
 [models.chains]
 careful = ["mine/gpt-y", "openai/gpt-x"]
 """
@@ -170,6 +175,16 @@ def test_an_engine_here_goes_by_its_bare_name_and_by_local_and_one_that_is_not_t
     gone = chat(up, ask("hi", model="local/nobody"))
     assert gone.status_code == 503
     assert "is offered on NATS" in gone.text
+
+
+def test_of_many_questions_at_once_a_budget_for_one_answers_one(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, double = elsewhere
+    with ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(chat, up, ask("hi", model="openai/limited")) for _ in range(24)]
+        answers = [one.result(60) for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 23
+    assert {answer.json()["error"]["code"] for answer in answers if answer.status_code == 429} == {"insufficient_quota"}
+    assert sum(asked.body["model"] == "limited" for asked in double.asked) == 1
 
 
 def pictured(*urls: str, model: str) -> dict[str, Any]:
