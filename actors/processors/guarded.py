@@ -114,7 +114,13 @@ class Guarded:
             messages = tuple(after)
         tools: Sequence[ToolSpec] = call.tools
         for processor in self._processors:
-            tools = processor.tools_shown(tools, call.messages)
+            if type(processor).tools_shown is Processor.tools_shown:
+                continue
+            with about.timing(processor, "prompt"):
+                shown = processor.tools_shown(tools, call.messages)
+            if len(shown) < len(tools):
+                about.note(processor, "prompt", "changed", len(tools) - len(shown), "tools not shown")
+            tools = shown
         return replace(call, messages=tuple(messages), tools=tuple(tools))
 
     async def _let_out(self, answer: ModelAnswer, outlet: Outlet, about: About) -> ModelAnswer:

@@ -129,8 +129,11 @@ async def test_the_model_is_told_of_the_search_alone_until_it_has_found_somethin
     specs = tuple(one.spec for one in agent.tools)
     asked = ScriptedModel(lambda _: "ok")
     guarded = Guarded(asked, [search], first=False)
-    await guarded.call(msgspec.structs.replace(CALL, tools=specs), Heard())
+    answer = await guarded.call(msgspec.structs.replace(CALL, tools=specs), Heard())
     assert [spec.name for spec in asked.calls[-1].tools] == [SEARCH]
+    assert [(one.processor, one.hook, one.action, one.found, one.reason) for one in answer.processed] == [
+        (search.name, "prompt", "changed", 2, "tools not shown")
+    ]
     output = await search.tools[0].call('{"query": "what is the weather in Rome"}', ToolContext("a", "t", "k", 0, {}))
     said = (
         Message("user", "weather?"),
