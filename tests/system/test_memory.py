@@ -102,7 +102,8 @@ def test_threads_are_begun_copied_and_ended_from_a_program(stack: UpProcess) -> 
             for refused in (threads.delete(name), threads.rename("nowhere", "x"), threads.create("eve-2")):
                 with pytest.raises(SettlementRefused):
                     await refused
-            with pytest.raises(NothingRecorded):
+            await asyncio.to_thread(wait_until_recorded, stack)
+            with pytest.raises(NothingRecorded):  # what was refused there is no thread
                 await threads.clone("nowhere")
             with pytest.raises(ThreadUnfit):
                 await threads.create(title="x" * 10_000)
