@@ -84,8 +84,8 @@ class Threads:
             SettlementRefused: there is a thread of the new name; carries the `Problem`.
         """
         events = await (await self.store()).events_of_thread(self.tenant, thread)
-        if not any(event.fact.kind == "thread" for event in events):
-            raise NothingRecorded(thread)  # a command that was refused is no thread
+        if all(event.fact.type == "command.refused" for event in events):
+            raise NothingRecorded(thread)
         name = self.ids.new("t") if into is None else subjects.checked(into, "into")
         await self.send(name, "fork", plan(thread, events, at or len(events), {}).fork)
         return name

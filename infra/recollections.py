@@ -145,7 +145,8 @@ async def _state(store: Store, tenant: str, thread: str) -> Any:
     state = machine.initial(tenant, thread)
     events = await store.events_of_thread(tenant, thread)
     ended = any(event.fact.type == "thread.deleted" for event in events)
-    if ended or not any(event.fact.kind == "thread" for event in events):
+    # what was refused there is no thread
+    if ended or all(event.fact.kind != "thread" or event.fact.type == "command.refused" for event in events):
         raise _Unfit(f"thread {thread!r} {'was deleted' if ended else 'does not exist'}", "thread")
     for event in events:
         state = machine.evolve(state, Emitted(event.fact.kind, event.fact.entity, codec.event_of(event.fact)))

@@ -105,6 +105,8 @@ def test_threads_are_begun_copied_and_ended_from_a_program(stack: UpProcess) -> 
             await asyncio.to_thread(wait_until_recorded, stack)
             with pytest.raises(NothingRecorded):  # what was refused there is no thread
                 await threads.clone("nowhere")
+            with pytest.raises(SettlementRefused, match="does not exist"):
+                await client.memory.messages("nowhere")
             with pytest.raises(ThreadUnfit):
                 await threads.create(title="x" * 10_000)
 
