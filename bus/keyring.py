@@ -11,7 +11,6 @@ import asyncio
 import binascii
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from hashlib import blake2b
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +18,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec.structs import replace
 
-from bus.errors import BusError, Unavailable
+from bus.errors import Unavailable
+from bus.master import Master
 from schemas import codec
 from schemas.context import Chance
 from schemas.envelope import Envelope, Fact
@@ -32,6 +32,8 @@ _NONCE = 12
 _KEY_BITS = 256
 _SPARE = 64
 """Keys that are made at once; when a quarter is left, more are."""
+_SHARED = 4096
+"""Generations without a thread that have the same key, and as many more as it takes where there is no other."""
 _KEPT = 50_000
 """Keys that a process keeps unwrapped."""
 
@@ -50,16 +52,6 @@ class KeyDestroyed(Exception):
     """What it sealed is erased."""
 
 
-class WrongMaster(BusError):
-    """A key was wrapped with another master key than ours."""
-
-    def __init__(self, theirs: str, ours: str) -> None:
-        super().__init__(
-            f"payloads are sealed with master key {theirs!r}, and ours is {ours!r}: set `privacy.master_key` to that "
-            "one, or put its file `master.key` back into the data directory"
-        )
-
-
 class Keyring:
     """The keys that a process has at hand; makes new ones where it may."""
 
@@ -72,11 +64,8 @@ class Keyring:
             chance: makes keys.
             seals: whether threads that begin are sealed; those that are stay so.
         """
-        digest = blake2b(master, digest_size=32, person=b"ostinato-master").digest()
         self._opened = opened
-        self._master = AESGCM(digest)
-        self.master_name = blake2b(digest, digest_size=4).hexdigest()
-        """Tells master keys apart; says nothing of what it is."""
+        self.master = Master(master, chance)
         self._chance = chance
         self._known: dict[str, AESGCM] = {}
         self._destroyed: set[str] = set()
@@ -84,8 +73,8 @@ class Keyring:
         self._making: asyncio.Task[None] | None = None
         self._used: dict[tuple[str, str], str] = {}
         self.seals = seals
-        self.secret = master
-        """What another process needs to open the same."""
+        self.shared = SharedKeys(self)
+        """For what is in nobody's thread."""
 
     async def fresh(self) -> str:
         """Give a key that seals nothing yet.
@@ -101,7 +90,7 @@ class Keyring:
     async def _make(self) -> None:
         try:
             made = {f"k{self._bits(10).hex()}": self._bits(_KEY_BITS // 8) for _ in range(_SPARE)}
-            rows = [(name, self._wrapped(name, key), self.master_name) for name, key in made.items()]
+            rows = [(name, self.master.wrap(name, key), self.master.name) for name, key in made.items()]
             async with (await self._opened()).transaction() as connection:
                 await connection.executemany("INSERT INTO sealing_key (id, wrapped, master) VALUES ($1, $2, $3)", rows)
         except TimeoutError as error:
@@ -148,7 +137,7 @@ class Keyring:
         rows = await (await self._opened()).rows("SELECT * FROM sealing_key WHERE id = ANY($1)", list(wanted))
         for row in rows:
             if row["id"] not in self._known:
-                self._known[row["id"]] = AESGCM(self._unwrapped(row["id"], row["wrapped"], row["master"]))
+                self._known[row["id"]] = AESGCM(self.master.unwrap(row["id"], row["wrapped"], row["master"]))
         self.forget(wanted - {row["id"] for row in rows})
         while len(self._known) > _KEPT:
             del self._known[next(iter(self._known))]
@@ -252,15 +241,32 @@ class Keyring:
     def _bits(self, size: int) -> bytes:
         return self._chance.bits(8 * size).to_bytes(size, "big")
 
-    def _wrapped(self, name: str, key: bytes) -> bytes:
-        nonce = self._bits(_NONCE)
-        return nonce + self._master.encrypt(nonce, key, name.encode())
 
-    def _unwrapped(self, name: str, wrapped: bytes, master: str) -> bytes:
-        try:
-            return self._master.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], name.encode())
-        except InvalidTag as error:
-            raise WrongMaster(master, self.master_name) from error
+class SharedKeys:
+    """Keys that some thousand generations of a tenant in a row have: they are too many for keys of their own."""
+
+    def __init__(self, keys: Keyring) -> None:
+        self._keys = keys
+        self._now: dict[str, tuple[str, int]] = {}
+        """Of each tenant the key, and for how many more."""
+
+    async def of(self, tenant: str) -> str:
+        """Give the key of a tenant's next generation.
+
+        Raises:
+            Unavailable: there is none, and Postgres cannot be reached.
+        """
+        key, left = self._now.get(tenant, ("", 0))
+        if not left:
+            left = _SHARED
+            try:
+                key = await self._keys.fresh()
+            except (Unavailable, TimeoutError):
+                if not key:
+                    raise
+        await self._keys.load([key])
+        self._now[tenant] = key, left - 1
+        return key
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
 from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError
-from bus.store import Store, read_events
+from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.errors import BadShape
 from schemas.messages import Usage
@@ -43,34 +42,46 @@ async def hear_spent(connection: Connection, learn: Callable[[Spent], None], own
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """As much of a `model.returned` as is counted."""
+    """As much of a `model.returned` or `model.failed` as is counted; which model failed is not told."""
 
     engine: str = ""
     usage: Usage = Usage()
 
 
-async def recorded_spending(store: Store, since: int) -> list[Spent]:
-    """Read what was spent from a time on, microseconds since the Unix epoch; of answers that cannot be read nothing.
+async def recorded_spending(store: Store, since: int) -> AsyncIterator[list[Spent]]:
+    """Read what was spent from a time on, some calls at a time and the same ones whenever it is asked for.
+
+    Of answers that cannot be read nothing is told.
+
+    Args:
+        store: the record.
+        since: microseconds since the Unix epoch.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    found: list[Spent] = []
     place = (0, 0, 0)
     while rows := await store.rows(_ANSWERS, since, *place, _PAGE):
         last = rows[-1]
         place = (last["incarnation"], last["seq"], last["idx"])
-        for stored in await read_events(store, rows):
-            if codec.is_erased(stored.fact.payload):
-                continue
-            with contextlib.suppress(BadShape):
-                told: _Told = codec.decode(bytes(stored.fact.payload), _Told)
-                fact = stored.fact
-                found.append(Spent(stored.time, fact.tenant, fact.thread, fact.entity, told.engine, told.usage))
-    return sorted(found, key=lambda spent: spent.time)
+        yield [spent for stored in await read_events(store, rows) if (spent := _spent(stored)) is not None]
+
+
+def _spent(stored: StoredEvent) -> Spent | None:
+    fact = stored.fact
+    if codec.is_erased(fact.payload):
+        return None
+    try:
+        told: _Told = codec.decode(bytes(fact.payload), _Told)
+    except BadShape:
+        return None
+    if told.usage == Usage():
+        return None
+    return Spent(stored.time, fact.tenant, fact.thread, fact.entity, told.engine, told.usage)
 
 
 _ANSWERS = """
-SELECT * FROM event WHERE type = 'model.returned' AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
+SELECT * FROM event
+WHERE type IN ('model.returned', 'model.failed') AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
 ORDER BY incarnation, seq, idx LIMIT $5
 """

@@ -21,16 +21,18 @@ from bus.connection import Connection
 from bus.steps import frames_of_call
 from bus.store import Store
 from infra.access import runtime_of
+from infra.conversations import Threads
 from infra.errors import NoAnswer, SettlementRefused
-from infra.follow import ReadBack, attend, follow, send
+from infra.follow import ReadBack, attend, send
 from infra.memories import Memories
+from infra.pictures import follow_pictured, picture
 from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, waits_of
 from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.live import Delta, Frame
-from schemas.messages import Usage
+from schemas.messages import Message, Usage
 from schemas.runs import Problem
 from schemas.structured import Structured
 from schemas.times import rfc3339
@@ -82,6 +84,7 @@ class Client:
         context: Mapping[str, Any] | None = None,
         tools: Sequence[Tool] = (),
         on_wait: OnWait | None = None,
+        images: Sequence[bytes | str] = (),
         output_type: Any = None,
         repairs: int = 1,
         **wanted: Any,
@@ -95,6 +98,7 @@ class Client:
             context: what the agent's functions and tools may know of the request.
             tools: functions of this program that the model may call: they are run here.
             on_wait: answers what the run waits for; where it is left out, nobody can be asked.
+            images: shown after the text: each the bytes of a PNG, JPEG, GIF or WebP, or its address.
             output_type: a struct, dataclass or other type that JSON can carry: the answer is one of it, in `output`.
                 Where the model's engine can bind what is written, it is; where not, the model is told what does not
                 fit.
@@ -103,10 +107,11 @@ class Client:
 
         Raises:
             NoAnswer: the run was refused or failed; carries the `Problem`.
+            PictureRefused: an image is none that models take.
             TimeoutError: it did not end within a day.
         """
         about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
-        running = self.stream(agent, text, thread=thread, **about)
+        running = self.stream(agent, text, thread=thread, images=images, **about)
         async for _ in running:
             pass
         answer = answer_of(running)
@@ -131,13 +136,15 @@ class Client:
         context: Mapping[str, Any] | None = None,
         tools: Sequence[Tool] = (),
         on_wait: OnWait | None = None,
+        images: Sequence[bytes | str] = (),
         output_type: Any = None,
         **wanted: Any,
     ) -> Running:
         """Run an agent as `run` does; iterate over what is returned to hear of everything that happens."""
         data = RunAgent(
             agent=agent if isinstance(agent, str) else agent.name,
-            text=text,
+            text=None if images else text,
+            messages=(Message("user", text, images=tuple(map(picture, images))),) if images else (),
             context=dict(context or {}),
             tools=tuple(tool.spec for tool in tools),
             approvals="refuse" if on_wait is None else "ask",
@@ -146,7 +153,7 @@ class Client:
         )
         where = self._ids.new("t") if thread is None else subjects.checked(thread, "thread")
         command = self._command(self._ids.new("r"), where, "run", data)
-        frames = follow(self.connection, self.read_back, command, _DAY_S)
+        frames = follow_pictured(self.connection, self.read_back, command, SystemChance(), self._ids, _DAY_S)
         return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
 
     def attend(self, thread: str, run: str) -> AsyncIterator[Frame]:
@@ -166,6 +173,11 @@ class Client:
     def memory(self) -> Memories:
         """What the tenant's agents remember."""
         return Memories(self.connection, self.tenant)
+
+    @property
+    def threads(self) -> Threads:
+        """Conversations, and whose they are."""
+        return Threads(self.tell, self.store, self.tenant, self._ids)
 
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
         """List what a thread's run waits for, and those of other agents that it has asked, as far as is recorded."""

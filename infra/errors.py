@@ -19,9 +19,11 @@ InfraError
 ├── LogNeedsRepair             the log is damaged, and mending it would cut something out
 ├── MasterKeyMissing           threads are to be sealed, and there is no master key
 ├── MasterKeyWrong             threads were sealed with another master key
+├── RotationUnfit              a master key was to take another's place, and cannot
 ├── NoAnswer                   a run was refused or failed
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
+├── PictureRefused             a picture of a message cannot be shown to a model
 ├── PortBusy                   the port of the HTTP bridge is taken
 ├── ScheduleUnfit           a schedule was asked for that none can be
 ├── SweepFailed                a process that checks threads ended
@@ -275,6 +277,18 @@ class MasterKeyWrong(InfraError):
             f"threads are sealed with master key {theirs!r}, and {found}: set privacy.master_key to it, or put its "
             "file `master.key` back into the data directory"
         )
+
+
+class PictureRefused(InfraError):
+    """A picture of a message cannot be shown to a model."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class RotationUnfit(InfraError):
+    """A master key was to take the place of another, and cannot."""
 
 
 class NothingRecorded(InfraError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from actors.runtime.context import SystemChance
 from bus.connection import Connection
 from bus.keyring import Keyring
+from bus.master import Master
 from bus.store import Store
 from infra.configuration import configure
 from infra.errors import MasterKeyMissing, MasterKeyWrong
@@ -20,6 +21,8 @@ from infra.services.data_directory import PRIVATE, write_atomically
 from infra.settings import Settings
 
 FILE = "master.key"
+NEXT = "master.key.next"
+"""The one that takes its place, while every key is wrapped anew."""
 MASTER_VARIABLE = "OSTINATO_PRIVACY_MASTER_KEY"
 _BITS = 256
 
@@ -37,9 +40,14 @@ def made_master(settings: Settings) -> bytes:
         if settings.privacy.sealed == "on":
             raise MasterKeyMissing
         return b""
-    made = f"{SystemChance().bits(_BITS):064x}".encode()
+    made = new_master()
     write_atomically(Path(settings.data) / FILE, made, PRIVATE)
     return made
+
+
+def new_master() -> bytes:
+    """Return a master key that nobody guesses."""
+    return f"{SystemChance().bits(_BITS):064x}".encode()
 
 
 def known_master(data: str | Path) -> bytes:
@@ -53,6 +61,14 @@ def _given(setting: str, data: Path) -> bytes:
         return setting.encode()
     try:
         return (data / FILE).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def next_master(data: Path) -> bytes:
+    """Return the master key that is to take the place of the file's; empty where none is. Blocks."""
+    try:
+        return (data / NEXT).read_bytes()
     except FileNotFoundError:
         return b""
 
@@ -76,7 +92,7 @@ async def opened_store(url: str, master: bytes) -> Store:
 
 def stack_master(store: Store) -> bytes:
     """Return the master key that a store was opened with; empty where there was none."""
-    return b"" if store.keys is None else store.keys.secret
+    return b"" if store.keys is None else store.keys.master.secret
 
 
 async def opened_record(url: str, connection: Connection, settings: Settings) -> Store:
@@ -89,9 +105,22 @@ async def opened_record(url: str, connection: Connection, settings: Settings) ->
     """
     store = await opened_store(url, await asyncio.to_thread(made_master, settings))
     connection.keys = store.keys
-    ours = "" if store.keys is None else store.keys.master_name
+    ours = "" if store.keys is None else store.keys.master.name
     others = await store.rows("SELECT master FROM sealing_key WHERE master <> $1 LIMIT 1", ours)
-    if others:
-        await store.close()
-        raise MasterKeyWrong(others[0]["master"], ours)
-    return store
+    if not others:
+        return store
+    await store.close()
+    theirs = others[0]["master"]
+    if not await asyncio.to_thread(_rotated, settings, theirs):
+        raise MasterKeyWrong(theirs, ours)
+    return await opened_record(url, connection, settings)
+
+
+def _rotated(settings: Settings, theirs: str) -> bool:
+    """Finish a rotation that was broken off when every key was wrapped anew; False where there is none. Blocks."""
+    data = Path(settings.data)
+    coming = next_master(data)
+    if settings.privacy.master_key or not coming or Master(coming, SystemChance()).name != theirs:
+        return False
+    (data / NEXT).replace(data / FILE)
+    return True

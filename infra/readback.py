@@ -21,12 +21,10 @@ from bus.snapshots import (
     read_checkpoint,
     recorded_facts,
 )
-from bus.spending import recorded_spending
 from bus.store import Store, StoredEvent
 from infra.follow import ReadBack
 from infra.privacy import opened_store
 from schemas.live import Committed
-from schemas.models import Spent
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -110,15 +108,6 @@ class LateStore:
             TimeoutError: it does not answer.
         """
         await self._within(_READ_S, lambda store: keep(store, shard, checkpoint, snapshots))
-
-    async def spending(self, since: int) -> list[Spent]:
-        """Read what was spent on models; as `bus.spending.recorded_spending`.
-
-        Raises:
-            Unavailable: Postgres cannot be reached.
-            TimeoutError: it does not answer.
-        """
-        return await self._within(_READ_S, lambda store: recorded_spending(store, since))
 
     async def _within(self, seconds: float, ask: Callable[[Store], Awaitable[T]]) -> T:
         """Ask something, and do without the answer after so many seconds.

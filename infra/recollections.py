@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from actors.errors import CallFailed
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import LONGEST, Opening
@@ -80,7 +81,10 @@ class MemoryService:
         name = asked.embedder or (next(iter(self._embedders)) if len(self._embedders) == 1 else "")
         if name not in self._embedders:
             raise _Unfit(f"embedder: there are {names}", "embedder")
-        (vector,) = await self._embedders[name].embed([asked.text[:LONGEST]])
+        try:
+            (vector,) = await self._embedders[name].embed([asked.text[:LONGEST]])
+        except CallFailed as failure:
+            raise _Unfit(failure.problem.message, "embedder") from failure
         where = (tenant, asked.thread, asked.resource)
         hits = await nearest(store, name, where, asked.scope, vector, asked.count)
         return tuple(
@@ -141,7 +145,8 @@ async def _state(store: Store, tenant: str, thread: str) -> Any:
     state = machine.initial(tenant, thread)
     events = await store.events_of_thread(tenant, thread)
     ended = any(event.fact.type == "thread.deleted" for event in events)
-    if ended or not any(event.fact.kind == "thread" for event in events):
+    # what was refused there is no thread
+    if ended or all(event.fact.kind != "thread" or event.fact.type == "command.refused" for event in events):
         raise _Unfit(f"thread {thread!r} {'was deleted' if ended else 'does not exist'}", "thread")
     for event in events:
         state = machine.evolve(state, Emitted(event.fact.kind, event.fact.entity, codec.event_of(event.fact)))

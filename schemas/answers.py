@@ -15,6 +15,7 @@ class TokenTold(Record, frozen=True):
     """A token that stands in an answer or a prompt, and what the model made of its place."""
 
     token: int
+    """Its id; 0 where a provider elsewhere does not tell it."""
     piece: bytes
     """What it adds to the text: perhaps a part of a character."""
     logprob: float | None

@@ -37,6 +37,25 @@ class Thought(Wire, frozen=True):
     """Characters of the message's `content` that were said before it was thought."""
 
 
+class Image(Wire, frozen=True):
+    """A picture in a message: bytes that the object store keeps, or an address."""
+
+    blob: str = ""
+    """The content hash of what the store keeps: the bytes, sealed with `key`. Empty where there is an address."""
+    size: int = 0
+    """Bytes of that."""
+    key: str = ""
+    """Opens it, and is nowhere else: who erases the message has erased the picture. Hexadecimal."""
+    media_type: str = ""
+    """Such as `image/png`."""
+    url: str = ""
+    """`https://…`, for who shows it to the model to fetch; or `data:…;base64,…`, for messages that are not kept yet."""
+    detail: Literal["", "auto", "low", "high"] = ""
+    """How closely it is to be looked at, where that can be said."""
+    rest: int = 0
+    """Characters of the message's `content` that come after it."""
+
+
 class Message(Wire, frozen=True):
     """One entry of a conversation."""
 
@@ -49,6 +68,8 @@ class Message(Wire, frozen=True):
     """For role `assistant`: what was thought before it was said. The template decides whether the model sees it."""
     thoughts: tuple[Thought, ...] = ()
     """For role `assistant`: what its provider wants back of what was thought."""
+    images: tuple[Image, ...] = ()
+    """For role `user`: what is shown, in the order of its places."""
 
 
 def misplaced_in(messages: Sequence[Message]) -> str | None:

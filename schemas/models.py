@@ -65,7 +65,7 @@ class Budget(Wire, frozen=True):
 
 
 class Spent(Wire, frozen=True):
-    """What a call of a model cost. `spent.<tenant>`."""
+    """What a call of a model may cost, or did. `spent.<tenant>`."""
 
     time: int
     """When, microseconds since the Unix epoch."""
@@ -76,3 +76,7 @@ class Spent(Wire, frozen=True):
     usage: Usage
     process: str = ""
     """The `producer_run` of the one that asked."""
+    call: str = ""
+    """Which call; what is said of the same one later takes the place of what was said before."""
+    held: bool = False
+    """Whether the call has begun, and `usage` is what it may take; it is told again with what it took."""

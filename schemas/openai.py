@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -29,7 +29,7 @@ from schemas.commands import (
     Truncation,
 )
 from schemas.generation import TruncationSide
-from schemas.messages import Message, Role, ToolCall, ToolSpec
+from schemas.messages import Image, Message, Role, ToolCall, ToolSpec
 from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 
@@ -41,6 +41,20 @@ class TextPart(Wire, frozen=True, tag="text"):
     """A piece of text in a message."""
 
     text: str
+
+
+class ImageAddress(Wire, frozen=True):
+    """Where a picture is."""
+
+    url: str
+    """`https://…` or `data:image/…;base64,…`."""
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Wire, frozen=True, tag="image_url"):
+    """A picture in a message."""
+
+    image_url: ImageAddress
 
 
 class FunctionCall(Wire, frozen=True):
@@ -62,7 +76,7 @@ class ChatMessage(Wire, frozen=True):
     """One message of a request."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | ImagePart] | None = None
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
     reasoning: str | None = None
@@ -72,13 +86,24 @@ class ChatMessage(Wire, frozen=True):
     def message(self) -> Message:
         """Give it as one of ours."""
         content = self.content or ""
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        parts = [TextPart(content)] if isinstance(content, str) else content
+        text = "".join(part.text for part in parts if isinstance(part, TextPart))
         calls = tuple(
             ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in self.tool_calls or ()
         )
         role: Role = "system" if self.role == "developer" else self.role
         reasoning = (self.reasoning or self.reasoning_content or "") if role == "assistant" else ""
-        return Message(role, text, calls, self.tool_call_id, reasoning)
+        return Message(role, text, calls, self.tool_call_id, reasoning, images=tuple(_images(parts)))
+
+
+def _images(parts: Sequence[TextPart | ImagePart]) -> Iterator[Image]:
+    """Give the pictures of a message, each with how much of its text comes after it."""
+    rest = sum(len(part.text) for part in parts if isinstance(part, TextPart))
+    for part in parts:
+        if isinstance(part, TextPart):
+            rest -= len(part.text)
+        else:
+            yield Image(url=part.image_url.url, detail=part.image_url.detail or "", rest=rest)
 
 
 class ChatTool(Wire, frozen=True):

@@ -25,6 +25,17 @@ class Embed(Wire, frozen=True, tag="embed"):
     too_long: Literal["cut", "refuse"] = "refuse"
 
 
+class EmbedElsewhere(Wire, frozen=True):
+    """The vectors of texts by a model elsewhere. `rpc.embeddings.ask`, answered with `Vectors` or `PoolRefused`."""
+
+    model: str
+    """`provider/model`."""
+    texts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
+    dimensions: int | None = None
+    tenant: str = ""
+    """Whose budget it is."""
+
+
 class Score(Wire, frozen=True, tag="score"):
     """How well the texts of each pair match. Answered with `Scores` or `PoolRefused`."""
 

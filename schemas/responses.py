@@ -15,6 +15,9 @@ class Part(Wire, frozen=True):
 
     type: str
     text: str = ""
+    image_url: str | None = None
+    """Of `input_image`."""
+    detail: Literal["auto", "low", "high"] | None = None
 
 
 class InputItem(Wire, frozen=True):

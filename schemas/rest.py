@@ -100,14 +100,6 @@ class ForkedThread(Wire, frozen=True, forbid_unknown_fields=True):
     """The new one's id."""
 
 
-class Forked(Wire, frozen=True):
-    """A fork that there is now."""
-
-    thread: str
-    run: str = ""
-    """The run that goes on in it."""
-
-
 class ThreadsQuery(Wire, frozen=True):
     """Which threads."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from actors.errors import CallFailed
 from actors.memory.embedding import Embedder
 from bus.errors import BusError
 from bus.store import Store
@@ -50,7 +51,7 @@ async def index(opened: Opening, embedder: Embedder) -> None:
     while True:
         try:
             await catch_up(await opened(), embedder)
-        except BusError as error:
+        except (BusError, CallFailed) as error:
             log.warning("vectors of %s wait: %s", embedder.name, error)
             await asyncio.sleep(_RETRY_S)
         except Exception:

@@ -16,6 +16,9 @@ from schemas.messages import Message
 _OVERHEAD = 12
 """Bytes that a chat template puts around a message, about."""
 
+_PICTURE = 3000
+"""What a picture counts as: providers take some thousand tokens for one."""
+
 
 def first_shown(messages: Sequence[Message], plan: MemoryPlan | None, before: int, rate: int) -> int:
     """Give the first message that is shown from now on; `before` is the one that was so far.
@@ -59,4 +62,4 @@ def turn_before(messages: Sequence[Message], room: int, weights: Sequence[int]) 
 def weight(message: Message) -> int:
     """Give about how many bytes of a prompt a message takes."""
     calls = sum(len(call.name) + len(call.arguments.encode()) + _OVERHEAD for call in message.tool_calls)
-    return len(message.content.encode("utf-8", "replace")) + calls + _OVERHEAD
+    return len(message.content.encode("utf-8", "replace")) + calls + _OVERHEAD + _PICTURE * len(message.images)

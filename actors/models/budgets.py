@@ -1,15 +1,26 @@
-"""What was spent on models, and what may be: by run, thread, tenant or all together, within windows of time."""
+"""What was spent on models, and what may be: by run, thread, tenant or all together, within windows of time.
+
+A call holds what it may cost from its beginning to its end, when it is entered with what it did cost. So calls that
+begin at once cannot all pass a budget that is enough for one of them.
+"""
 
 from __future__ import annotations
 
+import bisect
 import fnmatch
+import itertools
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from actors.errors import CallFailed
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText
+from actors.memory.window import weight
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
 from schemas.context import Clock
 from schemas.messages import Usage
 from schemas.models import Budget, Spent
@@ -20,6 +31,12 @@ Tell = Callable[[Spent], Awaitable[None]]
 """Tells the other processes of what was spent here."""
 Price = Callable[[str, Usage], float]
 """Gives what a call of a model cost, US dollars; 0 where that is not known."""
+_HELD_US = 900_000_000
+"""For how long what a call may cost is held: its process may have ended before it said what it did cost."""
+_BYTES_A_TOKEN = 3
+"""Of a prompt, at least: few texts have fewer."""
+_WAIT_MS = 500
+"""When who finds all of a budget held may ask again."""
 
 
 @dataclass
@@ -29,9 +46,22 @@ class _Window:
     spent: deque[tuple[int, int, float]] = field(default_factory=deque)
     tokens: int = 0
     usd: float = 0.0
+    held: dict[tuple[str, str], tuple[int, int, float]] = field(default_factory=dict)
+    """By (process, call): what calls under way may cost, and since when."""
 
-    def add(self, time: int, tokens: int, usd: float) -> None:
-        self.spent.append((time, tokens, usd))
+    def enter(self, spent: Spent, tokens: int, usd: float) -> None:
+        """Take what a call may cost, or did, in place of what was said of it before."""
+        self.held.pop((spent.process, spent.call), None)
+        if spent.held:
+            self.held[spent.process, spent.call] = (spent.time, tokens, usd)
+        elif tokens or usd:
+            self._add(spent.time, tokens, usd)
+
+    def _add(self, time: int, tokens: int, usd: float) -> None:
+        if self.spent and time < self.spent[-1][0]:
+            bisect.insort(self.spent, (time, tokens, usd))  # what the record says may be told late
+        else:
+            self.spent.append((time, tokens, usd))
         self.tokens += tokens
         self.usd += usd
 
@@ -42,6 +72,12 @@ class _Window:
             self.tokens -= tokens
             self.usd = self.usd - usd if self.spent else 0.0
 
+    def holding(self, now: int) -> tuple[int, float]:
+        """Give the tokens and US dollars that calls under way may cost."""
+        for call in [call for call, (since, _, _) in self.held.items() if since <= now - _HELD_US]:
+            del self.held[call]
+        return sum(tokens for _, tokens, _ in self.held.values()), sum(usd for _, _, usd in self.held.values())
+
 
 class Ledger:
     """Keeps the books of a process: what its own calls cost, what it is told of others, and what the record says."""
@@ -51,6 +87,7 @@ class Ledger:
         self._clock = clock
         self._price = price
         self._windows: dict[tuple[int, Hashable], _Window] = {}
+        self._begun = itertools.count()
 
     @property
     def since(self) -> int:
@@ -58,6 +95,10 @@ class Ledger:
         if any(not budget.window_s for budget in self._budgets):
             return 0
         return self._clock.now() - max((budget.window_s for budget in self._budgets), default=0) * 1_000_000
+
+    def begun(self) -> int:
+        """Number a call that begins: the same may be made again before it ended."""
+        return next(self._begun)
 
     def statistics(self) -> list[dict[str, Any]]:
         """Say of each budget what it allows, and the most that any one of its scope spent of it."""
@@ -79,27 +120,30 @@ class Ledger:
         return told
 
     def learn(self, spent: Spent) -> None:
-        """Enter what a call cost."""
+        """Enter what a call may cost, or did."""
         tokens, usd = spent.usage.prompt_tokens + spent.usage.completion_tokens, self._price(spent.model, spent.usage)
         for index, budget in enumerate(self._budgets):
-            if fnmatch.fnmatchcase(spent.model, budget.models):
-                window = self._windows.setdefault((index, _of(budget, spent)), _Window())
-                window.add(spent.time, tokens, usd)
+            if _is_meant(budget, spent):
+                self._windows.setdefault((index, _of(budget, spent)), _Window()).enter(spent, tokens, usd)
 
-    def refusal(self, model: str, tenant: str, thread: str, run: str) -> Problem | None:
-        """Say which budget is used up; None where none is. What is under way is not counted yet."""
-        now = self._clock.now()
-        asked = Spent(now, tenant, thread, run, model, Usage())
+    def hold(self, asked: Spent) -> Problem | None:
+        """Hold what a call may cost; say which budget is used up or held by others, and hold nothing, where one is."""
         for index, budget in enumerate(self._budgets):
             window = self._windows.get((index, _of(budget, asked)))
-            if window is None or not fnmatch.fnmatchcase(model, budget.models):
+            if window is None or not _is_meant(budget, asked):
                 continue
             if budget.window_s:
-                window.forget(now - budget.window_s * 1_000_000)
-            problem = _used_up(budget, window)
+                window.forget(asked.time - budget.window_s * 1_000_000)
+            problem = _used_up(budget, window, asked.time)
             if problem is not None:
                 return problem
+        self.learn(asked)
         return None
+
+
+def _is_meant(budget: Budget, spent: Spent) -> bool:
+    """Say whether a budget is about a call: those of runs and threads are not about what is in none."""
+    return bool(spent.thread or budget.scope in {"tenant", "all"}) and fnmatch.fnmatchcase(spent.model, budget.models)
 
 
 def _of(budget: Budget, spent: Spent) -> Hashable:
@@ -114,18 +158,57 @@ def _of(budget: Budget, spent: Spent) -> Hashable:
             return ()
 
 
-def _used_up(budget: Budget, window: _Window) -> Problem | None:
-    if budget.tokens and window.tokens >= budget.tokens:
+def _used_up(budget: Budget, window: _Window, now: int) -> Problem | None:
+    tokens, usd = window.holding(now)
+    if budget.tokens and window.tokens + tokens >= budget.tokens:
         spent = f"{window.tokens} tokens of {budget.tokens}"
-    elif budget.usd and window.usd >= budget.usd:
+        held = f"{tokens} tokens" if window.tokens < budget.tokens else ""
+    elif budget.usd and window.usd + usd >= budget.usd:
         spent = f"{window.usd:.4g} US dollars of {budget.usd:g}"
+        held = f"{usd:.4g} US dollars" if window.usd < budget.usd else ""
     else:
         return None
     whose = {"run": "this run", "thread": "this thread", "tenant": "this tenant", "all": "everybody"}[budget.scope]
     within = f" within {budget.window_s} s" if budget.window_s else ""
     about = "" if budget.models == "*" else f" on {budget.models}"
-    message = f"the budget of {whose} is used up: {spent}{about}{within} (`models.budgets`)"
-    return Problem(kind="budget", message=message, field="models.budgets")
+    state = f"held by calls under way, which may take {held}" if held else "used up"
+    message = f"the budget of {whose} is {state}: {spent}{about}{within} (`models.budgets`)"
+    return Problem(kind="budget", message=message, field="models.budgets", retry_after_ms=_WAIT_MS if held else 0)
+
+
+@dataclass(frozen=True)
+class Books:
+    """Enters what calls may cost, and then what they did, here and in the other processes."""
+
+    ledger: Ledger
+    clock: Clock
+    tell: Tell
+
+    async def begin(self, model: str, asked: tuple[str, str, str], request: str, usage: Usage) -> Spent:
+        """Hold what a call may cost.
+
+        Args:
+            model: which is called.
+            asked: the tenant, thread and run that call it.
+            request: which call.
+            usage: what it may take.
+
+        Raises:
+            CallFailed: a budget is used up, or all that is left is held by calls under way.
+        """
+        name = f"{request}/{self.ledger.begun()}"
+        held = Spent(self.clock.now(), *asked, model, usage, call=name, held=True)
+        problem = self.ledger.hold(held)
+        if problem is not None:
+            raise CallFailed(problem)
+        await self.tell(held)
+        return held
+
+    async def end(self, held: Spent, took: Usage) -> None:
+        """Enter what it did cost."""
+        spent = replace(held, time=self.clock.now(), usage=took, held=False)
+        self.ledger.learn(spent)
+        await self.tell(spent)
 
 
 @dataclass(frozen=True)
@@ -134,31 +217,46 @@ class Budgeted:
 
     name: str
     inner: ModelProvider
-    ledger: Ledger
-    clock: Clock
-    tell: Tell
+    books: Books
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
-        """Ask, and enter what it cost.
+        """Ask, and enter what it cost; of a call that broke off, about what was said until then.
 
         Raises:
-            CallFailed: a budget is used up; or the model inside does.
+            CallFailed: a budget is used up, or all that is left is held by calls under way; or the model inside does.
         """
-        self._check(call)
-        answer = await self.inner.call(call, on_text)
-        await self._enter(call, answer)
+        held, heard = await self._begin(call, 1), 0
+
+        async def hear(piece: Piece, /) -> None:
+            nonlocal heard
+            heard += len(piece.text.encode("utf-8", "replace"))
+            await on_text(piece)
+
+        took = Usage()
+        try:
+            answer = await self.inner.call(call, hear)
+            took = answer.usage
+        except CallFailed as failure:
+            took = failure.usage
+            raise
+        finally:
+            if heard and not took.completion_tokens:
+                took = replace(held.usage, completion_tokens=tokens_of(heard))
+            await self.books.end(held, took)
         return answer
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
         """Have the model inside search, and enter what it cost.
 
         Raises:
-            CallFailed: a budget is used up; or the model inside does.
+            CallFailed: a budget is used up, or all that is left is held by calls under way; or the model inside does.
         """
-        self._check(call)
-        answers = await self.inner.search(call)
-        for answer in answers:
-            await self._enter(call, answer)
+        held, took = await self._begin(call, call.n), Usage()
+        try:
+            answers = await self.inner.search(call)
+            took = sum((answer.usage for answer in answers), Usage())
+        finally:
+            await self.books.end(held, took)
         return answers
 
     async def note(self, note: ProgramNote) -> None:
@@ -169,18 +267,24 @@ class Budgeted:
         """Pass it on."""
         await self.inner.abort(request)
 
-    def _check(self, call: ModelCall) -> None:
-        problem = self.ledger.refusal(self.name, call.tenant, call.thread, run_of(call.effect))
-        if problem is not None:
-            raise CallFailed(problem)
+    async def _begin(self, call: ModelCall, answers: int) -> Spent:
+        asked = (call.tenant, call.thread, run_of(call.effect))
+        return await self.books.begin(self.name, asked, call.request, _may_take(call, answers))
 
-    async def _enter(self, call: ModelCall, answer: ModelAnswer) -> None:
-        now = self.clock.now()
-        spent = Spent(now, call.tenant, call.thread, run_of(call.effect), self.name, answer.usage)
-        self.ledger.learn(spent)
-        await self.tell(spent)
+
+def _may_take(call: ModelCall, answers: int) -> Usage:
+    """Give about what a call takes at most: all of its prompt, and as many tokens as it may say."""
+    size = sum(map(weight, call.messages)) + sum(len(msgspec.json.encode(tool)) for tool in call.tools)
+    if call.prompt is not None:
+        size += len(msgspec.json.encode(call.prompt))
+    return Usage(tokens_of(size), answers * call.sampling.max_tokens)
+
+
+def tokens_of(size: int) -> int:
+    """Give about how many tokens so many bytes of text are, at most."""
+    return math.ceil(size / _BYTES_A_TOKEN)
 
 
 def run_of(effect: str) -> str:
-    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`."""
-    return effect.rsplit("-", 2)[0]
+    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`, or of one beside it."""
+    return effect.partition(".")[0].rsplit("-", 2)[0]

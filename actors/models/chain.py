@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.guarded import elsewhere
+from actors.models.guarded import Guarded, elsewhere
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
 from actors.models.wires.failures import late
 from schemas.models import ModelChain, ModelEntry, PassedOver
@@ -119,6 +119,8 @@ class _Attempt:
             if not whole.expired() and not self._first.expired():
                 raise
             await model.abort(asked.request)
+            if isinstance(model, Guarded):
+                model.breaker.missed(0)  # it was cut off, and could not tell that for itself
             if whole.expired():
                 raise late(entry.model, f"it did not come to its end within {entry.total_s:g} s") from None
             raise late(entry.model, f"no word came within {entry.first_s:g} s") from None

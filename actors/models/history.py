@@ -36,12 +36,17 @@ def repaired(messages: Conversation, provider: Provider) -> list[Message]:
     mended = renamed(answered(spoken(messages)), provider.tool_ids)
     if provider.alternate:
         mended = joined(mended)
-    return opened(mended) if provider.alternate or provider.wire in {"anthropic", "gemini", "bedrock"} else mended
+    first = provider.alternate or provider.wire in {"anthropic", "vertex", "gemini", "bedrock"}
+    return opened(mended) if first else mended
 
 
 def spoken(messages: Conversation) -> list[Message]:
     """Leave out turns that say nothing: an empty text is refused nearly everywhere."""
-    return [message for message in messages if message.role == "tool" or message.tool_calls or message.content.strip()]
+    return [
+        message
+        for message in messages
+        if message.role == "tool" or message.tool_calls or message.images or message.content.strip()
+    ]
 
 
 def answered(messages: Conversation) -> list[Message]:
@@ -116,7 +121,10 @@ def joined(messages: Conversation) -> list[Message]:
         last = mended[-1] if mended else None
         plain = message.role in {"user", "assistant", "system"} and not message.tool_calls
         if last is not None and plain and last.role == message.role and not last.tool_calls:
-            mended[-1] = replace(last, content=f"{last.content}\n\n{message.content}", reasoning="", thoughts=())
+            content = f"{last.content}\n\n{message.content}"
+            after = len(content) - len(last.content)
+            images = tuple(replace(image, rest=image.rest + after) for image in last.images) + message.images
+            mended[-1] = replace(last, content=content, reasoning="", thoughts=(), images=images)
         else:
             mended.append(message)
     return mended

@@ -22,10 +22,14 @@ from schemas.wire import Wire
 
 TABLE = Path(__file__).with_name("providers.toml")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_INSTEAD = {"AWS_REGION": "AWS_DEFAULT_REGION"}
+_INSTEAD = {
+    "AWS_REGION": "AWS_DEFAULT_REGION",
+    "GOOGLE_VERTEX_PROJECT": "GOOGLE_CLOUD_PROJECT",
+    "GOOGLE_VERTEX_LOCATION": "GOOGLE_CLOUD_LOCATION",
+}
 
-WireName = Literal["chat", "anthropic", "gemini", "azure", "bedrock"]
-Auth = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "aws"]
+WireName = Literal["chat", "anthropic", "gemini", "azure", "bedrock", "vertex"]
+Auth = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "aws", "google"]
 ToolIds = Literal["any", "short", "plain", "nine"]
 SchemaKind = Literal["plain", "openai", "anthropic", "gemini"]
 
@@ -73,6 +77,10 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
     """By pattern of models."""
     knobs: tuple[str, ...] = ()
     """Further fields of `Sampling` that it takes by the same name."""
+    logprobs: bool = False
+    """Whether it tells what it made of tokens."""
+    images: bool = True
+    """Whether any of its models sees pictures."""
     thinks: tuple[str, ...] = ()
     """Patterns of models that tell what they think when they are asked to."""
 
@@ -192,7 +200,7 @@ def reach(name: str, provider: Provider, model: str, environment: Mapping[str, s
     """
     value, variable = _first(provider.keys, environment)
     key = None if value is None else Key.of(value, variable)
-    if key is None and not provider.keyless and provider.auth != "aws":
+    if key is None and not provider.keyless and provider.auth not in {"aws", "google"}:
         raise _missing(name, " or ".join(provider.keys), "its key")
 
     def filled(text: str, what: str) -> str:

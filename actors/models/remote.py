@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import msgspec
@@ -16,7 +16,8 @@ from actors.errors import CallFailed, ProviderFailed
 from actors.models.keys import scrubbed
 from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from actors.models.registry import Provider, Reached, reach
-from actors.models.signing import secrets_of, signed
+from actors.models.sight import Show, as_it_is, with_pictures
+from actors.models.signing import Signer
 from actors.models.transport import Answered, Lost, Slow, Transport
 from actors.models.wires.failures import broken, late, refused, unheeded, unreachable
 from actors.models.wires.formats import WIRES
@@ -46,6 +47,9 @@ class Outside:
     """Seconds until the first word of an answer must have come."""
     after_crash: AfterCrash = "repeat"
     """What becomes of a call that an ended process may have made already: no provider can be asked for its answer."""
+    show: Show = as_it_is
+    """Gives pictures whole."""
+    signer: Signer = field(default_factory=Signer, repr=False)
 
 
 class RemoteModel:
@@ -77,7 +81,7 @@ class RemoteModel:
         try:
             return await self._within(call, reached, on_text)
         except CallFailed as failure:
-            raise _discreet(failure, reached) from None
+            raise discreet(failure, reached, self._outside.signer) from None
 
     async def search(self, call: ModelCall) -> list[ModelAnswer]:
         """Refuse: it takes the model's own chances.
@@ -116,6 +120,7 @@ class RemoteModel:
 
     async def _ask(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
         wire = WIRES[reached.provider.wire]
+        call = await with_pictures(call, self._outside.show)
         try:
             request = wire.request(call, reached)
         except msgspec.MsgspecError as error:
@@ -123,7 +128,7 @@ class RemoteModel:
         headers = {"accept": _STREAMS[0], **reached.headers, **request.headers}
         if reached.provider.idempotency:
             headers[reached.provider.idempotency] = hashlib.sha256(call.request.encode()).hexdigest()[:32]
-        headers |= await signed(reached, request)
+        headers |= await self._outside.signer.headers(reached, request)
         transport = await self._outside.transport()
         first = asyncio.timeout(self._outside.first_s or None)
         try:
@@ -176,10 +181,10 @@ def _garbled(reached: Reached, error: Exception) -> ProviderFailed:
     return broken(reached.name, f"its stream holds what is no part of an answer ({type(error).__name__})")
 
 
-def _discreet(failure: CallFailed, reached: Reached) -> CallFailed:
+def discreet(failure: CallFailed, reached: Reached, signer: Signer) -> CallFailed:
     """Take the key out of what is told, and name the variable that holds it where that is what is wrong."""
     problem = failure.problem
-    message = scrubbed(problem.message, secrets_of(reached))
+    message = scrubbed(problem.message, signer.secrets(reached))
     if problem.kind == "key" and reached.key is not None:
         message += f" (the key is in {reached.key.variable})"
         problem = replace(problem, field=reached.key.variable)

@@ -13,6 +13,7 @@ from actors.models.pricing import Pricing
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry, reach
 from actors.models.remote import Outside, RemoteModel
+from actors.models.sight import Unseeing
 from schemas.messages import Usage
 from schemas.models import ModelChain
 from schemas.runs import Problem
@@ -59,7 +60,7 @@ class Router(Mapping[str, ModelProvider]):
         self._wrap = wrap
         self._nearby = nearby
         self._pricing = pricing
-        self._engines = {name: wrap(name, engine) for name, engine in engines.items()}
+        self._engines = {name: wrap(name, Unseeing(name, engine)) for name, engine in engines.items()}
         self._found: dict[str, ModelProvider] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -140,7 +141,7 @@ class Router(Mapping[str, ModelProvider]):
     def _remote(self, name: str) -> ModelProvider:
         given, _, model = name.partition("/")
         if name.startswith(LOCAL) and model and self._nearby is not None:
-            return self._wrap(model, self._nearby(model))
+            return self._wrap(model, Unseeing(name, self._nearby(model)))
         found = self._registry.find(given)
         if found is None or not model:
             raise KeyError(name)

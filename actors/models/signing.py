@@ -1,4 +1,4 @@
-"""What proves to a provider who asks: a key in a header, or a signature by AWS's own library."""
+"""What proves to a provider who asks: a key in a header, a signature by AWS's own library, a token by Google's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from actors.errors import CallFailed
+from actors.models.google_access import GoogleAccess
 from actors.models.registry import Reached
 from actors.models.wires.wire import Request
 from schemas.runs import Problem
@@ -15,27 +16,37 @@ from schemas.runs import Problem
 _AWS_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
-async def signed(reached: Reached, request: Request) -> dict[str, str]:
-    """Give the headers that prove it.
+class Signer:
+    """Proves to providers who asks."""
 
-    Raises:
-        CallFailed: there is nothing to prove it with; the problem names the variables.
-    """
-    key, auth = reached.key, reached.provider.auth
-    if key is None:
-        return await asyncio.to_thread(_by_aws, reached, request) if auth == "aws" else {}
-    if auth in {"bearer", "aws"}:
-        return {"authorization": f"Bearer {key.reveal()}"}
-    return {auth: key.reveal()}
+    def __init__(self) -> None:
+        self._google = GoogleAccess()
 
+    async def headers(self, reached: Reached, request: Request) -> dict[str, str]:
+        """Give the headers that prove it.
 
-def secrets_of(reached: Reached) -> list[str]:
-    """List what no text may hold."""
-    found = list(reached.hidden) if reached.key is None else [reached.key.reveal(), *reached.hidden]
-    if reached.provider.auth == "aws":
-        found += [reached.environment[name] for name in _AWS_SECRETS if reached.environment.get(name)]
-    parts = urlsplit(reached.url)
-    return found + [text for text in (parts.password, parts.username) if text]
+        Raises:
+            CallFailed: there is nothing to prove it with; the problem names the variables.
+        """
+        key, auth = reached.key, reached.provider.auth
+        if key is None and auth == "google":
+            token = await asyncio.to_thread(self._google.token, reached.name, reached.environment)
+            return {"authorization": f"Bearer {token}"}
+        if key is None:
+            return await asyncio.to_thread(_by_aws, reached, request) if auth == "aws" else {}
+        if auth in {"bearer", "aws", "google"}:
+            return {"authorization": f"Bearer {key.reveal()}"}
+        return {auth: key.reveal()}
+
+    def secrets(self, reached: Reached) -> list[str]:
+        """List what no text may hold."""
+        found = list(reached.hidden) if reached.key is None else [reached.key.reveal(), *reached.hidden]
+        if reached.provider.auth == "aws":
+            found += [reached.environment[name] for name in _AWS_SECRETS if reached.environment.get(name)]
+        if reached.provider.auth == "google":
+            found += self._google.secrets()
+        parts = urlsplit(reached.url)
+        return found + [text for text in (parts.password, parts.username) if text]
 
 
 def _by_aws(reached: Reached, request: Request) -> dict[str, str]:

@@ -11,8 +11,8 @@ from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.streaming import Outlet
-from schemas.generation import BROKEN_OFF
-from schemas.messages import Message, ToolSpec, added
+from schemas.generation import BROKEN_OFF, Sampling
+from schemas.messages import Calling, Message, Rendering, ToolSpec, added
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
@@ -114,7 +114,13 @@ class Guarded:
             messages = tuple(after)
         tools: Sequence[ToolSpec] = call.tools
         for processor in self._processors:
-            tools = processor.tools_shown(tools, call.messages)
+            if type(processor).tools_shown is Processor.tools_shown:
+                continue
+            with about.timing(processor, "prompt"):
+                shown = processor.tools_shown(tools, call.messages)
+            if len(shown) < len(tools):
+                about.note(processor, "prompt", "changed", len(tools) - len(shown), "tools not shown")
+            tools = shown
         return replace(call, messages=tuple(messages), tools=tuple(tools))
 
     async def _let_out(self, answer: ModelAnswer, outlet: Outlet, about: About) -> ModelAnswer:
@@ -157,14 +163,41 @@ class Guarded:
         """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
 
         async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
-            asking = replace(call, effect=f"{call.effect}.{who}", messages=(Message("user", prompt),), tools=(), n=1)
-            sampling = replace(call.sampling, temperature=0.0, max_tokens=most, logprobs=None, prompt_logprobs=None)
-            answer = await self._inner.call(replace(asking, sampling=sampling), _hear_nothing)
+            answer = await self._inner.call(_aside(call, who, prompt, most), _hear_nothing)
             about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
         about = About(call, judge, library=self._library, resource=self._resource)
         return about
+
+
+def _aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
+    """Ask something else than a call does: of what it says of its answer, such as a form or a tool, nothing holds."""
+    sampling = call.sampling
+    plain = Sampling(
+        seed=sampling.seed,
+        max_tokens=most,
+        stop_tokens=sampling.stop_tokens,
+        thinking_budget=sampling.thinking_budget,
+        thinking_opening=sampling.thinking_opening,
+        thinking_closing=sampling.thinking_closing,
+    )
+    return replace(
+        call,
+        effect=f"{call.effect}.{who}",
+        messages=(Message("user", prompt),),
+        prompt=None,
+        tools=(),
+        calling=Calling(),
+        rendering=Rendering(call.rendering.chat_template, call.rendering.chat_template_kwargs),
+        sampling=plain,
+        stop=(),
+        bad_words=(),
+        n=1,
+        choice=0,
+        length_penalty=None,
+        return_token_ids=False,
+    )
 
 
 _TELLTALE: dict[str, Any] = {"logprobs": (), "token_ids": (), "sampled": None, "thoughts": ()}

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from actors.errors import DefinitionError
+from actors.errors import CallFailed, DefinitionError
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import LONGEST, Opening
 from actors.processors.processor import About, Processor
@@ -94,7 +94,7 @@ class SemanticRecall(Processor):
         if run not in self._seen:
             try:
                 block = await self._recalled(messages, about, messages[turns[-1]].content)
-            except BusError:
+            except (BusError, CallFailed):
                 # an answer without what was said long ago is better than none
                 about.note(self, "prompt", "noticed", reason="the record could not be searched")
                 return messages

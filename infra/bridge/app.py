@@ -45,7 +45,9 @@ from infra.bridge.openai import (
 from infra.bridge.openapi import openapi_door
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
+from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow
+from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
@@ -118,7 +120,7 @@ class Bridge:
             Workplace("/v1/completions", self.completions, "inference", methods=post),
             Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post),
             Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
-            Door("/v1/models", self.list_models, "inference", "agents"),
+            Door("/v1/models", self._list_models, "inference", "agents"),
             Door("/health", self.health),
             Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
@@ -154,7 +156,7 @@ class Bridge:
         body, content_type = await self.metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
-    async def list_models(self, request: Request) -> Response:
+    async def _list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
         names = [*self.models, *self.poolers, *(AGENT_PREFIX + name for name in self.agents)]
         return _json({"object": "list", "data": [about_model(name) for name in names], "has_more": False})
@@ -194,8 +196,8 @@ class Bridge:
         request_id, headers = request_id_of(request), dict[str, str]()
         try:
             exchange = ask(request, await request.body())
-            self._refuse_in_trouble()
             headers = exchange.headers
+            exchange.commands = [await self.ready(command) for command in exchange.commands]
             return await self._answer(request, exchange, request_id)
         except BadRequest as error:
             problem = error
@@ -209,6 +211,18 @@ class Bridge:
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
         problem.headers = {**headers, **problem.headers}
         raise problem
+
+    async def ready(self, command: Command) -> Command:
+        """Make a command ready to be sent: its pictures are put away.
+
+        Raises:
+            BadRequest: one is none, or nothing can be taken now.
+        """
+        self._refuse_in_trouble()
+        try:
+            return await with_pictures_kept(command, self.connection, self.chance, self.ids)
+        except PictureRefused as error:
+            raise BadRequest(400, str(error), error.field, "invalid_value") from error
 
     def _refuse_in_trouble(self) -> None:
         if self.under_way.draining:

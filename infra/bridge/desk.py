@@ -76,6 +76,13 @@ class Desk(Protocol):
     def command(self, request: Request, data: CommandData, thread: str | None = None) -> Command:
         """Make a command of what a caller asks for, under a fresh name."""
 
+    async def ready(self, command: Command) -> Command:
+        """Make a command ready to be sent: its pictures are put away.
+
+        Raises:
+            BadRequest: one is none, or nothing can be taken now.
+        """
+
     async def abort(self, tenant: str, name: str, reason: str, thread: str | None = None) -> None:
         """End a generation, or an agent's run in a thread, by the name that its command has."""
 

@@ -97,7 +97,6 @@ _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 _MEDIA = {
-    "image_url": ": no model here sees images, send texts alone",
     "input_audio": ": no model here hears, send texts alone",
     "file": ": no model here reads files, send their texts",
 }
@@ -209,6 +208,8 @@ def answer_checks(request: AnswerRequest) -> Iterator[tuple[str, bool, str]]:
 def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     limit = _limit(request)
     yield "messages", bool(request.messages), "give at least one message"
+    shown = next((at for at, one in enumerate(request.messages) if one.role != "user" and one.message().images), None)
+    yield f"messages[{shown}].content", shown is None, "only what the user says has images"
     yield from answer_checks(request)
     given = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"

@@ -7,20 +7,21 @@ from typing import Final
 
 import msgspec
 
-from schemas.messages import Message, Thought
+from schemas.messages import Image, Message, Thought
 from schemas.openai import ChatMessage
 
 _MARK: Final = "ostinato:"
 
 
 class SealedMessage(ChatMessage, frozen=True):
-    """A message of the assistant's with that."""
+    """A message of the assistant's with that, or one of the user's that was kept, with its pictures."""
 
     thoughts: tuple[Thought, ...] = ()
+    images: tuple[Image, ...] = ()
 
     def message(self) -> Message:
         """Give it as one of ours."""
-        return msgspec.structs.replace(super().message(), thoughts=self.thoughts)
+        return msgspec.structs.replace(super().message(), thoughts=self.thoughts, images=self.images)
 
 
 def sealed(thoughts: tuple[Thought, ...]) -> str:

@@ -80,9 +80,12 @@ def _generate(asked: TokenizeRequest, model: str) -> Generate:
             message = "add_special_tokens: a raw prompt is taken as it is: write them into it"
             raise BadRequest(400, message, "add_special_tokens", "invalid_value")
         return Generate(model, prompt=asked.prompt)
+    messages = tuple(message.message() for message in asked.messages or ())
+    if any(message.images for message in messages):
+        raise BadRequest(400, f"messages: model {model!r} sees no images", "messages", "invalid_value")
     return Generate(
         model,
-        messages=tuple(message.message() for message in asked.messages or ()),
+        messages=messages,
         tools=tuple(tool.function for tool in asked.tools or ()),
         add_generation_prompt=asked.add_generation_prompt,
         continue_final_message=asked.continue_final_message,

@@ -125,6 +125,10 @@ def add_key_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posit
         verb.set_defaults(module="infra.cli.keys", verb=name)
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)
+    rotate = told(verbs, "rotate-master", "have another master key wrap the keys of threads; the stack must be stopped")
+    rotate.add_argument("--to", metavar="FILE", help="it is this file's text, where the settings give the one there is")
+    rotate.set_defaults(module="infra.cli.masters")
+    data(rotate)
 
 
 def add_schedule_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, positive: Callable[[str], int]) -> None:

@@ -29,12 +29,14 @@ from actors.services import BusServices
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from actors.serving.texts import Texts, offer_texts
+from bus.blobs import Blobs
 from bus.commands import send_command
 from bus.commit import Writer
 from bus.connection import Connection
 from bus.keyring import Keyring
 from bus.lease import Leases
 from bus.live import Live
+from bus.pictures import Pictures
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
@@ -43,7 +45,7 @@ from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
-from infra.providers import keep_books, make_models, teller
+from infra.providers import Models, bind_embedders, keep_books, make_models, serve_embeddings, teller
 from infra.readback import LateStore
 from infra.recollections import MemoryService
 from infra.runs import BusRuns
@@ -73,9 +75,7 @@ async def _run(
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
-    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
-    made = await asyncio.to_thread(make_models, {engine.name: frontend}, settings.models, clock, tell, nearby)
-    await keep_books(made, connection, record, status)
+    made, reading = await _models(place, connection, status, frontend, record)
     await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
     await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
@@ -90,7 +90,9 @@ async def _run(
         performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
         record=record,
     )
-    await serve_memory(connection, MemoryService(record.opened, _embedders(agents)))
+    embedders = _embedders(agents)
+    bind_embedders(embedders, made)
+    await serve_memory(connection, MemoryService(record.opened, embedders))
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:
@@ -107,16 +109,30 @@ async def _run(
     version = importlib.metadata.version("ostinato")
     async with offered(connection, client, agents, version, clock):
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
-        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in _embedders(agents)]
+        indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in embedders]
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({stop, owning}, return_when=asyncio.FIRST_COMPLETED)
         if not owning.done():
             # the lease lives on meanwhile: who took the shards now could not know what became of a tool
             await _drain(owners)
-        for task in (stop, *indexing):
+        for task in (stop, reading, *indexing):
             task.cancel()
         await until(stopping, owning)
     await leases.release()
+
+
+async def _models(
+    place: Place, connection: Connection, status: Status, frontend: Frontend, record: LateStore
+) -> tuple[Models, asyncio.Task[None]]:
+    """Put the models together that may be asked here, and what reads their books; offer vectors of those elsewhere."""
+    tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
+    show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
+    engines, settings = {place.settings.engine.name: frontend}, place.settings.models
+    make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
+    made = await asyncio.to_thread(make)
+    reading = await keep_books(made, connection, record, status)
+    await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
+    return made, reading
 
 
 def _embedders(agents: Sequence[Agent]) -> list[Embedder]:

@@ -113,7 +113,7 @@ class OpenRun:
             about[names.error] = event.problem.kind
             problem = event.problem.message
         effect = self._made(self._id(called.effect), self._above(), f"chat {called.model}", begun, time, about, problem)
-        return [effect, *self._processors(event.processed, called.effect, effect.span, time)]
+        return [effect, *self._processors(event.processed, called.effect, effect.span, begun, time)]
 
     def tool_called(self, effect: str, call: ToolCall, time: int) -> None:
         """A tool begins."""
@@ -150,7 +150,7 @@ class OpenRun:
         own = self._id(event.effect if times == 1 else f"{event.effect} {times}")
         span = self._made(own, self._above(), f"execute_tool {call.name}", begun, time, about, problem)
         done = event.processed if isinstance(event, ToolReturned) else ()
-        return [span, *self._processors(done, event.effect, own, time)]
+        return [span, *self._processors(done, event.effect, own, begun, time)]
 
     def ended(self, event: RunFinished | RunFailed, time: int) -> list[Span]:
         """It is over."""
@@ -179,13 +179,14 @@ class OpenRun:
     def _above(self) -> str:
         return self._id(f"step {self.entity} {self.step}") if self.step else self.span
 
-    def _processors(self, done: Sequence[Processed], effect: str, parent: str, time: int) -> list[Span]:
+    def _processors(self, done: Sequence[Processed], effect: str, parent: str, begun: int, time: int) -> list[Span]:
+        """Make spans as long as each took; when it did is not recorded, so they end with what they were about."""
         return [
             self._made(
                 self._id(f"{effect} processor {index}"),
                 parent,
                 f"processor {one.processor}",
-                time,
+                max(begun, time - one.took_us),
                 time,
                 {
                     "ostinato.processor": one.processor,

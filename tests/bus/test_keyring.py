@@ -14,8 +14,9 @@ from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.erasure import destroy
 from bus.errors import Unavailable
-from bus.keyring import Keyring, WrongMaster
+from bus.keyring import Keyring
 from bus.log import START, read_shard
+from bus.master import WrongMaster
 from bus.store import Store
 from bus.streams import ensure_streams
 from bus.trace import Trace
@@ -118,6 +119,30 @@ async def test_keys_are_made_ahead_so_that_threads_begin_without_the_database(st
         names |= {await mine.fresh() for _ in range(100)}
     away = False
     assert await mine.fresh() not in names
+
+
+async def test_generations_of_a_tenant_share_a_key_for_a_while_and_never_that_of_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.keyring._SHARED", 3)
+    away = False
+
+    async def opened() -> Store:
+        if away:
+            raise Unavailable("Postgres cannot be used")
+        return store
+
+    mine = Keyring(opened, MASTER, SystemChance(), seals=True)
+    given = [await mine.shared.of("acme") for _ in range(7)]
+    assert [given.index(key) for key in given] == [0, 0, 0, 3, 3, 3, 6]
+    assert await mine.shared.of("other") not in given
+    while mine._spare:
+        await mine.fresh()
+    away = True
+    # without the database the last one does for longer, and who has none waits
+    assert {await mine.shared.of("acme") for _ in range(4)} == {given[-1]}
+    with pytest.raises(Unavailable):
+        await mine.shared.of("third")
 
 
 async def test_a_pen_reads_the_keys_of_what_it_is_to_write(store: Store, connection: Connection) -> None:

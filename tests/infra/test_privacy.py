@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from msgspec.structs import replace
 from bus.connection import Connection
 from bus.store import Store
 from infra.configuration import configure, shown
-from infra.errors import MasterKeyMissing, MasterKeyWrong
+from infra.errors import MasterKeyMissing, MasterKeyWrong, RotationUnfit
 from infra.launcher import table
-from infra.privacy import known_master, made_master, opened_record, opened_store, stack_master
+from infra.privacy import NEXT, known_master, made_master, new_master, opened_record, opened_store, stack_master
+from infra.rotating import filed_master, rotate_to
 from infra.settings import PrivacySettings, Settings, encode_place
 
 
@@ -75,3 +77,36 @@ async def test_a_stack_does_not_start_with_another_key_than_was_used(
     same = await opened_record(database, connection, settings(tmp_path, master_key="the first one"))
     assert isinstance(same, Store)
     await same.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.servers
+@pytest.mark.parametrize("wrapped", ["before", "after"])
+async def test_a_rotation_that_was_broken_off_is_finished_where_every_key_was_wrapped_anew(
+    database: str, connection: Connection, tmp_path: Path, wrapped: str
+) -> None:
+    old, new = await asyncio.to_thread(made_master, settings(tmp_path)), new_master()
+    await asyncio.to_thread((tmp_path / NEXT).write_bytes, new)
+    async with await opened_store(database, new if wrapped == "after" else old) as store:
+        assert store.keys is not None
+        await store.keys.fresh()
+    async with await opened_record(database, connection, settings(tmp_path)) as store:
+        assert stack_master(store) == (new if wrapped == "after" else old)
+        assert await asyncio.to_thread(known_master, tmp_path) == stack_master(store)
+    assert await asyncio.to_thread((tmp_path / NEXT).exists) == (wrapped == "before")
+
+
+def test_what_is_not_in_the_file_is_not_rotated_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RotationUnfit, match="no master key"):
+        filed_master(tmp_path)
+    made = made_master(settings(tmp_path))
+    assert filed_master(tmp_path) == made
+    monkeypatch.setenv("OSTINATO_PRIVACY_MASTER_KEY", "hard to guess")
+    with pytest.raises(RotationUnfit, match="--to FILE"):
+        filed_master(tmp_path)
+
+
+@pytest.mark.anyio
+async def test_a_master_key_of_ones_own_is_no_word() -> None:
+    with pytest.raises(RotationUnfit, match="16 bytes"):
+        await rotate_to("nowhere", b"secret")

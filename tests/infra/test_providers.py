@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -12,11 +13,19 @@ from actors.models.cache import Cached
 from actors.models.chain import Chained
 from actors.models.pricing import Priced
 from actors.models.registry import Registry
+from actors.models.sight import Unseeing
 from actors.testing import FixedClock, ScriptedModel
+from bus.connection import Connection
+from bus.errors import Unavailable
+from bus.store import Batch, Cursor, Store
 from infra.configuration import ConfigurationWrong, configure
-from infra.providers import Models, make_models
-from infra.settings import Settings
+from infra.process import Status
+from infra.providers import Models, keep_books, make_models
+from infra.settings import ModelSettings, Settings
+from schemas import codec
+from schemas.messages import Usage
 from schemas.models import Budget, ModelEntry, Spent
+from schemas.runs import ModelReturned
 
 PAGE = (Path(__file__).parents[2] / "docs" / "model-router.md").read_text(encoding="utf-8")
 
@@ -64,7 +73,8 @@ def test_without_settings_an_engine_here_is_asked_as_it_is() -> None:
     made = models(Settings())
     asked = made.router["mini"]
     assert isinstance(asked, Priced)
-    assert isinstance(asked.inner, ScriptedModel)
+    assert isinstance(asked.inner, Unseeing)
+    assert isinstance(asked.inner.inner, ScriptedModel)
     assert made.ledger is None
 
 
@@ -111,3 +121,44 @@ def test_the_page_tells_of_every_provider_with_its_address_and_its_variables() -
         [row] = [line for line in PAGE.splitlines() if line.startswith((f"| `{name}` ", f"| `{name}` ("))]
         assert f"`{provider.url}`" in row
         assert all(f"`{variable}`" in row for variable in provider.keys)
+
+
+@pytest.mark.anyio
+@pytest.mark.servers
+async def test_the_books_are_read_on_beside_the_first_calls_where_the_record_is_away(
+    connection: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.providers._READ_S", 0.01)
+    monkeypatch.setattr("infra.providers._AGAIN_S", 0.01)
+    times = 0
+
+    class Record:
+        """Is away at first, and goes away once more in the middle."""
+
+        async def opened(self) -> object:
+            nonlocal times
+            times += 1
+            if times < 3:
+                raise Unavailable("Postgres cannot be used")
+            return self
+
+        async def rows(self, sql: str, since: int, *place: int) -> list[object]:
+            nonlocal times
+            if place[:3] == (0, 0, 0):
+                return await store.rows(sql, since, *place[:3], 2)
+            if times == 3:
+                raise Unavailable("gone again")
+            return await store.rows(sql, since, *place[:3], 2)
+
+        keys = None
+
+    payload = codec.encode(ModelReturned("r1-1-m", "hi", "stop", Usage(7, 3), engine="mini"))
+    rows = [(1, at, 0, "acme", "t1", "run", "r1", at, "model.returned", "c", at, "", None, payload, None)
+            for at in range(1, 6)]  # fmt: skip
+    await store.advance(await store.claim("EV", "w"), Batch(Cursor("EV", 1, 5, "h"), {"event": rows}, {}), "w")
+    settings = Settings(models=ModelSettings(budgets=(Budget("tenant", tokens=1000),)))
+    made = await asyncio.to_thread(models, settings)
+    reading = await keep_books(made, connection, Record(), Status("agents", "agents-0"))  # type: ignore[arg-type]
+    await asyncio.wait_for(reading, 5)
+    assert made.ledger is not None
+    assert made.ledger.statistics()[0]["tokens"] == 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from bus.connection import Connection
 from infra.client import connect
-from infra.errors import SettlementRefused
+from infra.errors import NoAnswer, SettlementRefused
 from infra.follow import send
 from schemas.commands import Command
 from schemas.memory import Remember
@@ -116,7 +118,7 @@ def asked(up: UpProcess, thread: str, word: str) -> dict[str, str]:
     return asyncio.run(ask())
 
 
-def shown(up: UpProcess, thread: str) -> list[dict[str, Any]]:
+def shown_of(up: UpProcess, thread: str) -> list[dict[str, Any]]:
     return list(records(up.cli("replay", "show", thread, "--json")))
 
 
@@ -129,14 +131,18 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         talk(up, "gone", CANARY)
         talk(up, "stays", OTHER)
         # the log holds it sealed from the beginning, and whoever may read it does
-        assert any(CANARY in str(line["data"]) for line in shown(up, "gone"))
+        assert any(CANARY in str(line["data"]) for line in shown_of(up, "gone"))
         assert all(CANARY in told for told in asked(up, "gone", CANARY).values()), asked(up, "gone", CANARY)
         assert up.cli("replay", "verify", "gone", "stays").returncode == 0
         assert not files_with(up.data / "nats", CANARY)
         assert tables_with(up, CANARY) == {"projected_thread"}
+        key = key_of_a_picture(up, "gone")
         assert up.cli("thread", "delete", "gone").returncode == 0
         wait_until_erased(up, "gone")
         check_what_is_gone(up, tmp_path)
+        # what the store keeps of a picture nobody can open any more
+        assert not files_with(up.data / "nats", key)
+        assert tables_with(up, key) == set()
         check_what_stays(up)
         # another owner folds it anew, and the books are made again from what can be read
         os.kill(up.pid("agents-0"), signal.SIGKILL)
@@ -159,12 +165,28 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.stop() == 0
 
 
+def key_of_a_picture(up: UpProcess, thread: str) -> str:
+    """Show a picture in a thread, to a model that sees none; give the key that opens it."""
+
+    async def show() -> None:
+        async with connect(str(up.data)) as client:
+            with pytest.raises(NoAnswer, match="sees no images"):
+                await client.run("rememberer", "See?", thread=thread, images=[b"\x89PNG\r\n\x1a\n" + CANARY.encode()])
+
+    asyncio.run(show())
+    wait_until_recorded(up)
+    said = [line["data"]["message"] for line in shown_of(up, thread) if line["kind"] == "message.added"]
+    (image,) = [image for message in said for image in message.get("images", ())]
+    assert not files_with(up.data / "nats", CANARY)
+    return str(image["key"])
+
+
 def check_what_is_gone(up: UpProcess, folder: Path) -> None:
     assert tables_with(up, CANARY) == set()
     assert vectors(up, "gone") == 0
     assert not files_with(up.data / "nats", CANARY)
     assert not list(records(up.cli("log", "threads", "--resource", CANARY.lower(), "--json")))
-    told = shown(up, "gone")
+    told = shown_of(up, "gone")
     assert len(told) > 10
     assert {line["summary"] for line in told if line["kind"] == "message.added"} == {"erased"}
     checked = up.cli("replay", "verify", "gone")
@@ -184,17 +206,31 @@ def check_what_is_gone(up: UpProcess, folder: Path) -> None:
 
 
 def wait_until_erased(up: UpProcess, thread: str) -> None:
-    eventually(lambda: any(line["kind"] == "thread.erased" for line in shown(up, thread)))
-    (line,) = [line for line in shown(up, thread) if line["kind"] == "thread.erased"]
+    eventually(lambda: any(line["kind"] == "thread.erased" for line in shown_of(up, thread)))
+    (line,) = [line for line in shown_of(up, thread) if line["kind"] == "thread.erased"]
     assert line["data"].get("unsealed", 0) == 0
 
 
 def check_what_stays(up: UpProcess) -> None:
-    assert any(OTHER in str(line["data"]) for line in shown(up, "stays"))
+    assert any(OTHER in str(line["data"]) for line in shown_of(up, "stays"))
     (row,) = records(up.cli("log", "threads", "--resource", OTHER.lower(), "--json"))
     assert row["title"] == f"About {OTHER}"
     assert vectors(up, "stays") > 0
     assert all(OTHER in told for told in asked(up, "stays", OTHER).values()), asked(up, "stays", OTHER)
+
+
+def test_a_bare_generation_is_read_by_whoever_has_the_master_key_and_in_no_table(stack: UpProcess) -> None:
+    word = "Pterodaustro"
+    asked = {"model": "ostinato-mini", "prompt": f"Hello, my {word}!", "max_tokens": 8, "stream": True}
+    with httpx.stream("POST", f"{stack.url}/v1/completions", json=asked, timeout=60) as answer:
+        lines = [line for line in answer.iter_lines() if line.startswith("data: {")]
+    generation = json.loads(lines[0][6:])["id"].removeprefix("cmpl-")
+    wait_until_recorded(stack)
+    assert tables_with(stack, word) == set()
+    shown = shown_of(stack, generation)
+    assert any(word in str(line["data"]) for line in shown), shown
+    verified = stack.cli("replay", "verify", generation)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_what_cannot_be_answered_says_why(stack: UpProcess) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from infra.client import connect
+from infra.errors import NothingRecorded, SettlementRefused, ThreadUnfit
 from tests.system.conftest import UpProcess, ask, chat, records
+from tests.system.test_erasure import eventually
 from tests.system.test_record import wait_until_recorded
 
 pytestmark = pytest.mark.servers
@@ -67,3 +71,43 @@ def test_threads_are_begun_found_renamed_and_ended_from_the_command_line(stack: 
     assert (twice.returncode, "was deleted" in twice.stderr) == (1, True)
     bad = stack.cli("thread", "create", "--metadata", "nothing")
     assert (bad.returncode, "NAME=VALUE" in bad.stderr) == (1, True)
+
+
+def listed(up: UpProcess, resource: str) -> list[dict[str, Any]]:
+    return list(records(up.cli("log", "threads", "--resource", resource, "--json")))
+
+
+def test_threads_are_begun_copied_and_ended_from_a_program(stack: UpProcess) -> None:
+    async def go() -> None:
+        async with connect(str(stack.data)) as client:
+            threads = client.threads
+            name = await threads.create(resource="eve", title="Cats", metadata={"pet": "cat"})
+            assert await threads.create("eve-2", resource="eve") == "eve-2"
+            await client.run("keeper", "Hello!", thread=name)
+            await threads.rename(name, "Dogs", {"pet": None, "kind": "dog"})
+            await threads.remember(name, "- name: Eve")
+            await asyncio.to_thread(wait_until_recorded, stack)
+            copy = await threads.clone(name)
+            # what lists them hears of it a moment later
+            await asyncio.to_thread(eventually, lambda: len(listed(stack, "eve")) == 3)
+            found = {one.thread: one for one in await client.memory.threads(resource="eve")}
+            assert set(found) == {name, "eve-2", copy}
+            assert (found[name].title, found[name].metadata) == ("Dogs", {"kind": "dog"})
+            for thread in (name, copy):
+                assert await client.memory.working(thread=thread) == "- name: Eve"
+                assert (await client.memory.messages(thread)).messages[0].content == "Hello!"
+            await threads.delete(name, "asked for")
+            # the copy is a thread of its own
+            assert (await client.run("keeper", "And again!", thread=copy)).text
+            for refused in (threads.delete(name), threads.rename("nowhere", "x"), threads.create("eve-2")):
+                with pytest.raises(SettlementRefused):
+                    await refused
+            await asyncio.to_thread(wait_until_recorded, stack)
+            with pytest.raises(NothingRecorded):  # what was refused there is no thread
+                await threads.clone("nowhere")
+            with pytest.raises(SettlementRefused, match="does not exist"):
+                await client.memory.messages("nowhere")
+            with pytest.raises(ThreadUnfit):
+                await threads.create(title="x" * 10_000)
+
+    asyncio.run(go())

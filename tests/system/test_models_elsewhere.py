@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from infra.client import connect
+from infra.errors import PictureRefused
 from tests.actors.models.double import Asked, Played, ProviderDouble, chat_chunks, fails, says
 from tests.system.conftest import UpProcess, ask, chat, records, start
 
@@ -41,12 +46,21 @@ url = "{url}/v1"
 url = "{url}/broken"
 keys = ["OPENAI_API_KEY"]
 
+[[models.budgets]]
+scope = "tenant"
+tokens = 10
+models = "openai/limited"
+
 [models.chains]
 careful = ["mine/gpt-y", "openai/gpt-x"]
 """
 
 HELD: list[Asked] = []
 """What was asked to wait."""
+SHOWN: list[object] = []
+"""What had pictures in it."""
+PIXELS = b"\x89PNG\r\n\x1a\n" + b"Quetzalcoatlus" * 10_000
+PICTURE = f"data:image/png;base64,{base64.b64encode(PIXELS).decode()}"
 
 
 def played(asked: Asked) -> Played:
@@ -54,6 +68,13 @@ def played(asked: Asked) -> Played:
     said = asked.body["messages"][-1]
     if asked.path.startswith("/broken"):
         return fails(503, f"busy, {asked.headers['authorization']}")
+    if isinstance(said["content"], list):
+        SHOWN.append(said["content"])
+        return says("a cat")
+    return _spoken(asked, said)
+
+
+def _spoken(asked: Asked, said: dict[str, Any]) -> Played:
     if said["role"] == "tool":
         return says(f"There is {said['content']}.")
     if "key" in said["content"]:
@@ -154,6 +175,73 @@ def test_an_engine_here_goes_by_its_bare_name_and_by_local_and_one_that_is_not_t
     gone = chat(up, ask("hi", model="local/nobody"))
     assert gone.status_code == 503
     assert "is offered on NATS" in gone.text
+
+
+def test_of_many_questions_at_once_a_budget_for_one_answers_one(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, double = elsewhere
+    with ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(chat, up, ask("hi", model="openai/limited")) for _ in range(24)]
+        answers = [one.result(60) for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 23
+    assert {answer.json()["error"]["code"] for answer in answers if answer.status_code == 429} == {"insufficient_quota"}
+    assert sum(asked.body["model"] == "limited" for asked in double.asked) == 1
+
+
+def pictured(*urls: str, model: str) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return ask("", model=model) | {"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, *parts]}]}
+
+
+def test_a_picture_is_seen_in_every_later_turn_and_the_log_holds_a_reference(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, double = elsewhere
+    answer = chat(up, pictured(PICTURE, model="agent/outside"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "a cat"
+    wanted = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+    assert SHOWN[-1] == wanted
+    thread = answer.headers["X-Ostinato-Thread"]
+    assert chat(up, ask("hi", model="agent/outside"), thread).status_code == 200
+    assert double.asked[-1].body["messages"][1]["content"] == wanted
+    shown = up.cli("replay", "show", thread, "--json").stdout
+    (message,) = [line["data"]["message"] for line in map(json.loads, shown.splitlines()) if "?" in str(line["data"])
+                  and line["kind"] == "message.added"]  # fmt: skip
+    assert message["images"][0]["blob"]
+    assert len(shown) < 20_000
+    assert b"Quetzalcoatlus" not in b"".join(path.read_bytes() for path in up.data.rglob("*") if path.is_file())
+    assert up.cli("replay", "verify", thread).returncode == 0
+
+
+def test_a_program_shows_bytes_and_a_bare_model_is_shown_them_too(elsewhere: tuple[UpProcess, ProviderDouble]) -> None:
+    up, _ = elsewhere
+
+    async def show() -> str:
+        async with connect(str(up.data)) as client:
+            with pytest.raises(PictureRefused, match="image/png"):
+                await client.run("outside", "?", images=[b"no picture"])
+            return (await client.run("outside", "?", images=[PIXELS, PICTURE])).text
+
+    assert asyncio.run(show()) == "a cat"
+    assert SHOWN[-1] == [{"type": "text", "text": "?"}, *({"type": "image_url", "image_url": {"url": PICTURE}},) * 2]
+    bare = chat(up, pictured(PICTURE, "https://example.com/cat.png", model="openai/gpt-x"))
+    assert bare.json()["choices"][0]["message"]["content"] == "a cat"
+    assert "https://example.com/cat.png" in str(SHOWN[-1])
+
+
+def test_a_model_here_sees_none_and_what_is_no_picture_is_refused_by_its_name(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, _ = elsewhere
+    blind = chat(up, pictured(PICTURE, model="ostinato-mini"))
+    assert (blind.status_code, blind.json()["error"]["param"]) == (400, "messages")
+    assert "'ostinato-mini' sees no images" in blind.text
+    for url, mend in (("cat.png", "https:// address"), ("data:image/bmp;base64,QUJD", "image/webp")):
+        refused = chat(up, pictured(url, model="openai/gpt-x"))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].content")
+        assert mend in refused.text
+    many = chat(up, pictured(*["https://example.com"] * 65, model="openai/gpt-x"))
+    assert (many.status_code, "64 at most" in many.text) == (400, True)
 
 
 def test_what_was_answered_verifies_without_the_provider_and_the_key_is_nowhere(

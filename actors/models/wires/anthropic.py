@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -12,10 +13,10 @@ from actors.models.registry import Reached
 from actors.models.wires.failures import in_stream, unheeded
 from actors.models.wires.heard import Heard
 from actors.models.wires.streamed import StreamedReader
-from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
+from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
-from schemas.messages import Message, Thought, Usage
+from schemas.messages import Image, Message, Thought, Usage
 
 _KNOWS = frozenset({"top_k", "structured", "thinking_budget"})
 _VERSION = "2023-06-01"
@@ -49,12 +50,27 @@ class AnthropicWire:
         if call.read_cache:
             _mark(body)
         body = merged(body, dict(call.options))
+        return self.sent(body, reached)
+
+    def sent(self, body: dict[str, Any], reached: Reached) -> Request:
+        """Say where it is sent, and with what."""
         headers = {"content-type": "application/json", "anthropic-version": reached.provider.version or _VERSION}
         return Request(f"{reached.url}/messages", msgspec.json.encode(body), headers)
 
     def reader(self, call: ModelCall, reached: Reached) -> AnthropicReader:
         """Begin to read the answer."""
         return AnthropicReader(Heard(reached.name.partition("/")[0], call.request), reached)
+
+
+class VertexWire(AnthropicWire):
+    """The same on Google's Vertex AI, where the address names the model."""
+
+    def sent(self, body: dict[str, Any], reached: Reached) -> Request:
+        """Say where it is sent, and with what."""
+        whole = {"anthropic_version": reached.provider.version, **body}
+        del whole["model"]
+        address = f"{reached.url}/models/{quote(reached.model, safe='@')}:streamRawPredict"
+        return Request(address, msgspec.json.encode(whole), {"content-type": "application/json"})
 
 
 def _mark(body: dict[str, Any]) -> None:
@@ -72,7 +88,7 @@ def _parts(message: Message, origin: str) -> list[Part]:
         result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.content or "(nothing)"}
         return [{**result, "is_error": True} if failed else result]
     if message.role == "user":
-        return [{"type": "text", "text": message.content}]
+        return [_said(told) for told in said_and_shown(message)]
     parts: list[Part] = []
     for told in thought_and_said(message, origin):
         if isinstance(told, str):
@@ -84,6 +100,15 @@ def _parts(message: Message, origin: str) -> list[Part]:
     for call in message.tool_calls:
         parts.append({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_of(call.arguments)})
     return parts
+
+
+def _said(told: str | Image) -> Part:
+    if isinstance(told, str):
+        return {"type": "text", "text": told}
+    if not told.url.startswith("data:"):
+        return {"type": "image", "source": {"type": "url", "url": told.url}}
+    kind, data = inline(told, "anthropic")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 
 
 def _sampling(call: ModelCall, reached: Reached) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from actors.models.registry import Reached
 from actors.models.wires.anthropic import FINISHES, Blocks
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
-from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
+from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
-from schemas.messages import Message, Usage
+from schemas.messages import Image, Message, Usage
 from schemas.runs import Problem
 
 _KNOWS: frozenset[str] = frozenset()
@@ -62,7 +62,7 @@ def _parts(message: Message, origin: str) -> list[Part]:
         result = {"toolUseId": message.tool_call_id, "content": [{"text": message.content or "(nothing)"}]}
         return [{"toolResult": {**result, "status": "error"} if message.content.startswith("error:") else result}]
     if message.role == "user":
-        return [{"text": message.content}]
+        return [_said(told, origin) for told in said_and_shown(message)]
     parts: list[Part] = []
     for told in thought_and_said(message, origin):
         if isinstance(told, str):
@@ -76,6 +76,13 @@ def _parts(message: Message, origin: str) -> list[Part]:
         used = {"toolUseId": call.id, "name": call.name, "input": arguments_of(call.arguments)}
         parts.append({"toolUse": used})
     return parts
+
+
+def _said(told: str | Image, origin: str) -> Part:
+    if isinstance(told, str):
+        return {"text": told}
+    kind, data = inline(told, origin)
+    return {"image": {"format": kind.rpartition("/")[2], "source": {"bytes": data}}}
 
 
 def _tools(call: ModelCall, reached: Reached) -> dict[str, Any]:

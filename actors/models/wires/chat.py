@@ -12,10 +12,12 @@ from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.models.registry import Provider, Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
+from actors.models.wires.likelihoods import of_openai
 from actors.models.wires.streamed import StreamedReader
+from actors.models.wires.turns import said_and_shown
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
-from schemas.messages import Message, Thought, ToolSpec, Usage
+from schemas.messages import Image, Message, Thought, ToolSpec, Usage
 from schemas.structured import Structured
 
 _KNOWS = frozenset({"presence_penalty", "frequency_penalty", "logit_bias", "structured"})
@@ -80,6 +82,8 @@ def _messages(call: ModelCall, reached: Reached) -> list[dict[str, Any]]:
 
 def _message(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        shown["content"] = [_part(told) for told in said_and_shown(message)]
     if message.role == "tool":
         shown["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
@@ -89,6 +93,13 @@ def _message(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, 
             for call in message.tool_calls
         ]
     return shown | _thoughts(message, reached, of_turn=of_turn)
+
+
+def _part(told: str | Image) -> dict[str, Any]:
+    if isinstance(told, str):
+        return {"type": "text", "text": told}
+    detail = {"detail": told.detail} if told.detail else {}
+    return {"type": "image_url", "image_url": {"url": told.url, **detail}}
 
 
 def _thoughts(message: Message, reached: Reached, *, of_turn: bool) -> dict[str, Any]:
@@ -114,6 +125,9 @@ def _sampling(call: ModelCall, reached: Reached) -> dict[str, Any]:
         shown |= {"frequency_penalty": sampling.frequency_penalty} if sampling.frequency_penalty else {}
     if sampling.logit_bias:
         shown["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.logprobs is not None:
+        shown["logprobs"] = True
+        shown |= {"top_logprobs": sampling.logprobs} if sampling.logprobs else {}
     if provider.seed:
         shown[provider.seed] = sampling.seed & ((1 << 31) - 1)
     plain = msgspec.structs.asdict(type(sampling)())
@@ -197,7 +211,7 @@ class ChatReader(StreamedReader):
         if heard.finish is not None:
             return []  # a stream that is told twice, or goes on after its end
         delta = choice.get("delta") or choice.get("message") or {}
-        pieces = self._thought(delta) + self._said(delta.get("content"))
+        pieces = heard.tell(of_openai(choice.get("logprobs")), self._thought(delta) + self._said(delta.get("content")))
         for fragment in delta.get("tool_calls") or ():
             self._call(fragment)
         finish = choice.get("finish_reason")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.models.registry import WireName
-from actors.models.wires.anthropic import AnthropicWire
+from actors.models.wires.anthropic import AnthropicWire, VertexWire
 from actors.models.wires.bedrock import BedrockWire
 from actors.models.wires.chat import AzureWire, ChatWire
 from actors.models.wires.gemini import GeminiWire
@@ -15,6 +15,7 @@ WIRES: Mapping[WireName, Wire] = {
     "chat": ChatWire(),
     "azure": AzureWire(),
     "anthropic": AnthropicWire(),
+    "vertex": VertexWire(),
     "gemini": GeminiWire(),
     "bedrock": BedrockWire(),
 }

@@ -12,11 +12,12 @@ from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
 from actors.models.wires.heard import Heard
+from actors.models.wires.likelihoods import of_gemini
 from actors.models.wires.streamed import StreamedReader
-from actors.models.wires.turns import Part, arguments_of, thought_and_said, turns
+from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.answers import AnswerFinish
-from schemas.messages import Message, Thought, Usage
+from schemas.messages import Image, Message, Thought, Usage
 
 _KNOWS = frozenset({"top_k", "presence_penalty", "frequency_penalty", "structured", "thinking_budget"})
 _FINISHES: dict[str, AnswerFinish] = {"STOP": "stop", "MAX_TOKENS": "length"}
@@ -58,10 +59,10 @@ class GeminiWire:
 
 def _parts(message: Message, origin: str, names: dict[str, str], *, sealed: bool) -> list[Part]:
     if message.role == "tool":
-        name = names.get(message.tool_call_id or "", "tool")
-        return [{"functionResponse": {"name": name, "response": _response(message.content)}}]
+        called = names.get(message.tool_call_id or "", "tool")
+        return [{"functionResponse": {"name": called, "response": _response(message.content)}}]
     if message.role == "user":
-        return [{"text": message.content}]
+        return [_said(told, origin) for told in said_and_shown(message)]
     parts: list[Part] = []
     for told in thought_and_said(message, origin):
         if isinstance(told, str):
@@ -75,6 +76,13 @@ def _parts(message: Message, origin: str, names: dict[str, str], *, sealed: bool
         seal = seals.get(call.id) or (_NO_SEAL if sealed and not index else "")
         parts.append({**part, "thoughtSignature": seal} if seal else part)
     return parts
+
+
+def _said(told: str | Image, origin: str) -> Part:
+    if isinstance(told, str):
+        return {"text": told}
+    kind, data = inline(told, origin)
+    return {"inlineData": {"mimeType": kind, "data": data}}
 
 
 def _response(content: str) -> dict[str, Any]:
@@ -99,6 +107,9 @@ def _generation(call: ModelCall, reached: Reached) -> dict[str, Any]:
         shown |= {"topK": sampling.top_k} if sampling.top_k else {}
     shown |= {"presencePenalty": sampling.presence_penalty} if sampling.presence_penalty else {}
     shown |= {"frequencyPenalty": sampling.frequency_penalty} if sampling.frequency_penalty else {}
+    if sampling.logprobs is not None:
+        shown["responseLogprobs"] = True
+        shown |= {"logprobs": sampling.logprobs} if sampling.logprobs else {}
     if reached.provider.seed:
         shown["seed"] = sampling.seed & ((1 << 31) - 1)
     thinking: dict[str, Any] = {"includeThoughts": True} if reached.provider.told(reached.model) else {}
@@ -161,6 +172,7 @@ class GeminiReader(StreamedReader):
         pieces: list[Piece] = []
         for part in (candidate.get("content") or {}).get("parts") or ():
             pieces += self._part(part)
+        pieces = self.heard.tell(of_gemini(candidate.get("logprobsResult")), pieces)
         reason = candidate.get("finishReason")
         if reason in _WITHHELD:
             raise unheeded(self.reached.name, "messages", f"withheld its answer ({reason})")

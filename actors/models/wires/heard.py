@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+
+from msgspec.structs import replace
 
 from actors.models.provider import ModelAnswer, Piece
 from actors.models.wires.failures import broken
-from schemas.answers import AnswerFinish
+from schemas.answers import AnswerFinish, TokenTold
 from schemas.messages import Thought, ToolCall, Usage
 
 
@@ -46,9 +48,12 @@ class Heard:
         self.usage = Usage()
         self.finish: AnswerFinish | None = None
         self.thoughts: list[Thought] = []
+        self.logprobs: list[TokenTold] = []
         self._calls: dict[Hashable, HeardCall] = {}
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._told = 0
+        """Tokens that were told of with a piece."""
         self.said = 0
         """Characters of its text."""
         self.thought = 0
@@ -71,6 +76,17 @@ class Heard:
         self._reasoning.append(text)
         self.thought += len(text)
         return [piece]
+
+    def tell(self, logprobs: Sequence[TokenTold], pieces: list[Piece]) -> list[Piece]:
+        """Hear what the model made of tokens, and tell it with the last of the pieces that they are in."""
+        before = len(self.logprobs)
+        self.logprobs += logprobs
+        if not logprobs or not pieces:
+            return pieces  # they are told with the whole answer
+        if before > self._told:
+            logprobs, before = self.logprobs[self._told :], self._told
+        self._told = len(self.logprobs)
+        return [*pieces[:-1], replace(pieces[-1], logprobs=tuple(logprobs), before=before)]
 
     def call(self, key: Hashable) -> HeardCall:
         """Give the tool call that a stream knows by a key, a new one the first time."""
@@ -106,4 +122,5 @@ class Heard:
             engine=engine,
             reasoning="".join(self._reasoning),
             thoughts=tuple(self.thoughts),
+            logprobs=tuple(self.logprobs),
         )

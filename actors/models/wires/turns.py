@@ -9,7 +9,8 @@ import msgspec
 
 from actors.models.history import parted, repaired
 from actors.models.registry import Provider
-from schemas.messages import Message, Thought
+from actors.models.wires.failures import unheeded
+from schemas.messages import Image, Message, Thought
 
 Part = dict[str, Any]
 
@@ -33,6 +34,31 @@ def turns(messages: tuple[Message, ...], provider: Provider, parts: Callable[[Me
         else:
             built.append((speaker, parts(message)))
     return Turns(system, built)
+
+
+def said_and_shown(message: Message) -> Iterator[str | Image]:
+    """Go through what a user said and showed, in the order in which it was: texts, and pictures."""
+    said = 0
+    for image in message.images:
+        place = max(said, len(message.content) - image.rest)
+        if message.content[said:place]:
+            yield message.content[said:place]
+        said = place
+        yield image
+    if message.content[said:] or not message.images:
+        yield message.content[said:]
+
+
+def inline(image: Image, name: str) -> tuple[str, str]:
+    """Give a picture's kind and its bytes in base64, for providers that fetch nothing.
+
+    Raises:
+        ProviderFailed: it is at an address elsewhere.
+    """
+    head, comma, data = image.url.partition(",")
+    if not comma or not head.startswith("data:"):
+        raise unheeded(name, "messages", "fetches no images: send its bytes as data:image/png;base64,…")
+    return head.removeprefix("data:").partition(";")[0], data
 
 
 def thought_and_said(message: Message, origin: str) -> Iterator[tuple[Thought, str] | str]:

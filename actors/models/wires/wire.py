@@ -14,7 +14,7 @@ from schemas.generation import Sampling
 _PLAIN = Sampling()
 _ENGINES_OWN = (
     "allowed_token_ids", "bad_words", "detokenize", "extra_args", "frequency_penalty", "ignore_eos",
-    "include_stop_str_in_output", "logit_bias", "logprobs", "min_p", "min_tokens", "presence_penalty",
+    "include_stop_str_in_output", "logit_bias", "min_p", "min_tokens", "presence_penalty",
     "prompt_logprobs", "repetition", "repetition_penalty", "structured", "thinking_budget", "top_k",
     "trace_decode_token_ids", "truncate_prompt_tokens",
 )  # fmt: skip
@@ -68,10 +68,17 @@ def check(call: ModelCall, reached: Reached, knows: frozenset[str]) -> None:
         ProviderFailed: names the first field.
     """
     sampling = call.sampling
+    if sampling.logprobs is not None and (not reached.provider.logprobs or sampling.logprobs < 0):
+        raise unheeded(reached.name, "logprobs", "cannot be asked for them: leave it out, or use an engine here")
     for field in _ENGINES_OWN:
         if field not in knows and getattr(sampling, field) != getattr(_PLAIN, field):
             raise unheeded(reached.name, field, "cannot be asked for it: leave it out, or use an engine here")
     rendering = call.rendering
+    pictured = [message.role for message in call.messages if message.images]
+    if pictured and not reached.provider.images:
+        raise unheeded(reached.name, "messages", "sees no images: send texts alone, or ask a model that does")
+    if any(role != "user" for role in pictured):
+        raise unheeded(reached.name, "messages", "is shown images by the user alone: move them to the user's message")
     named: dict[str, bool] = {
         "prompt": call.prompt is not None,
         "bad_words": bool(call.bad_words),

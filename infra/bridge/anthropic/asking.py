@@ -12,7 +12,16 @@ from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
 from infra.bridge.seals import SealedMessage, unsealed
 from schemas.anthropic import AnthropicMessage, AnthropicTool, Block, MessagesRequest
 from schemas.messages import Thought, ToolSpec
-from schemas.openai import ChatMessage, ChatRequest, ChatTool, ChatToolCall, FunctionCall
+from schemas.openai import (
+    ChatMessage,
+    ChatRequest,
+    ChatTool,
+    ChatToolCall,
+    FunctionCall,
+    ImageAddress,
+    ImagePart,
+    TextPart,
+)
 
 _RENAMED: Final = {
     "stop": "stop_sequences",
@@ -102,7 +111,9 @@ def _messages(given: AnthropicMessage, at: int) -> Iterator[ChatMessage]:
     for block in blocks:
         if block.type == "tool_result":
             yield ChatMessage("tool", _result(block, path), tool_call_id=block.tool_use_id)
-    if said or not blocks:
+    if any(block.type == "image" for block in said):
+        yield ChatMessage(given.role, [_part(block, path) for block in said])
+    elif said or not blocks:
         yield ChatMessage(given.role, "".join(_text(block, path) for block in said))
 
 
@@ -138,6 +149,18 @@ def _result(block: Block, path: str) -> str:
     return f"error: {text}" if block.is_error and not text.startswith("error:") else text
 
 
+def _part(block: Block, path: str) -> TextPart | ImagePart:
+    if block.type != "image":
+        return TextPart(_text(block, path))
+    match block.source:
+        case {"type": "base64", "media_type": str(kind), "data": str(data)}:
+            return ImagePart(ImageAddress(f"data:{kind};base64,{data}"))
+        case {"type": "url", "url": str(url)}:
+            return ImagePart(ImageAddress(url))
+        case _:
+            raise _wrong(path, "an image has a `source` of type 'base64' or 'url'")
+
+
 def _text(block: Block, path: str) -> str:
     """Give a block's text.
 
@@ -151,7 +174,7 @@ def _text(block: Block, path: str) -> str:
         case "document" if source.get("type") == "text":
             return str(source.get("data", ""))
         case "image":
-            raise _wrong(path, "no model here sees images: send texts alone")
+            raise _wrong(path, "only what the user says has images: send a text")
         case kind:
             raise _wrong(path, f"a block of type {kind!r} is not served here: send its text")
 

@@ -15,9 +15,11 @@ from starlette.responses import Response
 from actors.models.together import together
 from bus import subjects
 from bus.errors import BusError, Refused
+from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
 from infra.bridge.openai import BadRequest, decoded, refusal
+from infra.bridge.pooling.elsewhere import embed_elsewhere
 from schemas.embeddings import MOST_INPUTS, EmbeddingRequest, RerankRequest, ScoreRequest
 from schemas.pooling import Embed, PoolAsked, PooledText, PoolRefused, PoolTold, Score, Scores, Vectors
 
@@ -39,7 +41,12 @@ class _Pooling:
         """Give vectors."""
         asked = decoded(await request.body(), EmbeddingRequest)
         texts, cut = _inputs(asked), _too_long(asked.truncate_prompt_tokens)
-        told = await self._ask(asked.model, [Embed(part, asked.dimensions, cut) for part in _parts(texts)], Vectors)
+        parts = [Embed(part, asked.dimensions, cut) for part in _parts(texts)]
+        if "/" in asked.model and asked.model not in self.desk.poolers:
+            caller, connection = caller_of(request), self.desk.connection
+            told = await together(embed_elsewhere(connection, caller.tenant, asked.model, part) for part in parts)
+        else:
+            told = await self._ask(asked.model, parts, Vectors)
         shown = _as_base64 if asked.encoding_format == "base64" else _as_floats
         vectors = [shown(vector) for one in told for vector in _cut(one)]
         data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)]

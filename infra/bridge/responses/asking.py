@@ -9,7 +9,16 @@ from typing import Any, Final
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
 from infra.bridge.seals import SealedMessage, unsealed
 from schemas.messages import Message, Thought, ToolSpec
-from schemas.openai import ChatMessage, ChatRequest, ChatTool, ChatToolCall, FunctionCall
+from schemas.openai import (
+    ChatMessage,
+    ChatRequest,
+    ChatTool,
+    ChatToolCall,
+    FunctionCall,
+    ImageAddress,
+    ImagePart,
+    TextPart,
+)
 from schemas.responses import InputItem, Part, ResponsesRequest
 
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -99,6 +108,7 @@ def _as_chat(message: Message) -> ChatMessage:
         tool_call_id=message.tool_call_id,
         reasoning=message.reasoning or None,
         thoughts=message.thoughts,
+        images=message.images,
     )
 
 
@@ -152,13 +162,28 @@ def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
                 yield ChatMessage("tool", _joined(item.output, path), tool_call_id=item.call_id)
             case "message", str(role):
                 yield from turn.over()
-                yield ChatMessage(role, _joined(item.content or "", path))
+                said = item.content or ""
+                yield ChatMessage(role, _shown(said, path) if role == "user" else _joined(said, path))
             case kind, _:
                 wanted = (
                     "a message has a `role`" if kind == "message" else f"items of type {kind!r} are not served here"
                 )
                 raise wrong(path, wanted)
     yield from turn.over()
+
+
+def _shown(content: str | Iterable[Part], path: str) -> str | list[TextPart | ImagePart]:
+    """Give what the user says: a text, or one with images."""
+    parts = () if isinstance(content, str) else tuple(content)
+    if not any(part.type == "input_image" for part in parts):
+        return _joined(content, path)
+    return [_image(part, path) if part.type == "input_image" else TextPart(_text(part, path)) for part in parts]
+
+
+def _image(part: Part, path: str) -> ImagePart:
+    if part.image_url is None:
+        raise wrong(path, "an image has an `image_url`: files are not kept here")
+    return ImagePart(ImageAddress(part.image_url, part.detail))
 
 
 def _joined(content: str | Iterable[Part], path: str) -> str:
@@ -172,7 +197,7 @@ def _text(part: Part, path: str) -> str:
         case "input_text" | "output_text" | "text" | "reasoning_text" | "summary_text" | "refusal":
             return part.text
         case "input_image":
-            raise wrong(path, "no model here sees images: send texts alone")
+            raise wrong(path, "only what the user says has images: send a text")
         case kind:
             raise wrong(path, f"a part of type {kind!r} is not served here: send its text")
 

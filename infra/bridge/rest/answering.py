@@ -17,7 +17,7 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest, decoded, refusal
 from infra.client import Client
-from infra.errors import ForkUnfit, ScheduleUnfit, SettlementRefused
+from infra.errors import ForkUnfit, NothingRecorded, ScheduleUnfit, SettlementRefused, ThreadUnfit
 from schemas import codec
 from schemas.runs import Problem
 
@@ -67,7 +67,9 @@ async def _told(answer: Awaitable[object]) -> object:
         return await answer
     except SettlementRefused as refused:
         raise _refused(refused.problem) from refused
-    except (BadSubject, ScheduleUnfit, ForkUnfit) as unfit:
+    except NothingRecorded as nothing:
+        raise missing("thread", nothing.identity) from nothing
+    except (BadSubject, ScheduleUnfit, ThreadUnfit, ForkUnfit) as unfit:
         raise BadRequest(400, str(unfit), None, "invalid_value") from unfit
     except Refused as refused:
         message = f"the server takes no more requests: {refused.description}"

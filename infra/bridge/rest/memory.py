@@ -8,7 +8,6 @@ from starlette.requests import Request
 from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest
 from infra.bridge.rest.answering import Rest, body_of, named
-from schemas.memory import Remember
 from schemas.recollections import AskRecall
 from schemas.rest import Done, RecallShown, Recollections, WorkingMemory, Writing
 
@@ -38,7 +37,7 @@ class MemoryRoutes(Rest):
     async def write(self, request: Request) -> Done:
         """Write it."""
         asked = await body_of(request, Writing)
-        await self.client(request).tell(named(request, "thread"), Remember(asked.content, asked.merge))
+        await self.client(request).threads.remember(named(request, "thread"), asked.content, merge=asked.merge)
         return Done()
 
     async def shared(self, request: Request) -> WorkingMemory:

@@ -74,7 +74,7 @@ class RunRoutes(Rest):
             there = ", ".join(self.desk.agents) or "none"
             raise BadRequest(404, f"agent: there is no {asked.agent!r}, there are {there}", "agent", "agent_not_found")
         command, begun = await self._command(request, asked)
-        frames = self._frames(command, begun=begun)
+        frames = self._frames(command if begun else await self.desk.ready(command), begun=begun)
         if asked.stream:
             return self._stream(request, frames, RunEvents())
         async with aclosing(frames):

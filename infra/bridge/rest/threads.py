@@ -5,18 +5,13 @@ from __future__ import annotations
 from msgspec.structs import asdict
 from starlette.requests import Request
 
-from bus import subjects
-from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
-from infra.forking import plan
-from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.recollections import MessagesTold
 from schemas.rest import (
     Cancelling,
     ChangedThread,
     Done,
-    Forked,
     ForkedThread,
     MessagesQuery,
     NewThread,
@@ -35,7 +30,9 @@ class ThreadRoutes(Rest):
         all_, one = "/api/threads", "/api/threads/{thread}"
         create = Operation("Begin a thread", takes=NewThread, gives=ThreadNamed, status=201)
         change = Operation("Give a thread another title or metadata", takes=ChangedThread, gives=Done)
-        fork = Operation("Begin a thread with the history of another", takes=ForkedThread, gives=Forked, status=201)
+        fork = Operation(
+            "Begin a thread with the history of another", takes=ForkedThread, gives=ThreadNamed, status=201
+        )
         said = Operation("Read what was said", query=MessagesQuery, gives=MessagesTold)
         return [
             self.door(all_, self.create, create, "POST"),
@@ -50,9 +47,8 @@ class ThreadRoutes(Rest):
     async def create(self, request: Request) -> ThreadNamed:
         """Begin a thread before anything is said in it."""
         asked = await body_of(request, NewThread)
-        thread = subjects.checked(asked.thread, "thread") if asked.thread else self.desk.ids.new("t")
-        await self.client(request).tell(thread, CreateThread(asked.resource, asked.title, asked.metadata))
-        return ThreadNamed(thread)
+        about = {"resource": asked.resource, "title": asked.title, "metadata": asked.metadata}
+        return ThreadNamed(await self.client(request).threads.create(asked.thread or None, **about))
 
     async def listed(self, request: Request) -> Threads:
         """List threads, as far as they are recorded."""
@@ -72,26 +68,19 @@ class ThreadRoutes(Rest):
     async def change(self, request: Request) -> Done:
         """Give a thread another title, or other metadata."""
         asked, thread = await body_of(request, ChangedThread), named(request, "thread")
-        await self.client(request).tell(thread, RenameThread(asked.title, asked.metadata))
+        await self.client(request).threads.rename(thread, asked.title, asked.metadata)
         return Done()
 
     async def erase(self, request: Request) -> Done:
         """End a thread for good: nothing of it is left that could be read."""
         asked, thread = await body_of(request, Cancelling), named(request, "thread")
-        await self.client(request).tell(thread, DeleteThread(asked.reason))
+        await self.client(request).threads.delete(thread, asked.reason)
         return Done()
 
-    async def fork(self, request: Request) -> Forked:
+    async def fork(self, request: Request) -> ThreadNamed:
         """Begin a thread with the history of another; a run that was under way there goes on here too."""
         asked, origin = await body_of(request, ForkedThread), named(request, "thread")
-        store = await self.desk.store()
-        events = await store.events_of_thread(caller_of(request).tenant, origin)
-        if not events:
-            raise missing("thread", origin)
-        found = plan(origin, events, asked.at or len(events), {})
-        thread = subjects.checked(asked.thread, "thread") if asked.thread else self.desk.ids.new("t")
-        await self.client(request).tell(thread, found.fork)
-        return Forked(thread, found.fork.run)
+        return ThreadNamed(await self.client(request).threads.clone(origin, asked.at, asked.thread or None))
 
     async def messages(self, request: Request) -> MessagesTold:
         """Read what was said, as far as it is recorded."""

@@ -110,7 +110,7 @@ async def _start(store: Store) -> Process:
     )
     assert process.stdin is not None
     # not in an argument: those are seen by everyone
-    master = "" if store.keys is None else store.keys.secret.decode()
+    master = "" if store.keys is None else store.keys.master.secret.decode()
     process.stdin.write(msgspec.json.encode((store.url, master)) + b"\n")
     return process
 

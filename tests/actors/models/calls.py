@@ -16,6 +16,8 @@ ENVIRONMENT = {
     **{variable: f"key-of-{variable.lower()}" for name in REGISTRY for variable in REGISTRY.named(name).keys[:1]},
     "AZURE_RESOURCE_NAME": "acme",
     "AWS_REGION": "eu-west-3",
+    "GOOGLE_VERTEX_PROJECT": "acme",
+    "GOOGLE_VERTEX_LOCATION": "europe-west1",
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
-from actors.models.budgets import Budgeted, Ledger
+from actors.models.budgets import Books, Budgeted, Ledger
 from actors.models.cache import Answers, Cached, key_of
 from actors.models.pricing import Pricing
 from actors.models.provider import ModelCall, Piece
@@ -22,7 +24,7 @@ from schemas.envelope import Fact
 from schemas.generation import Sampling
 from schemas.messages import Message, Usage
 from schemas.models import Budget, Spent
-from schemas.runs import ModelReturned, Problem
+from schemas.runs import ModelFailed, ModelReturned, Problem
 from tests.actors.models.calls import REGISTRY, asking
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +35,7 @@ async def silently(piece: Piece, /) -> None:
     """Take no text."""
 
 
-class Books:
+class Asking:
     """A model whose answers cost 2 tokens, under budgets."""
 
     def __init__(self, *budgets: Budget, name: str = "openai/gpt-4o") -> None:
@@ -41,7 +43,7 @@ class Books:
         self.ledger = Ledger(budgets, self.clock, Pricing(REGISTRY, {}).known_cost)
         self.told: list[Spent] = []
         self.inner = ScriptedModel(lambda _: "word")
-        self.model = Budgeted(name, self.inner, self.ledger, self.clock, self._tell)
+        self.model = Budgeted(name, self.inner, Books(self.ledger, self.clock, self._tell))
 
     async def _tell(self, spent: Spent) -> None:
         self.told.append(spent)
@@ -59,7 +61,7 @@ def of(run: str = "r1", thread: str = "t1", tenant: str = "acme") -> ModelCall:
 
 
 async def test_a_run_that_used_its_budget_up_is_refused_and_another_is_not() -> None:
-    books = Books(Budget("run", tokens=4))
+    books = Asking(Budget("run", tokens=4))
     assert [await books.ask(of()) for _ in range(2)] == [None, None]
     problem = await books.ask(replace(of(), effect="r1-3-m2"))
     assert problem is not None
@@ -73,7 +75,7 @@ async def test_a_run_that_used_its_budget_up_is_refused_and_another_is_not() -> 
     ("scope", "other"), [("thread", of("r2", "t2")), ("tenant", of("r2", "t1", "beta")), ("all", None)]
 )
 async def test_budgets_are_of_threads_tenants_or_everybody(scope: str, other: ModelCall | None) -> None:
-    books = Books(Budget(scope, tokens=2))  # type: ignore[arg-type]
+    books = Asking(Budget(scope, tokens=2))  # type: ignore[arg-type]
     assert await books.ask(of()) is None
     assert await books.ask(of("r2")) is not None
     assert other is None or await books.ask(other) is None
@@ -81,7 +83,7 @@ async def test_budgets_are_of_threads_tenants_or_everybody(scope: str, other: Mo
 
 
 async def test_what_was_spent_before_the_window_counts_no_more() -> None:
-    books = Books(Budget("tenant", tokens=4, window_s=60))
+    books = Asking(Budget("tenant", tokens=4, window_s=60))
     assert books.ledger.since == books.clock.now() - 60 * SECOND
     await books.ask(of())
     books.clock.microseconds += 40 * SECOND
@@ -91,15 +93,83 @@ async def test_what_was_spent_before_the_window_counts_no_more() -> None:
     assert await books.ask(of()) is None
 
 
+async def test_what_the_record_tells_late_is_forgotten_in_time_all_the_same() -> None:
+    books = Asking(Budget("tenant", tokens=4, window_s=60))
+    await books.ask(of())
+    books.ledger.learn(
+        Spent(books.clock.now() - 50 * SECOND, "acme", "t1", "r1", "openai/gpt-4o", Usage(1, 1), call="before")
+    )
+    assert await books.ask(of()) is not None
+    books.clock.microseconds += 20 * SECOND
+    assert await books.ask(of()) is None
+
+
 async def test_money_counts_where_prices_are_known_and_only_the_models_that_are_meant() -> None:
     budget = Budget("tenant", usd=2e-5, models="openai/*")
-    books = Books(budget)
+    books = Asking(budget)
     assert [await books.ask(of()) is None for _ in range(3)] == [True, True, False]
-    assert [await Books(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
+    assert [await Asking(budget, name="mini").ask(of()) for _ in range(3)] == [None] * 3
+
+
+async def test_of_a_hundred_calls_at_once_a_budget_for_one_pays_for_one() -> None:
+    books = Asking(Budget("tenant", tokens=2))
+    books.inner.hold = asyncio.Event()
+    asked = [asyncio.create_task(books.ask(of(f"r{index}", f"t{index}"))) for index in range(100)]
+    await asyncio.wait(asked[1:], timeout=5)
+    assert len(books.inner.calls) == 1
+    books.inner.hold.set()
+    problems = [problem for problem in await asyncio.gather(*asked) if problem is not None]
+    assert len(problems) == 99
+    assert {(problem.kind, problem.retry_after_ms) for problem in problems} == {("budget", 500)}
+    assert "held by calls under way, which may take 69 tokens: 0 tokens of 2" in problems[0].message
+    assert "is used up: 2 tokens of 2" in (await books.ask(of()) or Problem("engine", "")).message
+
+
+async def test_what_a_call_held_and_did_not_take_is_there_for_the_next() -> None:
+    books = Asking(Budget("all", tokens=70))
+    assert [await books.ask(of(f"r{index}")) for index in range(34)] == [None] * 34
+    told = books.told[-2:]
+    assert [(one.held, one.usage) for one in told] == [(True, Usage(5, 64)), (False, Usage(1, 1))]
+    assert told[0].call == told[1].call
+
+
+@pytest.mark.parametrize("end", ["fails", "cancelled"])
+async def test_a_call_that_breaks_off_holds_nothing_more_and_counts_what_was_heard(end: str) -> None:
+    books = Asking(Budget("tenant", tokens=8))
+    books.inner.hold = asyncio.Event()
+    began = asyncio.Event()
+
+    async def hear(piece: Piece, /) -> None:
+        began.set()
+        if end == "fails":
+            raise CallFailed(Problem(kind="engine", message="no"))
+
+    task = asyncio.create_task(books.model.call(of(), hear))
+    await asyncio.wait_for(began.wait(), 5)
+    task.cancel()
+    with pytest.raises((CallFailed, asyncio.CancelledError)):
+        await task
+    assert books.ledger.statistics()[0]["tokens"] == 5 + 2
+    assert books.told[-1].usage == Usage(5, 2)
+    books.inner.hold = None
+    assert await books.ask(of("r2")) is None
+
+
+async def test_what_a_call_of_another_process_holds_counts_until_it_is_told_and_not_for_ever() -> None:
+    books = Asking(Budget("tenant", tokens=9))
+    held = Spent(books.clock.now(), "acme", "t7", "r7", "openai/gpt-4o", Usage(5, 5), "other", "c1", held=True)
+    books.ledger.learn(held)
+    assert "held by calls under way" in (await books.ask(of()) or Problem("engine", "")).message
+    books.ledger.learn(replace(held, held=False, usage=Usage(1, 1)))
+    assert await books.ask(of()) is None
+    books.ledger.learn(replace(held, call="c2"))
+    assert await books.ask(of()) is not None
+    books.clock.microseconds += 901 * SECOND  # its process ended
+    assert await books.ask(of()) is None
 
 
 async def test_what_other_processes_spend_counts_too(connection: Connection) -> None:
-    books, heard = Books(Budget("tenant", tokens=2)), []
+    books, heard = Asking(Budget("tenant", tokens=2)), []
 
     def learn(spent: Spent) -> None:
         books.ledger.learn(spent)
@@ -127,17 +197,21 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
     key = await store.keys.fresh()
     sealed = store.keys.sealed(Fact("acme", "t1", "run", "r4", 1, "model.returned", "c", msgspec.Raw(payload), key=key))
 
+    failed = ModelFailed("r6-1-m", Problem("engine", "no"))
+
     def row(sequence: int, time: int, kind: str, key: str | None = None, held: bytes = payload) -> tuple[object, ...]:
         return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, held, None)
 
     rows = [row(1, 10, "model.returned"), row(2, 99, "model.returned"), row(3, 99, "model.called"),
             row(4, 99, "model.returned", key, bytes(sealed.payload)),
-            row(5, 99, "model.returned", "another", b'"nobody can read this"')]  # fmt: skip
+            row(5, 99, "model.returned", "another", b'"nobody can read this"'),
+            row(6, 99, "model.failed", None, codec.encode(replace(failed, usage=Usage(2, 1)))),
+            row(7, 99, "model.failed", None, codec.encode(failed))]  # fmt: skip
     before = await store.claim("EV", "w")
-    await store.advance(before, Batch(Cursor("EV", 1, 5, "h"), {"event": rows}, {}), "w")
-    assert await recorded_spending(store, 50) == [
+    await store.advance(before, Batch(Cursor("EV", 1, 7, "h"), {"event": rows}, {}), "w")
+    assert [spent async for part in recorded_spending(store, 50) for spent in part] == [
         Spent(99, "acme", "t1", run, "openai/gpt-4o", Usage(7, 3)) for run in ("r2", "r4")
-    ]
+    ] + [Spent(99, "acme", "t1", "r6", "", Usage(2, 1))]  # what judges were asked before it failed
 
 
 async def test_the_same_question_is_asked_once_and_costs_once() -> None:

@@ -241,6 +241,16 @@ async def test_one_call_at_a_time_tries_an_open_breaker(away: Callable[[int], Br
     assert (await fails_with(model)).message == "busy"
 
 
+async def test_a_model_that_says_nothing_again_and_again_is_left_alone_too() -> None:
+    silent = Breaks("", ProviderFailed(Problem(kind="engine", message="late"), elsewhere=True), asyncio.Event())
+    model, _ = guarded(silent, failures=2)
+    asked = chain(ModelEntry("a", first_s=0.01), "b", a=model, b=ScriptedModel(lambda _: "well"))
+    told = [(await asked.call(asking(), silently)).passed_over[0].message for _ in range(3)]
+    assert ["no word came" in message for message in told] == [True, True, False]
+    assert "left alone" in told[2]
+    assert len(silent.aborted) == 2
+
+
 async def test_an_open_breaker_sends_a_chain_on(away: Callable[[int], Breaks]) -> None:
     model, _ = guarded(away(0), failures=1)
     models = {"a": model, "b": ScriptedModel(lambda _: "b")}

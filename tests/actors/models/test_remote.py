@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec.structs import replace
 
 from actors.errors import CallFailed, ProviderFailed
@@ -221,13 +225,14 @@ async def test_a_missing_key_is_told_by_its_variable(make: Make) -> None:
     assert "set OPENAI_API_KEY" in failed.value.problem.message
 
 
-async def test_no_way_to_fail_tells_the_key(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("provider", ["openai", "azure", "anthropic", "google", "bedrock", "groq", "openrouter"])
+async def test_no_way_to_fail_tells_the_key(make: Make, caplog: pytest.LogCaptureFixture, provider: str) -> None:
     caplog.set_level(logging.DEBUG)
     told: list[str] = []
 
     def repeats(asked: Asked) -> Played:
-        key = asked.headers["authorization"].removeprefix("Bearer ")
-        return next(answers)(key)
+        assert CANARY in "".join(asked.headers.values())
+        return next(answers)(CANARY)
 
     plays: list[Callable[[str], Played]] = [
         lambda key: fails(401, f"Incorrect API key provided: {key}. See https://example.org"),
@@ -239,20 +244,22 @@ async def test_no_way_to_fail_tells_the_key(make: Make, caplog: pytest.LogCaptur
         lambda key: Played([], 200, {"content-type": f"text/{key}"}),
     ]
     answers = iter(plays)
+    variable = REGISTRY.named(provider).keys[0]
+    keys = {**KEYS, variable: CANARY, "AZURE_RESOURCE_NAME": "acme", "AWS_REGION": "eu-west-3"}
     with ProviderDouble(repeats) as double:
-        model = make(double)
+        model = make(double, provider, environment=keys)
         for _ in plays:
             with pytest.raises(CallFailed) as failed:
                 await model.call(asking(), silently)
             shown = "".join(traceback.format_exception(failed.value))
             told += [repr(failed.value.problem), str(failed.value), shown]
-        assert all(asked.headers["authorization"] == f"Bearer {CANARY}" for asked in double.asked)
-    told += [caplog.text, repr(model), repr(reach("openai", REGISTRY.named("openai"), "m", KEYS))]
+        assert len(double.asked) == len(plays)
+    told += [caplog.text, repr(model), repr(reach(provider, REGISTRY.named(provider), "m", keys))]
     for text in told:
         assert CANARY[3:12] not in text
         assert CANARY not in text
     assert "***" in told[0]
-    assert "OPENAI_API_KEY" in told[0]
+    assert variable in told[0]
 
 
 @pytest.mark.parametrize("value", ["sk-canary\x00-tail-of-it", "sk-canary-ü-tail-of-it", "two\nlines-of-canary"])
@@ -290,6 +297,99 @@ async def test_bedrock_signs_with_the_credentials_of_the_environment(make: Make)
     assert proof.startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
     assert "/eu-west-3/bedrock/aws4_request" in proof
     assert "wJalr" not in str(asked)
+
+
+PLACE = {"GOOGLE_VERTEX_PROJECT": "acme", "GOOGLE_CLOUD_LOCATION": "europe-west1"}
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Write the file of a service account that gets its tokens from an address; give the environment that names it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+    def made(url: str) -> dict[str, str]:
+        about = {
+            "type": "service_account",
+            "client_email": "bot@acme.iam.gserviceaccount.com",
+            "private_key": secret.decode(),
+            "token_uri": f"{url}/token",
+        }
+        file = tmp_path / "account.json"
+        file.write_text(json.dumps(about), encoding="utf-8")
+        return {**PLACE, "GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+
+    return made
+
+
+def google(*answers: Played, token: Played | None = None) -> Callable[[Asked], Played]:
+    """Give tokens, and answers in turn."""
+    left = iter(answers)
+    given = json.dumps({"access_token": CANARY, "expires_in": 3600, "token_type": "Bearer"}).encode()
+    told = token or Played([given], headers={"content-type": "application/json"})
+    return lambda asked: told if asked.path == "/token" else next(left)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "recorded", "path"),
+    [
+        ("vertex", "gemini-x", GEMINI, "/models/gemini-x:streamGenerateContent?alt=sse"),
+        ("vertex-anthropic", "claude-x@1", ANTHROPIC, "/models/claude-x@1:streamRawPredict"),
+    ],
+)
+async def test_vertex_is_asked_with_a_token_that_a_service_account_gets_once(
+    make: Make, account: Callable[[str], dict[str, str]], provider: str, model: str, recorded: Recorded, path: str
+) -> None:
+    played = Played(recorded.parts)
+    with ProviderDouble(google(played, played)) as double:
+        asked = make(double, provider, model, environment=await asyncio.to_thread(account, double.url))
+        for _ in range(2):
+            assert (await asked.call(asking(), silently)).text == recorded.text
+        token, first, second = double.asked
+        assert b"assertion=" in token.raw
+        assert [one.path for one in (token, first, second)] == ["/token", path, path]
+        assert first.headers["authorization"] == f"Bearer {CANARY}"
+        if provider == "vertex-anthropic":
+            assert first.body["anthropic_version"] == "vertex-2023-10-16"
+            assert "model" not in first.body
+
+
+async def test_where_vertex_is_comes_from_the_environment() -> None:
+    for name, publisher in (("vertex", "google"), ("vertex-anthropic", "anthropic")):
+        found = reach(name, REGISTRY.named(name), "m", PLACE)
+        base = "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme/locations/europe-west1/publishers"
+        assert found.url == f"{base}/{publisher}"
+    with pytest.raises(CallFailed, match="GOOGLE_VERTEX_LOCATION"):
+        reach("vertex", REGISTRY.named("vertex"), "m", {"GOOGLE_VERTEX_PROJECT": "acme"})
+
+
+async def test_no_way_to_get_a_token_or_to_be_refused_with_one_tells_a_secret(
+    make: Make, account: Callable[[str], dict[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told: list[str] = []
+    refusing = google(fails(401, f"bad token {CANARY}"))
+    denied = google(token=fails(400, f"invalid_grant {CANARY}"))
+    for script, kind in ((refusing, "key"), (denied, "key")):
+        with ProviderDouble(script) as double:
+            environment = await asyncio.to_thread(account, double.url)
+            with pytest.raises(CallFailed) as failed:
+                await make(double, "vertex", "g", environment=environment).call(asking(), silently)
+        assert failed.value.problem.kind == kind
+        told += [repr(failed.value.problem), "".join(traceback.format_exception(failed.value))]
+    with ProviderDouble([]) as double:
+        away = await asyncio.to_thread(account, "http://127.0.0.1:1")
+        with pytest.raises(ProviderFailed, match="Google cannot be reached"):
+            await make(double, "vertex", "g", environment=away).call(asking(), silently)
+        broken = {**PLACE, "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json"}
+        with pytest.raises(CallFailed, match="GOOGLE_APPLICATION_CREDENTIALS"):
+            await make(double, "vertex", "g", environment=broken).call(asking(), silently)
+        assert not double.asked
+    for text in (*told, caplog.text):
+        assert CANARY[3:12] not in text
+        assert "PRIVATE KEY" not in text
 
 
 async def test_what_cannot_be_asked_of_a_provider_is_refused_by_its_name(make: Make) -> None:

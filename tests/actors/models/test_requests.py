@@ -15,7 +15,7 @@ from actors.errors import ProviderFailed
 from actors.models.provider import ModelCall
 from actors.models.wires.formats import WIRES
 from schemas.generation import Sampling
-from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec
+from schemas.messages import Calling, Image, Message, Thought, ToolCall, ToolSpec
 from schemas.structured import Structured
 from tests.actors.models.calls import asking, reached
 from tests.actors.models.recorded import ALL
@@ -158,6 +158,7 @@ def test_a_call_of_another_model_is_shown_to_gemini_with_what_stands_for_a_signa
 def test_bedrock_is_sent_what_its_own_library_finds_right(choice: Any) -> None:
     thoughts = (Thought("bedrock", 3, "sig"), Thought("bedrock", seal="YmxvYg==", kind="sealed"))
     call = replace(talked("bedrock", *thoughts, reasoning="Hm."), calling=Calling(choice), stop=("END",))
+    call = replace(call, messages=(*call.messages, SHOWN))
     sent = body("bedrock/claude-x", call)
     session = cast("Any", botocore.session.Session())
     shape = session.get_service_model("bedrock-runtime").operation_model("ConverseStream").input_shape
@@ -169,7 +170,8 @@ def test_bedrock_is_sent_what_its_own_library_finds_right(choice: Any) -> None:
 def _as_python(value: Any) -> Any:
     """Give JSON as botocore's parameters are: blobs as bytes."""
     if isinstance(value, dict):
-        return {key: below.encode() if key == "redactedContent" else _as_python(below) for key, below in value.items()}
+        blobs = {"redactedContent", "bytes"}
+        return {key: below.encode() if key in blobs else _as_python(below) for key, below in value.items()}
     return [_as_python(below) for below in value] if isinstance(value, list) else value
 
 
@@ -197,6 +199,16 @@ def test_gemini_is_given_the_form_in_its_own_schema_and_deepseek_in_words() -> N
     assert SCHEMA in body("deepseek/m", call)["messages"][0]["content"]
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_what_a_model_makes_of_tokens_is_asked_for_as_the_provider_has_it(count: int) -> None:
+    call = asking(sampling=Sampling(logprobs=count))
+    sent = body("openai/gpt-4o", call)
+    assert (sent["logprobs"], sent.get("top_logprobs", 0)) == (True, count)
+    sent = body("google/gemini-2.5-flash", call)["generationConfig"]
+    assert (sent["responseLogprobs"], sent.get("logprobs", 0)) == (True, count)
+    assert "logprobs" not in body("openai/gpt-4o", asking())
+
+
 @pytest.mark.parametrize(
     ("name", "call", "field"),
     [
@@ -204,7 +216,10 @@ def test_gemini_is_given_the_form_in_its_own_schema_and_deepseek_in_words() -> N
         ("openai/m", asking(sampling=Sampling(structured=Structured("regex", "a+"))), "structured"),
         ("anthropic/m", asking(sampling=Sampling(presence_penalty=1)), "presence_penalty"),
         ("google/m", asking(sampling=Sampling(logit_bias={1: 2.0})), "logit_bias"),
-        ("openai/m", asking(sampling=Sampling(logprobs=3)), "logprobs"),
+        ("anthropic/m", asking(sampling=Sampling(logprobs=3)), "logprobs"),
+        ("groq/m", asking(sampling=Sampling(logprobs=0)), "logprobs"),
+        ("openai/m", asking(sampling=Sampling(logprobs=-1)), "logprobs"),
+        ("openai/m", asking(sampling=Sampling(prompt_logprobs=1)), "prompt_logprobs"),
         ("openai/m", asking(prompt="Once upon"), "prompt"),
     ],
 )
@@ -243,3 +258,93 @@ def test_tools_that_are_not_to_be_called_are_sent_where_the_history_has_calls() 
     used = body("openai/m", replace(talked("openai"), calling=none))
     assert used["tool_choice"] == "none"
     assert used["tools"]
+
+
+SHOWN = Message(
+    "user",
+    "This: or that?",
+    images=(Image(url="data:image/png;base64,QUJD", detail="low", rest=9), Image(url="data:image/jpeg;base64,REVG")),
+)
+"""A picture after the first word, and another at the end."""
+AT_AN_ADDRESS = Message("user", "What is it?", images=(Image(url="https://example.com/cat.png", rest=11),))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        (
+            "openai/gpt-4o",
+            [
+                {"type": "text", "text": "This:"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD", "detail": "low"}},
+                {"type": "text", "text": " or that?"},
+                {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,REVG"}},
+            ],
+        ),
+        (
+            "anthropic/claude-sonnet-4-5",
+            [
+                {"type": "text", "text": "This:"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QUJD"}},
+                {"type": "text", "text": " or that?"},
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/jpeg", "data": "REVG"},
+                    "cache_control": {"type": "ephemeral"},
+                },
+            ],
+        ),
+        (
+            "google/gemini-2.5-flash",
+            [
+                {"text": "This:"},
+                {"inlineData": {"mimeType": "image/png", "data": "QUJD"}},
+                {"text": " or that?"},
+                {"inlineData": {"mimeType": "image/jpeg", "data": "REVG"}},
+            ],
+        ),
+        (
+            "bedrock/anthropic.claude",
+            [
+                {"text": "This:"},
+                {"image": {"format": "png", "source": {"bytes": "QUJD"}}},
+                {"text": " or that?"},
+                {"image": {"format": "jpeg", "source": {"bytes": "REVG"}}},
+            ],
+        ),
+    ],
+)
+def test_pictures_are_shown_in_their_places_as_each_format_has_them(name: str, wanted: list[dict[str, Any]]) -> None:
+    sent = body(name, asking(SHOWN))
+    (turn,) = sent.get("messages") or sent["contents"]
+    assert (turn.get("content") or turn["parts"]) == wanted
+    if name.startswith("openai"):
+        assert body("azure/mine", asking(SHOWN))["messages"] == sent["messages"]
+
+
+def test_an_address_is_given_to_who_fetches_and_refused_for_who_does_not() -> None:
+    (openai,) = body("openai/gpt-4o", asking(AT_AN_ADDRESS))["messages"]
+    assert openai["content"][0]["image_url"] == {"url": "https://example.com/cat.png"}
+    (claude,) = body("anthropic/claude-sonnet-4-5", asking(AT_AN_ADDRESS))["messages"]
+    assert claude["content"][0] == {"type": "image", "source": {"type": "url", "url": "https://example.com/cat.png"}}
+    for name in ("google/gemini-2.5-flash", "bedrock/anthropic.claude"):
+        with pytest.raises(ProviderFailed, match=r"messages: .* fetches no images") as refused:
+            body(name, asking(AT_AN_ADDRESS))
+        assert (refused.value.problem.field, refused.value.elsewhere) == ("messages", False)
+
+
+@pytest.mark.parametrize("name", ["deepseek/deepseek-chat", "openai/gpt-4o"])
+def test_a_picture_that_a_model_could_not_be_shown_is_refused_and_not_left_out(name: str) -> None:
+    message = SHOWN if name.startswith("deepseek") else Message("assistant", "See:", images=SHOWN.images)
+    with pytest.raises(ProviderFailed, match=r"messages: .* images") as refused:
+        body(name, asking("hi", message))
+    assert refused.value.problem.kind == "invalid"
+
+
+def test_a_turn_with_a_picture_alone_is_none_that_says_nothing_and_joined_turns_keep_their_places() -> None:
+    alone = Message("user", "", images=(Image(url="data:image/png;base64,QUJD"),))
+    (turn,) = body("mistral/pixtral", asking(alone, "And this?"), alternate=True)["messages"]
+    assert turn["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}},
+        {"type": "text", "text": "\n\nAnd this?"},
+    ]

@@ -104,7 +104,7 @@ def test_the_table_has_many_providers_each_well_formed() -> None:
         assert re.fullmatch(r"[a-z0-9.-]+", name)
     assert len(set(names)) == len(names)
     wires = {REGISTRY.named(name).wire for name in REGISTRY}
-    assert wires == {"chat", "azure", "anthropic", "gemini", "bedrock"}
+    assert wires == {"chat", "azure", "anthropic", "gemini", "bedrock", "vertex"}
 
 
 @pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY.named(name).wire != "bedrock"])

@@ -12,6 +12,7 @@ from actors.errors import ProviderFailed
 from actors.models.provider import ModelAnswer, Piece
 from actors.models.remote import UNREADABLE
 from actors.models.wires.formats import WIRES
+from schemas.answers import TokenTold
 from tests.actors.models.calls import asking, reached
 from tests.actors.models.double import amazon_event, event
 from tests.actors.models.recorded import ALL, ANTHROPIC, BEDROCK, GEMINI, OPENAI, Recorded
@@ -184,3 +185,58 @@ def test_calls_without_ids_get_ids_that_are_the_same_in_every_attempt() -> None:
     assert first == second
     assert len({call.id for call in first}) == 2
     assert [call.arguments for call in first] == ["{}", "{}"]
+
+
+def _openai(text: str, *told: tuple[str, float, list[int] | None, list[tuple[str, float]]]) -> bytes:
+    """A chunk as OpenAI writes it where logprobs are asked for."""
+    content = [
+        {
+            "token": token,
+            "logprob": logprob,
+            "bytes": spelled,
+            "top_logprobs": [
+                {"token": other, "logprob": chance, "bytes": list(other.encode())} for other, chance in top
+            ],
+        }
+        for token, logprob, spelled, top in told
+    ]
+    choice = {"index": 0, "delta": {"content": text}, "logprobs": {"content": content, "refusal": None}}
+    return event({"choices": [{**choice, "finish_reason": None}]})
+
+
+def test_openai_s_tokens_are_told_with_their_text_and_a_part_of_a_character_with_the_next() -> None:
+    model = reached("openai/m")
+    reader = WIRES["chat"].reader(asking(), model)
+    parts = [
+        event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None}]}),
+        _openai("Hi", ("Hi", -0.5, [72, 105], [("Yo", -0.25), ("Hi", -0.5)])),
+        _openai("", ("\\xe2", -0.1, [0xE2, 0x82], [])),
+        _openai("€", ("\\xac", -0.2, [0xAC], [])),
+        _openai("!", ("!", -0.3, None, [])),
+        event({"choices": [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]}),
+    ]
+    pieces = [piece for part in parts for piece in reader.feed(part)]
+    told = [(piece.text, piece.before, len(piece.logprobs)) for piece in pieces]
+    assert told == [("Hi", 0, 1), ("€", 1, 2), ("!", 3, 1)]
+    answer = reader.end()
+    assert answer.logprobs == tuple(one for piece in pieces for one in piece.logprobs)
+    assert answer.logprobs[0] == TokenTold(0, b"Hi", -0.5, 2, ((0, b"Yo", -0.25), (0, b"Hi", -0.5)))
+    assert b"".join(one.piece for one in answer.logprobs).decode() == answer.text
+
+
+def test_gemini_s_tokens_are_told_with_their_ids() -> None:
+    reader = WIRES["gemini"].reader(asking(), reached("google/m"))
+    chosen = [{"token": "Hi", "tokenId": 7, "logProbability": -0.5}, {"token": "!", "logProbability": -0.1}]
+    top = [{"candidates": [{"token": "Yo", "tokenId": 8, "logProbability": -0.25}, chosen[0]]}]
+    told = {"chosenCandidates": chosen, "topCandidates": top}
+    parts = {"content": {"parts": [{"text": "Hi!"}]}, "finishReason": "STOP", "logprobsResult": told}
+    (piece,) = reader.feed(event({"candidates": [parts]}))
+    first = TokenTold(7, b"Hi", -0.5, 2, ((8, b"Yo", -0.25), (7, b"Hi", -0.5)))
+    assert piece.logprobs == reader.end().logprobs == (first, TokenTold(0, b"!", -0.1, 1))
+
+
+@pytest.mark.parametrize("told", [{"content": [{"token": 3}]}, {"content": 7}, {"content": [{"token": "a"}]}])
+def test_logprobs_that_are_none_are_a_failure_of_the_provider_s(told: object) -> None:
+    reader = WIRES["chat"].reader(asking(), reached("openai/m"))
+    with pytest.raises((ProviderFailed, *UNREADABLE)):
+        reader.feed(event({"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": told}]}))

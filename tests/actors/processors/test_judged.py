@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from actors.agent.definition import Agent
 from actors.errors import CallFailed, DefinitionError
+from actors.models.budgets import run_of
 from actors.processors.finding import SEARCH, Skills, ToolSearch
 from actors.processors.guarded import Guarded
 from actors.processors.judged import (
@@ -23,7 +25,9 @@ from actors.processors.judged import (
 from actors.processors.processor import About
 from actors.testing import ScriptedModel
 from actors.tools import ToolContext, tool
-from schemas.messages import Message, ToolCall, Usage
+from schemas.generation import Sampling
+from schemas.messages import Calling, Message, ToolCall, ToolSpec, Usage
+from schemas.structured import Structured
 from tests.actors.processors.test_guarded import CALL, Heard
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +55,21 @@ async def test_what_a_judge_finds_stops_the_call_before_the_model_is_asked(
     assert failed.value.problem.message == f"stopped by processor {judge.name!r}: {found}"
     assert [call.effect for call in asked.calls] == [f"r1-1-m.{judge.name}-input"]
     assert heard.text == ""
+
+
+async def test_a_judge_is_asked_freely_whatever_form_the_answer_is_to_have() -> None:
+    asked = model("none")
+    bound = Sampling(
+        temperature=0.7, seed=3, max_tokens=9, logprobs=2, presence_penalty=1.0, structured=Structured("json_object")
+    )
+    tools = (ToolSpec("look"),)
+    call = replace(CALL, sampling=bound, stop=("o",), tools=tools, calling=Calling("required"), return_token_ids=True)
+    await Guarded(asked, [moderation()], first=True).call(call, Heard())
+    judge, whole, _ = asked.calls
+    assert (judge.sampling, judge.stop, judge.tools) == (Sampling(seed=3, max_tokens=200), (), ())
+    assert (judge.calling, judge.return_token_ids) == (Calling(), False)
+    assert whole == call
+    assert run_of(judge.effect) == run_of(call.effect) == "r1"
 
 
 async def test_an_answer_is_judged_before_anybody_hears_of_it() -> None:
@@ -110,8 +129,11 @@ async def test_the_model_is_told_of_the_search_alone_until_it_has_found_somethin
     specs = tuple(one.spec for one in agent.tools)
     asked = ScriptedModel(lambda _: "ok")
     guarded = Guarded(asked, [search], first=False)
-    await guarded.call(msgspec.structs.replace(CALL, tools=specs), Heard())
+    answer = await guarded.call(msgspec.structs.replace(CALL, tools=specs), Heard())
     assert [spec.name for spec in asked.calls[-1].tools] == [SEARCH]
+    assert [(one.processor, one.hook, one.action, one.found, one.reason) for one in answer.processed] == [
+        (search.name, "prompt", "changed", 2, "tools not shown")
+    ]
     output = await search.tools[0].call('{"query": "what is the weather in Rome"}', ToolContext("a", "t", "k", 0, {}))
     said = (
         Message("user", "weather?"),

@@ -9,15 +9,19 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from actors.errors import DefinitionError
+from actors.errors import CallFailed, DefinitionError
 from actors.models.provider import ModelAnswer, ModelCall
-from actors.processors.answers import SchemaValidator, SystemPromptScrubber
+from actors.processors.answers import SchemaValidator, StructuredOutput, SystemPromptScrubber
+from actors.processors.guarded import Guarded
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.prompts import TokenLimiter, ToolCallFilter
 from actors.processors.texts import BatchParts, UnicodeNormalizer
+from actors.testing import ScriptedModel
 from schemas.generation import Sampling
 from schemas.messages import Message, ToolCall, Usage, misplaced_in
+from tests.actors.processors.test_guarded import CALL, Heard, untimed
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +119,38 @@ async def test_an_answer_of_another_form_is_to_be_given_again_and_is_not_quoted(
             await validator.result(ModelAnswer(text, "stop", Usage()), about())
         assert tripped.value.again
         assert "secret" not in tripped.value.reason
+
+
+async def test_what_was_said_in_words_becomes_json_and_json_stays() -> None:
+    person = StructuredOutput(type=Person)
+    said = {"hi": "Her name is Ann.", "json": '{"name": "Ann"}', "fence": '```json\n{"name": "Ann"}\n```'}
+
+    def script(call: ModelCall) -> str:
+        if call.effect.endswith(".structured-output-form"):
+            assert "Her name is Ann." in call.messages[0].content
+            assert '"name"' in call.messages[0].content
+            return '```json\n{"name":"Ann"}\n```'
+        return said[call.messages[-1].content]
+
+    model = ScriptedModel(script)
+    for asked, text, calls in (("hi", '{"name":"Ann"}', 2), ("json", said["json"], 1), ("fence", said["json"], 1)):
+        heard, before = Heard(), len(model.calls)
+        call = replace(CALL, messages=(Message("user", asked),))
+        answer = await Guarded(model, [person], first=True).call(call, heard)
+        assert answer.text == heard.text == text
+        assert len(model.calls) - before == calls
+        changed = [(one.hook, one.reason) for one in untimed(answer.processed) if one.action == "changed"]
+        assert changed == ([] if asked == "json" else [("result", "into JSON")])
+
+
+async def test_what_becomes_no_json_is_to_be_said_again_and_nobody_hears_of_it() -> None:
+    heard, model = Heard(), ScriptedModel(lambda _: "a secret")
+    with pytest.raises(CallFailed, match="no JSON") as failed:
+        await Guarded(model, [StructuredOutput(type=Person)], first=True).call(CALL, heard)
+    assert (failed.value.problem.kind, failed.value.problem.retry_after_ms > 0) == ("tripwire", True)
+    assert "secret" not in failed.value.problem.message
+    assert heard.text == ""
+    assert failed.value.usage.completion_tokens == 2
 
 
 def test_a_scrubber_of_plain_words_is_refused() -> None:

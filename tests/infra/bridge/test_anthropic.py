@@ -12,7 +12,7 @@ import pytest
 from infra.bridge.seals import sealed, unsealed
 from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Frame, Outcome
-from schemas.messages import Message, Thought, ToolCall
+from schemas.messages import Image, Message, Thought, ToolCall
 from schemas.runs import Problem, RunFinished
 from tests.infra.bridge.doors import (
     USAGE,
@@ -252,6 +252,15 @@ def test_an_agent_is_asked_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(client.door.asked, RunAgent)
 
 
+def test_a_picture_is_shown_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    source = {"type": "url", "url": "https://example.com/cat.png"}
+    parts = [{"type": "text", "text": "See"}, {"type": "image", "source": source}, {"type": "text", "text": "this"}]
+    client.create(messages=[{"role": "user", "content": parts}])
+    picture = Image(url="https://example.com/cat.png", rest=4)
+    assert client.generate.messages == (Message("user", "Seethis", images=(picture,)),)
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -260,6 +269,10 @@ def test_an_agent_is_asked_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"messages": []}, "messages"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config"),
         ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+            "messages[0].content",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}]},
             "messages[0].content",

@@ -15,14 +15,18 @@ import numpy as np
 import openai
 import pytest
 
+from actors.errors import CallFailed
+from actors.models.embedding import Embedded
 from actors.serving.pooler import PoolerActor
 from actors.serving.texts import Texts, offer_texts
 from bus.connection import Connection
 from engine.pooling import Pooler, load_pooler
 from engine.text.prompts import Customs, Prompter
 from infra.bridge.app import Bridge
+from infra.providers import serve_embeddings
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.messages import Message
+from schemas.runs import Problem
 from tests.engine.models.test_pooled import write
 from tests.engine.test_pooling import PAIRS, TEXTS, write_tokenizer
 from tests.infra.bridge.doors import Counted
@@ -93,6 +97,8 @@ async def test_a_prompt_s_tokens_are_those_that_a_generation_has(
     await tokens_of(connection, texts)
     http, _, _ = clients(connection)
     told = (await http.post("/tokenize", json={"prompt": "Hello there!", "return_token_strs": True})).json()
+    seen = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}]}
+    assert "sees no images" in (await http.post("/tokenize", json={"messages": [seen]})).text
     assert told["tokens"] == prompter.tokenizer.encode("Hello there!")
     assert (told["count"], told["max_model_len"]) == (len(told["tokens"]), 512)
     assert "".join(told["token_strs"]) == "Hello there!"
@@ -232,6 +238,38 @@ async def test_what_has_no_vector_is_refused(
     async with served(connection, "vectors", poolers["vectors"]):
         answer = await clients(connection)[0].post("/v1/embeddings", json={"model": "vectors", **fields})
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+
+
+class Elsewhere:
+    """Gives vectors as `Embeddings` does."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def embed(self, name: str, texts: Any, dimensions: int | None = None, tenant: str = "") -> Embedded:
+        self.asked.append((name, len(texts), dimensions, tenant))
+        if name == "openai/gone":
+            raise CallFailed(Problem(kind="key", message="its key is missing: set OPENAI_API_KEY"))
+        return Embedded([[1.0, 0.0] for _ in texts], 3 * len(texts))
+
+
+async def test_models_elsewhere_give_vectors_too(connection: Connection) -> None:
+    elsewhere = Elsewhere()
+    await serve_embeddings(connection, "1.0.0", elsewhere)  # type: ignore[arg-type]
+    await connection.flush()
+    http, sdk, _ = clients(connection)
+    told = await sdk.embeddings.create(model="openai/e", input=["a"] * 40, dimensions=2)
+    assert [one.embedding for one in told.data] == [[1.0, 0.0]] * 40
+    assert told.usage.prompt_tokens == 120
+    assert sorted(elsewhere.asked) == [("openai/e", 8, 2, "acme"), ("openai/e", 32, 2, "acme")]
+    for fields, status, wanted in (
+        ({"model": "openai/gone", "input": "a"}, 502, "OPENAI_API_KEY"),
+        ({"model": "openai/e", "input": [1, 2]}, 400, "send texts"),
+        ({"model": "openai/e", "input": "a", "truncate_prompt_tokens": -1}, 400, "leave it out"),
+        ({"model": "nothing", "input": "a"}, 404, "gives no vectors"),
+    ):
+        answer = await http.post("/v1/embeddings", json=fields)
+        assert (answer.status_code, wanted in answer.text) == (status, True), answer.text
 
 
 async def test_a_text_that_is_too_long_may_be_cut(connection: Connection, poolers: dict[str, Pooler]) -> None:

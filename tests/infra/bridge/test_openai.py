@@ -17,7 +17,7 @@ from schemas import codec
 from schemas.answers import Alternative, CallTold, TokenTold
 from schemas.commands import Generate, RunAgent
 from schemas.live import Committed, Delta, Frame, Outcome
-from schemas.messages import Message, ToolCall, Usage
+from schemas.messages import Image, Message, ToolCall, Usage
 from schemas.runs import ErrorKind, Event, ModelFailed, ModelReturned, Problem, RetryScheduled, RunFailed, RunFinished
 
 
@@ -443,9 +443,13 @@ BAD = {
     "empty messages": (body(messages=[]), "messages"),
     "no role": (chat({"content": "hi"}), "messages[0].role"),
     "a bad role": (chat({"role": "king", "content": "hi"}), "messages[0].role"),
-    "an image": (
-        chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
-        "messages[0].content[0].type",
+    "an image without an address": (
+        chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}),
+        "messages[0].content[0].image_url.url",
+    ),
+    "an image of the system's": (
+        chat({"role": "system", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}),
+        "messages[0].content",
     ),
     "temperature": (body(temperature=3), "temperature"),
     "temperature type": (body(temperature="hot"), "temperature"),
@@ -764,7 +768,24 @@ def test_tokens_come_with_what_the_model_made_of_them_in_openai_s_shape() -> Non
     assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "\u20ac", None, None]
 
 
-@pytest.mark.parametrize(("kind", "mend"), [("image_url", "images"), ("input_audio", "hears"), ("file", "files")])
+@pytest.mark.parametrize("model", ["m", "agent/demo"])
+def test_pictures_are_part_of_what_the_user_says_each_in_its_place(model: str) -> None:
+    first, second = ({"url": f"https://example.com/{name}", "detail": "low"} for name in "ab")
+    parts = [
+        {"type": "image_url", "image_url": first},
+        {"type": "text", "text": "or"},
+        {"type": "image_url", "image_url": second},
+    ]
+    data = command_data(read_request(body(model=model, messages=[{"role": "user", "content": parts}])), None)
+    assert isinstance(data, RunAgent | Generate)
+    shown = (
+        Image(url="https://example.com/a", detail="low", rest=2),
+        Image(url="https://example.com/b", detail="low"),
+    )
+    assert data.messages == (Message("user", "or", images=shown),)
+
+
+@pytest.mark.parametrize(("kind", "mend"), [("input_audio", "hears"), ("file", "files")])
 def test_what_no_model_here_takes_in_is_refused_with_what_to_do(kind: str, mend: str) -> None:
     part = {"type": kind, kind: {"url": "u"}}
     body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}

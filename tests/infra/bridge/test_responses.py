@@ -271,7 +271,12 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
         ({"text": {"verbosity": "high"}}, "text.verbosity"),
         ({"background": True, "store": False}, "background"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "u"}]}]}, "input[0]"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}]},
+            "messages[0].content",
+        ),
+        ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "input[0]"),
         ({"model": "agent/demo", "instructions": "Be."}, "instructions"),
         ({"previous_response_id": "chatcmpl-1"}, "previous_response_id"),
     ],

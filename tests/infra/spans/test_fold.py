@@ -14,6 +14,8 @@ from infra.spans.engine import engine_span
 from infra.spans.fold import ThreadSpans, spans_of
 from infra.spans.names import NAMES
 from infra.spans.span import Span
+from schemas import codec
+from schemas.processing import Processed
 from schemas.steps import Served
 from schemas.tracing import beginning, request_span, span_id, within
 
@@ -89,6 +91,28 @@ def test_secrets_are_not_told_with_what_was_said() -> None:
     told = Redacted().heard(NAMES_NOW, "write to ada@example.org with sk-proj-abcdefghijklmnopqrstuvwxyz123456")
     assert "ada@example.org" not in str(told)
     assert "sk-proj-abcdefghij" not in str(told)
+
+
+def test_each_processor_that_looked_at_a_call_has_a_span_as_long_as_it_took() -> None:
+    events = thread("approved")
+    at = next(index for index, one in enumerate(events) if one.fact.type == "model.returned")
+    begun = next(one.time for one in events if one.fact.type == "model.called")
+    processed = (
+        Processed("moderation", "input", "passed", took_us=40),
+        Processed("regex-filter", "stream", "changed", 2, "EMAIL", took_us=10**12),
+    )
+    returned = msgspec.structs.replace(codec.event_of(events[at].fact), processed=processed)
+    fact = msgspec.structs.replace(events[at].fact, payload=msgspec.Raw(codec.payload(returned)))
+    made = spans([*events[:at], events[at]._replace(fact=fact), *events[at + 1 :]])
+    call = next(span for span in made if span.name.startswith("chat"))
+    first, second = [span for span in made if span.name.startswith("processor ")]
+    assert (first.name, second.name) == ("processor moderation", "processor regex-filter")
+    assert first.parent == second.parent == call.span
+    assert (first.end - first.start, first.end, second.start) == (40, call.end, begun)
+    told = {name: value for name, value in second.attributes.items() if name.startswith("ostinato.")}
+    assert told.items() >= {
+        "ostinato.hook": "stream", "ostinato.action": "changed", "ostinato.found": 2, "ostinato.reason": "EMAIL",
+    }.items()  # fmt: skip
 
 
 def test_versions_of_the_conventions_name_things_otherwise() -> None:
