@@ -29,8 +29,10 @@ from bus.errors import BusError
 from bus.service import Numbers, serve_status
 from bus.store import Store
 from infra.agents import served_agents
+from infra.batches.desk import batch_desk
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
+from infra.bridge.batches.routes import batch_doors
 from infra.bridge.openai import AGENT_PREFIX
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
@@ -384,6 +386,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             limits=settings.limits,
             places=places_of(settings),
             origins=settings.access.origins,
+            more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )
         async with serving(bridge.application(), settings.access, settings.limits, listening):
             try:

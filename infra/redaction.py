@@ -21,7 +21,7 @@ _KEPT = frozenset({
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
     "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
     "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task", "cron", "timezone",
-    "missed",
+    "missed", "input_file", "output_file", "error_file", "endpoint", "window", "code",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from schemas.batches import CancelBatch, CreateBatch
 from schemas.blobs import BlobReference
 from schemas.commands import (
     AbortRun,
@@ -75,6 +76,8 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("schedule", "unpause"): UnpauseSchedule,
     ("schedule", "fire"): FireSchedule,
     ("schedule", "remove"): RemoveSchedule,
+    ("batch", "submit"): CreateBatch,
+    ("batch", "withdraw"): CancelBatch,
 }
 
 

@@ -27,6 +27,30 @@ class EmbeddingRequest(Wire, frozen=True, kw_only=True):
     user: str | None = None
 
 
+class ClassifyRequest(Wire, frozen=True, kw_only=True):
+    """`POST /classify`, as vLLM has it."""
+
+    model: str
+    input: str | list[int | str | list[int]]
+    truncate_prompt_tokens: Truncate | None = None
+    use_activation: bool | None = None
+    user: str | None = None
+
+
+class PoolingRequest(Wire, frozen=True, kw_only=True):
+    """`POST /pooling`, as vLLM has it."""
+
+    model: str
+    input: str | list[int | str | list[int]]
+    task: str | None = None
+    """`embed` unless given, or `classify`."""
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    truncate_prompt_tokens: Truncate | None = None
+    use_activation: bool | None = None
+    user: str | None = None
+
+
 class ScoreRequest(Wire, frozen=True, kw_only=True):
     """`POST /v1/score`: one text and many, or as many on both sides."""
 

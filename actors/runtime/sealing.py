@@ -7,6 +7,8 @@ from actors.runtime.cells import Cell
 from bus.errors import Unavailable
 from bus.keyring import Keyring
 
+_SEALED = frozenset({"agent", "batch"})
+
 
 async def sealing(cell: Cell, keys: Keyring | None) -> None:
     """See that a thread has a key, where threads are sealed; one that is sealed stays so. Bare generations are not.
@@ -14,7 +16,7 @@ async def sealing(cell: Cell, keys: Keyring | None) -> None:
     Raises:
         NotNow: there is none, and none can be made.
     """
-    if keys is None or cell.family != "agent":
+    if keys is None or cell.family not in _SEALED:
         return
     try:
         if cell.seal is not None:

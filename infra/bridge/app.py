@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,12 +23,11 @@ from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.about import about_model
 from infra.bridge.admission import Admission, Quotas
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
-from infra.bridge.chat import ChatEncoder, last_of
+from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, openai_error, told
 from infra.bridge.exchange import ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
-from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
     AGENT_PREFIX,
     SESSION_HEADER,
@@ -94,6 +93,8 @@ class Bridge:
     """Models that give vectors or scores."""
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
+    more: Sequence[Door | Wing] = ()
+    """Routes of what stands beside it."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -112,6 +113,7 @@ class Bridge:
             Door("/health", self.health),
             Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
+            *self.more,
         ]
 
     def application(self) -> Guarded:
@@ -208,13 +210,7 @@ class Bridge:
     def _chat(self, request: Request, body: bytes) -> Exchange:
         asked = read_request(body)
         command = self.conversation(request, asked)
-        encoder = ChatEncoder(
-            *(command.id, asked.model, self.seconds(), last_of(command)),
-            reasoning=asked.include_reasoning is not False,
-            texts=asked.detokenize is not False,
-            echo=asked.echoed(),
-            naming=by_id if asked.return_tokens_as_token_ids else by_text,
-        )
+        encoder = chat_encoder(asked, command, self.seconds())
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
     def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:

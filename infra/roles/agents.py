@@ -38,6 +38,7 @@ from bus.live import Live
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.bridge.batches.performing import batch_performer
 from infra.client import Client
 from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
@@ -158,6 +159,7 @@ def _performers(
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         "key": KeyPerformer(),
+        "batch": batch_performer(place, connection, record),
         "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
     }
 

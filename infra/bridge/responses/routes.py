@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.requests import Request
@@ -19,7 +19,8 @@ from infra.bridge.openai import AGENT_PREFIX, BadRequest
 from infra.bridge.responses.asking import chat_request, read_responses, wrong
 from infra.bridge.responses.events import ResponseEncoder, ResponsesFraming
 from infra.bridge.responses.kept import Kept, kept
-from schemas.commands import Command, Generate, RunAgent
+from infra.bridge.responses.noting import noted
+from schemas.commands import RunAgent
 from schemas.responses import ResponsesRequest
 
 _EARLIER_S: Final = 5.0
@@ -27,10 +28,6 @@ _EARLIER_S: Final = 5.0
 _CANCEL_S: Final = 5.0
 _MOST_TOLD: Final = 256
 """Responses of which it is remembered that their end was told here."""
-_NOTED: Final = (
-    *("model", "metadata", "previous_response_id", "tool_choice", "truncation", "user"),
-    *("store", "background", "include"),
-)
 
 
 @dataclass(frozen=True)
@@ -98,27 +95,14 @@ class _Responses:
         agent = asked.model.startswith(AGENT_PREFIX)
         before = () if earlier is None or agent else earlier.history()
         thread = earlier.command.thread if earlier is not None and agent else None
-        command = self.desk.conversation(request, chat_request(asked, before), thread)
-        encoder = ResponseEncoder(noted := _noted(command, asked, self.desk.seconds()))
+        bare = self.desk.conversation(request, chat_request(asked, before), thread)
+        command = noted(bare, asked, self.desk.seconds())
+        encoder = ResponseEncoder(command)
         framing = ResponsesFraming(encoder)
         self.told[encoder.response()["id"]] = encoder
         if len(self.told) > _MOST_TOLD:
             self.told.popitem(last=False)
-        return Exchange([noted], encoder, asked.stream, False, framing=framing, background=asked.background is True)
-
-
-def _noted(command: Command, asked: ResponsesRequest, created: int) -> Command:
-    """Put into a command what its response tells, and the command itself does not."""
-    given = {name: value for name in _NOTED if (value := getattr(asked, name)) is not None}
-    note: dict[str, Any] = {"created": created, "instructed": bool(asked.instructions), **given}
-    if asked.text is not None:
-        told = {"format": asked.text.format or {"type": "text"}, "verbosity": asked.text.verbosity}
-        note["text"] = {name: value for name, value in told.items() if value is not None}
-    if asked.reasoning is not None:
-        note["reasoning"] = {"effort": asked.reasoning.effort, "summary": asked.reasoning.summary}
-    data = command.data
-    assert isinstance(data, Generate | RunAgent)
-    return msgspec.structs.replace(command, data=msgspec.structs.replace(data, note=note))
+        return Exchange([command], encoder, asked.stream, False, framing=framing, background=asked.background is True)
 
 
 def _json(value: object) -> Response:

@@ -1,0 +1,208 @@
+"""Answers the lines of batches: each is the request that it would be over HTTP, under a name that is always the same.
+
+So a line that is asked again, by whoever owns its batch then, finds the generation that it began, and its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from actors.batches.actor import LineAsked
+from actors.batches.lines import LineAnswer
+from bus.commands import send_command
+from bus.connection import Connection
+from bus.errors import BusError, Refused
+from infra.bridge.chat import chat_encoder
+from infra.bridge.completions import CompletionEncoder, generations, read_completion
+from infra.bridge.exchange import Encoder, Exchange, failure, merged
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, command_data, read_request
+from infra.bridge.pooling.calls import PoolerCalls
+from infra.bridge.responses.asking import chat_request, read_responses
+from infra.bridge.responses.events import ResponseEncoder
+from infra.bridge.responses.noting import noted
+from infra.follow import ReadBack, follow
+from schemas import codec
+from schemas.commands import AbortRun, Command, Generate
+from schemas.context import Clock
+from schemas.live import Frame
+from schemas.messages import Usage
+from schemas.openai import ChatRequest
+from schemas.times import rfc3339
+
+log = logging.getLogger(__name__)
+
+LAST: Final = (1 << 31) - 1
+"""The priority that everybody else goes before."""
+_SLACK_S: Final = 60.0
+_RETRY_S: Final = (0.25, 15.0)
+"""The first and the longest pause before a line that found no room is asked again."""
+_WRONG: Final = {"stream": "the lines of a batch are answered whole: leave it out"}
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The `Answerer` of a stack."""
+
+    connection: Connection
+    read_back: ReadBack
+    clock: Clock
+    poolers: PoolerCalls
+    _going: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By tenant and name, the generations that are under way."""
+
+    async def answer(self, asked: LineAsked) -> tuple[LineAnswer, Usage]:
+        """Answer a line; one that finds no room is asked again until its time is over."""
+        pause = _RETRY_S[0]
+        for attempt in range(1 << 30):
+            try:
+                return await self._once(asked, attempt)
+            except BadRequest as error:
+                busy = error.status in {429, 503} and error.body.error.code != "insufficient_quota"
+                if not busy or self._left_s(asked) <= 0:
+                    return LineAnswer(error.status, codec.encode(error.body)), Usage()
+            except (TimeoutError, Refused) as error:
+                log.warning("line %s: %s", asked.name, error)
+            except Exception as error:
+                if isinstance(error, BusError):
+                    raise
+                log.exception("line %s", asked.name)
+                internal = BadRequest(500, "internal error: see the server's log", None, "internal")
+                return LineAnswer(500, codec.encode(internal.body)), Usage()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_S[1])
+        raise AssertionError("a line was asked too often")
+
+    async def abort(self, tenant: str, name: str) -> None:
+        """End the generations of a line."""
+        for identity in sorted(self._going.pop((tenant, name), set())):
+            data = AbortRun(reason="its batch is over")
+            time = rfc3339(self.clock.now())
+            command = Command(f"{identity}-a", tenant, "generation", identity, "abort", data, "batch", time)
+            try:
+                await send_command(self.connection, command)
+            except (BusError, TimeoutError) as error:
+                log.warning("generation %s is not aborted: %s", identity, error)
+
+    async def _once(self, asked: LineAsked, attempt: int) -> tuple[LineAnswer, Usage]:
+        _refuse(asked.body)
+        body = codec.encode(asked.body)
+        if asked.endpoint == "/v1/embeddings":
+            return _whole(await self.poolers.embeddings(body))
+        exchange = _READERS[asked.endpoint](_Line(asked, attempt, self.clock.now()), body)
+        chunks: list[dict[str, Any]] = []
+        where = (asked.tenant, asked.name)
+        self._going[where] = {command.id for command in exchange.commands}
+        followed = [self._followed(asked, command) for command in exchange.commands]
+        async with aclosing(merged(exchange, followed)) as frames:
+            async for index, frame in frames:
+                chunks += exchange.encoder.feed(frame, index)
+                if exchange.encoder.problem is not None and len(exchange.commands) > 1:
+                    break
+        self._going.pop(where, None)
+        if exchange.encoder.problem is not None:
+            raise failure(exchange.encoder)
+        return _whole(exchange.encoder.whole(chunks))
+
+    def _followed(self, asked: LineAsked, command: Command) -> AsyncIterator[Frame]:
+        return follow(self.connection, self.read_back, command, max(0.0, self._left_s(asked)) + _SLACK_S)
+
+    def _left_s(self, asked: LineAsked) -> float:
+        return (asked.deadline - self.clock.now()) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    asked: LineAsked
+    attempt: int
+    now: int
+
+    def command(self, data: object, part: int = 0) -> Command:
+        """Make a command of what a line asks for; the same, whenever it is made."""
+        if not isinstance(data, Generate):
+            message = "model: agents are not asked in batches: give a model"
+            raise BadRequest(400, message, "model", "invalid_value")
+        data = msgspec.structs.replace(data, priority=LAST, deadline=self.asked.deadline)
+        identity = f"{self.asked.name}-{self.attempt}" + (f"-{part}" if part else "")
+        time = rfc3339(self.now)
+        return Command(identity, self.asked.tenant, "generation", identity, "generate", data, "batch", time)
+
+    @property
+    def seconds(self) -> int:
+        """What time it is."""
+        return self.now // 1_000_000
+
+
+def _chat(line: _Line, body: bytes) -> Exchange:
+    return _of_chat(line, read_request(body), chat_encoder)
+
+
+def _of_chat(line: _Line, asked: ChatRequest, encoder: Callable[[ChatRequest, Command, int], Encoder]) -> Exchange:
+    command = line.command(command_data(asked, None))
+    return Exchange([command], encoder(asked, command, line.seconds), stream=False, with_usage=False)
+
+
+def _completion(line: _Line, body: bytes) -> Exchange:
+    asked = read_completion(body)
+    commands = [line.command(data, part) for part, data in enumerate(generations(asked))]
+    encoder = CompletionEncoder(commands[0].id, asked, line.seconds)
+    return Exchange(commands, encoder, stream=False, with_usage=False)
+
+
+def _response(line: _Line, body: bytes) -> Exchange:
+    asked = read_responses(body)
+    for name in ("previous_response_id", "background"):
+        if getattr(asked, name):
+            raise BadRequest(400, f"{name}: not served in batches: leave it out", name, "invalid_value")
+    command = noted(line.command(command_data(chat_request(asked), None)), asked, line.seconds)
+    return Exchange([command], ResponseEncoder(command), stream=False, with_usage=False)
+
+
+_READERS: Mapping[str, Callable[[_Line, bytes], Exchange]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    "/v1/responses": _response,
+}
+
+
+def _refuse(body: Mapping[str, Any]) -> None:
+    """See that a line asks for nothing that no batch has.
+
+    Raises:
+        BadRequest: it does.
+    """
+    for name, mend in _WRONG.items():
+        if body.get(name):
+            raise BadRequest(400, f"{name}: {mend}", name, "invalid_value")
+    model = body.get("model")
+    if isinstance(model, str) and model.startswith(AGENT_PREFIX):
+        raise BadRequest(400, "model: agents are not asked in batches: give a model", "model", "invalid_value")
+
+
+def _whole(answer: dict[str, Any]) -> tuple[LineAnswer, Usage]:
+    return LineAnswer(200, codec.encode(answer)), _used(msgspec.to_builtins(answer.get("usage")) or {})
+
+
+def _used(told: Mapping[str, Any]) -> Usage:
+    """Read token counts, by whichever names."""
+
+    def count(*names: str) -> int:
+        return next((told[name] for name in names if name in told), 0)
+
+    def detail(names: Sequence[str], name: str) -> int:
+        found: int = next((told[one].get(name, 0) for one in names if told.get(one)), 0)
+        return found
+
+    return Usage(
+        prompt_tokens=count("prompt_tokens", "input_tokens"),
+        completion_tokens=count("completion_tokens", "output_tokens"),
+        cached_tokens=detail(("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        reasoning_tokens=detail(("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
+    )
