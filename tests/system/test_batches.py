@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 
-from tests.system.conftest import UpProcess
+from tests.system.conftest import UpProcess, start
+from tests.system.test_keys import created, url
+
+pytestmark = pytest.mark.servers
 
 MODEL = "ostinato-mini"
 OVER = {"completed", "failed", "expired", "cancelled"}
@@ -60,7 +67,6 @@ def test_a_batch_of_chats_is_answered_in_order_and_what_cannot_be_is_told_apart(
     lines[4]["body"]["stream"] = True
     with client(stack) as sdk:
         begun = begin(sdk, jsonl(lines))
-        assert begun.status in {"validating", "in_progress"}
         batch = wait(sdk, begun.id)
         assert (batch.status, batch.errors) == ("completed", None)
         assert batch.request_counts.model_dump() == {"total": 6, "completed": 3, "failed": 3}
@@ -77,3 +83,187 @@ def test_a_batch_of_chats_is_answered_in_order_and_what_cannot_be_is_told_apart(
         files = [file.id for file in sdk.files.list(purpose="batch_output")]
         assert {batch.output_file_id, batch.error_file_id} <= set(files)
         assert begun.id in [one.id for one in sdk.batches.list(limit=5)]
+
+
+def test_a_file_comes_back_as_it_was_brought_until_it_is_deleted(stack: UpProcess) -> None:
+    content = jsonl([chat_line(f"c{n}", "x" * 40_000) for n in range(20)]) + b"\n  \n" + jsonl([chat_line("last")])[:-1]
+    with client(stack) as sdk:
+        file = sdk.files.create(
+            file=("many.jsonl", content), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+        )
+        assert (file.bytes, file.filename, file.expires_at) == (len(content), "many.jsonl", file.created_at + 3600)
+        assert sdk.files.content(file.id).read() == content
+        assert sdk.files.retrieve(file.id).id == file.id
+        newest = sdk.files.list(limit=1)
+        assert [one.id for one in newest.data] == [file.id]
+        assert sdk.files.delete(file.id).deleted
+        for ask in (sdk.files.retrieve, sdk.files.content, sdk.files.delete):
+            with pytest.raises(openai.NotFoundError):
+                ask(file.id)
+        with pytest.raises(openai.NotFoundError):
+            sdk.batches.create(input_file_id=file.id, endpoint="/v1/completions", completion_window="24h")
+
+
+@pytest.mark.parametrize(
+    ("content", "codes"),
+    [
+        (b"\n \n", ["empty_file"]),
+        (b"nonsense\n" + jsonl([chat_line("a"), chat_line("a")]), ["invalid_json_line", "duplicate_custom_id"]),
+        (jsonl([{**chat_line("a"), "method": "GET"}, {**chat_line("b"), "url": "/v1/models"}]),
+         ["invalid_method", "mismatched_endpoint"]),
+        (jsonl([{key: value for key, value in chat_line("a").items() if key != "custom_id"}]), ["invalid_json_line"]),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_batch_says_which_lines_are_wrong(stack: UpProcess, content: bytes, codes: list[str]) -> None:
+    with client(stack) as sdk:
+        batch = wait(sdk, begin(sdk, content).id)
+    assert (batch.status, batch.output_file_id, batch.error_file_id) == ("failed", None, None)
+    assert [error.code for error in batch.errors.data] == codes
+    assert batch.failed_at
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"endpoint": "/v1/images"}, "endpoint"),
+        ({"completion_window": "soon"}, "completion_window"),
+        ({"completion_window": "99d"}, "completion_window"),
+        ({"metadata": {"a": "x" * 600}}, "metadata"),
+        ({"input_file_id": "file-nobodys"}, "input_file_id"),
+    ],
+)
+def test_what_is_no_batch_is_refused_by_name(stack: UpProcess, fields: dict[str, Any], param: str) -> None:
+    asked = {"input_file_id": "file-1", "endpoint": "/v1/completions", "completion_window": "24h", **fields}
+    with client(stack) as sdk, pytest.raises(openai.APIStatusError) as refused:
+        sdk.batches.create(**asked)
+    assert refused.value.status_code in {400, 404}
+    assert str(refused.value.param).split(".")[0].split("[")[0] == param
+
+
+def test_prompts_responses_and_vectors_are_answered_too(stack: UpProcess) -> None:
+    def line(name: str, endpoint: str, **body: Any) -> dict[str, Any]:
+        return {"custom_id": name, "method": "POST", "url": endpoint, "body": {"model": MODEL, **body}}
+
+    with client(stack) as sdk:
+        asked = {"prompt": ["One", "Two"], "max_tokens": 3, "temperature": 0}
+        batch = wait(sdk, begin(sdk, jsonl([line("p", "/v1/completions", **asked)]), "/v1/completions").id)
+        (told,) = lines_of(sdk, batch.output_file_id)
+        alone = sdk.completions.create(model=MODEL, **asked)  # type: ignore[call-overload]
+        assert [one["text"] for one in told["response"]["body"]["choices"]] == [one.text for one in alone.choices]
+
+        lines = [line("r", "/v1/responses", input="Hello"), line("s", "/v1/responses", input="x", background=True)]
+        batch = wait(sdk, begin(sdk, jsonl(lines), "/v1/responses").id)
+        (told,), (wrong,) = lines_of(sdk, batch.output_file_id), lines_of(sdk, batch.error_file_id)
+        body = told["response"]["body"]
+        assert sdk.responses.retrieve(body["id"]).output_text == "".join(
+            part["text"] for item in body["output"] for part in item["content"]
+        )
+        assert wrong["response"]["body"]["error"]["param"] == "background"
+
+        batch = wait(sdk, begin(sdk, jsonl([line("v", "/v1/embeddings", input="x")]), "/v1/embeddings").id)
+        (wrong,) = lines_of(sdk, batch.error_file_id)
+        assert (wrong["response"]["status_code"], batch.output_file_id) == (404, None)
+
+
+def slow(count: int) -> bytes:
+    return jsonl([chat_line(f"c{n}", max_tokens=400, ignore_eos=True) for n in range(count)])
+
+
+def test_a_batch_that_is_cancelled_keeps_what_was_answered_by_then(stack: UpProcess) -> None:
+    with client(stack) as sdk:
+        begun = begin(sdk, jsonl([chat_line("quick", max_tokens=1)]) + slow(400))
+        wait(sdk, begun.id, lambda batch: batch.request_counts.completed)
+        stopped = sdk.batches.cancel(begun.id)
+        assert stopped.status in {"cancelling", "cancelled"}
+        batch = wait(sdk, begun.id)
+        assert (batch.status, batch.cancelled_at is None, batch.cancelling_at is None) == ("cancelled", False, False)
+        answers, errors = lines_of(sdk, batch.output_file_id), lines_of(sdk, batch.error_file_id)
+        assert answers
+        assert sorted(line["custom_id"] for line in answers + errors) == sorted(
+            ["quick", *(f"c{n}" for n in range(400))]
+        )
+        assert "batch_cancelled" in {line["error"]["code"] for line in errors if line["error"] is not None}
+        assert batch.request_counts.completed == len(answers)
+        again = sdk.batches.cancel(begun.id)
+        assert (again.status, again.cancelled_at) == ("cancelled", batch.cancelled_at)
+
+
+def test_what_is_not_answered_in_time_never_is(stack: UpProcess) -> None:
+    with client(stack) as sdk:
+        batch = wait(sdk, begin(sdk, slow(300), window="3s").id)
+        assert (batch.status, batch.expires_at) == ("expired", batch.created_at + 3)
+        errors = lines_of(sdk, batch.error_file_id)
+        assert "batch_expired" in {line["error"]["code"] for line in errors if line["error"] is not None}
+        assert batch.request_counts.total == 300 == len(errors) + len(lines_of(sdk, batch.output_file_id))
+
+
+@pytest.fixture(scope="module")
+def guarded(system_folder: Path) -> Iterator[UpProcess]:
+    up = start(system_folder / "batches-guarded", "--host", "0.0.0.0")
+    yield up
+    assert up.stop() == 0
+
+
+def test_a_foreign_tenant_sees_nothing_of_files_and_batches(guarded: UpProcess) -> None:
+    ours, theirs = (created(guarded, "--tenant", name)["key"] for name in ("acme", "other"))
+    base = f"{url(guarded)}/v1"
+    with (
+        openai.OpenAI(base_url=base, api_key=ours, max_retries=0) as sdk,
+        openai.OpenAI(base_url=base, api_key=theirs, max_retries=0) as foreign,
+    ):
+        batch = wait(sdk, begin(sdk, jsonl([chat_line("a")])).id)
+        assert batch.status == "completed"
+        for identity in (batch.input_file_id, batch.output_file_id):
+            for ask in (foreign.files.retrieve, foreign.files.content, foreign.files.delete):
+                with pytest.raises(openai.NotFoundError):
+                    ask(identity)
+        for look in (foreign.batches.retrieve, foreign.batches.cancel):
+            with pytest.raises(openai.NotFoundError):
+                look(batch.id)
+        stolen: Any = {"input_file_id": batch.input_file_id, "endpoint": batch.endpoint, "completion_window": "24h"}
+        with pytest.raises(openai.NotFoundError):
+            foreign.batches.create(**stolen)
+        assert foreign.files.list().data == []
+        assert foreign.batches.list().data == []
+        assert lines_of(sdk, batch.output_file_id)
+
+
+@pytest.fixture
+def breakable(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
+    up = start(system_folder / tmp_path.name)
+    yield up
+    assert up.stop() == 0
+
+
+@pytest.mark.parametrize("slot", ["agents-0", "scheduler-0", "worker-0", "recorder-0"])
+def test_a_thousand_lines_are_answered_once_each_whoever_is_killed(breakable: UpProcess, slot: str) -> None:
+    count = 1000 if slot == "agents-0" else 200
+    lines = [chat_line(f"c{n}", f"Say {n % 7}", max_tokens=1 + n % 3, temperature=0) for n in range(count)]
+    with client(breakable) as sdk:
+        begun = begin(sdk, jsonl(lines))
+        for part in (4, 2) if slot == "agents-0" else (2,):
+            at = count // part
+            batch = wait(sdk, begun.id, lambda batch, at=at: batch.request_counts.completed >= at)  # type: ignore[misc]
+            assert batch.status == "in_progress"
+            os.kill(breakable.pid(slot), signal.SIGKILL)
+        batch = wait(sdk, begun.id)
+        assert batch.status == "completed"
+        answers, errors = lines_of(sdk, batch.output_file_id), lines_of(sdk, batch.error_file_id)
+        told = [line["custom_id"] for line in answers + errors]
+        assert sorted(told) == sorted(line["custom_id"] for line in lines)
+        assert batch.request_counts.model_dump() == {"total": count, "completed": len(answers), "failed": len(errors)}
+        if slot == "agents-0":
+            assert errors == []
+            assert [line["custom_id"] for line in answers] == [f"c{n}" for n in range(count)]
+    verified = breakable.cli("replay", "verify", begun.id)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_connection_is_answered_while_a_batch_goes_on(stack: UpProcess) -> None:
+    with client(stack) as sdk:
+        begun = begin(sdk, slow(300))
+        wait(sdk, begun.id, lambda batch: batch.status == "in_progress")
+        answer = sdk.chat.completions.create(**chat_line("x")["body"])
+        assert answer.choices[0].message is not None
+        assert sdk.batches.cancel(begun.id).status in {"cancelling", "cancelled"}
+        assert wait(sdk, begun.id).status == "cancelled"
