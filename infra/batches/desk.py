@@ -15,7 +15,7 @@ from bus.connection import Connection
 from bus.errors import BadSubject
 from bus.files import Cutter, FileRow, Files, NoSuchFile
 from bus.store import Store
-from infra.errors import InfraError
+from infra.errors import BatchUnfit
 from infra.follow import send
 from infra.settings import BatchSettings, Settings
 from schemas.batches import MOST_WINDOW_S, Batch, BatchCommand, CancelBatch, CreateBatch
@@ -30,16 +30,6 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RECORD_S: Final = 0.05
 """The record is a moment behind what clients have heard."""
 _LATE_S: Final = 2.0
-
-
-class BatchUnfit(InfraError):
-    """A batch, or its file, was asked for that none can be."""
-
-    def __init__(self, field: str | None, message: str, code: str = "invalid_value") -> None:
-        super().__init__(message)
-        self.field = field
-        self.code = code
-        """`invalid_value`, `too_large`, `not_found` or `too_many`."""
 
 
 @dataclass(frozen=True)

@@ -315,9 +315,7 @@ def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
 
 
 def test_an_unknown_verb_says_which_there_are() -> None:
-    with pytest.raises(
-        BadShape, match="agent/run, batch/submit, batch/withdraw, generation/abort"
-    ):
+    with pytest.raises(BadShape, match="agent/run, batch/submit, batch/withdraw, generation/abort"):
         codec.decode_command("acme", "agent", "t1", "fly", b"{}")
 
 

@@ -267,3 +267,28 @@ def test_a_connection_is_answered_while_a_batch_goes_on(stack: UpProcess) -> Non
         assert answer.choices[0].message is not None
         assert sdk.batches.cancel(begun.id).status in {"cancelling", "cancelled"}
         assert wait(sdk, begun.id).status == "cancelled"
+
+
+def test_the_command_line_has_a_file_answered_in_the_order_of_its_lines(stack: UpProcess, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    wanted = [chat_line(f"c{n}", max_tokens=2) for n in range(5)]
+    wanted[3]["body"]["top_p"] = 7
+    source.write_bytes(jsonl(wanted))
+    done = stack.cli("batch", "run", str(source), "-o", str(target))
+    assert (done.returncode, "4 of 5 answered, 1 failed" in done.stdout) == (1, True), done.stdout + done.stderr
+    told = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [line["custom_id"] for line in told] == [f"c{n}" for n in range(5)]
+    assert [line["response"]["status_code"] for line in told] == [200, 200, 200, 400, 200]
+    listed = stack.cli("batch", "list", "--json", "--limit", "1")
+    (row,) = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert (row["status"], row["completed"], row["failed"]) == ("completed", 4, 1)
+    assert "is completed" in stack.cli("batch", "cancel", row["id"]).stdout
+    assert row["id"] in stack.cli("batch", "list").stdout
+
+    source.write_text("nonsense", encoding="utf-8")
+    wrong = stack.cli("batch", "run", str(source), "-o", str(target))
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    source.write_bytes(jsonl([wanted[0], wanted[0]]))
+    wrong = stack.cli("batch", "run", str(source), "-o", str(target))
+    assert (wrong.returncode, "line 2" in wrong.stderr) == (1, True)
+    assert stack.cli("batch", "cancel", "batch_none").returncode == 1

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from bus.errors import BusError
 from bus.files import NoSuchFile
-from infra.batches.desk import BatchUnfit
 from infra.bridge.openai import BadRequest
+from infra.errors import BatchUnfit
 
 log = logging.getLogger(__name__)
 
