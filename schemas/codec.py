@@ -69,6 +69,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
+    ("generation", "delete"): DeleteThread,
     ("key", "issue"): IssueKey,
     ("key", "revoke"): RevokeKey,
     ("schedule", "add"): AddSchedule,

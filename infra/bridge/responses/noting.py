@@ -15,10 +15,17 @@ _NOTED: Final = (
 )
 
 
-def noted(command: Command, asked: ResponsesRequest, created: int) -> Command:
-    """Put into a command what its response tells, and the command itself does not."""
+def noted(command: Command, asked: ResponsesRequest, created: int, earlier: int = 0) -> Command:
+    """Put into a command what its response tells, and the command itself does not.
+
+    Args:
+        command: what the request became.
+        asked: the request.
+        created: when, seconds since the Unix epoch.
+        earlier: how many of the command's messages were said in earlier responses.
+    """
     given = {name: value for name in _NOTED if (value := getattr(asked, name)) is not None}
-    note: dict[str, Any] = {"created": created, "instructed": bool(asked.instructions), **given}
+    note: dict[str, Any] = {"created": created, "instructed": bool(asked.instructions), "earlier": earlier, **given}
     if asked.text is not None:
         told = {"format": asked.text.format or {"type": "text"}, "verbosity": asked.text.verbosity}
         note["text"] = {name: value for name, value in told.items() if value is not None}

@@ -285,3 +285,99 @@ def test_what_cannot_be_served_is_refused_by_its_own_name(
     assert refused.value.status_code in {400, 404}
     assert refused.value.param == param
     assert not client.door.commands
+
+
+def again(client: Client, identity: str, **fields: Any) -> list[dict[str, Any]]:
+    return [event.to_dict() for event in client.sdk.retrieve(identity, stream=True, **fields)]
+
+
+@pytest.mark.parametrize("script", [plain, everything, cut])
+def test_a_stream_is_told_again_as_it_was_from_any_event_on(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    client = Client(monkeypatch, script)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    identity = told[0]["response"]["id"]
+    assert again(client, identity) == told
+    for at in (0, 3, len(told) - 2, len(told) - 1):
+        assert again(client, identity, starting_after=at) == told[at + 1 :]
+    assert len(client.door.commands) == 1
+
+
+@pytest.mark.parametrize("script", [plain, everything, run])
+def test_what_another_bridge_streamed_is_told_anew_and_ends_the_same(
+    monkeypatch: pytest.MonkeyPatch, script: Script
+) -> None:
+    first = Client(monkeypatch, script)
+    model = "agent/demo" if script is run else "m"
+    streamed = first.events(model=model)[-1].response.to_dict()
+    second = Client(monkeypatch, script)
+    second.door.recorded = first.door.recorded
+    events = again(second, streamed["id"])
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[0]["type"] == "response.created"
+    assert events[-1]["response"]["output"] == second.sdk.retrieve(streamed["id"]).to_dict()["output"]
+    assert {event["response"]["id"] for event in events if "response" in event} == {streamed["id"]}
+    with pytest.raises(openai.BadRequestError) as refused:
+        again(second, streamed["id"], starting_after=2)
+    assert refused.value.param == "starting_after"
+
+
+def test_a_response_that_failed_is_told_again_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(command: Command) -> list[Frame]:
+        problem = Problem(kind="engine", message="broken")
+        return [accepted(command), *said(command, "Hel"), committed(command, 2, ModelFailed("e", problem))]
+
+    client = Client(monkeypatch, failing)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    assert told[-1]["type"] == "response.failed"
+    assert again(client, told[0]["response"]["id"]) == told
+
+
+def test_who_went_away_reads_the_rest_of_a_response_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    begun = client.create(background=True)
+    assert begun.status == "in_progress"
+    events = again(client, begun.id)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    items = events[-1]["response"]["output"]
+    assert [item["type"] for item in items] == ["reasoning", "message", "function_call", "function_call"]
+    assert items[2]["arguments"] == '{"at": "sky"}'
+    assert again(client, begun.id, starting_after=1) == events[2:]
+
+
+def test_a_response_that_is_deleted_is_shown_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    response = client.create()
+    client.sdk.delete(response.id)
+    for ask in (client.sdk.retrieve, client.sdk.cancel, client.sdk.delete, client.sdk.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            ask(response.id)
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.create(previous_response_id=response.id)
+    assert unknown.value.param == "previous_response_id"
+    other = Client(monkeypatch)
+    other.door.recorded = client.door.recorded
+    with pytest.raises(openai.NotFoundError):
+        other.sdk.retrieve(response.id)
+    agents = Client(monkeypatch, run)
+    identity = agents.create(model="agent/demo").id
+    with pytest.raises(openai.BadRequestError):
+        agents.sdk.delete(identity)
+
+
+def test_what_a_response_was_asked_with_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    first = client.create(input="Hello", instructions="Be brief.")
+    given: Any = [
+        {"role": "user", "content": "Look!"},
+        {"type": "function_call", "call_id": "c0", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c0", "output": "blue"},
+    ]
+    second = client.create(input=given, previous_response_id=first.id, tools=[TOOL])
+    (only,) = client.sdk.input_items.list(first.id).data
+    assert only.to_dict()["content"] == [{"type": "input_text", "text": "Hello"}]
+    ordered = client.sdk.input_items.list(second.id, order="asc").data
+    assert [item.type for item in ordered] == ["message", "function_call", "function_call_output"]
+    assert [item.id for item in client.sdk.input_items.list(second.id, limit=1)] == [item.id for item in ordered[::-1]]
+    with pytest.raises(openai.BadRequestError):
+        client.sdk.input_items.list(second.id, after="nobody")

@@ -1,0 +1,158 @@
+"""Responses told again as streams: from the beginning, or from where a client had got to.
+
+What was streamed here is told again as it was, event for event, as long as it is remembered. What is not is told anew
+from the log, in fewer and larger pieces: it has other numbers, so nobody can go on in the middle of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from bus.errors import BusError
+from infra.bridge.framing import NamedFraming
+from infra.bridge.openai import BadRequest
+from infra.bridge.responses.events import ResponseEncoder
+from infra.bridge.responses.items import Event
+from schemas.commands import Command
+from schemas.live import Delta, Frame
+
+log = logging.getLogger(__name__)
+
+Following = Callable[[Command], AsyncGenerator[Frame]]
+"""Hears what comes of a command, from the beginning."""
+
+_MOST_TOLD: Final = 256
+"""Responses of which it is remembered that their end was told here."""
+_MOST_EVENTS: Final = 100_000
+"""Of all of them together."""
+_LOOK_S: Final = 0.5
+
+
+class Retold(ResponseEncoder):
+    """A response, and all that was told of it."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        self.command = command
+        self.events: list[Event] | None = []
+        """None where they were too many to be remembered."""
+        self.over_told = False
+        """Whether the last of them is there."""
+        self.feeding = asyncio.Lock()
+        self._more = asyncio.Event()
+
+    def feed(self, frame: Frame, index: int = 0) -> list[Event]:
+        """Give the events that follow from one frame, and remember them."""
+        return self._remembered(super().feed(frame, index))
+
+    def failed(self) -> list[Event]:
+        """Give the events that tell of the problem; once."""
+        return [] if self.over_told else self._remembered(super().failed())
+
+    async def more(self, seconds: float) -> None:
+        """Wait for more events, for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._more.wait()
+        except TimeoutError:
+            return
+
+    def forget(self) -> None:
+        """Remember no events, from here on."""
+        self.events = None
+
+    def _remembered(self, events: list[Event]) -> list[Event]:
+        if self.events is not None and events:
+            self.events += events
+        self.over_told = self.over_told or any(event["type"] in _LAST for event in events)
+        self._more.set()
+        self._more.clear()
+        return events
+
+
+_LAST: Final = frozenset(f"response.{status}" for status in ("completed", "incomplete", "failed"))
+
+
+class Memory:
+    """The responses that were told of here lately, by their ids."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[str, Retold] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def keep(self, identity: str, told: Retold) -> None:
+        """Remember one; the oldest are forgotten."""
+        self._told[identity] = told
+        if len(self._told) > _MOST_TOLD:
+            self._told.popitem(last=False)
+        room = _MOST_EVENTS
+        for one in reversed(self._told.values()):
+            room -= len(one.events or ())
+            if room < 0:
+                one.forget()
+
+    def find(self, identity: str) -> Retold | None:
+        """Return one; None where it is not remembered."""
+        return self._told.get(identity)
+
+    def delete(self, identity: str) -> None:
+        """Forget one, and that it was, though the record is a moment late."""
+        self._told.pop(identity, None)
+        self._gone[identity] = None
+        if len(self._gone) > _MOST_TOLD:
+            self._gone.popitem(last=False)
+
+    def is_gone(self, identity: str) -> bool:
+        """Say whether one was deleted here."""
+        return identity in self._gone
+
+
+async def told_again(
+    told: Retold, after: int, elsewhere: Callable[[], bool], following: Following
+) -> AsyncGenerator[Event]:
+    """Tell a response's events again, and those that come.
+
+    Args:
+        told: the response.
+        after: the number of the last event that is not told again; -1 tells all.
+        elsewhere: whether somebody here hears of it, so that its events come by themselves.
+        following: hears of it from its beginning on, where nobody does.
+    """
+    at, fresh = after + 1, not told.events
+    while (events := told.events) is not None:
+        for event in events[at:]:
+            yield event
+        at = max(at, len(events))
+        if told.over_told:
+            return
+        if told.feeding.locked() or (elsewhere() and not told.over):
+            await told.more(_LOOK_S)
+            continue
+        async with told.feeding, aclosing(following(told.command)) as frames:
+            async for frame in frames:
+                # a piece may be one that was told before: what is missing comes with the whole
+                if fresh or not isinstance(frame, Delta):
+                    told.feed(frame)
+                for event in events[at:]:
+                    yield event
+                at = max(at, len(events))
+        if told.problem is not None:
+            told.failed()
+        elif not told.over_told:
+            return  # it went on in another one
+
+
+async def written_again(events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
+    """Write them as a stream."""
+    framing = NamedFraming()
+    try:
+        async for event in events:
+            yield framing.event(event)
+    except (BusError, TimeoutError) as error:
+        log.warning("stream broken off: %s", error)
+        yield framing.failed(BadRequest(503, "the event bus does not answer: read it again", None, "unavailable"))
