@@ -25,6 +25,14 @@ class EmbeddingRequest(Wire, frozen=True, kw_only=True):
     truncate_prompt_tokens: Truncate | None = None
     """-1 cuts what is too long; left out, that is refused."""
     user: str | None = None
+    messages: Any = None
+    """From here on fields that are known and not served."""
+    embed_dtype: Any = None
+    endianness: Any = None
+    truncation_side: Any = None
+    add_special_tokens: Any = None
+    priority: Any = None
+    cache_salt: Any = None
 
 
 class ClassifyRequest(Wire, frozen=True, kw_only=True):

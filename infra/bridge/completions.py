@@ -23,6 +23,7 @@ from infra.bridge.openai import (
     answer_checks,
     broken_off,
     decoded,
+    note_of,
 )
 from infra.bridge.unserved import unheeded_checks
 from infra.bridge.untold import Untold
@@ -99,6 +100,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             extra_args=request.vllm_xargs or {},
             session_id=request.session_id or "",
             structured=structured(request),
+            note=note_of(request),
             **chosen,
         )
         for prompt in prompts_of(request) or ()

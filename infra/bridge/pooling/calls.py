@@ -22,6 +22,16 @@ _MOST_TEXTS: Final = 32
 _MOST_BYTES: Final = 256 << 10
 """Of their texts."""
 _ASK_S: Final = 120.0
+_UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
+    "messages": ((), "these models read texts: give `input`"),
+    "embed_dtype": (("float32",), "numbers have 32 bits: leave it out"),
+    "endianness": (("native", "little"), "the least significant byte comes first: leave it out"),
+    "truncation_side": (("right",), "texts are cut at their end: leave it out"),
+    "add_special_tokens": ((True,), "the tokenizer puts them around texts: leave it out, or give tokens"),
+    "priority": ((0,), "who comes first is first: leave it out"),
+    "cache_salt": (("",), "nothing is kept of texts: leave it out"),
+}
+"""By field: the values that change nothing, and what can be done."""
 
 Item = TypeVar("Item")
 Told = TypeVar("Told", Vectors, Scores, Labelled)
@@ -41,6 +51,9 @@ class PoolerCalls:
             BadRequest: names the field and what it should be.
         """
         asked = decoded(body, EmbeddingRequest)
+        for name, (neutral, mend) in _UNSERVED.items():
+            if getattr(asked, name) not in (None, *neutral):
+                raise BadRequest(400, f"{name}: {mend}", name, "invalid_value")
         texts, cut = inputs(asked.input), too_long(asked.truncate_prompt_tokens)
         told = await self.ask(asked.model, [Embed(part, asked.dimensions, cut) for part in parted(texts)], Vectors)
         write = shown(asked.encoding_format)

@@ -11,7 +11,7 @@ from schemas.responses import ResponsesRequest
 
 _NOTED: Final = (
     *("model", "metadata", "previous_response_id", "tool_choice", "truncation", "user"),
-    *("store", "background", "include"),
+    *("store", "background", "include", "safety_identifier", "prompt_cache_key"),
 )
 
 

@@ -381,3 +381,31 @@ def test_what_a_response_was_asked_with_is_listed(monkeypatch: pytest.MonkeyPatc
     assert [item.id for item in client.sdk.input_items.list(second.id, limit=1)] == [item.id for item in ordered[::-1]]
     with pytest.raises(openai.BadRequestError):
         client.sdk.input_items.list(second.id, after="nobody")
+
+
+def test_what_vllm_has_besides_is_heeded_or_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(
+        extra_body={"top_k": 5, "min_p": 0.1, "structured_outputs": {"choice": ["a", "b"]}, "cache_salt": "s"}
+    )
+    asked = client.generate
+    assert (asked.top_k, asked.min_p, asked.cache_salt) == (5, 0.1, "s")
+    assert asked.structured is not None
+    for name, value in {"n": 2, "max_tokens": 4, "echo": True, "request_id": "r", "top_k": -9}.items():
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.create(extra_body={name: value})
+        assert refused.value.param == name
+    for fields in ({"service_tier": "flex"}, {"prompt_cache_retention": "24h"}, {"moderation": {"model": "m"}}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.create(extra_body=fields)
+        assert [refused.value.param] == list(fields)
+    told = client.create(safety_identifier="s1", prompt_cache_key="k1", service_tier="auto")
+    assert (told.safety_identifier, told.prompt_cache_key) == ("s1", "k1")
+
+
+def test_a_chat_is_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    with openai.OpenAI(api_key="k", base_url="http://door/v1", http_client=client.door.http()) as sdk:
+        chat = sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], user="ada")
+    with pytest.raises(openai.NotFoundError):
+        client.sdk.retrieve(chat.id.replace("chatcmpl-", "resp_"))
