@@ -41,6 +41,7 @@ from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, Stack
 from infra.metrics.scrape import Scrape
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import read_back_from
+from infra.routed import routed_models
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
@@ -377,6 +378,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             chance=SystemChance(),
             models=(settings.engine.name,),
             poolers=(settings.pooling.served_name,) if settings.pooling.model else (),
+            routed=routed_models(settings.models, served_agents(settings)),
             agents=tuple(agent.name for agent in served_agents(settings)),
             tenant=settings.tenant,
             state=state,

@@ -157,6 +157,8 @@ class LimitSettings(Wire, frozen=True):
     """Of one key, unless it was issued with another number; 0 has no bound; 429."""
     concurrent: _CountOrOurs = 0
     """Requests of one key at the same time, unless it was issued with another number; 0 has no bound; 429."""
+    tokens_per_minute: _CountOrOurs = 0
+    """Of one key's prompts and answers, unless it was issued with another number; 0 has no bound; 429."""
     in_flight: _CountOrOurs = 0
     """Requests of all at the same time; 0 is twice `engine.max_running`; 429."""
 

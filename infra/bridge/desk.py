@@ -41,6 +41,10 @@ class Desk(Protocol):
         """What gives vectors or scores here."""
 
     @property
+    def routed(self) -> tuple[str, ...]:
+        """What can be asked elsewhere."""
+
+    @property
     def agents(self) -> tuple[str, ...]:
         """Who can be asked here."""
 

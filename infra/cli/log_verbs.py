@@ -116,6 +116,9 @@ def add_key_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posit
     create.add_argument(
         "--concurrent", type=positive, default=None, metavar="COUNT", help="at the same time (default: as it is set)"
     )
+    create.add_argument(
+        "--tokens-per-minute", type=positive, default=None, metavar="COUNT", help="(default: as the server is set)"
+    )
     revoke.add_argument("key", metavar="KEY", help="its id, as listed")
     revoke.add_argument("--reason", default="", help="why, for the record")
     for verb in (create, revoke):

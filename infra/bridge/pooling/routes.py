@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Workplace
+from infra.bridge.doors import Door, Workplace, charging
 from infra.bridge.openai import BadRequest, decoded
 from infra.bridge.pooling.calls import PoolerCalls, cut_up, parted, too_long, usage
 from infra.bridge.pooling.shapes import document, inputs, pairs_of, shown
@@ -29,7 +29,7 @@ class _Pooling:
 
     async def embed(self, request: Request) -> Response:
         """Give vectors."""
-        return _json(await self.calls.embeddings(await request.body()))
+        return _charged(request, await self.calls.embeddings(await request.body()))
 
     async def classify(self, request: Request) -> Response:
         """Give the chances of labels, as vLLM does."""
@@ -42,7 +42,7 @@ class _Pooling:
             {"index": at, "label": labels[one.index(max(one))], "probs": one, "num_classes": len(one)}
             for at, one in enumerate(chances)
         ]
-        return _json(self._head("classify", asked.model) | {"data": data, "usage": usage(told)})
+        return _charged(request, self._head("classify", asked.model) | {"data": data, "usage": usage(told)})
 
     async def pool(self, request: Request) -> Response:
         """Give what a model makes of texts, whichever that is, as vLLM does."""
@@ -65,14 +65,14 @@ class _Pooling:
             write = shown(asked.encoding_format)
             data = [write(vector) for one in vectors for vector in cut_up(one)]
         pooled = [{"index": at, "object": "pooling", "data": one} for at, one in enumerate(data)]
-        return _json(self._head("pool", asked.model) | {"data": pooled, "usage": usage(told)})
+        return _charged(request, self._head("pool", asked.model) | {"data": pooled, "usage": usage(told)})
 
     async def score(self, request: Request) -> Response:
         """Say how well texts match."""
         asked = decoded(await request.body(), ScoreRequest)
         scores, told = await self._scores(asked.model, pairs_of(asked), asked.truncate_prompt_tokens)
         data = [{"object": "score", "index": at, "score": score} for at, score in enumerate(scores)]
-        return _json(self._head("score", asked.model) | {"data": data, "usage": usage(told)})
+        return _charged(request, self._head("score", asked.model) | {"data": data, "usage": usage(told)})
 
     async def rerank(self, request: Request) -> Response:
         """Put documents in order."""
@@ -87,7 +87,7 @@ class _Pooling:
             for at in best
         ]
         head = {"id": self.desk.ids.new("rerank-"), "model": asked.model}
-        return _json({**head, "usage": usage(told), "results": results})
+        return _charged(request, {**head, "usage": usage(told), "results": results})
 
     async def _labelled(self, model: str, texts: Sequence[PooledText], truncate: int | None) -> list[Labelled]:
         cut = too_long(truncate)
@@ -115,7 +115,9 @@ def _refuse_raw(activation: bool | None) -> None:
         raise BadRequest(400, message, "use_activation", "invalid_value")
 
 
-def _json(value: object) -> Response:
+def _charged(request: Request, value: dict[str, Any]) -> Response:
+    """Answer, and count what it took against the key."""
+    charging(request)(value["usage"]["prompt_tokens"])
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 

@@ -58,6 +58,11 @@ class ResponseEncoder:
         return self._chat.accepted
 
     @property
+    def usage(self) -> Usage:
+        """What it took, as far as that is known."""
+        return self._chat.usage
+
+    @property
     def problem(self) -> Problem | None:
         """Why there is no (whole) answer."""
         return self._chat.problem

@@ -45,7 +45,7 @@ class Counted:
 class Scripted:
     """A bridge that answers as a script says, and the commands that it would have sent."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, **more: Any) -> None:
         self.commands: list[Command] = []
         self.sent: list[Command] = []
         """Those that nobody follows."""
@@ -75,6 +75,7 @@ class Scripted:
         monkeypatch.setattr(routes, "send", outcome)
         counted, nothing = Counted(), cast("Any", None)
         about = {"ids": counted, "clock": counted, "chance": counted, "state": nothing, "tenant": "acme"}
+        about |= more
         bridge = Bridge(connection=nothing, read_back=self._read_back, models=("m",), agents=("demo",), **about)
         self.application = bridge.application()
 
