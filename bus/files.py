@@ -242,7 +242,9 @@ class Files:
 class Cutter:
     """Cuts what comes piece by piece into parts of whole lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = PART) -> None:
+        """Make it; a part has so many bytes, or a line more."""
+        self._size = size
         self._held = bytearray()
         self._line = 0
         """Number of the first line that is held."""
@@ -254,7 +256,7 @@ class Cutter:
             LineTooLong: one is.
         """
         self._held += piece
-        if len(self._held) < PART:
+        if len(self._held) < self._size:
             return []
         end = self._held.rfind(b"\n") + 1
         if not self._held[:end].strip():

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from bus.store import Store
 from tests.system.conftest import UpProcess, start
 from tests.system.test_keys import created, url
 
@@ -292,3 +294,47 @@ def test_the_command_line_has_a_file_answered_in_the_order_of_its_lines(stack: U
     wrong = stack.cli("batch", "run", str(source), "-o", str(target))
     assert (wrong.returncode, "line 2" in wrong.stderr) == (1, True)
     assert stack.cli("batch", "cancel", "batch_none").returncode == 1
+
+
+def test_a_batch_outlives_the_whole_stack(system_folder: Path, tmp_path: Path) -> None:
+    data = system_folder / tmp_path.name
+    lines = [chat_line(f"c{n}", max_tokens=2, temperature=0) for n in range(300)]
+    up = start(data)
+    try:
+        with client(up) as sdk:
+            begun = begin(sdk, jsonl(lines))
+            wait(sdk, begun.id, lambda batch: batch.request_counts.completed >= 50)
+        # nobody says goodbye: the host goes first, then whatever it started
+        for pid in [up.process.pid, *up.children()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        up.process.wait(timeout=30)
+    finally:
+        up.process.kill()
+        up.process.communicate(timeout=30)
+    again = start(data)
+    try:
+        with client(again) as sdk:
+            batch = wait(sdk, begun.id)
+            assert (batch.status, batch.error_file_id) == ("completed", None)
+            answers = lines_of(sdk, batch.output_file_id)
+        assert [line["custom_id"] for line in answers] == [line["custom_id"] for line in lines]
+    finally:
+        assert again.stop() == 0
+
+
+def test_what_is_asked_in_a_batch_is_not_in_the_database_in_clear(stack: UpProcess) -> None:
+    said = "quixotically"
+    with client(stack) as sdk:
+        batch = wait(sdk, begin(sdk, jsonl([chat_line(said, said, max_tokens=1)])).id)
+        assert batch.status == "completed"
+
+    async def stored() -> list[bytes]:
+        async with await Store.open(stack.postgres_url) as store:
+            parts = await store.rows("SELECT data AS found FROM file_part")
+            events = await store.rows("SELECT payload AS found FROM event WHERE kind = 'batch'")
+            return [bytes(row["found"]) for row in (*parts, *events)]
+
+    found = asyncio.run(stored())
+    assert len(found) > 5
+    assert not [data for data in found if said.encode() in data or b"custom_id" in data]
