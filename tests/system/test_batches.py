@@ -167,6 +167,31 @@ def test_prompts_responses_and_vectors_are_answered_too(stack: UpProcess) -> Non
         assert (wrong["response"]["status_code"], batch.output_file_id) == (404, None)
 
 
+def test_lines_that_are_too_much_are_errors_of_their_own(stack: UpProcess) -> None:
+    deep: Any = "x"
+    for _ in range(100):
+        deep = [deep]
+    lines = [
+        chat_line("long", "word " * 400_000),
+        chat_line("deep", metadata={"a": deep}),
+        chat_line("agent", model="agent/demo"),
+        chat_line("late", max_tokens=400, ignore_eos=True, timeout_s=0.001),
+        chat_line("fine"),
+    ]
+    with client(stack) as sdk:
+        batch = wait(sdk, begin(sdk, jsonl(lines)).id)
+        errors = {line["custom_id"]: line["response"] for line in lines_of(sdk, batch.error_file_id)}
+        (fine,) = lines_of(sdk, batch.output_file_id)
+    assert fine["custom_id"] == "fine"
+    assert {name: response["status_code"] for name, response in errors.items()} == {
+        "long": 400,
+        "deep": 400,
+        "agent": 400,
+        "late": 504,
+    }
+    assert errors["long"]["body"]["error"]["code"] == "context_length_exceeded"
+
+
 def slow(count: int) -> bytes:
     return jsonl([chat_line(f"c{n}", max_tokens=400, ignore_eos=True) for n in range(count)])
 

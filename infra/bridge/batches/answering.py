@@ -20,9 +20,10 @@ from actors.batches.lines import LineAnswer
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError, Refused
+from infra.bridge.bodies import refuse_deep
 from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
-from infra.bridge.exchange import Encoder, Exchange, failure, merged
+from infra.bridge.exchange import Exchange, failure, merged
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, command_data, read_request
 from infra.bridge.pooling.calls import PoolerCalls
 from infra.bridge.responses.asking import chat_request, read_responses
@@ -34,7 +35,6 @@ from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Clock
 from schemas.live import Frame
 from schemas.messages import Usage
-from schemas.openai import ChatRequest
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class Answering:
     read_back: ReadBack
     clock: Clock
     poolers: PoolerCalls
+    nesting: int
+    """Objects and lists within one another in a request."""
     _going: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
     """By tenant and name, the generations that are under way."""
 
@@ -67,15 +69,18 @@ class Answering:
             except BadRequest as error:
                 busy = error.status in {429, 503} and error.body.error.code != "insufficient_quota"
                 if not busy or self._left_s(asked) <= 0:
-                    return LineAnswer(error.status, codec.encode(error.body)), Usage()
-            except (TimeoutError, Refused) as error:
+                    return _failed(error)
+            except Refused as error:
+                if error.too_large:
+                    return _failed(BadRequest(413, f"the request is too large: {error.description}", None, "too_large"))
                 log.warning("line %s: %s", asked.name, error)
-            except Exception as error:
-                if isinstance(error, BusError):
-                    raise
-                log.exception("line %s", asked.name)
-                internal = BadRequest(500, "internal error: see the server's log", None, "internal")
-                return LineAnswer(500, codec.encode(internal.body)), Usage()
+            except TimeoutError as error:
+                log.warning("line %s: %s", asked.name, error)
+            except BusError:
+                raise
+            except Exception:
+                log.exception("line %s", asked.name)  # one that breaks the code must not stop its batch
+                return _failed(BadRequest(500, "internal error: see the server's log", None, "internal"))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY_S[1])
         raise AssertionError("a line was asked too often")
@@ -94,6 +99,7 @@ class Answering:
     async def _once(self, asked: LineAsked, attempt: int) -> tuple[LineAnswer, Usage]:
         _refuse(asked.body)
         body = codec.encode(asked.body)
+        refuse_deep(body, self.nesting)
         if asked.endpoint == "/v1/embeddings":
             return _whole(await self.poolers.embeddings(body))
         exchange = _READERS[asked.endpoint](_Line(asked, attempt, self.clock.now()), body)
@@ -124,12 +130,11 @@ class _Line:
     attempt: int
     now: int
 
-    def command(self, data: object, part: int = 0) -> Command:
+    def command(self, data: object, timeout_s: float | None, part: int = 0) -> Command:
         """Make a command of what a line asks for; the same, whenever it is made."""
-        if not isinstance(data, Generate):
-            message = "model: agents are not asked in batches: give a model"
-            raise BadRequest(400, message, "model", "invalid_value")
-        data = msgspec.structs.replace(data, priority=LAST, deadline=self.asked.deadline)
+        assert isinstance(data, Generate)  # agents were refused before
+        late = self.now + int(1e6 * timeout_s) if timeout_s is not None else self.asked.deadline
+        data = msgspec.structs.replace(data, priority=LAST, deadline=min(late, self.asked.deadline))
         identity = f"{self.asked.name}-{self.attempt}" + (f"-{part}" if part else "")
         time = rfc3339(self.now)
         return Command(identity, self.asked.tenant, "generation", identity, "generate", data, "batch", time)
@@ -141,17 +146,14 @@ class _Line:
 
 
 def _chat(line: _Line, body: bytes) -> Exchange:
-    return _of_chat(line, read_request(body), chat_encoder)
-
-
-def _of_chat(line: _Line, asked: ChatRequest, encoder: Callable[[ChatRequest, Command, int], Encoder]) -> Exchange:
-    command = line.command(command_data(asked, None))
-    return Exchange([command], encoder(asked, command, line.seconds), stream=False, with_usage=False)
+    asked = read_request(body)
+    command = line.command(command_data(asked, None), asked.timeout_s)
+    return Exchange([command], chat_encoder(asked, command, line.seconds), stream=False, with_usage=False)
 
 
 def _completion(line: _Line, body: bytes) -> Exchange:
     asked = read_completion(body)
-    commands = [line.command(data, part) for part, data in enumerate(generations(asked))]
+    commands = [line.command(data, asked.timeout_s, part) for part, data in enumerate(generations(asked))]
     encoder = CompletionEncoder(commands[0].id, asked, line.seconds)
     return Exchange(commands, encoder, stream=False, with_usage=False)
 
@@ -161,7 +163,8 @@ def _response(line: _Line, body: bytes) -> Exchange:
     for name in ("previous_response_id", "background"):
         if getattr(asked, name):
             raise BadRequest(400, f"{name}: not served in batches: leave it out", name, "invalid_value")
-    command = noted(line.command(command_data(chat_request(asked), None)), asked, line.seconds)
+    chat = chat_request(asked)
+    command = noted(line.command(command_data(chat, None), chat.timeout_s), asked, line.seconds)
     return Exchange([command], ResponseEncoder(command), stream=False, with_usage=False)
 
 
@@ -184,6 +187,10 @@ def _refuse(body: Mapping[str, Any]) -> None:
     model = body.get("model")
     if isinstance(model, str) and model.startswith(AGENT_PREFIX):
         raise BadRequest(400, "model: agents are not asked in batches: give a model", "model", "invalid_value")
+
+
+def _failed(problem: BadRequest) -> tuple[LineAnswer, Usage]:
+    return LineAnswer(problem.status, codec.encode(problem.body)), Usage()
 
 
 def _whole(answer: dict[str, Any]) -> tuple[LineAnswer, Usage]:

@@ -16,7 +16,7 @@ def batch_performer(place: Place, connection: Connection, record: LateStore) -> 
     """Make it."""
     settings, clock = place.settings, SystemClock()
     names = (settings.pooling.served_name,) if settings.pooling.model else ()
-    answering = Answering(connection, record.read_back, clock, PoolerCalls(connection, names))
+    answering = Answering(connection, record.read_back, clock, PoolerCalls(connection, names), settings.limits.nesting)
     files = Files(record.opened, seals=settings.privacy.sealed != "off")
     return BatchPerformer(files, answering, BatchLimits(settings.batches.lines, width_of(settings)), clock)
 
