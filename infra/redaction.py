@@ -33,6 +33,7 @@ _TOLD = frozenset({"logprobs", "prompt_logprobs"})
 
 _FREE = frozenset({
     "documents", "chat_template_kwargs", "extra_args", "context", "payload", "answer", "result", "notes",
+    "note", "metadata",
 })  # fmt: skip
 """Keys of objects whose own keys are the client's: any text below is taken for something that was said."""
 

@@ -65,6 +65,7 @@ class BatchDesk:
         try:
             await self._fill(tenant, identity, pieces, room)
             row = await self.files.complete(tenant, identity)
+            await self._refuse_excess(tenant)  # others may have come in beside it
         except BaseException:
             await asyncio.shield(self.files.delete(tenant, identity))
             raise
@@ -79,14 +80,19 @@ class BatchDesk:
             if size > self.limits.file_mb << 20:
                 raise BatchUnfit("file", f"file: larger than {self.limits.file_mb} MiB: make it several", "too_large")
             if size > room:
-                mend = "delete files that are not needed"
-                raise BatchUnfit(
-                    "file", f"file: all files together may have {self.limits.storage_mb} MiB: {mend}", "too_large"
-                )
+                raise self._full()
             for at, part in cutter.feed(piece):
                 await self.files.put(tenant, identity, at, part)
         for at, part in cutter.rest():
             await self.files.put(tenant, identity, at, part)
+
+    async def _refuse_excess(self, tenant: str) -> None:
+        if await self.files.used(tenant) > self.limits.storage_mb << 20:
+            raise self._full()
+
+    def _full(self) -> BatchUnfit:
+        most = f"{self.limits.storage_mb} MiB"
+        return BatchUnfit("file", f"file: all files together may have {most}: delete what is not needed", "too_large")
 
     async def file(self, tenant: str, identity: str) -> FileRow:
         """Return what is known of a file.

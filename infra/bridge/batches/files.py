@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.datastructures import FormData, UploadFile
@@ -15,12 +15,15 @@ from starlette.types import Receive, Scope, Send
 
 from bus.files import FileRow, LineTooLong
 from infra.batches.desk import PURPOSE, BatchDesk
+from infra.bridge.admission import Admission
 from infra.bridge.batches.answers import asked_limit, guarded, json
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, house_of
 from infra.bridge.openai import BadRequest
 
 _READ: Final = 64 << 10
+_AT_ONCE: Final = 8
+"""Files that come in at the same time: each is on the disk until it is whole."""
 _EXPIRES_S: Final = (3600, 2_592_000)
 _MOST_FIELD: Final = 4096
 _HEAD_MB: Final = 1
@@ -32,9 +35,21 @@ class FileRoutes:
     """What clients can do with files."""
 
     desk: BatchDesk
+    places: Admission = field(default_factory=lambda: Admission(_AT_ONCE))
 
     async def upload(self, request: Request) -> Response:
         """Keep a file. It is on this machine's disk until it is whole, and never in memory."""
+        now = house_of(request).now
+        wait_ms = self.places.enter(now())
+        if wait_ms is not None:
+            message = f"{_AT_ONCE} files come in already: try again later"
+            raise BadRequest(429, message, None, "overloaded", retry_after_ms=wait_ms)
+        try:
+            return await self._uploaded(request)
+        finally:
+            self.places.leave(now())
+
+    async def _uploaded(self, request: Request) -> Response:
         async with guarded():
             try:
                 async with (

@@ -43,6 +43,8 @@ class Retold(ResponseEncoder):
         """None where they were too many to be remembered."""
         self.over_told = False
         """Whether the last of them is there."""
+        self.grown: Callable[[int], None] = lambda count: None
+        """Hears of more events."""
         self.feeding = asyncio.Lock()
         self._more = asyncio.Event()
 
@@ -62,13 +64,15 @@ class Retold(ResponseEncoder):
         except TimeoutError:
             return
 
-    def forget(self) -> None:
-        """Remember no events, from here on."""
-        self.events = None
+    def forget(self) -> int:
+        """Remember no events, from here on; return how many there were."""
+        events, self.events = self.events or [], None
+        return len(events)
 
     def _remembered(self, events: list[Event]) -> list[Event]:
         if self.events is not None and events:
             self.events += events
+            self.grown(len(events))
         self.over_told = self.over_told or any(event["type"] in _LAST for event in events)
         self._more.set()
         self._more.clear()
@@ -78,23 +82,38 @@ class Retold(ResponseEncoder):
 _LAST: Final = frozenset(f"response.{status}" for status in ("completed", "incomplete", "failed"))
 
 
+class NotRemembered(Exception):
+    """What was told of a response was forgotten while it was told again."""
+
+
 class Memory:
     """The responses that were told of here lately, by their ids."""
 
     def __init__(self) -> None:
         self._told: OrderedDict[str, Retold] = OrderedDict()
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._events = 0
+        """Of all that are remembered."""
 
     def keep(self, identity: str, told: Retold) -> None:
         """Remember one; the oldest are forgotten."""
         self._told[identity] = told
+        told.grown = self._grown
         if len(self._told) > _MOST_TOLD:
-            self._told.popitem(last=False)
-        room = _MOST_EVENTS
-        for one in reversed(self._told.values()):
-            room -= len(one.events or ())
-            if room < 0:
-                one.forget()
+            _, oldest = self._told.popitem(last=False)
+            self._drop(oldest)
+
+    def _grown(self, count: int) -> None:
+        """Hear of more events; those of the oldest responses are too many now."""
+        self._events += count
+        for one in self._told.values():
+            if self._events <= _MOST_EVENTS:
+                break
+            self._events -= one.forget()
+
+    def _drop(self, told: Retold) -> None:
+        told.grown = lambda count: None
+        self._events -= len(told.events or ())
 
     def find(self, identity: str) -> Retold | None:
         """Return one; None where it is not remembered."""
@@ -102,7 +121,9 @@ class Memory:
 
     def delete(self, identity: str) -> None:
         """Forget one, and that it was, though the record is a moment late."""
-        self._told.pop(identity, None)
+        told = self._told.pop(identity, None)
+        if told is not None:
+            self._drop(told)
         self._gone[identity] = None
         if len(self._gone) > _MOST_TOLD:
             self._gone.popitem(last=False)
@@ -145,6 +166,7 @@ async def told_again(
             told.failed()
         elif not told.over_told:
             return  # it went on in another one
+    raise NotRemembered
 
 
 async def written_again(events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
@@ -153,6 +175,9 @@ async def written_again(events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
     try:
         async for event in events:
             yield framing.event(event)
+    except NotRemembered:
+        message = "this stream is not remembered any more: read the response again, without `starting_after`"
+        yield framing.failed(BadRequest(503, message, None, "unavailable"))
     except (BusError, TimeoutError) as error:
         log.warning("stream broken off: %s", error)
         yield framing.failed(BadRequest(503, "the event bus does not answer: read it again", None, "unavailable"))

@@ -162,6 +162,8 @@ class _Responses:
         bare = self.desk.conversation(request, chat_request(asked, before), thread)
         command = noted(bare, asked, self.desk.seconds(), len(before))
         encoder = Retold(command)
+        if not asked.stream and not asked.background:
+            encoder.forget()  # nobody knows of numbers that could be asked for
         framing = ResponsesFraming(encoder)
         self.memory.keep(encoder.response()["id"], encoder)
         return Exchange([command], encoder, asked.stream, False, framing=framing, background=asked.background is True)

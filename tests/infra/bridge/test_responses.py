@@ -321,6 +321,19 @@ def test_what_another_bridge_streamed_is_told_anew_and_ends_the_same(
     assert refused.value.param == "starting_after"
 
 
+def test_only_so_many_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    monkeypatch.setattr("infra.bridge.responses.retelling._MOST_EVENTS", len(told))
+    assert again(client, told[0]["response"]["id"]) == told
+    latest = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    assert again(client, latest[0]["response"]["id"], starting_after=2) == latest[3:]
+    oldest = told[0]["response"]["id"]
+    assert again(client, oldest)[-1]["response"]["output"] == told[-1]["response"]["output"]
+    with pytest.raises(openai.BadRequestError):
+        again(client, oldest, starting_after=2)
+
+
 def test_a_response_that_failed_is_told_again_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(command: Command) -> list[Frame]:
         problem = Problem(kind="engine", message="broken")
