@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 60.0
 """A clock may be set meanwhile: it is looked at that often."""
 _AGAIN_S: Final = 1.0
+_MOST_PARTS: Final = 16
 _GONE: Final = LineAnswer(
     500, b'{"error":{"message":"the input file was deleted","type":"server_error","code":"gone"}}'
 )
@@ -94,6 +96,8 @@ class BatchPerformer:
         self._limits = limits
         self._clock = clock
         self._room = asyncio.Semaphore(limits.width)
+        self._parts: OrderedDict[tuple[str, str], tuple[int, list[bytes]]] = OrderedDict()
+        """By tenant and file, the part that was read last: its lines, and the number of the first."""
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
         """Look for nothing: the file is read later."""
@@ -165,11 +169,18 @@ class BatchPerformer:
         return BatchLineEnded(effect.id, effect.line, failed=answer.failed, usage=usage)
 
     async def _line(self, tenant: str, batch: Batch, number: int) -> BatchLine | None:
-        try:
-            first, part = await self._files.part_of(tenant, batch.input_file, number)
-        except NoSuchFile:
-            return None
-        return read_line(lines_of(part)[number - first])
+        where = (tenant, batch.input_file)
+        first, lines = self._parts.get(where, (0, []))
+        if not first <= number < first + len(lines):
+            try:
+                first, part = await self._files.part_of(*where, number)
+            except NoSuchFile:
+                return None
+            lines = lines_of(part)
+            self._parts[where] = first, lines
+            if len(self._parts) > _MOST_PARTS:
+                self._parts.popitem(last=False)
+        return read_line(lines[number - first])
 
     async def _put(self, site: Site, line: int, data: bytes, *, failed: bool) -> bool:
         into, other = error_file(site.thread), output_file(site.thread)

@@ -42,6 +42,8 @@ class BatchDesk:
     ids: Ids
     clock: Clock
     limits: BatchSettings
+    source: str = "http"
+    """Who asks, for the log."""
 
     async def bring(self, tenant: str, name: str, pieces: AsyncIterator[bytes], expires_s: int = 0) -> FileRow:
         """Keep a file of requests; durable when this returns.
@@ -135,7 +137,7 @@ class BatchDesk:
         Raises:
             Unavailable: Postgres cannot be reached.
         """
-        return await self._seen(tenant, identity) if _is_id(identity) else None
+        return await batch_of(await self.opened(), tenant, identity) if _is_id(identity) else None
 
     async def cancel(self, tenant: str, identity: str) -> BatchRow | None:
         """End a batch, and return how it stands; None where there is none. One that is over stays as it is.
@@ -164,7 +166,7 @@ class BatchDesk:
         return await batches_of(await self.opened(), tenant, after, limit)
 
     async def _seen(self, tenant: str, identity: str) -> BatchRow | None:
-        """Read a batch's row; one that was begun a moment ago is waited for."""
+        """Wait until a batch that was begun a moment ago is in the book."""
         for _ in range(int(_LATE_S / _RECORD_S)):
             row = await batch_of(await self.opened(), tenant, identity)
             if row is not None:
@@ -174,20 +176,20 @@ class BatchDesk:
 
     async def _send(self, tenant: str, batch: str, data: BatchCommand) -> None:
         verb, time = str(data.__struct_config__.tag), rfc3339(self.clock.now())
-        command = Command(self.ids.new("b"), tenant, "batch", batch, verb, data, "http", time)
+        command = Command(self.ids.new("b"), tenant, "batch", batch, verb, data, self.source, time)
         outcome = await send(self.connection, command)
         if outcome.problem is not None:
             raise BatchUnfit(outcome.problem.field, outcome.problem.message)
 
 
-def batch_desk(settings: Settings, connection: Connection, store: Store) -> BatchDesk:
+def batch_desk(settings: Settings, connection: Connection, store: Store, source: str = "http") -> BatchDesk:
     """Make the desk of a stack's host, or of whoever reaches its servers."""
 
     async def opened() -> Store:
         return store
 
     files = Files(opened, seals=settings.privacy.sealed != "off")
-    return BatchDesk(connection, opened, files, SystemIds(), SystemClock(), settings.batches)
+    return BatchDesk(connection, opened, files, SystemIds(), SystemClock(), settings.batches, source)
 
 
 def window_of(text: str) -> int:

@@ -60,7 +60,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 def _desk(options: argparse.Namespace, connection: Connection, store: Store) -> BatchDesk:
     settings = configure({"data": options.data}, None, os.environ).settings
-    return batch_desk(settings, connection, store)
+    return batch_desk(settings, connection, store, "cli")
 
 
 def _endpoint_of(source: Path) -> Endpoint:

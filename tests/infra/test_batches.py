@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 
-from actors.runtime.context import SystemClock, SystemIds
+from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus.batched import batch_of, batches_of, open_batches
 from bus.connection import Connection
 from bus.files import Files, LineTooLong, NoSuchFile
@@ -14,6 +16,8 @@ from bus.projector import bring_up
 from bus.rebuild import rebuild
 from bus.store import Store
 from infra.batches.desk import BatchDesk, window_of
+from infra.bridge.app import Bridge
+from infra.bridge.batches.routes import batch_doors
 from infra.bundles import Bundle
 from infra.errors import BatchUnfit
 from infra.settings import BatchSettings
@@ -121,3 +125,54 @@ async def test_the_book_of_batches_says_how_they_ended(desk: BatchDesk, store: S
     assert await open_batches(store, "default") == 0
     await rebuild(store, ["batches"])
     assert await batches_of(store, "default", None, 10) == rows
+
+
+def form(**changes: Any) -> dict[str, Any]:
+    """Give what an HTTP client needs to bring a file."""
+    content = changes.pop("content", b"{}\n")
+    fields = {"purpose": "batch", **changes}
+    return {
+        "data": {name: value for name, value in fields.items() if value is not None},
+        "files": {} if content is None else {"file": ("f.jsonl", content)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "param"),
+    [
+        (form(content=b"x" * (1 << 20) + b"\n"), 413, "file"),
+        (form(content=b"x" * (3 << 20)), 413, None),
+        (form(content=b""), 400, "file"),
+        (form(content=None), 400, "file"),
+        (form(purpose=None), 400, "purpose"),
+        (form(purpose="assistants"), 400, "purpose"),
+        (form(purpose="x" * 10_000), 400, None),
+        (form(**{"expires_after[anchor]": "created_at", "expires_after[seconds]": "5"}), 400, "expires_after"),
+        (form(**{"expires_after[seconds]": "7200"}), 400, "expires_after"),
+        ({"content": b"--x\r\nnonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, "file"),
+        ({"content": b"--y\r\nnonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, None),
+        ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data"}}, 400, None),
+        ({"json": {"purpose": "batch"}}, 400, "file"),
+        (form(), 200, None),
+    ],
+)
+async def test_forms_that_bring_no_file_say_why(
+    desk: BatchDesk, asked: dict[str, Any], status: int, param: str | None
+) -> None:
+    nothing: Any = None
+    about: dict[str, Any] = {"ids": desk.ids, "clock": desk.clock, "chance": SystemChance(), "state": nothing}
+    bridge = Bridge(nothing, nothing, models=(), agents=(), tenant="acme", more=batch_doors(desk), **about)
+    transport = httpx.ASGITransport(bridge.application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+        answer = await client.post("/v1/files", **asked)
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["error"]["param"] == param
+        listed = (await client.get("/v1/files")).json()
+        assert len(listed["data"]) == int(status == 200)
+        for query in ("limit=0", "limit=x", "order=up"):
+            wrong = await client.get(f"/v1/files?{query}")
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, query.partition("=")[0])
+        assert (await client.get("/v1/batches?limit=101")).status_code == 400
+        assert (await client.get("/v1/batches/nonsense!")).status_code == 404
+    if status != 200:
+        assert await desk.files.used("acme") == 0

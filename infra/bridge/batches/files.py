@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -59,8 +59,8 @@ class FileRoutes:
                     given, expires_s = _read(form)
                     name = (given.filename or "file")[:255]
                     row = await self.desk.bring(caller_of(request).tenant, name, _pieces(given), expires_s)
-            except MultiPartException as error:
-                raise BadRequest(400, f"the form cannot be read: {error.message}", None, "invalid_value") from error
+            except HTTPException as error:  # what its parser makes of a broken form
+                raise BadRequest(400, f"the form cannot be read: {error.detail}", None, "invalid_value") from error
             except LineTooLong as error:
                 raise BadRequest(400, f"file: {error}", "file", "invalid_value") from error
         return json(about(row))
