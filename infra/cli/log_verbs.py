@@ -38,7 +38,7 @@ def add_log_verbs(
     )
     rebuild = told(verbs, "rebuild", "make projections of the log again; who reads them sees the old ones meanwhile")
     rebuild.add_argument(
-        "projection", choices=("threads", "runs", "usage", "schedules", "vectors", "all"), help="which"
+        "projection", choices=("threads", "runs", "usage", "schedules", "batches", "vectors", "all"), help="which"
     )
     retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
     retain.add_argument(
