@@ -19,7 +19,8 @@ BOTH = """model frequency_penalty logit_bias logprobs max_tokens n presence_pena
     truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words
     add_special_tokens structured_outputs priority request_id session_id return_tokens_as_token_ids return_token_ids
     routed_experts_prompt_start return_token_offsets return_mm_kwargs cache_salt kv_transfer_params ec_transfer_params
-    vllm_xargs repetition_detection stream_interval thinking_token_budget echo"""
+    vllm_xargs repetition_detection stream_interval thinking_token_budget echo user metadata safety_identifier
+    prompt_cache_key service_tier store moderation prompt_cache_retention return_weight_versions"""
 CHAT = """messages top_logprobs max_completion_tokens tools tool_choice reasoning_effort include_reasoning
     parallel_tool_calls add_generation_prompt continue_final_message documents chat_template chat_template_kwargs
     media_io_kwargs mm_processor_kwargs return_prompt_text functions function_call modalities audio prediction
