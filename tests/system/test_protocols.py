@@ -16,6 +16,7 @@ from engine.pooling import load_pooler
 from tests.engine.models.test_pooled import write
 from tests.engine.test_pooling import TEXTS, write_tokenizer
 from tests.system.conftest import UpProcess, start
+from tests.system.test_batches import begin, jsonl, lines_of, wait
 
 pytestmark = pytest.mark.servers
 
@@ -148,3 +149,16 @@ def test_a_stream_in_the_background_is_gone_on_with_by_whoever_comes_back(up: Up
             client.create(model=name, input="And?", previous_response_id=identity)
     shown = up.cli("replay", "verify", identity.removeprefix("resp_"))
     assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def test_vectors_come_of_a_batch_as_they_come_alone(up: UpProcess) -> None:
+    asked = [{"model": "vectors", "input": text, "encoding_format": "float"} for text in TEXTS]
+    about = {"method": "POST", "url": "/v1/embeddings"}
+    content = jsonl([{"custom_id": str(at), **about, "body": one} for at, one in enumerate(asked)])
+    with openai.OpenAI(api_key="k", base_url=f"{up.url}/v1") as sdk:
+        batch = wait(sdk, begin(sdk, content, "/v1/embeddings").id)
+        told = lines_of(sdk, batch.output_file_id)
+        alone = sdk.embeddings.create(model="vectors", input=TEXTS, encoding_format="float")
+    vectors = [line["response"]["body"]["data"][0]["embedding"] for line in told]
+    assert vectors == [one.embedding for one in alone.data]
+    assert batch.usage.input_tokens == alone.usage.prompt_tokens
