@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
+from bus.columns import whole
 from bus.errors import BusError
 from bus.keyring import KeyDestroyed
 from bus.store import Store
@@ -81,7 +82,7 @@ class Files:
         if await store.rows(_ROW, tenant, identity):
             return
         key = await store.keys.fresh() if store.keys is not None and self._seals else None
-        await store.rows(_BEGIN, tenant, identity, name, purpose, created, expires, key)
+        await store.rows(_BEGIN, tenant, identity, whole(name), purpose, created, expires, key)
 
     async def put(self, tenant: str, identity: str, at: int, data: bytes, *, instead_of: str = "") -> bool:
         """Write a part, in the place of what stands there; durable when this returns.

@@ -7,7 +7,7 @@ from 0, without those that are blank; what they ask and what they are answered i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,7 +15,6 @@ from schemas.messages import Usage
 from schemas.wire import Wire
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
-ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 Outcome = Literal["completed", "cancelled", "expired"]
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

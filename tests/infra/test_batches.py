@@ -129,11 +129,11 @@ async def test_the_book_of_batches_says_how_they_ended(desk: BatchDesk, store: S
 
 def form(**changes: Any) -> dict[str, Any]:
     """Give what an HTTP client needs to bring a file."""
-    content = changes.pop("content", b"{}\n")
+    content, name = changes.pop("content", b"{}\n"), changes.pop("name", "f.jsonl")
     fields = {"purpose": "batch", **changes}
     return {
         "data": {name: value for name, value in fields.items() if value is not None},
-        "files": {} if content is None else {"file": ("f.jsonl", content)},
+        "files": {} if content is None else {"file": (name, content)},
     }
 
 
@@ -154,6 +154,7 @@ def form(**changes: Any) -> dict[str, Any]:
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data"}}, 400, None),
         ({"json": {"purpose": "batch"}}, 400, "file"),
         (form(), 200, None),
+        (form(name="a\0b" + "x" * 1000), 200, None),
     ],
 )
 async def test_forms_that_bring_no_file_say_why(
@@ -173,6 +174,13 @@ async def test_forms_that_bring_no_file_say_why(
             wrong = await client.get(f"/v1/files?{query}")
             assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, query.partition("=")[0])
         assert (await client.get("/v1/batches?limit=101")).status_code == 400
-        assert (await client.get("/v1/batches/nonsense!")).status_code == 404
+        for strange in ("nonsense!", "%00", "a%00b", "%ff", "x" * 500, "file-%F0%9F%98%80"):
+            for path in ("/v1/batches/{}", "/v1/files/{}", "/v1/files/{}/content"):
+                assert (await client.get(path.format(strange))).status_code == 404, strange
+            for path in ("/v1/batches?after={}", "/v1/files?after={}"):
+                assert (await client.get(path.format(strange))).status_code == 400, strange
+            assert (await client.get(f"/v1/files?purpose={strange}")).json()["data"] == []
+        begun = {"input_file_id": "a\0b", "endpoint": "/v1/completions", "completion_window": "24h"}
+        assert (await client.post("/v1/batches", json=begun)).status_code == 404
     if status != 200:
         assert await desk.files.used("acme") == 0

@@ -44,6 +44,8 @@ LAST: Final = (1 << 31) - 1
 _SLACK_S: Final = 60.0
 _RETRY_S: Final = (0.25, 15.0)
 """The first and the longest pause before a line that found no room is asked again."""
+_MOST_BROKEN: Final = 2
+"""How often a line is asked again whose engine broke: it may have been killed."""
 _WRONG: Final = {"stream": "the lines of a batch are answered whole: leave it out"}
 
 
@@ -62,13 +64,15 @@ class Answering:
 
     async def answer(self, asked: LineAsked) -> tuple[LineAnswer, Usage]:
         """Answer a line; one that finds no room is asked again until its time is over."""
-        pause = _RETRY_S[0]
+        pause, broken = _RETRY_S[0], 0
         for attempt in range(1 << 30):
             try:
                 return await self._once(asked, attempt)
             except BadRequest as error:
                 busy = error.status in {429, 503} and error.body.error.code != "insufficient_quota"
-                if not busy or self._left_s(asked) <= 0:
+                broken += error.body.error.code == "engine_error"
+                again = busy or (error.body.error.code == "engine_error" and broken <= _MOST_BROKEN)
+                if not again or self._left_s(asked) <= 0:
                     return _failed(error)
             except Refused as error:
                 if error.too_large:

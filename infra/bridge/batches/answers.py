@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from bus.errors import BusError
 from bus.files import NoSuchFile
+from infra.batches.desk import is_id
 from infra.bridge.openai import BadRequest
 from infra.errors import BatchUnfit
 
@@ -43,6 +44,19 @@ async def guarded() -> AsyncIterator[None]:
     except (BusError, TimeoutError) as error:
         log.warning("files and batches: %s", error)
         raise BadRequest(503, "a server of the stack does not answer: try again", None, "unavailable") from error
+
+
+def asked_after(given: str | None) -> str | None:
+    """Read what a list is to go on after.
+
+    Raises:
+        BadRequest: it is no id.
+    """
+    if not given:
+        return None
+    if not is_id(given):
+        raise BadRequest(400, "after: the id of the last one that was listed", "after", "invalid_value")
+    return given
 
 
 def asked_limit(given: str | None, usual: int, most: int) -> int:

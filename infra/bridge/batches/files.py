@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from bus.columns import whole
 from bus.files import FileRow, LineTooLong
 from infra.batches.desk import PURPOSE, BatchDesk
 from infra.bridge.admission import Admission
-from infra.bridge.batches.answers import asked_limit, guarded, json
+from infra.bridge.batches.answers import asked_after, asked_limit, guarded, json
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, house_of
 from infra.bridge.openai import BadRequest
@@ -71,7 +72,8 @@ class FileRoutes:
         order, limit = query.get("order", "desc"), asked_limit(query.get("limit"), 10_000, 10_000)
         if order not in {"asc", "desc"}:
             raise BadRequest(400, "order: 'asc' or 'desc'", "order", "invalid_value")
-        about_them = (query.get("purpose") or None, query.get("after") or None, limit + 1)
+        purpose = query.get("purpose") or None
+        about_them = (purpose and whole(purpose), asked_after(query.get("after")), limit + 1)
         async with guarded():
             rows = await self.desk.files.listed(
                 caller_of(request).tenant, self.desk.clock.now(), *about_them, newest_first=order == "desc"

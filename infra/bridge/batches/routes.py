@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from bus.batched import BatchRow
 from infra.batches.desk import BatchDesk, window_of
-from infra.bridge.batches.answers import asked_limit, guarded, json
+from infra.bridge.batches.answers import asked_after, asked_limit, guarded, json
 from infra.bridge.batches.files import expires_after, file_doors, page
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door
@@ -78,7 +78,7 @@ class BatchRoutes:
         query = request.query_params
         limit = asked_limit(query.get("limit"), 20, 100)
         async with guarded():
-            rows = await self.desk.listed(caller_of(request).tenant, query.get("after") or None, limit + 1)
+            rows = await self.desk.listed(caller_of(request).tenant, asked_after(query.get("after")), limit + 1)
         return json(page([about(row) for row in rows], limit))
 
 

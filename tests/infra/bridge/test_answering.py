@@ -107,6 +107,14 @@ async def test_what_comes_to_nothing_is_an_error_of_its_line(
     assert (found, body["error"]["code"], usage) == (status, code, Usage())
 
 
+async def test_a_line_whose_engine_broke_is_asked_twice_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, broken, broken, plain)
+    assert (await world.ask())[0] == 200
+    world = World(monkeypatch, broken)
+    assert (await world.ask())[0] == 500
+    assert [command.id for command in world.commands] == [f"batch_1-7-{n}" for n in range(3)]
+
+
 async def test_a_bus_that_is_away_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, Unavailable("no NATS"))
     with pytest.raises(Unavailable):
