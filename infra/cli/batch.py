@@ -40,22 +40,33 @@ def main(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     source, target = Path(options.input), Path(options.output)
-    endpoint = await asyncio.to_thread(_endpoint_of, source)
+    endpoint, part = await asyncio.to_thread(_endpoint_of, source), _part_of(target)
     await asyncio.to_thread(runtime_of, options.data)
-    async with log_servers(options.data) as (connection, store):
-        desk = _desk(options, connection, store)
-        file = await desk.bring(options.tenant, source.name, _pieces(source))
-        window = window_of(options.window)
-        row = await desk.create(options.tenant, Batch(file.id, endpoint, window, options.window))
-        try:
-            row = await _over(desk, row)
-        except asyncio.CancelledError:
-            sys.stderr.write(f"\nbatch {row.id} goes on: `ostinato batch cancel {row.id}` ends it\n")
-            raise
-        told = "" if row.status == "failed" else f"{await _written(desk, row, target)} lines in {target}"
-        await desk.files.delete(options.tenant, file.id)
+    await asyncio.to_thread(part.touch)  # where nothing can be written nothing is asked
+    try:
+        async with log_servers(options.data) as (connection, store):
+            row, told = await _answered(_desk(options, connection, store), options, endpoint, source, target)
+    finally:
+        await asyncio.to_thread(part.unlink, missing_ok=True)
     _tell(options, row, told)
     return 0 if row.status == "completed" and not row.failed else 1
+
+
+async def _answered(
+    desk: BatchDesk, options: argparse.Namespace, endpoint: Endpoint, source: Path, target: Path
+) -> tuple[BatchRow, str]:
+    """Have it answered; give how it ended, and what there is of it."""
+    window = window_of(options.window)
+    file = await desk.bring(options.tenant, source.name, _pieces(source))
+    row = await desk.create(options.tenant, Batch(file.id, endpoint, window, options.window))
+    try:
+        row = await _over(desk, row)
+    except asyncio.CancelledError:
+        sys.stderr.write(f"\nbatch {row.id} goes on: `ostinato batch cancel {row.id}` ends it\n")
+        raise
+    told = "" if row.status == "failed" else f"{await _written(desk, row, target)} lines in {target}"
+    await desk.files.delete(options.tenant, file.id)
+    return row, told
 
 
 def _desk(options: argparse.Namespace, connection: Connection, store: Store) -> BatchDesk:
@@ -99,7 +110,7 @@ async def _over(desk: BatchDesk, row: BatchRow) -> BatchRow:
 
 async def _written(desk: BatchDesk, row: BatchRow, target: Path) -> int:
     """Write answers and errors in the order of the requests, and then put the whole in its place; count the lines."""
-    made, count = target.with_name(target.name + ".part"), 0
+    made, count = _part_of(target), 0
     answers, errors = (aiter(desk.files.parts(row.tenant, name)) for name in (output_file(row.id), error_file(row.id)))
     with await asyncio.to_thread(made.open, "wb") as output:
         async for line in _in_order(answers, errors):
@@ -107,6 +118,10 @@ async def _written(desk: BatchDesk, row: BatchRow, target: Path) -> int:
             count += 1
     await asyncio.to_thread(made.replace, target)
     return count
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
 
 
 async def _in_order(

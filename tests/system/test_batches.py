@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ import openai
 import pytest
 
 from bus.store import Store
-from tests.system.conftest import UpProcess, start
+from tests.system.conftest import OSTINATO, UpProcess, start
 from tests.system.test_keys import created, url
 
 pytestmark = pytest.mark.servers
@@ -319,6 +320,28 @@ def test_the_command_line_has_a_file_answered_in_the_order_of_its_lines(stack: U
     wrong = stack.cli("batch", "run", str(source), "-o", str(target))
     assert (wrong.returncode, "line 2" in wrong.stderr) == (1, True)
     assert stack.cli("batch", "cancel", "batch_none").returncode == 1
+    nowhere = stack.cli("batch", "run", str(source), "-o", str(tmp_path / "no" / "where"))
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
+
+
+def test_whoever_waits_no_more_on_the_command_line_leaves_the_batch_alone(stack: UpProcess, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(slow(300))
+    argv = [*OSTINATO, "batch", "run", str(source), "-o", str(target), "--data", str(stack.data)]
+    with client(stack) as sdk:
+        before = {batch.id for batch in sdk.batches.list(limit=100)}
+        waiting = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + ENDED_S
+        while not (fresh := [one for one in sdk.batches.list(limit=5) if one.id not in before]):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        waiting.send_signal(signal.SIGINT)
+        _, told = waiting.communicate(timeout=30)
+        assert (waiting.returncode, f"batch {fresh[0].id} goes on" in told) == (130, True), told
+        assert sdk.batches.retrieve(fresh[0].id).status in {"validating", "in_progress"}
+        sdk.batches.cancel(fresh[0].id)
+        assert wait(sdk, fresh[0].id).status == "cancelled"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_a_batch_outlives_the_whole_stack(system_folder: Path, tmp_path: Path) -> None:
