@@ -59,6 +59,8 @@ async def _answered(
     window = window_of(options.window)
     file = await desk.bring(options.tenant, source.name, _pieces(source))
     row = await desk.create(options.tenant, Batch(file.id, endpoint, window, options.window))
+    sys.stderr.write(style_for(sys.stderr).aside(f"batch {row.id} is begun") + "\n")
+    sys.stderr.flush()
     try:
         row = await _over(desk, row)
     except asyncio.CancelledError:

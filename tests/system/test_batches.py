@@ -329,18 +329,15 @@ def test_whoever_waits_no_more_on_the_command_line_leaves_the_batch_alone(stack:
     source.write_bytes(slow(300))
     argv = [*OSTINATO, "batch", "run", str(source), "-o", str(target), "--data", str(stack.data)]
     with client(stack) as sdk:
-        before = {batch.id for batch in sdk.batches.list(limit=100)}
         waiting = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        end = time.monotonic() + ENDED_S
-        while not (fresh := [one for one in sdk.batches.list(limit=5) if one.id not in before]):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        assert waiting.stderr is not None
+        _, identity, *_ = waiting.stderr.readline().split()
         waiting.send_signal(signal.SIGINT)
         _, told = waiting.communicate(timeout=30)
-        assert (waiting.returncode, f"batch {fresh[0].id} goes on" in told) == (130, True), told
-        assert sdk.batches.retrieve(fresh[0].id).status in {"validating", "in_progress"}
-        sdk.batches.cancel(fresh[0].id)
-        assert wait(sdk, fresh[0].id).status == "cancelled"
+        assert (waiting.returncode, f"batch {identity} goes on" in told) == (130, True), told
+        assert sdk.batches.retrieve(identity).status in {"validating", "in_progress"}
+        sdk.batches.cancel(identity)
+        assert wait(sdk, identity).status == "cancelled"
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
