@@ -79,8 +79,9 @@ class Bucket:
         return 0.0 if self._left >= 1 else (1 - self._left) * 60 / self.per_minute
 
     def take(self, count: int) -> None:
-        """Take some."""
-        self._left -= count
+        """Take some; of what has no bound nothing is missing."""
+        if self.per_minute:
+            self._left -= count
 
     def full(self, now: float) -> bool:
         """Say whether a new one would be the same."""

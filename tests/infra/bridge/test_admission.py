@@ -139,3 +139,12 @@ def test_a_key_that_took_more_tokens_than_there_were_waits_until_they_have_come_
     assert quota.enter(wait - 0.05) > 0
     assert quota.enter(wait + 0.05) == 0.0
     assert Rates(tokens=5).over(Rates(7, 8, 9)) == Rates(7, 8, 5)
+
+
+def test_what_has_no_bound_is_idle_whatever_was_taken_of_it() -> None:
+    quota = Quota(Rates())
+    assert quota.enter(0.0) == 0.0
+    quota.tokens.take(900)
+    assert not quota.idle(0.0)
+    quota.leave()
+    assert quota.idle(0.0)
