@@ -63,8 +63,7 @@ def read_responses(body: bytes) -> ResponsesRequest:
             known = _RENAMED.get(name)
             raise wrong(name, f"it is `{known}` here" if known else "not served here: ask /v1/chat/completions")
     more = {name: given[name] for name in sorted(_MORE & given.keys()) if given[name] is not None}
-    if more:
-        asked = msgspec.structs.replace(asked, more=more)
+    asked = msgspec.structs.replace(asked, more=more)
     for param, fits, wanted in _checks(asked):
         if not fits:
             raise wrong(param, wanted)

@@ -146,9 +146,9 @@ async def told_again(
     """
     at, fresh = after + 1, not told.events
     while (events := told.events) is not None:
-        for event in events[at:]:
-            yield event
-        at = max(at, len(events))
+        while at < len(events):  # it may grow meanwhile
+            yield events[at]
+            at += 1
         if told.over_told:
             return
         if told.feeding.locked() or (elsewhere() and not told.over):
@@ -159,9 +159,9 @@ async def told_again(
                 # a piece may be one that was told before: what is missing comes with the whole
                 if fresh or not isinstance(frame, Delta):
                     told.feed(frame)
-                for event in events[at:]:
-                    yield event
-                at = max(at, len(events))
+                while at < len(events):
+                    yield events[at]
+                    at += 1
         if told.problem is not None:
             told.failed()
         elif not told.over_told:

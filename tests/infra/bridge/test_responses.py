@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from itertools import islice
 from typing import Any
 
 import openai
 import pytest
 from openai.types.responses import Response
 
+from infra.bridge.responses.retelling import Retold, told_again
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.live import Delta, Frame, Outcome
@@ -412,6 +416,8 @@ def test_what_vllm_has_besides_is_heeded_or_refused_by_name(monkeypatch: pytest.
         with pytest.raises(openai.BadRequestError) as refused:
             client.create(extra_body=fields)
         assert [refused.value.param] == list(fields)
+    client.create(extra_body={"ostinato_more": {"messages": [{"role": "user", "content": "another"}]}})
+    assert [message.content for message in client.generate.messages] == ["hi"]
     told = client.create(safety_identifier="s1", prompt_cache_key="k1", service_tier="auto")
     assert (told.safety_identifier, told.prompt_cache_key) == ("s1", "k1")
 
@@ -422,3 +428,26 @@ def test_a_chat_is_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
         chat = sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], user="ada")
     with pytest.raises(openai.NotFoundError):
         client.sdk.retrieve(chat.id.replace("chatcmpl-", "resp_"))
+
+
+def test_whoever_reads_slowly_misses_nothing_that_comes_meanwhile() -> None:
+    async def read() -> list[int]:
+        command = Command("g1", "acme", "generation", "g1", "generate", Generate(model="m", note={"created": 1}))
+        frames, told = everything(command), Retold(command)
+        for frame in frames[:3]:
+            told.feed(frame)
+
+        async def nobody(command: Command) -> AsyncGenerator[Frame]:
+            raise AssertionError("somebody else hears of it")
+            yield
+
+        numbers, left = [], iter(frames[3:])
+        async for event in told_again(told, -1, lambda: True, nobody):
+            numbers.append(event["sequence_number"])
+            for frame in islice(left, 1):
+                told.feed(frame)
+        assert told.events is not None
+        assert numbers == list(range(len(told.events)))
+        return numbers
+
+    assert len(asyncio.run(read())) > 10
