@@ -7,6 +7,7 @@ from typing import Any
 
 from actors.access.key import KeyMachine
 from actors.agent.loop import ConversationMachine
+from actors.batches.machine import BatchMachine
 from actors.runtime.machine import Machine
 from actors.schedules.machine import ScheduleMachine
 from actors.serving.generation import GenerationMachine
@@ -16,4 +17,5 @@ MACHINES: Mapping[str, Machine[Any]] = {
     "generation": GenerationMachine(),
     "key": KeyMachine(),
     "schedule": ScheduleMachine(),
+    "batch": BatchMachine(),
 }

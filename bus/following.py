@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bus import scheduled
+from bus import batched, scheduled
 from bus.columns import day, text, whole
 from bus.places import AT_REST, Change, Delta, OpenRun, Place, UsageKey
 from bus.store import StoredEvent
@@ -52,7 +52,7 @@ class _Lost(Exception):
     """An event that does not follow from those before it."""
 
 
-_ALONE = {"generation", "key", "schedule"}
+_ALONE = {"generation", "key", "schedule", "batch"}
 """Kinds of entities that have a thread to themselves, and say what such a thread is."""
 
 
@@ -105,6 +105,10 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 
 def _scheduled(place: Place, stored: StoredEvent, event: Any = None) -> tuple[Place, Change]:
     return place, Change({"status": "idle"}, schedule=scheduled.delta(stored, event))
+
+
+def _batched(place: Place, stored: StoredEvent, event: Any) -> tuple[Place, Change]:
+    return place, Change({"status": "idle"}, batch=batched.delta(stored, event))
 
 
 def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tuple[Place, Change]:
@@ -325,6 +329,7 @@ _WHOLE: Mapping[str, _Whole] = {
     "thread.created": _created,
     "thread.renamed": _renamed,
     **dict.fromkeys(scheduled.WHOLE, _scheduled),
+    **dict.fromkeys(batched.WHOLE, _batched),
 }
 """Events that are read whole."""
 
@@ -345,6 +350,7 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 """Events of which the type says enough."""
 
 _WITHOUT_EFFECT = frozenset({
+    "batch.expired", "batch.lines_begun",
     "child.disowned", "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written",
     "ownership.taken", "retry.due", "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent",
     "step.opened", "step.prepared", "task.cancelled", "task.ended", "task.started", "thread.erased",

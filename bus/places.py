@@ -31,6 +31,8 @@ class Change(NamedTuple):
     usage: tuple[tuple[UsageKey, Delta], ...] = ()
     schedule: Delta = {}  # noqa: RUF012  a named tuple's, and never changed
     """Of the thread, where it is one."""
+    batch: Delta = {}  # noqa: RUF012  likewise
+    """Of the thread, where it is one."""
 
 
 class OpenRun(msgspec.Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ class ThreadRow(NamedTuple):
     tenant: str
     thread: str
     kind: str
-    """`agent`, `generation` or `schedule`."""
+    """`agent`, `generation`, `schedule`, `batch` or `key`."""
     agent: str
     """That of the last run."""
     status: str

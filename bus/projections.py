@@ -6,6 +6,7 @@
 | `runs` | run, or bare generation | how it stands or ended, and what it used |
 | `usage` | agent, model and day | what was used |
 | `schedules` | schedule | what it is, and when it fires next |
+| `batches` | batch | what it is, and how far |
 
 A row is merged from what events say of it (`bus.following`), column by column: counts are added, of other values the
 first or the last one stays. Merging is associative, so it does not matter where a batch is cut, and Postgres merges
@@ -22,7 +23,7 @@ from bus.places import Change, Delta, OpenRun, Place
 from bus.store import StoredEvent
 from schemas import codec
 
-_MEANING = 1
+_MEANING = 2
 """Counts the meanings that these tables have had: raise it when a fold changes what it says."""
 
 _MERGED = ("add", "first")
@@ -111,6 +112,10 @@ def _of_schedules(stored: StoredEvent, change: Change) -> Sequence[tuple[Key, De
     return [((stored.fact.tenant, stored.fact.thread), change.schedule)] if change.schedule else []
 
 
+def _of_batches(stored: StoredEvent, change: Change) -> Sequence[tuple[Key, Delta]]:
+    return [((stored.fact.tenant, stored.fact.thread), change.batch)] if change.batch else []
+
+
 def _columns(spec: str) -> tuple[Column, ...]:
     """Read columns, one a line: name, type, rule."""
     return tuple(Column(*line.split()) for line in spec.strip().splitlines())  # type: ignore[arg-type]
@@ -197,7 +202,33 @@ SCHEDULES = Projection(
     """),
     _of_schedules,
 )
-_ALL = (THREADS, RUNS, USAGE, SCHEDULES)
+BATCHES = Projection(
+    "batches",
+    "projected_batch",
+    _columns("""
+        tenant             text    key
+        thread             text    key
+        batch              text    first
+        status             text    last
+        created            bigint  first
+        expires            bigint  first
+        started            bigint  first
+        finalizing         bigint  first
+        cancelling         bigint  first
+        ended              bigint  first
+        total              bigint  first
+        completed          bigint  add
+        failed             bigint  add
+        prompt_tokens      bigint  add
+        completion_tokens  bigint  add
+        cached_tokens      bigint  add
+        reasoning_tokens   bigint  add
+        written            text    first
+        problems           text    first
+    """),
+    _of_batches,
+)
+_ALL = (THREADS, RUNS, USAGE, SCHEDULES, BATCHES)
 PROJECTIONS: Mapping[str, Projection] = {projection.name: projection for projection in _ALL}
 
 CODE = codec.digest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from bus.columns import text
+from bus.columns import whole
 from bus.store import Store, StoredEvent
 from schemas import codec
 from schemas.runs import Event
@@ -30,7 +30,7 @@ class ScheduleRow(NamedTuple):
 
 def added(event: ScheduleAdded) -> Mapping[str, Any]:
     """Say what a schedule is from here on."""
-    return {"schedule": text(codec.encode(event.schedule).decode()), "status": "active", "next": 0}
+    return {"schedule": whole(codec.encode(event.schedule).decode()), "status": "active", "next": 0}
 
 
 def planned(event: SchedulePlanned) -> Mapping[str, Any]:

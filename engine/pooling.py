@@ -121,6 +121,9 @@ class Pooler:
             raise BadRequest("model", "it gives labels, not vectors: ask `classify`, or `score` if it has one label")
         if dimensions is not None and not 1 <= dimensions <= self.width:
             raise BadRequest("dimensions", f"is {dimensions}; the model has 1 to {self.width}")
+        return self._framed(texts, too_long, before)
+
+    def _framed(self, texts: Sequence[str | Sequence[int]], too_long: TooLong, before: str) -> list[Framed]:
         listed("texts", texts)
         if all(isinstance(text, str) for text in texts):
             return self._framer.frame("texts", [str(text) for text in texts], too_long, before)
@@ -142,14 +145,32 @@ class Pooler:
         Raises:
             BadRequest: A text is empty or too long, or the model gives no labels.
         """
+        self._refuse_unlabelled()
+        framed = self._framer.frame("texts", texts, too_long)
+        return [dict(zip(self.labels, chances, strict=True)) for chances in self._chances(framed, use_tqdm)]
+
+    def classify_and_count(
+        self, texts: Sequence[str | Sequence[int]], *, too_long: TooLong = "cut"
+    ) -> tuple[list[list[float]], int]:
+        """Do as `classify` does, in the order of `labels`; return how many tokens were computed, too. A text may be
+        given as its tokens, with those that the tokenizer puts around it.
+
+        Raises:
+            BadRequest: As `classify`.
+            NotFinite: As `embed`.
+        """
+        self._refuse_unlabelled()
+        framed = self._framed(texts, too_long, "")
+        return self._chances(framed, None), sum(len(text.tokens) for text in framed)
+
+    def _refuse_unlabelled(self) -> None:
         if self._model.head is None:
             raise BadRequest("model", "it gives vectors, not labels: ask `embed`")
+
+    def _chances(self, framed: Sequence[Framed], use_tqdm: UseTqdm) -> list[list[float]]:
         apart = self._model.independent or len(self.labels) == 1
         weigh = _sigmoid if apart else _softmax
-        framed = self._framer.frame("texts", texts, too_long)
-        return [
-            dict(zip(self.labels, weigh(logits).tolist(), strict=True)) for logits in self._compute(framed, use_tqdm)
-        ]
+        return [weigh(logits).tolist() for logits in self._compute(framed, use_tqdm)]
 
     def score(
         self, pairs: Sequence[tuple[str, str]], *, too_long: TooLong = "cut", use_tqdm: UseTqdm = None

@@ -15,6 +15,7 @@ from typing import Any
 from actors.runtime.context import SystemClock
 from bus.connection import Connection
 from bus.errors import BusError
+from bus.files import Files
 from bus.projector import Projector
 from bus.retention import expire_steps, prepare_partitions
 from bus.store import Store
@@ -49,10 +50,14 @@ class Books:
         self._settings = settings
         self._clock = clock
         self._projector = Projector(store)
+        self._files = Files(self._opened, seals=False)
         self._expired = 0
         self._runs: dict[str, int] = {}
         self.spans = span_export(store, settings.telemetry)
         """Sends spans; None where nobody wants them."""
+
+    async def _opened(self) -> Store:
+        return self._store
 
     async def project(self) -> None:
         """Keep the projections up until cancelled."""
@@ -85,6 +90,7 @@ class Books:
             TimeoutError: NATS does not answer.
         """
         now = self._clock.now()
+        await self._files.sweep(now)
         await prepare_partitions(self._store, now)
         if self._settings.keep_steps:
             for gone in await expire_steps(self._store, now, self._settings.keep_steps * DAY):

@@ -17,6 +17,7 @@ from bus.address import masked
 from infra.errors import InfraError
 from infra.settings import (
     AccessSettings,
+    BatchSettings,
     EngineSettings,
     LimitSettings,
     ModelSettings,
@@ -39,6 +40,7 @@ _GROUPS: Mapping[str, Any] = {
     "access": AccessSettings,
     "limits": LimitSettings,
     "pooling": PoolingSettings,
+    "batches": BatchSettings,
     "privacy": PrivacySettings,
     "telemetry": TelemetrySettings,
 }

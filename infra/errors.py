@@ -11,6 +11,7 @@ InfraError
 │   ├── NoDataDirectory        there is none at the path
 │   └── NotRunning             no stack runs on it
 ├── AgentsNotFound             a place named with `--agents` gives no agents
+├── BatchUnfit                 a batch, or its file, was asked for that none can be
 ├── BundleUnusable             a bundle file cannot be read or made
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
@@ -328,6 +329,16 @@ class ForkUnfit(InfraError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
         self.field = field
+
+
+class BatchUnfit(InfraError):
+    """A batch, or its file, was asked for that none can be."""
+
+    def __init__(self, field: str | None, message: str, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.field = field
+        self.code = code
+        """`invalid_value`, `too_large`, `not_found` or `too_many`."""
 
 
 class ScheduleUnfit(InfraError):

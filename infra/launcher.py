@@ -29,8 +29,10 @@ from bus.errors import BusError
 from bus.service import Numbers, serve_status
 from bus.store import Store
 from infra.agents import served_agents
+from infra.batches.desk import batch_desk
 from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.app import Bridge
+from infra.bridge.batches.routes import batch_doors
 from infra.bridge.openai import AGENT_PREFIX
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
@@ -40,6 +42,7 @@ from infra.metrics.scrape import Scrape
 from infra.offers import offers
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import opener, read_back_from
+from infra.routed import routed_models
 from infra.services.data_directory import DataDirectory
 from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
@@ -332,8 +335,7 @@ async def why_failed(stack: Stack) -> StackFailed:
 
 
 def _tail(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-8:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
 
 
 async def status_of(connection: Connection, slot: str) -> dict[str, Any] | None:
@@ -363,11 +365,11 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         fine = all(part["ready"] and "trouble" not in part for part in parts.values())
         disk = {}
         if stack.watch is not None:
-            fine = fine and not stack.watch.trouble
+            fine &= not stack.watch.trouble
             disk["disk"] = {"free_mb": stack.watch.free_mb, "nearly_full": stack.watch.closed}
         return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
 
-    offered = offers(served_agents(settings))
+    agents = served_agents(settings)
     async with access_to(settings, stack.connection, stack.store) as access:
         bridge = Bridge(
             connection=stack.connection,
@@ -377,8 +379,9 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             chance=SystemChance(),
             models=(settings.engine.name,),
             poolers=(settings.pooling.served_name,) if settings.pooling.model else (),
-            agents=tuple(agent.name for agent in offered),
-            offered=offered,
+            routed=routed_models(settings.models, agents),
+            agents=tuple(agent.name for agent in agents),
+            offered=offers(agents),
             store=opener(stack.store),
             tenant=settings.tenant,
             state=state,
@@ -388,6 +391,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             limits=settings.limits,
             places=places_of(settings),
             origins=settings.access.origins,
+            more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )
         async with serving(bridge.application(), settings.access, settings.limits, listening):
             try:

@@ -21,7 +21,7 @@ _KEPT = frozenset({
     "approvals", "owner", "process", "by", "origin", "entity", "truncation_side", "tool_choice", "tool",
     "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
     "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task", "cron", "timezone",
-    "missed", "detail", "media_type",
+    "missed", "detail", "media_type", "input_file", "output_file", "error_file", "endpoint", "window", "code",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 
@@ -33,6 +33,7 @@ _TOLD = frozenset({"logprobs", "prompt_logprobs"})
 
 _FREE = frozenset({
     "documents", "chat_template_kwargs", "extra_args", "context", "payload", "answer", "result", "notes",
+    "note", "metadata",
 })  # fmt: skip
 """Keys of objects whose own keys are the client's: any text below is taken for something that was said."""
 

@@ -157,6 +157,8 @@ class LimitSettings(Wire, frozen=True):
     """Of one key, unless it was issued with another number; 0 has no bound; 429."""
     concurrent: _CountOrOurs = 0
     """Requests of one key at the same time, unless it was issued with another number; 0 has no bound; 429."""
+    tokens_per_minute: _CountOrOurs = 0
+    """Of one key's prompts and answers, unless it was issued with another number; 0 has no bound; 429."""
     in_flight: _CountOrOurs = 0
     """Requests of all at the same time; 0 is twice `engine.max_running`; 429."""
 
@@ -179,6 +181,21 @@ class PoolingSettings(Wire, frozen=True):
     def served_name(self) -> str:
         """What it is called."""
         return self.name or self.model.rstrip("/").rpartition("/")[2]
+
+
+class BatchSettings(Wire, frozen=True):
+    """Files of requests that are answered when there is room."""
+
+    file_mb: _Count = 200
+    """Of one file, MiB; 413."""
+    storage_mb: _Count = 4096
+    """Of all files of a tenant, MiB; 413."""
+    lines: _Count = 50_000
+    """Of one batch."""
+    open: _Count = 100
+    """Batches of a tenant that are not over; 429."""
+    concurrent: _CountOrOurs = 0
+    """Requests of all batches that are answered at a time; 0 is a quarter of `engine.max_running`."""
 
 
 class PrivacySettings(Wire, frozen=True):
@@ -234,6 +251,7 @@ class Settings(Wire, frozen=True):
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     pooling: PoolingSettings = PoolingSettings()
+    batches: BatchSettings = BatchSettings()
     privacy: PrivacySettings = PrivacySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

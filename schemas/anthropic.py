@@ -68,6 +68,12 @@ class OutputConfig(Wire, frozen=True):
     effort: str | None = None
 
 
+class AboutUser(Wire, frozen=True):
+    """Who asks, as the client says."""
+
+    user_id: Annotated[str, msgspec.Meta(max_length=512)] | None = None
+
+
 class MessagesRequest(Wire, frozen=True, kw_only=True):
     """`POST /v1/messages`, and without `max_tokens` `POST /v1/messages/count_tokens`. Unknown fields are ignored."""
 
@@ -84,6 +90,7 @@ class MessagesRequest(Wire, frozen=True, kw_only=True):
     tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingAsked | None = None
     output_config: OutputConfig | None = None
+    metadata: AboutUser | None = None
     mcp_servers: Any = None
     """From here on fields that are known and not served."""
     container: Any = None

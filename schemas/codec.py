@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from schemas.batches import CancelBatch, CreateBatch
 from schemas.blobs import BlobReference
 from schemas.commands import (
     AbortRun,
@@ -68,6 +69,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "observe"): Observe,
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
+    ("generation", "delete"): DeleteThread,
     ("key", "issue"): IssueKey,
     ("key", "revoke"): RevokeKey,
     ("schedule", "add"): AddSchedule,
@@ -75,6 +77,8 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("schedule", "unpause"): UnpauseSchedule,
     ("schedule", "fire"): FireSchedule,
     ("schedule", "remove"): RemoveSchedule,
+    ("batch", "submit"): CreateBatch,
+    ("batch", "withdraw"): CancelBatch,
 }
 
 

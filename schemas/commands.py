@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.batches import BatchCommand
 from schemas.generation import TruncationSide
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
@@ -341,6 +342,7 @@ CommandData = (
     | RevokeKey
     | CancelTask
     | ScheduleCommand
+    | BatchCommand
 )
 
 

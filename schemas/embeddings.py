@@ -25,6 +25,38 @@ class EmbeddingRequest(Wire, frozen=True, kw_only=True):
     truncate_prompt_tokens: Truncate | None = None
     """-1 cuts what is too long; left out, that is refused."""
     user: str | None = None
+    messages: Any = None
+    """From here on fields that are known and not served."""
+    embed_dtype: Any = None
+    endianness: Any = None
+    truncation_side: Any = None
+    add_special_tokens: Any = None
+    priority: Any = None
+    cache_salt: Any = None
+
+
+class ClassifyRequest(Wire, frozen=True, kw_only=True):
+    """`POST /classify`, as vLLM has it."""
+
+    model: str
+    input: str | list[int | str | list[int]]
+    truncate_prompt_tokens: Truncate | None = None
+    use_activation: bool | None = None
+    user: str | None = None
+
+
+class PoolingRequest(Wire, frozen=True, kw_only=True):
+    """`POST /pooling`, as vLLM has it."""
+
+    model: str
+    input: str | list[int | str | list[int]]
+    task: str | None = None
+    """`embed` unless given, or `classify`."""
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    truncate_prompt_tokens: Truncate | None = None
+    use_activation: bool | None = None
+    user: str | None = None
 
 
 class ScoreRequest(Wire, frozen=True, kw_only=True):

@@ -32,6 +32,8 @@ class IssueKey(Wire, frozen=True, tag="issue"):
     """0 is what the server is set to."""
     concurrent: _Count = 0
     """Requests at the same time; 0 is what the server is set to."""
+    tokens_per_minute: _Count = 0
+    """Of prompts and answers together; 0 is what the server is set to."""
 
 
 class RevokeKey(Wire, frozen=True, tag="revoke"):

@@ -34,6 +34,7 @@ from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 
 GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
+Noted = Annotated[str, msgspec.Meta(max_length=512)]
 TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
@@ -119,6 +120,7 @@ class StreamOptions(Wire, frozen=True):
 
     include_usage: bool = False
     continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class StructuredOutputs(Wire, frozen=True, forbid_unknown_fields=True):
@@ -200,8 +202,18 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     structural_tag: Any = None
     return_tokens_as_token_ids: bool | None = None
     """Whether `logprobs` call tokens `token_id:` and their ids."""
+    user: Noted | None = None
+    """Kept in the log beside the request, as are the next three."""
+    metadata: Annotated[Mapping[Noted, Noted], msgspec.Meta(max_length=16)] | None = None
+    safety_identifier: Noted | None = None
+    prompt_cache_key: Noted | None = None
     watermarking: Any = None
     """From here on fields that are known and not served."""
+    service_tier: Any = None
+    store: Any = None
+    moderation: Any = None
+    prompt_cache_retention: Any = None
+    return_weight_versions: Any = None
     request_id: Any = None
     return_token_offsets: Any = None
     return_mm_kwargs: Any = None

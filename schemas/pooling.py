@@ -43,7 +43,14 @@ class Score(Wire, frozen=True, tag="score"):
     too_long: Literal["cut", "refuse"] = "refuse"
 
 
-PoolAsked = Embed | Score
+class Classify(Wire, frozen=True, tag="classify"):
+    """The chances of a model's labels for texts. Answered with `Labelled` or `PoolRefused`."""
+
+    texts: Annotated[tuple[PooledText, ...], msgspec.Meta(min_length=1, max_length=MOST_TEXTS)]
+    too_long: Literal["cut", "refuse"] = "refuse"
+
+
+PoolAsked = Embed | Score | Classify
 
 
 class Vectors(Wire, frozen=True, tag="vectors"):
@@ -63,10 +70,18 @@ class Scores(Wire, frozen=True, tag="scores"):
     tokens: int
 
 
+class Labelled(Wire, frozen=True, tag="labelled"):
+    """The chances of every label, one list for each text, in the order of the labels."""
+
+    labels: tuple[str, ...]
+    chances: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
 class PoolRefused(Wire, frozen=True, tag="refused"):
     """There is no answer."""
 
     problem: Problem
 
 
-PoolTold = Vectors | Scores | PoolRefused
+PoolTold = Vectors | Scores | Labelled | PoolRefused

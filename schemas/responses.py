@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.commands import Alternatives
+from schemas.openai import Noted, StreamOptions
 from schemas.wire import Wire
 
 
@@ -71,7 +72,16 @@ class ResponsesRequest(Wire, frozen=True, kw_only=True):
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Annotated[dict[str, str], msgspec.Meta(max_length=16)] | None = None
     user: str | None = None
+    safety_identifier: Noted | None = None
+    prompt_cache_key: Noted | None = None
+    stream_options: StreamOptions | None = None
+    more: dict[str, Any] = msgspec.field(default_factory=dict, name="ostinato_more")
+    """Fields of vLLM's that were given; a client's own field of this name is overwritten."""
     conversation: Any = None
     """From here on fields that are known and not served."""
     prompt: Any = None
     max_tool_calls: Any = None
+    service_tier: Any = None
+    moderation: Any = None
+    prompt_cache_retention: Any = None
+    prompt_cache_options: Any = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
+from schemas.batches import BatchEvent
 from schemas.commands import Change, Command
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.generation import Sampling
@@ -383,6 +384,7 @@ Event = (
     | TaskCancelled
     | ThreadErased
     | ScheduleEvent
+    | BatchEvent
 )
 """Every event a log may hold."""
 

@@ -40,6 +40,7 @@ FAMILY = {
     "generation": "generation",
     "key": "key",
     "schedule": "schedule",
+    "batch": "batch",
 }
 """Entity kind to the kind of the commands that lead to it: one machine each."""
 KINDS = {family: tuple(kind for kind in FAMILY if FAMILY[kind] == family) for family in set(FAMILY.values())}

@@ -7,6 +7,7 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import msgspec
 
+from schemas.batches import BatchExpired, BatchLineEnded, BatchRead, BatchWritten
 from schemas.commands import Command
 from schemas.context import Context
 from schemas.delegation import ChildEnded
@@ -34,6 +35,10 @@ Result = (
     | ThreadErased
     | ScheduleDue
     | ScheduleSent
+    | BatchRead
+    | BatchLineEnded
+    | BatchExpired
+    | BatchWritten
 )
 """What an effect ends in."""
 

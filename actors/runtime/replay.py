@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from actors.errors import Divergence, Unreadable
 from actors.runtime.machine import Asked, Emitted, Machine, is_result, is_resumption
 from schemas import codec
+from schemas.batches import BatchCancelling, BatchCreated, BatchFinalizing
 from schemas.context import Context
 from schemas.errors import SchemaError
 from schemas.generation import Sampling
@@ -32,6 +33,7 @@ from schemas.schedules import ScheduleFired, SchedulePlanned
 
 _WITH_INPUTS = frozenset({
     "run.started", "run.queued", "model.called", "retry.scheduled", "schedule.planned", "schedule.fired",
+    "batch.created", "batch.cancelling", "batch.finalizing",
 })  # fmt: skip
 _BEGINNINGS = {name: f'{{"type":"{name}"'.encode() for name in codec.EVENT_TYPES}
 """How an event's bytes begin: enough to trust its label without decoding it."""
@@ -161,6 +163,8 @@ def _inputs(log: Sequence[Recorded], position: int) -> tuple[Profile | None, Con
                 return profile, _context(first, profile)
             case RetryScheduled(decided=decided, chance=chance):
                 return None, Context(now=decided, seed=chance)
+            case BatchCreated(at=at) | BatchCancelling(at=at) | BatchFinalizing(at=at):
+                return None, Context(now=at, seed=0)
             case SchedulePlanned(at=at) | ScheduleFired(due=at):
                 return None, Context(now=at, seed=0)
             case _:

@@ -10,7 +10,7 @@ from actors.runtime.cells import Cell
 from bus.errors import Unavailable
 from bus.keyring import Keyring
 
-_SEALED = frozenset({"agent", "generation"})
+_SEALED = frozenset({"agent", "batch", "generation"})
 
 
 async def sealing(cell: Cell, keys: Keyring | None) -> None:

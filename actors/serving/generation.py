@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -15,9 +15,10 @@ from schemas import codec
 from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Context
 from schemas.generation import Repetition, Sampling
+from schemas.memory import DeleteThread, ThreadDeleted
 from schemas.messages import misplaced_in
 from schemas.profiles import Profile
-from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem
+from schemas.runs import CommandAccepted, CommandRefused, Event, ModelCalled, ModelFailed, ModelReturned, Problem
 
 _DRAWN: Final[dict[str, tuple[object, ...]]] = {
     "temperature": (None, 0),
@@ -56,6 +57,8 @@ class Generation(msgspec.Struct, frozen=True):
     asking: ModelCalled | None = None
     aborted_by: str = ""
     """The command that ended it before its end; empty when none did."""
+    deleted_by: str = ""
+    """The command since which nobody is shown it; empty when none did."""
 
 
 class AnswerPrompt(Effect, frozen=True, kw_only=True):
@@ -78,23 +81,13 @@ class GenerationMachine:
 
     def evolve(self, state: Generation, emitted: Emitted) -> Generation:
         """Fold one fact."""
-        match emitted.event:
-            case CommandAccepted(command=command) if isinstance(command.data, AbortRun):
-                return replace(state, aborted_by=command.id)
-            case CommandAccepted(command=command):
-                return replace(state, command=command)
-            case CommandRefused(command=command, problem=problem):
-                return replace(state, refused={**state.refused, command.id: problem})
-            case ModelCalled() as called:
-                return replace(state, asking=called)
-            case ModelReturned() | ModelFailed():
-                return replace(state, asking=None)
-            case _:
-                return state
+        return replace(state, **_changed(state, emitted.event))
 
     def answered(self, state: Generation, command: str) -> Answer | None:
         """Say whether the command has been decided before."""
-        if command == state.aborted_by or (state.command is not None and state.command.id == command):
+        if command in {state.aborted_by, state.deleted_by} or (
+            state.command is not None and state.command.id == command
+        ):
             return "accepted"
         return state.refused.get(command)
 
@@ -103,6 +96,8 @@ class GenerationMachine:
         command = asked.command
         if isinstance(command.data, AbortRun):
             return _abort(state, command, command.data)
+        if isinstance(command.data, DeleteThread):
+            return _delete(state, command, command.data)
         data = command.data
         problem = asked.missing or _unfit(state, command) or _much(data, asked.profile)
         if problem is not None or asked.profile is None or not isinstance(data, Generate):
@@ -137,6 +132,26 @@ class GenerationMachine:
         return [_answer_prompt(state.id, state.asking, state.command)]
 
 
+def _changed(state: Generation, event: Event) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    match event:
+        case CommandAccepted(command=command) if isinstance(command.data, AbortRun):
+            changed = {"aborted_by": command.id}
+        case CommandAccepted(command=command) if isinstance(command.data, DeleteThread):
+            changed = {"deleted_by": command.id}
+        case CommandAccepted(command=command):
+            changed = {"command": command}
+        case CommandRefused(command=command, problem=problem):
+            changed = {"refused": {**state.refused, command.id: problem}}
+        case ModelCalled() as called:
+            changed = {"asking": called}
+        case ModelReturned() | ModelFailed():
+            changed = {"asking": None}
+        case _:
+            pass
+    return changed
+
+
 def _much(data: object, profile: Profile | None) -> Problem | None:
     """Say that all answers together would tell more of their tokens than one event can hold."""
     if profile is None or not isinstance(data, Generate) or data.logprobs is None or data.n == 1:
@@ -162,6 +177,20 @@ def _abort(state: Generation, command: Command, data: AbortRun) -> Decision:
         Emitted("generation", state.id, failed),
     ]
     return Decision(events, [])
+
+
+def _delete(state: Generation, command: Command, data: DeleteThread) -> Decision:
+    """Have nobody be shown a generation any more; one that is under way ends."""
+    if state.command is None:
+        problem = Problem(kind="invalid", message=f"generation {state.id!r} does not exist", field="id")
+        return Decision([Emitted("generation", state.id, CommandRefused(command=command, problem=problem))], [])
+    events: list[Event] = [CommandAccepted(command=command)]
+    if state.asking is not None:
+        problem = Problem(kind="aborted", message="the generation was deleted")
+        events.append(ModelFailed(effect=state.asking.effect, problem=problem))
+    if not state.deleted_by:
+        events.append(ThreadDeleted(reason=data.reason))
+    return Decision([Emitted("generation", state.id, event) for event in events], [])
 
 
 def _unfit(state: Generation, command: Command) -> Problem | None:

@@ -15,7 +15,18 @@ from bus.connection import Connection
 from bus.conversation import Send, offer
 from engine.errors import BadRequest, NotFinite
 from schemas import codec
-from schemas.pooling import Embed, PoolAsked, PooledText, PoolRefused, PoolTold, Score, Scores, Vectors
+from schemas.pooling import (
+    Classify,
+    Embed,
+    Labelled,
+    PoolAsked,
+    PooledText,
+    PoolRefused,
+    PoolTold,
+    Score,
+    Scores,
+    Vectors,
+)
 from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
@@ -37,6 +48,15 @@ class PooledModel(Protocol):
         self, pairs: Sequence[tuple[str, str]], *, too_long: Literal["cut", "refuse"]
     ) -> tuple[list[float], int]:
         """Give a number for each pair, and how many tokens were computed."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What texts are told apart by."""
+
+    def classify_and_count(
+        self, texts: Sequence[PooledText], *, too_long: Literal["cut", "refuse"]
+    ) -> tuple[list[list[float]], int]:
+        """Give the chances of every label for each text, and how many tokens were computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +137,13 @@ class PoolerActor:
     def _alone(self, asked: PoolAsked) -> PoolTold:
         """Compute one."""
         try:
-            return self._embedded([asked])[0] if isinstance(asked, Embed) else self._scored(asked)
+            match asked:
+                case Embed():
+                    return self._embedded([asked])[0]
+                case Classify():
+                    return self._labelled(asked)
+                case _:
+                    return self._scored(asked)
         except BadRequest as error:
             return PoolRefused(Problem(kind="invalid", message=str(error), field=error.field))
         except NotFinite as error:
@@ -136,6 +162,10 @@ class PoolerActor:
             told.append(Vectors(len(vectors[first]), data, sum(counts[first:last])))
             first = last
         return told
+
+    def _labelled(self, asked: Classify) -> Labelled:
+        chances, tokens = self._model.classify_and_count(asked.texts, too_long=asked.too_long)
+        return Labelled(self._model.labels, tuple(map(tuple, chances)), tokens)
 
     def _scored(self, asked: Score) -> Scores:
         scores, tokens = self._model.score_and_count(asked.pairs, too_long=asked.too_long)

@@ -32,16 +32,22 @@ class _About:
     async def model(self, request: Request) -> Response:
         """Tell of one thing that may be given as `model`."""
         name = request.path_params["model"]
-        names = {*self.desk.models, *self.desk.poolers, *(AGENT_PREFIX + agent for agent in self.desk.agents)}
-        if name not in names:
+        if name not in names_of(self.desk):
             raise BadRequest(404, f"model {name[:100]!r} is not among those listed", "model", "model_not_found")
         return _json(about_model(name))
+
+
+def names_of(desk: Desk) -> list[str]:
+    """List what may be given as `model`: what is served here, then what is elsewhere, then agents."""
+    return [*desk.models, *desk.poolers, *desk.routed, *(AGENT_PREFIX + agent for agent in desk.agents)]
 
 
 def about_model(name: str) -> dict[str, object]:
     """Tell of a model, to clients of OpenAI's and of Anthropic's API."""
     theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "ostinato", **theirs}
+    provider, _, model = name.partition("/")
+    owner = provider if model and provider != AGENT_PREFIX.rstrip("/") else "ostinato"
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, **theirs}
 
 
 def _json(value: object) -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from infra.api_keys import BEGINNING, ApiKeys
+from infra.bridge.admission import Rates
 from infra.bridge.callers import ALL_SCOPES, Caller, unknown
 from infra.bridge.openai import BadRequest
 from infra.bridge.tokens import BadToken, Issuer
@@ -54,7 +55,8 @@ class Access:
         if key is None or key.issued is None:
             raise unknown("this API key is not known here, was revoked, or has expired: see `ostinato keys list`")
         scopes, issued = frozenset(key.issued.scopes), key.issued
-        return Caller(key.tenant, scopes, key.id, issued.requests_per_minute, issued.concurrent)
+        rates = Rates(issued.requests_per_minute, issued.concurrent, issued.tokens_per_minute)
+        return Caller(key.tenant, scopes, key.id, rates)
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:
         """See that no web page elsewhere has a browser on this machine ask in its name, by whatever host's name.

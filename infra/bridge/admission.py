@@ -6,7 +6,7 @@ So places are few, and who finds none is told at once, and told when to come aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _SOONEST_MS = 50
 _LATEST_MS = 30_000
@@ -63,28 +63,79 @@ class Standing:
     """Until all is as if it had never come."""
 
 
-@dataclass(slots=True)
+class Bucket:
+    """So much a minute, whole at the beginning; more may be taken from it than there is, and is missing then."""
+
+    def __init__(self, per_minute: int, now: float) -> None:
+        self.per_minute = per_minute
+        self._left = float(per_minute)
+        self._at = now
+
+    def wait_s(self, now: float) -> float:
+        """Say in how many seconds there is one; 0 where there is, or where there is no bound."""
+        if not self.per_minute:
+            return 0.0
+        self._fill(now)
+        return 0.0 if self._left >= 1 else (1 - self._left) * 60 / self.per_minute
+
+    def take(self, count: int) -> None:
+        """Take some; of what has no bound nothing is missing."""
+        if self.per_minute:
+            self._left -= count
+
+    def full(self, now: float) -> bool:
+        """Say whether a new one would be the same."""
+        self._fill(now)
+        return self._left >= self.per_minute
+
+    def standing(self) -> Standing | None:
+        """Say how it stands; None where there is no bound."""
+        if not self.per_minute:
+            return None
+        missing = self.per_minute - self._left
+        return Standing(self.per_minute, max(0, int(self._left)), missing * 60 / self.per_minute)
+
+    def _fill(self, now: float) -> None:
+        self._left = min(float(self.per_minute), self._left + (now - self._at) * self.per_minute / 60)
+        self._at = now
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a key may have; 0 is no bound, or what the server is set to."""
+
+    requests: int = 0
+    """A minute."""
+    concurrent: int = 0
+    """At the same time."""
+    tokens: int = 0
+    """A minute, of prompts and answers together."""
+
+    def over(self, usual: Rates) -> Rates:
+        """Give these, and what is usual where they say nothing."""
+        return Rates(self.requests or usual.requests, self.concurrent or usual.concurrent, self.tokens or usual.tokens)
+
+
 class Quota:
-    """How often one key may come, and how many of its requests at the same time; 0 is no bound."""
+    """How often one key may come, how many of its requests at the same time, and how many tokens they may take.
 
-    per_minute: int
-    concurrent: int
-    _left: float = field(init=False)
-    _at: float = 0.0
-    taken: int = 0
+    What a request takes is known when it is answered, so the tokens of a minute are passed by what began before.
+    """
 
-    def __post_init__(self) -> None:
-        self._left = float(self.per_minute)
+    def __init__(self, rates: Rates, now: float = 0.0) -> None:
+        self.requests = Bucket(rates.requests, now)
+        self.tokens = Bucket(rates.tokens, now)
+        self._concurrent = rates.concurrent
+        self.taken = 0
 
     def enter(self, now: float) -> float:
         """Take one and return 0, or return in how many seconds there is one."""
-        if self.concurrent and self.taken >= self.concurrent:
+        if self._concurrent and self.taken >= self._concurrent:
             return 1.0
-        if self.per_minute:
-            self._fill(now)
-            if self._left < 1:
-                return (1 - self._left) * 60 / self.per_minute
-            self._left -= 1
+        wait_s = max(self.requests.wait_s(now), self.tokens.wait_s(now))
+        if wait_s:
+            return wait_s
+        self.requests.take(1)
         self.taken += 1
         return 0.0
 
@@ -92,40 +143,26 @@ class Quota:
         """Note that one of its requests is over."""
         self.taken -= 1
 
-    def standing(self) -> Standing | None:
-        """Say how it stands; None where it may come as often as it likes."""
-        if not self.per_minute:
-            return None
-        missing = self.per_minute - self._left
-        return Standing(self.per_minute, int(self._left), missing * 60 / self.per_minute)
-
     def idle(self, now: float) -> bool:
         """Say whether a new one would be the same."""
-        self._fill(now)
-        return not self.taken and self._left >= self.per_minute
-
-    def _fill(self, now: float) -> None:
-        self._left = min(float(self.per_minute), self._left + (now - self._at) * self.per_minute / 60)
-        self._at = now
+        return not self.taken and self.requests.full(now) and self.tokens.full(now)
 
 
 class Quotas:
     """The quota of every key that has come lately."""
 
-    def __init__(self, per_minute: int, concurrent: int) -> None:
+    def __init__(self, usual: Rates) -> None:
         """Make them: what is given goes for keys that have no numbers of their own."""
-        self._per_minute = per_minute
-        self._concurrent = concurrent
+        self._usual = usual
         self._known: dict[tuple[str, str], Quota] = {}
 
-    def of(self, tenant: str, key: str, per_minute: int, concurrent: int, now: float) -> Quota:
+    def of(self, tenant: str, key: str, rates: Rates, now: float) -> Quota:
         """Return a key's quota."""
         found = self._known.get((tenant, key))
         if found is None:
             if len(self._known) >= _MOST_KEYS:
                 self._known = {name: quota for name, quota in self._known.items() if not quota.idle(now)}
-            found = Quota(per_minute or self._per_minute, concurrent or self._concurrent, now)
-            self._known[tenant, key] = found
+            found = self._known[tenant, key] = Quota(rates.over(self._usual), now)
         return found
 
 

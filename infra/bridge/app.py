@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,18 +21,16 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.store import Store
-from infra.bridge.about import VERSION, about_model
-from infra.bridge.admission import Admission, Quotas
+from infra.bridge.about import VERSION, about_model, names_of
+from infra.bridge.admission import Admission, Quotas, Rates
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
-from infra.bridge.chat import ChatEncoder, last_of
+from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.desk import Timed
-from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, openai_error, told
+from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
-from infra.bridge.logprobs import by_id, by_text
 from infra.bridge.openai import (
-    AGENT_PREFIX,
     SESSION_HEADER,
     THREAD_HEADER,
     BadRequest,
@@ -53,6 +51,7 @@ from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
+from schemas.live import Delta
 from schemas.openai import ChatRequest, StreamOptions
 from schemas.rest import AgentOffered
 from schemas.times import rfc3339
@@ -104,8 +103,12 @@ class Bridge:
     """What the agents are."""
     store: Callable[[], Awaitable[Store]] = _no_record
     """Opens the record, for what is listed."""
+    routed: tuple[str, ...] = ()
+    """Models elsewhere, and chains of models."""
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
+    more: Sequence[Door | Wing] = ()
+    """Routes of what stands beside it."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -124,13 +127,15 @@ class Bridge:
             Door("/health", self.health),
             Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
+            *self.more,
         ]
         return [*doors, openapi_door(doors, VERSION)]
 
     def application(self) -> Guarded:
         """Build the ASGI application."""
         limits = self.limits
-        house = House(limits, Admission(self.places), Quotas(limits.requests_per_minute, limits.concurrent))
+        rates = Rates(limits.requests_per_minute, limits.concurrent, limits.tokens_per_minute)
+        house = House(limits, Admission(self.places), Quotas(rates))
         crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN)] if self.origins else []
         return Guarded(
             GuardRules(self.ask or self._anybody, house, self.ids),
@@ -158,8 +163,7 @@ class Bridge:
 
     async def _list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
-        names = [*self.models, *self.poolers, *(AGENT_PREFIX + name for name in self.agents)]
-        return _json({"object": "list", "data": [about_model(name) for name in names], "has_more": False})
+        return _json({"object": "list", "data": [about_model(name) for name in names_of(self)], "has_more": False})
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
@@ -233,13 +237,7 @@ class Bridge:
     def _chat(self, request: Request, body: bytes) -> Exchange:
         asked = read_request(body)
         command = self.conversation(request, asked)
-        encoder = ChatEncoder(
-            *(command.id, asked.model, self.seconds(), last_of(command)),
-            reasoning=asked.include_reasoning is not False,
-            texts=asked.detokenize is not False,
-            echo=asked.echoed(),
-            naming=by_id if asked.return_tokens_as_token_ids else by_text,
-        )
+        encoder = chat_encoder(asked, command, self.seconds())
         return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
 
     def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:
@@ -301,6 +299,7 @@ class Bridge:
 
     async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
         encoder = exchange.encoder
+        exchange.charge = charging(request)
         chunks = self._chunks(exchange, name)
         first = await while_there(request, _next(chunks))
         if first is None:
@@ -318,12 +317,13 @@ class Bridge:
 
     async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[dict[str, Any]]:
         """Follow the commands; the answer's headers name an agent's thread as soon as that is known to exist."""
-        encoder = exchange.encoder
+        encoder, heard = exchange.encoder, 0
         followed = [follow(self.connection, self.read_back, command) for command in exchange.commands]
         self.under_way.enter(exchange, name)
         try:
             async with aclosing(merged(exchange, followed)) as frames:
                 async for index, frame in frames:
+                    heard += isinstance(frame, Delta)
                     chunks = encoder.feed(frame, index)
                     if encoder.accepted and exchange.agent:
                         exchange.headers[THREAD_HEADER] = exchange.commands[0].thread
@@ -333,6 +333,7 @@ class Bridge:
                         return  # an answer that lacks one of its choices is none
         finally:
             self.under_way.leave(exchange, name)
+            exchange.charge(encoder.usage.prompt_tokens + encoder.usage.completion_tokens or heard)
 
     async def abort(self, tenant: str, name: str, reason: str, thread: str | None = None) -> None:
         """End a generation, or an agent's run in a thread, by the name that its command has."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast, get_args
 
 from starlette.requests import HTTPConnection
 
+from infra.bridge.admission import Rates
 from infra.bridge.openai import BadRequest
 from schemas.keys import KeyScope
 
@@ -24,9 +25,8 @@ class Caller:
     scopes: frozenset[KeyScope]
     key: str = ""
     """The id of its key, or whom its token names; empty is whoever reaches a port that is open to all."""
-    requests_per_minute: int = 0
+    rates: Rates = field(default_factory=Rates)
     """0 is what the server is set to."""
-    concurrent: int = 0
 
     def must(self, scope: KeyScope) -> None:
         """See that it may do something.

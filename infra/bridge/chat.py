@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.bridge.logprobs import Naming, by_text, content, prompt
+from infra.bridge.logprobs import Naming, by_id, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
 from schemas import codec
@@ -18,7 +18,7 @@ from schemas.commands import Command, RunAgent
 from schemas.generation import BROKEN_OFF
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
-from schemas.openai import CompletionUsage
+from schemas.openai import ChatRequest, CompletionUsage
 from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
 
 _REASONING = ("reasoning", "reasoning_content")
@@ -311,4 +311,15 @@ def usage(counted: Usage) -> CompletionUsage:
             "preemptions": counted.preemptions,
         },
         completion_tokens_details={"reasoning_tokens": counted.reasoning_tokens},
+    )
+
+
+def chat_encoder(asked: ChatRequest, command: Command, created: int) -> ChatEncoder:
+    """Make the encoder of what a request became; `created` is in seconds since the Unix epoch."""
+    return ChatEncoder(
+        *(command.id, asked.model, created, last_of(command)),
+        reasoning=asked.include_reasoning is not False,
+        texts=asked.detokenize is not False,
+        echo=asked.echoed(),
+        naming=by_id if asked.return_tokens_as_token_ids else by_text,
     )

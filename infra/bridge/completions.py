@@ -23,6 +23,7 @@ from infra.bridge.openai import (
     answer_checks,
     broken_off,
     decoded,
+    note_of,
 )
 from infra.bridge.unserved import unheeded_checks
 from infra.bridge.untold import Untold
@@ -99,6 +100,7 @@ def generations(request: CompletionRequest) -> list[Generate]:
             extra_args=request.vllm_xargs or {},
             session_id=request.session_id or "",
             structured=structured(request),
+            note=note_of(request),
             **chosen,
         )
         for prompt in prompts_of(request) or ()
@@ -142,7 +144,7 @@ class CompletionEncoder:
         self._silent = request.max_tokens == 0
         naming = by_id if request.return_tokens_as_token_ids else None
         self._choices: defaultdict[int, _Choice] = defaultdict(lambda: _Choice(Legacy(naming=naming)))
-        self._usage = Usage()
+        self.usage = Usage()
         self.accepted = False
         """Whether a command was taken on."""
         self.problem: Problem | None = None
@@ -171,7 +173,7 @@ class CompletionEncoder:
     def _returned(self, prompt: int, answer: ModelReturned) -> list[dict[str, Any]]:
         """Send what of the answers no delta brought, and why they ended."""
         # where no tokens are wanted, one was computed for the prompt's sake
-        self._usage += replace(answer.usage, completion_tokens=0) if self._silent else answer.usage
+        self.usage += replace(answer.usage, completion_tokens=0) if self._silent else answer.usage
         chunks: list[dict[str, Any]] = []
         for at, one in enumerate(answer.alternatives()):
             index = prompt * self._n + at
@@ -221,7 +223,7 @@ class CompletionEncoder:
 
     def usage_chunk(self) -> dict[str, Any]:
         """Give the last chunk of a stream with `include_usage`."""
-        return {**self._head, "choices": [], "usage": usage(self._usage)}
+        return {**self._head, "choices": [], "usage": usage(self.usage)}
 
     def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
         """Join all chunks into the answer."""
@@ -230,7 +232,7 @@ class CompletionEncoder:
             (part,) = chunk["choices"]
             parts[part["index"]].append(part)
         choices = [_joined(parts[index]) for index in sorted(parts)]
-        return {**self._head, "choices": choices, "usage": usage(self._usage)}
+        return {**self._head, "choices": choices, "usage": usage(self.usage)}
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from schemas.rest import AgentOffered
 Timed = TypeVar("Timed", bound=CommandData)
 
 
-class Desk(Protocol):
-    """Takes what a request becomes, and answers with what becomes of that."""
+class Around(Protocol):
+    """What a bridge stands between."""
 
     @property
     def connection(self) -> Connection:
@@ -53,12 +53,20 @@ class Desk(Protocol):
         """What gives vectors or scores here."""
 
     @property
+    def routed(self) -> tuple[str, ...]:
+        """What can be asked elsewhere."""
+
+    @property
     def agents(self) -> tuple[str, ...]:
         """Who can be asked here."""
 
     @property
     def under_way(self) -> UnderWay:
         """What clients wait for."""
+
+
+class Desk(Around, Protocol):
+    """Takes what a request becomes, and answers with what becomes of that."""
 
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""

@@ -22,6 +22,8 @@ from infra.settings import LimitSettings
 from schemas.keys import KeyScope
 
 HOUSE: Final = "ostinato.house"
+QUOTA: Final = "ostinato.quota"
+"""Where a request's scope holds the quota of its key, where it came with one."""
 SHAPE: Final = "ostinato.shape"
 """Where a request's scope holds how its protocol writes errors."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -45,6 +47,12 @@ def house_of(request: Request) -> House:
     """Return the house that a request came into."""
     house: House = request.scope[HOUSE]
     return house
+
+
+def charging(request: Request) -> Callable[[int], None]:
+    """Give what counts tokens against the key that a request came with."""
+    quota: Quota | None = request.scope.get(QUOTA)
+    return (lambda tokens: None) if quota is None else quota.tokens.take
 
 
 def openai_error(problem: BadRequest) -> object:
@@ -189,11 +197,11 @@ async def _through(
         await _heeding(scope, receive, send, shape, enter)
         return
     now = house.now()
-    quota = house.quotas.of(caller.tenant, caller.key, caller.requests_per_minute, caller.concurrent, now)
+    quota = scope[QUOTA] = house.quotas.of(caller.tenant, caller.key, caller.rates, now)
     wait_s = quota.enter(now)
     counted = _counted(send, quota)
     if wait_s:
-        message = "this key has come as often as it may, or has as many requests under way: try again later"
+        message = "this key has come as often as it may, or has as many requests or tokens: try again later"
         often = BadRequest(429, message, None, "rate_limit_exceeded", retry_after_ms=math.ceil(wait_s * 1000))
         await told(often, shape)(scope, receive, counted)
         return
@@ -234,15 +242,18 @@ def _refused(scope: Scope, wants: tuple[KeyScope, ...]) -> BadRequest | None:
 
 
 def _counted(send: Send, quota: Quota) -> Send:
-    """Tell with an answer how the key stands."""
-    standing = quota.standing()
-    if standing is None:
+    """Tell with an answer how the key stands, as OpenAI does."""
+    told: list[tuple[bytes, bytes]] = []
+    for what, bucket in (("requests", quota.requests), ("tokens", quota.tokens)):
+        standing = bucket.standing()
+        if standing is not None:
+            told += [
+                (f"x-ratelimit-limit-{what}".encode(), str(standing.limit).encode()),
+                (f"x-ratelimit-remaining-{what}".encode(), str(standing.remaining).encode()),
+                (f"x-ratelimit-reset-{what}".encode(), spelled(standing.reset_s).encode()),
+            ]
+    if not told:
         return send
-    told = [
-        (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
-        (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
-        (b"x-ratelimit-reset-requests", spelled(standing.reset_s).encode()),
-    ]
 
     async def counted(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -19,6 +19,7 @@ from infra.bridge.openai import BadRequest, refusal
 from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
 from schemas.live import Frame
+from schemas.messages import Usage
 from schemas.runs import Problem
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ class Encoder(Protocol):
     @property
     def problem(self) -> Problem | None:
         """Why there is no (whole) answer."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it took, as far as that is known."""
 
     def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame of the command with this index."""
@@ -64,6 +69,8 @@ class Exchange:
     """How a stream is written."""
     background: bool = False
     """Whether it goes on whoever listens; who does not want it streamed is told that it has begun."""
+    charge: Callable[[int], None] = lambda tokens: None
+    """Counts what it took against its client's key."""
     over: set[str] = field(default_factory=set)
     """Ids of commands that nothing more is heard of."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from infra.bridge.formats import format_checks, is_formatted, structured
-from infra.bridge.tools import tool_choice
+from infra.bridge.tools import narrowed, tool_choice
 from infra.bridge.unserved import unheeded_checks, unserved_checks
 from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
@@ -88,6 +88,9 @@ _CONVERSING: dict[str, tuple[object, ...]] = {
 }
 """Those that only requests with messages have."""
 
+NOTED = ("user", "metadata", "safety_identifier", "prompt_cache_key")
+"""What clients say of themselves: kept in the log beside the request, where nothing reads it."""
+
 _TOLD: dict[str, tuple[object, ...]] = {"echo": (False,)}
 """What only says how an answer is told."""
 
@@ -97,10 +100,11 @@ _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
 _MEDIA = {
-    "input_audio": ": no model here hears, send texts alone",
-    "file": ": no model here reads files, send their texts",
+    "'input_audio'": ": no model here hears, send texts alone",
+    "'file'": ": no model here reads files, send their texts",
+    "'custom' - at `$.tools": ": tools are functions, and no other kind is served",
 }
-"""Parts of messages that are known and not served."""
+"""What errors say of what is known and not served, and what can be done."""
 
 
 class BadRequest(Exception):
@@ -152,7 +156,7 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    return checked(decoded(body, ChatRequest))
+    return checked(narrowed(decoded(body, ChatRequest)))
 
 
 def checked(request: ChatRequest, renamed: Mapping[str, str] = {}) -> ChatRequest:
@@ -182,7 +186,7 @@ def decoded(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        mend = next((mend for kind, mend in _MEDIA.items() if f"'{kind}'" in str(error)), "")
+        mend = next((mend for kind, mend in _MEDIA.items() if kind in str(error)), "")
         raise BadRequest(400, f"{error}{mend}", _param(str(error)), "invalid_value") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON: {error}", None, "invalid_json") from error
@@ -215,7 +219,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     told = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
-    wanted = "'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}"
+    wanted = "'auto', 'none', 'required', one function, or 'allowed_tools' that are among the tools"
     yield "tool_choice", tool_choice(request.tool_choice) is not None, wanted
 
 
@@ -261,6 +265,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
             seed=request.seed,
             max_tokens=limit,
             approvals="refuse",
+            note=note_of(request),
         )
     stop = request.stop or ()
     chosen = {name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None}
@@ -284,8 +289,14 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
         extra_args=request.vllm_xargs or {},
         session_id=request.session_id or "",
         structured=structured(request),
+        note=note_of(request),
         **chosen,
     )
+
+
+def note_of(request: AnswerRequest) -> dict[str, Any]:
+    """Give what the log is to keep beside a request."""
+    return {name: value for name in NOTED if (value := getattr(request, name)) is not None}
 
 
 def _limit(request: ChatRequest) -> int | None:

@@ -1,12 +1,13 @@
-"""What a request's `tool_choice` stands for: OpenAI's three words, or one function by its name."""
+"""What a request's `tool_choice` stands for: OpenAI's three words, one function by its name, or some of the tools."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from schemas.messages import ToolChoice
+from schemas.openai import ChatRequest
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -15,6 +16,28 @@ class _Named(msgspec.Struct, frozen=True):
 
 class _Choice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
     function: _Named
+
+
+class _Several(msgspec.Struct, frozen=True):
+    mode: Literal["auto", "required"]
+    tools: list[_Choice]
+
+
+class _Allowed(msgspec.Struct, frozen=True, tag_field="type", tag="allowed_tools"):
+    allowed_tools: _Several
+
+
+def narrowed(request: ChatRequest) -> ChatRequest:
+    """Leave of a request's tools those that are allowed: no others are told of. Any other choice stays as it is."""
+    try:
+        allowed = msgspec.convert(request.tool_choice, _Allowed).allowed_tools
+    except msgspec.ValidationError:
+        return request
+    names = {tool.function.name for tool in allowed.tools}
+    tools = [tool for tool in request.tools or () if tool.function.name in names]
+    if {tool.function.name for tool in tools} != names:
+        return request  # which is refused: one of them is none
+    return msgspec.structs.replace(request, tools=tools, tool_choice=allowed.mode)
 
 
 def tool_choice(given: Any) -> tuple[ToolChoice, str] | None:

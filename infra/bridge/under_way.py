@@ -36,6 +36,10 @@ class UnderWay:
     def __len__(self) -> int:
         return len({id(exchange) for exchanges in self._named.values() for exchange in exchanges})
 
+    def __contains__(self, named: tuple[str, str]) -> bool:
+        """Say whether somebody waits for a tenant's exchange of some name."""
+        return named in self._named
+
     def enter(self, exchange: Exchange, name: str) -> None:
         """Note an exchange that begins; `name` is what its client calls it."""
         self._quiet.clear()

@@ -24,6 +24,11 @@ _ANY: Final[_Unserved] = {
     "mm_processor_kwargs": (({},), "there are no media here: leave it out"),
     "kv_transfer_params": (({},), "the engine moves its blocks itself: leave it out"),
     "ec_transfer_params": (({},), "there is no encoder of media here: leave it out"),
+    "service_tier": (("auto", "default"), "there is one tier: give `priority`, or leave it out"),
+    "store": ((False,), "answers are not found again by their ids: leave it out, or ask /v1/responses"),
+    "moderation": ((), "nothing is judged here: leave it out, or ask an agent with guards"),
+    "prompt_cache_retention": (("in_memory", "in-memory"), "blocks stay while there is room: leave it out"),
+    "return_weight_versions": ((False,), "weights have no versions: leave it out"),
     "routed_experts_prompt_start": ((0,), "of experts nothing is told: leave it out"),
 }
 _CHAT: Final[_Unserved] = {
@@ -52,6 +57,8 @@ def unserved_checks(request: AnswerRequest) -> Iterator[Check]:
     options = request.stream_options
     often = options is not None and bool(options.continuous_usage_stats)
     yield "stream_options.continuous_usage_stats", not often, "the usage is known at the end: give `include_usage`"
+    padded = options is not None and bool(options.include_obfuscation)
+    yield "stream_options.include_obfuscation", not padded, "chunks are not padded: leave it out"
     for at, tool in enumerate((request.tools if isinstance(request, ChatRequest) else None) or ()):
         yield f"tools[{at}].defer_loading", not tool.defer_loading, "all tools are told at once: leave it out"
     streams = request.stream or request.stream_options is None

@@ -64,6 +64,7 @@ def _create(options: argparse.Namespace) -> int:
         expires=expires,
         requests_per_minute=options.requests_per_minute or 0,
         concurrent=options.concurrent or 0,
+        tokens_per_minute=options.tokens_per_minute or 0,
     )
     tenant = subjects.checked(options.tenant, "tenant")
     command = key_command(ids.new("k"), data, tenant)

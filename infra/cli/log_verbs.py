@@ -1,4 +1,4 @@
-"""The verbs of `ostinato log`, `thread`, `keys`, `schedule` and `waits`, as the command line takes them."""
+"""The verbs of `ostinato log`, `thread`, `keys`, `schedule`, `batch` and `waits`, as the command line takes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_log_verbs(
     )
     rebuild = told(verbs, "rebuild", "make projections of the log again; who reads them sees the old ones meanwhile")
     rebuild.add_argument(
-        "projection", choices=("threads", "runs", "usage", "schedules", "vectors", "all"), help="which"
+        "projection", choices=("threads", "runs", "usage", "schedules", "batches", "vectors", "all"), help="which"
     )
     retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
     retain.add_argument(
@@ -116,6 +116,9 @@ def add_key_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posit
     create.add_argument(
         "--concurrent", type=positive, default=None, metavar="COUNT", help="at the same time (default: as it is set)"
     )
+    create.add_argument(
+        "--tokens-per-minute", type=positive, default=None, metavar="COUNT", help="(default: as the server is set)"
+    )
     revoke.add_argument("key", metavar="KEY", help="its id, as listed")
     revoke.add_argument("--reason", default="", help="why, for the record")
     for verb in (create, revoke):
@@ -159,6 +162,26 @@ def add_schedule_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, 
     every.add_argument("--tenant", default=None, help="whose (default: everybody's)")
     for verb in (add, every, pause, resume, run, remove):
         verb.set_defaults(module="infra.cli.schedules", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        data(verb)
+
+
+def add_batch_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, positive: Callable[[str], int]) -> None:
+    """Add them, as above."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    run = told(verbs, "run", "have all requests of a file answered, and write the answers in their order")
+    every = told(verbs, "list", "list batches, the latest first")
+    cancel = told(verbs, "cancel", "end one; what is answered by then stays")
+    run.add_argument("input", metavar="INPUT", help="JSON lines, as OpenAI's batches have them")
+    run.add_argument("-o", "--output", metavar="FILE", required=True, help="where answers and errors go")
+    run.add_argument("--window", default="24h", metavar="TIME", help="what is not answered by then never is (24h)")
+    every.add_argument(
+        "--limit", type=positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
+    )
+    cancel.add_argument("batch", metavar="ID", help="which one")
+    for verb in (run, every, cancel):
+        verb.set_defaults(module="infra.cli.batch", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("--tenant", default="default", help="whose (default: %(default)s)")
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
 from infra.cli.log_verbs import (
+    add_batch_verbs,
     add_key_verbs,
     add_log_verbs,
     add_schedule_verbs,
@@ -130,6 +131,8 @@ def parser() -> argparse.ArgumentParser:
     add_key_verbs(_told(commands, "keys", "make, list and revoke API keys of the HTTP bridge"), _told, _data, _positive)
     schedule = _told(commands, "schedule", "have agents asked by the clock")
     add_schedule_verbs(schedule, _told, _data, _positive)
+    batch = _told(commands, "batch", "have files of requests answered when there is room")
+    add_batch_verbs(batch, _told, _data, _positive)
     waits = _told(commands, "waits", "list what runs wait for a person to say, and answer")
     add_wait_verbs(waits, _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))

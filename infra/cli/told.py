@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from schemas import codec
+from schemas.batches import (
+    BatchCancelling,
+    BatchCreated,
+    BatchExpired,
+    BatchFinalizing,
+    BatchLineEnded,
+    BatchLinesBegun,
+    BatchRead,
+    BatchWritten,
+)
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
@@ -47,7 +57,7 @@ def _told_of_tasks(event: Event) -> tuple[str, str]:
         case TaskCancelled(effect=effect, by=by, reason=reason):
             return by or "client", f"cancels {effect}{': ' if reason else ''}{reason}"
         case _:
-            return _told_of_schedules(event) if isinstance(event, ScheduleEvent) else ("", "")
+            return _told_of_schedules(event) if isinstance(event, ScheduleEvent) else _told_of_batches(event)
 
 
 def _told_among_runs(event: RunJoined | RunHandedOver | ChildDisowned | ChildEnded) -> tuple[str, str]:
@@ -92,4 +102,30 @@ def _told_of_schedules(event: ScheduleEvent) -> tuple[str, str]:
             told = by or "client", "removes it"
         case _:
             told = "schedule", event.problem or "sent"
+    return told
+
+
+def _told_of_batches(event: Event) -> tuple[str, str]:
+    told = ("", "")
+    match event:
+        case BatchCreated(batch=batch, expires=expires):
+            told = "batch", f"answers {batch.input_file} at {batch.endpoint}, until {rfc3339(expires)}"
+        case BatchRead(total=total, problems=()):
+            told = "batch", f"has {total} lines"
+        case BatchRead(problems=(first, *_)):
+            told = "batch", f"is none: {first.message}"
+        case BatchLinesBegun(until=until):
+            told = "batch", f"begins all lines before line {until}"
+        case BatchLineEnded(line=line, failed=failed):
+            told = "batch", f"line {line} {'has failed' if failed else 'is answered'}"
+        case BatchCancelling(by=by):
+            told = by or "client", "cancels it"
+        case BatchExpired():
+            told = "clock", "its time is over"
+        case BatchFinalizing(outcome=outcome):
+            told = "batch", f"closes its files: {outcome}"
+        case BatchWritten(outcome=outcome, completed=completed, failed=failed):
+            told = "batch", f"{outcome}: {completed} answered, {failed} not"
+        case _:
+            pass
     return told

@@ -40,6 +40,7 @@ from bus.pictures import Pictures
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.bridge.batches.performing import batch_performer
 from infra.client import Client
 from infra.erasing import StackEraser, heed_destruction
 from infra.memories import serve_memory
@@ -174,6 +175,7 @@ def _performers(
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         "key": KeyPerformer(),
+        "batch": batch_performer(place, connection, record),
         "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
     }
 

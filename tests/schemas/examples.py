@@ -9,6 +9,18 @@ from msgspec.structs import replace
 
 from schemas import codec
 from schemas.answers import Alternative, Sampled, TokenTold
+from schemas.batches import (
+    Batch,
+    BatchCancelling,
+    BatchCreated,
+    BatchExpired,
+    BatchFinalizing,
+    BatchLineEnded,
+    BatchLinesBegun,
+    BatchRead,
+    BatchWritten,
+    LineProblem,
+)
 from schemas.commands import Change, Command, Generate, Parent, RunAgent
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
@@ -420,6 +432,39 @@ EXAMPLES: tuple[Event, ...] = (
     ScheduleSent(effect="daily-1767340800"),
     ScheduleSent(effect="daily-n1", problem="too large"),
     ScheduleRemoved(by="cli"),
+    BatchCreated(
+        batch=Batch(
+            input_file="file-1",
+            endpoint="/v1/embeddings",
+            window_s=7200,
+            window="2h",
+            metadata={"team": "blue"},
+            output_expires_s=3600,
+        ),
+        at=1_767_225_600_000_000,
+        expires=1_767_232_800_000_000,
+    ),
+    BatchRead(
+        effect="batch_1-r",
+        at=1_767_225_600_000_100,
+        total=3,
+        width=2,
+        problems=(LineProblem(code="invalid_method", message="GET", line=2, param="method"),),
+    ),
+    BatchLinesBegun(until=2),
+    BatchLineEnded(effect="batch_1-0", line=0, failed=True, usage=Usage(3, 4)),
+    BatchCancelling(at=1_767_225_600_000_200, by="http"),
+    BatchExpired(effect="batch_1-x", at=1_767_232_800_000_000),
+    BatchFinalizing(outcome="cancelled", at=1_767_225_600_000_200),
+    BatchWritten(
+        effect="batch_1-w",
+        outcome="completed",
+        at=1_767_225_600_000_300,
+        output_file="file-batch_1-out",
+        error_file="file-batch_1-err",
+        completed=2,
+        failed=1,
+    ),
 )
 
 ENVELOPE = Envelope(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.answers import CallTold, TokenTold
+from schemas.batches import Batch
 from schemas.commands import Approve, Command, Generate, Parent, PostResult, Resume, RunAgent
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
@@ -126,6 +127,8 @@ st.register_type_strategy(
     Schedule,
     st.builds(Schedule, texts, texts, st.text(min_size=1, max_size=9), texts, texts, context=objects, resource=texts),
 )
+names = st.text(min_size=1, max_size=9)
+st.register_type_strategy(Batch, st.builds(Batch, names, metadata=st.dictionaries(names, texts, max_size=2)))
 st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
 st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, texts))
 workings = st.builds(Working, texts, st.none() | notes)
@@ -312,7 +315,7 @@ def test_a_command_that_does_not_fit_names(body: bytes, names: str) -> None:
 
 
 def test_an_unknown_verb_says_which_there_are() -> None:
-    with pytest.raises(BadShape, match="agent/run, generation/abort, generation/generate"):
+    with pytest.raises(BadShape, match="agent/run, batch/submit, batch/withdraw, generation/abort"):
         codec.decode_command("acme", "agent", "t1", "fly", b"{}")
 
 

@@ -142,6 +142,17 @@ def test_the_card_that_the_page_on_a2a_asks_for_is_there(stack: UpProcess) -> No
     assert told.stdout.split() == ['"protocolBinding":"JSONRPC"', '"protocolBinding":"HTTP+JSON"']
 
 
+@pytest.mark.servers
+def test_what_the_page_on_batches_writes_in_python_runs(stack: UpProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    ((_, block),) = blocks("batches.md", "py")
+    named: dict[str, Any] = {}
+    exec(block.replace("http://localhost:8000", stack.url), named)
+    named["client"].close()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [f"question-{n}" for n in range(20)]
+    assert all(len(line.split()) > 1 for line in printed)
+
+
 @pytest.fixture(scope="module")
 def tutorial(system_folder: Path) -> Iterator[UpProcess]:
     """The stack that the tutorial starts, in the folder it writes its agents to."""

@@ -16,6 +16,7 @@ from engine.pooling import load_pooler
 from tests.engine.models.test_pooled import write
 from tests.engine.test_pooling import TEXTS, write_tokenizer
 from tests.system.conftest import UpProcess, start
+from tests.system.test_batches import begin, jsonl, lines_of, wait
 
 pytestmark = pytest.mark.servers
 
@@ -115,3 +116,49 @@ def test_what_lm_eval_asks_is_answered_as_it_reads_it(up: UpProcess) -> None:
         assert all(isinstance(one, float) and one <= 0 for one in told)
         likeliest = logprobs["top_logprobs"][len(context) : -1]
         assert all(max(top.values()) >= one for top, one in zip(likeliest, told, strict=True))
+
+
+def test_a_stream_in_the_background_is_gone_on_with_by_whoever_comes_back(up: UpProcess) -> None:
+    name = model_of(up)
+    with openai.OpenAI(api_key="k", base_url=f"{up.url}/v1") as sdk:
+        client = sdk.responses
+        more: Any = {"ignore_eos": True, "temperature": 0}
+        about: Any = {"model": name, "input": "Hello!", "max_output_tokens": 120, "extra_body": more}
+        heard = []
+        with client.create(**about, background=True, stream=True) as stream:
+            for event in stream:
+                heard.append(event)
+                if event.type == "response.output_text.delta":
+                    break
+        identity = heard[0].response.id
+        heard += list(client.retrieve(identity, stream=True, starting_after=heard[-1].sequence_number))
+        assert [event.sequence_number for event in heard] == list(range(len(heard)))
+        final = heard[-1].response
+        text = "".join(event.delta for event in heard if event.type == "response.output_text.delta")
+        assert final.status == "incomplete"
+        assert text == final.output_text != ""
+        assert final.to_dict() == client.retrieve(identity).to_dict()
+        assert client.create(**about).output_text == text
+        (item,) = client.input_items.list(identity).data
+        assert item.to_dict()["content"][0]["text"] == "Hello!"
+        client.delete(identity)
+        for ask in (client.retrieve, client.input_items.list, client.delete):
+            with pytest.raises(openai.NotFoundError):
+                ask(identity)
+        with pytest.raises(openai.NotFoundError):
+            client.create(model=name, input="And?", previous_response_id=identity)
+    shown = up.cli("replay", "verify", identity.removeprefix("resp_"))
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+
+
+def test_vectors_come_of_a_batch_as_they_come_alone(up: UpProcess) -> None:
+    asked = [{"model": "vectors", "input": text, "encoding_format": "float"} for text in TEXTS]
+    about = {"method": "POST", "url": "/v1/embeddings"}
+    content = jsonl([{"custom_id": str(at), **about, "body": one} for at, one in enumerate(asked)])
+    with openai.OpenAI(api_key="k", base_url=f"{up.url}/v1") as sdk:
+        batch = wait(sdk, begin(sdk, content, "/v1/embeddings").id)
+        told = lines_of(sdk, batch.output_file_id)
+        alone = sdk.embeddings.create(model="vectors", input=TEXTS, encoding_format="float")
+    vectors = [line["response"]["body"]["data"][0]["embedding"] for line in told]
+    assert vectors == [one.embedding for one in alone.data]
+    assert batch.usage.input_tokens == alone.usage.prompt_tokens

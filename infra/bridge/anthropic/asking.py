@@ -73,6 +73,7 @@ def chat_request(asked: MessagesRequest) -> ChatRequest:
         response_format=None if wanted is None or wanted.format is None else _format(wanted.format),
         reasoning_effort=None if wanted is None else wanted.effort,
         continue_final_message=_prefilled(asked) or None,
+        user=None if asked.metadata is None else asked.metadata.user_id,
         **_thinking(asked),
     )
 

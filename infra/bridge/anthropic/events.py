@@ -75,6 +75,11 @@ class MessageEncoder:
         return self._chat.accepted
 
     @property
+    def usage(self) -> Usage:
+        """What it took, as far as that is known."""
+        return self._chat.usage
+
+    @property
     def problem(self) -> Problem | None:
         """Why there is no (whole) answer."""
         return self._chat.problem

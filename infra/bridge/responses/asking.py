@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from infra.bridge.openai import AGENT_PREFIX, BadRequest, checked, decoded
+import msgspec
+
+from infra.bridge.openai import AGENT_PREFIX, CHOOSING, BadRequest, checked, decoded
 from infra.bridge.seals import SealedMessage, unsealed
+from schemas import codec
 from schemas.messages import Message, Thought, ToolSpec
 from schemas.openai import (
     ChatMessage,
@@ -34,11 +37,26 @@ _RENAMED: Final = {
     "logprobs": "include",
 }
 """Fields of chat requests that are called something else here."""
-_UNSERVED: Final = {
-    "conversation": "there are no conversations of that kind: give `previous_response_id`, or the whole input",
-    "prompt": "no prompts are kept here: give `instructions`",
-    "max_tool_calls": "the client calls the tools here: count them there",
+_UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
+    "conversation": ((), "there are no conversations of that kind: give `previous_response_id`, or the whole input"),
+    "prompt": ((), "no prompts are kept here: give `instructions`"),
+    "max_tool_calls": ((), "the client calls the tools here: count them there"),
+    "service_tier": (("auto", "default"), "there is one tier: give `priority`, or leave it out"),
+    "moderation": ((), "nothing is judged here: leave it out, or ask an agent with guards"),
+    "prompt_cache_retention": (("in_memory", "in-memory"), "blocks stay while there is room: leave it out"),
+    "prompt_cache_options": (({},), "blocks stay while there is room: leave it out"),
 }
+"""The values that change nothing, and what can be done."""
+
+_MORE: Final = frozenset({
+    *(name for name in CHOOSING if name not in {"n", "use_beam_search", "length_penalty", "return_token_ids"}),
+    *("chat_template", "chat_template_kwargs", "documents", "thinking_token_budget", "structured_outputs"),
+    *("session_id", "timeout_s", "vllm_xargs"),
+}) - {"prompt_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start", "truncate_prompt_tokens"}  # fmt: skip
+"""Fields of vLLM's that mean here what they mean to a chat."""
+
+_CHATS: Final = frozenset(ChatRequest.__struct_fields__) - set(ResponsesRequest.__struct_fields__)
+"""Fields of chat requests that are none here, unless they are among the former."""
 
 
 def read_responses(body: bytes) -> ResponsesRequest:
@@ -48,6 +66,13 @@ def read_responses(body: bytes) -> ResponsesRequest:
         BadRequest: names the field and what it should be.
     """
     asked = decoded(body, ResponsesRequest)
+    given = decoded(body, dict[str, Any])
+    for name in sorted(_CHATS & given.keys()):
+        if name not in _MORE and given[name] is not None:
+            known = _RENAMED.get(name)
+            raise wrong(name, f"it is `{known}` here" if known else "not served here: ask /v1/chat/completions")
+    more = {name: given[name] for name in sorted(_MORE & given.keys()) if given[name] is not None}
+    asked = msgspec.structs.replace(asked, more=more)
     for param, fits, wanted in _checks(asked):
         if not fits:
             raise wrong(param, wanted)
@@ -55,8 +80,10 @@ def read_responses(body: bytes) -> ResponsesRequest:
 
 
 def _checks(asked: ResponsesRequest) -> Iterator[tuple[str, bool, str]]:
-    for name, mend in _UNSERVED.items():
-        yield name, getattr(asked, name) is None, mend
+    for name, (neutral, mend) in _UNSERVED.items():
+        yield name, getattr(asked, name) in (None, *neutral), mend
+    padded = asked.stream_options is not None and bool(asked.stream_options.include_obfuscation)
+    yield "stream_options.include_obfuscation", not padded, "events are not padded: leave it out"
     yield "input", bool(asked.input), "give at least one item, or a text"
     known = all(one in _INCLUDES for one in asked.include or ())
     yield "include", known, f"what can be told besides is {' and '.join(_INCLUDES)}"
@@ -96,7 +123,19 @@ def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> Cha
         reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
         truncate_prompt_tokens=-1 if asked.truncation == "auto" else None,
     )
-    return checked(request, _RENAMED)
+    return checked(_with_more(request, asked.more), _RENAMED)
+
+
+def _with_more(request: ChatRequest, more: Mapping[str, Any]) -> ChatRequest:
+    """Put into a request what vLLM's clients say besides.
+
+    Raises:
+        BadRequest: names the field and what it should be.
+    """
+    if not more:
+        return request
+    alone = decoded(codec.encode({"model": request.model, "messages": [], **more}), ChatRequest)
+    return msgspec.structs.replace(request, **{name: getattr(alone, name) for name in more})
 
 
 def _as_chat(message: Message) -> ChatMessage:

@@ -58,6 +58,11 @@ class ResponseEncoder:
         return self._chat.accepted
 
     @property
+    def usage(self) -> Usage:
+        """What it took, as far as that is known."""
+        return self._chat.usage
+
+    @property
     def problem(self) -> Problem | None:
         """Why there is no (whole) answer."""
         return self._chat.problem
@@ -70,7 +75,7 @@ class ResponseEncoder:
     @property
     def kept(self) -> bool:
         """Whether its client may ask for it again; what was no response in the first place has no note."""
-        return bool(self._note) and self._note.get("store") is not False
+        return "created" in self._note and self._note.get("store") is not False
 
     def feed(self, frame: Frame, index: int = 0) -> list[Event]:
         """Give the events that follow from one frame."""
@@ -224,6 +229,8 @@ def _head(command: Command, note: Any) -> dict[str, Any]:
         "reasoning": note.get("reasoning", {"effort": None, "summary": None}),
         "truncation": note.get("truncation", "disabled"),
         "user": note.get("user"),
+        "safety_identifier": note.get("safety_identifier"),
+        "prompt_cache_key": note.get("prompt_cache_key"),
         "store": note.get("store", True),
         "background": note.get("background", False),
         "service_tier": "default",

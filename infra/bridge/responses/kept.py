@@ -9,7 +9,8 @@ from typing import Final
 from bus import subjects
 from bus.errors import BadSubject
 from infra.bridge.openai import BadRequest
-from infra.bridge.responses.events import ResponseEncoder, found_by
+from infra.bridge.responses.events import found_by
+from infra.bridge.responses.retelling import Retold
 from infra.follow import ReadBack
 from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
@@ -27,7 +28,7 @@ class Kept:
     """A response, and what it came from."""
 
     command: Command
-    encoder: ResponseEncoder
+    encoder: Retold
     answer: ModelReturned | None
 
     def history(self) -> tuple[Message, ...]:
@@ -76,9 +77,11 @@ async def _read(read_back: ReadBack, tenant: str, command_id: str, thread: str) 
     command = next((asked for event in events if (asked := _accepted(event)) and asked.id == command_id), None)
     if command is None or not isinstance(command.data, Generate | RunAgent):
         return None
+    if any(event.type == "thread.deleted" for event in events):
+        return None
     if not bare:
         events = await read_back(tenant, thread, "run", command_id, 0)
-    encoder = ResponseEncoder(command)
+    encoder = Retold(command)
     answer: ModelReturned | None = None
     for event in events:
         encoder.feed(event)

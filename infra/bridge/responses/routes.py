@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, cast
 
 import msgspec
 from starlette.requests import Request
@@ -13,31 +13,31 @@ from starlette.responses import Response
 from bus.errors import BusError
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Workplace
-from infra.bridge.exchange import Exchange
-from infra.bridge.openai import AGENT_PREFIX, BadRequest
+from infra.bridge.doors import Door, Workplace, house_of
+from infra.bridge.exchange import Exchange, Stream
+from infra.bridge.openai import AGENT_PREFIX, BadRequest, refusal
 from infra.bridge.responses.asking import chat_request, read_responses, wrong
-from infra.bridge.responses.events import ResponseEncoder, ResponsesFraming
-from infra.bridge.responses.kept import Kept, kept
-from schemas.commands import Command, Generate, RunAgent
+from infra.bridge.responses.events import ResponsesFraming
+from infra.bridge.responses.kept import Kept, kept, unknown
+from infra.bridge.responses.listing import flag, input_of, listed, number
+from infra.bridge.responses.noting import noted
+from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
+from infra.follow import follow, send
+from schemas.commands import Command, RunAgent
+from schemas.live import Frame
+from schemas.memory import DeleteThread
 from schemas.responses import ResponsesRequest
 
 _EARLIER_S: Final = 5.0
 """How long an earlier response may take to be recorded whole."""
 _CANCEL_S: Final = 5.0
-_MOST_TOLD: Final = 256
-"""Responses of which it is remembered that their end was told here."""
-_NOTED: Final = (
-    *("model", "metadata", "previous_response_id", "tool_choice", "truncation", "user"),
-    *("store", "background", "include"),
-)
 
 
 @dataclass(frozen=True)
 class _Responses:
     desk: Desk
-    told: OrderedDict[str, ResponseEncoder] = field(default_factory=OrderedDict)
-    """By id: whoever heard the end of one is not to read later that it goes on, though the record is a moment late."""
+    memory: Memory = field(default_factory=Memory)
+    """Whoever heard the end of one is not to read later that it goes on, though the record is a moment late."""
 
     async def create(self, request: Request) -> Response:
         """Answer with an agent or a bare generation, after an earlier response or not."""
@@ -46,13 +46,72 @@ class _Responses:
         return await self.desk.served(request, lambda request, body: self._exchange(request, asked, earlier))
 
     async def retrieve(self, request: Request) -> Response:
-        """Tell how a response stands."""
-        if request.query_params.get("stream", "false").lower() != "false":
-            raise wrong("stream", "what was streamed is told whole afterwards: leave it out")
+        """Tell how a response stands, or all its events from one on, and those that come."""
         identity = request.path_params["response_id"]
-        told = self.told.get(identity)
+        told = self.memory.find(identity)
+        if flag(request, "stream"):
+            return await self._again(request, identity, number(request, "starting_after"))
+        if "starting_after" in request.query_params:
+            raise wrong("starting_after", "that is for streams: give `stream=true` as well, or leave it out")
         wait_s = _EARLIER_S if told is not None and told.over else 0.0
         return _json((await self._kept(request, identity, wait_s)).encoder.response())
+
+    async def input_items(self, request: Request) -> Response:
+        """List what a response was asked with."""
+        identity = request.path_params["response_id"]
+        found = await self._kept(request, identity)
+        return _json(listed(input_of(found.command), request))
+
+    async def delete(self, request: Request) -> Response:
+        """Have a response be shown no more, and gone on from by nobody."""
+        identity = request.path_params["response_id"]
+        found = await self._kept(request, identity)
+        caller = caller_of(request)
+        if isinstance(found.command.data, RunAgent):
+            raise wrong("response_id", "an agent's response is part of its thread: delete the thread")
+        caller.must("inference")
+        command = found.command
+        deleting = Command(
+            *(self.desk.ids.new("d"), caller.tenant, "generation", command.thread, "delete"),
+            *(DeleteThread(reason="a client deleted the response"), "http"),
+        )
+        try:
+            outcome = await send(self.desk.connection, deleting)
+        except (BusError, TimeoutError) as error:
+            raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
+        if outcome.problem is not None:
+            raise refusal(outcome.problem)
+        self.memory.delete(identity)
+        return _json({"id": identity, "object": "response", "deleted": True})
+
+    async def _again(self, request: Request, identity: str, after: int | None) -> Response:
+        """Tell a response's events again.
+
+        Raises:
+            BadRequest: there is none, or nobody knows any more what the number was.
+        """
+        tenant = caller_of(request).tenant
+        told = self.memory.find(identity)
+        if told is None or told.events is None or told.command.tenant != tenant or not told.kept:
+            if after is not None:
+                wanted = "how this stream was numbered is not known any more: leave it out, and read from the beginning"
+                await self._kept(request, identity)
+                raise wrong("starting_after", wanted)
+            found = await self._kept(request, identity, 0.0)
+            told = found.encoder if found.encoder.over else Retold(found.command)
+            if found.encoder.problem is not None:
+                told.failed()
+        name = told.command.id
+
+        def following(command: Command) -> AsyncGenerator[Frame]:
+            return cast("AsyncGenerator[Frame]", follow(self.desk.connection, self.desk.read_back, command))
+
+        def elsewhere() -> bool:
+            return (tenant, name) in self.desk.under_way
+
+        events = told_again(told, -1 if after is None else after, elsewhere, following)
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        return Stream(written_again(events), events, headers, house_of(request).limits)
 
     async def cancel(self, request: Request) -> Response:
         """End a response that is under way."""
@@ -89,6 +148,8 @@ class _Responses:
         return found
 
     async def _kept(self, request: Request, identity: str, over_s: float = 0.0) -> Kept:
+        if self.memory.is_gone(identity):
+            raise unknown(identity)
         try:
             return await kept(self.desk.read_back, caller_of(request).tenant, identity, over_s=over_s)
         except (BusError, TimeoutError) as error:
@@ -98,27 +159,14 @@ class _Responses:
         agent = asked.model.startswith(AGENT_PREFIX)
         before = () if earlier is None or agent else earlier.history()
         thread = earlier.command.thread if earlier is not None and agent else None
-        command = self.desk.conversation(request, chat_request(asked, before), thread)
-        encoder = ResponseEncoder(noted := _noted(command, asked, self.desk.seconds()))
+        bare = self.desk.conversation(request, chat_request(asked, before), thread)
+        command = noted(bare, asked, self.desk.seconds(), len(before))
+        encoder = Retold(command)
+        if not asked.stream and not asked.background:
+            encoder.forget()  # nobody knows of numbers that could be asked for
         framing = ResponsesFraming(encoder)
-        self.told[encoder.response()["id"]] = encoder
-        if len(self.told) > _MOST_TOLD:
-            self.told.popitem(last=False)
-        return Exchange([noted], encoder, asked.stream, False, framing=framing, background=asked.background is True)
-
-
-def _noted(command: Command, asked: ResponsesRequest, created: int) -> Command:
-    """Put into a command what its response tells, and the command itself does not."""
-    given = {name: value for name in _NOTED if (value := getattr(asked, name)) is not None}
-    note: dict[str, Any] = {"created": created, "instructed": bool(asked.instructions), **given}
-    if asked.text is not None:
-        told = {"format": asked.text.format or {"type": "text"}, "verbosity": asked.text.verbosity}
-        note["text"] = {name: value for name, value in told.items() if value is not None}
-    if asked.reasoning is not None:
-        note["reasoning"] = {"effort": asked.reasoning.effort, "summary": asked.reasoning.summary}
-    data = command.data
-    assert isinstance(data, Generate | RunAgent)
-    return msgspec.structs.replace(command, data=msgspec.structs.replace(data, note=note))
+        self.memory.keep(encoder.response()["id"], encoder)
+        return Exchange([command], encoder, asked.stream, False, framing=framing, background=asked.background is True)
 
 
 def _json(value: object) -> Response:
@@ -131,5 +179,7 @@ def responses_doors(desk: Desk) -> list[Door]:
     return [
         Workplace(path, responses.create, "inference", "agents", methods=("POST",)),
         Door(f"{path}/{{response_id}}", responses.retrieve, "inference", "agents"),
+        Door(f"{path}/{{response_id}}", responses.delete, "inference", "agents", methods=("DELETE",)),
+        Door(f"{path}/{{response_id}}/input_items", responses.input_items, "inference", "agents"),
         Door(f"{path}/{{response_id}}/cancel", responses.cancel, "inference", "agents", methods=("POST",)),
     ]

@@ -47,8 +47,9 @@ class ThreadRoutes(Rest):
     async def create(self, request: Request) -> ThreadNamed:
         """Begin a thread before anything is said in it."""
         asked = await body_of(request, NewThread)
-        about = {"resource": asked.resource, "title": asked.title, "metadata": asked.metadata}
-        return ThreadNamed(await self.client(request).threads.create(asked.thread or None, **about))
+        threads, about = self.client(request).threads, asked.metadata
+        made = await threads.create(asked.thread or None, resource=asked.resource, title=asked.title, metadata=about)
+        return ThreadNamed(made)
 
     async def listed(self, request: Request) -> Threads:
         """List threads, as far as they are recorded."""

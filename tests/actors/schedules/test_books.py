@@ -65,6 +65,15 @@ async def test_a_schedule_is_in_the_book_as_it_stands(bench: Bench, store: Store
     assert await schedules_of(store) == [hourly, daily]
 
 
+async def test_a_schedule_that_asks_at_length_is_in_the_book_whole(bench: Bench, store: Store) -> None:
+    long = Schedule("0 8 * * *", "demo", "What is new? " * 100)
+    async with owning(firing(bench, "p1", Alarm())):
+        await send(bench.connection, about("s1", AddSchedule(long)))
+    await project(bench, store)
+    (found,) = await schedules_of(store)
+    assert found.schedule == long
+
+
 async def test_a_schedule_goes_on_after_a_pause_in_the_book_too(bench: Bench, store: Store) -> None:
     async with owning(firing(bench, "p1", Alarm())):
         for number, data in enumerate((PauseSchedule(), UnpauseSchedule())):

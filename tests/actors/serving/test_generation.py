@@ -14,6 +14,7 @@ from schemas import codec
 from schemas.commands import AbortRun, Command, Generate, RepetitionDetection
 from schemas.context import Context
 from schemas.generation import Repetition, Sampling
+from schemas.memory import DeleteThread, ThreadDeleted
 from schemas.messages import Message, ToolCall, ToolSpec, Usage
 from schemas.profiles import Profile
 from schemas.runs import CommandAccepted, CommandRefused, ModelCalled, ModelFailed, ModelReturned, Problem
@@ -240,3 +241,30 @@ def test_what_is_not_under_way_cannot_be_ended() -> None:
         (refused,) = [emitted.event for emitted in MACHINE.ask(state, Asked(abort()), CONTEXT).events]
         assert isinstance(refused, CommandRefused)
         assert refused.problem.field == "id"
+
+
+def delete(identity: str = "d1") -> Command:
+    data = DeleteThread(reason="asked to")
+    return Command(id=identity, tenant="acme", kind="generation", thread="g1", verb="delete", data=data, source="http")
+
+
+def test_a_generation_that_is_deleted_ends_and_is_deleted_once() -> None:
+    begun = ask(MACHINE.initial("acme", "g1"), command())
+    ended = MACHINE.ask(folded(begun), Asked(delete()), CONTEXT)
+    _, failed, deleted = (emitted.event for emitted in ended.events)
+    assert failed == ModelFailed("g1-1-m", Problem("aborted", "the generation was deleted"))
+    assert deleted == ThreadDeleted("asked to")
+    state = folded(begun, *ended.events)
+    assert not MACHINE.open_effects(state)
+    assert [MACHINE.answered(state, name) for name in ("g1", "d1", "d2")] == ["accepted", "accepted", None]
+    again = MACHINE.ask(state, Asked(delete("d2")), CONTEXT)
+    assert [codec.tag(emitted.event) for emitted in again.events] == ["command.accepted"]
+    assert verify(MACHINE, "acme", "g1", recorded([*begun.events], [*ended.events])).open == ()
+
+
+def test_one_that_has_its_answer_is_deleted_too_and_one_that_nobody_asked_for_is_not() -> None:
+    begun = ask(MACHINE.initial("acme", "g1"), command())
+    done = MACHINE.ask(folded(begun, ANSWER), Asked(delete()), CONTEXT)
+    assert [codec.tag(emitted.event) for emitted in done.events] == ["command.accepted", "thread.deleted"]
+    (refused,) = MACHINE.ask(MACHINE.initial("acme", "g1"), Asked(delete()), CONTEXT).events
+    assert isinstance(refused.event, CommandRefused)

@@ -14,10 +14,12 @@ import pytest
 
 from infra.bridge import app
 from infra.bridge.app import Bridge
+from infra.bridge.responses import routes
 from schemas import codec
 from schemas.answers import CallTold
 from schemas.commands import Command
 from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.memory import DeleteThread, ThreadDeleted
 from schemas.messages import ToolCall, Usage
 from schemas.runs import CommandAccepted, Event, ModelReturned
 
@@ -43,7 +45,7 @@ class Counted:
 class Scripted:
     """A bridge that answers as a script says, and the commands that it would have sent."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, **more: Any) -> None:
         self.commands: list[Command] = []
         self.sent: list[Command] = []
         """Those that nobody follows."""
@@ -60,9 +62,20 @@ class Scripted:
             self.sent.append(command)
 
         monkeypatch.setattr(app, "follow", follow)
+
+        async def outcome(connection: object, command: Command) -> Outcome:
+            self.sent.append(command)
+            if isinstance(command.data, DeleteThread):
+                gone = committed(command, 3, ThreadDeleted())
+                self.recorded.append(("generation", msgspec.structs.replace(gone, subject=command.thread)))
+            return accepted(command)
+
         monkeypatch.setattr(app, "send_command", send)
+        monkeypatch.setattr(routes, "follow", follow)
+        monkeypatch.setattr(routes, "send", outcome)
         counted, nothing = Counted(), cast("Any", None)
         about = {"ids": counted, "clock": counted, "chance": counted, "state": nothing, "tenant": "acme"}
+        about |= more
         bridge = Bridge(connection=nothing, read_back=self._read_back, models=("m",), agents=("demo",), **about)
         self.application = bridge.application()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from infra.bridge.admission import Admission, Quota, Quotas, spelled
+from infra.bridge.admission import Admission, Quota, Quotas, Rates, spelled
 
 PLACES = 64
 AT_ONCE = 32
@@ -85,7 +85,7 @@ def test_nothing_is_left_that_was_not_taken() -> None:
 
 
 def test_a_key_may_come_as_often_as_it_may_and_no_more_over_any_hour() -> None:
-    quota, let_in = Quota(per_minute=60, concurrent=0), 0
+    quota, let_in = Quota(Rates(requests=60)), 0
     for tenth in range(36_000):
         if not quota.enter(tenth / 10):
             let_in += 1
@@ -94,7 +94,7 @@ def test_a_key_may_come_as_often_as_it_may_and_no_more_over_any_hour() -> None:
 
 
 def test_a_key_is_told_exactly_when_it_may_come_again() -> None:
-    quota = Quota(per_minute=2, concurrent=0)
+    quota = Quota(Rates(requests=2))
     assert [quota.enter(0.0), quota.enter(0.0)] == [0.0, 0.0]
     wait = quota.enter(0.0)
     assert wait == pytest.approx(30)
@@ -103,24 +103,48 @@ def test_a_key_is_told_exactly_when_it_may_come_again() -> None:
 
 
 def test_a_key_has_so_many_requests_at_the_same_time() -> None:
-    quota = Quota(per_minute=0, concurrent=2)
+    quota = Quota(Rates(concurrent=2))
     assert [quota.enter(0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
     quota.leave()
     assert quota.enter(0.0) == 0.0
-    assert quota.standing() is None
+    assert quota.requests.standing() is None
+    assert quota.tokens.standing() is None
 
 
 def test_keys_that_come_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.bridge.admission._MOST_KEYS", 2)
-    quotas = Quotas(per_minute=60, concurrent=0)
-    busy = quotas.of("acme", "busy", 0, 0, 0.0)
+    quotas = Quotas(Rates(requests=60))
+    busy = quotas.of("acme", "busy", Rates(), 0.0)
     busy.enter(0.0)
-    quotas.of("acme", "idle", 0, 0, 0.0)
-    quotas.of("acme", "new", 0, 0, 1.0)
-    assert quotas.of("acme", "busy", 0, 0, 1.0) is busy
+    quotas.of("acme", "idle", Rates(), 0.0)
+    quotas.of("acme", "new", Rates(), 1.0)
+    assert quotas.of("acme", "busy", Rates(), 1.0) is busy
     assert ("acme", "idle") not in quotas._known
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0ms"), (0.12, "120ms"), (1.5, "1.5s"), (30, "30s"), (360, "6m0s")])
 def test_times_are_written_as_clients_read_them(seconds: float, text: str) -> None:
     assert spelled(seconds) == text
+
+
+def test_a_key_that_took_more_tokens_than_there_were_waits_until_they_have_come_again() -> None:
+    quota = Quota(Rates(tokens=600))
+    assert quota.enter(0.0) == 0.0
+    quota.tokens.take(900)
+    standing = quota.tokens.standing()
+    assert standing is not None
+    assert (standing.limit, standing.remaining, standing.reset_s) == (600, 0, pytest.approx(90))
+    wait = quota.enter(0.0)
+    assert wait == pytest.approx(30.1)
+    assert quota.enter(wait - 0.05) > 0
+    assert quota.enter(wait + 0.05) == 0.0
+    assert Rates(tokens=5).over(Rates(7, 8, 9)) == Rates(7, 8, 5)
+
+
+def test_what_has_no_bound_is_idle_whatever_was_taken_of_it() -> None:
+    quota = Quota(Rates())
+    assert quota.enter(0.0) == 0.0
+    quota.tokens.take(900)
+    assert not quota.idle(0.0)
+    quota.leave()
+    assert quota.idle(0.0)

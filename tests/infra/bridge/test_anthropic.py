@@ -310,3 +310,9 @@ def test_an_answer_that_breaks_off_is_an_error_in_the_stream(monkeypatch: pytest
     with pytest.raises(anthropic.APIStatusError) as broken:
         client.final()
     assert "broken off" in str(broken.value)
+
+
+def test_who_asks_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(metadata={"user_id": "ada"})
+    assert client.generate.note == {"user": "ada"}

@@ -12,13 +12,18 @@ import httpx
 import pytest
 
 from bus.connection import Message
+from bus.errors import Unavailable
+from bus.files import Files
+from bus.store import Store
 from infra.api_keys import ApiKeys, digest_of
+from infra.batches.desk import BatchDesk
 from infra.bridge import app
 from infra.bridge.access import Access
 from infra.bridge.app import Bridge
+from infra.bridge.batches.routes import batch_doors
 from infra.bridge.callers import ALL_SCOPES
 from infra.bridge.doors import Door, Wing, Workplace
-from infra.settings import AccessSettings, LimitSettings
+from infra.settings import AccessSettings, BatchSettings, LimitSettings
 from schemas import codec
 from schemas.commands import Command
 from schemas.generation import Forgotten
@@ -104,8 +109,16 @@ class House:
             ask=Access(access, access.required != "auto", "default", self.ring, counting).caller,
             limits=LimitSettings(**limits),
             origins=access.origins,
+            more=batch_doors(self._batches(counting)),
         )
         self.application = self.bridge.application()
+
+    def _batches(self, counting: Counting) -> BatchDesk:
+        async def opened() -> Store:
+            raise Unavailable("there is no database here")
+
+        about = (counting, counting, BatchSettings())
+        return BatchDesk(cast("Any", self.bus), opened, Files(opened, seals=True), *about)
 
     async def _state(self) -> dict[str, Any]:
         return {"status": "ok", "processes": {"worker-0": {"pid": 1}}}

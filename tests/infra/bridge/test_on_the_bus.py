@@ -33,7 +33,11 @@ from tests.infra.bridge.doors import Counted
 
 pytestmark = pytest.mark.anyio
 
-ARCHITECTURES = {"vectors": ("BertModel", {}), "ranks": ("BertForSequenceClassification", {"num_labels": 1})}
+ARCHITECTURES = {
+    "vectors": ("BertModel", {}),
+    "ranks": ("BertForSequenceClassification", {"num_labels": 1}),
+    "labels": ("BertForSequenceClassification", {"num_labels": 3}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def clients(connection: Connection) -> tuple[httpx2.AsyncClient, openai.AsyncOpe
     """Give three clients of a bridge."""
     counted = Counted()
     about: dict[str, Any] = {"ids": counted, "clock": counted, "chance": counted, "tenant": "acme"}
-    about |= {"models": ("mini",), "agents": ("demo",), "poolers": ("vectors", "ranks")}
+    about |= {"models": ("mini",), "agents": ("demo",), "poolers": ("vectors", "ranks", "labels")}
     bridge = Bridge(connection=connection, read_back=None, state=None, **about)  # type: ignore[arg-type]
     http = httpx2.AsyncClient(transport=httpx2.ASGITransport(bridge.application()), base_url="http://door")
     options: dict[str, Any] = {"api_key": "k", "http_client": http, "max_retries": 0}
@@ -228,6 +232,9 @@ class Held:
         ({"input": "a " * 100}, 400, "texts[0]"),
         ({"input": [1 << 20]}, 400, "texts[0]"),
         ({"input": "a", "truncate_prompt_tokens": 3}, 400, "truncate_prompt_tokens"),
+        ({"input": "a", "endianness": "big"}, 400, "endianness"),
+        ({"input": "a", "embed_dtype": "float16"}, 400, "embed_dtype"),
+        ({"input": "a", "priority": 3}, 400, "priority"),
         ({"input": "a", "model": "mini"}, 404, "model"),
         ({"input": "a", "model": "ranks"}, 503, None),
     ],
@@ -313,8 +320,40 @@ async def test_what_runs_here_is_told(connection: Connection) -> None:
     assert (await http.get("/version")).json()["version"]
     assert (await http.get("/load")).json() == {"server_load": 0}
     names = [model.id async for model in sdk.models.list()]
-    assert names == ["mini", "vectors", "ranks", "agent/demo"]
+    assert names == ["mini", "vectors", "ranks", "labels", "agent/demo"]
     assert (await sdk.models.retrieve("agent/demo")).id == "agent/demo"
     assert [model.display_name async for model in claude.models.list()] == names
     with pytest.raises(openai.NotFoundError):
         await sdk.models.retrieve("theirs")
+
+
+async def test_labels_are_those_of_the_engine(connection: Connection, poolers: dict[str, Pooler]) -> None:
+    model = poolers["labels"]
+    expected = model.classify(TEXTS)
+    async with served(connection, "labels", model):
+        http, _, _ = clients(connection)
+        told = (await http.post("/classify", json={"model": "labels", "input": TEXTS})).json()
+        for at, one in enumerate(told["data"]):
+            assert (one["index"], one["num_classes"]) == (at, 3)
+            assert one["probs"] == pytest.approx(list(expected[at].values()))
+            assert one["label"] == max(expected[at], key=lambda label, at=at: expected[at][label])  # type: ignore[misc]
+        asked = {"model": "labels", "input": TEXTS, "task": "classify"}
+        pooled = (await http.post("/pooling", json=asked)).json()
+        assert [one["data"] for one in pooled["data"]] == [one["probs"] for one in told["data"]]
+        assert pooled["usage"]["prompt_tokens"] == told["usage"]["prompt_tokens"] > 0
+        for path, fields in (("/classify", {"use_activation": False}), ("/pooling", {"task": "token_embed"})):
+            wrong = await http.post(path, json={"model": "labels", "input": "a", **fields})
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, next(iter(fields)))
+        vectors = await http.post("/v1/embeddings", json={"model": "labels", "input": "a"})
+        assert (vectors.status_code, vectors.json()["error"]["param"]) == (400, "model")
+
+
+async def test_pooled_vectors_are_the_embeddings(connection: Connection, poolers: dict[str, Pooler]) -> None:
+    async with served(connection, "vectors", poolers["vectors"]):
+        http, sdk, _ = clients(connection)
+        pooled = (await http.post("/pooling", json={"model": "vectors", "input": TEXTS})).json()["data"]
+        plain = await sdk.embeddings.create(model="vectors", input=TEXTS, encoding_format="float")
+        assert [one["data"] for one in pooled] == [one.embedding for one in plain.data]
+        assert {one["object"] for one in pooled} == {"pooling"}
+        labels = await http.post("/classify", json={"model": "vectors", "input": "a"})
+        assert (labels.status_code, labels.json()["error"]["param"]) == (400, "model")

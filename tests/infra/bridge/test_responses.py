@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from itertools import islice
 from typing import Any
 
 import openai
 import pytest
 from openai.types.responses import Response
 
+from infra.bridge.responses.retelling import Retold, told_again
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.live import Delta, Frame, Outcome
@@ -290,3 +294,165 @@ def test_what_cannot_be_served_is_refused_by_its_own_name(
     assert refused.value.status_code in {400, 404}
     assert refused.value.param == param
     assert not client.door.commands
+
+
+def again(client: Client, identity: str, **fields: Any) -> list[dict[str, Any]]:
+    return [event.to_dict() for event in client.sdk.retrieve(identity, stream=True, **fields)]
+
+
+@pytest.mark.parametrize("script", [plain, everything, cut])
+def test_a_stream_is_told_again_as_it_was_from_any_event_on(monkeypatch: pytest.MonkeyPatch, script: Script) -> None:
+    client = Client(monkeypatch, script)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    identity = told[0]["response"]["id"]
+    assert again(client, identity) == told
+    for at in (0, 3, len(told) - 2, len(told) - 1):
+        assert again(client, identity, starting_after=at) == told[at + 1 :]
+    assert len(client.door.commands) == 1
+
+
+@pytest.mark.parametrize("script", [plain, everything, run])
+def test_what_another_bridge_streamed_is_told_anew_and_ends_the_same(
+    monkeypatch: pytest.MonkeyPatch, script: Script
+) -> None:
+    first = Client(monkeypatch, script)
+    model = "agent/demo" if script is run else "m"
+    streamed = first.events(model=model)[-1].response.to_dict()
+    second = Client(monkeypatch, script)
+    second.door.recorded = first.door.recorded
+    events = again(second, streamed["id"])
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[0]["type"] == "response.created"
+    assert events[-1]["response"]["output"] == second.sdk.retrieve(streamed["id"]).to_dict()["output"]
+    assert {event["response"]["id"] for event in events if "response" in event} == {streamed["id"]}
+    with pytest.raises(openai.BadRequestError) as refused:
+        again(second, streamed["id"], starting_after=2)
+    assert refused.value.param == "starting_after"
+
+
+def test_only_so_many_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    monkeypatch.setattr("infra.bridge.responses.retelling._MOST_EVENTS", len(told))
+    assert again(client, told[0]["response"]["id"]) == told
+    latest = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    assert again(client, latest[0]["response"]["id"], starting_after=2) == latest[3:]
+    oldest = told[0]["response"]["id"]
+    assert again(client, oldest)[-1]["response"]["output"] == told[-1]["response"]["output"]
+    with pytest.raises(openai.BadRequestError):
+        again(client, oldest, starting_after=2)
+
+
+def test_a_response_that_failed_is_told_again_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(command: Command) -> list[Frame]:
+        problem = Problem(kind="engine", message="broken")
+        return [accepted(command), *said(command, "Hel"), committed(command, 2, ModelFailed("e", problem))]
+
+    client = Client(monkeypatch, failing)
+    told = [event.to_dict() for event in client.sdk.create(model="m", input="hi", stream=True)]
+    assert told[-1]["type"] == "response.failed"
+    assert again(client, told[0]["response"]["id"]) == told
+
+
+def test_who_went_away_reads_the_rest_of_a_response_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, everything)
+    begun = client.create(background=True)
+    assert begun.status == "in_progress"
+    events = again(client, begun.id)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    items = events[-1]["response"]["output"]
+    assert [item["type"] for item in items] == ["reasoning", "message", "function_call", "function_call"]
+    assert items[2]["arguments"] == '{"at": "sky"}'
+    assert again(client, begun.id, starting_after=1) == events[2:]
+
+
+def test_a_response_that_is_deleted_is_shown_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    response = client.create()
+    client.sdk.delete(response.id)
+    for ask in (client.sdk.retrieve, client.sdk.cancel, client.sdk.delete, client.sdk.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            ask(response.id)
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.create(previous_response_id=response.id)
+    assert unknown.value.param == "previous_response_id"
+    other = Client(monkeypatch)
+    other.door.recorded = client.door.recorded
+    with pytest.raises(openai.NotFoundError):
+        other.sdk.retrieve(response.id)
+    agents = Client(monkeypatch, run)
+    identity = agents.create(model="agent/demo").id
+    with pytest.raises(openai.BadRequestError):
+        agents.sdk.delete(identity)
+
+
+def test_what_a_response_was_asked_with_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    first = client.create(input="Hello", instructions="Be brief.")
+    given: Any = [
+        {"role": "user", "content": "Look!"},
+        {"type": "function_call", "call_id": "c0", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c0", "output": "blue"},
+    ]
+    second = client.create(input=given, previous_response_id=first.id, tools=[TOOL])
+    (only,) = client.sdk.input_items.list(first.id).data
+    assert only.to_dict()["content"] == [{"type": "input_text", "text": "Hello"}]
+    ordered = client.sdk.input_items.list(second.id, order="asc").data
+    assert [item.type for item in ordered] == ["message", "function_call", "function_call_output"]
+    assert [item.id for item in client.sdk.input_items.list(second.id, limit=1)] == [item.id for item in ordered[::-1]]
+    with pytest.raises(openai.BadRequestError):
+        client.sdk.input_items.list(second.id, after="nobody")
+
+
+def test_what_vllm_has_besides_is_heeded_or_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(
+        extra_body={"top_k": 5, "min_p": 0.1, "structured_outputs": {"choice": ["a", "b"]}, "cache_salt": "s"}
+    )
+    asked = client.generate
+    assert (asked.top_k, asked.min_p, asked.cache_salt) == (5, 0.1, "s")
+    assert asked.structured is not None
+    for name, value in {"n": 2, "max_tokens": 4, "echo": True, "request_id": "r", "top_k": -9}.items():
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.create(extra_body={name: value})
+        assert refused.value.param == name
+    for fields in ({"service_tier": "flex"}, {"prompt_cache_retention": "24h"}, {"moderation": {"model": "m"}}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.create(extra_body=fields)
+        assert [refused.value.param] == list(fields)
+    client.create(extra_body={"ostinato_more": {"messages": [{"role": "user", "content": "another"}]}})
+    assert [message.content for message in client.generate.messages] == ["hi"]
+    told = client.create(safety_identifier="s1", prompt_cache_key="k1", service_tier="auto")
+    assert (told.safety_identifier, told.prompt_cache_key) == ("s1", "k1")
+
+
+def test_a_chat_is_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    with openai.OpenAI(api_key="k", base_url="http://door/v1", http_client=client.door.http()) as sdk:
+        chat = sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], user="ada")
+    with pytest.raises(openai.NotFoundError):
+        client.sdk.retrieve(chat.id.replace("chatcmpl-", "resp_"))
+
+
+def test_whoever_reads_slowly_misses_nothing_that_comes_meanwhile() -> None:
+    async def read() -> list[int]:
+        command = Command("g1", "acme", "generation", "g1", "generate", Generate(model="m", note={"created": 1}))
+        frames, told = everything(command), Retold(command)
+        for frame in frames[:3]:
+            told.feed(frame)
+
+        async def nobody(command: Command) -> AsyncGenerator[Frame]:
+            raise AssertionError("somebody else hears of it")
+            yield
+
+        numbers, left = [], iter(frames[3:])
+        async for event in told_again(told, -1, lambda: True, nobody):
+            numbers.append(event["sequence_number"])
+            for frame in islice(left, 1):
+                told.feed(frame)
+        assert told.events is not None
+        assert numbers == list(range(len(told.events)))
+        return numbers
+
+    assert len(asyncio.run(read())) > 10

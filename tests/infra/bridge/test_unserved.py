@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from infra.bridge.completions import read_completion
-from infra.bridge.openai import BadRequest, read_request
+from infra.bridge.completions import generations, read_completion
+from infra.bridge.openai import BadRequest, command_data, read_request
+from schemas.commands import Generate, RunAgent
 from schemas.completions import CompletionRequest
 from schemas.openai import ChatRequest
 
@@ -18,19 +19,25 @@ BOTH = """model frequency_penalty logit_bias logprobs max_tokens n presence_pena
     truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words
     add_special_tokens structured_outputs priority request_id session_id return_tokens_as_token_ids return_token_ids
     routed_experts_prompt_start return_token_offsets return_mm_kwargs cache_salt kv_transfer_params ec_transfer_params
-    vllm_xargs repetition_detection stream_interval thinking_token_budget echo"""
+    vllm_xargs repetition_detection stream_interval thinking_token_budget echo user metadata safety_identifier
+    prompt_cache_key service_tier store moderation prompt_cache_retention return_weight_versions"""
 CHAT = """messages top_logprobs max_completion_tokens tools tool_choice reasoning_effort include_reasoning
     parallel_tool_calls add_generation_prompt continue_final_message documents chat_template chat_template_kwargs
     media_io_kwargs mm_processor_kwargs return_prompt_text functions function_call modalities audio prediction
     web_search_options verbosity"""
 COMPLETION = "prompt suffix prompt_embeds best_of"
-CHANGES_NO_ANSWER = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+KEPT: dict[str, Any] = {
+    "user": "ada",
+    "metadata": {"team": "blue"},
+    "safety_identifier": "s1",
+    "prompt_cache_key": "k1",
+}
+"""What changes no answer and is in the log."""
 
 
 def test_every_field_is_known() -> None:
     assert {*BOTH.split(), *CHAT.split()} <= {*ChatRequest.__struct_fields__}
     assert {*BOTH.split(), *COMPLETION.split()} <= {*CompletionRequest.__struct_fields__}
-    assert not CHANGES_NO_ANSWER & {*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__}
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -44,6 +51,11 @@ def completion(**fields: Any) -> CompletionRequest:
 
 REFUSED: dict[str, Any] = {
     "watermarking": True,
+    "service_tier": "priority",
+    "store": True,
+    "moderation": {"model": "m"},
+    "prompt_cache_retention": "24h",
+    "return_weight_versions": True,
     "request_id": "r7",
     "return_token_offsets": True,
     "return_mm_kwargs": False,
@@ -87,8 +99,10 @@ def test_what_chats_are_not_served_with_is_refused_by_name(name: str, value: obj
 
 def test_so_is_what_stands_within_a_field() -> None:
     for read in (chat, completion):
-        with pytest.raises(BadRequest, match="continuous_usage_stats"):
-            read(stream=True, stream_options={"continuous_usage_stats": True})
+        for name in ("continuous_usage_stats", "include_obfuscation"):
+            with pytest.raises(BadRequest, match=name):
+                read(stream=True, stream_options={name: True})
+            read(stream=True, stream_options={name: False})
     with pytest.raises(BadRequest, match="defer_loading"):
         chat(tools=[{"type": "function", "function": {"name": "f"}, "defer_loading": True}])
     with pytest.raises(BadRequest, match="thinking_token_budget"):
@@ -99,7 +113,38 @@ def test_values_that_change_nothing_pass() -> None:
     chat(watermarking=False, return_mm_kwargs=True, add_special_tokens=False, modalities=["text"], verbosity="medium")
     completion(routed_experts_prompt_start=0, thinking_token_budget=-1, kv_transfer_params={})
     for read in (chat, completion):
-        read(**dict.fromkeys(CHANGES_NO_ANSWER, "x"))
+        read(service_tier="auto", store=False, prompt_cache_retention="in_memory", return_weight_versions=False)
+
+
+def test_what_clients_say_of_themselves_is_in_the_log() -> None:
+    for data in (command_data(chat(**KEPT), None), *generations(completion(**KEPT))):
+        assert isinstance(data, Generate)
+        assert data.note == KEPT
+    agent = command_data(chat(**KEPT, model="agent/demo"), None)
+    assert isinstance(agent, RunAgent)
+    assert agent.note == KEPT
+    with pytest.raises(BadRequest) as refused:
+        chat(metadata={"a": 1})
+    assert refused.value.body.error.param == "metadata[...]"
+
+
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("look", "say", "go")]
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_of_tools_only_those_that_are_allowed_are_told_of(mode: str) -> None:
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [TOOLS[2], TOOLS[0]]}}
+    data = command_data(chat(tools=TOOLS, tool_choice=allowed), None)
+    assert isinstance(data, Generate)
+    assert ([tool.name for tool in data.tools], data.tool_choice) == (["look", "go"], mode)
+    with pytest.raises(BadRequest) as refused:
+        chat(tools=TOOLS[:1], tool_choice=allowed)
+    assert refused.value.body.error.param == "tool_choice"
+
+
+def test_a_tool_that_is_no_function_is_refused_with_what_is_served() -> None:
+    with pytest.raises(BadRequest, match="tools are functions"):
+        chat(tools=[{"type": "custom", "custom": {"name": "sql", "format": {"type": "grammar"}}}])
 
 
 @pytest.mark.parametrize("read", [chat, completion])

@@ -1,0 +1,1 @@
+"""Batches as clients and the processes of a stack meet them."""

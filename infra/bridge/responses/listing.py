@@ -1,0 +1,105 @@
+"""What a response was asked with, as a list of items; and what such a list is asked with. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from infra.bridge.responses.asking import wrong
+from schemas.commands import Command, Generate, RunAgent
+from schemas.messages import Message
+
+_MOST = 100
+_USUAL = 20
+
+
+def input_of(command: Command) -> list[dict[str, Any]]:
+    """List the items that were given, without the instructions and what was said in earlier responses."""
+    data = command.data
+    assert isinstance(data, Generate | RunAgent)
+    first = 0
+    if isinstance(data, Generate):
+        first = bool(data.note.get("instructed")) + int(data.note.get("earlier", 0))
+    items: list[dict[str, Any]] = []
+    for message in data.messages[first:]:
+        items += _items(message)
+    return [{"id": f"{_PREFIX.get(item['type'], 'msg')}_{command.id}_in{at}", **item} for at, item in enumerate(items)]
+
+
+_PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+
+def _items(message: Message) -> list[dict[str, Any]]:
+    done = {"status": "completed"}
+    if message.role == "tool":
+        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content, **done}]
+    items: list[dict[str, Any]] = []
+    if message.reasoning:
+        thought = [{"type": "reasoning_text", "text": message.reasoning}]
+        items.append({"type": "reasoning", "summary": [], "content": thought, **done})
+    if message.content or not message.tool_calls:
+        part: dict[str, Any] = {"type": "input_text", "text": message.content}
+        if message.role == "assistant":
+            part = {"type": "output_text", "text": message.content, "annotations": [], "logprobs": []}
+        items.append({"type": "message", "role": message.role, "content": [part], **done})
+    for call in message.tool_calls:
+        told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+        items.append({"type": "function_call", **told, **done})
+    return items
+
+
+def listed(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
+    """Make the page that is asked for.
+
+    Raises:
+        BadRequest: names the parameter and what it should be.
+    """
+    query = request.query_params
+    order, after = query.get("order", "desc"), query.get("after")
+    if order not in {"asc", "desc"}:
+        raise wrong("order", "'asc' or 'desc'")
+    limit = number(request, "limit")
+    if limit is not None and not 1 <= limit <= _MOST:
+        raise wrong("limit", f"a number from 1 to {_MOST}")
+    ordered = items if order == "asc" else items[::-1]
+    if after:
+        names = [item["id"] for item in ordered]
+        if after not in names:
+            raise wrong("after", "no item has this id")
+        ordered = ordered[names.index(after) + 1 :]
+    shown = ordered[: limit or _USUAL]
+    first, last = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": first,
+        "last_id": last,
+        "has_more": len(ordered) > len(shown),
+    }
+
+
+def flag(request: Request, name: str) -> bool:
+    """Read a parameter that is true or false.
+
+    Raises:
+        BadRequest: it is neither.
+    """
+    given = request.query_params.get(name, "false").lower()
+    if given not in {"true", "false", "1", "0"}:
+        raise wrong(name, "true or false")
+    return given in {"true", "1"}
+
+
+def number(request: Request, name: str) -> int | None:
+    """Read a parameter that is a number; None where it is left out.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return None
+    if not given.isdecimal() or len(given) > 9:
+        raise wrong(name, "a whole number")
+    return int(given)
