@@ -45,11 +45,11 @@ class GatheredOps(ReferenceOps):
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return torch.addcmul(x * cos, torch.roll(x, x.shape[-1] // 2, dims=-1), sin)
 
-    def silu_and_mul(self, x: Tensor) -> Tensor:
+    def _silu_and_mul(self, x: Tensor) -> Tensor:
         gate, up = x.chunk(2, dim=-1)
         return functional.silu(gate).mul_(up)
 
-    def gelu_and_mul(self, x: Tensor) -> Tensor:
+    def _gelu_and_mul(self, x: Tensor) -> Tensor:
         gate, up = x.chunk(2, dim=-1)
         return functional.gelu(gate, approximate="tanh").mul_(up)
 

@@ -11,29 +11,14 @@ from torch import Tensor
 from engine.errors import PlatformUnavailable
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
+from engine.kernels.mixing import Mix
 from engine.kernels.weights import Weight
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
 
-class Ops(Protocol):
-    """Operations on flat batches: the first dimension is always tokens. Inputs are left as they were.
-
-    What is the same for many calls is given first and yields a function: a weight for all steps, a batch's layout
-    for all layers of a step.
-    """
-
-    @property
-    def capturable(self) -> bool:
-        """Whether a step in which every request brings one token can be captured as a graph.
-
-        It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
-        request of no length, and stores nothing where a slot is below 0.
-        """
-
-    @property
-    def rows(self) -> RowKernels | None:
-        """What there is of kernels for rows of logits and states."""
+class Products(Protocol):
+    """Operations with large weights: the first dimension is always tokens. Inputs are left as they were."""
 
     def embedding(self, tokens: Tensor, weight: Tensor) -> Tensor:
         """Look up rows: int64 [tokens], [vocabulary, hidden] -> [tokens, hidden]."""
@@ -51,6 +36,30 @@ class Ops(Protocol):
 
         Shazeer 2020, arXiv 2002.05202; `gelu_tanh` is GELU in its approximation by a tangent, arXiv 1606.08415.
         """
+
+    def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
+        """Prepare a mixture of experts: for each a weight [2 * inner, hidden], whose first half gates the second, and
+        one [hidden, inner]. What a token's experts say is added in the order in which they were chosen, in float32."""
+
+
+class Ops(Products, Protocol):
+    """Operations on flat batches: the first dimension is always tokens. Inputs are left as they were.
+
+    What is the same for many calls is given first and yields a function: a weight for all steps, a batch's layout
+    for all layers of a step.
+    """
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step in which every request brings one token can be captured as a graph.
+
+        It then copies nothing to or from the host, takes what `engine.kernels.batch.Laid` says, gives zeros for a
+        request of no length, and stores nothing where a slot is below 0.
+        """
+
+    @property
+    def rows(self) -> RowKernels | None:
+        """What there is of kernels for rows of logits and states."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Divide by the root mean square over the last dimension, then scale.

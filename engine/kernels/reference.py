@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
+from engine.kernels.mixing import Mix, mixed_apart
 from engine.kernels.weights import Int8Weight, Weight, in_8_bits
 from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
 
@@ -56,12 +57,20 @@ class ReferenceOps:
 
     def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
         product = self.linear(weight, bias)
-        gate = self.silu_and_mul if activation == "silu" else self.gelu_and_mul
+        gate = self._silu_and_mul if activation == "silu" else self._gelu_and_mul
 
         def apply(x: Tensor) -> Tensor:
             return gate(product(x))
 
         return apply
+
+    def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
+        return mixed_apart(
+            [
+                (self.gated(first, None, activation), self.linear(second, None, wide=True))
+                for first, second in zip(gate_up, down, strict=True)
+            ]
+        )
 
     def whole(self, decoder: WholeDecoder) -> Whole | None:
         return None
@@ -83,12 +92,12 @@ class ReferenceOps:
     def rotary(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
 
-    def silu_and_mul(self, x: Tensor) -> Tensor:
+    def _silu_and_mul(self, x: Tensor) -> Tensor:
         """Gate the second half by the first: [tokens, 2n] -> [tokens, n]."""
         gate, up = x.chunk(2, dim=-1)
         return functional.silu(gate) * up
 
-    def gelu_and_mul(self, x: Tensor) -> Tensor:
+    def _gelu_and_mul(self, x: Tensor) -> Tensor:
         """The same with GELU in its approximation by a tangent."""
         gate, up = x.chunk(2, dim=-1)
         return functional.gelu(gate, approximate="tanh") * up

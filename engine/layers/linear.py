@@ -20,6 +20,9 @@ class TensorSource(Protocol):
     def quantization(self) -> Quantization:
         """How products with weights are to be computed."""
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of this name."""
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor.
 

@@ -25,6 +25,21 @@ _ACTIVATIONS: Final[dict[str, Activation]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsConfig:
+    """Feed-forward blocks of experts."""
+
+    count: int
+    chosen: int
+    """That a token asks."""
+    inner: int
+    """Width of each."""
+    renormalised: bool
+    """The shares of a token's experts add up to one."""
+    layers: tuple[bool, ...]
+    """Which layers have them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The architecture of a decoder and the shapes of its weights."""
 
@@ -59,6 +74,8 @@ class ModelConfig:
     """The number format of the checkpoint."""
     stop_tokens: tuple[int, ...]
     """Ids that end a generation, from config.json and generation_config.json."""
+    experts: ExpertsConfig | None = None
+    """None where every layer has one feed-forward block."""
 
     @property
     def groups(self) -> Groups:
@@ -70,7 +87,13 @@ class ModelConfig:
         """How many weights the model has, biases and norms aside."""
         attention = self.hidden * self.head_dim * (self.heads + self.kv_heads) * 2
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.layers * (attention + 3 * self.hidden * self.inner)
+        blocks = sum(self._feed_forward(layer) for layer in range(self.layers))
+        return embeddings + self.layers * attention + blocks
+
+    def _feed_forward(self, layer: int) -> int:
+        if self.experts is None or not self.experts.layers[layer]:
+            return 3 * self.hidden * self.inner
+        return self.experts.count * (self.hidden + 3 * self.hidden * self.experts.inner)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -126,6 +149,22 @@ def _parse(raw: Raw, generation: Raw, dialect: Dialect) -> ModelConfig:
         mlp_bias=bool(raw.get("mlp_bias", False)),
         dtype=DTYPES[raw.get("dtype") or raw.get("torch_dtype") or "float32"],
         stop_tokens=tuple(dict.fromkeys(ends)),
+        experts=_experts(raw),
+    )
+
+
+def _experts(raw: Raw) -> ExpertsConfig | None:
+    """Read what a mixture of experts is made of, where there is one."""
+    count = raw.get("num_local_experts") or raw.get("num_experts")
+    if not count:
+        return None
+    period, dense = int(raw.get("decoder_sparse_step") or 1), set(raw.get("mlp_only_layers") or ())
+    return ExpertsConfig(
+        count=int(count),
+        chosen=int(raw["num_experts_per_tok"]),
+        inner=int(raw.get("moe_intermediate_size") or raw["intermediate_size"]),
+        renormalised=bool(raw.get("norm_topk_prob", False)),
+        layers=tuple(i not in dense and (i + 1) % period == 0 for i in range(int(raw["num_hidden_layers"]))),
     )
 
 
@@ -164,6 +203,9 @@ def _check_shapes(path: Path, config: ModelConfig) -> None:
     for name in ("vocabulary", "hidden", "inner", "layers", "heads", "kv_heads", "head_dim", "context_length"):
         if getattr(config, name) < 1:
             raise CheckpointError(path, f"{name} is {getattr(config, name)}, which is not positive")
+    experts = config.experts
+    if experts is not None and not 0 < experts.chosen <= experts.count:
+        raise CheckpointError(path, f"a token cannot ask {experts.chosen} of {experts.count} experts")
     if config.heads % config.kv_heads:
         raise CheckpointError(path, f"{config.heads} heads cannot share {config.kv_heads} key and value heads evenly")
     for rope in config.ropes:

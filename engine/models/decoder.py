@@ -13,21 +13,29 @@ from engine.kernels.weights import weight_in
 from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder, WholeLayer
 from engine.layers.attention import Attention, HeadNorm, HeadShape, StepContext, WidthNorm
 from engine.layers.embedding import Embedding, Head
+from engine.layers.experts import Experts
 from engine.layers.feed_forward import FeedForward
 from engine.layers.linear import TensorSource, load_linear, load_stacked
 from engine.layers.norm import NoNorm, Norm, RmsNorm
 from engine.layers.rotary import Rotary
 from engine.models.config import ModelConfig
+from engine.models.mixture import load_experts
 from engine.models.traits import Traits
 
 
 class Block:
     """Attention and feed-forward, each added to the residual, with norms where the family has them."""
 
-    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, name: str, traits: Traits) -> None:
-        """Load the block whose tensors begin with `name`."""
+    def __init__(self, config: ModelConfig, ops: Ops, source: TensorSource, layer: int, traits: Traits) -> None:
+        """Load the block of a layer."""
+        name = f"model.layers.{layer}"
         self.attention = _load_attention(config, ops, source, f"{name}.self_attn", traits)
-        self.feed_forward = _load_feed_forward(config, ops, source, f"{name}.mlp", traits)
+        experts = config.experts
+        self.feed_forward: FeedForward | Experts
+        if experts is not None and experts.layers[layer]:
+            self.feed_forward = load_experts(config, ops, source, f"{name}.{traits.experts.block}", traits.experts)
+        else:
+            self.feed_forward = _load_feed_forward(config, ops, source, f"{name}.mlp", traits)
 
         def norm(part: str | None) -> Norm:
             if part is None:
@@ -39,9 +47,11 @@ class Block:
         self.between = norm(traits.norms.between)
         self.behind = norm(traits.norms.behind)
 
-    def parts(self, turn: Turn, window: int | None, group: int) -> WholeLayer:
-        """Give what it has, for ops that compute all layers at once."""
+    def parts(self, turn: Turn, window: int | None, group: int) -> WholeLayer | None:
+        """Give what it has, for ops that compute all layers at once; they have no experts."""
         attention, feed_forward = self.attention, self.feed_forward
+        if isinstance(feed_forward, Experts):
+            return None
         norm = attention.head_norm
         return WholeLayer(
             qkv=attention.qkv,
@@ -76,7 +86,7 @@ class Trunk:
         """How its products with weights are computed."""
         self.ops = ops
         self._embedding = Embedding(ops, source, (config.vocabulary, config.hidden), traits.embedding_scale)
-        self._blocks = tuple(Block(config, ops, source, f"model.layers.{i}", traits) for i in range(config.layers))
+        self._blocks = tuple(Block(config, ops, source, i, traits) for i in range(config.layers))
         self._norm = RmsNorm(ops, source, "model.norm", config.hidden, config.rms_eps, offset=traits.norm_offset)
         groups = [of for of, _ in config.groups.places]
         kinds = list(zip(groups, config.ropes, config.windows, strict=True))
@@ -131,16 +141,19 @@ class Trunk:
         turns = {rope: rotary.turn for rope, rotary in self._rotaries.items()}
         if any(turn is None for turn in turns.values()):
             return None
-        layers = [
+        parts = [
             block.parts(turn, window, group)
             for block, rope, window, (group, _) in zip(
                 self._blocks, config.ropes, config.windows, config.groups.places, strict=True
             )
             if (turn := turns[rope]) is not None
         ]
+        layers = tuple(part for part in parts if part is not None)
+        if len(layers) < len(parts):
+            return None
         return ops.whole(
             WholeDecoder(
-                layers=tuple(layers),
+                layers=layers,
                 last_norm=self._norm.weight,
                 heads=config.heads,
                 kv_heads=config.kv_heads,

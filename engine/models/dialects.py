@@ -88,6 +88,8 @@ DIALECTS: Final = {
     "Mistral": Dialect(sliding, silent={"sliding_window": 4096}),
     "Qwen2": Dialect(upper, silent={"sliding_window": 4096, "max_window_layers": 28}),
     "Qwen3": Dialect(upper, silent={"sliding_window": 4096, "max_window_layers": 28}),
+    "Qwen3Moe": Dialect(upper, silent={"sliding_window": 4096, "max_window_layers": 28}),
+    "Mixtral": Dialect(sliding, silent={"num_local_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True}),
     "Phi3": Dialect(sliding, partial=True),
     "Olmo2": Dialect(),
     "Gemma2": Dialect(

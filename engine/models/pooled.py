@@ -79,6 +79,10 @@ class _Renamed:
         """How products are computed."""
         return self._inner.quantization
 
+    def has(self, name: str) -> bool:
+        """Whether there is the tensor."""
+        return self._inner.has(f"{self._theirs}{name.removeprefix(self._ours)}")
+
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor."""
         return self._inner.take(f"{self._theirs}{name.removeprefix(self._ours)}", *shape)

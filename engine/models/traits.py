@@ -40,6 +40,16 @@ JOINED: Final = ProjectionNames(("qkv_proj",), ("gate_up_proj",))
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertNames:
+    """What the checkpoint calls a mixture of experts."""
+
+    block: str
+    gate: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """The defaults are the plain decoder."""
 
@@ -49,6 +59,7 @@ class Traits:
     head_norm: Literal["head", "width"] | None = None
     """Normalise queries and keys before rotation: each head by itself, or all heads of a token together."""
     projections: ProjectionNames = APART
+    experts: ExpertNames = ExpertNames("mlp", "gate_proj", "up_proj", "down_proj")
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False

@@ -7,7 +7,8 @@ them, unless `SteadyTritonOps` are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -17,15 +18,20 @@ from engine.kernels.chances import RowKernels, unsound
 from engine.kernels.gathered import GatheredOps
 from engine.kernels.gpu.decode import decode
 from engine.kernels.gpu.drawing import draw
+from engine.kernels.gpu.experts import experts_tiling, mix
 from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
-from engine.kernels.gpu.quantized import linear, steady_tiling
+from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
-from engine.kernels.packing import plain
+from engine.kernels.mixing import Mix
+from engine.kernels.packing import Packed, plain
 from engine.kernels.weights import Int8Weight, Weight
 from engine.kernels.whole import Activation, Linear
+
+_STEADY_ROWS: Final = 1024
+"""Rows of experts by which their products are parted, whatever there are."""
 
 
 class TritonOps(GatheredOps):
@@ -53,6 +59,22 @@ class TritonOps(GatheredOps):
             return gate(product(x), activation)
 
         return apply
+
+    def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
+        plain_up = [weight for weight in gate_up if not isinstance(weight, Int8Weight)]
+        plain_down = [weight for weight in down if not isinstance(weight, Int8Weight)]
+        if len(plain_up) < len(gate_up) or len(plain_down) < len(down):
+            return super().experts(gate_up, down, activation)  # in 8 bits each is a product of its own
+        first, second = plain(torch.stack(plain_up)), plain(torch.stack(plain_down))
+
+        def mixed(x: Tensor, shares: Tensor, choices: Tensor) -> Tensor:
+            tiling = self._experts_tiling(choices.numel(), first)
+            return mix(x, first, second, shares, choices, activation, tiling)
+
+        return mixed
+
+    def _experts_tiling(self, rows: int, weight: Packed) -> Tiling:
+        return experts_tiling(rows, weight)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return rms_norm(x, weight, eps)
@@ -131,6 +153,9 @@ class SteadyTritonOps(TritonOps):
             return linear(x, packed, bias, tiling, dtype)
 
         return apply
+
+    def _experts_tiling(self, rows: int, weight: Packed) -> Tiling:
+        return experts_tiling(_STEADY_ROWS, weight)
 
     def _apart(self, batch: PagedBatch) -> int:
         return 0
