@@ -78,11 +78,30 @@ class McpTools:
             NoService: it cannot be reached.
             DefinitionError: two of its tools go by one name here.
         """
-        listed = await self._link().ask(_listed, self.start_s)
+        listed = await self._listing()
         wanted = [one for one in listed if not self.only or one.name in self.only]
         if missing := sorted(set(self.only) - {one.name for one in wanted}):
             raise NoService(f"{self._where}: it has no tool {missing[0]!r}")
         return distinct([self._tool(one) for one in wanted])
+
+    async def _listing(self) -> list[Any]:
+        """Ask the server what it has; one that went away since it was last asked is reached again.
+
+        Raises:
+            NoService: it cannot be reached, or does not answer.
+        """
+        try:
+            link = self._link()
+            known = link.reached
+            try:
+                listed: list[Any] = await link.ask(_listed, self.start_s)
+            except NoService:
+                if not known:
+                    raise
+                listed = await self._link().ask(_listed, self.start_s)
+        except TimeoutError as error:
+            raise NoService(f"{self._where}: it did not list its tools within {self.start_s:g} s") from error
+        return listed
 
     async def call(self, name: str, arguments: dict[str, Any], context: ToolContext) -> ToolOutput:
         """Call a tool by its name at the server.
@@ -172,6 +191,11 @@ class _Link:
     def over(self) -> bool:
         """Whether it cannot be used any more."""
         return self._task.done() or self._leave.is_set()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the server has answered."""
+        return self._ready.done()
 
     async def ask(self, question: Callable[[Any], Awaitable[Any]], within_s: float) -> Any:
         """Ask the server something.

@@ -123,7 +123,10 @@ class Files:
             Unavailable: Postgres cannot be reached.
         """
         store = await self._opened()
-        await store.rows(_COMPLETE, tenant, identity)
+        async with store.transaction() as connection:
+            # the sums are made once all who write have ended: a statement sees what there was when it began
+            await connection.execute(_LOCK, tenant, identity)
+            await connection.execute(_COMPLETE, tenant, identity)
         row = await self.find(tenant, identity)
         if row is not None and not row.bytes:
             await self.delete(tenant, identity)
@@ -311,6 +314,7 @@ _PUT = """
 INSERT INTO file_part (tenant, file, at, size, lines, data) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (tenant, file, at) DO UPDATE SET size = excluded.size, lines = excluded.lines, data = excluded.data
 """
+_LOCK = "SELECT 1 FROM file WHERE tenant = $1 AND id = $2 FOR UPDATE"
 _COMPLETE = """
 UPDATE file SET complete = true, bytes = whole.bytes, lines = whole.lines
 FROM (SELECT coalesce(sum(size), 0) AS bytes, coalesce(sum(lines), 0) AS lines

@@ -139,6 +139,8 @@ class MessagesQuery(Wire, frozen=True):
 
     first: _Count = 0
     limit: _Many = 100
+    last: _Many | None = None
+    """The last so many, in place of those."""
 
 
 class StartRun(Wire, frozen=True, forbid_unknown_fields=True):

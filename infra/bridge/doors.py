@@ -82,6 +82,8 @@ class Operation(NamedTuple):
     status: int = 200
     """Of an answer."""
     media: str = "application/json"
+    own: bool = False
+    """Whether its errors are written as another protocol has them."""
 
 
 class Door(Route):

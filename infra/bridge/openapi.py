@@ -30,8 +30,8 @@ OTHERS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/responses"): Operation("OpenAI: create a response", ResponsesRequest, streams=True),
     ("GET", "/v1/responses/{response_id}"): Operation("OpenAI: tell how a response stands"),
     ("POST", "/v1/responses/{response_id}/cancel"): Operation("OpenAI: end a response"),
-    ("POST", "/v1/messages"): Operation("Anthropic: create a message", MessagesRequest, streams=True),
-    ("POST", "/v1/messages/count_tokens"): Operation("Anthropic: count tokens", MessagesRequest),
+    ("POST", "/v1/messages"): Operation("Anthropic: create a message", MessagesRequest, streams=True, own=True),
+    ("POST", "/v1/messages/count_tokens"): Operation("Anthropic: count tokens", MessagesRequest, own=True),
     ("POST", "/v1/embeddings"): Operation("OpenAI: vectors of texts", EmbeddingRequest),
     ("POST", "/tokenize"): Operation("vLLM: a text's tokens", TokenizeRequest),
     ("POST", "/detokenize"): Operation("vLLM: tokens' text", DetokenizeRequest),
@@ -121,7 +121,8 @@ def _operation(door: Door, method: str, known: _Known) -> dict[str, Any]:
         made["parameters"] = parameters
     if about.takes is not None:
         content = {"application/json": {"schema": known.refs[id(about.takes)]}}
-        made["requestBody"] = {"required": method == "POST", "content": content}
+        must = bool(known.components[about.takes.__name__].get("required"))
+        made["requestBody"] = {"required": must, "content": content}
     made["responses"] = _responses(about, known)
     if door.wants:
         made["security"] = [{}, {"bearer": []}, {"x-api-key": []}]
@@ -159,5 +160,7 @@ def _responses(about: Operation, known: _Known) -> dict[str, Any]:
     if about.streams:
         content = made.setdefault("200", {"description": "Done", "content": {}})["content"]
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    wrong = {"description": "Why there is no answer", "content": {"application/json": {"schema": known.error}}}
+    wrong: dict[str, Any] = {"description": "Why there is no answer"}
+    if not about.own:
+        wrong["content"] = {"application/json": {"schema": known.error}}
     return {**made, "default": wrong}

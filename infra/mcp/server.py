@@ -16,6 +16,7 @@ import msgspec
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
+from bus import subjects
 from bus.errors import BadSubject, BusError
 from infra.called import Came, Say, begun, gone_on
 from infra.client import Client
@@ -96,6 +97,7 @@ class AgentServer:
         if params.name == "answer_wait":
             answer = msgspec.convert(given, AnswerWait)
             wait = await _waiting(client, answer.thread, answer.effect)
+            await _check_begun(client, answer.thread, answer.run)
             await client.settle(wait.thread, settled(answer, wait.kind))
             return result(await gone_on(client, answer.thread, answer.run, (answer.effect,), say))
         agent = params.name.removeprefix(ASK)
@@ -171,12 +173,25 @@ async def _answered(client: Client, params: types.CallToolRequestParams, say: Sa
         SettlementRefused: nothing waits for that any more.
     """
     thread, _, run = (params.request_state or "").partition(" ")
+    await _check_begun(client, thread, run)
     given = params.input_responses or {}
     for effect, answer in given.items():
         if isinstance(answer, types.ElicitResult):
             wait = await _waiting(client, thread, effect)
             await client.settle(wait.thread, settling(wait, answer))
     return await gone_on(client, thread, run, tuple(given), say)
+
+
+async def _check_begun(client: Client, thread: str, run: str) -> None:
+    """See that there is a run: what nobody began never ends.
+
+    Raises:
+        BadSubject: a name cannot be one.
+        msgspec.ValidationError: there is none.
+    """
+    names = subjects.checked(thread, "thread"), subjects.checked(run, "run")
+    if not await client.read_back(client.tenant, names[0], "run", names[1], 0):
+        raise msgspec.ValidationError(f"run: thread {thread!r} has no run {run!r}")
 
 
 async def _waiting(client: Client, thread: str, effect: str) -> Waiting:

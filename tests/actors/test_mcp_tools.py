@@ -80,6 +80,17 @@ async def test_a_server_that_dies_in_a_call_is_told_of_and_started_again(tmp_pat
     assert (tmp_path / "starts").read_text("ascii") == "xx"
 
 
+async def test_a_server_that_died_between_runs_is_started_again_to_list_its_tools(tmp_path: Path) -> None:
+    server = McpTools(command=COMMAND, env={"STARTS": str(tmp_path / "starts")})
+    tools = await tools_of(server)
+    with pytest.raises(NoService):
+        await tools["die"].call("{}", context())
+    (link,) = server._links.values()
+    link._leave.clear()  # as when it died while nobody asked
+    assert set(await tools_of(server)) == set(tools)
+    assert (tmp_path / "starts").read_text("ascii") == "xx"
+
+
 async def test_what_a_server_wants_of_a_person_suspends_the_call_and_goes_back_to_it() -> None:
     tools = await tools_of(McpTools(command=COMMAND))
     with pytest.raises(Suspend) as suspended:

@@ -24,7 +24,7 @@ from a2a.types.a2a_pb2 import (
     Task,
     TaskState,
 )
-from a2a.utils.errors import A2AError
+from a2a.utils.errors import A2AError, InvalidParamsError
 
 from tests.system.conftest import UpProcess, start
 from tests.system.test_keys import created, guarded, url
@@ -159,6 +159,33 @@ async def test_another_agents_task_is_none_of_this_ones(stack: UpProcess) -> Non
         task = (await events(client.send_message(asked(SUM))))[0][1]
         with pytest.raises(A2AError):
             await other.get_task(GetTaskRequest(id=task.id))
+
+
+@waited
+@pytest.mark.anyio
+async def test_an_answer_to_a_task_that_is_over_settles_no_other_task_of_its_thread(stack: UpProcess) -> None:
+    async with connected(stack.url, "careful") as client:
+        over = (await events(client.send_message(asked(SUM))))[0][1]
+        await events(client.send_message(asked("yes", over)))
+        more = asked(SUM)
+        more.message.context_id = over.context_id
+        waits = (await events(client.send_message(more)))[0][1]
+        with pytest.raises(A2AError, match="waits for nothing"):
+            await events(client.send_message(asked("yes", over)))
+        found = await client.get_task(GetTaskRequest(id=waits.id))
+        assert found.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_a_page_that_cannot_be_says_why(stack: UpProcess, binding: str) -> None:
+    async with connected(stack.url, "demo", binding) as client:
+        for token in ("x", "\u00b2", "9" * 30):
+            with pytest.raises(InvalidParamsError, match="pageToken"):
+                await client.list_tasks(ListTasksRequest(page_token=token))
+        with pytest.raises(InvalidParamsError, match="page size"):
+            await client.list_tasks(ListTasksRequest(page_size=-1))
 
 
 @waited

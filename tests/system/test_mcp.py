@@ -107,6 +107,26 @@ async def test_a_client_that_cannot_ask_is_told_what_waits_and_brings_the_answer
 
 
 @pytest.mark.deadline(60)
+async def test_a_run_that_nobody_began_is_not_waited_for(stack: UpProcess) -> None:
+    async with connected(stack, "legacy") as client:
+        told = (await client.call_tool("ask_careful", {"text": SUM})).structured_content
+        (wait,) = told["waits"]
+        answer = {
+            "thread": told["thread"],
+            "effect": wait["effect"],
+            "answer": "approve",
+            "arguments": wait["arguments"],
+        }
+        mistaken = await client.call_tool("answer_wait", {**answer, "run": "r-typo"})
+        assert "has no run 'r-typo'" in text(mistaken)
+        assert "408" in text(await client.call_tool("answer_wait", {**answer, "run": told["run"]}))
+    async with connected(stack) as client:
+        state = {"request_state": "t-nobody r-nobody", "input_responses": {}, "allow_input_required": True}
+        nobody = await client.session.call_tool("ask_demo", {"text": "x"}, **state)
+        assert "has no run 'r-nobody'" in text(nobody)
+
+
+@pytest.mark.deadline(60)
 async def test_a_client_with_a_person_puts_the_question_and_the_call_goes_on(stack: UpProcess) -> None:
     asked: list[str] = []
 

@@ -101,6 +101,9 @@ def test_a_thread_is_begun_asked_in_read_found_renamed_and_erased(api: httpx.Cli
     messages = good(api.get(f"/threads/{thread}/messages"))
     assert [one["role"] for one in messages["messages"]] == ["user", "assistant", "tool", "assistant"]
     assert good(api.get(f"/threads/{thread}/messages?first=3&limit=1"))["messages"][0]["content"] == run["text"]
+    assert [one["number"] for one in good(api.get(f"/threads/{thread}/messages?last=2"))["messages"]] == [2, 3]
+    long = api.post("/runs", json={"agent": "demo", "text": "x" * 5_000_000})
+    assert refused(long)[:2] == (413, "too_large"), long.text
     found = good(api.get("/threads", params={"text": "tuesday", "resource": "ada"}))["data"]
     assert [one["thread"] for one in found] == [thread]
     assert good(api.get(f"/threads/{thread}"))["metadata"] == {"kind": "sums"}
@@ -111,6 +114,12 @@ def test_a_thread_is_begun_asked_in_read_found_renamed_and_erased(api: httpx.Cli
     assert refused(api.get(f"/threads/{thread}/messages")) == (404, "thread_not_found", "thread")
     again = api.post(f"/threads/{thread}/runs", json={"agent": "demo", "text": SUM, "wait_s": 30})
     assert again.status_code in {400, 404}, again.text
+    end = time.monotonic() + WAIT_S
+    for rest in ("", f"/runs/{run['run']}", f"/runs/{run['run']}/events", "/memory"):
+        while (gone := api.get(f"/threads/{thread}{rest}")).status_code != 404:
+            assert gone.status_code == 200, gone.text
+            assert time.monotonic() < end, rest
+    assert good(api.get(f"/threads/{thread}/waits"))["data"] == good(api.get(f"/threads/{thread}/tasks"))["data"] == []
 
 
 def test_a_page_of_threads_says_where_the_next_one_begins(api: httpx.Client) -> None:
@@ -257,6 +266,8 @@ def test_a_schedule_is_put_paused_fired_and_ended(api: httpx.Client) -> None:
     assert refused(api.put(name, json=wanted | {"cron": "every day"}))[0] == 400
     while api.get(name).status_code != 404:
         assert time.monotonic() < end
+    for gone in (api.delete(name), api.post(f"{name}/pause")):
+        assert refused(gone) == (404, "schedule_not_found", "schedule")
 
 
 def test_a_fork_has_the_history_and_goes_its_own_way(api: httpx.Client) -> None:
@@ -319,7 +330,9 @@ def test_a_tenant_sees_nothing_of_another(guarded: UpProcess) -> None:
             assert theirs.get(foreign).status_code == 404, foreign
         assert theirs.post(f"{path}/cancel").status_code == 404
         assert theirs.post(f"{thread}/fork").status_code == 404
-        assert good(theirs.get(f"{thread}/waits"))["data"] == []
+        for foreign in (f"{thread}/waits", f"{thread}/tasks"):
+            assert theirs.get(foreign).status_code == 404, foreign
+        assert theirs.post(f"{thread}/waits/e/approve", json={"arguments": "{}"}).status_code == 404
         assert theirs.request("DELETE", thread).status_code in {400, 404, 409}
         assert len(good(ours.get(f"{thread}/messages"))["messages"]) == 4
     narrow = created(guarded, "--scope", "inference")["key"]

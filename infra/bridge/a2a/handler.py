@@ -31,6 +31,7 @@ from a2a.utils.errors import (
     TaskNotFoundError,
     UnsupportedOperationError,
 )
+from a2a.utils.task import validate_page_size
 from starlette.requests import Request
 
 from bus import subjects
@@ -65,6 +66,7 @@ _RECORD_S, _LATE_LOOKS = 0.05, 20
 _MOST_TASKS = 100
 _MOST_MESSAGES = 1000
 _MOST_ENDED = 1000
+_LONGEST_TOKEN = 18
 _ENDED = frozenset({TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_CANCELED})
 
 
@@ -128,7 +130,9 @@ class AgentHandler(RequestHandler):
 
     async def _answered(self, message: Message, client: Client) -> tuple[Place, Call]:
         thread, run = await self._found(client, message.task_id)
-        waits = await client.waiting(thread)
+        stands = await self._stands(client, thread, run)
+        needs = stands.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+        waits = await client.waiting(thread) if needs else ()  # another run of the thread may wait for somebody
         if not waits:
             raise UnsupportedOperationError(f"task {message.task_id!r} waits for nothing: leave taskId out")
         try:
@@ -154,7 +158,7 @@ class AgentHandler(RequestHandler):
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """List the agent's tasks, the latest first."""
         client = self._client_of(context)
-        before = int(params.page_token) if params.page_token.isdigit() else None
+        before = _page(params)
         size = min(params.page_size or _MOST_TASKS, _MOST_TASKS)
         wanted = RunsWanted(params.context_id or None, self._agent, None, before)
         rows = await runs_of(await client.store(), client.tenant, wanted, size)
@@ -274,6 +278,22 @@ class AgentHandler(RequestHandler):
             await asyncio.sleep(_RECORD_S)
         waits = await client.waiting(thread) if shown.status == "waiting" else ()
         return task_shown(shown, waits)
+
+
+def _page(params: ListTasksRequest) -> int | None:
+    """Read where a page begins.
+
+    Raises:
+        InvalidParamsError: the token is none that we gave, or the size no size.
+    """
+    if params.HasField("page_size"):
+        validate_page_size(params.page_size)
+    token = params.page_token
+    if not token:
+        return None
+    if not (token.isascii() and token.isdigit() and len(token) <= _LONGEST_TOKEN):
+        raise InvalidParamsError("pageToken: give the nextPageToken of the page before, or leave it out")
+    return int(token)
 
 
 async def _unheard(text: str) -> None:

@@ -43,7 +43,12 @@ class _Served:
         return await asyncio.shield(self._manager)
 
     async def _run(self, ready: asyncio.Future[Any]) -> None:
-        manager = await asyncio.to_thread(self._made)
+        try:
+            manager = await asyncio.to_thread(self._made)
+        except (ImportError, AttributeError) as error:  # an SDK that is not whole: who asks next tries again
+            self._manager = None
+            ready.set_exception(error)
+            return
         async with manager.run():
             ready.set_result(manager)
             await asyncio.Event().wait()
@@ -70,7 +75,7 @@ def mcp_doors(desk: Desk) -> list[Door]:
         """Speak the Model Context Protocol: streamable HTTP."""
         raise AssertionError("the application below answers")
 
-    about = Operation("Speak the Model Context Protocol: streamable HTTP", streams=True)
-    door = Door("/mcp", mcp, "agents", methods=("GET", "POST", "DELETE"), operation=about)
+    about = Operation("Speak the Model Context Protocol: streamable HTTP", streams=True, own=True)
+    door = Door("/mcp", mcp, "agents", methods=("POST",), operation=about)
     door.app = served
     return [door]

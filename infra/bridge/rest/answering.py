@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from bus import subjects
 from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Operation
+from infra.bridge.doors import Door, Operation, Workplace
 from infra.bridge.openai import BadRequest, decoded, refusal
 from infra.client import Client
 from infra.errors import ForkUnfit, NothingRecorded, ScheduleUnfit, SettlementRefused, ThreadUnfit
@@ -25,11 +26,14 @@ T = TypeVar("T")
 
 _GONE = {
     "thread": (404, "thread_not_found"),
+    "schedule": (404, "schedule_not_found"),
     "effect": (409, "not_waiting"),
     "run": (409, "not_under_way"),
     "task": (409, "not_under_way"),
 }
 """By the field that a problem names."""
+
+_LOOKS, _LOOK_S = 20, 0.05
 
 Answer = Callable[[Request], Awaitable[object]]
 
@@ -47,14 +51,34 @@ class Rest:
 
     def door(self, path: str, answer: Answer, operation: Operation, method: str = "GET") -> Door:
         """Make a route of what answers it."""
+        return Door(path, _answering(answer, operation), "agents", methods=(method,), operation=operation)
 
-        async def answered(request: Request) -> Response:
-            told = await _told(answer(request))
-            if isinstance(told, Response):
-                return told
-            return Response(codec.encode(told), operation.status, media_type="application/json")
+    def workplace(self, path: str, answer: Answer, operation: Operation) -> Door:
+        """Make a route behind which models are asked: only so many at once, and nothing that is too long for them."""
+        return Workplace(path, _answering(answer, operation), "agents", methods=("POST",), operation=operation)
 
-        return Door(path, answered, "agents", methods=(method,), operation=operation)
+    async def thread(self, request: Request) -> str:
+        """Read the id of a thread out of the path, that there is; what was begun a moment ago is recorded late.
+
+        Raises:
+            BadRequest: there is none: 404.
+        """
+        thread, tenant = named(request, "thread"), caller_of(request).tenant
+        for _ in range(_LOOKS):
+            if await self.desk.read_back(tenant, thread, "thread", thread, 0):
+                return thread
+            await asyncio.sleep(_LOOK_S)
+        raise missing("thread", thread)
+
+
+def _answering(answer: Answer, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    async def answered(request: Request) -> Response:
+        told = await _told(answer(request))
+        if isinstance(told, Response):
+            return told
+        return Response(codec.encode(told), operation.status, media_type="application/json")
+
+    return answered
 
 
 async def _told(answer: Awaitable[object]) -> object:

@@ -55,9 +55,9 @@ class RunRoutes(Rest):
         )
         told = "Tell of a run from its first event on, or from behind `Last-Event-ID`"
         return [
-            self.door("/api/runs", self.start, fresh, "POST"),
+            self.workplace("/api/runs", self.start, fresh),
             self.door("/api/runs", self.listed, Operation("List runs", query=RunsQuery, gives=Runs)),
-            self.door(thread, self.start, going_on, "POST"),
+            self.workplace(thread, self.start, going_on),
             self.door(run, self.get, Operation("Tell how a run stands", gives=RunShown)),
             self.door(
                 f"{run}/events",
@@ -196,6 +196,8 @@ class RunRoutes(Rest):
         begun = loop.time()
         while True:
             events = await self.desk.read_back(tenant, thread, "run", run, 0)
+            if any(codec.is_erased(event.data) for event in events):
+                break  # its thread was deleted
             if events:
                 return run_of(run, thread, events)
             command = await self._accepted(tenant, thread, run)

@@ -80,7 +80,7 @@ class ScheduleRoutes(Rest):
 
     async def tasks(self, request: Request) -> Tasks:
         """List the tool calls of a thread that go on in the background, as far as is recorded."""
-        found = await self.client(request).tasks(named(request, "thread"))
+        found = await self.client(request).tasks(await self.thread(request))
         return Tasks(
             tuple(TaskShown(one.effect, one.run, one.agent, one.call.name, one.call.arguments) for one in found)
         )
@@ -88,7 +88,7 @@ class ScheduleRoutes(Rest):
     async def cancel(self, request: Request) -> Done:
         """End one."""
         asked = await body_of(request, Cancelling)
-        await self.client(request).cancel(named(request, "thread"), named(request, "task"), asked.reason)
+        await self.client(request).cancel(await self.thread(request), named(request, "task"), asked.reason)
         return Done()
 
     async def _tell(self, request: Request, data: ScheduleCommand) -> Done:

@@ -85,5 +85,8 @@ class ThreadRoutes(Rest):
 
     async def messages(self, request: Request) -> MessagesTold:
         """Read what was said, as far as it is recorded."""
-        asked = query_of(request, MessagesQuery)
-        return await self.client(request).memory.messages(named(request, "thread"), asked.first, asked.limit)
+        asked, thread, memory = query_of(request, MessagesQuery), named(request, "thread"), self.client(request).memory
+        if asked.last is None:
+            return await memory.messages(thread, asked.first, asked.limit)
+        total = (await memory.messages(thread, 0, 1)).total
+        return await memory.messages(thread, max(0, total - asked.last), asked.last)

@@ -52,7 +52,7 @@ class WaitRoutes(Rest):
 
     async def of_thread(self, request: Request) -> Waits:
         """List what a thread's run waits for, and those of the agents that it has asked."""
-        found = await self.client(request).waiting(named(request, "thread"))
+        found = await self.client(request).waiting(await self.thread(request))
         return Waits(
             tuple(
                 WaitShown(
@@ -90,5 +90,5 @@ class WaitRoutes(Rest):
         return await self._settle(request, PostResult(named(request, "effect"), asked.content, asked.error))
 
     async def _settle(self, request: Request, answer: Approve | Deny | Resume | PostResult) -> Done:
-        await self.client(request).settle(named(request, "thread"), answer)
+        await self.client(request).settle(await self.thread(request), answer)
         return Done()

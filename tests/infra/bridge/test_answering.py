@@ -34,7 +34,7 @@ class World:
         left = list(scripts)
 
         async def follow(
-            connection: object, read_back: object, command: Command, late_s: float
+            connection: object, read_back: object, command: Command, chance: object, ids: object, late_s: float
         ) -> AsyncIterator[Frame]:
             self.commands.append(command)
             script = left.pop(0) if len(left) > 1 else left[0]
@@ -46,7 +46,7 @@ class World:
         async def send(connection: object, command: Command) -> None:
             self.sent.append(command)
 
-        monkeypatch.setattr(answering, "follow", follow)
+        monkeypatch.setattr(answering, "follow_pictured", follow)
         monkeypatch.setattr(answering, "send_command", send)
         monkeypatch.setattr(answering, "_RETRY_S", (0.0, 0.0))
         nothing: Any = None
