@@ -14,7 +14,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.live import expecting
+from bus.live import Watcher, expecting, watching
 from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
@@ -68,19 +68,51 @@ async def follow(
     """
     kind, entity = entity_of(command)
     outcome_subject = subjects.live(command.tenant, "command", command.id)
-    order = _Order(kind, command.thread, after)
-    deadline = time.monotonic() + timeout_s
     async with expecting(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
-        silence = _SILENCE_S
-        while (left := deadline - time.monotonic()) > 0:
-            frame = await watcher.next(min(silence, left))
-            # who waits for long is looked after less often: many may wait
-            silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
-            async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+        async for frame in _heard(watcher, read_back, command, after, timeout_s):
+            yield frame
+
+
+async def rejoin(
+    connection: Connection, read_back: ReadBack, command: Command, timeout_s: float = 600.0, after: int = 0
+) -> AsyncIterator[Frame]:
+    """Follow what a command that was taken on before led to, as `follow` does, without sending it.
+
+    Of the model call under way nothing is heard until its result: its deltas went by.
+
+    Raises:
+        TimeoutError: the end did not come within `timeout_s` seconds.
+        Unavailable: no NATS.
+    """
+    kind, entity = entity_of(command)
+    async with watching(connection, subjects.live(command.tenant, kind, entity)) as watcher:
+        missed = await _missed(read_back, command, after, after)
+        order = _Order(kind, command.thread, after)
+        for late in missed:
+            for passed in order.take(late):
                 yield passed
-            if order.over:
-                return
+        if not order.over:
+            async for frame in _heard(watcher, read_back, command, order.version, timeout_s):
+                yield frame
+
+
+async def _heard(
+    watcher: Watcher, read_back: ReadBack, command: Command, after: int, timeout_s: float
+) -> AsyncIterator[Frame]:
+    """Yield what a watcher hears of a command's entity, and what it missed, until the last event."""
+    kind, entity = entity_of(command)
+    order = _Order(kind, command.thread, after)
+    deadline = time.monotonic() + timeout_s
+    silence = _SILENCE_S
+    while (left := deadline - time.monotonic()) > 0:
+        frame = await watcher.next(min(silence, left))
+        # who waits for long is looked after less often: many may wait
+        silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
+        async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+            yield passed
+        if order.over:
+            return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
 
 

@@ -48,6 +48,10 @@ class Desk(Protocol):
     def under_way(self) -> UnderWay:
         """What clients wait for."""
 
+    @property
+    def trouble(self) -> Callable[[], str]:
+        """Why nothing can be taken now; empty while all is well."""
+
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""
 

@@ -1,0 +1,126 @@
+"""What the routes of these protocols have in common: a run is begun, gone on with, told again or ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bus.errors import BusError
+from infra.bridge.callers import caller_of, request_id_of
+from infra.bridge.desk import Desk
+from infra.bridge.doors import house_of
+from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, while_there
+from infra.bridge.openai import THREAD_HEADER, BadRequest, refusal
+from infra.bridge.telling.encoder import PieceEncoder
+from infra.bridge.telling.recorded import Record, RecordedRun
+from infra.bridge.telling.tapes import Tape, Tapes
+from infra.follow import follow, rejoin, send
+from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
+
+FOLLOWED_S: Final = 86_400.0
+"""A run may wait for a day behind another one."""
+_NO_BUFFERING: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+Answer = Approve | Deny | Resume | PostResult | AbortRun
+
+
+class Counter:
+    """Where the runs of one protocol are asked for."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.record = Record(desk.read_back)
+        self.tapes = Tapes(self.record)
+
+    def refuse_in_trouble(self) -> None:
+        """See that something new can be begun.
+
+        Raises:
+            BadRequest: it cannot.
+        """
+        if self.desk.under_way.draining:
+            raise BadRequest(503, "the server is about to stop: try again later", None, "draining")
+        if trouble := self.desk.trouble():
+            raise BadRequest(503, trouble, None, "overloaded")
+
+    def begin(self, command: Command, encoder: PieceEncoder) -> Tape:
+        """Send a command that runs an agent, and record what comes of it."""
+        frames = follow(self.desk.connection, self.desk.read_back, command, FOLLOWED_S)
+        return self.tapes.begin(Tape(command, encoder), frames)
+
+    async def go_on(self, request: Request, run: RecordedRun, answers: Sequence[Answer], tape: Tape) -> Tape:
+        """Answer what a run waits for, and record what comes of it.
+
+        Raises:
+            BadRequest: it does not wait for that any more.
+        """
+        *before, last = (self._answering(request, run.command.thread, answer) for answer in answers)
+        for command in before:
+            try:
+                outcome = await send(self.desk.connection, command)
+            except (BusError, TimeoutError) as error:
+                raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
+            if outcome.problem is not None:
+                raise refusal(outcome.problem)
+        frames = follow(self.desk.connection, self.desk.read_back, last, FOLLOWED_S, run.reader.version)
+        return self.tapes.begin(tape, frames)
+
+    def rejoin(self, run: RecordedRun, tape: Tape) -> Tape:
+        """Record what comes of a run that is under way."""
+        frames = rejoin(self.desk.connection, self.desk.read_back, run.command, FOLLOWED_S, run.reader.version)
+        return self.tapes.begin(tape, frames)
+
+    async def told(
+        self, request: Request, tape: Tape, pieces: AsyncGenerator[bytes], headers: Mapping[str, str]
+    ) -> Response:
+        """Answer with the pieces of a tape.
+
+        Raises:
+            BadRequest: there is nothing on it.
+        """
+        try:
+            await while_there(request, tape.begun())
+        except ClientGone:
+            return Response(status_code=499)
+        playing = self._playing(tape, pieces, request_id_of(request))
+        sent = {**headers, **_NO_BUFFERING, THREAD_HEADER: tape.command.thread}
+        return Stream(playing, playing, sent, house_of(request).limits, tape.encoder.framing.idle)
+
+    async def _playing(self, tape: Tape, pieces: AsyncGenerator[bytes], name: str) -> AsyncGenerator[bytes]:
+        # nobody asks it for a whole answer
+        exchange = Exchange([tape.command], cast("Encoder", tape.encoder), True, False)
+        self.desk.under_way.enter(exchange, name)
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self.desk.under_way.leave(exchange, name)
+
+    def _answering(self, request: Request, thread: str, data: Answer) -> Command:
+        """Make a command of an answer."""
+        asked = self.desk.command(request, RunAgent(agent=""), thread)
+        verb: Any = data.__struct_config__.tag
+        return msgspec.structs.replace(asked, verb=verb, data=data)
+
+    async def stop(self, request: Request, thread: str) -> Response:
+        """End a thread's run, if one is under way.
+
+        Raises:
+            BadRequest: nobody can be told.
+        """
+        tenant = caller_of(request).tenant
+        tape = self.tapes.of(tenant, thread)
+        run = None if tape is not None else await self.record.latest_run(tenant, thread)
+        command = tape.command if tape is not None else run.command if run is not None and not run.reader.over else None
+        if command is not None:
+            try:
+                await self.desk.abort(tenant, command.id, "a client stopped it", thread)
+            except (BusError, TimeoutError) as error:
+                raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
+        return Response(status_code=204)
