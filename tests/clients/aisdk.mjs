@@ -35,6 +35,11 @@ class Chat extends AbstractChat {
     super({ ...init, id, transport, state });
     this.known = state;
   }
+
+  /** Sends what follows by another `fetch`. */
+  over(fetch) {
+    this.transport.fetch = fetch;
+  }
 }
 
 const ends = (chat) => ({
@@ -102,7 +107,8 @@ const scenarios = {
     };
     await chat.sendMessage({ text });
     const [{ isAbort, isError }] = finished;
-    tell({ ...ends(chat), isAbort, isError, status: (await asked).status, resumed: (await fetch(`${api}/${id}/stream`)).status });
+    const resumed = await fetch(`${api}/${id}/stream`);
+    tell({ ...ends(chat), isAbort, isError, stopped: (await asked).status, resumed: resumed.status });
   },
 
   /** A client that goes away in the middle, and two that come back. */
@@ -116,11 +122,16 @@ const scenarios = {
     await dropped;
     const partial = plain(chat.messages);
     const [first, second] = await Promise.all([fetch(`${api}/${id}/stream`), fetch(`${api}/${id}/stream`)]);
-    const opened = new Chat({ messages: await stored() });
-    const resuming = opened.resumeStream();
-    const again = chat.resumeStream();
-    tell("resuming");
-    await Promise.all([resuming, again]);
+    let answered = 0;
+    const counting = async (...request) => {
+      const response = await fetch(...request);
+      answered += 1;
+      if (answered === 2) tell("resuming");
+      return response;
+    };
+    chat.over(counting);
+    const opened = new Chat({ messages: await stored(), fetch: counting });
+    await Promise.all([opened.resumeStream(), chat.resumeStream()]);
     const bytes = [await raw(first), await raw(second)];
     tell({ ...ends(chat), partial, opened: plain(opened.messages), same: bytes[0] === bytes[1], bytes: bytes[0] });
   },
@@ -139,15 +150,6 @@ const scenarios = {
     for await (const one of readUIMessageStream({ stream: read })) last = one;
     await reading;
     tell({ chunks, message: plain(last) });
-  },
-
-  /** Goes on in a conversation that another bridge, or this one before it began again, had. */
-  async rejoin() {
-    const chat = new Chat({ messages: await stored() });
-    const resuming = chat.resumeStream();
-    tell("resuming");
-    await resuming;
-    tell(ends(chat));
   },
 
   async regenerate() {

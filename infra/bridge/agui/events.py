@@ -85,6 +85,8 @@ class AguiEncoder(PieceEncoder):
         self._command = command
         self._asked = asked
         self._state = state
+        self._theirs = {message.tool_call_id for message in asked.messages if message.role == "tool"}
+        """Calls whose results the client has: it would have them twice."""
         self._step = 0
         self._message = ""
         """The step's, which its calls belong to."""
@@ -108,7 +110,8 @@ class AguiEncoder(PieceEncoder):
                 closing, self._open = self._open[:ends], self._open[ends:]
                 return closing
             case CallOpened() | CallGrew() | CallWhole() | Settled():
-                return self._call(piece)
+                known = isinstance(piece, Settled) and piece.call_id in self._theirs
+                return [] if known else self._call(piece)
             case Paused() | Finished() | Failed():
                 return [self._end(piece)]
             case _:

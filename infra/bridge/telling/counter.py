@@ -59,6 +59,7 @@ class Counter:
         Raises:
             BadRequest: it does not wait for that any more.
         """
+        run.reader.expect(answer.effect for answer in answers if not isinstance(answer, AbortRun))
         *before, last = (self._answering(request, run.command.thread, answer) for answer in answers)
         for command in before:
             try:

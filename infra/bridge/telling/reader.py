@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from infra.bridge.telling.answers import Telling
@@ -66,17 +67,24 @@ class RunReader:
         """By effect."""
         self._waits: dict[str, Wait] = {}
         self._denied: set[str] = set()
+        self._answers: set[str] = set()
+        """Effects of waits whose answers are on their way."""
         self._pause_told = False
 
     @property
     def waits(self) -> tuple[Wait, ...]:
         """What the run waits for."""
-        return tuple(self._waits.values())
+        return tuple(wait for effect, wait in self._waits.items() if effect not in self._answers)
 
     @property
     def paused(self) -> bool:
         """Whether nothing happens until somebody answers."""
-        return bool(self._waits) and len(self._waits) == len(self._pending)
+        return bool(self.waits) and len(self.waits) == len(self._pending)
+
+    def expect(self, effects: Iterable[str]) -> None:
+        """Note that answers to what waits are on their way: it is nobody's turn to answer until they are there."""
+        self._answers |= set(effects)
+        self._pause_told = self.paused
 
     def feed(self, frame: Frame) -> list[Piece]:
         """Give what one frame adds."""
