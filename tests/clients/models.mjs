@@ -55,6 +55,15 @@ const scenarios = {
     tell({ used, parts, calls, text: await stream.text });
   },
 
+  /** One step, whose calls nobody carries out. */
+  async once() {
+    const look = tool({ description: "Look.", inputSchema: z.object({ at: z.string().optional() }) });
+    const stream = streamText({ ...asked, tools: { look } });
+    let reasoning = "";
+    for await (const part of stream.fullStream) if (part.type === "reasoning-delta") reasoning += part.text;
+    tell({ reasoning, text: await stream.text, reason: await stream.finishReason, calls: await stream.toolCalls });
+  },
+
   async object() {
     const schema = z.object({ name: z.enum(["Ann", "Bob"]), here: z.boolean() });
     const { object } = await generateObject({ ...asked, schema, maxOutputTokens: 60 });

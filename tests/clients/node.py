@@ -14,7 +14,7 @@ CLIENTS = Path(__file__).parent
 _LONGEST_S = 90.0
 
 
-def _node() -> str:
+def node_path() -> str:
     """Find the node of the environment, else the machine's."""
     ours = Path(sys.executable).parent / "node"
     found = str(ours) if ours.exists() else shutil.which("node")
@@ -35,7 +35,7 @@ async def node(
         given: what it is given.
     """
     process = await asyncio.create_subprocess_exec(
-        *(_node(), script, scenario, json.dumps(given)),
+        *(node_path(), script, scenario, json.dumps(given)),
         cwd=CLIENTS,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

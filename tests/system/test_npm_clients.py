@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from actors.models.nearby import offer_model
 from actors.models.provider import ModelCall
@@ -19,12 +23,14 @@ from infra.privacy import known_master
 from infra.readback import LateStore
 from schemas.messages import ToolCall
 from schemas.runs import Problem
-from tests.clients.node import node
+from tests.clients.node import CLIENTS, node, node_path
+from tests.infra.bridge.doors import Scripted, everything
 from tests.system.conftest import UpProcess
 from tests.system.test_record import wait_until_recorded
 
 pytestmark = [pytest.mark.servers, pytest.mark.anyio, pytest.mark.deadline(150)]
 
+ROOT = Path(__file__).parents[2]
 SUM = "What is 12 times 34?"
 FOREIGN = "Grüße, 世界! 👩\u200d🚀 ok"
 CALCULATOR = {
@@ -65,6 +71,43 @@ def chat_url(up: UpProcess, agent: str) -> str:
     return f"{up.url}/api/agents/{agent}/chat"
 
 
+# docs/clients.md
+
+
+async def test_every_block_of_the_page_on_clients_runs(stack: UpProcess) -> None:
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", stack.url)
+    found = re.findall(r"```(js|py)\n(.*?)```", page, re.DOTALL)
+    assert [kind for kind, _ in found] == ["py", "js", "js", "js"]
+    printed = [await (run_python if kind == "py" else run_js)(block) for kind, block in found]
+    assert printed[0].count("408") == 2
+    assert "408" in printed[1]
+    assert printed[2].split()[-2:] == ["text", "2"]
+    assert "tool-calculator" in printed[2]
+    assert "408" in printed[3]
+
+
+async def run_js(source: str) -> str:
+    return await run_block(node_path(), "--input-type=module", "-e", source)
+
+
+async def run_python(source: str) -> str:
+    return await run_block(sys.executable, "-c", source)
+
+
+async def run_block(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=CLIENTS, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            told, problem = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, problem.decode()
+    return told.decode()
+
+
 # @ai-sdk/openai-compatible
 
 
@@ -86,6 +129,23 @@ async def test_its_tools_are_called_with_whole_arguments(stack: UpProcess) -> No
     assert not call.get("invalid")
     assert told["parts"].count("tool-input-start") == told["parts"].count("tool-input-end") == 1
     assert "77" in told["text"]
+
+
+async def test_reasoning_and_parallel_calls_reach_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Scripted(monkeypatch, everything)
+    config = uvicorn.Config(door.application, port=0, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started)
+    (port,) = [listener.getsockname()[1] for one in server.servers for listener in one.sockets]
+    try:
+        told = await node("models.mjs", "once", baseURL=f"http://127.0.0.1:{port}/v1", model="m", prompt="hi")
+    finally:
+        server.should_exit = True
+        await serving
+    assert (told["reasoning"], told["text"], told["reason"]) == ("hmm", "I look.", "tool-calls")
+    assert [(call["toolCallId"], call["input"]) for call in told["calls"]] == [("c0", {"at": "sky"}), ("c1", {})]
+    assert not any(call.get("invalid") for call in told["calls"])
 
 
 async def test_an_object_is_of_its_schema_and_a_refusal_an_error(stack: UpProcess) -> None:
@@ -212,8 +272,10 @@ async def test_a_bridge_that_knows_nothing_tells_it_from_the_log(stack: UpProces
         LateStore(stack.postgres_url, master) as late,
     ):
         system = {"ids": SystemIds(), "clock": SystemClock(), "chance": SystemChance()}
-        about = {"models": (), "agents": ("worker",), "tenant": "default", "state": nothing}
-        other = Bridge(connection=connection, read_back=late.read_back, **system, **about)
+        about = {"models": (), "agents": ("worker",), "state": nothing}
+        reached = {"connection": connection, "read_back": late.read_back}
+        other = Bridge(**reached, **system, **about, tenant="default")
+        foreign = httpx.ASGITransport(Bridge(**reached, **system, **about, tenant="stranger").application())
         transport = httpx.ASGITransport(other.application())
         async with httpx.AsyncClient(transport=transport, base_url="http://door", timeout=60) as client:
             await asyncio.to_thread(wait_until_recorded, stack)
@@ -223,7 +285,10 @@ async def test_a_bridge_that_knows_nothing_tells_it_from_the_log(stack: UpProces
             model.hold.set()
             resumed = await resuming
             stored = (await client.get(f"/api/chat/{chat}/messages")).json()
-            foreign = (await client.get("/api/chat/npm-other/messages")).json()
+        async with httpx.AsyncClient(transport=foreign, base_url="http://door", timeout=60) as stranger:
+            assert (await stranger.get(f"/api/chat/{chat}/messages")).json() == []
+            assert (await stranger.get(f"/api/chat/{chat}/stream")).status_code == 204
+            assert (await stranger.post(f"/api/chat/{chat}/stop")).status_code == 204
     told = await asking
     assert [one["role"] for one in seen.json()] == ["user"]
     assert resumed.headers["x-vercel-ai-ui-message-stream"] == "v1"
@@ -231,7 +296,6 @@ async def test_a_bridge_that_knows_nothing_tells_it_from_the_log(stack: UpProces
     assert lines[0] == "data: " + httpx.Response(200, json=told["chunks"][0]).text
     assert lines[-2:] == ["data: [DONE]", ""]
     assert text_of(told["message"]) == text_of(stored[-1]) == f"says {FOREIGN}"
-    assert foreign == []
 
 
 async def test_a_run_that_fails_in_the_middle_closes_what_is_open_and_says_why(

@@ -97,6 +97,8 @@ class Tape:
             log.warning("run %s is not followed any more: %s", self.command.id, error)
             self._fail(BadRequest(503, "the event bus does not answer: ask for the stream again", None, "unavailable"))
         finally:
+            if not self._pieces and self.problem is None:
+                self.problem = BadRequest(500, "the run ended without an answer", None, "no_answer")
             self.over = True
             self._tell()
 
