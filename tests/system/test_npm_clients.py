@@ -349,6 +349,27 @@ async def test_an_interrupt_is_answered_in_the_next_run(stack: UpProcess, approv
     assert told["second"]["events"][-1]["outcome"] == {"type": "success"}
 
 
+async def test_who_says_something_else_ends_the_run_that_waits(stack: UpProcess) -> None:
+    async def said(url: str, body: dict[str, Any]) -> str:
+        async with httpx.AsyncClient(timeout=60) as client:
+            return (await client.post(url, json=body)).text
+
+    url, asked = f"{stack.url}/ag-ui/careful", {"threadId": "ag-instead", "runId": "r"}
+    question = {"id": "u1", "role": "user", "content": SUM}
+    assert '"interrupt"' in await said(url, {**asked, "messages": [question]})
+    other = {"id": "u2", "role": "user", "content": "Hello!"}
+    assert '"success"' in await said(url, {**asked, "messages": [question, other]})
+    chat: Any = {"id": "npm-instead"}
+    chat["messages"] = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": SUM}]}]
+    assert "tool-approval-request" in await said(chat_url(stack, "careful"), chat)
+    waiting = {"type": "tool-calculator", "toolCallId": "c", "state": "approval-requested", "approval": {"id": "e"}}
+    chat["messages"] += [
+        {"id": "msg_x", "role": "assistant", "parts": [waiting]},
+        {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "Hello!"}]},
+    ]
+    assert '"finishReason":"stop"' in await said(chat_url(stack, "careful"), chat)
+
+
 async def test_a_suspended_tool_s_data_is_an_interrupt_too(stack: UpProcess) -> None:
     answer = {"status": "resolved", "payload": True}
     url = f"{stack.url}/ag-ui/leaving"

@@ -8,9 +8,9 @@ from typing import Any, Final
 from infra.bridge.agui.events import MARK
 from infra.bridge.openai import BadRequest, decoded
 from infra.bridge.telling.counter import Answer
-from infra.bridge.telling.pieces import Wait
+from infra.running import Waiting
 from schemas.agui import AguiInput, AguiMessage, AguiResume
-from schemas.commands import AbortRun, Approve, Deny, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, PostResult, RunAgent
 from schemas.messages import Message, ToolCall, ToolSpec
 
 NOTE: Final = "agui"
@@ -43,7 +43,7 @@ def answered_in(asked: AguiInput) -> frozenset[str]:
     return frozenset(interrupts | {message.tool_call_id for message in results_in(asked)})
 
 
-def answers(asked: AguiInput, run: str, waits: Sequence[Wait]) -> list[Answer]:
+def answers(asked: AguiInput, run: str, waits: Sequence[Waiting]) -> list[Answer]:
     """Give the answers to what a run waits for.
 
     Raises:
@@ -57,25 +57,24 @@ def answers(asked: AguiInput, run: str, waits: Sequence[Wait]) -> list[Answer]:
         if entry is not None and wait.kind != "caller":
             found.append(_answer(wait, entry, run))
         elif result is not None and wait.kind == "caller":
-            text = _text(result)
-            given = {"error": result.error} if result.error else {"content": text}
-            found.append(PostResult(effect=wait.effect, **given))
+            failed = PostResult(effect=wait.effect, error=result.error or "")
+            found.append(failed if result.error else wait.result(_text(result)))
     if not found:
         raise BadRequest(409, "resume: nothing that it answers is waited for any more", "resume", "not_waiting")
     # what ends the run leaves nothing to answer
     return next(([answer] for answer in found if isinstance(answer, AbortRun)), found)
 
 
-def _answer(wait: Wait, entry: AguiResume, run: str) -> Answer:
+def _answer(wait: Waiting, entry: AguiResume, run: str) -> Answer:
     payload = entry.payload
     if wait.kind == "data":
         if entry.status == "cancelled":
             return AbortRun(run=run, reason="its client would not answer")
-        return Resume(effect=wait.effect, answer=payload)
+        return wait.resume(payload)
     given: Mapping[str, Any] = payload if isinstance(payload, Mapping) else {"approved": payload}
     if entry.status == "resolved" and given.get("approved") is True:
-        return Approve(effect=wait.effect, arguments=wait.call.arguments)
-    return Deny(effect=wait.effect, reason=str(given.get("reason") or ""))
+        return wait.approve()
+    return wait.deny(str(given.get("reason") or ""))
 
 
 def run_agent(asked: AguiInput, agent: str, known: Collection[str], working: str) -> RunAgent:

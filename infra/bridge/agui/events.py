@@ -29,9 +29,9 @@ from infra.bridge.telling.pieces import (
     StepBegan,
     StepEnded,
     StepReset,
-    Wait,
 )
 from infra.bridge.telling.reader import RunReader
+from infra.running import Waiting
 from schemas import codec
 from schemas.agui import AguiInput
 from schemas.commands import Command
@@ -207,7 +207,7 @@ def run_error(problem: BadRequest) -> Event:
     return told if error.code is None else {**told, "code": error.code}
 
 
-def _outcome(waits: tuple[Wait, ...]) -> dict[str, Any]:
+def _outcome(waits: tuple[Waiting, ...]) -> dict[str, Any]:
     """Say what the client is to do: answer interrupts, or carry calls out."""
     interrupts = [_interrupt(wait) for wait in waits if wait.kind != "caller"]
     if interrupts:
@@ -215,7 +215,7 @@ def _outcome(waits: tuple[Wait, ...]) -> dict[str, Any]:
     return {"type": "success", "pendingToolCallIds": [wait.call.id for wait in waits]}
 
 
-def _interrupt(wait: Wait) -> dict[str, Any]:
+def _interrupt(wait: Waiting) -> dict[str, Any]:
     told: dict[str, Any] = {"id": wait.effect, "toolCallId": wait.call.id}
     if wait.kind == "approval":
         asked = f"may {wait.call.name!r} be called with {wait.call.arguments}?"

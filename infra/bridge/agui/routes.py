@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,18 +41,22 @@ class _Agents:
         if asked.resume or results_in(asked):
             tape = await self._gone_on(request, asked, thread, state)
         else:
-            tape = self._begun(request, asked, thread, events, state)
+            tape = await self._begun(request, asked, thread, events, state)
         return await self.counter.told(request, tape, _opened(tape, asked, state), {})
 
     async def stop(self, request: Request) -> Response:
         """End the run that is under way in a thread."""
         return await self.counter.stop(request, thread_of(request.path_params["thread_id"], "thread_id"))
 
-    def _begun(
+    async def _begun(
         self, request: Request, asked: AguiInput, thread: str, events: list[Committed], state: ThreadState
     ) -> Tape:
-        known = {name for command in commands_in(events) for name in noted_in(command, NOTE)}
+        commands = commands_in(events)
+        known = {name for command in commands for name in noted_in(command, NOTE)}
         data = run_agent(asked, request.path_params["agent"], known, state.wanted(asked.state))
+        if commands and (await self.counter.record.run_of(commands[-1])).reader.paused:
+            # who says something else in place of an answer does not want the run that waits for it
+            data = msgspec.structs.replace(data, when_busy="replace")
         if data.working:
             state.working = data.working
         command = self.desk.command(request, data, thread)

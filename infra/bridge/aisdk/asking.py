@@ -10,8 +10,8 @@ import msgspec
 from infra.bridge.aisdk.events import MARK
 from infra.bridge.openai import BadRequest, decoded
 from infra.bridge.telling.counter import Answer
-from infra.bridge.telling.pieces import Wait
-from schemas.commands import Approve, Deny, PostResult, Resume, RunAgent
+from infra.running import Waiting
+from schemas.commands import PostResult, RunAgent
 from schemas.messages import Message, ToolCall
 from schemas.uimessages import ChatAsked, UiApproval, UiMessage, UiPart
 
@@ -45,7 +45,7 @@ def answered_in(message: UiMessage) -> frozenset[str]:
     return frozenset(approvals | {part.toolCallId for part in parts if part.state in _SETTLED})
 
 
-def answers(message: UiMessage, waits: Sequence[Wait]) -> list[Answer]:
+def answers(message: UiMessage, waits: Sequence[Waiting]) -> list[Answer]:
     """Give the answers to what a run waits for.
 
     Raises:
@@ -58,24 +58,24 @@ def answers(message: UiMessage, waits: Sequence[Wait]) -> list[Answer]:
     return found
 
 
-def _answer(wait: Wait, part: UiPart) -> Answer | None:
+def _answer(wait: Waiting, part: UiPart) -> Answer | None:
     if wait.kind == "approval":
         return _agreed(wait, part.approval)
     if part.toolCallId != wait.call.id or part.state not in _SETTLED:
         return None
     if wait.kind == "data":
-        return Resume(effect=wait.effect, answer=part.output)
+        return wait.resume(part.output)
     if part.state == "output-available":
-        return PostResult(effect=wait.effect, content=_content(part.output))
+        return wait.result(_content(part.output))
     return PostResult(effect=wait.effect, error=part.errorText or "the call was refused")
 
 
-def _agreed(wait: Wait, approval: UiApproval | None) -> Answer | None:
+def _agreed(wait: Waiting, approval: UiApproval | None) -> Answer | None:
     if approval is None or approval.id != wait.effect or approval.approved is None:
         return None
     if approval.approved:
-        return Approve(effect=wait.effect, arguments=wait.call.arguments)
-    return Deny(effect=wait.effect, reason=approval.reason or "")
+        return wait.approve()
+    return wait.deny(approval.reason or "")
 
 
 def run_agent(asked: ChatAsked, agent: str, known: Collection[str]) -> RunAgent:

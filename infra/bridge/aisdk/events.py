@@ -31,10 +31,10 @@ from infra.bridge.telling.pieces import (
     StepBegan,
     StepEnded,
     StepReset,
-    Wait,
     Waits,
 )
 from infra.bridge.telling.reader import RunReader
+from infra.running import Waiting
 from schemas import codec
 from schemas.commands import Command
 from schemas.messages import ToolCall, Usage
@@ -160,7 +160,7 @@ def _whole(call: ToolCall) -> Chunk:
     return {"type": "tool-input-available", **told, "input": given}
 
 
-def _waits(wait: Wait) -> Chunk:
+def _waits(wait: Waiting) -> Chunk:
     if wait.kind == "approval":
         return {"type": "tool-approval-request", "approvalId": wait.effect, "toolCallId": wait.call.id}
     told: dict[str, Any] = {"kind": wait.kind, "effect": wait.effect, "toolCallId": wait.call.id}

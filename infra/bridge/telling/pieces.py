@@ -5,28 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from infra.running import Waiting
 from schemas.memory import MemoryWrite
 from schemas.messages import ToolCall, Usage
 from schemas.runs import Problem
 
 Kind = Literal["text", "reasoning"]
-WaitKind = Literal["approval", "data", "caller"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Something that a run waits for somebody to say."""
-
-    kind: WaitKind
-    effect: str
-    """What an answer names."""
-    call: ToolCall
-    payload: Any = None
-    """What a suspended tool has to show."""
-    schema: dict[str, Any] | None = None
-    """A JSON Schema of the data that it wants."""
-    problem: str = ""
-    """Why the data that it was given last did not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +89,7 @@ class CallWhole:
 class Waits:
     """A call waits for somebody."""
 
-    wait: Wait
+    wait: Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +135,7 @@ class Remembered:
 class Paused:
     """Nothing happens until its client answers: the last piece for now."""
 
-    waits: tuple[Wait, ...]
+    waits: tuple[Waiting, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Literal, assert_never
 
 from infra.bridge.telling.answers import Telling
 from infra.bridge.telling.pieces import (
@@ -19,9 +19,9 @@ from infra.bridge.telling.pieces import (
     StepBegan,
     StepEnded,
     StepReset,
-    Wait,
     Waits,
 )
+from infra.running import Waiting
 from schemas import codec
 from schemas.delegation import RunJoined
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
@@ -58,6 +58,7 @@ class RunReader:
         self.over = False
         """Whether nothing more happens."""
         self._began = False
+        self._thread = ""
         self._step = 0
         """The one that is open; 0 is none."""
         self._telling: Telling | None = None
@@ -65,14 +66,14 @@ class RunReader:
         """Calls of the step that are not settled."""
         self._calls: dict[str, ToolCall] = {}
         """By effect."""
-        self._waits: dict[str, Wait] = {}
+        self._waits: dict[str, Waiting] = {}
         self._denied: set[str] = set()
         self._answers: set[str] = set()
         """Effects of waits whose answers are on their way."""
         self._pause_told = False
 
     @property
-    def waits(self) -> tuple[Wait, ...]:
+    def waits(self) -> tuple[Waiting, ...]:
         """What the run waits for."""
         return tuple(wait for effect, wait in self._waits.items() if effect not in self._answers)
 
@@ -108,7 +109,7 @@ class RunReader:
         return self._telling.hear(delta)
 
     def _committed(self, frame: Committed) -> list[Piece]:
-        self.version = max(self.version, frame.version)
+        self.version, self._thread = max(self.version, frame.version), frame.thread
         pieces: list[Piece] = [] if self._began else [RunBegan()]
         self._began = True
         event = codec.decode_event(frame.data)
@@ -152,9 +153,10 @@ class RunReader:
     def _waiting(self, event: ApprovalRequested | ToolHandedOver | ToolSuspended) -> list[Piece]:
         if isinstance(event, ToolSuspended):
             told = (event.payload, event.schema, event.problem)
-            wait = Wait("data", event.effect, self._calls[event.effect], *told)
+            wait = Waiting("data", self._thread, event.effect, self._calls[event.effect], *told)
         else:
-            wait = Wait("approval" if isinstance(event, ApprovalRequested) else "caller", event.effect, event.call)
+            kind: Literal["approval", "caller"] = "approval" if isinstance(event, ApprovalRequested) else "caller"
+            wait = Waiting(kind, self._thread, event.effect, event.call)
         self._calls[wait.effect] = wait.call
         self._waits[wait.effect] = wait
         return [Waits(wait)]

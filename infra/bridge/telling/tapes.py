@@ -79,32 +79,38 @@ class Tape:
                 return
             await self._grown.wait()
 
-    async def record(self, frames: AsyncIterator[Frame]) -> None:
-        """Follow a run up to its end, or to where its client is to answer."""
+    async def record(self, frames: AsyncIterator[Frame], record: Record) -> None:
+        """Follow a run up to its end, or to where its client is to answer; tell the record what was heard."""
         try:
             async with aclosing(cast("AsyncGenerator[Frame]", frames)) as heard:
                 async for frame in heard:
+                    begun = bool(self._pieces)
                     self._write(self.encoder.feed(frame))
+                    if self._pieces and (self.encoder.over or not begun):
+                        record.hear(self.command, self.encoder.reader.version)
                     if self.encoder.over or self.encoder.problem is not None:
                         break
-            if self.encoder.problem is not None:
-                self._fail(refusal(self.encoder.problem))
-            else:
-                self._end()
+            self._close()
         except Refused as error:
             self._fail(BadRequest(503, f"the server takes no more requests: {error.description}", None, "overloaded"))
         except (BusError, TimeoutError) as error:
             log.warning("run %s is not followed any more: %s", self.command.id, error)
             self._fail(BadRequest(503, "the event bus does not answer: ask for the stream again", None, "unavailable"))
         finally:
-            if not self._pieces and self.problem is None:
-                self.problem = BadRequest(500, "the run ended without an answer", None, "no_answer")
             self.over = True
             self._tell()
 
     def _write(self, chunks: list[dict[str, object]]) -> None:
         for chunk in chunks:
             self._add(self.encoder.framing.event(chunk))
+
+    def _close(self) -> None:
+        if self.encoder.problem is not None:
+            self._fail(refusal(self.encoder.problem))
+        elif self.encoder.over:
+            self._end()
+        else:
+            self._fail(BadRequest(500, "the run ended without an answer", None, "no_answer"))
 
     def _end(self) -> None:
         self._add(self.encoder.framing.end(None))
@@ -146,13 +152,11 @@ class Tapes:
         """Record a tape."""
         key = (tape.command.tenant, tape.command.thread)
         self._tapes[key] = tape
-        recording = asyncio.create_task(tape.record(frames), name=f"tape-{tape.command.id}")
+        recording = asyncio.create_task(tape.record(frames, self._record), name=f"tape-{tape.command.id}")
         self._recording.add(recording)
 
         def done(task: asyncio.Task[None]) -> None:
             self._recording.discard(task)
-            if tape.encoder.over:
-                self._record.hear(tape.command, tape.encoder.reader.version)
             if self._tapes.get(key) is tape:
                 del self._tapes[key]
 

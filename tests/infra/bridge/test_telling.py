@@ -19,8 +19,8 @@ from infra.bridge.aisdk.asking import answers, read_chat, run_agent
 from infra.bridge.aisdk.events import UiEncoder
 from infra.bridge.openai import BadRequest
 from infra.bridge.telling.encoder import PieceEncoder
-from infra.bridge.telling.pieces import Wait
 from infra.bridge.telling.recorded import thread_of
+from infra.running import Waiting
 from schemas.agui import AguiInput
 from schemas.answers import CallTold
 from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
@@ -340,8 +340,8 @@ def test_only_what_is_new_of_a_conversation_is_asked() -> None:
 
 
 def test_parts_answer_what_waits() -> None:
-    waits = [Wait("approval", "e0", CALLS[0]), Wait("caller", "e1", CALLS[1])]
-    waits.append(Wait("data", "e2", ToolCall("c2", "x", "")))
+    waits = [Waiting("approval", "t1", "e0", CALLS[0]), Waiting("caller", "t1", "e1", CALLS[1])]
+    waits.append(Waiting("data", "t1", "e2", ToolCall("c2", "x", "")))
     approval = {"type": "tool-look", "toolCallId": "c0", "state": "approval-responded"}
     yes = approval | {"approval": {"id": "e0", "approved": True}}
     done = {"type": "tool-look", "toolCallId": "c1", "state": "output-available", "output": {"a": 1}}
@@ -363,7 +363,11 @@ def test_parts_answer_what_waits() -> None:
 
 
 def test_interrupts_and_results_answer_what_waits() -> None:
-    waits = [Wait("approval", "e0", CALLS[0]), Wait("caller", "e1", CALLS[1]), Wait("data", "e2", CALLS[0])]
+    waits = [
+        Waiting("approval", "t1", "e0", CALLS[0]),
+        Waiting("caller", "t1", "e1", CALLS[1]),
+        Waiting("data", "t1", "e2", CALLS[0]),
+    ]
 
     def asked(*resume: dict[str, Any], messages: Sequence[dict[str, Any]] = ()) -> AguiInput:
         body = {"threadId": "t", "runId": "r", "messages": messages, "resume": resume}
