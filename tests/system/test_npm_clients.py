@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.testing import Say, ScriptedModel
 from bus.connection import Connection
 from infra.bridge.app import Bridge
+from infra.bridge.telling import counter
 from infra.privacy import known_master
 from infra.readback import LateStore
+from schemas.live import Frame
 from schemas.messages import ToolCall
 from schemas.runs import Problem
 from tests.clients.node import CLIENTS, node, node_path
 from tests.infra.bridge.doors import Scripted, everything
+from tests.infra.bridge.test_telling import tried_again, usual
 from tests.system.conftest import UpProcess
 from tests.system.test_record import wait_until_recorded
 
@@ -131,21 +135,55 @@ async def test_its_tools_are_called_with_whole_arguments(stack: UpProcess) -> No
     assert "77" in told["text"]
 
 
-async def test_reasoning_and_parallel_calls_reach_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    door = Scripted(monkeypatch, everything)
-    config = uvicorn.Config(door.application, port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
+@asynccontextmanager
+async def listening(door: Scripted) -> AsyncIterator[str]:
+    """Have a bridge that answers as a script says listen on a port."""
+    server = uvicorn.Server(uvicorn.Config(door.application, port=0, log_level="warning", lifespan="off"))
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     (port,) = [listener.getsockname()[1] for one in server.servers for listener in one.sockets]
     try:
-        told = await node("models.mjs", "once", baseURL=f"http://127.0.0.1:{port}/v1", model="m", prompt="hi")
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         await serving
+
+
+async def test_reasoning_and_parallel_calls_reach_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(Scripted(monkeypatch, everything)) as url:
+        told = await node("models.mjs", "once", baseURL=f"{url}/v1", model="m", prompt="hi")
     assert (told["reasoning"], told["text"], told["reason"]) == ("hmm", "I look.", "tool-calls")
     assert [(call["toolCallId"], call["input"]) for call in told["calls"]] == [("c0", {"at": "sky"}), ("c1", {})]
     assert not any(call.get("invalid") for call in told["calls"])
+
+
+async def test_reasoning_calls_and_steps_that_are_tried_again_reach_both_interfaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stories = [usual, usual, tried_again, tried_again]
+
+    async def follow(*given: Any) -> AsyncIterator[Frame]:
+        for frame in stories.pop(0)().frames:
+            yield frame
+
+    monkeypatch.setattr(counter, "follow", follow)
+    async with listening(Scripted(monkeypatch, everything)) as url:
+        api, ag_ui = f"{url}/api/chat", f"{url}/ag-ui/demo"
+        thought = await node("aisdk.mjs", "read", api=api, id="a", text="hi")
+        events = await node("agui.mjs", "fail", url=ag_ui, threadId="a", text="hi")
+        again = await node("aisdk.mjs", "read", api=api, id="b", text="hi")
+        reset = await node("agui.mjs", "fail", url=ag_ui, threadId="b", text="hi")
+    kinds = [part["type"] for part in thought["message"]["parts"]]
+    assert kinds == ["step-start", "reasoning", "text", "tool-look", "tool-look", "step-start", "text"]
+    assert [part["output"] for part in parts(thought["message"], "tool-look")] == [[0], [1]]
+    assert [part["text"] for part in parts(thought["message"], "reasoning")] == ["hmm"]
+    assert [part["type"] for part in again["message"]["parts"]] == ["step-start", "text"]
+    assert text_of(again["message"]) == "done"
+    for told in (events, reset):
+        assert (told["error"], told["warnings"]) == (None, [])
+        assert told["events"][-1]["type"] == "RUN_FINISHED"
+    said = [event["delta"] for event in events["events"] if event["type"] == "REASONING_MESSAGE_CONTENT"]
+    assert said == ["hm", "m"]
 
 
 async def test_an_object_is_of_its_schema_and_a_refusal_an_error(stack: UpProcess) -> None:
