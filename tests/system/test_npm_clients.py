@@ -408,6 +408,23 @@ async def test_who_says_something_else_ends_the_run_that_waits(stack: UpProcess)
     assert '"finishReason":"stop"' in await said(chat_url(stack, "careful"), chat)
 
 
+async def test_of_two_answers_to_one_question_the_first_counts(stack: UpProcess) -> None:
+    api, asked = chat_url(stack, "careful"), {"role": "user", "id": "u1", "parts": [{"type": "text", "text": SUM}]}
+    async with httpx.AsyncClient(timeout=60) as client:
+        first = await client.post(api, json={"id": "npm-once", "messages": [asked]})
+        (effect,) = re.findall(r'"approvalId":"([^"]*)"', first.text)
+        part = {"type": "tool-calculator", "toolCallId": "c", "state": "approval-responded"}
+        answer = {"role": "assistant", "id": "msg_x", "parts": [part | {"approval": {"id": effect, "approved": True}}]}
+        body = {"id": "npm-once", "messages": [asked, answer]}
+        answers = await asyncio.gather(*(client.post(api, json=body) for _ in range(4)))
+        late = await client.post(api, json=body)
+    taken = [one for one in answers if one.status_code == 200]
+    assert len(taken) == 1
+    assert taken[0].text.count('"tool-output-available"') == 1
+    assert all("error" in one.json() for one in answers if one is not taken[0])
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "not_waiting")
+
+
 async def test_a_suspended_tool_s_data_is_an_interrupt_too(stack: UpProcess) -> None:
     answer = {"status": "resolved", "payload": True}
     url = f"{stack.url}/ag-ui/leaving"

@@ -52,7 +52,7 @@ class _Chats:
             if run is None or run.reader.over or run.reader.paused:
                 return Response(status_code=204)
             tape = self.counter.rejoin(run, _tape(run))
-        return await self.counter.told(request, tape, tape.replay(), HEADERS)
+        return await self.counter.retold(request, tape, HEADERS)
 
     async def stop(self, request: Request) -> Response:
         """End the run that is under way in a conversation."""

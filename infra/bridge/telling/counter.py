@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -21,6 +21,7 @@ from infra.bridge.telling.recorded import Record, RecordedRun
 from infra.bridge.telling.tapes import Tape, Tapes
 from infra.follow import follow, rejoin, send
 from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
+from schemas.live import Frame, Outcome
 
 FOLLOWED_S: Final = 86_400.0
 """A run may wait for a day behind another one."""
@@ -69,7 +70,7 @@ class Counter:
             if outcome.problem is not None:
                 raise refusal(outcome.problem)
         frames = follow(self.desk.connection, self.desk.read_back, last, FOLLOWED_S, run.reader.version)
-        return self.tapes.begin(tape, frames)
+        return self.tapes.begin(tape, _outcome_first(frames))
 
     def rejoin(self, run: RecordedRun, tape: Tape) -> Tape:
         """Record what comes of a run that is under way."""
@@ -88,6 +89,22 @@ class Counter:
             await while_there(request, tape.begun())
         except ClientGone:
             return Response(status_code=499)
+        return self._streamed(request, tape, pieces, headers)
+
+    async def retold(self, request: Request, tape: Tape, headers: Mapping[str, str]) -> Response:
+        """Answer with all that there is to tell of a tape's run.
+
+        Raises:
+            BadRequest: there is nothing.
+        """
+        if tape.goes_on:
+            return self._streamed(request, tape, tape.replay(), headers)
+        return await self.told(request, tape, tape.replay(), headers)
+
+    def _streamed(
+        self, request: Request, tape: Tape, pieces: AsyncGenerator[bytes], headers: Mapping[str, str]
+    ) -> Response:
+        """Stream pieces of a tape."""
         playing = self._playing(tape, pieces, request_id_of(request))
         sent = {**headers, **_NO_BUFFERING, THREAD_HEADER: tape.command.thread}
         return Stream(playing, playing, sent, house_of(request).limits, tape.encoder.framing.idle)
@@ -125,3 +142,23 @@ class Counter:
             except (BusError, TimeoutError) as error:
                 raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
         return Response(status_code=204)
+
+
+async def _outcome_first(frames: AsyncIterator[Frame]) -> AsyncGenerator[Frame]:
+    """Hold back what a run does until it is known whether that comes of our answer, or of somebody else's."""
+    early: list[Frame] = []
+    known = False
+    async with aclosing(cast("AsyncGenerator[Frame]", frames)) as heard:
+        async for frame in heard:
+            if known or isinstance(frame, Outcome):
+                yield frame
+                if not isinstance(frame, Outcome) or frame.problem is not None:
+                    continue
+                known = True
+                for one in early:
+                    yield one
+            else:
+                early.append(frame)
+    if not known:
+        for one in early:
+            yield one

@@ -46,13 +46,18 @@ class Tape:
         self._pieces: list[bytes] = []
         self._grown = asyncio.Event()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something to tell of the run before it."""
+        return bool(self._before)
+
     async def begun(self) -> None:
         """Wait until there is something on it.
 
         Raises:
             BadRequest: there never is.
         """
-        while not self._pieces and not self._before and not self.over:
+        while not self._pieces and not self.over:
             await self._grown.wait()
         if self.problem is not None:
             raise self.problem

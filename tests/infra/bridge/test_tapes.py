@@ -73,6 +73,11 @@ async def test_what_never_begins_says_why() -> None:
     with pytest.raises(BadRequest) as refusal:
         await tape.begun()
     assert refusal.value.status == 404
+    # of a run that was told before, too: an answer to what nothing waits for any more
+    late = Tape(COMMAND, UiEncoder(COMMAND), [b"data: {}\n\n"])
+    await late.record(frames(refusing), Record(nothing))
+    with pytest.raises(BadRequest):
+        await late.begun()
     silent = Tape(COMMAND, UiEncoder(COMMAND))
     await silent.record(frames([]), Record(nothing))
     with pytest.raises(BadRequest):
