@@ -34,7 +34,7 @@ demo: .venv/.installed
 up: .venv/.installed
 	.venv/bin/ostinato up
 
-test: .venv/.tested
+test: .venv/.tested tests/clients/node_modules
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -72,5 +72,10 @@ chaos-long: .venv/.tested
 	$(call install,what the tests need,-e '.[dev]')
 	@touch $@ .venv/.installed
 
+# clients from npm, of the versions that the lock file names; node itself is among what the tests need
+tests/clients/node_modules: .venv/.tested tests/clients/package-lock.json
+	PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --prefix tests/clients --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf .venv .ostinato
+	rm -rf .venv .ostinato tests/clients/node_modules

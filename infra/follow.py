@@ -14,7 +14,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.live import expecting
+from bus.live import Watcher, expecting
 from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
@@ -72,19 +72,28 @@ async def follow(
     """
     kind, entity = entity_of(command)
     outcome_subject = subjects.live(command.tenant, "command", command.id)
-    order = _Order(kind, command.thread, after)
-    deadline = time.monotonic() + timeout_s
     async with expecting(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
-        silence = _SILENCE_S
-        while (left := deadline - time.monotonic()) > 0:
-            frame = await watcher.next(min(silence, left))
-            # who waits for long is looked after less often: many may wait
-            silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
-            async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
-                yield passed
-            if order.over:
-                return
+        async for frame in _heard(watcher, read_back, command, after, timeout_s):
+            yield frame
+
+
+async def _heard(
+    watcher: Watcher, read_back: ReadBack, command: Command, after: int, timeout_s: float
+) -> AsyncIterator[Frame]:
+    """Yield what a watcher hears of a command's entity, and what it missed, until the last event."""
+    kind, entity = entity_of(command)
+    order = _Order(kind, command.thread, after)
+    deadline = time.monotonic() + timeout_s
+    silence = _SILENCE_S
+    while (left := deadline - time.monotonic()) > 0:
+        frame = await watcher.next(min(silence, left))
+        # who waits for long is looked after less often: many may wait
+        silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
+        async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+            yield passed
+        if order.over:
+            return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
 
 
@@ -96,6 +105,7 @@ async def attend(
     *,
     begin: Callable[[], Awaitable[None]] | None = None,
     timeout_s: float = 600.0,
+    after: int = 0,
 ) -> AsyncIterator[Frame]:
     """Yield all of a run, from its first event to its last, whoever began it and however late one comes.
 
@@ -108,6 +118,7 @@ async def attend(
         frames_of: gives the recorded deltas of a call, by its effect.
         begin: sends the command, once it is listened to what comes of it; None where that was done.
         timeout_s: after so long without an end it is given up.
+        after: events up to this version are known, and not yielded.
 
     Raises:
         TimeoutError: the end did not come.
@@ -130,7 +141,8 @@ async def attend(
                 yield delta
             async for passed in _with_what_was_missed(frame, order, read_back, command, 0, deadline):
                 calls.note(passed)
-                yield passed
+                if not isinstance(passed, Committed) or passed.version > after:
+                    yield passed
             if order.over:
                 return
             for delta in await calls.so_far(frame):

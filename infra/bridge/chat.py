@@ -232,10 +232,13 @@ class ChatEncoder:
         return [*self._opening(index), self._chunk(index, delta, None)]
 
     def _opening(self, index: int) -> list[dict[str, Any]]:
-        choice = self._choice(index)
-        if choice.spoken:
+        """Begin an answer, and those before it first: clients put them where their numbers say, one after another."""
+        if self._choice(index).spoken:
             return []
-        choice.spoken = True
+        return [chunk for at in range(index + 1) if not self._choice(at).spoken for chunk in self._opened(at)]
+
+    def _opened(self, index: int) -> list[dict[str, Any]]:
+        self._choice(index).spoken = True
         opening = [self._chunk(index, {"role": "assistant", "content": ""}, None)]
         return [*opening, self._chunk(index, {"content": self._echo}, None)] if self._echo else opening
 

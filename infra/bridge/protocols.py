@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from infra.bridge.a2a.routes import a2a_doors
 from infra.bridge.about import about_doors
+from infra.bridge.agui.routes import agui_doors
+from infra.bridge.aisdk.routes import aisdk_doors
 from infra.bridge.anthropic.routes import anthropic_doors
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Wing
@@ -19,6 +21,8 @@ def protocol_doors(desk: Desk) -> list[Door | Wing]:
     return [
         *anthropic_doors(desk),
         *responses_doors(desk),
+        *aisdk_doors(desk),
+        *agui_doors(desk),
         *pooling_doors(desk),
         *tokenizing_doors(desk),
         *about_doors(desk),

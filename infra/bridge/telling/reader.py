@@ -1,0 +1,206 @@
+"""A run's frames as the pieces that there are to tell of it. Pure: the same frames give the same pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, assert_never
+
+from infra.bridge.telling.answers import Telling
+from infra.bridge.telling.pieces import (
+    Answered,
+    Failed,
+    Finished,
+    Paused,
+    Piece,
+    Progressed,
+    Remembered,
+    RunBegan,
+    Settled,
+    StepBegan,
+    StepEnded,
+    StepReset,
+    Waits,
+)
+from infra.running import Waiting
+from schemas import codec
+from schemas.delegation import RunJoined
+from schemas.live import Committed, Delta, Frame, Outcome, Progress
+from schemas.messages import ToolCall, Usage
+from schemas.runs import (
+    ApprovalDenied,
+    ApprovalGiven,
+    ApprovalRequested,
+    Event,
+    ModelCalled,
+    ModelFailed,
+    ModelReturned,
+    Problem,
+    RetryScheduled,
+    RunFailed,
+    RunFinished,
+    ToolCalled,
+    ToolFailed,
+    ToolIndeterminate,
+    ToolResult,
+    ToolReturned,
+)
+from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
+
+
+class RunReader:
+    """Reads one run."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        """Of the last event."""
+        self.problem: Problem | None = None
+        """Why its command was not taken on."""
+        self.over = False
+        """Whether nothing more happens."""
+        self._began = False
+        self._thread = ""
+        self._step = 0
+        """The one that is open; 0 is none."""
+        self._telling: Telling | None = None
+        self._pending: dict[str, ToolCall] = {}
+        """Calls of the step that are not settled."""
+        self._calls: dict[str, ToolCall] = {}
+        """By effect."""
+        self._waits: dict[str, Waiting] = {}
+        self._denied: set[str] = set()
+        self._answers: set[str] = set()
+        """Effects of waits whose answers are on their way."""
+        self._pause_told = False
+
+    @property
+    def waits(self) -> tuple[Waiting, ...]:
+        """What the run waits for."""
+        return tuple(wait for effect, wait in self._waits.items() if effect not in self._answers)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing happens until somebody answers."""
+        return bool(self.waits) and len(self.waits) == len(self._pending)
+
+    def expect(self, effects: Iterable[str]) -> None:
+        """Note that answers to what waits are on their way: it is nobody's turn to answer until they are there."""
+        self._answers |= set(effects)
+        self._pause_told = self.paused
+
+    def feed(self, frame: Frame) -> list[Piece]:
+        """Give what one frame adds."""
+        match frame:
+            case Outcome(problem=problem):
+                self.problem = self.problem or problem
+                return []
+            case Delta():
+                return self._heard(frame)
+            case Progress(effect=effect, n=number, data=data):
+                call = self._calls.get(effect)
+                return [] if call is None else [Progressed(call.id, effect, number, data)]
+            case Committed():
+                return self._committed(frame)
+            case _:
+                assert_never(frame)
+
+    def _heard(self, delta: Delta) -> list[Piece]:
+        if self._telling is None or self._telling.effect != delta.effect or delta.choice:
+            return []
+        return self._telling.hear(delta)
+
+    def _committed(self, frame: Committed) -> list[Piece]:
+        self.version, self._thread = max(self.version, frame.version), frame.thread
+        pieces: list[Piece] = [] if self._began else [RunBegan()]
+        self._began = True
+        event = codec.decode_event(frame.data)
+        pieces += self._model(event) or self._wait(event) or self._end(event)
+        return [*pieces, *self._pause()]
+
+    def _model(self, event: Event) -> list[Piece]:
+        match event:
+            case ModelCalled(effect=effect, step=step):
+                self._telling = Telling(effect)
+                if step == self._step:
+                    return []
+                ended = self._ended()
+                self._step = step
+                return [*ended, StepBegan(step)]
+            case ModelReturned() if self._telling is not None:
+                pieces = self._telling.complete(event)
+                self._pending = {call.id: call for call in event.tool_calls}
+                return pieces
+            case ModelFailed() if self._telling is not None:
+                return self._telling.cut()
+            case RetryScheduled() if self._telling is not None and self._telling.begun:
+                return [StepReset()]
+            case _:
+                return []
+
+    def _wait(self, event: Event) -> list[Piece]:
+        match event:
+            case ToolCalled(effect=effect, call=call):
+                self._calls[effect] = call
+                return []
+            case ApprovalRequested() | ToolHandedOver() | ToolSuspended():
+                return self._waiting(event)
+            case ApprovalGiven() | ApprovalDenied() | ToolContinued():
+                return self._answered(event)
+            case ToolReturned() | ToolFailed() | ToolIndeterminate():
+                return self._settled(event)
+            case _:
+                return []
+
+    def _waiting(self, event: ApprovalRequested | ToolHandedOver | ToolSuspended) -> list[Piece]:
+        if isinstance(event, ToolSuspended):
+            told = (event.payload, event.schema, event.problem)
+            wait = Waiting("data", self._thread, event.effect, self._calls[event.effect], *told)
+        else:
+            kind: Literal["approval", "caller"] = "approval" if isinstance(event, ApprovalRequested) else "caller"
+            wait = Waiting(kind, self._thread, event.effect, event.call)
+        self._calls[wait.effect] = wait.call
+        self._waits[wait.effect] = wait
+        return [Waits(wait)]
+
+    def _answered(self, event: ApprovalGiven | ApprovalDenied | ToolContinued) -> list[Piece]:
+        self._waits.pop(event.effect, None)
+        if isinstance(event, ToolContinued):
+            return []
+        if isinstance(event, ApprovalGiven):
+            return [Answered(event.effect, True)]
+        self._denied.add(event.effect)
+        return [Answered(event.effect, False, event.reason)]
+
+    def _settled(self, event: ToolResult) -> list[Piece]:
+        self._waits.pop(event.effect, None)
+        self._pending.pop(event.call_id, None)
+        told = (event.call_id, event.effect)
+        if isinstance(event, ToolReturned):
+            done = Settled(*told, "returned", event.content, event.result)
+            return [done, *(Remembered(write) for write in event.writes)]
+        return [Settled(*told, "denied" if event.effect in self._denied else "failed", event.content)]
+
+    def _end(self, event: Event) -> list[Piece]:
+        match event:
+            case RunFinished(text=text, finish_reason=reason, usage=usage, steps=steps):
+                return [*self._over(), Finished(text, reason, usage, steps)]
+            case RunFailed(problem=problem, usage=usage):
+                return [*self._over(), Failed(problem, usage)]
+            case RunJoined():
+                return [*self._over(), Finished("", "stop", Usage(), 0)]
+            case _:
+                return []
+
+    def _over(self) -> list[Piece]:
+        self.over = True
+        cut = [] if self._telling is None else self._telling.cut()
+        self._waits, self._pending = {}, {}
+        return [*cut, *self._ended()]
+
+    def _ended(self) -> list[Piece]:
+        step, self._step = self._step, 0
+        return [StepEnded(step)] if step else []
+
+    def _pause(self) -> list[Piece]:
+        """End the step where all that is left of it waits: its client is to speak now."""
+        told, self._pause_told = self._pause_told, self.paused
+        return [*self._ended(), Paused(self.waits)] if self.paused and not told else []

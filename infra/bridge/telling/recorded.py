@@ -1,0 +1,163 @@
+"""Runs as the record has them: which one a thread is at, and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from bus import subjects
+from bus.errors import BadSubject, BusError
+from infra.bridge.openai import BadRequest
+from infra.bridge.telling.reader import RunReader
+from infra.follow import ReadBack
+from schemas import codec
+from schemas.commands import Command, RunAgent
+from schemas.live import Committed
+from schemas.runs import CommandAccepted
+
+T = TypeVar("T")
+
+_RECORD_S: Final = 0.05
+"""The record is a moment behind what clients have heard."""
+_LATE_S: Final = 5.0
+_LONGEST_ID: Final = 200
+_MOST_HEARD: Final = 4096
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run, and how far it is recorded."""
+
+    command: Command
+    events: tuple[Committed, ...]
+    reader: RunReader
+
+
+def thread_of(chat: str, param: str) -> str:
+    """Name the thread of a client's conversation: its own name where a thread can have that, else a hash of it.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if not 0 < len(chat) <= _LONGEST_ID:
+        raise BadRequest(400, f"{param}: 1 to {_LONGEST_ID} characters", param, "invalid_value")
+    try:
+        return subjects.checked(chat, param)
+    except BadSubject:
+        return f"chat-{codec.digest(chat.encode(errors='surrogatepass'))}"
+
+
+def commands_in(events: Iterable[Committed]) -> list[Command]:
+    """List the commands among a thread's events that led to runs, in order."""
+    accepted = (event for event in events if event.type == "command.accepted")
+    commands: list[Command] = [codec.decode(event.data, CommandAccepted).command for event in accepted]
+    return [command for command in commands if isinstance(command.data, RunAgent)]
+
+
+def noted_in(command: Command, name: str) -> tuple[str, ...]:
+    """Give what a client's messages are called by it, as a command notes it under a protocol's name."""
+    noted = command.data.note.get(name) if isinstance(command.data, RunAgent) else None
+    return tuple(map(str, noted)) if isinstance(noted, list | tuple) else ()
+
+
+class Record:
+    """Threads as they are recorded. Whoever heard something here reads it too: until it is there, it is waited for."""
+
+    def __init__(self, read_back: ReadBack) -> None:
+        self._read_back = read_back
+        self._heard: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
+        """By tenant and thread: the last run, and up to which version it was told."""
+
+    def hear(self, command: Command, version: int) -> None:
+        """Note that a run was told up to a version."""
+        key = (command.tenant, command.thread)
+        self._heard[key] = (command.id, version)
+        self._heard.move_to_end(key)
+        if len(self._heard) > _MOST_HEARD:
+            self._heard.popitem(last=False)
+
+    async def thread_events(self, tenant: str, thread: str) -> list[Committed]:
+        """Read a thread's own events; none where it was deleted.
+
+        Raises:
+            BadRequest: the record cannot be asked.
+        """
+        run, _ = self._heard.get((tenant, thread), ("", 0))
+
+        async def read() -> tuple[list[Committed], bool]:
+            events = await self._asked(tenant, thread, "thread", thread)
+            return events, not run or any(command.id == run for command in commands_in(events))
+
+        events = await _waited_for(read)
+        return [] if any(event.type == "thread.deleted" for event in events) else events
+
+    async def run_of(self, command: Command) -> RecordedRun:
+        """Read the run that a command led to.
+
+        Raises:
+            BadRequest: the record cannot be asked.
+        """
+        run, version = self._heard.get((command.tenant, command.thread), ("", 0))
+
+        async def read() -> tuple[RecordedRun, bool]:
+            found = await self._run_of(command)
+            return found, run != command.id or found.reader.version >= version
+
+        return await _waited_for(read)
+
+    async def latest_run(self, tenant: str, thread: str) -> RecordedRun | None:
+        """Read the run that a thread is at, or was at last.
+
+        Raises:
+            BadRequest: the record cannot be asked.
+        """
+        commands = commands_in(await self.thread_events(tenant, thread))
+        return await self.run_of(commands[-1]) if commands else None
+
+    async def waiting_run(self, tenant: str, thread: str, answered: Collection[str]) -> RecordedRun | None:
+        """Read the run that a thread is at, once the record has one of what its client answers.
+
+        Args:
+            tenant: whose it is.
+            thread: the thread.
+            answered: effects, or ids of calls.
+
+        Raises:
+            BadRequest: the record cannot be asked.
+        """
+
+        async def read() -> tuple[RecordedRun | None, bool]:
+            found = await self.latest_run(tenant, thread)
+            waits = () if found is None else found.reader.waits
+            answers = any(wait.effect in answered or wait.call.id in answered for wait in waits)
+            return found, answers or (found is not None and found.reader.over)
+
+        return await _waited_for(read)
+
+    async def _run_of(self, command: Command) -> RecordedRun:
+        events = await self._asked(command.tenant, command.thread, "run", command.id)
+        reader = RunReader()
+        for event in events:
+            reader.feed(event)
+        return RecordedRun(command, tuple(events), reader)
+
+    async def _asked(self, tenant: str, thread: str, kind: str, entity: str) -> list[Committed]:
+        try:
+            events = await self._read_back(tenant, thread, kind, entity, 0)
+        except (BusError, TimeoutError) as error:
+            raise BadRequest(503, "the record cannot be asked: try again", None, "unavailable") from error
+        return [event for event in events if not codec.is_erased(event.data)]
+
+
+async def _waited_for(read: Callable[[], Awaitable[tuple[T, bool]]]) -> T:
+    """Read until what is wanted is there; after 5 s what is there does."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        found, there = await read()
+        if there or loop.time() - begun >= _LATE_S:
+            return found
+        await asyncio.sleep(_RECORD_S)
