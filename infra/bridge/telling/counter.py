@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -22,7 +22,7 @@ from infra.bridge.telling.recorded import Record, RecordedRun
 from infra.bridge.telling.tapes import Tape, Tapes
 from infra.follow import attend, follow, send
 from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
-from schemas.live import Delta, Frame, Outcome
+from schemas.live import Delta
 
 FOLLOWED_S: Final = 86_400.0
 """A run may wait for a day behind another one."""
@@ -56,17 +56,16 @@ class Counter:
             BadRequest: it does not wait for that any more.
         """
         run.reader.expect(answer.effect for answer in answers if not isinstance(answer, AbortRun))
-        *before, last = (self._answering(request, run.command.thread, answer) for answer in answers)
-        await self.desk.ready(last)
-        for command in before:
+        commands = [self._answering(request, run.command.thread, answer) for answer in answers]
+        await self.desk.ready(commands[-1])
+        for command in commands:
             try:
                 outcome = await send(self.desk.connection, command)
             except (BusError, TimeoutError) as error:
                 raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
             if outcome.problem is not None:
                 raise refusal(outcome.problem)
-        frames = follow(self.desk.connection, self.desk.read_back, last, FOLLOWED_S, run.reader.version)
-        return self.tapes.begin(tape, _outcome_first(frames))
+        return self.rejoin(run, tape)
 
     def rejoin(self, run: RecordedRun, tape: Tape) -> Tape:
         """Record what comes of a run that is under way."""
@@ -143,23 +142,3 @@ class Counter:
             except (BusError, TimeoutError) as error:
                 raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
         return Response(status_code=204)
-
-
-async def _outcome_first(frames: AsyncIterator[Frame]) -> AsyncGenerator[Frame]:
-    """Hold back what a run does until it is known whether that comes of our answer, or of somebody else's."""
-    early: list[Frame] = []
-    known = False
-    async with aclosing(cast("AsyncGenerator[Frame]", frames)) as heard:
-        async for frame in heard:
-            if known or isinstance(frame, Outcome):
-                yield frame
-                if not isinstance(frame, Outcome) or frame.problem is not None:
-                    continue
-                known = True
-                for one in early:
-                    yield one
-            else:
-                early.append(frame)
-    if not known:
-        for one in early:
-            yield one
