@@ -11,6 +11,7 @@ from schemas.commands import MaxSteps, MaxTokens, Milliseconds, Seed, Temperatur
 from schemas.memory import Metadata, Resource, Title
 from schemas.messages import Message, ToolChoice, ToolSpec, Usage
 from schemas.profiles import ToolEffect, ToolPlace
+from schemas.recollections import Recalled, ThreadTold
 from schemas.runs import Problem
 from schemas.schedules import Schedule
 from schemas.structured import Structured
@@ -111,25 +112,10 @@ class ThreadsQuery(Wire, frozen=True):
     limit: _Few = 20
 
 
-class ThreadShown(Wire, frozen=True):
-    """A thread."""
-
-    thread: str
-    resource: str
-    title: str
-    metadata: Mapping[str, str]
-    agent: str
-    status: str
-    messages: int
-    first: int
-    """Time of its first event."""
-    last: int
-
-
 class Threads(Wire, frozen=True):
     """A page of threads, those with the latest events first."""
 
-    data: tuple[ThreadShown, ...]
+    data: tuple[ThreadTold, ...]
     before: int | None = None
     """What gives the next page; None after the last one."""
 
@@ -327,21 +313,10 @@ class Writing(Wire, frozen=True, forbid_unknown_fields=True):
     """Whether `content` is a JSON object to be merged into what is there (RFC 7396)."""
 
 
-class RecallShown(Wire, frozen=True):
-    """Something that was said."""
-
-    thread: str
-    role: str
-    content: str
-    score: float
-    """Cosine: 1 is the same direction."""
-    place: str
-
-
 class Recollections(Wire, frozen=True):
     """What was said that is near to a text."""
 
-    data: tuple[RecallShown, ...]
+    data: tuple[Recalled, ...]
 
 
 class ScheduleShown(Wire, frozen=True, omit_defaults=False):

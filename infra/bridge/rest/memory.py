@@ -9,7 +9,7 @@ from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest
 from infra.bridge.rest.answering import Rest, body_of, named
 from schemas.recollections import AskRecall
-from schemas.rest import Done, RecallShown, Recollections, WorkingMemory, Writing
+from schemas.rest import Done, Recollections, WorkingMemory, Writing
 
 _LONGEST_RESOURCE = 200
 
@@ -50,5 +50,4 @@ class MemoryRoutes(Rest):
     async def recall(self, request: Request) -> Recollections:
         """Find what was said."""
         asked = asdict(await body_of(request, AskRecall))
-        found = await self.client(request).memory.recall(asked.pop("text"), **asked)
-        return Recollections(tuple(RecallShown(**asdict(one)) for one in found))
+        return Recollections(await self.client(request).memory.recall(asked.pop("text"), **asked))

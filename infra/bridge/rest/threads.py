@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from infra.bridge.doors import Door, Operation
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
-from schemas.recollections import MessagesTold
+from schemas.recollections import MessagesTold, ThreadTold
 from schemas.rest import (
     Cancelling,
     ChangedThread,
@@ -17,7 +17,6 @@ from schemas.rest import (
     NewThread,
     ThreadNamed,
     Threads,
-    ThreadShown,
     ThreadsQuery,
 )
 
@@ -37,7 +36,7 @@ class ThreadRoutes(Rest):
         return [
             self.door(all_, self.create, create, "POST"),
             self.door(all_, self.listed, Operation("List and search threads", query=ThreadsQuery, gives=Threads)),
-            self.door(one, self.get, Operation("Tell of a thread", gives=ThreadShown)),
+            self.door(one, self.get, Operation("Tell of a thread", gives=ThreadTold)),
             self.door(one, self.change, change, "PATCH"),
             self.door(one, self.erase, Operation("Erase a thread for good", takes=Cancelling, gives=Done), "DELETE"),
             self.door(f"{one}/fork", self.fork, fork, "POST"),
@@ -55,16 +54,15 @@ class ThreadRoutes(Rest):
         """List threads, as far as they are recorded."""
         asked = query_of(request, ThreadsQuery)
         found = await self.client(request).memory.threads(**asdict(asked))
-        shown = tuple(ThreadShown(**asdict(one)) for one in found)
-        return Threads(shown, shown[-1].last if len(shown) == asked.limit else None)
+        return Threads(found, found[-1].last if len(found) == asked.limit else None)
 
-    async def get(self, request: Request) -> ThreadShown:
+    async def get(self, request: Request) -> ThreadTold:
         """Tell of a thread."""
         thread = named(request, "thread")
         found = await self.client(request).memory.threads(thread=thread, limit=1)
         if not found:
             raise missing("thread", thread)
-        return ThreadShown(**asdict(found[0]))
+        return found[0]
 
     async def change(self, request: Request) -> Done:
         """Give a thread another title, or other metadata."""
