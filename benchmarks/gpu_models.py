@@ -17,14 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels import mixing
 from engine.kernels.batch import PagedBatch
-from engine.kernels.gpu import experts
 from engine.kernels.gpu.ops import TritonOps
-from engine.kernels.packing import plain
 from engine.kernels.weights import Quantization
 from engine.layers.rotary import Rope
-from engine.models.config import ModelConfig
+from engine.models.config import ExpertsConfig, ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.traits import Traits
 from engine.runner.graphs import Layers, layers_for
@@ -39,24 +36,22 @@ class Shape:
     name: str
     config: ModelConfig
     traits: Traits
-    experts: int = 0
-    chosen: int = 0
-    inner: int = 0
-    """Of each expert."""
 
     @property
     def product_weights(self) -> int:
         """Weights that a token is multiplied with, those of all of its experts among them."""
-        own = self.config
+        own, many = self.config, self.config.experts
         attention = own.hidden * own.head_dim * 2 * (own.heads + own.kv_heads)
-        feed = 3 * own.hidden * (self.inner * self.chosen if self.experts else own.inner)
-        return own.layers * (attention + feed + own.hidden * self.experts) + own.vocabulary * own.hidden
+        feed = 3 * own.hidden * (own.inner if many is None else many.inner * many.chosen)
+        routers = 0 if many is None else own.hidden * many.count
+        return own.layers * (attention + feed + routers) + own.vocabulary * own.hidden
 
     def step_bytes(self, requests: int, context: float) -> float:
         """What a decoding step reads at least: weights once, and the keys and values of every request."""
-        own = self.config
-        used = self.experts * (1 - (1 - self.chosen / self.experts) ** requests) if self.experts else 0
-        idle = own.layers * 3 * own.hidden * self.inner * (used - self.chosen)
+        own, many, idle = self.config, self.config.experts, 0.0
+        if many is not None:
+            used = many.count * (1 - (1 - many.chosen / many.count) ** requests)
+            idle = own.layers * 3 * own.hidden * many.inner * (used - many.chosen)
         kept = own.layers * 2 * own.kv_heads * own.head_dim * requests * context
         return 2 * (self.product_weights + idle + kept)
 
@@ -97,22 +92,20 @@ LLAMA = Shape(
 )  # fmt: skip
 QWEN = Shape(
     "Qwen3-30B-A3B",
-    # the decoder is made with a feed-forward block of no size to speak of, in whose place experts are put
     _config(
-        architecture="Qwen3MoeForCausalLM", vocabulary=151936, hidden=2048, inner=16, layers=48, heads=32, kv_heads=4,
-        head_dim=128, rms_eps=1e-6, theta=1000000.0,
+        architecture="Qwen3MoeForCausalLM", vocabulary=151936, hidden=2048, inner=6144, layers=48, heads=32, kv_heads=4,
+        head_dim=128, rms_eps=1e-6, theta=1000000.0, experts=ExpertsConfig(128, 8, 768, True, (True,) * 48),
     ),
     Traits(head_norm="head"),
-    experts=128,
-    chosen=8,
-    inner=768,
 )  # fmt: skip
 
 
 def shortened(shape: Shape, layers: int) -> Shape:
     """Return a model of fewer layers."""
     own = shape.config
-    return replace(shape, config=replace(own, layers=layers, ropes=own.ropes[:layers], windows=own.windows[:layers]))
+    many = None if own.experts is None else replace(own.experts, layers=own.experts.layers[:layers])
+    fewer = replace(own, layers=layers, ropes=own.ropes[:layers], windows=own.windows[:layers], experts=many)
+    return replace(shape, config=fewer)
 
 
 class Dummy:
@@ -123,26 +116,14 @@ class Dummy:
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self._device, self._dtype = device, dtype
 
+    def has(self, name: str) -> bool:
+        """Say that experts lie together."""
+        return False
+
     def take(self, name: str, *shape: int) -> Tensor:
         """As `engine.layers.linear.TensorSource`."""
         made = torch.empty(shape, device=self._device, dtype=self._dtype)
         return made.fill_(1) if "norm" in name else made.normal_(0, 0.02)
-
-
-class Experts:
-    """A feed-forward block of experts."""
-
-    def __init__(self, shape: Shape, source: Dummy) -> None:
-        hidden = shape.config.hidden
-        self._chosen = shape.chosen
-        self._router = source.take("router", shape.experts, hidden)
-        self._gate_up = plain(source.take("gate_up", shape.experts, 2 * shape.inner, hidden))
-        self._down = plain(source.take("down", shape.experts, hidden, shape.inner))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[tokens, hidden] -> the same."""
-        shares, choices = mixing.route(x @ self._router.T, self._chosen, renormalised=True)
-        return experts.mix(x, self._gate_up, self._down, shares, choices, "silu")
 
 
 class Running:
@@ -153,9 +134,6 @@ class Running:
         source = Dummy(device, dtype)
         self.shape = shape
         self.model = Decoder(shape.config, ops, source, shape.traits)
-        if shape.experts:
-            for block in self.model._blocks:  # noqa: SLF001
-                block.feed_forward = Experts(shape, source)
         own = shape.config
         size = (own.layers, tokens // BLOCK, BLOCK, 2, own.kv_heads, own.head_dim)
         self.caches = torch.zeros(size, device=device, dtype=dtype).unbind(0)
@@ -263,12 +241,12 @@ def theirs(shape: Shape) -> Any:
         "bos_token_id": None,
         "tie_word_embeddings": False,
     }
-    if shape.experts:
+    if own.experts is not None:
         sizes |= {
-            "num_experts": shape.experts,
-            "num_experts_per_tok": shape.chosen,
-            "moe_intermediate_size": shape.inner,
-            "norm_topk_prob": True,
+            "num_experts": own.experts.count,
+            "num_experts_per_tok": own.experts.chosen,
+            "moe_intermediate_size": own.experts.inner,
+            "norm_topk_prob": own.experts.renormalised,
         }
         config: Any = transformers.Qwen3MoeConfig(**sizes)
     else:
