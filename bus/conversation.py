@@ -18,6 +18,8 @@ from bus.errors import BusError, Unavailable
 log = logging.getLogger(__name__)
 
 _ERROR = "Nats-Service-Error"
+_ANSWERING: set[asyncio.Task[None]] = set()
+"""Conversations under way: a task that nobody holds may be collected before it has ended."""
 _SEMVER = re.compile(r"\d+\.\d+\.\d+")
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -88,7 +90,6 @@ async def offer(
     Raises:
         Unavailable: the connection is closed.
     """
-    answering: set[asyncio.Task[None]] = set()
 
     async def converse(request: Request) -> None:
         try:
@@ -98,8 +99,8 @@ async def offer(
 
     async def begin(request: Request) -> None:
         task = asyncio.create_task(converse(request))
-        answering.add(task)
-        task.add_done_callback(answering.discard)
+        _ANSWERING.add(task)
+        task.add_done_callback(_ANSWERING.discard)
 
     found = _SEMVER.match(version)
     try:

@@ -198,6 +198,7 @@ async def hosting(connection: Connection, agent: Hosted, clock: Clock) -> AsyncI
             await service.add_endpoint(
                 name=verb, subject=subject, handler=handler, queue_group=_GROUP, metadata=metadata
             )
+        await connection.flush()  # who looks for it from now on finds it
     except NatsError as error:
         raise Unavailable(f"cannot offer the agent {agent.name!r} to others: {error}") from error
     alive = asyncio.create_task(_live(connection, subjects.agent("hb", HARNESS, agent.owner, agent.name), beat))

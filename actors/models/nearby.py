@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -132,11 +132,16 @@ async def offer_model(connection: Connection, name: str, version: str, model: Mo
 
     async def answer(data: bytes, send: Send) -> None:
         going = asyncio.create_task(_keep_going(send))
+        answered = asyncio.create_task(_answer(data, model, send))
         try:
-            await send(msgspec.json.encode(await _answer(data, model, send)))
+            # who asked is out of reach when that cannot be told: the model is not kept at it
+            await asyncio.wait((answered, going), return_when=asyncio.FIRST_COMPLETED)
+            frame = await (answered if answered.done() else going)
+            await send(msgspec.json.encode(frame))
         finally:
-            going.cancel()
-            await asyncio.gather(going, return_exceptions=True)
+            for task in (answered, going):
+                task.cancel()
+            await asyncio.gather(answered, going, return_exceptions=True)
 
     async def abort(message: Message) -> None:
         await model.abort(message.data.decode("utf-8", "replace"))
@@ -158,7 +163,7 @@ async def _answer(data: bytes, model: ModelProvider, send: Send) -> Frame:
         return Failed(Problem(kind="invalid", message=f"this is no model call: {error}"))
 
 
-async def _keep_going(send: Send) -> None:
+async def _keep_going(send: Send) -> NoReturn:
     while True:
         await asyncio.sleep(_GOING_S)
         await send(msgspec.json.encode(Going()))

@@ -84,6 +84,8 @@ class Operation(NamedTuple):
     media: str = "application/json"
     own: bool = False
     """Whether its errors are written as another protocol has them."""
+    empty: bool = False
+    """Whether it may answer 204, with nothing."""
 
 
 class Door(Route):

@@ -35,6 +35,7 @@ OTHERS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/embeddings"): Operation("OpenAI: vectors of texts", EmbeddingRequest),
     ("POST", "/tokenize"): Operation("vLLM: a text's tokens", TokenizeRequest),
     ("POST", "/detokenize"): Operation("vLLM: tokens' text", DetokenizeRequest),
+    ("POST", "/ag-ui/{agent}/threads/{thread_id}/stop"): Operation("AG-UI: end a thread's run", empty=True),
     ("GET", "/v1/models"): Operation("List what may be given as `model`"),
     ("GET", "/health"): Operation("Say whether all is well: 503 where it is not"),
     ("GET", "/metrics"): Operation("Metrics, for Prometheus", media="text/plain"),
@@ -160,6 +161,8 @@ def _responses(about: Operation, known: _Known) -> dict[str, Any]:
     if about.streams:
         content = made.setdefault("200", {"description": "Done", "content": {}})["content"]
         content["text/event-stream"] = {"schema": {"type": "string"}}
+    if about.empty:
+        made["204"] = {"description": "Nothing"}
     wrong: dict[str, Any] = {"description": "Why there is no answer"}
     if not about.own:
         wrong["content"] = {"application/json": {"schema": known.error}}

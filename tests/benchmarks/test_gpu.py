@@ -22,8 +22,9 @@ SMALL = {"vocabulary": 50, "hidden": 32, "inner": 24, "heads": 4, "kv_heads": 2}
 
 
 def small(shape: Shape) -> Shape:
-    few = replace(shape, experts=shape.experts and 4, chosen=shape.chosen and 2, inner=16)
-    return replace(shortened(few, 2), config=replace(shortened(few, 2).config, context_length=64, **SMALL))
+    few = shortened(shape, 2)
+    experts = few.config.experts and replace(few.config.experts, count=4, chosen=2, inner=16)
+    return replace(few, config=replace(few.config, context_length=64, experts=experts, **SMALL))
 
 
 def test_without_a_gpu_it_says_so_and_leaves_the_figures_open() -> None:

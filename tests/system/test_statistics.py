@@ -50,5 +50,5 @@ def test_every_process_says_how_full_its_queues_are(stack: UpProcess) -> None:
     assert numbers["host"]["restarts"]["worker-0"] >= 0
     projections = numbers["host"]["projections"]
     assert projections.pop("problem") == ""
-    assert set(projections) == {"threads", "runs", "usage", "schedules"}
+    assert set(projections) == {"threads", "runs", "usage", "schedules", "batches"}
     assert all({"sequence", "incarnation", "behind"} == place.keys() for place in projections.values())

@@ -33,6 +33,7 @@ from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.replay import Recorded, verify
 from schemas import codec
+from schemas.batches import BatchEvent
 from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.delegation import ChildEnded, RunJoined
@@ -220,7 +221,7 @@ def roles(world: World) -> list[str]:
 def test_each_event_is_folded_by_one_of_the_groups() -> None:
     unions = (TaskEvent, ThreadEvent, RunEvent, AmongEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
     groups = [shape for union in unions for shape in get_args(union)]
-    elsewhere = get_args(ScheduleEvent)  # by another machine
+    elsewhere = (*get_args(ScheduleEvent), *get_args(BatchEvent))  # by other machines
     assert Counter([*groups, *elsewhere]) == Counter(codec.EVENT_TYPES.values())
 
 
