@@ -55,19 +55,19 @@ def test_a_window_keeps_the_beginning_for_several_turns(stack: UpProcess) -> Non
 
 
 def test_threads_are_begun_found_renamed_and_ended_from_the_command_line(stack: UpProcess) -> None:
-    done = stack.cli("thread", "create", "sums", "--resource", "ann", "--title", "Sums", "--metadata", "team=red")
-    assert (done.returncode, done.stdout) == (0, "thread sums is begun\n"), done.stderr
-    assert stack.cli("run", "agent/demo", "What is 12 times 34?", "--thread", "sums").returncode == 0
-    assert stack.cli("thread", "rename", "sums", "--title", "Products").returncode == 0
+    done = stack.cli("thread", "create", "ann-sums", "--resource", "ann", "--title", "Sums", "--metadata", "team=red")
+    assert (done.returncode, done.stdout) == (0, "thread ann-sums is begun\n"), done.stderr
+    assert stack.cli("run", "agent/demo", "What is 12 times 34?", "--thread", "ann-sums").returncode == 0
+    assert stack.cli("thread", "rename", "ann-sums", "--title", "Products").returncode == 0
     (row,) = records(stack.cli("log", "threads", "--resource", "ann", "--search", "prod", "--json"))
-    assert (row["thread"], row["title"], json.loads(row["metadata"])) == ("sums", "Products", {"team": "red"})
-    assert stack.cli("thread", "delete", "sums", "--reason", "asked for").returncode == 0
-    again = stack.cli("run", "agent/demo", "And 5 more?", "--thread", "sums")
+    assert (row["thread"], row["title"], json.loads(row["metadata"])) == ("ann-sums", "Products", {"team": "red"})
+    assert stack.cli("thread", "delete", "ann-sums", "--reason", "asked for").returncode == 0
+    again = stack.cli("run", "agent/demo", "And 5 more?", "--thread", "ann-sums")
     assert again.returncode == 1
     assert "was deleted" in again.stderr
     assert not list(records(stack.cli("log", "threads", "--resource", "ann", "--json")))
-    assert stack.cli("replay", "verify", "sums").returncode == 0
-    twice = stack.cli("thread", "create", "sums")
+    assert stack.cli("replay", "verify", "ann-sums").returncode == 0
+    twice = stack.cli("thread", "create", "ann-sums")
     assert (twice.returncode, "was deleted" in twice.stderr) == (1, True)
     bad = stack.cli("thread", "create", "--metadata", "nothing")
     assert (bad.returncode, "NAME=VALUE" in bad.stderr) == (1, True)
