@@ -39,6 +39,14 @@ OTHERS: Final[Mapping[tuple[str, str], Operation]] = {
     ("GET", "/v1/models"): Operation("List what may be given as `model`"),
     ("GET", "/health"): Operation("Say whether all is well: 503 where it is not"),
     ("GET", "/metrics"): Operation("Metrics, for Prometheus", media="text/plain"),
+    **{
+        (method, f"{path}/{{chat_id}}/{verb}"): Operation(summary, empty=True)
+        for path in ("/api/chat", "/api/agents/{agent}/chat")
+        for method, verb, summary in (
+            ("GET", "stream", "AI SDK: tell what is under way in a conversation"),
+            ("POST", "stop", "AI SDK: end the run of a conversation"),
+        )
+    },
     **{("POST", path): Operation("vLLM: score pairs of texts", ScoreRequest) for path in ("/score", "/v1/score")},
     **{
         ("POST", path): Operation("Put documents in order", RerankRequest)
