@@ -28,7 +28,7 @@ from infra.memories import Memories
 from infra.pictures import follow_pictured, picture
 from infra.privacy import known_master
 from infra.readback import LateStore
-from infra.running import Running, Waiting, children_of, folded, waits_of
+from infra.running import Running, Waiting, children_of, folded, tasks_of, waits_of
 from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.live import Delta, Frame
@@ -193,7 +193,7 @@ class Client:
     async def tasks(self, thread: str) -> tuple[Task, ...]:
         """List the tool calls of a thread that go on in the background, as far as is recorded."""
         state = folded(self.tenant, thread, await (await self.store()).events_of_thread(self.tenant, thread))
-        return tuple(task for task in state.tasks.values() if not task.ended)
+        return tasks_of(state)
 
     async def cancel(self, thread: str, task: str, reason: str = "") -> None:
         """End a tool call that goes on in the background.

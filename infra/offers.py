@@ -36,7 +36,7 @@ def _offered(agent: Agent) -> AgentOffered:
         instructions=agent.instructions if isinstance(agent.instructions, str) else None,
         model=agent.model if isinstance(agent.model, str) else None,
         tools=_tools(agent),
-        processors=tuple(processor.name for processor in agent.processors),
+        processors=None if callable(agent.processors) else tuple(one.name for one in agent.processors),
         memory=agent.memory is not None,
         max_steps=agent.max_steps,
     )

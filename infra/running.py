@@ -13,6 +13,7 @@ from actors.agent.delegation import child_thread, is_delegated
 from actors.agent.effects import CallTool, RunTask
 from actors.agent.loop import ConversationMachine
 from actors.agent.run import Pending
+from actors.agent.task import Task
 from actors.agent.wishes import waiting
 from actors.errors import ActorError
 from actors.partial import partial_value
@@ -209,6 +210,11 @@ def folded(tenant: str, thread: str, events: Sequence[StoredEvent]) -> Conversat
         if stored.fact.kind in {"thread", "run"}:
             state = machine.evolve(state, Emitted(stored.fact.kind, stored.fact.entity, codec.event_of(stored.fact)))
     return state
+
+
+def tasks_of(state: Conversation) -> tuple[Task, ...]:
+    """List a thread's tool calls that go on in the background."""
+    return tuple(task for task in state.tasks.values() if not task.ended)
 
 
 def waits_of(state: Conversation) -> tuple[Waiting, ...]:

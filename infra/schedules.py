@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from bus import subjects
+from bus.projector import bring_up
 from bus.scheduled import ScheduleRow, schedules_of
 from bus.store import Store
 from infra.errors import ScheduleUnfit
@@ -79,7 +80,9 @@ class Schedules:
 
     async def list(self) -> list[ScheduleRow]:
         """Return them as far as that is recorded, those that are due next first."""
-        return await schedules_of(await self.store(), self.tenant)
+        store = await self.store()
+        await bring_up(store)
+        return await schedules_of(store, self.tenant)
 
     async def _tell(self, schedule: str, data: CommandData) -> None:
         await self.send(subjects.checked(schedule, "schedule"), data)

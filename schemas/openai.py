@@ -290,3 +290,5 @@ class CompletionUsage(msgspec.Struct, frozen=True):
     total_tokens: int
     prompt_tokens_details: dict[str, int]
     completion_tokens_details: dict[str, int]
+    cost: float | msgspec.UnsetType | None = msgspec.UNSET
+    """Of an agent's run, in US dollars; null where a price is not known. Not in OpenAI's API."""

@@ -46,12 +46,12 @@ class AgentOffered(Wire, frozen=True):
 
     name: str
     instructions: str | None = None
-    """None where a function makes them for each request; so with the model, and with tools."""
+    """None where a function makes them for each request; so with the model, tools and processors."""
     model: str | None = None
     tools: tuple[ToolOffered, ...] | None = ()
-    processors: tuple[str, ...] = ()
+    processors: tuple[str, ...] | None = ()
     memory: bool = False
-    """Whether it keeps more in mind than what was said."""
+    """Whether it may keep more in mind than what was said."""
     max_steps: int = 0
 
 

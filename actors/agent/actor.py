@@ -24,7 +24,7 @@ from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
 from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
 from actors.agent.erasing import Eraser, EraseThread
-from actors.agent.guarding import looked_at, processors_of
+from actors.agent.guarding import looked_at
 from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared, told
 from actors.agent.observer import Observer
@@ -32,7 +32,7 @@ from actors.agent.profiles import Unresolved, handed_over, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
 from actors.agent.run import call_of
-from actors.agent.toolboxes import Toolboxes
+from actors.agent.toolboxes import Toolbox, Toolboxes
 from actors.delegates import Delegating
 from actors.errors import DefinitionError
 from actors.memory.prompt import shared_by
@@ -40,6 +40,7 @@ from actors.models.asking import ask_model, chain_of, missing_model, unknown_mod
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded
+from actors.processors.processor import Processor
 from actors.processors.recall import Library
 from actors.processors.shared import SharedMemories, SharedWorking
 from actors.request_context import RequestContext
@@ -219,22 +220,24 @@ class AgentPerformer:
             chain=chain_of(effect.profile, effect.called.model),
             again=again,
         )
-        event = await self._asked_in_time(effect, call, site)
+        event = await self._asked_in_time(effect, call, site, box)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
             if self._observer is not None:
-                self._observer.consider(effect, call, event, self._condenser(effect, call))
+                self._observer.consider(effect, call, event, self._condenser(effect, call, box))
         if isinstance(event, ModelReturned) and event.tool_calls:
             return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
 
-    async def _asked_in_time(self, effect: CallModel, call: ModelCall, site: Site) -> ModelReturned | ModelFailed:
+    async def _asked_in_time(
+        self, effect: CallModel, call: ModelCall, site: Site, box: Toolbox
+    ) -> ModelReturned | ModelFailed:
         """Ask the model, and stop it when the step takes too long."""
         limit_ms = effect.profile.step_timeout_ms
         limit = asyncio.timeout(limit_ms / 1000 if limit_ms else None)
         try:
             async with limit:
-                return await ask_model(*self._guarded(effect, call), self._live, effect, site)
+                return await ask_model(*self._guarded(effect, call, box), self._live, effect, site)
         except DefinitionError as error:
             return ModelFailed(effect=effect.id, problem=Problem(kind="definition", message=str(error)))
         except TimeoutError:
@@ -244,9 +247,11 @@ class AgentPerformer:
             message = f"the model took longer than {limit_ms / 1000:g} s over one step"
             return ModelFailed(effect=effect.id, problem=Problem(kind="timeout", message=message))
 
-    def _guarded(self, effect: CallModel, call: ModelCall) -> tuple[Mapping[str, ModelProvider], ModelCall]:
+    def _guarded(
+        self, effect: CallModel, call: ModelCall, box: Toolbox
+    ) -> tuple[Mapping[str, ModelProvider], ModelCall]:
         """Put the run's processors around what is asked: around the whole chain, where there is one."""
-        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        processors = box.guards(effect.profile.processors)
         plan = effect.profile.memory
         if self._shared is not None and plan is not None and plan.working and shared_by(effect.memory, plan):
             processors = [SharedWorking(self._shared, plan.working), *processors]
@@ -258,9 +263,9 @@ class AgentPerformer:
     def _asked(self, call: ModelCall) -> ModelProvider:
         return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
 
-    def _condenser(self, effect: CallModel, call: ModelCall) -> ModelProvider:
+    def _condenser(self, effect: CallModel, call: ModelCall, box: Toolbox) -> ModelProvider:
         """Give the model for what is no turn, with the processors that go around that too."""
-        processors = processors_of(self._agents.get(effect.profile.agent), effect.profile.processors)
+        processors = box.guards(effect.profile.processors)
         return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
 
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
@@ -276,7 +281,10 @@ class AgentPerformer:
     async def _looked_at(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the run's processors look at what it says."""
         try:
-            processors = processors_of(self._agents.get(effect.agent), effect.processors)
+            processors = list[Processor]()
+            if effect.processors:
+                box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
+                processors = box.guards(effect.processors)
             event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
             if self._shared is not None and effect.shared and isinstance(event, ToolReturned):
                 key = request_id(site.tenant, site.thread, effect.id)

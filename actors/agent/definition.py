@@ -28,8 +28,8 @@ FromContext = Callable[[RequestContext], Any]
 class Agent:
     """A model with instructions and tools, by name.
 
-    Instructions, model and tools may each be a function of the request's `RequestContext`. What they come to is in the
-    run's record, so that a replay needs none of them.
+    Instructions, model, tools, memory and processors may each be a function of the request's `RequestContext`, async or
+    not. What they come to is in the run's record, so that a replay needs none of them.
 
     Raises:
         DefinitionError: the name cannot be part of a subject, a tool was not made by `@tool`, two share a name, or
@@ -70,9 +70,11 @@ class Agent:
     """Told of a run that ended with an answer."""
     on_error: OnEnd | None = None
     """Told of a run that ended without one."""
-    memory: Memory | None = None
+    memory: Memory | Callable[[RequestContext], Memory | Awaitable[Memory | None] | None] | None = None
     """How much of its thread the model is shown, and what it keeps in mind; None shows all of it."""
-    processors: Sequence[Processor] = ()
+    processors: (
+        Sequence[Processor] | Callable[[RequestContext], Sequence[Processor] | Awaitable[Sequence[Processor]]]
+    ) = ()
     """What stands between the agent and its model, in the order in which it sees what goes either way."""
     hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
@@ -115,13 +117,28 @@ class Agent:
         return reached(self.name).stream(self.name, text, **about)
 
     def _check_numbers(self) -> None:
-        if len({processor.name for processor in self.processors}) < len(self.processors):
-            raise DefinitionError(f"agent {self.name!r} has two processors of one name: give each a name")
+        if not callable(self.processors):
+            processors_from(self, self.processors)
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
         for name in ("tool_concurrency", "step_timeout_s", "most_tokens", "most_cost"):
             if not getattr(self, name) >= 0:
                 raise DefinitionError(f"agent {self.name!r}: {name}={getattr(self, name)!r}: give 0 or more")
+
+
+def processors_from(agent: Agent, given: Any) -> tuple[Processor, ...]:
+    """Check what an agent's processors are.
+
+    Raises:
+        DefinitionError: one is none, or two share a name.
+    """
+    known = tuple(given) if isinstance(given, Iterable) else (given,)
+    for one in known:
+        if not isinstance(one, Processor):
+            raise DefinitionError(f"agent {agent.name!r}: `processors` has {one!r}: give a list of processors")
+    if len({one.name for one in known}) < len(known):
+        raise DefinitionError(f"agent {agent.name!r} has two processors of one name: give each a name")
+    return known
 
 
 def toolset_from(agent: Agent, given: Any) -> Toolset:

@@ -1,4 +1,4 @@
-"""A run's processors, found again by their names, and put around the tools that it calls."""
+"""A run's processors, put around the tools that it calls."""
 
 from __future__ import annotations
 
@@ -7,24 +7,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from actors.agent.calls import kept
-from actors.agent.definition import Agent
-from actors.errors import DefinitionError
 from actors.processors.guarded import tool_result
 from actors.processors.processor import About, Processor
 from schemas.runs import Event, ToolFailed, ToolReturned
-
-
-def processors_of(agent: Agent | None, names: Sequence[str]) -> list[Processor]:
-    """Give a run's processors.
-
-    Raises:
-        DefinitionError: one is not here any more: what it kept back must not get through for that.
-    """
-    known = {} if agent is None else {processor.name: processor for processor in agent.processors}
-    for name in names:
-        if name not in known:
-            raise DefinitionError(f"processor {name!r} of this run is not here any more")
-    return [known[name] for name in names]
 
 
 async def looked_at(processors: Sequence[Processor], tool: str, event: Event) -> Event:

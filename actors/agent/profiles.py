@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from actors.agent.definition import Agent, FromContext, toolset_from
+from actors.agent.definition import Agent, FromContext, processors_from, toolset_from
 from actors.errors import ActorError, DefinitionError
+from actors.memory.plan import Memory
+from actors.processors.processor import Processor
+from actors.processors.recall import SemanticRecall
 from actors.tools import Tool, client_tool
 from actors.toolsets import Surroundings, distinct, toolset_of
 from schemas.commands import RunAgent
@@ -25,6 +28,14 @@ LOOK_UP_S = 10.0
 
 EDITION = 1
 """The form that the loop's decisions have today: `schemas.profiles.Profile.edition`."""
+
+
+_KINDS = {
+    "instructions": "a text",
+    "model": "a model's name, a chain or None",
+    "memory": "a Memory or None",
+    "processors": "a list of processors",
+}
 
 
 class Unresolved(Exception):
@@ -43,7 +54,9 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
     """
     instructions = await _asked(agent, "instructions", around, str)
     model = await _asked(agent, "model", around, str | ModelChain | None)
-    tools = await tools_of(agent, around)
+    memory = await memory_of(agent, around)
+    processors = await processors_of(agent, around)
+    tools = await tools_of(agent, around, memory)
     try:
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
     except DefinitionError as error:
@@ -69,8 +82,8 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         prepares=agent.hooks.prepares,
         observed=agent.hooks.observes,
         chain=model if isinstance(model, ModelChain) and not command.model else None,
-        memory=None if agent.memory is None else agent.memory.plan(),
-        processors=_processors(agent, command),
+        memory=None if memory is None else memory.plan(),
+        processors=_processors(processors, command),
         most_cost=agent.most_cost,
         edition=EDITION,
     )
@@ -89,7 +102,37 @@ def _first(model: str | ModelChain | None) -> str | None:
     return model.entries[0].model if isinstance(model, ModelChain) else model
 
 
-async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:
+async def memory_of(agent: Agent, around: Surroundings) -> Memory | None:
+    """Give how much an agent remembers.
+
+    Raises:
+        Unresolved: its function failed, or gave something else.
+    """
+    memory: Memory | None = await _asked(agent, "memory", around, Memory | None)
+    return memory
+
+
+async def processors_of(agent: Agent, around: Surroundings) -> tuple[Processor, ...]:
+    """Give an agent's processors.
+
+    Raises:
+        Unresolved: its function failed, or gave something else.
+    """
+    if not callable(agent.processors):
+        return tuple(agent.processors)
+    given = await _asked(agent, "processors", around, Iterable)
+    try:
+        known = processors_from(agent, given)
+    except DefinitionError as error:
+        raise Unresolved(str(error), "processors") from error
+    if any(isinstance(one, SemanticRecall) for one in known):
+        # what it recalls is indexed from the start, before any request
+        message = f"agent {agent.name!r}: `processors` gave a SemanticRecall: give it as one of the agent's own"
+        raise Unresolved(message, "processors")
+    return known
+
+
+async def tools_of(agent: Agent, around: Surroundings, memory: Memory | None) -> tuple[Tool, ...]:
     """List an agent's own tools for a request.
 
     Raises:
@@ -101,7 +144,7 @@ async def tools_of(agent: Agent, around: Surroundings) -> tuple[Tool, ...]:
                 given = toolset_from(agent, await _called(agent.tools, around))
             else:
                 given = toolset_of(agent.tools)
-            return (*await given.tools(around), *(() if agent.memory is None else agent.memory.tools()))
+            return (*await given.tools(around), *(() if memory is None else memory.tools()))
     except (Exception, SystemExit) as error:
         raise Unresolved(_failure(agent, "tools", error), "tools") from error
 
@@ -117,7 +160,7 @@ async def _asked(agent: Agent, name: str, around: Surroundings, kind: Any) -> An
     except (Exception, SystemExit) as error:
         raise Unresolved(_failure(agent, name, error), name) from error
     if not isinstance(value, kind):
-        raise Unresolved(f"agent {agent.name!r}: `{name}` gave {value!r}, which is no text", name)
+        raise Unresolved(f"agent {agent.name!r}: `{name}` gave {value!r}: give {_KINDS[name]}", name)
     return value
 
 
@@ -153,13 +196,13 @@ def _active(tools: Sequence[Tool], command: RunAgent) -> Sequence[Tool]:
     return [tool for tool in tools if tool.name in command.active_tools]
 
 
-def _processors(agent: Agent, command: RunAgent) -> tuple[str, ...]:
+def _processors(processors: Sequence[Processor], command: RunAgent) -> tuple[str, ...]:
     """Name those that are used.
 
     Raises:
         Unresolved: one is not there.
     """
-    known = [processor.name for processor in agent.processors]
+    known = [processor.name for processor in processors]
     for name in command.processors or ():
         if name not in known:
             names = ", ".join(known) or "none"

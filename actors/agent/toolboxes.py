@@ -1,4 +1,5 @@
-"""The tools of a run, as objects that can be called: an agent's toolsets asked again, wherever its run goes on."""
+"""The tools and processors of a run, as objects that can be called: an agent's functions and toolsets asked again,
+wherever its run goes on."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.definition import Agent
-from actors.agent.profiles import Unresolved, tools_of
-from actors.errors import BadArguments
+from actors.agent.profiles import Unresolved, memory_of, processors_of, tools_of
+from actors.errors import BadArguments, DefinitionError
+from actors.processors.processor import Processor
 from actors.request_context import RequestContext
 from actors.runtime.performer import Site
 from actors.tools import Tool
@@ -31,6 +33,7 @@ class Toolbox:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     problem: str = ""
     """Why there are none."""
+    processors: Mapping[str, Processor] = field(default_factory=dict)
 
     def specs(self, bindings: Sequence[ToolBinding]) -> tuple[ToolSpec, ...]:
         """Give what the model is told; a tool that is gone, or not the one the run began with, is left out."""
@@ -46,6 +49,17 @@ class Toolbox:
         asked = {binding.name for binding in bindings if binding.approval}
         found = ((index, call, self.tools.get(call.name)) for index, call in enumerate(calls) if call.name in asked)
         return tuple(_judgement(index, call, tool) for index, call, tool in found if tool is not None)
+
+    def guards(self, names: Sequence[str]) -> list[Processor]:
+        """Give a run's processors.
+
+        Raises:
+            DefinitionError: one is not here any more: what it kept back must not get through for that.
+        """
+        for name in names:
+            if name not in self.processors:
+                raise DefinitionError(self.problem or f"processor {name!r} of this run is not here any more")
+        return [self.processors[name] for name in names]
 
     def why(self, name: str) -> str:
         """Say why a tool cannot be called."""
@@ -78,11 +92,14 @@ class Toolboxes:
         agent = self._agents.get(name)
         if agent is None:
             return Toolbox()
+        processors: dict[str, Processor] = {}
         try:
-            return Toolbox({tool.name: tool for tool in await tools_of(agent, around)})
+            processors = {one.name: one for one in await processors_of(agent, around)}
+            tools = await tools_of(agent, around, await memory_of(agent, around))
         except Unresolved as error:
             log.warning("the tools of a run cannot be had: %s", error)
-            return Toolbox(problem=str(error))
+            return Toolbox(problem=str(error), processors=processors)
+        return Toolbox({tool.name: tool for tool in tools}, processors=processors)
 
 
 def _judgement(index: int, call: ToolCall, tool: Tool) -> Judgement:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+from msgspec.structs import replace
+
 from infra.bridge.logprobs import Naming, by_id, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
@@ -108,6 +111,8 @@ class ChatEncoder:
         self.problem: Problem | None = None
         """Why there is no (whole) answer."""
         self.usage = Usage()
+        self._cost: float | msgspec.UnsetType | None = msgspec.UNSET
+        """Of a run; a bare model's answer tells none."""
 
     def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame; there is one command, so its `index` is 0."""
@@ -121,7 +126,7 @@ class ChatEncoder:
                 return self._returned(codec.decode(data, ModelReturned))
             case Committed(type="run.finished", data=data):
                 finished: RunFinished = codec.decode(data, RunFinished)
-                self.usage = finished.usage
+                self.usage, self._cost = finished.usage, finished.cost
                 return self._finish(0, finished.finish_reason)
             case Committed(type="run.failed", data=data):
                 run: RunFailed = codec.decode(data, RunFailed)
@@ -254,7 +259,10 @@ class ChatEncoder:
 
     def usage_chunk(self) -> dict[str, Any]:
         """Give the last chunk of a stream with `include_usage`."""
-        return {**self._head, "choices": [], "usage": usage(self.usage)}
+        return {**self._head, "choices": [], "usage": self._usage()}
+
+    def _usage(self) -> CompletionUsage:
+        return replace(usage(self.usage), cost=self._cost)
 
     def whole(self, chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Join all chunks into the `chat.completion` object."""
@@ -268,7 +276,11 @@ class ChatEncoder:
             message = choice["message"]
             if message.get("tool_calls") and not message["content"]:
                 message["content"] = None
-        return {**head, "choices": [choices[index] for index in sorted(choices)], "usage": usage(self.usage)}
+        return {
+            **head,
+            "choices": [choices[index] for index in sorted(choices)],
+            "usage": self._usage(),
+        }
 
 
 def _calling(call: dict[str, Any], function: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Literal
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
-from schemas.commands import AbortRun, Approve, Command, CommandData, Deny, Fork, Generate, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, Fork, Generate, Resume, RunAgent
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
@@ -88,9 +88,9 @@ def completion_command(wanted: Generate, tenant: str = "default") -> Command:
     return _command(identity, tenant, "generation", identity, "generate", wanted)
 
 
-def approval_command(thread: str, answer: Approve | Deny, tenant: str = "default") -> Command:
-    """Make the command that settles whether a waiting tool call may run."""
-    verb = "approve" if isinstance(answer, Approve) else "deny"
+def approval_command(thread: str, answer: Approve | Deny | Resume | CancelTask, tenant: str = "default") -> Command:
+    """Make the command that settles what a tool call waits for, or ends one in the background."""
+    verb = str(answer.__struct_config__.tag)
     return _command(SystemIds().new("a"), tenant, "agent", thread, verb, answer)
 
 

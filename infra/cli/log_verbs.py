@@ -1,4 +1,4 @@
-"""The verbs of `ostinato log`, `thread`, `keys`, `schedule`, `batch` and `waits`, as the command line takes them."""
+"""The verbs of `ostinato log`, `thread`, `keys`, `schedule`, `batch`, `waits` and `tasks`, for the command line."""
 
 from __future__ import annotations
 
@@ -196,15 +196,33 @@ def add_wait_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posi
     every.add_argument(
         "--limit", type=positive, default=100, metavar="COUNT", help="of at most so many runs (default: %(default)s)"
     )
-    for verb in (approve, decline):
+    resume = told(verbs, "resume", "give a suspended tool the data that it waits for")
+    for verb in (approve, decline, resume):
         verb.add_argument("thread", metavar="THREAD", help="where it waits")
         verb.add_argument("effect", metavar="EFFECT", nargs="?", help="which one, where several wait there")
     decline.add_argument("--reason", default="", help="why; the model is told")
-    for verb in (every, approve, decline):
+    resume.add_argument("--answer", required=True, metavar="JSON", help="the data, such as true or '{\"seats\": 2}'")
+    for verb in (every, approve, decline, resume):
         verb.set_defaults(module="infra.cli.waits", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--tenant", default=None, help="whose (default: everybody's)")
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)
+
+
+def add_task_verbs(parser: argparse.ArgumentParser, told: Told, data: Data) -> None:
+    """Add them, as above."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    every = told(verbs, "list", "list a thread's tool calls that go on in the background")
+    cancel = told(verbs, "cancel", "end one: nothing comes of it")
+    for verb in (every, cancel):
+        verb.set_defaults(module="infra.cli.tasks", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("thread", metavar="THREAD", help="whose")
+        verb.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        data(verb)
+    every.add_argument("--clear", action="store_true", help="show arguments as they are, not redacted")
+    cancel.add_argument("task", metavar="TASK", nargs="?", help="which one, where several go on there")
+    cancel.add_argument("--reason", default="", help="why, for the record")
 
 
 def _days_of(positive: Callable[[str], int]) -> Callable[[str], int]:

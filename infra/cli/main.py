@@ -14,6 +14,7 @@ from infra.cli.log_verbs import (
     add_key_verbs,
     add_log_verbs,
     add_schedule_verbs,
+    add_task_verbs,
     add_thread_verbs,
     add_wait_verbs,
 )
@@ -135,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     add_batch_verbs(batch, _told, _data, _positive)
     waits = _told(commands, "waits", "list what runs wait for a person to say, and answer")
     add_wait_verbs(waits, _told, _data, _positive)
+    tasks = _told(commands, "tasks", "list what goes on in the background of a thread, and end it")
+    add_task_verbs(tasks, _told, _data)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
     _mcp(_told(commands, "mcp", "offer the running stack's agents to an MCP client, on standard input and output"))

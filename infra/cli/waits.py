@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from typing import Any
 
@@ -17,10 +18,11 @@ from infra.cli.session import session
 from infra.cli.terminal import printable, style_for
 from infra.redaction import Redactor
 from schemas import codec
-from schemas.commands import Approve, Deny
+from schemas.commands import Approve, Deny, Resume
 from schemas.times import rfc3339
 
 _MANY = 10_000
+_DONE = {"approve": "is approved", "decline": "is declined", "resume": "has its data"}
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
@@ -28,11 +30,18 @@ def main(options: argparse.Namespace) -> int:
     """List what waits, or answer one; exit code 1 when there is no such wait, or it is refused."""
     if options.verb == "list":
         return _list(options)
+    if options.verb == "resume":
+        try:
+            options.given = json.loads(options.answer)
+        except ValueError as error:
+            sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: --answer: no JSON: {error}") + "\n")
+            return 1
     found = asyncio.run(_found(options, _MANY))
-    fitting = [wait for wait in found if wait.kind == "approval" and _is_meant(wait, options)]
+    kind = "data" if options.verb == "resume" else "approval"
+    fitting = [wait for wait in found if wait.kind == kind and _is_meant(wait, options)]
     if len(fitting) != 1:
         names = ", ".join(wait.effect for wait in fitting)
-        why = f"more than one call waits there: name one of {names}" if fitting else "no call waits for approval there"
+        why = f"more than one call waits there: name one of {names}" if fitting else f"no call waits for {kind} there"
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: thread {options.thread!r}: {why}") + "\n")
         return 1
     return _answer(options, fitting[0])
@@ -43,18 +52,19 @@ def _is_meant(wait: Wait, options: argparse.Namespace) -> bool:
 
 
 def _answer(options: argparse.Namespace, wait: Wait) -> int:
-    answer: Approve | Deny
+    answer: Approve | Deny | Resume
     if options.verb == "approve":
         answer = Approve(effect=wait.effect, arguments=wait.call.arguments)
-    else:
+    elif options.verb == "decline":
         answer = Deny(effect=wait.effect, reason=options.reason)
+    else:
+        answer = Resume(effect=wait.effect, answer=options.given)
     with session(options.data, _notice) as line:
         outcome = line.send(approval_command(wait.thread, answer, wait.tenant))
     if options.json:
         say_json(outcome)
     elif outcome.problem is None:
-        done = "approved" if options.verb == "approve" else "declined"
-        say(f"{wait.call.name} in thread {wait.thread} is {done}")
+        say(f"{wait.call.name} in thread {wait.thread} {_DONE[options.verb]}")
     else:
         sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
     return 0 if outcome.result == "accepted" else 1

@@ -138,7 +138,8 @@ async def _models(
 
 def _embedders(agents: Sequence[Agent]) -> list[Embedder]:
     """List what makes vectors for these agents, each once."""
-    processors = (processor for agent in agents for processor in agent.processors)
+    fixed = (agent.processors for agent in agents if not callable(agent.processors))
+    processors = (processor for several in fixed for processor in several)
     found = {one.embedder.name: one.embedder for one in processors if isinstance(one, SemanticRecall)}
     return list(found.values())
 

@@ -10,6 +10,9 @@ import pytest
 from actors.agent.definition import Agent
 from actors.agent.profiles import Unresolved, profile_of
 from actors.errors import DefinitionError, NoService
+from actors.memory.embedding import WordEmbedder
+from actors.processors.recall import SemanticRecall
+from actors.processors.texts import UnicodeNormalizer
 from actors.request_context import RequestContext
 from actors.tools import Tool, tool
 from actors.toolsets import (
@@ -119,6 +122,25 @@ async def test_an_agents_tools_may_be_a_function_of_the_request() -> None:
 async def test_a_function_that_gives_no_tools_is_named(given: Any) -> None:
     with pytest.raises(Unresolved, match="agent 'a': `tools`"):
         await profile(Agent("a", "", tools=lambda context: given))
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "why"),
+    [
+        ("memory", "all", "give a Memory or None"),
+        ("processors", None, "give a list of processors"),
+        ("processors", [len], "give a list of processors"),
+        ("processors", [UnicodeNormalizer(), UnicodeNormalizer()], "two processors of one name"),
+        ("processors", [SemanticRecall(WordEmbedder())], "one of the agent's own"),
+    ],
+)
+async def test_a_function_that_gives_no_memory_or_processors_is_named(field: str, given: Any, why: str) -> None:
+    functions: dict[str, Any] = {field: lambda context: given}
+    with pytest.raises(Unresolved, match=why) as refused:
+        await profile(Agent("a", "", **functions))
+    assert refused.value.field == field
+    with pytest.raises(Unresolved, match="ZeroDivisionError"):
+        await profile(Agent("a", "", **{field: lambda context: 1 // 0}))
 
 
 async def test_a_request_brings_tools_of_its_own_and_picks_among_all() -> None:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 from actors.memory.plan import Memory
+from actors.processors.patterns import RegexFilter
+from actors.processors.rules import Rule
 from infra.demo import DEMO
 from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, agent_tool, client_tool, handoff, tool
 
@@ -41,6 +43,7 @@ def calamity(expression: str) -> str:
     return expression
 
 
+masked = Agent("masked", "Answer.", max_tokens=20, processors=[RegexFilter([Rule("letter", "[a-z]", longest=1)])])
 plain = Agent("plain", "Answer.", max_tokens=60)
 keeper = Agent("keeper", DEMO.instructions, max_tokens=16, memory=Memory(working="- name:"))
 slider = Agent("slider", DEMO.instructions, max_tokens=16, memory=Memory(last=10))

@@ -23,7 +23,7 @@ from infra.errors import SettlementRefused
 from infra.privacy import known_master
 from schemas.live import Committed
 from schemas.messages import ToolCall
-from tests.system.conftest import UpProcess, start
+from tests.system.conftest import UpProcess, records, start
 from tests.system.test_waits import heard, verified
 
 INJECT = Path(__file__).parents[1] / "chaos" / "inject"
@@ -136,7 +136,16 @@ async def dug(up: UpProcess, client: Client, folder: Path) -> None:
     first = await client.run("boss", "dig", thread="dug")
     await client.run("boss", "dig", thread="dug")
     one, other = await going(client, 2)
-    await client.cancel("dug", other, "no need")
+    tasks = records(await asyncio.to_thread(up.cli, "tasks", "list", "dug", "--json"))
+    assert [(task["task"], task["tool"], task["agent"]) for task in tasks] == [
+        (one, "dig", "boss"),
+        (other, "dig", "boss"),
+    ]
+    unnamed = await asyncio.to_thread(up.cli, "tasks", "cancel", "dug")
+    assert (unnamed.returncode, "name the task" in unnamed.stderr) == (1, True)
+    done = await asyncio.to_thread(up.cli, "tasks", "cancel", "dug", other, "--reason", "no need")
+    assert done.returncode == 0, done.stderr
+    assert (await asyncio.to_thread(up.cli, "tasks", "cancel", "dug", other)).returncode == 1
     with pytest.raises(SettlementRefused):
         await client.cancel("dug", other)
     os.kill(await asyncio.to_thread(up.pid, "agents-0"), signal.SIGKILL)

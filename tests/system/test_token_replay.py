@@ -67,6 +67,15 @@ def test_a_conversation_with_tools_comes_out_again(tight: UpProcess) -> None:
     assert [one["request"] for one in replayed(tight, run)[1]] == [told[0]["request"], told[1]["request"]]
 
 
+def test_of_an_answer_that_processors_changed_is_compared_what_the_model_made(stack: UpProcess) -> None:
+    answer = chat(stack, {**ask("What is there?"), "model": "agent/masked"})
+    assert "letter" in answer.text
+    code, (told,), _ = replayed(stack, answer.headers["X-Ostinato-Thread"])
+    assert (code, told["state"]) == (0, "same")
+    assert told["tokens"] > 0
+    assert "processors changed the answer" in told["problem"]
+
+
 @pytest.mark.parametrize(
     ("answers", "fields"),
     [

@@ -18,11 +18,12 @@ import pytest
 
 from actors.tools import ToolContext, tool
 from infra.client import Client, connect
-from infra.errors import NoAnswer, SettlementRefused
+from infra.errors import NoAnswer, ScheduleUnfit, SettlementRefused
 from infra.running import Waiting
 from schemas.commands import Approve, PostResult, Resume
 from schemas.live import Committed, Progress
 from tests.system.conftest import UpProcess, records
+from tests.system.test_docs import blocks
 from tests.system.test_record import wait_until_recorded
 
 ROOT = Path(__file__).parents[2]
@@ -176,3 +177,81 @@ async def test_a_script_brings_the_stack_along() -> None:
         subprocess.run, argv, capture_output=True, text=True, timeout=100, env=environment, check=False
     )
     assert re.fullmatch(r"Ticket\(topic='(invoice|delivery|other)', urgent=(True|False)\)\n", done.stdout), done.stderr
+
+
+async def listed(stack: UpProcess, thread: str) -> dict[str, Any]:
+    """Wait until the record knows that a thread waits; give what `ostinato waits` tells of it."""
+    async with asyncio.timeout(60):
+        while True:
+            every = records(await asyncio.to_thread(stack.cli, "waits", "list", "--json", "--clear"))
+            if found := [wait for wait in every if wait["thread"] == thread]:
+                return found[0]
+
+
+@pytest.mark.parametrize(
+    ("agent", "verb", "more", "kind", "event"),
+    [
+        ("careful", "approve", (), "approval", "approval.given"),
+        ("careful", "decline", ("--reason", "too dear"), "approval", "approval.denied"),
+        ("leaving", "resume", ("--answer", "true"), "data", "tool.continued"),
+    ],
+)
+async def test_what_waits_is_answered_from_the_command_line(
+    stack: UpProcess, client: Client, agent: str, verb: str, more: tuple[str, ...], kind: str, event: str
+) -> None:
+    running = client.stream(agent, "What is 12 times 34?", on_wait=leave_it)
+    hearing = asyncio.create_task(heard(running))
+    assert (await listed(stack, running.thread))["kind"] == kind
+    wrong = ("resume", "--answer", "true") if kind == "approval" else ("approve",)
+    refused = await asyncio.to_thread(stack.cli, "waits", wrong[0], running.thread, *wrong[1:])
+    assert refused.returncode == 1
+    assert "no call waits" in refused.stderr
+    unread = await asyncio.to_thread(stack.cli, "waits", "resume", running.thread, "--answer", "{no")
+    assert (unread.returncode, "--answer: no JSON" in unread.stderr) == (1, True)
+    done = await asyncio.to_thread(stack.cli, "waits", verb, running.thread, *more)
+    assert done.returncode == 0, done.stderr
+    frames = await hearing
+    (answered,) = [frame for frame in frames if isinstance(frame, Committed) and frame.type == event]
+    assert verb != "decline" or b"too dear" in bytes(answered.data)
+    assert running.finished is not None
+    again = await asyncio.to_thread(stack.cli, "waits", verb, running.thread, *more)
+    assert again.returncode == 1
+
+
+async def test_schedules_are_added_listed_fired_paused_and_removed_from_python(
+    stack: UpProcess, client: Client
+) -> None:
+    named: dict[str, Any] = {}
+    ((_, block),) = blocks("schedules.md", "py")
+    exec(block, named)
+    schedules = client.schedules
+    with pytest.raises(ScheduleUnfit, match="missed"):
+        await schedules.add("yearly", "0 8 1 1 *", "demo", "What is 12 times 34?", missed="never")
+    with pytest.raises(SettlementRefused):
+        await schedules.pause("yearly")
+    await schedules.add("yearly", "0 8 1 1 *", "demo", "What is 12 times 34?", timezone="Europe/Vienna", thread="fired")
+    await schedules.pause("yearly")
+    await asyncio.to_thread(wait_until_recorded, stack)
+    assert await yearly(client) == [("paused", 0)]
+    await schedules.resume("yearly")
+    await schedules.run("yearly")
+    async with asyncio.timeout(60):
+        while "run.finished" not in await kinds_of(stack, "fired"):
+            pass
+    assert await yearly(client) == [("active", 1)]
+    await named["plan"](client)
+    await schedules.remove("yearly")
+    await asyncio.to_thread(wait_until_recorded, stack)
+    assert await yearly(client) == []
+    assert "morning" not in [row.id for row in await schedules.list()]
+
+
+async def yearly(client: Client) -> list[tuple[str, int]]:
+    """Look the test's schedule up."""
+    return [(row.status, row.fired) for row in await client.schedules.list() if row.id == "yearly"]
+
+
+async def kinds_of(stack: UpProcess, thread: str) -> list[str]:
+    """List the events of a thread, as far as is recorded."""
+    shown = await asyncio.to_thread(stack.cli, "replay", "show", thread, "--json")
+    return [line["kind"] for line in records(shown)] if shown.returncode == 0 else []

@@ -24,6 +24,7 @@ from schemas.times import rfc3339
 
 _UNSAID = "no record says what it was computed with"
 _FORGED = "the trace holds other tokens than the log vouches for"
+_CHANGED = "processors changed the answer: compared is what the model made, and the log vouches for none of it"
 _NO_MODEL = "no record says what model it was: name its folder with --model"
 
 
@@ -37,6 +38,8 @@ class Comparing:
         self._workers: dict[tuple[str, str], WorkerBegan | None] = {}
         self._log: dict[str, Sampled | None] = {}
         """What the log says of the tokens of the requests of one thread."""
+        self._changed: set[str] = set()
+        """Those of them whose answers are not as the model gave them."""
         self._loaded: Mapping[str, Any] = {}
         self._again: Any = None  # an `Again`, or why there is none
 
@@ -73,18 +76,22 @@ class Comparing:
         compared.forged = vouched is not None and not found.holds(vouched)
         if compared.forged:
             compared.state, compared.problem = "differs", _FORGED
+        elif found.request in self._changed and not compared.problem:
+            compared.problem = _CHANGED
         return compared
 
     async def _vouched(self, request: str) -> Sampled | None:
         """Find what the log says of a request's tokens; None if it says nothing."""
         if request not in self._log:
             tenant, thread, *_ = (*request.split("/", 2), "")
-            self._log = {}
+            self._log, self._changed = {}, set()
             for stored in await self._store.events_of_thread(tenant, thread):
                 event = codec.event_of(stored.fact)
                 if isinstance(event, ModelReturned):
-                    for choice, answer in enumerate(event.alternatives()):
-                        self._log[request_id(tenant, thread, event.effect, choice)] = answer.sampled
+                    given = enumerate(event.alternatives())
+                    said = {request_id(tenant, thread, event.effect, at): one.sampled for at, one in given}
+                    self._log |= said
+                    self._changed |= {name for name, sampled in said.items() if event.processed and sampled is None}
             self._log.setdefault(request, None)
         return self._log[request]
 

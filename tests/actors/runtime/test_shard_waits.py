@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
+from actors.memory.plan import Memory
 from actors.models.provider import ModelCall
+from actors.processors.processor import About, Processor
 from actors.request_context import RequestContext
 from actors.testing import Say, ScriptedModel
 from actors.tools import Tool, ToolContext, client_tool, tool
@@ -19,7 +23,7 @@ from bus.connection import Connection
 from bus.streams import ensure_streams
 from schemas.commands import AbortRun, Approve, Command, PostResult, Resume
 from schemas.live import Committed, Outcome, Progress
-from schemas.messages import ToolCall, ToolSpec
+from schemas.messages import Message, ToolCall, ToolSpec
 from schemas.runs import (
     ApprovalGiven,
     ApprovalRequested,
@@ -247,6 +251,58 @@ async def test_an_agent_is_made_for_its_request_and_a_replay_needs_none_of_it(be
     count = len(asked)
     await bench.verified("t1")
     assert len(asked) == count
+
+
+class Hiding(Processor):
+    """Hides one word from the model, wherever it comes from."""
+
+    def __init__(self, word: str) -> None:
+        self.name = "hiding"
+        self.word = word
+
+    async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
+        """Hide it in what the model is shown."""
+        return [replace(message, content=message.content.replace(self.word, "***")) for message in messages]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_memory_and_processors_are_made_for_their_request_wherever_it_goes_on(
+    bench: Bench, is_async: bool
+) -> None:
+    def memory(context: RequestContext) -> Memory | None:
+        return Memory(last=50) if context.get("keen") else None
+
+    def processors(context: RequestContext) -> list[Processor]:
+        return [Hiding(context["hide"])] if "hide" in context else []
+
+    async def later_memory(context: RequestContext) -> Memory | None:
+        return memory(context)
+
+    async def later_processors(context: RequestContext) -> list[Processor]:
+        return processors(context)
+
+    made = (later_memory, later_processors) if is_async else (memory, processors)
+
+    @tool(effect="pure")
+    async def code(what: str, context: ToolContext) -> str:
+        """Ask for a code."""
+        return f"{what} {context.suspend({}, str)}"
+
+    bench.agents = [Agent("made", "Help.", tools=[code], memory=made[0], processors=made[1])]
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1") as watcher:
+        context = {"keen": True, "hide": "4711"}
+        await send_command(bench.connection, run("c1", "use code it", agent="made", context=context, approvals="ask"))
+        await until(watcher, happened("tool.suspended"))
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:  # whose process knows of none
+        await send_command(bench.connection, settling("a", Resume("c1-1-t0", "is 4711")))
+        await until(watcher, ends)
+        assert await answer_of(bench, run("c2", "say 4711", agent="made")) == "re: say 4711"
+    first, _ = await bench.events(RunFinished)
+    assert first.text == "re: it is ***"
+    kept, plain = (event.profile for event in await bench.events(RunStarted))
+    assert kept.memory is not None
+    assert (kept.memory.last, kept.processors, plain.memory, plain.processors) == (50, ("hiding",), None, ())
+    await bench.verified("t1")
 
 
 async def test_a_request_may_want_it_otherwise(bench: Bench) -> None:

@@ -309,6 +309,15 @@ def test_a_tool_call_is_streamed_as_it_comes_whatever_was_heard_of_it(heard: int
     assert chunks[-1]["choices"][0]["finish_reason"] == ("length" if cut else "tool_calls")
 
 
+@pytest.mark.parametrize("cost", [0.25, None])
+def test_what_a_run_cost_is_told_with_its_usage_and_a_bare_answer_tells_none(cost: float | None) -> None:
+    encoder = agent()
+    chunks = fed(encoder, committed(9, RunFinished("x", 1, Usage(20, 7), "stop", cost=cost)))
+    told = [json.loads(codec.encode(one))["usage"] for one in (encoder.whole(chunks), encoder.usage_chunk())]
+    assert [(one["total_tokens"], one["cost"]) for one in told] == [(27, cost)] * 2
+    assert b"cost" not in codec.encode(bare().usage_chunk())
+
+
 def test_what_an_agent_calls_is_not_streamed() -> None:
     chunks = fed(agent(), *arguing(TWO[0], 0, '{"a"', ": 1}", effect="r1-1-m"), returned("", TWO[0], effect="r1-1-m"))
     assert not any("tool_calls" in chunk["choices"][0]["delta"] for chunk in chunks)
