@@ -46,6 +46,9 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     long_prefill: int = 2048
     """A prompt with more positions to compute than this is a long one: only the first of those is sure of its chunk
     in a step, others get what shorter ones and newcomers leave."""
+    least_shared: int = 64
+    """Tokens, and half of those that it has to compute, that a request must save at least by waiting for one that is
+    computing what both begin with. None does if they are more than a context has."""
     watermark: float = 0.01
     """Share of the KV blocks that new requests leave idle while others run, so that those can grow."""
     max_in_flight: int = 2

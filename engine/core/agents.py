@@ -10,7 +10,7 @@ What it decides depends on what it was told and on the times at which plans were
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from operator import add, attrgetter
 from typing import Final
@@ -23,7 +23,6 @@ from engine.core.ranked import Ranked, Rules
 from engine.core.request import LEFT, Request
 from engine.core.retention import Retention
 from engine.core.tips import Tips
-from engine.core.waiting import WaitingQueue
 from schemas.generation import Submit
 from schemas.programs import Decision, ProgramEnded, ProgramNote, ToolBegan, ToolEnded
 
@@ -187,7 +186,7 @@ class Agents:
         taken, self._decisions = tuple(self._decisions), []
         return taken
 
-    def first(self, waiting: WaitingQueue, running: int) -> Request | None:
+    def first(self, waiting: Iterable[Request], running: int) -> Request | None:
         """Say which waiting request begins next: one of an admitted program, or of one that is admitted now."""
         kept_out = None
         for request in waiting:

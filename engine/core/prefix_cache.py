@@ -61,6 +61,10 @@ class PrefixCache:
             content = self._pack(*tokens[start : start + size])
             keys.append(blake2b(keys[-1] + content, digest_size=16).digest())
 
+    def knows(self, key: bytes) -> bool:
+        """Say whether something is known of the row with a key."""
+        return key in self._rows
+
     def match(self, keys: list[bytes], tokens: Sequence[int]) -> list[int]:
         """Return rows of blocks that hold the longest known beginning of `tokens`; extends `keys` as needed.
 

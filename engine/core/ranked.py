@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
 
 from engine.core.memory import Memory
 from engine.core.request import Request
-from engine.core.waiting import WaitingQueue
 from schemas.generation import Submit
 from schemas.programs import Decision, ProgramNote
 
@@ -38,8 +37,8 @@ class Rules(Protocol):
     def in_turn(self, running: Collection[Request]) -> Sequence[Request]:
         """List running requests in the order in which they get their parts of a step."""
 
-    def first(self, waiting: WaitingQueue, running: int) -> Request | None:
-        """Say which waiting request is to begin next; None if none may."""
+    def first(self, waiting: Iterable[Request], running: int) -> Request | None:
+        """Say which of waiting requests, in their order, is to begin next; None if none may."""
 
     def withheld(self, request: Request) -> str:
         """Say what a waiting request waits for before it may begin at all; empty if it may."""
@@ -91,9 +90,9 @@ class Ranked:
         """As they began, or the most urgent first."""
         return sorted(running, key=attrgetter("rank")) if self._by_priority else list(running)
 
-    def first(self, waiting: WaitingQueue, running: int) -> Request | None:
+    def first(self, waiting: Iterable[Request], running: int) -> Request | None:
         """The first in rank."""
-        return waiting.first if len(waiting) else None
+        return next(iter(waiting), None)
 
     def withheld(self, request: Request) -> str:
         """None is."""

@@ -7,7 +7,7 @@ means that the code is another one than that which made it, or that the record w
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,8 @@ from schemas.steps import (
 )
 
 _NOBODY = "retrace"
+_BEFORE: Final[dict[str, int | float | str]] = {"least_shared": 1 << 62}
+"""Limits that did not stand in a record while nothing was done by them."""
 _COMPARED = ("full", "arrivals", "slices", "gone", "preempted", "prepare", "decisions")
 
 
@@ -116,7 +118,7 @@ class Retrace:
     def _hear(self, epoch: str, told: tuple[Told, ...], arrivals: dict[str, Arrival]) -> None:
         for one in told:
             if isinstance(one, Began):
-                limits = msgspec.convert(one.limits, SchedulerConfig, strict=False)
+                limits = msgspec.convert(_BEFORE | one.limits, SchedulerConfig, strict=False)
                 self._scheduler, self._epoch = Scheduler(limits, epoch), epoch
             else:
                 self._tell(one, arrivals)

@@ -22,6 +22,7 @@ from operator import attrgetter
 from engine.config import SchedulerConfig
 from engine.core.admission import refusal
 from engine.core.agents import rules_within
+from engine.core.ahead import Ahead
 from engine.core.deadlines import Deadlines
 from engine.core.diary import Diary
 from engine.core.heard import Heard
@@ -50,6 +51,7 @@ class Scheduler:
         self._memory = memory_within(config, config.blocks)
         self.rules = rules_within(config, self._memory)
         self._waiting = WaitingQueue()
+        self._ahead = Ahead(config)
         self._parking = Parking()
         self.deadlines = Deadlines()
         """When `expire` will have something to end."""
@@ -192,14 +194,15 @@ class Scheduler:
         """Begin waiting requests in their order, as long as budget, places and blocks last: each only if its whole
         prompt fits beside what running ones still lack, or two long ones would take turns at throwing each other out.
         """
-        promised = self._memory.promised(self._running.values())
-        while draft.budget > 0 and (request := self.rules.first(self._waiting, len(self._running))) is not None:
+        promised, turns = self._memory.promised(self._running.values()), self._ahead.turns(self._memory, draft)
+        while draft.budget > 0 and (request := turns.next(self.rules, self._waiting, len(self._running))) is not None:
             # preempted with a token under way, it cannot say yet what it knows
             if request.pending or draft.is_told_much(request):
                 return
-            if self._make_way(draft, request, promised):
+            if self._make_way(draft, request, promised + turns.reserved):
                 promised = self._memory.promised(self._running.values())
-            if len(self._running) >= self._config.max_running or not self._memory.open(request, promised):
+            spared = promised + turns.reserved
+            if len(self._running) >= self._config.max_running or not self._memory.open(request, spared):
                 return
             self._begin(draft, request)
             promised += self._memory.missing(request) + (self._memory.watermark if len(self._running) == 1 else 0)
@@ -216,6 +219,7 @@ class Scheduler:
         request.move("running")
         self._running[request.id] = request
         self.rules.begun(request)
+        self._ahead.begun(request)
         if request.cached is None:
             request.cached = min(request.computed, request.prompt_tokens)
             self._prompt_tokens += request.prompt_tokens
@@ -313,12 +317,8 @@ class Scheduler:
             self._suspend(request)
         self._memory = memory_within(self._config, max(min(self._config.blocks, resync.blocks), 0))
         self.rules.renew(self._memory)
-        room = self._memory.size
-        ended = [
-            self._ended(request, "error")
-            for request in (*self._waiting, *self._parking)
-            if self._memory.tables.wanted(request.limit) > room
-        ]
+        wanted, room, known = self._memory.tables.wanted, self._memory.size, (*self._waiting, *self._parking)
+        ended = [self._ended(request, "error") for request in known if wanted(request.limit) > room]
         self._parking.renew(self._waiting)
         return ended
 
@@ -394,4 +394,4 @@ class Scheduler:
 
     def _books(self) -> Books:
         queues = (self._running, self._waiting, self._parking)
-        return Books(self._config, self._memory, *queues, self._in_flight, self._worker, self.rules)
+        return Books(self._config, self._memory, *queues, self._in_flight, self._worker, self.rules, self._ahead)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine.config import SchedulerConfig
+from engine.core.ahead import Ahead
 from engine.core.memory import Memory
 from engine.core.parking import Parking
 from engine.core.ranked import Rules
@@ -60,13 +61,14 @@ class Books:
     worker: str | None
     """The worker that it plans for."""
     rules: Rules
+    ahead: Ahead
 
     def waits(self) -> Waits:
         """Say what requests wait for."""
         reasons = []
         for index, request in zip(range(_TOLD), self.waiting, strict=False):
             reason = f"its turn: {index} before it" if index else self._first_reason(request)
-            reasons.append((request.id, reason))
+            reasons.append((request.id, self.ahead.reason(request) or reason))
         reasons += [(request.id, self._grammar()) for _, request in zip(range(_TOLD), self.parking, strict=False)]
         counts = (len(self.running), len(self.waiting), tuple(reasons), len(self.parking))
         return Waits(tuple(self.steps), self.worker, *counts)

@@ -14,7 +14,7 @@ from engine.core.scheduler import Scheduler
 from schemas.generation import Accepted
 from schemas.steps import Began, Resync, StepPlan, Submitted, ToldMore, Tried
 from tests.engine.core.test_scheduler import answered, asked
-from tests.engine.core.test_scheduler_policies import made
+from tests.engine.core.test_scheduler_policies import made, submit
 
 
 def recorded(scheduler: Scheduler, steps: int = 10_000, started: int = 0) -> list[StepPlan]:
@@ -59,6 +59,22 @@ def test_a_record_from_before_there_were_groups_of_layers_makes_the_same_plans(w
     limits = {name: limit for name, limit in began.limits.items() if name not in {"groups", "windowed"}}
     assert len(limits) == len(began.limits) - 2
     assert followed([replace(first, told=(Began(limits), *told)), *others]) is None
+
+
+def test_in_a_record_from_before_anybody_waited_for_anothers_beginning_nobody_does() -> None:
+    before = _crowd(least_shared=1000)
+    began, *told = before[0].told
+    assert isinstance(began, Began)
+    limits = {name: limit for name, limit in began.limits.items() if name != "least_shared"}
+    assert followed([replace(before[0], told=(Began(limits), *told)), *before[1:]]) is None
+    assert _crowd() != before
+
+
+def _crowd(**limits: Any) -> list[StepPlan]:
+    scheduler = made(**{"blocks": 64, "context_length": 400, **limits})
+    for name in "abc":
+        submit(scheduler, name, 100)
+    return recorded(scheduler)
 
 
 @pytest.mark.parametrize("windowed", [1, 2])

@@ -218,6 +218,7 @@ class Orders(RuleBasedStateMachine):
         watermark=st.sampled_from([0.0, 0.0, 0.3]),
         window=st.sampled_from([None, None, 2, 5, 9]),
         groups=st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 1), (3, 2)]),
+        least_shared=st.sampled_from([1, 1, 4, 64]),
     )
     def start(self, depth: int, size: int, positions: int, context: int, running: int, step: int, **more: Any) -> None:
         self.config = SchedulerConfig(
@@ -232,6 +233,7 @@ class Orders(RuleBasedStateMachine):
             max_in_flight=depth,
             policy=more["policy"],
             long_prefill=more["long"],
+            least_shared=more["least_shared"],
             watermark=more["watermark"],
             window=more["window"],
             groups=more["groups"][0],
@@ -416,7 +418,9 @@ class Orders(RuleBasedStateMachine):
         told = sum(len(one.tokens) for one in plan.arrivals)
         (_, reason) = self.scheduler.waits().reasons[0]
         if room and (not told or told + waiting.first.bulk <= MOST_TOLD):
-            assert reason.startswith(("a seat", "the token that was under way")) or "more KV blocks" in reason, reason
+            assert (
+                reason.startswith(("a seat", "the token that was under way", "request ")) or "more KV blocks" in reason
+            ), reason
 
     def told_more(self) -> None:
         more = self.tell("told_more")
