@@ -1,4 +1,4 @@
-"""An agent that pays: a person agrees to large sums, and says with which account."""
+"""An agent that pays: a person agrees, and says with which account: `ostinato up --agents examples/payments.py`."""
 
 from dataclasses import dataclass
 
