@@ -45,7 +45,7 @@ def scrubbed_result(result: StepResult, wanted: Wanted) -> StepResult:
 
 
 def _arrival(arrival: Arrival) -> Arrival:
-    return replace(arrival, tokens=_zeros(arrival.tokens), sampling=_sampling(arrival.sampling))
+    return replace(arrival, tokens=_zeros(arrival.tokens), sampling=_sampling(arrival.sampling), erased=True)
 
 
 def _sampling(sampling: Sampling) -> Sampling:
@@ -61,7 +61,8 @@ def _one(one: Told, wanted: Wanted, sampled: Sampled) -> Told:
     if isinstance(one, Submitted) and wanted(one.submit.request):
         bare = {"prompt": _zeros(one.submit.prompt), "output": _zeros(one.submit.output), "logprobs": ()}
         sampling = _sampling(one.submit.sampling)
-        return replace(one, submit=replace(one.submit, **bare, prompt_logprobs=(), sampling=sampling))
+        submit = replace(one.submit, **bare, prompt_logprobs=(), sampling=sampling)
+        return replace(one, submit=submit, erased=True)
     if isinstance(one, Applied):
         whose = sampled.get(one.n, ())
         pairs = enumerate(one.tokens)

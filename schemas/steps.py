@@ -31,6 +31,8 @@ class Arrival(Record, frozen=True):
     has left behind stands another one, which is not read."""
     computed: int
     """Tokens whose KV entries are already in those blocks."""
+    erased: bool = False
+    """Whether its thread was erased: zeros stand for its tokens, here and wherever else they were."""
 
 
 class Slice(Record, frozen=True):
@@ -60,6 +62,8 @@ class Submitted(Record, frozen=True, tag="submit"):
     """Without tokens and sampling where the request arrives in the same plan: they stand there."""
     time: int = 0
     """Microseconds since the Unix epoch, where it matters when."""
+    erased: bool = False
+    """As in `Arrival`."""
 
 
 class Aborted(Record, frozen=True, tag="abort"):

@@ -1,7 +1,9 @@
 """Makes a scheduler's plans again from what it was told, and finds the first that is another one.
 
 A scheduler is deterministic: told the same in the same order it plans the same. So a plan that comes out otherwise
-means that the code is another one than that which made it, or that the record was changed.
+means that the code is another one than that which made it, or that the record was changed: as it is on purpose when a
+thread is erased. Where its tokens were, a scheduler does not find again what its requests shared with others, nor
+where they ended, so from then on plans may come out otherwise with nothing being wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
@@ -55,6 +58,10 @@ class CannotRetrace(EngineError):
     """What was recorded does not suffice to make the plans again."""
 
 
+class PlansMissing(CannotRetrace):
+    """Plans are not in the record, or not any more."""
+
+
 class Retrace:
     """Follows one scheduler from its beginning."""
 
@@ -63,6 +70,12 @@ class Retrace:
         self._in_flight: OrderedDict[int, StepPlan] = OrderedDict()
         self._n = 0
         self._epoch = ""
+        self._erased = set[str]()
+
+    @property
+    def erased(self) -> int:
+        """How many of the requests heard of until now have no tokens any more."""
+        return len(self._erased)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -79,10 +92,12 @@ class Retrace:
         """Make the next plan again; say how it differs. After a difference there is no going on.
 
         Raises:
-            CannotRetrace: plans are missing before it, or it says something that cannot have happened.
+            PlansMissing: plans are missing before it.
+            CannotRetrace: it says something that cannot have happened.
         """
         if plan.n != self._n + 1:
-            raise CannotRetrace(f"plans {self._n + 1} to {plan.n - 1} are missing")
+            raise PlansMissing(f"plans {self._n + 1} to {plan.n - 1} are missing")
+        self._erased.update(arrival.request for arrival in plan.arrivals if arrival.erased)
         self._hear(plan.epoch, plan.told, {arrival.request: arrival for arrival in plan.arrivals})
         made = self.scheduler.plan(plan.time)
         self._n = plan.n
@@ -91,6 +106,8 @@ class Retrace:
         self._in_flight[plan.n] = made
         for field in _COMPARED:
             recorded, now = getattr(plan, field), getattr(made, field)
+            if field == "arrivals" and self._erased:
+                recorded = tuple(replace(arrival, erased=False) for arrival in plan.arrivals)
             if recorded != now:
                 return Divergence(plan.n, field, _text(recorded), _text(now))
         return None
@@ -109,10 +126,11 @@ class Retrace:
         """Take in what was told while no plan could be made.
 
         Raises:
-            CannotRetrace: plans are missing before it, or it says something that cannot have happened.
+            PlansMissing: plans are missing before it.
+            CannotRetrace: it says something that cannot have happened.
         """
         if more.n != self._n:
-            raise CannotRetrace(f"plans {self._n + 1} to {more.n} are missing")
+            raise PlansMissing(f"plans {self._n + 1} to {more.n} are missing")
         self._hear(more.epoch, more.told, {})
 
     def _hear(self, epoch: str, told: tuple[Told, ...], arrivals: dict[str, Arrival]) -> None:
@@ -127,6 +145,8 @@ class Retrace:
         scheduler = self.scheduler
         match told:
             case Submitted():
+                if told.erased:
+                    self._erased.add(told.submit.request)
                 self._submit(told, arrivals)
             case Aborted(request=request):
                 scheduler.abort(request)
@@ -164,7 +184,7 @@ class Retrace:
             if arrival is None:
                 raise CannotRetrace(f"the tokens of {submit.request!r} are not recorded")
             prompt, output = arrival.tokens[: arrival.prompt_tokens], arrival.tokens[arrival.prompt_tokens :]
-            submit = msgspec.structs.replace(submit, prompt=prompt, output=output, sampling=arrival.sampling)
+            submit = replace(submit, prompt=prompt, output=output, sampling=arrival.sampling)
         answer = self.scheduler.submit(submit, told.time)
         if not isinstance(answer, Accepted):
             raise CannotRetrace(f"after plan {self._n} {submit.request!r} is refused: {answer.message}")

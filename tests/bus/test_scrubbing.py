@@ -44,11 +44,12 @@ def test_a_plan_keeps_its_shape_and_loses_one_threads_tokens() -> None:
     second = scrubbed_plan(plan(2, (submit, Applied(1, (9, 11)))), wanted, {1: sampled_by(first)})
     other, mine = second.arrivals
     assert (other.tokens, mine.tokens, mine.sampling.bad_words) == ((7, 8), (0, 0), ())
+    assert (other.erased, mine.erased) == (False, True)
     assert second.slices == first.slices
     scrubbed, applied = second.told
     assert isinstance(scrubbed, Submitted)
     assert isinstance(applied, Applied)
-    assert (scrubbed.submit.prompt, scrubbed.submit.output) == ((0, 0), (0,))
+    assert (scrubbed.submit.prompt, scrubbed.submit.output, scrubbed.erased) == ((0, 0), (0,), True)
     assert applied.tokens == (9, 0)
     more = scrubbed_more(ToldMore("e1", 2, (Applied(1, (None, 11)),)), wanted, {1: sampled_by(first)})
     assert more.told == (Applied(1, (None, 0)),)

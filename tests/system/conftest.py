@@ -140,5 +140,5 @@ def ask(text: str, model: str = "agent/demo", **more: Any) -> dict[str, Any]:
 
 def records(done: subprocess.CompletedProcess[str]) -> Sequence[dict[str, Any]]:
     """The JSON lines that a command printed."""
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

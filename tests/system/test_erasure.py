@@ -140,6 +140,7 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert up.cli("thread", "delete", "gone").returncode == 0
         wait_until_erased(up, "gone")
         check_what_is_gone(up, tmp_path)
+        check_what_is_planned_again(up)
         # what the store keeps of a picture nobody can open any more
         assert not files_with(up.data / "nats", key)
         assert tables_with(up, key) == set()
@@ -203,6 +204,17 @@ def check_what_is_gone(up: UpProcess, folder: Path) -> None:
     bundle.unlink()
     forked = up.cli("replay", "fork", "gone", "--at", "5")
     assert (forked.returncode, "was deleted" in forked.stderr) == (2, True), forked.stderr
+
+
+def check_what_is_planned_again(up: UpProcess) -> None:
+    """A record whose tokens were taken out is no wrong one, and is told from one that is."""
+    (*_, verified) = records(up.cli("replay", "engine", "--last", "--verify", "--json"))
+    assert (verified["ok"], verified["problem"]) == (True, "")
+    assert 0 < verified["plans"] < verified["recorded"]
+    assert verified["erased"] > 0
+    told = up.cli("replay", "engine", "--last", "--verify")
+    assert f"{verified['plans']} plans of {verified['recorded']} come out the same" in told.stdout
+    assert f"the tokens of {verified['erased']} requests were erased" in told.stdout
 
 
 def wait_until_erased(up: UpProcess, thread: str) -> None:

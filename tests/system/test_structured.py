@@ -89,9 +89,10 @@ def test_an_older_name_is_refused_with_the_one_to_use(stack: UpProcess) -> None:
     assert "structured_outputs" in answer.json()["error"]["message"]
 
 
-def test_steps_with_grammars_are_recorded_and_planned_again(stack: UpProcess) -> None:
+def test_steps_with_grammars_are_recorded_and_planned_again(own_stack: UpProcess) -> None:
     choice = {"structured_outputs": {"choice": ["yes", "never seen before"]}}
-    assert chat(stack, ask("Well?", model="ostinato-mini", **choice)).status_code == 200
-    wait_until_recorded(stack)
-    *_, verified = records(stack.cli("replay", "engine", "--last", "100000", "--verify", "--json"))
+    assert chat(own_stack, ask("Well?", model="ostinato-mini", **choice)).status_code == 200
+    wait_until_recorded(own_stack)
+    *_, verified = records(own_stack.cli("replay", "engine", "--last", "--verify", "--json"))
     assert (verified["ok"], verified["problem"]) == (True, "")
+    assert 0 < verified["plans"] == verified["recorded"]

@@ -22,7 +22,7 @@ from bus.steps import (
     steps_between,
 )
 from bus.store import Store
-from engine.core.retrace import CannotRetrace, Retrace
+from engine.core.retrace import CannotRetrace, PlansMissing, Retrace
 from infra.cli.printing import say, say_json
 from infra.cli.progress import Bar
 from infra.cli.replay.show import find_events
@@ -49,6 +49,11 @@ class Verified(msgspec.Struct):
     ok: bool = True
     problem: str = ""
     """Where and how the first differs, or what is missing."""
+    recorded: int = 0
+    """Plans that there are."""
+    erased: int = 0
+    """Requests whose tokens were erased. From the first of them on a plan may come out otherwise with nothing being
+    wrong: those from there on are not counted as the same, nor as a problem."""
     running: int = 0
     """Requests that ran when its record ends."""
     waiting: int = 0
@@ -60,6 +65,11 @@ class Verified(msgspec.Struct):
         """Write it for a terminal."""
         if not self.ok:
             return f"{self.engine}, scheduler {self.scheduler}: {self.plans} plans come out the same; {self.problem}"
+        if self.plans < self.recorded:
+            return (
+                f"{self.engine}, scheduler {self.scheduler}: {self.plans} plans of {self.recorded} come out the same; "
+                f"the others cannot be made again, for the tokens of {self.erased} requests were erased"
+            )
         left = f"{self.running} running, {self.waiting} waiting, {self.in_flight} steps under way"
         return (
             f"{self.engine}, scheduler {self.scheduler}: all {self.plans} plans come out the same; "
@@ -144,25 +154,37 @@ async def _line(store: Store, stored: StoredPlan, workers: Workers) -> EngineSte
 async def _verify(store: Store, engine: str, epoch: str) -> Verified:
     """Make all plans of a scheduler again, from its first on."""
     outcome, retrace = Verified(subjects.decoded(engine), epoch), Retrace()
-    last = await last_number(store, engine, epoch)
+    outcome.recorded = await last_number(store, engine, epoch)
     with Bar(sys.stderr, "verifying") as bar:
         try:
-            async for stored in all_plans(store, engine, epoch):
-                outcome.problem = _follow(retrace, stored)
-                outcome.ok = not outcome.problem
-                if not outcome.ok:
-                    return outcome
-                outcome.plans += stored.kind == "plan"
-                if outcome.plans % _REPORT == 0:
-                    bar(outcome.plans, last, f"{outcome.plans} plans")
-            await _finish(store, engine, epoch, retrace)
-            left = retrace.scheduler.statistics()
-        except (CannotRetrace, BadShape) as error:
+            outcome.problem = await _retraced(store, epoch, retrace, outcome, bar)
+        except (PlansMissing, BadShape) as error:
             outcome.ok, outcome.problem = False, str(error)
             return outcome
+        except CannotRetrace as error:
+            outcome.problem = str(error)
+    outcome.erased = retrace.erased
+    if outcome.problem:
+        outcome.ok, outcome.problem = bool(outcome.erased), "" if outcome.erased else outcome.problem
+        return outcome
+    left = retrace.scheduler.statistics()
     outcome.running, outcome.waiting = left.running, left.waiting
     outcome.idle_blocks, outcome.in_flight = left.idle_blocks, left.in_flight
     return outcome
+
+
+async def _retraced(store: Store, epoch: str, retrace: Retrace, outcome: Verified, bar: Bar) -> str:
+    """Count the plans that come out the same until one does not; say how that differs."""
+    engine = subjects.encoded(outcome.engine)
+    async for stored in all_plans(store, engine, epoch):
+        problem = _follow(retrace, stored)
+        if problem:
+            return problem
+        outcome.plans += stored.kind == "plan"
+        if outcome.plans % _REPORT == 0:
+            bar(outcome.plans, outcome.recorded, f"{outcome.plans} plans")
+    await _finish(store, engine, epoch, retrace)
+    return ""
 
 
 async def _finish(store: Store, engine: str, epoch: str, retrace: Retrace) -> None:

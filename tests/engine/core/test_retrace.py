@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from bus.scrubbing import sampled_by, scrubbed_plan
 from engine.core import diary
 from engine.core.retrace import CannotRetrace, Divergence, Retrace
 from engine.core.scheduler import Scheduler
@@ -156,3 +157,25 @@ def test_a_try_that_comes_to_a_plan_after_all_is_no_record_of_ours() -> None:
     plans[1] = replace(plans[1], told=(*plans[1].told, Tried(0)))
     with pytest.raises(CannotRetrace, match="after plan 1 a plan comes out where none did"):
         followed(plans)
+
+
+def _erased(plans: list[StepPlan], name: str) -> list[StepPlan]:
+    sampled = {plan.n: sampled_by(plan) for plan in plans}
+    return [scrubbed_plan(plan, name.__eq__, sampled) for plan in plans]
+
+
+def test_a_request_without_tokens_that_shared_none_and_ended_at_its_limit_is_planned_as_before() -> None:
+    plans = _erased(story(), "b")
+    assert plans != story()
+    retrace = Retrace()
+    assert [retrace.follow(plan) for plan in plans] == [None] * len(plans)
+    assert retrace.erased == 1
+
+
+def test_who_differs_after_tokens_were_taken_out_of_a_record_can_see_that_they_were() -> None:
+    plans = _erased(_crowd(), "a")
+    retrace = Retrace()
+    found = next((found for plan in plans if (found := retrace.follow(plan)) is not None), None)
+    assert found is not None, "b and c are found to begin as a does no more"
+    assert retrace.erased == 1
+    assert Retrace().erased == 0
