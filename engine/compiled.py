@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.errors import PlatformUnavailable
 
@@ -34,23 +34,29 @@ _BUILD_S: Final = 300
 _ASKED_S: Final = 20
 
 _POINTER, _INT, _FLOATS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+
+
+class _Done(ctypes.c_int64):
+    """What a function returns that does something."""
+
+
 _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
     "crew_new": (_POINTER, (_INT,)),
     "crew_free": (None, (_POINTER,)),
     "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _FLOATS, _INT, _INT, _INT)),
     "product_free": (None, (_INT, _POINTER)),
-    "product_run": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
-    "product_run_gated": (None, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)),
+    "product_run": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
+    "product_run_gated": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)),
     "trunk_new": (_POINTER, (_INT, _POINTER, _POINTER, _INT, _POINTER, _INT, _FLOATS)),
     "trunk_free": (None, (_INT, _POINTER)),
-    "trunk_forward": (None, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER)),
+    "trunk_forward": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER)),
     "attention_run": (
-        None,
+        _Done,
         (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER),
     ),
     "cache_write": (None, (_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER)),
     "unsound_run": (_INT, (_POINTER, _INT, _POINTER, _INT, _INT, _INT, _POINTER)),
-    "draw_run": (None, (_POINTER, _FLOATS, _INT, _INT, _INT, _POINTER, _POINTER)),
+    "draw_run": (_Done, (_POINTER, _FLOATS, _INT, _INT, _INT, _POINTER, _POINTER)),
 }
 """Of `native.cpp`: what each returns, and what it takes."""
 
@@ -93,7 +99,21 @@ def _loaded(built: Path) -> ctypes.CDLL:
     for name, (returned, taken) in _FUNCTIONS.items():
         function = getattr(found, name)
         function.restype, function.argtypes = returned, taken
+        if returned in {_Done, _POINTER}:
+            function.errcheck = _checked
     return found
+
+
+def _checked(result: _Done | int | None, function: Any, _: object) -> int:
+    """Return the handle of what was made, or 0.
+
+    Raises:
+        MemoryError: The kernels found none.
+    """
+    value = result.value if isinstance(result, _Done) else result
+    if value is None or value < 0:
+        raise MemoryError(f"the native kernel {function.__name__} finds no memory: free some, or take smaller batches")
+    return value
 
 
 def profile() -> str:

@@ -4,6 +4,9 @@
 // away from its core, the others do the rest. What it had in its hands they wait for where pieces are work; where they
 // are short (`race`) whoever called does them again: a hand works on copies, and its results count if it brings them
 // first. Nobody is pinned, and who waits gives up its core after some microseconds.
+//
+// A thread that finds no memory leaves its piece undone and says so: `std::bad_alloc` is thrown where the operation was
+// called, when no thread looks at it any more.
 
 #pragma once
 
@@ -13,8 +16,11 @@
 #include <cstring>
 #include <ctime>
 #include <deque>
+#include <exception>
 #include <linux/futex.h>
 #include <mutex>
+#include <new>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <system_error>
 #include <type_traits>
@@ -59,7 +65,7 @@ class Crew {
     Crew& operator=(const Crew&) = delete;
 
     // Whether its threads are this process's: a child of a fork has its memory and none of them.
-    static bool here() { return process_ == getpid(); }
+    bool here() const { return process_ == getpid(); }
 
     int threads() const { return static_cast<int>(hands_.size()) + 1; }
 
@@ -90,7 +96,7 @@ class Crew {
 
     // Wait until nobody works any more on what was done without him: then memory that he may look at can go.
     static void settle() {
-        while (here() && strays_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
+        while (strays_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
     }
 
   private:
@@ -116,6 +122,7 @@ class Crew {
         aside_ = copied.aside;
         commit_ = copied.commit;
         left_.store(pieces, std::memory_order_relaxed);
+        lacking_.store(false, std::memory_order_relaxed);
         // the generation tells the hands that there is something new; the low half counts pieces that are taken
         uint64_t next = (state_.load(std::memory_order_relaxed) & ~TAKEN) + GENERATION;
         state_.store(next);
@@ -129,6 +136,17 @@ class Crew {
         }
         // whoever still holds an old look at the count takes nothing of what is written next
         state_.store(next | TAKEN);
+        if (lacking_.load(std::memory_order_acquire)) throw std::bad_alloc();
+    }
+
+    // Do a piece, unless there is no memory for it; the others must be done or given up before anybody is told.
+    template <typename Do> bool done(const Do& piece) {
+        try {
+            piece();
+            return true;
+        } catch (const std::exception&) {
+            return false;
+        }
     }
 
     static constexpr size_t LARGEST = 192;
@@ -154,7 +172,7 @@ class Crew {
             strays_.fetch_sub(1, std::memory_order_acq_rel);
             return;
         }
-        work(hand.begin, hand.end);
+        if (!done([&] { work(hand.begin, hand.end); })) lacking_.store(true, std::memory_order_relaxed);
         left_.fetch_sub(hand.end - hand.begin, std::memory_order_acq_rel);
     }
 
@@ -181,15 +199,17 @@ class Crew {
                 if (hand->memory.generation != (generation & ~TAKEN)) hand->memory.given.clear();
                 hand->memory.generation = generation & ~TAKEN;
                 hand->state.store(working, std::memory_order_release);
-                aside(hand->work, piece, piece + many, hand->memory);
+                const bool made = done([&] { aside(hand->work, piece, piece + many, hand->memory); });
+                if (!made) hand->memory.given.clear();  // it may be there in part
                 State now = working;
                 if (hand->state.compare_exchange_strong(now, committing, std::memory_order_acq_rel)) {
-                    commit(hand->work, piece, piece + many, hand->memory);
+                    if (made) commit(hand->work, piece, piece + many, hand->memory);
+                    else lacking_.store(true, std::memory_order_relaxed);
                     left_.fetch_sub(many, std::memory_order_acq_rel);
                 } else strays_.fetch_sub(1, std::memory_order_acq_rel);
                 hand->state.store(idle, std::memory_order_release);
             } else {
-                call(own, piece, piece + many);
+                if (!done([&] { call(own, piece, piece + many); })) lacking_.store(true, std::memory_order_relaxed);
                 left_.fetch_sub(many, std::memory_order_acq_rel);
             }
             seen = state_.load(std::memory_order_acquire);
@@ -226,6 +246,7 @@ class Crew {
     alignas(64) std::atomic<int> left_{0};
     alignas(64) std::atomic<int> asleep_{0};
     std::atomic<bool> over_{false};
+    std::atomic<bool> lacking_{false};  // whether a thread found no memory for a piece
     std::atomic<int> pieces_{0};
     std::atomic<int> shares_{0};
     std::atomic<size_t> copied_{0};
@@ -233,10 +254,12 @@ class Crew {
     std::atomic<void (*)(const void*, int, int, const Aside&)> commit_{nullptr};
     // hands of all crews whose pieces were done without them, and who do not know it yet
     static inline std::atomic<int> strays_{0};
+    // a child of a fork has none of the threads that strays are
+    static inline const int forgets_ = pthread_atfork(nullptr, nullptr, [] { strays_.store(0); });
     std::atomic<void (*)(const void*, int, int)> call_{nullptr};
     std::atomic<const void*> own_{nullptr};
     std::mutex sharing_;
-    static inline const pid_t process_ = getpid();
+    const pid_t process_ = getpid();
     std::deque<Hand> hands_;
 };
 

@@ -176,10 +176,13 @@ class NativeProduct:
         numbers = numbers.contiguous()
         offsets = None if bias is None else bias.float().contiguous()
         beside = (None if part is None else part.data_ptr() for part in (scales, offsets))
-        self.handle: int = kernels.product_new(self.format, numbers.data_ptr(), *beside, out, self._in, gate)
-        """What the kernels know it by."""
-        if not self.handle:
-            raise NotEnoughMemory("packed weights", numbers.nbytes, None, "take a smaller model, or free memory")
+        own = (self.format, numbers.data_ptr(), *beside, out, self._in, gate)
+        try:
+            self.handle: int = kernels.product_new(*own)
+            """What the kernels know it by."""
+        except MemoryError as error:
+            mend = "take a smaller model, or free memory"
+            raise NotEnoughMemory("packed weights", numbers.nbytes, None, mend) from error
         _free_with(self, kernels.product_free, self.format, self.handle)
 
     def __call__(self, x: Tensor) -> Tensor:
