@@ -137,7 +137,8 @@ class CudaCapture:
             compute()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # another thread may wait for an event meanwhile, which only this one must not do
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             out = compute()
 
         def replay() -> Tensor:

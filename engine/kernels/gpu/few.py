@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.testing
 from torch import Tensor
-from triton.runtime.errors import OutOfResources
+from triton.errors import TritonError
 
 from engine.kernels.gpu.quantized import Tiling, linear, tiling_for
 from engine.kernels.packing import Packed, plain
@@ -36,10 +36,10 @@ Clock = Callable[[Callable[[], Tensor]], float]
 
 
 def on_accelerator(call: Callable[[], Tensor]) -> float:
-    """Measure in milliseconds, with nothing of the weight left in the device's cache; for ever if it does not fit."""
+    """Measure in milliseconds, with nothing of the weight left in the device's cache; for ever if it cannot run."""
     try:
         return float(triton.testing.do_bench(call, warmup=5, rep=15))
-    except OutOfResources:  # this device's multiprocessors have less memory than the tiling takes
+    except TritonError:  # no room for the tiling in a multiprocessor's memory, or no way to compile it for this device
         return inf
 
 

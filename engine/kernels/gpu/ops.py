@@ -64,7 +64,8 @@ class TritonOps(GatheredOps):
         plain_up = [weight for weight in gate_up if not isinstance(weight, Int8Weight)]
         plain_down = [weight for weight in down if not isinstance(weight, Int8Weight)]
         if len(plain_up) < len(gate_up) or len(plain_down) < len(down):
-            return super().experts(gate_up, down, activation)  # in 8 bits each is a product of its own
+            self.capturable = False  # in 8 bits each is a product of its own, of the rows that the host is told of
+            return super().experts(gate_up, down, activation)
         first, second = plain(torch.stack(plain_up)), plain(torch.stack(plain_down))
 
         def mixed(x: Tensor, shares: Tensor, choices: Tensor) -> Tensor:
