@@ -21,6 +21,10 @@ class EncoderConfig(Protocol):
     """What every encoder's shapes tell."""
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens have a vector."""
+
+    @property
     def hidden(self) -> int:
         """Width of a state."""
 

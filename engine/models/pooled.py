@@ -14,11 +14,11 @@ from engine.errors import CheckpointError, UnsupportedModel
 from engine.kernels.ops import load_ops
 from engine.kernels.weights import Quantization
 from engine.layers.linear import TensorSource, load_linear
-from engine.models.config import read_json, read_model_config
+from engine.models.config import ModelConfig, read_json, read_model_config
 from engine.models.decoder import Trunk
-from engine.models.encoders import ENCODERS
+from engine.models.encoders import ENCODERS, EncoderConfig
 from engine.models.families import FAMILIES
-from engine.models.registry import find_family, fitting
+from engine.models.registry import find_family, fitting, weighing
 from engine.models.sentence import Pooling, read_activation, read_pooling
 from engine.models.states import BothWays, Causal, States
 from engine.models.weights import Checkpoint
@@ -135,6 +135,10 @@ class _Wanted:
         """Open its weights."""
         return Checkpoint(self.said.folder, dtype, self.platform.device, self.quantization)
 
+    def weighing(self, config: ModelConfig | EncoderConfig, source: Checkpoint, dtype: torch.dtype) -> int:
+        """Return the bytes that its weights take in memory."""
+        return weighing(config, source.size() // dtype.itemsize, dtype, self.quantization)
+
 
 def load_pooled(
     folder: Path,
@@ -201,7 +205,7 @@ def _load_encoder(wanted: _Wanted) -> Pooled:
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
     source = wanted.source(chosen)
     ops = load_ops(platform.ops)
-    with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
+    with fitting(wanted.weighing(config, source, chosen), platform), source.loading(wanted.use_tqdm):
         bare = not source.has(f"{family.prefix}{family.words}")
         states = BothWays(family.build(config, ops, _Renamed(source, "", "" if bare else family.prefix)))
         head = family.head(config, ops, source, len(labels)) if labels else None
@@ -216,7 +220,7 @@ def _load_decoder(wanted: _Wanted) -> Pooled:
     chosen = choose_dtype(platform, wanted.dtype, config.dtype, config.parameters)
     source = wanted.source(chosen)
     ops = load_ops(platform.ops)
-    with fitting(source.size(), platform), source.loading(wanted.use_tqdm):
+    with fitting(wanted.weighing(config, source, chosen), platform), source.loading(wanted.use_tqdm):
         bare = not source.has("model.embed_tokens.weight")
         trunk = Trunk(config, ops, _Renamed(source, "model.", "" if bare else "model."), traits)
         head = _floated(load_linear(ops, source, "score", (len(labels), config.hidden), False)) if labels else None

@@ -16,6 +16,7 @@ from engine.kernels.ops import load_ops
 from engine.kernels.weights import Quantization
 from engine.models.config import ModelConfig, read_model_config
 from engine.models.decoder import Decoder
+from engine.models.encoders import EncoderConfig
 from engine.models.families import FAMILIES
 from engine.models.traits import Traits
 from engine.models.weights import Checkpoint, Dummy, LoadFormat
@@ -73,17 +74,17 @@ def load_model(
     chosen = choose_dtype(platform, dtype, config.dtype, config.parameters)
     ops = load_ops(platform.ops)
     if load_format == "dummy":
-        with fitting(_weighing(config, config.parameters, chosen, quantization), platform):
+        with fitting(weighing(config, config.parameters, chosen, quantization), platform):
             return Decoder(config, ops, Dummy(chosen, platform.device, quantization), traits)
     source = Checkpoint(folder, chosen, platform.device, quantization)
-    size = _weighing(config, source.size() // chosen.itemsize, chosen, quantization)
+    size = weighing(config, source.size() // chosen.itemsize, chosen, quantization)
     with fitting(size, platform), source.loading(use_tqdm):
         model = Decoder(config, ops, source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))
     return model
 
 
-def _weighing(config: ModelConfig, numbers: int, dtype: torch.dtype, quantization: Quantization) -> int:
+def weighing(config: ModelConfig | EncoderConfig, numbers: int, dtype: torch.dtype, quantization: Quantization) -> int:
     """Return the bytes that so many numbers of weights take: in 8 bits, but for the vectors of tokens."""
     if quantization == "none":
         return numbers * dtype.itemsize

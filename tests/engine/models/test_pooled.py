@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.errors import CheckpointError, UnsupportedModel
+from engine.errors import CheckpointError, NotEnoughMemory, UnsupportedModel
 from engine.models.pooled import SUPPORTED, Pooled, load_pooled
 from engine.platforms import Dtype, Platform
 from tests.engine.conftest import platform
@@ -151,6 +152,30 @@ def test_states_in_8_bits_stay_close(tiny: Callable[[str], tuple[Path, Any]], ar
             expected = reference(**given(architecture, text, kinds)).last_hidden_state[0]
         off = (found - expected).norm() / expected.norm()
         assert 1e-4 < off < 0.2
+
+
+@dataclass(frozen=True)
+class Room(Platform):
+    """A platform with room for so many bytes."""
+
+    bytes: int = 0
+
+    def free_memory(self) -> int:
+        return self.bytes
+
+
+def test_weights_in_eight_bits_fit_where_whole_ones_do_not(tiny: Callable[[str], tuple[Path, Any]]) -> None:
+    for architecture in ("BertModel", "LlamaForSequenceClassification"):
+        folder, _ = tiny(architecture)
+        numbers = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+        taken = numbers + VOCABULARY * SHAPE["hidden_size"] * 4
+        assert taken < numbers * 4
+        room = Room("cpu", torch.device("cpu"), "test", "cpu", bytes=taken)
+        assert load_pooled(folder, room, "float32", None, quantization="int8").states is not None
+        with pytest.raises(NotEnoughMemory):
+            load_pooled(folder, replace(room, bytes=taken - 1), "float32", None, quantization="int8")
+        with pytest.raises(NotEnoughMemory):
+            load_pooled(folder, room, "float32", None)
 
 
 @pytest.mark.parametrize("architecture", HEADS)
