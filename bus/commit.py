@@ -86,6 +86,8 @@ class ShardWriter:
         """How long an append may take before its outcome is called unknown, seconds."""
         self.on_commit: Callable[[int, Envelope], Awaitable[None]] | None = None
         """Called after each acknowledged envelope with its sequence, before its waiters go on."""
+        self.before: Stored | None = None
+        """The envelope before the marker by which the shard was taken, of which perhaps nobody was told."""
 
     @classmethod
     async def take(
@@ -123,6 +125,7 @@ class ShardWriter:
         if position.sequence == known.sequence and position.hash != known.hash:
             raise LogDamaged(EV, position.sequence, f"shard {shard} holds another envelope there than before")
         pen = cls(connection, shard, writer, clock, ids, position._replace(term=position.term + 1))
+        pen.before = last
         marker = OwnershipTaken(owner=owner, process=writer.process)
         await pen.append(
             [

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus import subjects
+from bus.blobs import Blobs
 from bus.connection import Connection, Message
-from bus.errors import Refused
+from bus.errors import BusError, Refused
+from bus.log import Stored, opened
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
@@ -40,7 +42,7 @@ class Live:
         """Tell the watchers of each entity what an acknowledged envelope said."""
         time = rfc3339(envelope.time)
         for index, fact in enumerate(envelope.facts):
-            if fact.kind == "shard":
+            if fact.kind == "shard" or codec.is_erased(fact.payload):
                 continue
             frame = Committed(
                 id=f"{sequence}-{index}",
@@ -60,6 +62,20 @@ class Live:
             except Refused as refusal:
                 # who watches notices the gap, and reads it back
                 log.warning("event %s of %s cannot be told live: %s", fact.version, fact.entity, refusal)
+
+    async def again(self, last: Stored | None) -> None:
+        """Tell what the owner before committed last: it may have ended between that and telling it.
+
+        Whoever heard it knows it by its id.
+        """
+        if last is None:
+            return
+        try:
+            envelope = await opened(self._connection, await Blobs(self._connection).whole(last.envelope))
+        except (BusError, TimeoutError) as error:
+            log.warning("commit %s is not told again: %s", last.envelope.commit, error)
+            return
+        await self.committed(last.sequence, envelope)
 
     async def delta(self, tenant: str, kind: str, frame: Delta) -> None:
         """Send a piece of text to the watchers, and have it kept in the trace.

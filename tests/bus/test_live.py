@@ -7,6 +7,7 @@ import pytest
 
 from bus.connection import Connection, Message
 from bus.live import QUEUE, Live, Watcher, watching
+from bus.log import Stored
 from bus.streams import TRACE, ensure_streams
 from bus.trace import Trace
 from schemas import codec
@@ -40,6 +41,18 @@ async def test_the_watchers_of_an_entity_hear_its_facts_and_no_others(connection
         data=msgspec.Raw(b'{"a":1}'),
         traceparent="trace",
     )
+
+
+async def test_what_was_committed_last_is_told_again_but_not_what_was_erased(connection: Connection) -> None:
+    erased = msgspec.structs.replace(fact("run", "r1", 1), payload=codec.ERASED)
+    envelope = Envelope(FORMAT, 0, 1, "p", "c", "v", 0, GENESIS, (erased, fact("run", "r1", 2)))
+    async with watching(connection, "live.acme.run.r1") as watcher:
+        await Live(connection).again(None)
+        await Live(connection).again(Stored(7, envelope, "hash"))
+        heard = await watcher.next(2)
+        assert await watcher.next(0.05) is None
+    assert isinstance(heard, Committed)
+    assert (heard.id, heard.version) == ("7-1", 2)
 
 
 async def test_a_delta_is_heard_and_the_same_bytes_are_kept_in_the_trace(connection: Connection) -> None:

@@ -9,9 +9,9 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nats
 import pytest
@@ -22,6 +22,8 @@ from tests.system.conftest import UpProcess, start
 pytestmark = pytest.mark.servers
 
 RECOVERY_S = 60.0
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -47,13 +49,21 @@ class Ear:
     def __init__(self, client: Client, subscription: Any) -> None:
         self._client = client
         self._subscription = subscription
+        self._known = set[str]()
         self.types: list[str] = []
         self.text = ""
 
     async def until(self, wanted: str) -> dict[str, Any]:
         """Listen until a frame of that type (`delta` for a piece of text)."""
         while True:
-            frame: dict[str, Any] = json.loads((await self._subscription.next_msg(RECOVERY_S)).data)
+            try:
+                message = await self._subscription.next_msg(RECOVERY_S / 2)
+            except nats.errors.TimeoutError as error:
+                raise AssertionError(f"heard nothing of {wanted} after {self.types}") from error
+            frame: dict[str, Any] = json.loads(message.data)
+            if frame.get("id") in self._known:
+                continue  # the process that told it first had ended
+            self._known |= {frame["id"]} if "id" in frame else set()
             kind = frame.get("type", frame["frame"])
             self.types.append(kind)
             if kind == "delta":
@@ -70,9 +80,18 @@ async def command(client: Client, thread: str, identity: str, **data: object) ->
     return Ear(client, subscription)
 
 
+async def bounded(up: UpProcess, scenario: Callable[[Client], Awaitable[T]]) -> T:
+    """Play a scenario through, in bounded time."""
+    client = await nats.connect(up.nats_url)
+    try:
+        async with asyncio.timeout(RECOVERY_S):
+            return await scenario(client)
+    finally:
+        await client.close()
+
+
 def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack: UpProcess, witness: Path) -> None:
-    async def scenario() -> Ear:
-        client = await nats.connect(own_stack.nats_url)
+    async def scenario(client: Client) -> Ear:
         worker = own_stack.pid("worker-0")
         ear = await command(client, "crash-a", "crash-a1", agent="counted", text="What is 12 times 34?")
         await ear.until("tool.returned")
@@ -80,14 +99,9 @@ def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack:
         os.kill(own_stack.pid("agents-0"), signal.SIGKILL)
         os.kill(worker, signal.SIGCONT)
         await ear.until("run.finished")
-        await client.close()
         return ear
 
-    async def bounded() -> Ear:
-        async with asyncio.timeout(RECOVERY_S):
-            return await scenario()
-
-    ear = asyncio.run(bounded())
+    ear = asyncio.run(bounded(own_stack, scenario))
     assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-a/crash-a1-1-t0"]
     assert ear.types.count("tool.called") == 1
     assert "408" in ear.text
@@ -98,42 +112,30 @@ def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack:
 
 
 def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack: UpProcess, witness: Path) -> None:
-    async def scenario() -> Ear:
-        client = await nats.connect(own_stack.nats_url)
+    async def scenario(client: Client) -> Ear:
         ear = await command(client, "crash-w", "crash-w1", agent="counted", text="What is 12 times 34?")
         await ear.until("tool.returned")
         await ear.until("delta")
         worker = own_stack.pid("worker-0")
         os.kill(worker, signal.SIGKILL)
         await ear.until("run.finished")
-        await client.close()
         return ear
 
-    async def bounded() -> Ear:
-        async with asyncio.timeout(RECOVERY_S):
-            return await scenario()
-
-    ear = asyncio.run(bounded())
+    ear = asyncio.run(bounded(own_stack, scenario))
     assert witness.read_text(encoding="utf-8").splitlines() == ["default/crash-w/crash-w1-1-t0"]
     assert "408" in ear.text
     assert own_stack.cli("replay", "verify", "crash-w").returncode == 0
 
 
 def test_a_tool_that_ends_its_process_is_given_up_and_its_neighbours_go_on(own_stack: UpProcess, witness: Path) -> None:
-    async def scenario() -> tuple[Ear, Ear]:
-        client = await nats.connect(own_stack.nats_url)
+    async def scenario(client: Client) -> tuple[Ear, Ear]:
         ear = await command(client, "crash-t", "crash-t1", agent="doomed", text="What is 12 times 34?")
         neighbour = await command(client, "crash-n", "crash-n1", agent="demo", text="What is 12 times 34?")
         await ear.until("run.finished")
         await neighbour.until("run.finished")
-        await client.close()
         return ear, neighbour
 
-    async def bounded() -> tuple[Ear, Ear]:
-        async with asyncio.timeout(RECOVERY_S):
-            return await scenario()
-
-    ear, neighbour = asyncio.run(bounded())
+    ear, neighbour = asyncio.run(bounded(own_stack, scenario))
     assert witness.read_text(encoding="utf-8").splitlines() == ["12 * 34"] * 3
     assert ear.types.count("tool.resumed") == 2
     assert "tool.failed" in ear.types

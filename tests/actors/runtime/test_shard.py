@@ -23,13 +23,14 @@ from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.dead import DeadCommand
 from bus.errors import Fenced, LogDamaged
+from bus.live import Live
 from bus.log import Position, last_commit
 from bus.streams import DEAD, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
 from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.context import Context
-from schemas.envelope import Fact
+from schemas.envelope import Envelope, Fact
 from schemas.live import Committed, Outcome
 from schemas.messages import Message
 from schemas.runs import MessageAdded, RunFailed, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
@@ -209,6 +210,31 @@ async def test_an_owner_that_dies_in_mid_answer_is_followed_by_one_that_finishes
     assert [call.effect for call in bench.model.calls] == ["c1-1-m", "c1-1-m"]
     assert await bench.types("run", "c1") == ["run.started", "model.called", "model.returned", "run.finished"]
     await bench.verified("t1")
+
+
+async def test_what_an_owner_committed_and_did_not_live_to_tell_is_told_by_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, ended, over = Live.committed, asyncio.Event(), asyncio.Event()
+
+    async def dies(live: Live, sequence: int, envelope: Envelope) -> None:
+        if any(fact.type == "run.finished" for fact in envelope.facts):
+            ended.set()
+            await over.wait()
+            return
+        await told(live, sequence, envelope)
+
+    async with hearing(bench, "run.c1") as watcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(Live, "committed", dies)
+            async with owning(bench.runtime("p1")):
+                await send_command(bench.connection, run("c1", "hello there"))
+                await asyncio.wait_for(ended.wait(), 20)
+        async with owning(bench.runtime("p2")):
+            await until(watcher, ends)
+    over.set()
+    assert len(bench.model.calls) == 1
+    assert await bench.types("run", "c1") == ["run.started", "model.called", "model.returned", "run.finished"]
 
 
 async def test_a_tool_that_may_run_once_is_not_run_again_after_a_crash(bench: Bench) -> None:

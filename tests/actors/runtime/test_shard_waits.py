@@ -63,8 +63,8 @@ class Pin(msgspec.Struct):
     pin: int
 
 
-def happened(kind: str) -> Any:
-    return lambda frame: isinstance(frame, Committed) and frame.type == kind
+def happened(kind: str, after: int = 0) -> Any:
+    return lambda frame: isinstance(frame, Committed) and frame.type == kind and frame.version > after
 
 
 async def outcome_of(bench: Bench, command: Command) -> Outcome:
@@ -134,11 +134,12 @@ async def test_a_tool_that_waits_for_data_goes_on_in_another_process(bench: Benc
     async with hearing(bench, "run.c1") as watcher:
         async with owning(bench.runtime("p1")):
             await send_command(bench.connection, run("c1", "use wire 5", agent="bank"))
-            await until(watcher, happened("tool.suspended"))
+            *_, suspended = await until(watcher, happened("tool.suspended"))
+            assert isinstance(suspended, Committed)
         async with owning(bench.runtime("p2")):
             assert (await outcome_of(bench, settling("r0", Resume("c1-1-t1", {"pin": 1})))).result == "refused"
             assert (await outcome_of(bench, settling("r1", Resume("c1-1-t0", {"pin": "x"})))).result == "accepted"
-            await until(watcher, happened("tool.suspended"))
+            await until(watcher, happened("tool.suspended", suspended.version))
         async with owning(bench.runtime("p3")):
             await send_command(bench.connection, settling("r2", Resume("c1-1-t0s1", {"pin": 7})))
             await until(watcher, ends)
