@@ -21,6 +21,7 @@ Scored = tuple[int, float]
 
 _HEEDED: Final = (
     *("stop_tokens", "allowed_token_ids", "structured", "structured_after", "thinking_opening", "thinking_closing"),
+    "adapter",
 )
 """What a search keeps to."""
 

@@ -46,8 +46,8 @@ _FUNCTIONS: Final[dict[str, tuple[object, Sequence[object]]]] = {
     "product_new": (_POINTER, (_INT, _POINTER, _FLOATS, _FLOATS, _INT, _INT, _INT)),
     "product_free": (None, (_INT, _POINTER)),
     "product_run": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT)),
-    "product_run_gated": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER)),
-    "trunk_new": (_POINTER, (_INT, _POINTER, _POINTER, _INT, _POINTER, _INT, _FLOATS)),
+    "product_run_gated": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _INT, _INT, _INT, _POINTER, _POINTER)),
+    "trunk_new": (_POINTER, (_INT, _POINTER, _POINTER, _INT, _INT, _POINTER, _INT, _FLOATS)),
     "trunk_free": (None, (_INT, _POINTER)),
     "trunk_forward": (_Done, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER)),
     "attention_run": (

@@ -109,6 +109,8 @@ class Sampling(Wire, frozen=True):
     searching: bool = False
     """Whether it is a step of a search for the likeliest answers: one token more than the output there is, beside which
     the likeliest are told that may come, by the model's own chances. `max_tokens` is of the whole answer."""
+    adapter: str = ""
+    """The adapter by which the model computes it; empty is the model itself."""
 
 
 class TokenLogprobs(Record, frozen=True):

@@ -77,7 +77,7 @@ class Scheduler:
         if refused is not None:
             return refused
         self._arrived += 1
-        root = PrefixCache.root(submit.tenant, submit.cache_salt)
+        root = PrefixCache.root(submit.tenant, submit.cache_salt, *filter(None, (submit.sampling.adapter,)))
         request = Request(submit, self._config.context_length, root, (0, self._arrived))
         self._requests[request.id] = request
         self._diary.submitted(submit, self.rules.submitted(submit, request, now))

@@ -9,11 +9,12 @@ from typing import Final, Protocol, cast
 from torch import Tensor
 
 from engine.errors import PlatformUnavailable
+from engine.kernels.adapters import Added, LowRank
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix
 from engine.kernels.weights import Weight
-from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
+from engine.kernels.whole import Activation, Gated, Linear, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
 
@@ -31,11 +32,16 @@ class Products(Protocol):
         rounded as `engine.kernels.weights.in_8_bits` does, and sums are exact.
         """
 
-    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
         """Prepare such a product of which the first half gates the second: [tokens, in] -> [tokens, out / 2].
 
         Shazeer 2020, arXiv 2002.05202; `gelu_tanh` is GELU in its approximation by a tangent, arXiv 1606.08415.
         """
+
+    def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
+        """Prepare what adapters add to a product of so many outputs: for each adapter its parts, none if it adds
+        nothing. A row's numbers depend on itself and its adapter alone, where those of products do. Chen et al. 2023,
+        "Punica", arXiv 2310.18547, for many adapters in one batch."""
 
     def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
         """Prepare a mixture of experts: for each a weight [2 * inner, hidden], whose first half gates the second, and

@@ -11,11 +11,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.kernels.adapters import Added, LowRank, Routed, added_apart
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix, mixed_apart
 from engine.kernels.weights import Int8Weight, Weight, in_8_bits
-from engine.kernels.whole import Activation, Linear, Whole, WholeDecoder
+from engine.kernels.whole import Activation, Gated, Linear, Whole, WholeDecoder
+
+
+class GatedProduct:
+    """A product, then its gate. Shapes: see `engine.kernels.whole.Gated`."""
+
+    def __init__(self, product: Linear, gate: Linear) -> None:
+        self._product = product
+        self._gate = gate
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out / 2]."""
+        return self._gate(self._product(x))
+
+    def beside(self, x: Tensor, added: Tensor, routed: Routed) -> Tensor:
+        """The same with something added before the gate."""
+        return self._gate(joined(self._product(x), added, routed))
+
+
+def joined(out: Tensor, added: Tensor, routed: Routed) -> Tensor:
+    """Add float32 [n, outputs] to the rows [tokens, outputs] that have an adapter, in place."""
+    out[routed.rows] = (out[routed.rows].float() + added).to(out.dtype)
+    return out
 
 
 class ReferenceOps:
@@ -55,14 +78,24 @@ class ReferenceOps:
         columns = weight.double().T
         return lambda numbers: numbers.double() @ columns
 
-    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
-        product = self.linear(weight, bias)
-        gate = self._silu_and_mul if activation == "silu" else self._gelu_and_mul
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
+        return GatedProduct(self.linear(weight, bias), self._gate(activation))
 
-        def apply(x: Tensor) -> Tensor:
-            return gate(product(x))
+    def _gate(self, activation: Activation) -> Linear:
+        """Prepare gating the second half by the first: [tokens, 2n] -> [tokens, n]."""
+        return self._silu_and_mul if activation == "silu" else self._gelu_and_mul
 
-        return apply
+    def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
+        return added_apart(
+            [
+                [
+                    (self.linear(part.down, None), self.linear(part.up, None, wide=True), part.first, len(part.up))
+                    for part in parts
+                ]
+                for parts in adapters
+            ],
+            outputs,
+        )
 
     def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
         return mixed_apart(

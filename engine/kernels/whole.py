@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+from engine.kernels.adapters import Added, Routed
 from engine.kernels.batch import PagedBatch
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -15,8 +16,20 @@ Activation = Literal["silu", "gelu_tanh"]
 Linear = Callable[[Tensor], Tensor]
 """[tokens, in] -> [tokens, out]."""
 
-Whole = Callable[[Tensor, Tensor, Sequence[PagedBatch], Sequence[Tensor]], Tensor | None]
-"""(x [tokens, hidden], int64 positions [tokens], a batch for each group, a cache for each layer) -> [tokens, hidden].
+
+class Gated(Protocol):
+    """A product of which the first half of the outputs gates the second."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """[tokens, in] -> [tokens, out / 2]."""
+
+    def beside(self, x: Tensor, added: Tensor, routed: Routed) -> Tensor:
+        """The same where float32 [n, out] is added, before the gate, to the rows that have an adapter."""
+
+
+Whole = Callable[[Tensor, Tensor, Sequence[PagedBatch], Sequence[Tensor], Routed | None], Tensor | None]
+"""(x [tokens, hidden], int64 positions [tokens], a batch for each group, a cache for each layer, the tokens that have
+an adapter) -> [tokens, hidden].
 
 `x` may be overwritten; None is what cannot be computed like that for blocks of this size, and nothing was done.
 """
@@ -37,7 +50,7 @@ class WholeLayer:
 
     qkv: Linear
     out: Linear
-    gate_up: Linear
+    gate_up: Gated
     down: Linear
     before: Tensor | None
     behind_attention: Tensor | None
@@ -51,6 +64,8 @@ class WholeLayer:
     turn: Turn
     window: int | None
     group: int
+    added: tuple[Added | None, Added | None, Added | None, Added | None]
+    """What adapters add to the four products, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.kernels.adapters import Routed
 from engine.kernels.ops import Ops
-from engine.kernels.whole import Linear
 from engine.layers.linear import TensorSource
 from engine.layers.norm import norm_weight
+from engine.layers.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,15 @@ class StepContext:
     """[tokens, 1, at most head_dim]: what is beyond does not turn."""
     attend: Callable[[Tensor, Tensor], Tensor]
     """What `Ops.attention` prepared for this batch."""
+    routed: Routed | None
+    """The tokens that have an adapter."""
 
 
 class Attention:
     """Projects, rotates, stores keys and values, attends, projects back."""
 
     def __init__(
-        self, ops: Ops, shape: HeadShape, qkv: Linear, out: Linear, head_norm: HeadNorm | WidthNorm | None
+        self, ops: Ops, shape: HeadShape, qkv: Projection, out: Projection, head_norm: HeadNorm | WidthNorm | None
     ) -> None:
         """Take the projections; `head_norm` is applied to queries and keys [tokens, heads + kv_heads, head_dim]."""
         self._ops = ops
@@ -64,13 +67,13 @@ class Attention:
         """[tokens, hidden] -> [tokens, hidden], writing into `cache` [blocks, block_size, 2, kv_heads, head_dim]."""
         ops, shape = self._ops, self._shape
         turned = shape.heads + shape.kv_heads
-        qkv = self.qkv(x).view(-1, turned + shape.kv_heads, shape.head_dim)
+        qkv = self.qkv(x, step.routed).view(-1, turned + shape.kv_heads, shape.head_dim)
         qk = qkv[:, :turned]
         if self.head_norm is not None:
             qk = self.head_norm(qk)
         query = ops.turn_and_store(qk, qkv[:, turned:], (step.cos, step.sin), cache, step.slots)
         out = step.attend(query, cache)
-        return self.out(out.reshape(-1, shape.q_width))
+        return self.out(out.reshape(-1, shape.q_width), step.routed)
 
 
 class HeadNorm:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from engine.kernels.adapters import Routed
 from engine.kernels.mixing import Mix, route
 from engine.kernels.whole import Linear
 
@@ -28,6 +29,6 @@ class Experts:
         self._chosen = chosen
         self._renormalised = renormalised
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[tokens, hidden] -> [tokens, hidden]."""
+    def __call__(self, x: Tensor, routed: Routed | None) -> Tensor:
+        """[tokens, hidden] -> [tokens, hidden]; adapters have nothing here."""
         return self._mix(x, *route(self._router(x), self._chosen, renormalised=self._renormalised))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-from engine.kernels.weights import Quantization, weight_in
-from engine.kernels.whole import Activation, Linear
+from engine.kernels.weights import Quantization, Weight, weight_in
+from engine.kernels.whole import Activation, Gated, Linear
 
 
 class TensorSource(Protocol):
@@ -42,14 +42,23 @@ def load_stacked(
     parts: Sequence[tuple[str, int]],
     width: int,
     bias: bool,
-    gate: Activation | None = None,
 ) -> Linear:
-    """Load several (name, out) with the same input of `width` as one product, whose outputs follow one another.
+    """Load several (name, out) with the same input of `width` as one product, whose outputs follow one another."""
+    return ops.linear(*_joined(source, parts, width, bias))
 
-    With a `gate` the first half of them gates the second.
-    """
+
+def load_gated(
+    ops: Ops, source: TensorSource, parts: Sequence[tuple[str, int]], width: int, bias: bool, gate: Activation
+) -> Gated:
+    """The same where the first half of the outputs gates the second."""
+    return ops.gated(*_joined(source, parts, width, bias), gate)
+
+
+def _joined(
+    source: TensorSource, parts: Sequence[tuple[str, int]], width: int, bias: bool
+) -> tuple[Weight, Tensor | None]:
     weights = [source.take(f"{name}.weight", out, width) for name, out in parts]
     biases = [source.take(f"{name}.bias", out) for name, out in parts] if bias else []
     weight = weight_in(source.quantization, weights[0] if len(parts) == 1 else torch.cat(weights))
     offsets = (biases[0] if len(parts) == 1 else torch.cat(biases)) if bias else None
-    return ops.linear(weight, offsets) if gate is None else ops.gated(weight, offsets, gate)
+    return weight, offsets

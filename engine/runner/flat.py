@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from engine.kernels.adapters import Routed
 from engine.kernels.batch import Integers, PagedBatch
 from engine.logits import Wanted
 from engine.logprobs import Measured, MeasuredPrompt
@@ -40,6 +41,8 @@ class FlatBatch:
     """For each group of layers."""
     choices: Choices
     """Over the sampled slices."""
+    routed: Routed | None
+    """The tokens that have an adapter."""
     wanted: tuple[Wanted, ...]
     """Those of the sampled slices whose logits are to be changed."""
     measured: tuple[Measured, ...]

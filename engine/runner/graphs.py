@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.kernels.adapters import Routed
 from engine.kernels.batch import Laid, PagedBatch
 from engine.models.decoder import Trunk
 
@@ -35,7 +36,9 @@ _SHORTEST: Final = 1024
 class Layers(Protocol):
     """Runs all layers for a step."""
 
-    def __call__(self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+    ) -> Tensor:
         """As `Trunk.forward`. What is returned is overwritten by the next step."""
 
 
@@ -46,9 +49,11 @@ class EagerLayers:
         self._model = model
         self._caches = caches
 
-    def __call__(self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+    ) -> Tensor:
         """As `Layers` says."""
-        return self._model.forward(tokens, positions, batches, self._caches)
+        return self._model.forward(tokens, positions, batches, self._caches, routed)
 
 
 class CapturedLayers:
@@ -75,11 +80,14 @@ class CapturedLayers:
         self._slots = zeros(groups, most)
         self._tables = zeros(groups, most, -(-self._longest // block_size))
 
-    def __call__(self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> Tensor:
-        """As `Layers` says."""
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+    ) -> Tensor:
+        """As `Layers` says; a step with adapters, whose tokens lie otherwise each time, is launched one by one."""
         count, longest = len(tokens), int(batches[0].lengths.max())
-        if batches[0].singles != count or count > _SIZES[-1] or longest > self._longest or self._capture is None:
-            return self._eager(tokens, positions, batches)
+        fits = batches[0].singles == count <= _SIZES[-1] and longest <= self._longest
+        if not fits or routed is not None or self._capture is None:
+            return self._eager(tokens, positions, batches, routed)
         size = _SIZES[bisect.bisect_left(_SIZES, count)]
         reach = max(_SHORTEST, 1 << (longest - 1).bit_length())
         self._fill(size, tokens, positions, batches)
@@ -92,7 +100,7 @@ class CapturedLayers:
                 log.warning("no more graphs, steps are launched one by one: a capture failed: %s", error)
                 self._capture = None
                 self._graphs.clear()
-                return self._eager(tokens, positions, batches)
+                return self._eager(tokens, positions, batches, None)
         return graph()[:count]
 
     def _fill(self, size: int, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch]) -> None:
@@ -117,7 +125,7 @@ class CapturedLayers:
                 PagedBatch(slots[:size], table[:size], ones, ones, self._block_size, {Laid: laid})
                 for slots, table in zip(self._slots, self._tables, strict=True)
             ]
-            return self._eager(tokens, positions, batches)
+            return self._eager(tokens, positions, batches, None)
 
         return compute
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.kernels.adapters import Routed
 from engine.kernels.batch import Integers, PagedBatch, on_device
 from engine.runner.ahead import Ahead
+from engine.runner.arrivals import Limits
 from engine.runner.flat import Expected, FlatBatch, LaidStep
 from engine.runner.wishes import NOTHING_ASKED, Asked, Known, Wishes
 from engine.sampling import Choices
@@ -53,12 +55,14 @@ class RequestTable:
         vocabulary: int,
         groups: int = 1,
         ahead: Ahead | None = None,
+        adapters: Sequence[str] = (),
     ) -> None:
-        """Make an empty one; `ahead` where the device goes ahead of the host."""
+        """Make an empty one; `ahead` where the device goes ahead of the host, `adapters` as the model counts them."""
+        self._limits = Limits(blocks, block_size, groups, vocabulary, frozenset(adapters))
+        self._adapters = {name: at for at, name in enumerate(adapters)}
         self._ahead, self._blocks, self._block_size = ahead, blocks, block_size
         self._groups = groups
         self._device = device
-        self._vocabulary = vocabulary
         self._failed: dict[str, str] = {}
         self._tainted: set[int] = set()
         """Blocks whose content a failed request left unwritten."""
@@ -74,6 +78,8 @@ class RequestTable:
         """[rows]: KV blocks, of all groups."""
         self._prompt: Integers = np.zeros(0, np.int64)
         """[rows]: tokens of the prompt."""
+        self._adapted: Integers = np.zeros(0, np.int64)
+        """[rows]: the adapter, -1 for none."""
         self._tokens: npt.NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: Integers = np.zeros((0, 0), np.int64)
         self._laid: LaidStep | None = None
@@ -101,7 +107,7 @@ class RequestTable:
     def admit(self, arrival: Arrival) -> None:
         """Take a request in, afresh if it is known. One that cannot be computed is remembered as failed."""
         self.forget((arrival.request,))
-        problem = self._problem(arrival)
+        problem = self._limits.problem(arrival, self._tainted)
         if problem is not None:
             self._failed[arrival.request] = problem
             return
@@ -114,6 +120,7 @@ class RequestTable:
         seed = np.uint64(sampling.seed & _SEED_BITS).astype(np.int64)
         self._known[row], self._computed[row] = len(arrival.tokens), arrival.computed
         self._held[row], self._prompt[row] = 0, arrival.prompt_tokens
+        self._adapted[row] = self._adapters[sampling.adapter] if sampling.adapter else -1
         self._parameters[row] = (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)
         self._tokens[row, : len(arrival.tokens)] = arrival.tokens
         self._wishes.admit(row, sampling)
@@ -239,7 +246,7 @@ class RequestTable:
             if self._ahead is None or takers is None
             else self._ahead.note(old.rows, (before.rows, positions), slots, takers)
         )
-        made = FlatBatch(*flat, paged, old.choices.advanced(), *asked, remote)
+        made = FlatBatch(*flat, paged, old.choices.advanced(), old.routed, *asked, remote)
         self._laid = LaidStep(made, before.rows, lengths, tables)
         return made
 
@@ -282,7 +289,8 @@ class RequestTable:
         paged = self._paged(targets, tables, counts[order], ends[order])
         choices = self._choices(rows[sampled], ends[sampled])
         remote = None if self._ahead is None else self._ahead.note(rows, (flat_rows, positions), slots, takers)
-        made = FlatBatch(*flat, paged, choices, *self._asked(slices, rows, ends, last, sampled), remote)
+        routed = Routed.of(self._adapted[flat_rows], self._device) if self._adapters else None
+        made = FlatBatch(*flat, paged, choices, routed, *self._asked(slices, rows, ends, last, sampled), remote)
         self._laid = LaidStep(made, rows[order], ends[order], tables)
         return made
 
@@ -340,22 +348,6 @@ class RequestTable:
             index=ends - self._prompt[rows],
         )
 
-    def _problem(self, arrival: Arrival) -> str | None:
-        """Say why an arrival cannot be computed."""
-        if not all(0 <= block < self._blocks for block in arrival.blocks):
-            return f"the plan names KV blocks that are not among the worker's {self._blocks}"
-        largest = max((*arrival.tokens, *arrival.sampling.trace_decode_token_ids), default=0)
-        if largest >= self._vocabulary:
-            return f"token {largest} is none that the model knows, 0 to {self._vocabulary - 1}"
-        if len(arrival.blocks) % self._groups:
-            return f"{len(arrival.blocks)} KV blocks are no whole rows for layers in {self._groups} groups"
-        cached = arrival.blocks[: self._entries(arrival.computed)]
-        if self._entries(arrival.computed) > len(cached):
-            return f"{arrival.computed} tokens cannot be cached in {len(cached)} blocks"
-        if not self._tainted.isdisjoint(cached):
-            return "its cached prefix belongs to a request that failed"
-        return None
-
     def _hold(self, row: int, blocks: Sequence[int], fresh: Iterable[int]) -> None:
         """Append to a request's block table; the `fresh` ones will be written before they are read."""
         held = int(self._held[row])
@@ -376,7 +368,7 @@ class RequestTable:
             old = len(self._parameters)
             new = max(8, 2 * old)
             self._parameters = _grown(self._parameters, (new,))
-            for name in ("_known", "_computed", "_held", "_prompt"):
+            for name in ("_known", "_computed", "_held", "_prompt", "_adapted"):
                 setattr(self, name, _grown(getattr(self, name), (new,)))
             self._tokens = _grown(self._tokens, (new, self._tokens.shape[1]))
             self._tables = _grown(self._tables, (new, self._tables.shape[1]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.errors import CheckpointError, NotEnoughMemory
 from engine.kernels.batch import on_device
 from engine.kernels.weights import Quantization
 from engine.logprobs import LogprobsMode
+from engine.models.adapters import read_adapter
 from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.models.registry import load_model
@@ -89,6 +91,8 @@ class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Who compiles grammars: `llguidance`, or an entry point of the group `ostinato.grammars`."""
     logprobs_mode: LogprobsMode = "raw_logprobs"
     """What `logprobs` are: see `engine.logprobs`."""
+    adapters: Mapping[str, str] = {}
+    """By the names that requests ask for, folders of adapters (LoRA) as `peft` writes them, or ids of hub models."""
     batch_invariant: bool = False
     """Whether a request's tokens must not depend on the batch on an accelerator; on a processor they never do."""
 
@@ -104,9 +108,11 @@ class ModelRunner:
         grammars: Grammars | None = None,
         logprobs_mode: LogprobsMode = "raw_logprobs",
         landing: Landing | None = None,
+        adapters: Sequence[str] = (),
     ) -> None:
         """Make a runner without requests; `worker` is the id that its results carry.
 
+        `adapters` are names of those that the model has taken on, in its order;
         `landing` is how results come from the device, if not as is best for it.
         """
         self._model = model
@@ -116,7 +122,7 @@ class ModelRunner:
         self._landing_is_apart = self._landing is not Here
         self._ahead = Ahead(cache.blocks, model.device) if self._landing_is_apart else None
         self._requests = RequestTable(
-            cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups, self._ahead
+            cache.blocks, cache.block_size, model.device, model.config.vocabulary, cache.groups, self._ahead, adapters
         )
         self._constraints = Constraints(grammars)
         self._sampler = Sampler(model, self._constraints, logprobs_mode)
@@ -238,12 +244,13 @@ class ModelRunner:
     @torch.inference_mode()
     def _compute(self, batch: FlatBatch) -> Drawn:
         """Launch the model over a batch, and the drawing of its tokens."""
-        hidden = self._layers(batch.tokens, batch.positions, batch.paged)
+        hidden = self._layers(batch.tokens, batch.positions, batch.paged, batch.routed)
         if self._under_way and self._must_catch_up(batch):
             changed = self._catch_up()
             if any(piece.request in changed for piece in batch.slices):
                 # what was launched went on from other tokens than those that were taken
-                hidden = self._layers(self._requests.tokens_of(batch), batch.positions, batch.paged)
+                tokens = self._requests.tokens_of(batch)
+                hidden = self._layers(tokens, batch.positions, batch.paged, batch.routed)
         drawn = self._sampler.launch(batch, hidden)
         if self._ahead is not None and batch.remote is not None and "tokens" in drawn.sent:
             self._ahead.draw(batch.remote.takers, drawn.sent["tokens"])
@@ -358,6 +365,9 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
         quantization=config.quantization,
         use_tqdm=use_tqdm,
     )
+    if config.adapters:
+        with torch.inference_mode():
+            model.adapt([read_adapter(adapter, model) for adapter in config.adapters.values()])
     one = block_bytes(model.config, config.block_size, model.dtype)
     blocks = config.blocks
     if blocks is None:
@@ -367,7 +377,8 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
     elif (available := platform.free_memory()) < blocks * one:
         raise NotEnoughMemory("the KV cache", blocks * one, available, KV_MEND)
     grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
-    return ModelRunner(model, KvCache(model, blocks, config.block_size), worker, grammars, config.logprobs_mode)
+    cache = KvCache(model, blocks, config.block_size)
+    return ModelRunner(model, cache, worker, grammars, config.logprobs_mode, adapters=tuple(config.adapters))
 
 
 def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:

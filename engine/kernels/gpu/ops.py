@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from engine.kernels.adapters import Added, LowRank
 from engine.kernels.batch import Laid, PagedBatch, on_device
 from engine.kernels.chances import RowKernels, unsound
 from engine.kernels.gathered import GatheredOps
@@ -21,6 +22,7 @@ from engine.kernels.gpu.drawing import draw
 from engine.kernels.gpu.experts import experts_tiling, mix
 from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
+from engine.kernels.gpu.lora import added_together
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
 from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
@@ -52,13 +54,11 @@ class TritonOps(GatheredOps):
             self._few = FewRows()
         return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
 
-    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
-        product = self.linear(weight, bias)
+    def _gate(self, activation: Activation) -> Linear:
+        return lambda x: gate(x, activation)
 
-        def apply(x: Tensor) -> Tensor:
-            return gate(product(x), activation)
-
-        return apply
+    def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
+        return added_together(adapters, outputs)
 
     def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
         plain_up = [weight for weight in gate_up if not isinstance(weight, Int8Weight)]

@@ -73,24 +73,50 @@ void* packed(const void* weight, const float* scales, const float* bias, int64_t
     return owned.release();
 }
 
+// What an adapter has beside a product, with the handles of its own.
+struct NamedPart {
+    void *down, *up;
+    int64_t first;
+};
+
+struct NamedParts {
+    const NamedPart* parts;
+    int64_t count;
+};
+
 // As trunk.h has it, with the handles of products.
 struct NamedLayer {
     void *qkv, *out, *gate_up, *down;
     const float *before, *behind_attention, *between, *behind, *head_norm;
     int64_t wide_norm, window, rope, group;
+    const NamedParts* adapted[SITES];  // [adapters] each, or null
 };
 
 template <typename T> const Weights<T>* weights(void* handle) { return &static_cast<Owned<T>*>(handle)->weights; }
 
 template <typename T>
-void* trunk(const Shape& shape, const NamedLayer* layers, int64_t count, const Turning* turnings, int64_t ropes,
-            const float* last_norm) {
+std::array<Adapted<T>, SITES> adapted(const NamedLayer& layer, int64_t adapters) {
+    std::array<Adapted<T>, SITES> own;
+    for (int site = 0; site < SITES; ++site)
+        for (int64_t i = 0; layer.adapted[site] && i < adapters; ++i) {
+            const NamedParts& named = layer.adapted[site][i];
+            auto& parts = own[site].emplace_back();
+            for (int64_t k = 0; k < named.count; ++k)
+                parts.push_back({weights<T>(named.parts[k].down), weights<T>(named.parts[k].up), named.parts[k].first});
+        }
+    return own;
+}
+
+template <typename T>
+void* trunk(const Shape& shape, const NamedLayer* layers, int64_t count, int64_t adapters, const Turning* turnings,
+            int64_t ropes, const float* last_norm) {
     std::vector<Layer<T>> own;
     for (int64_t i = 0; i < count; ++i) {
         const NamedLayer& layer = layers[i];
         own.push_back({weights<T>(layer.qkv), weights<T>(layer.out), weights<T>(layer.gate_up),
                        weights<T>(layer.down), layer.before, layer.behind_attention, layer.between, layer.behind,
-                       layer.head_norm, layer.wide_norm, layer.window, layer.rope, layer.group});
+                       layer.head_norm, layer.wide_norm, layer.window, layer.rope, layer.group,
+                       adapted<T>(layer, adapters)});
     }
     return new Trunk<T>(shape, own.data(), count, turnings, ropes, last_norm);
 }
@@ -124,8 +150,9 @@ void multiply_all(Crew& crew, void* handle, const void* x, int64_t stride, int64
 }
 
 template <typename T>
-void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, int64_t gate, void* to) {
-    run_gated<T>(crew, *weights<T>(handle), static_cast<const T*>(x), stride, rows, static_cast<Gate>(gate),
+void gate_all(Crew& crew, void* handle, const void* x, int64_t stride, int64_t rows, int64_t gate, Beside beside,
+              void* to) {
+    run_gated<T>(crew, *weights<T>(handle), static_cast<const T*>(x), stride, rows, static_cast<Gate>(gate), beside,
                  static_cast<T*>(to));
 }
 
@@ -197,21 +224,22 @@ int64_t product_run(void* crew, int64_t half, void* handle, const void* x, int64
     });
 }
 
-// The same over a product that was packed for a gate: x -> [rows, out / 2].
+// The same over a product that was packed for a gate: x -> [rows, out / 2]. To rows that `beside` has numbers for, [out]
+// each, they are added before the gate; it may be null.
 int64_t product_run_gated(void* crew, int64_t half, void* handle, const void* x, int64_t stride, int64_t rows,
-                          int64_t gate, void* to) {
+                          int64_t gate, Beside beside, void* to) {
     return done([&] {
-        if (half) gate_all<bf16>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, to);
-        else gate_all<float>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, to);
+        if (half) gate_all<bf16>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, beside, to);
+        else gate_all<float>(*static_cast<Crew*>(crew), handle, x, stride, rows, gate, beside, to);
     });
 }
 
-void* trunk_new(int64_t half, const Shape* shape, const void* layers, int64_t count, const Turning* turnings,
-                int64_t ropes, const float* last_norm) {
+void* trunk_new(int64_t half, const Shape* shape, const void* layers, int64_t count, int64_t adapters,
+                const Turning* turnings, int64_t ropes, const float* last_norm) {
     const auto* named = static_cast<const NamedLayer*>(layers);
     return made([&] {
-        return half ? trunk<bf16>(*shape, named, count, turnings, ropes, last_norm)
-                    : trunk<float>(*shape, named, count, turnings, ropes, last_norm);
+        return half ? trunk<bf16>(*shape, named, count, adapters, turnings, ropes, last_norm)
+                    : trunk<float>(*shape, named, count, adapters, turnings, ropes, last_norm);
     });
 }
 

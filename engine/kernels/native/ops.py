@@ -18,12 +18,13 @@ from torch import Tensor
 from engine.compiled import library
 from engine.errors import NotEnoughMemory
 from engine.kernels import chances
+from engine.kernels.adapters import Added, LowRank, Routed, added_apart
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.cpu import CpuOps
-from engine.kernels.native.shapes import Batch, Cache, Chances, Held, Layer, Look, Shape, Turning
+from engine.kernels.native.shapes import Batch, Cache, Chances, Held, Layer, Look, Part, Parts, Shape, Turning
 from engine.kernels.weights import TOGETHER, Int8Weight, Weight
-from engine.kernels.whole import Activation, Linear, Turn, Whole, WholeDecoder
+from engine.kernels.whole import Activation, Gated, Linear, Turn, Whole, WholeDecoder, WholeLayer
 
 _FORMATS: Final = {torch.float32: 0, torch.bfloat16: 1}
 """Those that the kernels compute in, by what they are told."""
@@ -65,10 +66,15 @@ class NativeOps(CpuOps):
             return NativeProduct(self._library, self._crew, weight, bias, wide=wide)
         return super().linear(weight, bias, wide=wide)
 
-    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Linear:
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
         if _has_product(weight):
             return NativeProduct(self._library, self._crew, weight, bias, gate=_GATES[activation])
         return super().gated(weight, bias, activation)
+
+    def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
+        if all(_has_product(weight) for parts in adapters for part in parts for weight in (part.down, part.up)):
+            return NativeAdded(self, adapters, outputs)
+        return super().adapted(adapters, outputs)
 
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         if not self._fits(cache):
@@ -96,6 +102,9 @@ class NativeOps(CpuOps):
     def whole(self, decoder: WholeDecoder) -> Whole | None:
         products = [part for one in decoder.layers for part in (one.qkv, one.out, one.gate_up, one.down)]
         if decoder.head_dim % _LANES or not all(isinstance(part, NativeProduct) for part in products):
+            return None
+        added = [part for one in decoder.layers for part in one.added if part is not None]
+        if not all(isinstance(part, NativeAdded) for part in added):
             return None
         return NativeDecoder(self._library, self._crew, decoder)
 
@@ -187,6 +196,16 @@ class NativeProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[tokens, in] -> [tokens, out]."""
+        return self._run(x, None)
+
+    def beside(self, x: Tensor, added: Tensor, routed: Routed) -> Tensor:
+        """As `engine.kernels.whole.Gated` says; only of a product that gates."""
+        added = added.contiguous()
+        rows = np.zeros(len(x), np.uintp)
+        rows[routed.places] = added.data_ptr() + np.arange(len(added), dtype=np.uintp) * np.uintp(added.shape[1] * 4)
+        return self._run(x, rows.ctypes.data)
+
+    def _run(self, x: Tensor, beside: int | None) -> Tensor:
         if x.dtype is not self._dtype or x.dim() != 2 or x.shape[1] != self._in:
             raise ValueError(f"x is {x.dtype} {list(x.shape)}, not {self._dtype} [tokens, {self._in}]")
         if x.stride(-1) != 1:
@@ -194,10 +213,35 @@ class NativeProduct:
         out = torch.empty((len(x), self._out), dtype=torch.float32 if self._wide else x.dtype)
         own = (self._crew.handle, self.format, self.handle, x.data_ptr(), x.stride(0), len(x))
         if self._gate:
-            self._library.product_run_gated(*own, self._gate, out.data_ptr())
+            self._library.product_run_gated(*own, self._gate, beside, out.data_ptr())
         else:
             self._library.product_run(*own, out.data_ptr(), self._wide)
         return out
+
+
+class NativeAdded:
+    """What adapters add to a product, on products of their own."""
+
+    def __init__(self, ops: NativeOps, adapters: Sequence[Sequence[LowRank]], outputs: int) -> None:
+        """Pack the adapters' weights."""
+        self._products = [
+            [
+                (ops.linear(part.down, None), ops.linear(part.up, None, wide=True), part.first, len(part.up))
+                for part in parts
+            ]
+            for parts in adapters
+        ]
+        self._added = added_apart(self._products, outputs)
+        self._handles = [
+            (Part * len(parts))(*(Part(down.handle, up.handle, first) for down, up, first, _ in parts))  # type: ignore[attr-defined]
+            for parts in self._products
+        ]
+        self.parts = (Parts * len(adapters))(*(Parts(ctypes.addressof(own), len(own)) for own in self._handles))
+        """Of each adapter, as the kernels read them."""
+
+    def __call__(self, x: Tensor, routed: Routed) -> Tensor:
+        """As `engine.kernels.adapters.Added` says."""
+        return self._added(x, routed)
 
 
 class NativeDecoder:
@@ -214,7 +258,12 @@ class NativeDecoder:
         """What the kernels point to."""
 
     def __call__(
-        self, x: Tensor, positions: Tensor, batches: Sequence[PagedBatch], caches: Sequence[Tensor]
+        self,
+        x: Tensor,
+        positions: Tensor,
+        batches: Sequence[PagedBatch],
+        caches: Sequence[Tensor],
+        routed: Routed | None,
     ) -> Tensor | None:
         """As `Whole` says; `x` is overwritten with what is returned."""
         size = batches[0].block_size
@@ -222,7 +271,7 @@ class NativeDecoder:
             return None
         if size not in self._trunks:
             self._trunks[size] = self._load(size)
-        laid = _Laid(batches, len(x), positions)
+        laid = _Laid(batches, len(x), positions, routed)
         memory = (ctypes.c_void_p * len(caches))(*(cache.data_ptr() for cache in caches))
         self._library.trunk_forward(
             self._crew.handle, self._format, self._trunks[size], ctypes.byref(laid.batch), memory, x.data_ptr()
@@ -242,6 +291,7 @@ class NativeDecoder:
                     one.window or 0,
                     next(at for at, turn in enumerate(turns) if turn is one.turn),
                     one.group,
+                    (ctypes.c_void_p * 4)(*map(_parts, one.added)),
                 )
                 for one in own.layers
             )
@@ -253,7 +303,7 @@ class NativeDecoder:
         )
         turnings = (Turning * len(turns))(*map(self._turning, turns))
         trunk: int = self._library.trunk_new(
-            *(self._format, ctypes.byref(shape), layers, len(layers), turnings, len(turns)),
+            *(self._format, ctypes.byref(shape), layers, len(layers), _adapters(own.layers), turnings, len(turns)),
             self._numbers(own.last_norm),
         )
         _free_with(self, self._library.trunk_free, self._format, trunk)
@@ -271,20 +321,40 @@ class NativeDecoder:
         return wide.data_ptr()
 
 
+def _parts(added: Added | None) -> int | None:
+    """Say where the parts of adapters are."""
+    return ctypes.addressof(added.parts) if isinstance(added, NativeAdded) else None
+
+
+def _adapters(layers: Sequence[WholeLayer]) -> int:
+    """Count them: every product that has any knows of all."""
+    return max((len(one.parts) for layer in layers for one in layer.added if isinstance(one, NativeAdded)), default=0)
+
+
 class _Laid:
     """A step's batch as the kernels read it; what it points to lives as long as it does."""
 
-    def __init__(self, batches: Sequence[PagedBatch], tokens: int, positions: Tensor | None) -> None:
+    def __init__(
+        self, batches: Sequence[PagedBatch], tokens: int, positions: Tensor | None, routed: Routed | None = None
+    ) -> None:
         first = batches[0]
         self._kept = [(one.slots.contiguous(), one.tables.contiguous()) for one in batches]
         self._lengths = np.ascontiguousarray((first.counts, first.lengths), np.int64)
         held = (Held * len(batches))(*(Held(slots.data_ptr(), tables.data_ptr()) for slots, tables in self._kept))
         self._held, self._positions = held, positions
+        parts = () if routed is None else routed.parts
+        self._routed = (
+            np.zeros(0, np.int64) if routed is None else np.ascontiguousarray(routed.places, np.int64),
+            np.array([adapter for adapter, _, _ in parts], np.int64),
+            np.array([end for _, _, end in parts], np.int64),
+        )
         self.batch = Batch(
             *(tokens, len(first.counts), self._kept[0][1].shape[1]),
             None if positions is None else positions.data_ptr(),
             *(row.ctypes.data for row in self._lengths),
             ctypes.addressof(held),
+            *(len(self._routed[0]), len(parts)),
+            *(row.ctypes.data for row in self._routed),
         )
 
 

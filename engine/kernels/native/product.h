@@ -165,10 +165,13 @@ inline void multiply_and_store(const Product<W>& product, const Rows<W>& left, i
         }
 }
 
+// What is added to rows before they are gated, [out] each; null for a row that nothing is added to.
+using Beside = const float* const*;
+
 // The panel pair's gated outputs, of which there are out / 2.
 template <typename W, typename T, int ROWS>
 inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, int64_t row, int64_t pair, Gate gate,
-                              const Ahead& ahead, const Place<T>& to) {
+                              Beside beside, const Ahead& ahead, const Place<T>& to) {
     using F = Format<T>;
     typename Format<W>::Sum sums[ROWS][2][2];
     multiply<W, ROWS, 2>(left.at(row), left.stride, product.weight + 2 * pair * PANEL * product.in, product.in, ahead,
@@ -179,8 +182,14 @@ inline void multiply_and_gate(const Product<W>& product, const Rows<W>& left, in
         const int64_t room = wide - column;
         if (room <= 0) continue;
         UNROLL for (int r = 0; r < ROWS; ++r) {
-            const Vector opened = F::round(told(product, left, row + r, sums[r][0][half], column, within(room)));
-            const Vector held = F::round(told(product, left, row + r, sums[r][1][half], wide + column, within(room)));
+            Vector opened = told(product, left, row + r, sums[r][0][half], column, within(room));
+            Vector held = told(product, left, row + r, sums[r][1][half], wide + column, within(room));
+            if (beside && beside[row + r]) {
+                opened = _mm512_add_ps(opened, _mm512_maskz_loadu_ps(within(room), beside[row + r] + column));
+                held = _mm512_add_ps(held, _mm512_maskz_loadu_ps(within(room), beside[row + r] + wide + column));
+            }
+            opened = F::round(opened);
+            held = F::round(held);
             const Vector open = F::round(gate == Gate::silu ? silu(opened) : gelu(opened));
             store(to.at(row + r, column), _mm512_mul_ps(open, held), room);
         }
@@ -261,6 +270,7 @@ template <typename W, typename U> struct GatedPanels {
     Product<W> product;
     int64_t together;
     Gate gate;
+    Beside beside;
 
     int64_t wide() const { return product.out / 2; }
     int64_t panels() const { return (wide() + PANEL - 1) / PANEL; }
@@ -271,7 +281,7 @@ template <typename W, typename U> struct GatedPanels {
         for (int64_t pair = begin * together; pair < end; ++pair) {
             const Ahead next = behind(product, 2 * pair + 2, 2, rows);
             by_rows<6>(rows, [&]<int N>(int64_t row) {
-                multiply_and_gate<W, U, N>(product, left, row, pair, gate, next.share(row, N, rows), to);
+                multiply_and_gate<W, U, N>(product, left, row, pair, gate, beside, next.share(row, N, rows), to);
             });
         }
     }
@@ -333,8 +343,9 @@ void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_
 
 // The same with a gate over a product that was packed for one, to [rows, out / 2].
 template <typename W, typename T>
-void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, T* to) {
-    multiply_all<W, T>(crew, GatedPanels<W, T>{product, panels_together(product), gate}, left, rows, to);
+void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, Beside beside,
+               T* to) {
+    multiply_all<W, T>(crew, GatedPanels<W, T>{product, panels_together(product), gate, beside}, left, rows, to);
 }
 
 // A row in 8 bits: the largest number is 127 steps from 0, and all are moved up by 128. Returns the step; what has a
@@ -380,10 +391,12 @@ void run(Crew& crew, const Weights<T>& weights, const T* x, int64_t stride, int6
 
 // The same with a gate over a product that was packed for one, to [rows, out / 2].
 template <typename T>
-void run_gated(Crew& crew, const Weights<T>& weights, const T* x, int64_t stride, int64_t rows, Gate gate, T* to) {
+void run_gated(Crew& crew, const Weights<T>& weights, const T* x, int64_t stride, int64_t rows, Gate gate,
+               Beside beside, T* to) {
     if (weights.narrow.weight)
-        gate_over<int8_t, T>(crew, weights.narrow, narrow_all(crew, x, stride, rows, weights.narrow.in), rows, gate, to);
-    else gate_over<T, T>(crew, weights.plain, Rows<T>{x, stride}, rows, gate, to);
+        gate_over<int8_t, T>(crew, weights.narrow, narrow_all(crew, x, stride, rows, weights.narrow.in), rows, gate,
+                             beside, to);
+    else gate_over<T, T>(crew, weights.plain, Rows<T>{x, stride}, rows, gate, beside, to);
 }
 
 }  // namespace ostinato

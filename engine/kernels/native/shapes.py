@@ -30,7 +30,21 @@ class Batch(Structure):
     _fields_: ClassVar[Any] = [
         *((name, c_int64) for name in ("tokens", "requests", "widest")),
         *((name, c_void_p) for name in ("positions", "counts", "lengths", "groups")),
+        *((name, c_int64) for name in ("routed", "stretches")),
+        *((name, c_void_p) for name in ("rows", "adapters", "ends")),
     ]
+
+
+class Part(Structure):
+    """`NamedPart`: what an adapter has beside a product."""
+
+    _fields_: ClassVar[Any] = [("down", c_void_p), ("up", c_void_p), ("first", c_int64)]
+
+
+class Parts(Structure):
+    """`NamedParts`."""
+
+    _fields_: ClassVar[Any] = [("parts", c_void_p), ("count", c_int64)]
 
 
 class Layer(Structure):
@@ -40,6 +54,7 @@ class Layer(Structure):
         *((name, c_void_p) for name in ("qkv", "out", "gate_up", "down")),
         *((name, c_void_p) for name in ("before", "behind_attention", "between", "behind", "head_norm")),
         *((name, c_int64) for name in ("wide_norm", "window", "rope", "group")),
+        ("adapted", c_void_p * 4),
     ]
 
 

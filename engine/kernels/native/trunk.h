@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <mutex>
 #include <vector>
 
@@ -11,6 +13,18 @@
 
 namespace ostinato {
 
+// The products of a layer that adapters add to.
+enum Site { QKV, OUT, GATE_UP, DOWN, SITES };
+
+// What one adapter has beside the outputs from `first` on.
+template <typename T> struct LowRank {
+    const Weights<T>*down, *up;
+    int64_t first;
+};
+
+// Of each adapter; empty where none adds anything.
+template <typename T> using Adapted = std::vector<std::vector<LowRank<T>>>;
+
 // What a layer has; null where it has it not. Norms are [width], in float.
 template <typename T> struct Layer {
     const Weights<T>*qkv, *out, *gate_up, *down;
@@ -19,6 +33,7 @@ template <typename T> struct Layer {
     int64_t wide_norm;       // whether it is over all heads of a token together
     int64_t window;          // 0: none
     int64_t rope, group;
+    std::array<Adapted<T>, SITES> adapted;  // by `Site`
 };
 
 // How a kind of layer turns: head's first 2 * half numbers.
@@ -44,6 +59,8 @@ struct Batch {
     int64_t tokens, requests, widest;
     const int64_t *positions, *counts, *lengths;  // [tokens], [requests], [requests]
     const Held* groups;
+    int64_t routed, stretches;                   // tokens that have an adapter, and stretches of such with the same one
+    const int64_t *rows, *adapters, *ends;       // [routed] of the batch; [stretches]: whose, and to where in `rows`
 };
 
 template <typename T> class Trunk {
@@ -72,15 +89,18 @@ template <typename T> class Trunk {
             const Layer<T>& layer = layers_[i];
             normalise(crew, tokens, given, nullptr, layer.before);
             run<T, T>(crew, *layer.qkv, normal_.data(), shape_.hidden, tokens, qkv_.data());
+            adapt(crew, layer, QKV, batch, normal_.data(), shape_.hidden, qkv_.data(), qkv_width());
             place(crew, layer, batch, caches[i]);
             const Look look{shape_.scale, shape_.cap, layer.window};
             const Query<T> query{qkv_.data(), qkv_width(), shape_.heads, seen_.data()};
             attend(crew, cache_, look, caches[i], pieces_[layer.group], query);
             run<T, T>(crew, *layer.out, seen_.data(), q_width(), tokens, given_.data());
+            adapt(crew, layer, OUT, batch, seen_.data(), q_width(), given_.data(), shape_.hidden);
             normalise(crew, tokens, given_.data(), layer.behind_attention, layer.between);
             run_gated<T>(crew, *layer.gate_up, normal_.data(), shape_.hidden, tokens, static_cast<Gate>(shape_.gate),
-                         inner_.data());
+                         beside(crew, layer, batch), inner_.data());
             run<T, T>(crew, *layer.down, inner_.data(), shape_.inner, tokens, given_.data());
+            adapt(crew, layer, DOWN, batch, inner_.data(), shape_.inner, given_.data(), shape_.hidden);
             if (layer.behind) {
                 T* own = given_.data();
                 each(crew, tokens, 8, [&](int64_t row) {
@@ -148,6 +168,54 @@ template <typename T> class Trunk {
         });
     }
 
+    // What adapters add to a product of x [tokens, in], to `added_` [routed, out]; false where none adds anything.
+    bool add_up(Crew& crew, const Layer<T>& layer, Site site, const Batch& batch, const T* x, int64_t in,
+                int64_t out) {
+        const Adapted<T>& adapted = layer.adapted[site];
+        if (!batch.routed || adapted.empty()) return false;
+        own_.resize(batch.routed * in);
+        added_.assign(batch.routed * out, 0.0f);
+        for (int64_t i = 0; i < batch.routed; ++i)
+            std::memcpy(own_.data() + i * in, x + batch.rows[i] * in, in * sizeof(T));
+        for (int64_t stretch = 0, begin = 0; stretch < batch.stretches; begin = batch.ends[stretch++]) {
+            const int64_t rows = batch.ends[stretch] - begin;
+            for (const LowRank<T>& part : adapted[batch.adapters[stretch]]) {
+                const int64_t rank = outputs(*part.down), width = outputs(*part.up);
+                low_.resize(rows * rank);
+                wide_.resize(rows * width);
+                run<T, T>(crew, *part.down, own_.data() + begin * in, in, rows, low_.data());
+                run<T, float>(crew, *part.up, low_.data(), rank, rows, wide_.data());
+                for (int64_t row = 0; row < rows; ++row) {
+                    float* to = added_.data() + (begin + row) * out + part.first;
+                    const float* from = wide_.data() + row * width;
+                    for (int64_t i = 0; i < width; ++i) to[i] += from[i];
+                }
+            }
+        }
+        return true;
+    }
+
+    static int64_t outputs(const Weights<T>& weights) { return weights.plain.out; }
+
+    void adapt(Crew& crew, const Layer<T>& layer, Site site, const Batch& batch, const T* x, int64_t in, T* to,
+               int64_t out) {
+        if (!add_up(crew, layer, site, batch, x, in, out)) return;
+        for (int64_t i = 0; i < batch.routed; ++i) {
+            T* own = to + batch.rows[i] * out;
+            const float* added = added_.data() + i * out;
+            for (int64_t column = 0; column < out; ++column)
+                own[column] = F::narrow(F::widen(own[column]) + added[column]);
+        }
+    }
+
+    // What is added before the gate, by token; null where nothing is.
+    Beside beside(Crew& crew, const Layer<T>& layer, const Batch& batch) {
+        if (!add_up(crew, layer, GATE_UP, batch, normal_.data(), shape_.hidden, 2 * shape_.inner)) return nullptr;
+        beside_.assign(batch.tokens, nullptr);
+        for (int64_t i = 0; i < batch.routed; ++i) beside_[batch.rows[i]] = added_.data() + i * 2 * shape_.inner;
+        return beside_.data();
+    }
+
     // Norm and turn queries and keys, put keys and values where they belong.
     void place(Crew& crew, const Layer<T>& layer, const Batch& batch, T* memory) {
         const int64_t width = shape_.head_dim, turned = shape_.heads + shape_.kv_heads;
@@ -181,6 +249,9 @@ template <typename T> class Trunk {
     const float* const last_norm_;
     std::mutex buffers_;
     std::vector<T> residual_, normal_, given_, qkv_, seen_, inner_;
+    std::vector<T> own_, low_;           // of tokens that have an adapter
+    std::vector<float> wide_, added_;
+    std::vector<const float*> beside_;
     std::vector<std::vector<float>> angles_;
     std::vector<std::vector<Piece>> pieces_;
 };
