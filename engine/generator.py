@@ -14,7 +14,7 @@ from engine.beam import Beam, one_more
 from engine.core.scheduler import Scheduler
 from engine.engine import Engine
 from engine.errors import BadRequest
-from engine.requests import settled, truncated
+from engine.requests import check_adapter, settled, truncated
 from engine.runner.executor import InlineExecutor
 from engine.runner.model_runner import ModelRunner
 from engine.text.answers import AnswerReader
@@ -130,6 +130,7 @@ class Generator:
         self.prompter = Prompter.load(folder, customs)
         self.tokenizer = self.prompter.tokenizer
         self._engine = Engine(Scheduler(limits, NAME), InlineExecutor(runner), Uptime())
+        self._adapters = runner.adapters
         self._open: dict[str, Run] = {}
         self._asked = 0
 
@@ -142,6 +143,7 @@ class Generator:
         listed("bad_words", bad_words)
         whole = [name for name in ("logprobs", "prompt_logprobs") if getattr(sampling, name) == -1]
         every = dict.fromkeys(whole, self.config.vocabulary)
+        check_adapter(sampling, self._adapters)
         return settled(msgspec.structs.replace(sampling, **every), self.tokenizer, bad_words, self.config.stop_tokens)
 
     def ask(self, prompt: Sequence[int], wanted: Wanted, sampling: Sampling, stop: tuple[str, ...]) -> Run:

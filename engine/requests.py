@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import inf, isnan
 from typing import Final
 
@@ -110,6 +110,17 @@ def _check_bounds(sampling: Sampling) -> None:
     for field, ids in {"logprob_token_ids": sampling.logprob_token_ids, "prompt_logprob_token_ids": several}.items():
         if min(ids, default=0) < 0:
             raise BadRequest(field, f"{min(ids)} is no token id")
+
+
+def check_adapter(sampling: Sampling, known: Collection[str]) -> None:
+    """See that there is the adapter that is asked for.
+
+    Raises:
+        BadRequest: there is not.
+    """
+    if sampling.adapter and sampling.adapter not in known:
+        there = f"there are {', '.join(sorted(known))}" if known else "it has none"
+        raise BadRequest("adapter", f"the model has no adapter {sampling.adapter!r}: {there}")
 
 
 def raw_tokens(prompt: str | Sequence[int], tokenizer: Tokenizer) -> list[int]:

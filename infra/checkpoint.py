@@ -16,6 +16,7 @@ from engine.core.tables import Tables
 from engine.errors import CheckpointError, TemplateError, UnknownParser
 from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
+from engine.models.lora_config import read_lora_config
 from engine.text.dialects import dialect
 from engine.text.templates import ChatTemplate
 from infra.configuration import ConfigurationWrong
@@ -57,13 +58,37 @@ def resolve_engine(settings: EngineSettings, tell: Tell) -> EngineSettings:
         raise CheckpointNotFound(settings.model, problem, "leave engine.window out, or give 0")
     window = settings.window if settings.window >= 0 else window
     settled = msgspec.structs.replace(
-        settings, model=str(folder), chat_template=template, context_length=length, window=window
+        settings,
+        model=str(folder),
+        chat_template=template,
+        context_length=length,
+        window=window,
+        adapters=_adapters(settings, tell),
     )
     if not settings.kv_blocks and not settings.kv_memory_mb:
         return settled
     blocks = settings.kv_blocks or settings.kv_memory_mb * (1 << 20) // _block_bytes(config, groups, settings)
     least = _tables(settled, groups).wanted(length) + 1
     return msgspec.structs.replace(settled, kv_blocks=max(blocks, least))
+
+
+def _adapters(settings: EngineSettings, tell: Tell) -> dict[str, str]:
+    """Give the folders of adapters, and see that they can be served as far as their configuration says.
+
+    Raises:
+        ConfigurationWrong: two things have one name, or there is no such adapter, or it is of another kind.
+    """
+    found = {}
+    for name, place in settings.adapters.items():
+        try:
+            if not name or name == settings.name:
+                raise ConfigurationWrong("engine.adapters", "engine.adapters", f"{name!r} is what the model is called")
+            folder = _downloaded(place, ["*.json", "*.safetensors"], tell) if is_hub_id(place) else Path(place)
+            read_lora_config(folder)
+        except (CheckpointError, CheckpointNotFound) as error:
+            raise ConfigurationWrong("engine.adapters", "engine.adapters", f"{name!r}: {error}") from error
+        found[name] = str(folder.absolute())
+    return found
 
 
 def _tables(settings: EngineSettings, groups: Groups) -> Tables:

@@ -176,7 +176,7 @@ async def _check(settings: Settings) -> tuple[str, ...]:
     """
     agents = served_agents(settings)
     await asyncio.to_thread(check_access, settings.access)
-    return (settings.engine.name, *(AGENT_PREFIX + agent.name for agent in agents))
+    return (settings.engine.name, *settings.engine.adapters, *(AGENT_PREFIX + agent.name for agent in agents))
 
 
 async def _refuse_company(connection: Connection, settings: Settings) -> None:
@@ -344,8 +344,7 @@ async def status_of(connection: Connection, slot: str) -> dict[str, Any] | None:
         reply = await connection.request(subjects.status(slot), b"", 1.0)
     except (BusError, TimeoutError):
         return None
-    status: dict[str, Any] = msgspec.json.decode(reply.data)
-    return status
+    return msgspec.json.decode(reply.data, type=dict[str, Any])
 
 
 def _part(child: ChildStatus, answer: dict[str, Any] | None) -> dict[str, Any]:
@@ -378,6 +377,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             clock=SystemClock(),
             chance=SystemChance(),
             models=(settings.engine.name,),
+            adapters=tuple(settings.engine.adapters),
             poolers=(settings.pooling.served_name,) if settings.pooling.model else (),
             routed=routed_models(settings.models, agents),
             agents=tuple(agent.name for agent in agents),

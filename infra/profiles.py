@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ def began_with(config: RunnerConfig, device: str, platform: Platform, runner: Mo
         worker=runner.worker,
         profile=found.id,
         parts=found.parts,
-        checkpoint=checkpoint_digest(find_checkpoint(config.model, config.load_format, False), config.load_format),
+        checkpoint=_digest(config),
         loaded={**msgspec.structs.asdict(config), "device": device},
     )
 
@@ -57,8 +57,16 @@ def reload(loaded: dict[str, Any]) -> Reloaded:
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     platform = detect(str(loaded.get("device", "auto")))
     runner = load_runner(config, platform, "replay")
-    folder: Path = find_checkpoint(config.model, config.load_format, False)
-    return Reloaded(runner, _profile(platform, runner), checkpoint_digest(folder, config.load_format))
+    return Reloaded(runner, _profile(platform, runner), _digest(config))
+
+
+def _digest(config: RunnerConfig) -> str:
+    """Name what is in the files of a model and of its adapters."""
+    own = checkpoint_digest(find_checkpoint(config.model, config.load_format, False), config.load_format)
+    if not config.adapters:
+        return own
+    beside = ((name, checkpoint_digest(find_checkpoint(path))) for name, path in sorted(config.adapters.items()))
+    return blake2b(repr((own, *beside)).encode(), digest_size=16).hexdigest()
 
 
 def _profile(platform: Platform, runner: ModelRunner) -> Profile:

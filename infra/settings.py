@@ -33,6 +33,8 @@ class EngineSettings(Wire, frozen=True):
     """`dummy` makes weights up: a folder with config.json and tokenizer.json is enough."""
     quantization: Literal["none", "int8"] = "none"
     """`int8` computes products in 8 bits: half of bfloat16's memory, and faster."""
+    adapters: Mapping[str, str] = {}
+    """By the name that clients ask for, an adapter (LoRA) of the model: a folder as `peft` writes it, or a hub id."""
     block_size: _Count = 16
     """Tokens per KV block."""
     kv_blocks: _CountOrOurs = 0

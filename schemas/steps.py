@@ -252,7 +252,7 @@ class WorkerBegan(Wire, frozen=True):
     """What decides how numbers are rounded: kernels, libraries, processor, formats."""
     checkpoint: str
     """A digest of the model's files."""
-    loaded: Mapping[str, int | float | str | bool | None]
+    loaded: Mapping[str, int | float | str | bool | Mapping[str, str] | None]
     """How the model was loaded: the worker's `RunnerConfig` by field, and the `device`."""
 
 

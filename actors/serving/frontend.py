@@ -30,7 +30,7 @@ from bus.connection import Connection, Message
 from bus.errors import BusError
 from engine.core.transcript import sampled
 from engine.errors import BadRequest, CallMissing, TemplateError
-from engine.requests import raw_tokens, settled, truncated
+from engine.requests import check_adapter, raw_tokens, settled, truncated
 from engine.text.answers import AnswerReader
 from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs, Prompt, Prompter
@@ -87,8 +87,10 @@ class Frontend:
         name: str,
         context_length: int = _ENDLESS,
         customs: Customs = _AS_THE_MODEL,
+        adapters: frozenset[str] = frozenset(),
     ) -> None:
-        """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` is the engine's.
+        """Read the checkpoint's tokenizer, and chat template if it has one; `context_length` and `adapters` are the
+        engine's.
 
         Raises:
             CheckpointError: they cannot be read, or there is no tokenizer.
@@ -99,6 +101,7 @@ class Frontend:
         self._engine = engine
         self._name = name
         self._context_length = context_length
+        self._adapters = adapters
         self._prompter = Prompter.load(checkpoint, customs)
         self._open: dict[str, OpenCall] = {}
 
@@ -204,6 +207,7 @@ class Frontend:
             else:
                 prompt = prompter.prompt(call.messages, call.tools, call.rendering, call.calling)
             sampling = settled(prompt.bound(call.sampling), prompter.tokenizer, call.bad_words)
+            check_adapter(sampling, self._adapters)
             tokens = truncated(prompt.tokens, sampling, self._context_length)
         except TemplateError as error:
             raise CallFailed(Problem(kind="invalid", message=str(error), field="messages")) from error

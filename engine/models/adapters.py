@@ -1,7 +1,6 @@
 """Adapters (LoRA) as the library `peft` writes them: a folder with adapter_config.json and adapter_model.safetensors.
 
-Hu et al. 2021, "LoRA", arXiv 2106.09685; scaled by the root of the rank where it says so, Kalajdzievski 2023, arXiv
-2312.03732.
+Hu et al. 2021, "LoRA", arXiv 2106.09685.
 """
 
 from __future__ import annotations
@@ -9,34 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.models.config import read_json
 from engine.models.decoder import Place, Trunk
+from engine.models.lora_config import WEIGHTS, LoraConfig, read_lora_config
 from engine.models.weights import find_checkpoint
 
 Adapter = Mapping[str, tuple[Tensor, Tensor]]
 """By what a checkpoint calls a projection, the small weights beside it: down [rank, in], and up [out, rank], scaled."""
 
-_CONFIG: Final = "adapter_config.json"
-_WEIGHTS: Final = "adapter_model.safetensors"
 _NAME: Final = re.compile(r"base_model\.model\.(?P<projection>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 _EVEN: Final = 2
 """Ranks are filled up to a multiple of this with zeros: kernels take numbers of 16 bits in pairs."""
-_REFUSED: Final[Mapping[str, tuple[object, ...]]] = {
-    "peft_type": ("LORA",),
-    "bias": (None, "none"),
-    "modules_to_save": (None, []),
-    "use_dora": (None, False),
-    "fan_in_fan_out": (None, False),
-    "trainable_token_indices": (None, []),
-}
-"""What a field may be; anything else asks for more than two small weights beside a projection."""
 
 
 def read_adapter(path_or_id: str, model: Trunk) -> Adapter:
@@ -47,27 +35,19 @@ def read_adapter(path_or_id: str, model: Trunk) -> Adapter:
             of other shapes.
     """
     folder = find_checkpoint(path_or_id)
-    config = read_json(folder / _CONFIG)
-    if config is None:
-        raise CheckpointError(folder / _CONFIG, "missing: this folder is no adapter as `peft` writes them")
-    for field, allowed in _REFUSED.items():
-        if config.get(field) not in allowed:
-            problem = f"`{field}` is {config.get(field)!r}, and only {allowed[-1]!r} can be served"
-            raise CheckpointError(folder / _CONFIG, problem)
+    config = read_lora_config(folder)
     small, places = _weights(folder), model.places
     unknown = sorted(name for name in small if name not in places)
     if unknown:
-        raise CheckpointError(folder / _WEIGHTS, f"{_some(unknown)}: the model has no such projections to adapt")
+        raise CheckpointError(folder / WEIGHTS, f"{_some(unknown)}: the model has no such projections to adapt")
     if not small:
-        raise CheckpointError(folder / _WEIGHTS, "it has no weights")
+        raise CheckpointError(folder / WEIGHTS, "it has no weights")
     return {name: _scaled(folder, config, name, pair, places[name], model) for name, pair in sorted(small.items())}
 
 
 def _weights(folder: Path) -> dict[str, dict[str, Tensor]]:
     """Read the small weights by projection and side."""
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(path, "missing: save the adapter as safetensors")
+    path = folder / WEIGHTS
     found: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
@@ -82,37 +62,22 @@ def _weights(folder: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _scaled(
-    folder: Path, config: Mapping[str, Any], name: str, pair: Mapping[str, Tensor], place: Place, model: Trunk
+    folder: Path, config: LoraConfig, name: str, pair: Mapping[str, Tensor], place: Place, model: Trunk
 ) -> tuple[Tensor, Tensor]:
     """Put the scale into the second of two weights, and see that they fit the projection."""
     _, _, outputs, inputs = place
     down, up = pair.get("A"), pair.get("B")
     if down is None or up is None:
-        raise CheckpointError(folder / _WEIGHTS, f"{name} lacks its lora_{'A' if down is None else 'B'}")
+        raise CheckpointError(folder / WEIGHTS, f"{name} lacks its lora_{'A' if down is None else 'B'}")
     rank = len(down)
     if down.shape != (rank, inputs) or up.shape != (outputs, rank) or not rank:
         problem = f"{name} is {list(up.shape)} by {list(down.shape)}, and the model's projection {[outputs, inputs]}"
-        raise CheckpointError(folder / _WEIGHTS, problem)
-    try:
-        alpha = float(_of_pattern(config.get("alpha_pattern"), name, config["lora_alpha"]))
-    except KeyError as error:
-        raise CheckpointError(folder / _CONFIG, f"lacks the key {error.args[0]!r}") from error
-    except (TypeError, ValueError, re.error) as error:
-        raise CheckpointError(folder / _CONFIG, f"`lora_alpha` or `alpha_pattern` is no scale: {error}") from error
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+        raise CheckpointError(folder / WEIGHTS, problem)
     filled = (0, 0, 0, -rank % _EVEN)
     down = torch.nn.functional.pad(down.float(), filled)
-    up = torch.nn.functional.pad(up.float() * scale, (0, -rank % _EVEN))
+    up = torch.nn.functional.pad(up.float() * config.scale(name, rank), (0, -rank % _EVEN))
     device, dtype = model.device, model.dtype
     return down.to(device, dtype).contiguous(), up.to(device, dtype).contiguous()
-
-
-def _of_pattern(patterns: Mapping[str, Any] | None, name: str, default: Any) -> Any:
-    """Give what the first pattern says that a projection's name ends with."""
-    for pattern, value in (patterns or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", name):
-            return value
-    return default
 
 
 def _some(names: list[str]) -> str:

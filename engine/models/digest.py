@@ -19,7 +19,10 @@ _WHOLE: Final = 64 << 20
 _PIECE: Final = 64 << 10
 _PIECES: Final = 256
 """Of a larger one: 16 MiB."""
-_DESCRIPTIONS: Final = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_DESCRIPTIONS: Final = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    "adapter_config.json",
+)
 
 
 def checkpoint_digest(folder: Path, load_format: LoadFormat = "auto") -> str:

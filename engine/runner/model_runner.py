@@ -118,6 +118,8 @@ class ModelRunner:
         self._model = model
         self._cache = cache
         self._worker = worker
+        self.adapters = tuple(adapters)
+        """Names of the adapters that requests may ask for."""
         self._landing = landing or landing_for(model)
         self._landing_is_apart = self._landing is not Here
         self._ahead = Ahead(cache.blocks, model.device) if self._landing_is_apart else None

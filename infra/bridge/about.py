@@ -34,20 +34,21 @@ class _About:
         name = request.path_params["model"]
         if name not in names_of(self.desk):
             raise BadRequest(404, f"model {name[:100]!r} is not among those listed", "model", "model_not_found")
-        return _json(about_model(name))
+        return _json(about_model(self.desk, name))
 
 
 def names_of(desk: Desk) -> list[str]:
     """List what may be given as `model`: what is served here, then what is elsewhere, then agents."""
-    return [*desk.models, *desk.poolers, *desk.routed, *(AGENT_PREFIX + agent for agent in desk.agents)]
+    return [*desk.models, *desk.adapters, *desk.poolers, *desk.routed, *(AGENT_PREFIX + agent for agent in desk.agents)]
 
 
-def about_model(name: str) -> dict[str, object]:
-    """Tell of a model, to clients of OpenAI's and of Anthropic's API."""
+def about_model(desk: Desk, name: str) -> dict[str, object]:
+    """Tell of a model, to clients of OpenAI's and of Anthropic's API; of one with an adapter, whose it is."""
     theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
     provider, _, model = name.partition("/")
     owner = provider if model and provider != AGENT_PREFIX.rstrip("/") else "ostinato"
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner, **theirs}
+    parent = {"parent": desk.models[0]} if name in desk.adapters else {}
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, **parent, **theirs}
 
 
 def _json(value: object) -> Response:

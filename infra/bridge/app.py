@@ -97,6 +97,8 @@ class Bridge:
     """Requests at the same time."""
     origins: tuple[str, ...] = ()
     """Of web pages that may ask."""
+    adapters: tuple[str, ...] = ()
+    """Of the first of `models`, each a model to whoever asks."""
     poolers: tuple[str, ...] = ()
     """Models that give vectors or scores."""
     offered: tuple[AgentOffered, ...] = ()
@@ -163,7 +165,9 @@ class Bridge:
 
     async def _list_models(self, request: Request) -> Response:
         """List what may be given as `model`."""
-        return _json({"object": "list", "data": [about_model(name) for name in names_of(self)], "has_more": False})
+        return _json(
+            {"object": "list", "data": [about_model(self, name) for name in names_of(self)], "has_more": False}
+        )
 
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""

@@ -49,6 +49,10 @@ class Around(Protocol):
         """What is served here."""
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """What is served here with an adapter of the first of `models`."""
+
+    @property
     def poolers(self) -> tuple[str, ...]:
         """What gives vectors or scores here."""
 

@@ -29,6 +29,8 @@ async def ask_texts(desk: Desk, model: str, asked: TextAsked, wanted: type[Told]
     Raises:
         BadRequest: there is no such model here, or it cannot do what is asked.
     """
+    if model in desk.adapters:
+        model = desk.models[0]
     if model not in desk.models:
         known = ", ".join(desk.models)
         message = f"model: {model!r} has no tokenizer here; those served are: {known}"

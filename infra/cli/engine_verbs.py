@@ -49,6 +49,37 @@ def temperature(text: str) -> float:
     return number
 
 
+def module(text: str) -> tuple[str, str]:
+    """Read the name of an adapter, and where it is."""
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+    return name, path
+
+
+class _Modules(argparse.Action):
+    """Collects pairs."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: object, flag: str | None = None
+    ) -> None:
+        """Add them to those that were given before."""
+        known: dict[str, str] = dict(getattr(options, self.dest) or {})
+        assert isinstance(values, list)
+        for name, path in values:
+            if name in known:
+                parser.error(f"{flag}: {name!r} is given twice")
+            known[name] = path
+        setattr(options, self.dest, known)
+
+
+def _add_adapters(parser: argparse.ArgumentParser) -> None:
+    about = "adapters (LoRA), by the names that clients ask for"
+    parser.add_argument(
+        "--lora-modules", type=module, nargs="+", action=_Modules, metavar="NAME=FOLDER", default=None, help=about
+    )
+
+
 def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: Reader, positive: Reader) -> None:
     """Add what `serve` takes: `data` and `file` are the options that every stack has, `port` and `positive` read
     numbers. They come as arguments, as the module that has them imports this one.
@@ -59,8 +90,6 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     file(parser)
     parser.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=port, default=None, help="port to listen on (default: 8000)")
-    parser.add_argument("--served-model-name", default=None, metavar="NAME", help="what clients call the model")
-    parser.add_argument("--dtype", choices=_DTYPES, default=None, help="number format (default: auto)")
     counts = (
         ("--max-model-len", size, "tokens of prompt and answer together (default: the model's own)"),
         ("--block-size", positive, "tokens in a KV block (default: 16)"),
@@ -79,9 +108,11 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         ("--tool-call-parser", "NAME", "how the model writes tool calls (default: auto, by its chat template)"),
         ("--reasoning-parser", "NAME", "how it writes what it thinks (default: auto, by its chat template)"),
         ("--chat-template", "FILE", "a template in place of the model's own"),
+        ("--served-model-name", "NAME", "what clients call the model"),
     )
     for name, metavar, told in texts:
         parser.add_argument(name, default=None, metavar=metavar, help=told)
+    _add_adapters(parser)
     switches = (
         ("--trust-request-chat-template", "let requests bring chat templates of their own"),
         ("--batch-invariant", "on an accelerator, tokens do not depend on the batch (a processor's never do)"),
@@ -93,6 +124,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
     )
     chosen = (
+        ("--dtype", _DTYPES, "number format (default: auto)"),
         ("--scheduling-policy", _POLICIES, "who begins first (default: fcfs)"),
         ("--logprobs-mode", _LOGPROBS, "what is told of tokens (default: raw_logprobs)"),
         ("--load-format", ("auto", "dummy"), "dummy: weights are made up (default: auto)"),

@@ -60,6 +60,7 @@ SERVE_FLAGS = {
     "chat_template": "engine.chat_template",
     "trust_request_chat_template": "engine.trust_request_chat_template",
     "batch_invariant": "engine.batch_invariant",
+    "lora_modules": "engine.adapters",
     "logprobs_mode": "engine.logprobs_mode",
 }
 """The same of `ostinato serve`, whose options are named as vLLM's."""

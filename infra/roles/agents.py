@@ -16,6 +16,7 @@ from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
 from actors.models.nearby import Nearby, offer_model
+from actors.models.provider import ModelProvider
 from actors.models.router import Router
 from actors.processors.recall import RecordedLibrary, SemanticRecall
 from actors.processors.shared import SharedMemories
@@ -26,6 +27,7 @@ from actors.runtime.shard import Runtime, ShardOwner
 from actors.runtime.supervisor import STOP_S
 from actors.schedules.actor import SchedulePerformer
 from actors.services import BusServices
+from actors.serving.adapted import Adapted
 from actors.serving.frontend import Frontend
 from actors.serving.prompt import GenerationPerformer
 from actors.serving.texts import Texts, offer_texts
@@ -77,7 +79,8 @@ async def _run(
     agents = served_agents(settings)
     frontend = await _frontend(place, connection, status)
     made, reading = await _models(place, connection, status, frontend, record)
-    await offer_model(connection, engine.name, importlib.metadata.version("ostinato"), frontend)
+    for name, model in _served(place, frontend).items():
+        await offer_model(connection, name, importlib.metadata.version("ostinato"), model)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
     await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
     runtime = Runtime(
@@ -128,12 +131,18 @@ async def _models(
     """Put the models together that may be asked here, and what reads their books; offer vectors of those elsewhere."""
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
-    engines, settings = {place.settings.engine.name: frontend}, place.settings.models
+    engines, settings = _served(place, frontend), place.settings.models
     make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
     made = await asyncio.to_thread(make)
     reading = await keep_books(made, connection, record, status)
     await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
     return made, reading
+
+
+def _served(place: Place, frontend: Frontend) -> dict[str, ModelProvider]:
+    """Give what the engine serves, by name: its model, and that with each adapter."""
+    engine = place.settings.engine
+    return {engine.name: frontend, **{name: Adapted(name, frontend) for name in engine.adapters}}
 
 
 def _embedders(agents: Sequence[Agent]) -> list[Embedder]:
@@ -149,7 +158,7 @@ async def _frontend(place: Place, connection: Connection, status: Status) -> Fro
     engine = place.settings.engine
     customs = Customs(**{name: getattr(engine, name) for name in Customs.__struct_fields__})
     about = (connection, engine.name, Path(engine.model), status.run, engine.context_length, customs)
-    frontend = await asyncio.to_thread(Frontend, *about)
+    frontend = await asyncio.to_thread(Frontend, *about, frozenset(engine.adapters))
     await frontend.start()
     return frontend
 

@@ -47,6 +47,7 @@ def _load(engine: EngineSettings, worker: str) -> tuple[ModelRunner, WorkerBegan
         threads=torch.get_num_threads(),
         logprobs_mode=engine.logprobs_mode,
         batch_invariant=engine.batch_invariant,
+        adapters=engine.adapters,
     )
     runner = load_runner(config, platform, worker)
     log.info("%s", runner.describe())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import peft
 import pytest
 import torch
+from msgspec.structs import replace
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM
 
 from engine.config import MOST_NUMBERS, SchedulerConfig
 from engine.core.scheduler import Scheduler
@@ -491,3 +495,28 @@ def test_beam_search_searches_for_every_prompt_apart(llm: LLM) -> None:
         llm.beam_search(prompts, 0)
     with pytest.raises(BadRequest, match="prompt"):
         llm.beam_search([[]])
+
+
+def test_an_adapter_is_asked_for_by_name_beside_those_who_want_none(readable: Path, tmp_path: Path) -> None:
+    adapter, base = tmp_path / "adapter", AutoModelForCausalLM.from_pretrained(readable, dtype=torch.float32)
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        config = peft.LoraConfig(r=4, lora_alpha=64, init_lora_weights=False, target_modules="all-linear")
+        adapted = peft.get_peft_model(base, config)
+        adapted.save_pretrained(str(adapter))
+    llm = LLM(str(readable), device="cpu", runner=RunnerConfig(model="", blocks=100, adapters={"x": str(adapter)}))
+    greedy = Sampling(max_tokens=16, ignore_eos=True)
+    prompt = [5, 9, 2, 7]
+    (changed,) = llm.generate([prompt], replace(greedy, adapter="x"))
+    ids = torch.tensor([prompt])
+    merged = adapted.merge_and_unload()
+    expected = merged.generate(
+        ids, max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0, attention_mask=torch.ones_like(ids)
+    )
+    assert list(changed.tokens) == expected[0, len(prompt) :].tolist()
+    (plain,) = llm.generate([prompt], greedy)
+    assert plain.tokens != changed.tokens
+    with pytest.raises(BadRequest, match="no adapter 'y': there are x") as refused:
+        llm.generate([prompt], replace(greedy, adapter="y"))
+    assert refused.value.field == "adapter"

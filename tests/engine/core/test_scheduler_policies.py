@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
-from schemas.generation import Accepted, Refused
+from schemas.generation import Accepted, Refused, Sampling
 from schemas.steps import RequestEvent, StepPlan
 from tests.engine.core.test_scheduler import answered, asked, planned, run
 
@@ -258,6 +258,22 @@ def test_only_those_with_the_same_salt_share_and_whoever_wants_to_computes_afres
     assert cached(scheduler, "f", cache_salt="x", tenant="evil") == 0
     assert cached(scheduler, "g", cache_salt="", tenant="acmex") == 0
     assert (scheduler.statistics().prompt_tokens, scheduler.statistics().cached_tokens) == (7 * 40, 64)
+
+
+def test_only_those_with_the_same_adapter_share() -> None:
+    scheduler = made(block_size=8)
+
+    def known(name: str, adapter: str, salt: str = "") -> int:
+        sampling = Sampling(max_tokens=1, adapter=adapter)
+        assert isinstance(
+            scheduler.submit(replace(asked(name, range(40), 1), sampling=sampling, cache_salt=salt)), Accepted
+        )
+        _, events = run(scheduler)
+        return events[-1].cached
+
+    assert [known("a", ""), known("b", "x"), known("c", "y"), known("d", "x", "y")] == [0, 0, 0, 0]
+    assert [known("e", ""), known("f", "x"), known("g", "x", "y")] == [32, 32, 32]
+    assert known("h", "", "x") == 0, "a salt is no adapter"
 
 
 def test_a_cache_that_was_emptied_has_nothing_while_running_requests_go_on() -> None:
