@@ -100,6 +100,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
         ("--long-prefill-token-threshold", size, "positions of one prompt computed in one step (default: 512)"),
         ("--max-num-queued-reqs", positive, "requests that may wait (default: 1024)"),
         ("--max-num-queued-tokens", size, "tokens of requests that may wait (default: 1048576)"),
+        ("--shutdown-timeout", count, "seconds to finish in at a stop (default: 3)"),
     )
     for name, reader, told in counts:
         parser.add_argument(name, type=reader, default=None, metavar="N", help=told)
@@ -120,9 +121,6 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     )
     for name, told in switches:
         parser.add_argument(name, action="store_true", default=None, help=told)
-    parser.add_argument(
-        "--shutdown-timeout", type=count, default=None, metavar="S", help="seconds to finish in at a stop (default: 3)"
-    )
     chosen = (
         ("--dtype", _DTYPES, "number format (default: auto)"),
         ("--scheduling-policy", _POLICIES, "who begins first (default: fcfs)"),
