@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,20 +56,56 @@ class Routed:
         return cls(on_device(places, device), places, parts)
 
 
+Linear = Callable[[Tensor], Tensor]
+"""[n, in] -> [n, out]."""
+
 Added = Callable[[Tensor, Routed], Tensor]
 """([n, in], whose they are) -> float32 [n, outputs]: what adapters add to a product of these rows."""
 
 
-def added_apart(
-    products: Sequence[Sequence[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], int, int]]], outputs: int
-) -> Added:
-    """Add adapter by adapter: of each its (product with down, product with up in float32, first output, outputs)."""
+class Up(NamedTuple):
+    """One of an adapter's second products."""
+
+    product: Linear
+    """To float32."""
+    ranks: slice
+    """Of what the first product gives."""
+    outputs: slice
+
+
+class Products(NamedTuple):
+    """What an adapter has beside one product."""
+
+    down: Linear | None
+    """Of all its parts together; None if it adds nothing."""
+    ups: tuple[Up, ...]
+
+
+def products_of(
+    parts: Sequence[LowRank], linear: Callable[[Tensor], Linear], wide: Callable[[Tensor], Linear]
+) -> Products:
+    """Prepare an adapter's products; `linear` prepares one, `wide` one to float32."""
+    if not parts:
+        return Products(None, ())
+    ups, rank = [], 0
+    for part in parts:
+        ranks, outputs = slice(rank, rank + len(part.down)), slice(part.first, part.first + len(part.up))
+        ups.append(Up(wide(part.up), ranks, outputs))
+        rank = ranks.stop
+    return Products(linear(torch.cat([part.down for part in parts])), tuple(ups))
+
+
+def added_apart(products: Sequence[Products], outputs: int) -> Added:
+    """Add adapter by adapter."""
 
     def added(x: Tensor, routed: Routed) -> Tensor:
         out = torch.zeros((len(x), outputs), dtype=torch.float32, device=x.device)
         for adapter, begin, end in routed.parts:
-            for down, up, first, width in products[adapter]:
-                out[begin:end, first : first + width] += up(down(x[begin:end]))
+            down, ups = products[adapter]
+            if down is not None:
+                low = down(x[begin:end])
+                for up in ups:
+                    out[begin:end, up.outputs] = up.product(low[:, up.ranks])
         return out
 
     return added

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.kernels.adapters import Added, LowRank, Routed, added_apart
+from engine.kernels.adapters import Added, LowRank, Routed, added_apart, products_of
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix, mixed_apart
@@ -86,16 +86,13 @@ class ReferenceOps:
         return self._silu_and_mul if activation == "silu" else self._gelu_and_mul
 
     def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
-        return added_apart(
-            [
-                [
-                    (self.linear(part.down, None), self.linear(part.up, None, wide=True), part.first, len(part.up))
-                    for part in parts
-                ]
-                for parts in adapters
-            ],
-            outputs,
-        )
+        def linear(weight: Tensor) -> Linear:
+            return self.linear(weight, None)
+
+        def wide(weight: Tensor) -> Linear:
+            return self.linear(weight, None, wide=True)
+
+        return added_apart([products_of(parts, linear, wide) for parts in adapters], outputs)
 
     def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
         return mixed_apart(

@@ -75,11 +75,12 @@ void* packed(const void* weight, const float* scales, const float* bias, int64_t
 
 // What an adapter has beside a product, with the handles of its own.
 struct NamedPart {
-    void *down, *up;
-    int64_t first;
+    void* up;
+    int64_t from, first;
 };
 
 struct NamedParts {
+    void* down;
     const NamedPart* parts;
     int64_t count;
 };
@@ -100,9 +101,10 @@ std::array<Adapted<T>, SITES> adapted(const NamedLayer& layer, int64_t adapters)
     for (int site = 0; site < SITES; ++site)
         for (int64_t i = 0; layer.adapted[site] && i < adapters; ++i) {
             const NamedParts& named = layer.adapted[site][i];
-            auto& parts = own[site].emplace_back();
+            Adapter<T>& adapter = own[site].emplace_back();
+            if (named.down) adapter.down = weights<T>(named.down);
             for (int64_t k = 0; k < named.count; ++k)
-                parts.push_back({weights<T>(named.parts[k].down), weights<T>(named.parts[k].up), named.parts[k].first});
+                adapter.parts.push_back({weights<T>(named.parts[k].up), named.parts[k].from, named.parts[k].first});
         }
     return own;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from engine.compiled import library
 from engine.errors import NotEnoughMemory
 from engine.kernels import chances
-from engine.kernels.adapters import Added, LowRank, Routed, added_apart
+from engine.kernels.adapters import Added, LowRank, Products, Routed, added_apart, products_of
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.cpu import CpuOps
@@ -73,7 +74,7 @@ class NativeOps(CpuOps):
 
     def adapted(self, adapters: Sequence[Sequence[LowRank]], outputs: int) -> Added:
         if all(_has_product(weight) for parts in adapters for part in parts for weight in (part.down, part.up)):
-            return NativeAdded(self, adapters, outputs)
+            return NativeAdded(self._library, self._crew, adapters, outputs)
         return super().adapted(adapters, outputs)
 
     def write_kv(self, key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
@@ -222,22 +223,28 @@ class NativeProduct:
 class NativeAdded:
     """What adapters add to a product, on products of their own."""
 
-    def __init__(self, ops: NativeOps, adapters: Sequence[Sequence[LowRank]], outputs: int) -> None:
+    def __init__(self, kernels: Any, crew: _Crew, adapters: Sequence[Sequence[LowRank]], outputs: int) -> None:
         """Pack the adapters' weights."""
-        self._products = [
-            [
-                (ops.linear(part.down, None), ops.linear(part.up, None, wide=True), part.first, len(part.up))
-                for part in parts
-            ]
-            for parts in adapters
-        ]
-        self._added = added_apart(self._products, outputs)
-        self._handles = [
-            (Part * len(parts))(*(Part(down.handle, up.handle, first) for down, up, first, _ in parts))  # type: ignore[attr-defined]
-            for parts in self._products
-        ]
-        self.parts = (Parts * len(adapters))(*(Parts(ctypes.addressof(own), len(own)) for own in self._handles))
+        self._kept: list[Any] = []
+
+        def product(weight: Tensor, *, wide: bool = False) -> NativeProduct:
+            self._kept.append(NativeProduct(kernels, crew, weight, None, wide=wide))
+            return self._kept[-1]  # type: ignore[no-any-return]
+
+        products = [products_of(parts, product, partial(product, wide=True)) for parts in adapters]
+        self._added = added_apart(products, outputs)
+        self.parts = (Parts * len(adapters))(*map(self._named, products))
         """Of each adapter, as the kernels read them."""
+
+    def _named(self, products: Products) -> Parts:
+        down, ups = products
+        if not isinstance(down, NativeProduct):
+            return Parts(None, None, 0)
+        own = (Part * len(ups))(
+            *(Part(up.product.handle, up.ranks.start, up.outputs.start) for up in ups)  # type: ignore[attr-defined]
+        )
+        self._kept.append(own)
+        return Parts(down.handle, ctypes.addressof(own), len(ups))
 
     def __call__(self, x: Tensor, routed: Routed) -> Tensor:
         """As `engine.kernels.adapters.Added` says."""

@@ -51,7 +51,7 @@ template <typename T> inline void norm(const T* x, const float* weight, int64_t 
 }
 
 // residual += x, rounded as it is kept.
-template <typename T> inline void add(T* residual, const T* x, int64_t width) {
+template <typename T, typename U> inline void add(T* residual, const U* x, int64_t width) {
     for (int64_t i = 0; i < width; i += LANES)
         store_some(residual + i, _mm512_add_ps(load_some(residual + i, width - i), load_some(x + i, width - i)),
                    width - i);

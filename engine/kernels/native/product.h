@@ -345,7 +345,10 @@ void run_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_
 template <typename W, typename T>
 void gate_over(Crew& crew, const Product<W>& product, const Rows<W>& left, int64_t rows, Gate gate, Beside beside,
                T* to) {
-    multiply_all<W, T>(crew, GatedPanels<W, T>{product, panels_together(product), gate, beside}, left, rows, to);
+    const GatedPanels<W, T> pieces{product, panels_together(product), gate, beside};
+    // who is done without would go on reading what stands beside, and that is not copied
+    if (beside) crew.part(pieces.pieces(), Multiplication<W, T, GatedPanels<W, T>>{pieces, left, rows, to});
+    else multiply_all<W, T>(crew, pieces, left, rows, to);
 }
 
 // A row in 8 bits: the largest number is 127 steps from 0, and all are moved up by 128. Returns the step; what has a

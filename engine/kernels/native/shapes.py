@@ -38,13 +38,13 @@ class Batch(Structure):
 class Part(Structure):
     """`NamedPart`: what an adapter has beside a product."""
 
-    _fields_: ClassVar[Any] = [("down", c_void_p), ("up", c_void_p), ("first", c_int64)]
+    _fields_: ClassVar[Any] = [("up", c_void_p), ("from", c_int64), ("first", c_int64)]
 
 
 class Parts(Structure):
     """`NamedParts`."""
 
-    _fields_: ClassVar[Any] = [("parts", c_void_p), ("count", c_int64)]
+    _fields_: ClassVar[Any] = [("down", c_void_p), ("parts", c_void_p), ("count", c_int64)]
 
 
 class Layer(Structure):

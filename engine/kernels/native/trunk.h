@@ -16,14 +16,19 @@ namespace ostinato {
 // The products of a layer that adapters add to.
 enum Site { QKV, OUT, GATE_UP, DOWN, SITES };
 
-// What one adapter has beside the outputs from `first` on.
+// What one adapter has beside the outputs from `first` on: `up` is multiplied with what `down` gave from `from` on.
 template <typename T> struct LowRank {
-    const Weights<T>*down, *up;
-    int64_t first;
+    const Weights<T>* up;
+    int64_t from, first;
+};
+
+template <typename T> struct Adapter {
+    const Weights<T>* down = nullptr;  // of all its parts; null if it adds nothing
+    std::vector<LowRank<T>> parts;
 };
 
 // Of each adapter; empty where none adds anything.
-template <typename T> using Adapted = std::vector<std::vector<LowRank<T>>>;
+template <typename T> using Adapted = std::vector<Adapter<T>>;
 
 // What a layer has; null where it has it not. Norms are [width], in float.
 template <typename T> struct Layer {
@@ -179,17 +184,18 @@ template <typename T> class Trunk {
             std::memcpy(own_.data() + i * in, x + batch.rows[i] * in, in * sizeof(T));
         for (int64_t stretch = 0, begin = 0; stretch < batch.stretches; begin = batch.ends[stretch++]) {
             const int64_t rows = batch.ends[stretch] - begin;
-            for (const LowRank<T>& part : adapted[batch.adapters[stretch]]) {
-                const int64_t rank = outputs(*part.down), width = outputs(*part.up);
-                low_.resize(rows * rank);
+            const Adapter<T>& adapter = adapted[batch.adapters[stretch]];
+            if (!adapter.down) continue;
+            const int64_t ranks = outputs(*adapter.down);
+            low_.resize(rows * ranks);
+            run<T, T>(crew, *adapter.down, own_.data() + begin * in, in, rows, low_.data());
+            for (const LowRank<T>& part : adapter.parts) {
+                const int64_t width = outputs(*part.up);
                 wide_.resize(rows * width);
-                run<T, T>(crew, *part.down, own_.data() + begin * in, in, rows, low_.data());
-                run<T, float>(crew, *part.up, low_.data(), rank, rows, wide_.data());
-                for (int64_t row = 0; row < rows; ++row) {
-                    float* to = added_.data() + (begin + row) * out + part.first;
-                    const float* from = wide_.data() + row * width;
-                    for (int64_t i = 0; i < width; ++i) to[i] += from[i];
-                }
+                run<T, float>(crew, *part.up, low_.data() + part.from, ranks, rows, wide_.data());
+                for (int64_t row = 0; row < rows; ++row)
+                    std::memcpy(added_.data() + (begin + row) * out + part.first, wide_.data() + row * width,
+                                width * sizeof(float));
             }
         }
         return true;
@@ -200,12 +206,7 @@ template <typename T> class Trunk {
     void adapt(Crew& crew, const Layer<T>& layer, Site site, const Batch& batch, const T* x, int64_t in, T* to,
                int64_t out) {
         if (!add_up(crew, layer, site, batch, x, in, out)) return;
-        for (int64_t i = 0; i < batch.routed; ++i) {
-            T* own = to + batch.rows[i] * out;
-            const float* added = added_.data() + i * out;
-            for (int64_t column = 0; column < out; ++column)
-                own[column] = F::narrow(F::widen(own[column]) + added[column]);
-        }
+        for (int64_t i = 0; i < batch.routed; ++i) add(to + batch.rows[i] * out, added_.data() + i * out, out);
     }
 
     // What is added before the gate, by token; null where nothing is.
