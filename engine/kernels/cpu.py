@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.gathered import GatheredOps
-from engine.kernels.weights import Int8Weight, Weight
+from engine.kernels.weights import Int8Weight, Weight, whole
 from engine.kernels.whole import Linear
 
 
@@ -22,7 +22,7 @@ class CpuOps(GatheredOps):
         if isinstance(weight, Int8Weight):
             return super().linear(weight, bias, wide=wide)
         # what torch.compile calls on a CPU, and the only way to oneDNN's packed weights from Python
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)  # noqa: SLF001
+        packed = torch.ops.mkldnn._reorder_linear_weight(whole(weight), None)  # noqa: SLF001
         product = torch.ops.mkldnn._linear_pointwise.default  # noqa: SLF001
 
         def apply(x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ whole row is a scale per channel. Int4: two entries to a byte, in runs of 32: th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
@@ -40,11 +41,28 @@ class Packed:
     width: int
     group: int
     """Entries that share a scale: `width`, or a multiple of 32."""
+    dtype: torch.dtype = torch.float32
+    """The number format that the model computes in beside it."""
 
     @property
     def out(self) -> int:
         """Rows."""
         return self.data.shape[-2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[out, width] of what is meant."""
+        return self.out, self.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.data.device
+
+    def to(self, device: torch.device) -> Packed:
+        """Move it."""
+        scales, zeros = (None if part is None else part.to(device) for part in (self.scales, self.zeros))
+        return replace(self, data=self.data.to(device), scales=scales, zeros=zeros)
 
     def __post_init__(self) -> None:
         if self.group != self.width and self.group % RUN:
@@ -74,6 +92,19 @@ def quantize(weight: Tensor, form: Format, group: int | None = None) -> Packed:
     else:
         data = pack_int4((scaled.round() + _MIDDLE).to(torch.uint8))
     return Packed(form, data.contiguous(), scales, None, width, group)
+
+
+def alike(weights: Sequence[Packed]) -> bool:
+    """Say whether weights have one format, and can be made one."""
+    return len({(one.format, one.group, one.width, one.zeros is None) for one in weights}) == 1
+
+
+def together(weights: Sequence[Packed], put: Callable[[list[Tensor]], Tensor]) -> Packed:
+    """Make one of several of one format: `put` is `torch.cat` for more outputs, or `torch.stack`."""
+    first = weights[0]
+    scales = None if first.scales is None else put([one.scales for one in weights if one.scales is not None])
+    zeros = None if first.zeros is None else put([one.zeros for one in weights if one.zeros is not None])
+    return replace(first, data=put([one.data for one in weights]), scales=scales, zeros=zeros)
 
 
 def pack_int4(entries: Tensor) -> Tensor:

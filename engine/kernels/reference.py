@@ -15,7 +15,7 @@ from engine.kernels.adapters import Added, LowRank, Routed, added_apart, product
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix, mixed_apart
-from engine.kernels.weights import Int8Weight, Weight, in_8_bits
+from engine.kernels.weights import Int8Weight, Weight, in_8_bits, whole
 from engine.kernels.whole import Activation, Gated, Linear, Whole, WholeDecoder
 
 
@@ -53,9 +53,10 @@ class ReferenceOps:
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if isinstance(weight, Int8Weight):
             return self._linear_in_8_bits(weight, bias, wide)
+        meant = whole(weight)
 
         def apply(x: Tensor) -> Tensor:
-            out = functional.linear(x, weight, bias)
+            out = functional.linear(x, meant, bias)
             return out.float() if wide else out
 
         return apply

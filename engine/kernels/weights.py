@@ -6,11 +6,14 @@ al. 2022, "LLM.int8()", arXiv 2208.07339, without its exceptions; Jacob et al. 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
+
+from engine.kernels.packing import Packed, alike, dequantize, together
 
 Quantization = Literal["none", "int8"]
 """How products with weights are computed: in the model's number format, or in 8 bits on both sides (W8A8)."""
@@ -38,13 +41,44 @@ class Int8Weight:
         return cls(*in_8_bits(weight), weight.dtype)
 
 
-Weight = Tensor | Int8Weight
+Weight = Tensor | Int8Weight | Packed
 """[out, in]."""
 
 
-def weight_in(quantization: Quantization, weight: Tensor) -> Weight:
+def weight_in(quantization: Quantization, weight: Weight) -> Weight:
     """Give a weight the format that is wanted, if its width [., in] allows it."""
-    return Int8Weight.of(weight) if quantization == "int8" and weight.shape[1] % TOGETHER == 0 else weight
+    if quantization != "int8" or isinstance(weight, Int8Weight) or weight.shape[1] % TOGETHER:
+        return weight
+    if isinstance(weight, Packed):
+        return Int8Weight(*in_8_bits(dequantize(weight)), weight.dtype)
+    return Int8Weight.of(weight)
+
+
+def unpacked(weight: Weight) -> Tensor | Int8Weight:
+    """Give a weight as processors multiply with it: what is in few bits becomes what it means."""
+    return dequantize(weight).to(weight.dtype) if isinstance(weight, Packed) else weight
+
+
+def joined(weights: Sequence[Weight]) -> Weight:
+    """Put weights of the same inputs one below the other; of unlike formats what they mean."""
+    first = weights[0]
+    if len(weights) == 1:
+        return first
+    narrow = [one for one in weights if isinstance(one, Int8Weight)]
+    packed = [one for one in weights if isinstance(one, Packed)]
+    if len(narrow) == len(weights):
+        numbers, scales = torch.cat([one.numbers for one in narrow]), torch.cat([one.scales for one in narrow])
+        return Int8Weight(numbers, scales, narrow[0].dtype)
+    if len(packed) == len(weights) and alike(packed):
+        return together(packed, torch.cat)
+    return torch.cat([whole(one) for one in weights])
+
+
+def whole(weight: Weight) -> Tensor:
+    """Give what a weight means, in the format that the model computes in."""
+    if isinstance(weight, Int8Weight):
+        return (weight.numbers.float() * weight.scales[:, None]).to(weight.dtype)
+    return dequantize(weight).to(weight.dtype) if isinstance(weight, Packed) else weight
 
 
 def in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
-from engine.kernels.weights import Quantization, Weight, weight_in
+from engine.kernels.weights import Quantization, Weight, joined, weight_in
 from engine.kernels.whole import Activation, Gated, Linear
 
 
@@ -25,6 +25,13 @@ class TensorSource(Protocol):
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor.
+
+        Raises:
+            CheckpointError: It is missing or has another shape.
+        """
+
+    def weight(self, name: str, out: int, width: int) -> Weight:
+        """Return the weight [out, width] of the projection `name`, in as few bits as the checkpoint has it.
 
         Raises:
             CheckpointError: It is missing or has another shape.
@@ -57,8 +64,8 @@ def load_gated(
 def _joined(
     source: TensorSource, parts: Sequence[tuple[str, int]], width: int, bias: bool
 ) -> tuple[Weight, Tensor | None]:
-    weights = [source.take(f"{name}.weight", out, width) for name, out in parts]
+    weights = [source.weight(name, out, width) for name, out in parts]
     biases = [source.take(f"{name}.bias", out) for name, out in parts] if bias else []
-    weight = weight_in(source.quantization, weights[0] if len(parts) == 1 else torch.cat(weights))
+    weight = weight_in(source.quantization, joined(weights))
     offsets = (biases[0] if len(parts) == 1 else torch.cat(biases)) if bias else None
     return weight, offsets

@@ -186,8 +186,6 @@ def _refuse_what_we_lack(path: Path, raw: Raw) -> None:
     Raises:
         CheckpointError: There is one.
     """
-    if "quantization_config" in raw:
-        raise CheckpointError(path, "quantised weights are not supported; use the unquantised checkpoint")
     if raw.get("use_bidirectional_attention"):
         raise CheckpointError(path, "use_bidirectional_attention is not supported")
     if raw.get("is_causal") is False:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, cat
-
 from engine.kernels.ops import Ops
-from engine.kernels.weights import weight_in
+from engine.kernels.weights import Weight, joined, weight_in
 from engine.layers.experts import Experts
 from engine.layers.linear import TensorSource, load_linear
 from engine.models.config import ModelConfig
@@ -20,7 +18,7 @@ def load_experts(config: ModelConfig, ops: Ops, source: TensorSource, name: str,
     """
     shape = config.experts
     assert shape is not None
-    apart = source.has(f"{name}.experts.0.{names.gate}.weight")
+    apart = not source.has(f"{name}.experts.gate_up_proj")
     first, second = (_apart if apart else _together)(source, name, names, (shape.count, shape.inner, config.hidden))
     mix = ops.experts(
         [weight_in(source.quantization, weight) for weight in first],
@@ -33,21 +31,22 @@ def load_experts(config: ModelConfig, ops: Ops, source: TensorSource, name: str,
 
 def _apart(
     source: TensorSource, name: str, names: ExpertNames, sizes: tuple[int, int, int]
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[list[Weight], list[Weight]]:
     count, inner, hidden = sizes
 
-    def take(expert: int, part: str, *shape: int) -> Tensor:
-        return source.take(f"{name}.experts.{expert}.{part}.weight", *shape)
+    def take(expert: int, part: str, out: int, width: int) -> Weight:
+        return source.weight(f"{name}.experts.{expert}.{part}", out, width)
 
     first = [
-        cat((take(expert, names.gate, inner, hidden), take(expert, names.up, inner, hidden))) for expert in range(count)
+        joined((take(expert, names.gate, inner, hidden), take(expert, names.up, inner, hidden)))
+        for expert in range(count)
     ]
     return first, [take(expert, names.down, hidden, inner) for expert in range(count)]
 
 
 def _together(
     source: TensorSource, name: str, names: ExpertNames, sizes: tuple[int, int, int]
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[list[Weight], list[Weight]]:
     count, inner, hidden = sizes
     first = source.take(f"{name}.experts.gate_up_proj", count, 2 * inner, hidden)
     second = source.take(f"{name}.experts.down_proj", count, hidden, inner)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError, UnsupportedModel
 from engine.kernels.ops import load_ops
-from engine.kernels.weights import Quantization
+from engine.kernels.weights import Quantization, Weight
 from engine.layers.linear import TensorSource, load_linear
 from engine.models.config import ModelConfig, read_json, read_model_config
 from engine.models.decoder import Trunk
@@ -86,6 +86,10 @@ class _Renamed:
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor."""
         return self._inner.take(f"{self._theirs}{name.removeprefix(self._ours)}", *shape)
+
+    def weight(self, name: str, out: int, width: int) -> Weight:
+        """Return the weight of a projection."""
+        return self._inner.weight(f"{self._theirs}{name.removeprefix(self._ours)}", out, width)
 
 
 @dataclass(frozen=True, slots=True)

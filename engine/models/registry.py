@@ -78,6 +78,10 @@ def load_model(
             return Decoder(config, ops, Dummy(chosen, platform.device, quantization), traits)
     source = Checkpoint(folder, chosen, platform.device, quantization)
     size = weighing(config, source.size() // chosen.itemsize, chosen, quantization)
+    if source.scheme is not None:
+        # accelerators multiply with it as it is, processors with what it means
+        kept = platform.ops.startswith("triton")
+        size = source.stored() if kept else weighing(config, config.parameters, chosen, quantization)
     with fitting(size, platform), source.loading(use_tqdm):
         model = Decoder(config, ops, source, traits)
     source.refuse_leftovers((_ROTARY_BUFFER, "lm_head.weight") if config.tied else (_ROTARY_BUFFER,))

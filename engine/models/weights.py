@@ -23,7 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from engine.errors import CheckpointError
-from engine.kernels.weights import Quantization
+from engine.kernels.weights import Quantization, Weight
+from engine.models.config import read_json
+from engine.models.prepacked import placed, read_scheme
 from engine.progress import Bar, UseTqdm
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ _DESCRIPTIONS: Final = ("*.json", "*.jinja", "*.model", "*.txt")
 _WANTED: Final = {"auto": ("*.safetensors", *_DESCRIPTIONS), "dummy": _DESCRIPTIONS}
 _OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 """How names end that have changed since: checkpoints of BERT's first years have them, BERT's own among them."""
+_WIDTHS: Final = {"F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1, "F64": 8, "I64": 8}
+"""Bytes of a number, by what files call its format; of others 4."""
 _NAMED: Final = 5
 """How many tensors an error message names before it only counts."""
 
@@ -80,6 +84,8 @@ class Checkpoint:
         """
         self.quantization = quantization
         """How products with these weights are computed."""
+        self.scheme = read_scheme(folder, read_json(folder / "config.json") or {})
+        """How its projections are packed; None if they are plain."""
         self._folder = folder
         self._dtype = dtype
         self._device = device
@@ -127,11 +133,44 @@ class Checkpoint:
             self._bar.add(loaded.nbytes)
         return loaded
 
+    def weight(self, name: str, out: int, width: int) -> Weight:
+        """Return the weight [out, width] of the projection `name`, in as few bits as it is here, on the device.
+
+        Raises:
+            CheckpointError: It is missing or has another shape.
+        """
+        scheme = self.scheme
+        if scheme is None or not self.has(f"{name}.{scheme.sign}"):
+            return self.take(f"{name}.weight", out, width)
+
+        def take(ending: str) -> Tensor | None:
+            whole = f"{name}.{ending}"
+            if whole not in self._where:
+                return None
+            self._taken.add(whole)
+            file, called = self._where[whole]
+            tensor: Tensor = self._files[file].get_tensor(called)
+            if self._bar is not None:
+                self._bar.add(tensor.numel() * self._dtype.itemsize)  # as `size` counts it
+            return tensor
+
+        try:
+            return placed(scheme.weight(take, out, width, self._dtype), self._device)
+        except ValueError as error:
+            raise CheckpointError(self._folder, f"the projection {name!r}: {error}") from error
+
     def size(self) -> int:
         """Return the bytes of all tensors in the model's number format, from the tables of contents."""
         shapes = (self._files[file].get_slice(called).get_shape() for file, called in self._where.values())
         numbers: int = sum(math.prod(shape) for shape in shapes)
         return numbers * self._dtype.itemsize
+
+    def stored(self) -> int:
+        """Return the bytes of all tensors as the files have them."""
+        return sum(
+            math.prod(found.get_shape()) * _WIDTHS.get(found.get_dtype(), 4)
+            for found in (self._files[file].get_slice(called) for file, called in self._where.values())
+        )
 
     def refuse_leftovers(self, harmless: Iterable[str] = ()) -> None:
         """Make sure that the model took every tensor, except those whose names end like one of `harmless`.
@@ -170,6 +209,10 @@ class Dummy:
         # small enough that products keep the size of what they are given
         scaled = numbers * shape[-1] ** -0.5 if len(shape) > 1 else 1 + numbers / 10
         return scaled.to(device=self._device, dtype=self._dtype)
+
+    def weight(self, name: str, out: int, width: int) -> Weight:
+        """Return a projection's weight, never packed."""
+        return self.take(f"{name}.weight", out, width)
 
 
 def _silent_bar() -> Any:

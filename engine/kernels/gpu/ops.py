@@ -8,6 +8,7 @@ them, unless `SteadyTritonOps` are asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -28,8 +29,8 @@ from engine.kernels.gpu.prefill import cut, prefill
 from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.mixing import Mix
-from engine.kernels.packing import Packed, plain
-from engine.kernels.weights import Int8Weight, Weight
+from engine.kernels.packing import Packed, alike, plain, together
+from engine.kernels.weights import Int8Weight, Weight, whole
 from engine.kernels.whole import Activation, Linear
 
 _STEADY_ROWS: Final = 1024
@@ -49,6 +50,8 @@ class TritonOps(GatheredOps):
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if isinstance(weight, Int8Weight):
             return _in_8_bits(weight, bias, wide=wide)
+        if isinstance(weight, Packed):
+            return _in_few_bits(weight, bias, None, wide=wide)
         library = super().linear(weight, bias, wide=wide)
         if self._few is None and weight.device.type == "cuda":
             self._few = FewRows()
@@ -61,12 +64,10 @@ class TritonOps(GatheredOps):
         return added_together(adapters, outputs)
 
     def experts(self, gate_up: Sequence[Weight], down: Sequence[Weight], activation: Activation) -> Mix:
-        plain_up = [weight for weight in gate_up if not isinstance(weight, Int8Weight)]
-        plain_down = [weight for weight in down if not isinstance(weight, Int8Weight)]
-        if len(plain_up) < len(gate_up) or len(plain_down) < len(down):
+        first, second = _stacked(gate_up), _stacked(down)
+        if first is None or second is None:
             self.capturable = False  # in 8 bits each is a product of its own, of the rows that the host is told of
             return super().experts(gate_up, down, activation)
-        first, second = plain(torch.stack(plain_up)), plain(torch.stack(plain_down))
 
         def mixed(x: Tensor, shares: Tensor, choices: Tensor) -> Tensor:
             tiling = self._experts_tiling(choices.numel(), first)
@@ -124,6 +125,25 @@ def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear
     return apply
 
 
+def _in_few_bits(weight: Packed, bias: Tensor | None, tiling: Tiling | None, *, wide: bool) -> Linear:
+    dtype = torch.float32 if wide else weight.dtype
+
+    def apply(x: Tensor) -> Tensor:
+        return linear(x, weight, bias, tiling, dtype)
+
+    return apply
+
+
+def _stacked(weights: Sequence[Weight]) -> Packed | None:
+    """Make one of experts of one format; None where they are in 8 bits on both sides, or unlike."""
+    if any(isinstance(weight, Int8Weight) for weight in weights):
+        return None
+    packed = [weight for weight in weights if isinstance(weight, Packed)]
+    if len(packed) == len(weights) and alike(packed):
+        return together(packed, torch.stack)
+    return plain(torch.stack([whole(weight) for weight in weights]))
+
+
 def laid_out(batch: PagedBatch) -> Laid:
     """Prepare a batch once for all of its layers and groups."""
     laid: Laid | None = batch.shared.get(Laid)
@@ -147,13 +167,8 @@ class SteadyTritonOps(TritonOps):
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
         if isinstance(weight, Int8Weight):  # its sums are exact in any order
             return _in_8_bits(weight, bias, wide=wide)
-        packed, dtype = plain(weight), torch.float32 if wide else weight.dtype
-        tiling = steady_tiling(packed)
-
-        def apply(x: Tensor) -> Tensor:
-            return linear(x, packed, bias, tiling, dtype)
-
-        return apply
+        packed = replace(plain(weight), dtype=weight.dtype) if isinstance(weight, Tensor) else weight
+        return _in_few_bits(packed, bias, steady_tiling(packed), wide=wide)
 
     def _experts_tiling(self, rows: int, weight: Packed) -> Tiling:
         return experts_tiling(_STEADY_ROWS, weight)

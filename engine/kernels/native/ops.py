@@ -24,7 +24,7 @@ from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.cpu import CpuOps
 from engine.kernels.native.shapes import Batch, Cache, Chances, Held, Layer, Look, Part, Parts, Shape, Turning
-from engine.kernels.weights import TOGETHER, Int8Weight, Weight
+from engine.kernels.weights import TOGETHER, Int8Weight, Weight, unpacked
 from engine.kernels.whole import Activation, Gated, Linear, Turn, Whole, WholeDecoder, WholeLayer
 
 _FORMATS: Final = {torch.float32: 0, torch.bfloat16: 1}
@@ -63,11 +63,13 @@ class NativeOps(CpuOps):
         self.rows = _row_kernels(self._library, self._crew)
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        weight = unpacked(weight)
         if _has_product(weight):
             return NativeProduct(self._library, self._crew, weight, bias, wide=wide)
         return super().linear(weight, bias, wide=wide)
 
     def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
+        weight = unpacked(weight)
         if _has_product(weight):
             return NativeProduct(self._library, self._crew, weight, bias, gate=_GATES[activation])
         return super().gated(weight, bias, activation)
@@ -166,7 +168,14 @@ class NativeProduct:
     """A weight, packed, in pages of 2 MiB: [tokens, in] -> [tokens, out], or half as many if it gates."""
 
     def __init__(
-        self, kernels: Any, crew: _Crew, weight: Weight, bias: Tensor | None, *, wide: bool = False, gate: int = 0
+        self,
+        kernels: Any,
+        crew: _Crew,
+        weight: Tensor | Int8Weight,
+        bias: Tensor | None,
+        *,
+        wide: bool = False,
+        gate: int = 0,
     ) -> None:
         """Pack [out, in] and bias [out]; the outputs are float32 if `wide`.
 
@@ -365,7 +374,7 @@ class _Laid:
         )
 
 
-def _has_product(weight: Weight) -> bool:
+def _has_product(weight: Tensor | Int8Weight) -> bool:
     """Whether the kernels multiply with such a weight: bf16 is taken in pairs, 8 bits in fours."""
     if isinstance(weight, Int8Weight):
         return weight.dtype in _FORMATS and weight.numbers.shape[1] % TOGETHER == 0
