@@ -102,7 +102,7 @@ def test_a_config_without_a_key_names_it(folder: Path) -> None:
         ({"use_sliding_window": True, "layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention'"),
         ({"use_sliding_window": True, "layer_types": ["full_attention"]}, "1 entries for 2 layers"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
-        ({"quantization_config": {}}, "quantised"),
+        ({"quantization_config": {}}, "`quant_method` is None"),
         (
             {"rope_parameters": {"rope_type": "mrope"}},
             "'mrope'; supported are default, linear, dynamic, yarn, longrope, llama3",
