@@ -37,7 +37,7 @@ class Layers(Protocol):
     """Runs all layers for a step."""
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None = None
     ) -> Tensor:
         """As `Trunk.forward`. What is returned is overwritten by the next step."""
 
@@ -50,7 +50,7 @@ class EagerLayers:
         self._caches = caches
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None = None
     ) -> Tensor:
         """As `Layers` says."""
         return self._model.forward(tokens, positions, batches, self._caches, routed)
@@ -81,7 +81,7 @@ class CapturedLayers:
         self._tables = zeros(groups, most, -(-self._longest // block_size))
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None
+        self, tokens: Tensor, positions: Tensor, batches: Sequence[PagedBatch], routed: Routed | None = None
     ) -> Tensor:
         """As `Layers` says; a step with adapters, whose tokens lie otherwise each time, is launched one by one."""
         count, longest = len(tokens), int(batches[0].lengths.max())
