@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 

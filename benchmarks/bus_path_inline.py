@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bus_path import BLOCKS, Load
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 
 
 def main() -> None:

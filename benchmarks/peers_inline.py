@@ -19,7 +19,7 @@ from engine.engine import Engine
 from engine.generator import Uptime
 from engine.platforms import detect
 from engine.runner.executor import InlineExecutor
-from engine.runner.model_runner import RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
 from schemas.generation import Accepted, Sampling, Submit
 
 NAME: Final = "inline"

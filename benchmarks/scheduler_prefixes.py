@@ -24,7 +24,7 @@ from benchmarks.checkpoints import CONFIGS, describe
 from engine.core.blocks import BlockPool
 from engine.core.prefix_cache import PrefixCache
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from schemas.generation import Sampling
 
 THREADS = 2

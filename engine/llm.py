@@ -20,7 +20,7 @@ from engine.platforms import detect
 from engine.pooling import Pooler, Ranked, Vector, known_pooling
 from engine.progress import Bar, Rates, UseTqdm
 from engine.requests import raw_tokens
-from engine.runner.model_runner import RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
 from engine.streamed import OutputKind, Streamed, streamed
 from engine.text.framed import Text, TooLong, listed
 from engine.text.parsers import NOTHING

@@ -13,7 +13,8 @@ from engine.models.digest import checkpoint_digest
 from engine.models.weights import find_checkpoint
 from engine.platforms import Platform, detect
 from engine.profile import Computing, Profile, profile
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
+from engine.runner.model_runner import ModelRunner
 from schemas.steps import WorkerBegan
 
 _CONTEXTS = 2

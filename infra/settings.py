@@ -77,6 +77,8 @@ class EngineSettings(Wire, frozen=True):
     """Seconds without the end of a step, while there is work, after which the engine is said to stand still."""
     grammar_backend: str = "llguidance"
     """Who compiles grammars: ours, or an entry point of the group `ostinato.grammars`."""
+    enforce_eager: bool = False
+    """Whether, on an accelerator, steps are launched one by one where they could be captured as graphs."""
     batch_invariant: bool = False
     """Whether a request's tokens must not depend on the batch on an accelerator; on a processor they never do."""
     logprobs_mode: Literal["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"] = "raw_logprobs"

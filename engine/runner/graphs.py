@@ -156,9 +156,9 @@ class CudaCapture:
         return replay
 
 
-def layers_for(model: Trunk, caches: Sequence[Tensor], block_size: int) -> Layers:
-    """Choose how a model's layers are run: captured where device, ops and model allow it."""
+def layers_for(model: Trunk, caches: Sequence[Tensor], block_size: int, *, captured: bool = True) -> Layers:
+    """Choose how a model's layers are run: captured where device, ops and model allow it, if that is wanted."""
     eager = EagerLayers(model, caches)
-    if model.device.type == "cuda" and model.ops.capturable and model.steady:
+    if captured and model.device.type == "cuda" and model.ops.capturable and model.steady:
         return CapturedLayers(eager, model, block_size, CudaCapture())
     return eager

@@ -116,6 +116,7 @@ def add_serve(parser: argparse.ArgumentParser, data: Adder, file: Adder, port: R
     _add_adapters(parser)
     switches = (
         ("--trust-request-chat-template", "let requests bring chat templates of their own"),
+        ("--enforce-eager", "on an accelerator, launch steps one by one instead of as captured graphs"),
         ("--batch-invariant", "on an accelerator, tokens do not depend on the batch (a processor's never do)"),
         ("--enable-auto-tool-choice", "changes nothing: tools are served wherever the model writes calls"),
     )

@@ -59,6 +59,7 @@ SERVE_FLAGS = {
     "reasoning_parser": "engine.reasoning_parser",
     "chat_template": "engine.chat_template",
     "trust_request_chat_template": "engine.trust_request_chat_template",
+    "enforce_eager": "engine.enforce_eager",
     "batch_invariant": "engine.batch_invariant",
     "lora_modules": "engine.adapters",
     "logprobs_mode": "engine.logprobs_mode",

@@ -11,7 +11,8 @@ import torch
 from actors.serving.worker import WorkerActor
 from bus.connection import Connection
 from engine.platforms import detect
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
+from engine.runner.model_runner import ModelRunner
 from infra.process import Status, until
 from infra.profiles import began_with
 from infra.settings import EngineSettings, Place
@@ -46,6 +47,7 @@ def _load(engine: EngineSettings, worker: str) -> tuple[ModelRunner, WorkerBegan
         most_contexts=engine.max_running,
         threads=torch.get_num_threads(),
         logprobs_mode=engine.logprobs_mode,
+        enforce_eager=engine.enforce_eager,
         batch_invariant=engine.batch_invariant,
         adapters=engine.adapters,
     )

@@ -30,7 +30,8 @@ from engine.models.registry import load_model
 from engine.platforms import detect
 from engine.runner.executor import Executor, InlineExecutor
 from engine.runner.kv_cache import KvCache
-from engine.runner.model_runner import ModelRunner, RunnerConfig
+from engine.runner.loading import RunnerConfig
+from engine.runner.model_runner import ModelRunner
 from engine.text.prompts import Customs
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Accepted, Sampling, Submit

@@ -19,7 +19,7 @@ from engine.errors import BadRequest, CheckpointError, NotFinite, UnsupportedMod
 from engine.llm import LLM
 from engine.models import weights
 from engine.pooling import load_pooler
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from schemas.generation import Sampling
 from tests.engine.models.test_pooled import EXACT, HALF, edit, write
 from tests.engine.test_progress import Recorder

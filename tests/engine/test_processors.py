@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import BadRequest
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from tests.engine.conftest import Install

@@ -17,7 +17,7 @@ import pytest
 from engine.llm import LLM
 from engine.models.registry import load_model
 from engine.platforms import detect
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from tests.engine.conftest import Tiny
@@ -28,7 +28,7 @@ __all__ = ["hub"]
 PROGRAM = """
 import sys
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from schemas.generation import Sampling
 llm = LLM(sys.argv[1], device="cpu", runner=RunnerConfig(model="", blocks=64))
 use_tqdm = {"none": None, "yes": True, "no": False}[sys.argv[2]]

@@ -23,7 +23,8 @@ from engine.platforms import detect
 from engine.regeneration import Difference, Regenerator, difference
 from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
+from engine.runner.model_runner import ModelRunner
 from engine.structured.compiler import Grammars
 from schemas.generation import Accepted, Sampling, Submit
 from schemas.steps import Resync, StepPlan, StepResult

@@ -11,7 +11,7 @@ from actors.models.provider import ModelCall
 from engine.config import SchedulerConfig
 from engine.llm import LLM
 from engine.platforms import detect
-from engine.runner.model_runner import RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
 from schemas.structured import Structured

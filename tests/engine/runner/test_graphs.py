@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
+from engine.runner import graphs
 from engine.runner.graphs import Capture, CapturedLayers, EagerLayers, Replay, layers_for
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner
@@ -84,3 +85,15 @@ def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:
     assert isinstance(layers_for(model, cache.layers, 4), EagerLayers)
     assert model.device == torch.device("cpu")
     assert not load_model(tiny("llama-dynamic").folder, platform("gathered")).steady
+
+
+def test_who_wants_no_graphs_gets_none(tiny: Callable[[str], Tiny], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(tiny("mistral").folder, platform("gathered"))
+    cache = KvCache(model, 8, 4)
+    # as on an accelerator: what is captured is not looked at before it is needed
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr(model.ops, "capturable", True)
+    monkeypatch.setattr(graphs, "CudaCapture", lambda: None)
+    monkeypatch.setattr(graphs.torch, "zeros", lambda shape, **_: torch.empty(shape))
+    assert isinstance(layers_for(model, cache.layers, 4), CapturedLayers)
+    assert isinstance(layers_for(model, cache.layers, 4, captured=False), EagerLayers)

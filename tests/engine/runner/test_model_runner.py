@@ -14,7 +14,8 @@ from engine.models.registry import load_model
 from engine.platforms import Platform, detect
 from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache, block_bytes, blocks_that_fit
-from engine.runner.model_runner import ModelRunner, RunnerConfig, load_runner
+from engine.runner.loading import RunnerConfig, load_runner
+from engine.runner.model_runner import ModelRunner
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice, StepPlan, StepResult
 from tests.engine.conftest import SHAPE, VOCABULARY, Tiny

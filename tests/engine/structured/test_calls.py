@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.llm import LLM
-from engine.runner.model_runner import RunnerConfig
+from engine.runner.loading import RunnerConfig
 from engine.text.prompts import Customs
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling

@@ -23,7 +23,8 @@ from engine.models.registry import load_model
 from engine.platforms import detect
 from engine.runner.executor import InlineExecutor
 from engine.runner.kv_cache import KvCache
-from engine.runner.model_runner import ModelRunner, RunnerConfig, vocabulary
+from engine.runner.loading import RunnerConfig, vocabulary
+from engine.runner.model_runner import ModelRunner
 from engine.structured.compiler import Grammars
 from engine.structured.grammar import Vocabulary
 from engine.structured.guidance import Guidance

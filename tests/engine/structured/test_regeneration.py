@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine.models.registry import load_model
 from engine.platforms import detect
-from engine.runner.model_runner import vocabulary
+from engine.runner.loading import vocabulary
 from engine.structured.compiler import Grammars
 from engine.structured.guidance import Guidance
 from schemas.generation import Sampling
