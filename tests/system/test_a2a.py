@@ -11,6 +11,7 @@ import httpx
 import pytest
 from a2a.client.client import Client, ClientConfig
 from a2a.client.client_factory import ClientFactory
+from a2a.client.errors import A2AClientError
 from a2a.helpers.proto_helpers import get_artifact_text, get_message_text, new_text_message
 from a2a.types.a2a_pb2 import (
     CancelTaskRequest,
@@ -220,6 +221,17 @@ async def test_a_tenant_sees_no_task_of_another(guarded: UpProcess) -> None:
         with pytest.raises(A2AError):
             await foreign.get_task(GetTaskRequest(id=task.id))
         assert not (await foreign.list_tasks(ListTasksRequest())).tasks
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_a_key_that_comes_too_often_is_told_so(guarded: UpProcess, binding: str) -> None:
+    key = created(guarded, "--tenant", "a2a-slow", "--requests-per-minute", "2")["key"]
+    async with connected(url(guarded), "demo", binding, key=key) as client:
+        await client.list_tasks(ListTasksRequest())
+        with pytest.raises(A2AClientError, match="429"):
+            await client.list_tasks(ListTasksRequest())
 
 
 def test_the_card_says_where_and_how(stack: UpProcess, guarded: UpProcess) -> None:

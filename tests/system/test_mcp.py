@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -173,8 +173,8 @@ async def test_it_runs_as_a_process_that_a_client_starts(stack: UpProcess) -> No
 
 
 @asynccontextmanager
-async def keyed(up: UpProcess, tenant: str) -> AsyncIterator[Client]:
-    key = created(up, "--tenant", tenant)["key"]
+async def keyed(up: UpProcess, tenant: str, *limits: str) -> AsyncIterator[Client]:
+    key = created(up, "--tenant", tenant, *limits)["key"]
     headers = {"authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
@@ -202,7 +202,21 @@ def test_a_page_elsewhere_may_not_ask_a_port_that_is_open_to_all(stack: UpProces
     port = stack.url.rpartition(":")[2]
     headers = {"origin": "http://evil.example", "host": f"evil.example:{port}"}
     answer = httpx.post(f"{stack.url}/mcp", json={}, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_host")
+    assert (answer.status_code, answer.json()["error"]["data"]["code"]) == (403, "unknown_host")
+
+
+async def many(ask: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(5):
+        await ask()
+
+
+@pytest.mark.deadline(90)
+async def test_a_key_that_comes_too_often_is_told_when_to_come_again(guarded: UpProcess) -> None:
+    async with keyed(guarded, "mcp-slow", "--requests-per-minute", "4") as client:
+        with pytest.raises(MCPError) as refused:
+            await many(client.list_resources)
+    assert (refused.value.error.code, refused.value.error.data["code"]) == (-32000, "rate_limit_exceeded")
+    assert refused.value.error.data["retryAfterMs"] > 0
 
 
 class Held:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import importlib.util
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from infra.bridge.bodies import again
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Operation, told
+from infra.bridge.doors import HOUSE, Door, Operation, told
 from infra.bridge.openai import BadRequest
+from infra.bridge.working import at_work, rpc_call, rpc_error
 from infra.client import Client
 
 _SESSION: Final = "mcp-session-id"
@@ -38,12 +41,21 @@ class _Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if importlib.util.find_spec("mcp") is None:
+        if self._manager is None and await asyncio.to_thread(importlib.util.find_spec, "mcp") is None:
             message = "MCP is not served: install ostinato[mcp]"
-            await told(BadRequest(501, message, None, "not_installed"))(scope, receive, send)
+            await told(BadRequest(501, message, None, "not_installed"), rpc_error())(scope, receive, send)
             return
-        manager = await self._started()
-        await manager.handle_request(scope, _noting(scope, receive), self._with_session(scope, send))
+        body = await Request(scope, receive).body()
+        call, receive = rpc_call(body), _noting(scope, again(body, receive))
+        with ExitStack() as stack:
+            if call.method == "tools/call" and call.params.get("name") != "cancel_run":
+                try:
+                    stack.enter_context(at_work(self.desk, scope[HOUSE], len(body)))
+                except BadRequest as full:
+                    await told(full, rpc_error(call.id))(scope, receive, send)
+                    return
+            manager = await self._started()
+            await manager.handle_request(scope, receive, self._with_session(scope, send))
 
     def _with_session(self, scope: Scope, send: Send) -> Send:
         """Give a client that has no session one: it sends it along from now on, and nothing is kept for it."""
@@ -125,6 +137,6 @@ def mcp_doors(desk: Desk) -> list[Door]:
         raise AssertionError("the application below answers")
 
     about = Operation("Speak the Model Context Protocol: streamable HTTP", streams=True, own=True)
-    door = Door("/mcp", mcp, "agents", methods=("POST",), operation=about)
+    door = Door("/mcp", mcp, "agents", methods=("POST",), shape=rpc_error(), operation=about)
     door.app = served
     return [door]
