@@ -110,7 +110,8 @@ class _Served:
         if importlib.util.find_spec("a2a") is None:
             raise BadRequest(501, "A2A is not served: install ostinato[a2a]", None, "not_installed")
         base = str(request.base_url).partition("/a2a/")[0].rstrip("/")
-        return importlib.import_module("infra.bridge.a2a.shapes").card(self.agent, f"{base}/a2a/{self.agent.name}/")
+        url = f"{base}/a2a/{self.agent.name}/"
+        return importlib.import_module("infra.bridge.a2a.shapes").card(self.agent, url, keyed=self.desk.keyed)
 
     def _shown(self, request: Request) -> bytes:
         described = self._card(request)
