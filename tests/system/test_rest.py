@@ -278,6 +278,22 @@ def test_a_key_whose_thread_was_deleted_says_so(api: httpx.Client) -> None:
     assert "deleted" in again.json()["error"]["message"]
 
 
+def test_what_a_threads_runs_took_is_told_for_all_of_them(api: httpx.Client) -> None:
+    runs = [good(api.post("/runs", json={"agent": "demo", "text": SUM, "wait_s": 30}))]
+    path = f"/threads/{runs[0]['thread']}"
+    runs.append(good(api.post(f"{path}/runs", json={"agent": "demo", "text": "Hello!", "wait_s": 30})))
+    end = time.monotonic() + WAIT_S
+    while (told := good(api.get(f"{path}/usage")))["runs"] < 2:
+        assert time.monotonic() < end, told
+    for field in ("prompt_tokens", "completion_tokens"):
+        assert told["usage"][field] == sum(run["usage"][field] for run in runs) > 0
+    assert (told["cost"], told["unpriced"]) == (None, 2)
+    assert refused(api.get("/threads/t-none/usage"))[:2] == (404, "thread_not_found")
+    good(api.request("DELETE", path, json={}))
+    while api.get(f"{path}/usage").json().get("runs", 0):
+        assert time.monotonic() < end
+
+
 def test_working_memory_is_written_and_read(api: httpx.Client) -> None:
     thread = good(api.post("/threads", json={}))["thread"]
     good(api.put(f"/threads/{thread}/memory", json={"content": '{"tea": "green"}'}))
