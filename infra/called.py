@@ -66,16 +66,6 @@ def _wait(one: Waiting) -> dict[str, Any]:
     return told if one.schema is None else {**told, "schema": dict(one.schema)}
 
 
-async def begun(client: Client, agent: str, text: str, thread: str | None, say: Say) -> Came:
-    """Ask an agent, in a thread or a new one.
-
-    Raises:
-        BadSubject: the thread cannot be one.
-        BusError: the bus cannot be reached.
-    """
-    return await heard(client, asked(client, agent, text, thread), say)
-
-
 def asked(client: Client, agent: str, text: str, thread: str | None) -> Running:
     """Ask an agent, as soon as it is heard.
 

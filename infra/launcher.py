@@ -388,6 +388,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             trouble=stack.trouble,
             metrics=Scrape(stack.connection, (_HOST, *(slot for slot, _ in slots(settings))), settings.shards),
             ask=access.caller,
+            keyed=access.required,
             limits=settings.limits,
             places=places_of(settings),
             origins=settings.access.origins,

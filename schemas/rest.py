@@ -233,6 +233,18 @@ class RunShown(Wire, frozen=True, omit_defaults=False):
     ended: str | None = None
 
 
+class ThreadUsage(Wire, frozen=True, omit_defaults=False):
+    """What the runs of a thread took that are over, with those of other agents that they asked."""
+
+    thread: str
+    runs: int
+    usage: Usage
+    cost: float | None
+    """US dollars, of the runs whose price is known; None where that is none."""
+    unpriced: int
+    """Runs whose price is not known."""
+
+
 class RunLine(Wire, frozen=True):
     """A run in a list."""
 

@@ -111,6 +111,8 @@ class Bridge:
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
     more: Sequence[Door | Wing] = ()
     """Routes of what stands beside it."""
+    keyed: bool = False
+    """Whether nobody comes in without a key or token."""
 
     @cached_property
     def under_way(self) -> UnderWay:

@@ -65,6 +65,10 @@ class Around(Protocol):
         """Who can be asked here."""
 
     @property
+    def keyed(self) -> bool:
+        """Whether nobody comes in without a key or token."""
+
+    @property
     def under_way(self) -> UnderWay:
         """What clients wait for."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -139,6 +140,23 @@ class Door(Route):
         return again(body, receive)
 
 
+@contextmanager
+def place(house: House) -> Iterator[None]:
+    """Take a place for as long as an answer is made.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    wait_ms = house.admission.enter(house.now())
+    if wait_ms is not None:
+        message = "the server has as much to do as it can: try again later"
+        raise BadRequest(429, message, None, "overloaded", retry_after_ms=wait_ms)
+    try:
+        yield
+    finally:
+        house.admission.leave(house.now())
+
+
 class Workplace(Door):
     """A door behind which answers are made: only so many at once, and who comes then is told so at once."""
 
@@ -152,16 +170,13 @@ class Workplace(Door):
         if _refused(scope, self.wants) is not None:
             await super().handle(scope, receive, send)
             return
-        wait_ms = house.admission.enter(house.now())
-        if wait_ms is not None:
-            message = "the server has as much to do as it can: try again later"
-            full = BadRequest(429, message, None, "overloaded", retry_after_ms=wait_ms)
-            await told(full, self.shape)(scope, receive, send)
-            return
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(place(house))
+            except BadRequest as full:
+                await told(full, self.shape)(scope, receive, send)
+                return
             await super().handle(scope, receive, send)
-        finally:
-            house.admission.leave(house.now())
 
 
 class Wing(Mount):
@@ -179,7 +194,11 @@ class Wing(Mount):
             most = scope[HOUSE].limits.body_mb << 20
             await super(Wing, self).handle(scope, bounded(receive, most), counted)
 
-        await _through(scope, receive, send, self.wants, self.shape, enter)
+        await _through(scope, receive, send, self.wants, self.shape_of(scope), enter)
+
+    def shape_of(self, scope: Scope) -> Shape:
+        """Say how errors are written where a request goes."""
+        return self.shape
 
 
 async def _through(

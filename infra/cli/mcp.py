@@ -7,10 +7,9 @@ import asyncio
 import importlib
 import importlib.util
 import sys
-from typing import Any
 
 from infra.access import runtime_of
-from infra.client import Client, connect
+from infra.client import connect
 from schemas.rest import AgentOffered
 
 _AGENT = "agent/"
@@ -28,11 +27,10 @@ def main(options: argparse.Namespace) -> int:
 async def _serve(data: str, tenant: str) -> None:
     names = [name.removeprefix(_AGENT) for name in runtime_of(data).served if name.startswith(_AGENT)]
     async with connect(data, tenant) as client:
-
-        def client_of(context: Any) -> Client:
-            return client
-
+        calls = importlib.import_module("infra.mcp.calls")
+        # one client at the other end, which says so when it cancels; one that goes away ends nothing
+        origin = calls.Origin(lambda context: client, lambda context: "stdio", lambda context: False)
         offered = [AgentOffered(name, tools=None) for name in names]
-        server = importlib.import_module("infra.mcp.server").AgentServer(offered, client_of).server()
+        server = importlib.import_module("infra.mcp.server").AgentServer(offered, calls.Calls(origin)).server()
         async with importlib.import_module("mcp.server.stdio").stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())

@@ -7,7 +7,7 @@ kept between requests: whichever process one comes to finds all in the log.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,9 +18,10 @@ from mcp.shared.exceptions import MCPError
 
 from bus import subjects
 from bus.errors import BadSubject, BusError
-from infra.called import Came, Say, begun, gone_on
+from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
+from infra.mcp.calls import Call, Calls, Context
 from infra.mcp.shapes import (
     ASK,
     AnswerWait,
@@ -39,11 +40,6 @@ from infra.running import Waiting
 from schemas import codec
 from schemas.rest import AgentOffered
 
-Context = Any
-"""The SDK's, of a request."""
-ClientOf = Callable[[Context], Client]
-"""Reaches the stack as whoever sent a request."""
-
 _THREADS: Final = "ostinato://threads/"
 _MOST_THREADS: Final = 50
 _MOST_MESSAGES: Final = 1000
@@ -57,28 +53,34 @@ class AgentServer:
     """What requests of MCP clients come to."""
 
     offered: Sequence[AgentOffered]
-    client_of: ClientOf
+    calls: Calls
 
     def server(self) -> Server[Any]:
         """Make the SDK's server."""
-        return Server(
+        server: Server[Any] = Server(
             "ostinato",
             version=importlib.metadata.version("ostinato"),
             title="Ostinato",
-            instructions="Each `ask_` tool asks an agent. A run goes on whoever listens; `cancel_run` ends it.",
+            instructions="Each `ask_` tool asks an agent. Cancel the call to end its run, or call `cancel_run`.",
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
         )
+        server.add_notification_handler("notifications/cancelled", types.CancelledNotificationParams, self._cancelled)
+        return server
+
+    async def _cancelled(self, context: Context, params: types.CancelledNotificationParams) -> None:
+        self.calls.cancel(context, params.request_id)
 
     async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
         return types.ListToolsResult(tools=[*map(asking, self.offered), *always()])
 
     async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> Any:
         try:
-            return await self._called(context, params)
+            with self.calls.entered(context) as call:
+                return await self._called(context, params, call)
         except msgspec.ValidationError as error:
             return wrong(f"{params.name}: {error}")
         except SettlementRefused as refused:
@@ -88,8 +90,8 @@ class AgentServer:
         except (BusError, TimeoutError):
             return wrong("the stack does not answer: try again")
 
-    async def _called(self, context: Context, params: types.CallToolRequestParams) -> Any:
-        client, given, say = self.client_of(context), params.arguments or {}, _progress(context)
+    async def _called(self, context: Context, params: types.CallToolRequestParams, call: Call) -> Any:
+        client, given, say = call.client, params.arguments or {}, _progress(context)
         if params.name == "cancel_run":
             ending = msgspec.convert(given, CancelRun)
             await client.abort(ending.thread, ending.run, ending.reason or "an MCP client cancelled it")
@@ -98,21 +100,24 @@ class AgentServer:
             answer = msgspec.convert(given, AnswerWait)
             wait = await _waiting(client, answer.thread, answer.effect)
             await _check_begun(client, answer.thread, answer.run)
+            call.about(answer.thread, answer.run)
             await client.settle(wait.thread, settled(answer, wait.kind))
             return result(await gone_on(client, answer.thread, answer.run, (answer.effect,), say))
         agent = params.name.removeprefix(ASK)
         if params.name == agent or agent not in {one.name for one in self.offered}:
             there = ", ".join(ASK + one.name for one in self.offered)
             return wrong(f"there is no tool {params.name!r}: there are {there}, answer_wait and cancel_run")
-        asked = msgspec.convert(given, Ask)
+        wanted = msgspec.convert(given, Ask)
         if params.request_state is not None:
-            came = await _answered(client, params, say)
+            came = await _answered(call, params, say)
         else:
-            came = await begun(client, agent, asked.text, asked.thread or None, say)
+            running = asked(client, agent, wanted.text, wanted.thread or None)
+            call.about(running.thread, running.run)
+            came = await heard(client, running, say)
         return questions(came) if came.waits and _can_ask(context) else result(came)
 
     async def _list_resources(self, context: Context, params: Any) -> types.ListResourcesResult:
-        threads = await self.client_of(context).memory.threads(limit=_MOST_THREADS)
+        threads = await self.calls.origin.client_of(context).memory.threads(limit=_MOST_THREADS)
         return types.ListResourcesResult(
             resources=[
                 types.Resource(
@@ -140,7 +145,8 @@ class AgentServer:
         if not uri.startswith(_THREADS):
             raise MCPError(_NOT_FOUND, f"there is no resource {uri!r}: there are {_THREADS}THREAD")
         try:
-            found = await self.client_of(context).memory.messages(uri.removeprefix(_THREADS), 0, _MOST_MESSAGES)
+            memory = self.calls.origin.client_of(context).memory
+            found = await memory.messages(uri.removeprefix(_THREADS), 0, _MOST_MESSAGES)
         except SettlementRefused as refused:
             raise MCPError(_NOT_FOUND, refused.problem.message) from refused
         text = codec.encode(found).decode()
@@ -166,14 +172,15 @@ def _can_ask(context: Context) -> bool:
     return context.protocol_version >= _MODERN and able is not None and able.elicitation is not None
 
 
-async def _answered(client: Client, params: types.CallToolRequestParams, say: Say) -> Came:
+async def _answered(call: Call, params: types.CallToolRequestParams, say: Say) -> Came:
     """Give a run what its client's person answered, and go on hearing of it.
 
     Raises:
         SettlementRefused: nothing waits for that any more.
     """
-    thread, _, run = (params.request_state or "").partition(" ")
+    client, (thread, _, run) = call.client, (params.request_state or "").partition(" ")
     await _check_begun(client, thread, run)
+    call.about(thread, run)
     given = params.input_responses or {}
     for effect, answer in given.items():
         if isinstance(answer, types.ElicitResult):

@@ -98,3 +98,4 @@ boss = Agent("boss", "Have it done.", SCRIPTED, tools=[agent_tool("worker", "Doe
 worker = Agent("worker", "Do it.", SCRIPTED)
 front = Agent("front", "Greet.", SCRIPTED, tools=[handoff("billing", "For invoices.")])
 billing = Agent("billing", "Bill.", SCRIPTED)
+careful_twice = Agent("careful_twice", "Do it.", SCRIPTED, tools=[asking_calculator])

@@ -11,7 +11,14 @@ import httpx
 import pytest
 from a2a.client.client import Client, ClientConfig
 from a2a.client.client_factory import ClientFactory
-from a2a.helpers.proto_helpers import get_artifact_text, get_message_text, new_text_message
+from a2a.client.errors import A2AClientError
+from a2a.helpers.proto_helpers import (
+    get_artifact_text,
+    get_data_parts,
+    get_message_text,
+    new_data_part,
+    new_text_message,
+)
 from a2a.types.a2a_pb2 import (
     CancelTaskRequest,
     GetTaskRequest,
@@ -26,6 +33,11 @@ from a2a.types.a2a_pb2 import (
 )
 from a2a.utils.errors import A2AError, InvalidParamsError
 
+from actors.models.nearby import offer_model
+from actors.models.provider import ModelCall
+from actors.testing import Say, ScriptedModel
+from bus.connection import Connection
+from schemas.messages import ToolCall
 from tests.system.conftest import UpProcess, start
 from tests.system.test_keys import created, guarded, url
 
@@ -135,6 +147,70 @@ async def test_any_other_answer_is_a_no_that_the_agent_is_told(stack: UpProcess)
         assert "408" not in get_artifact_text(found.artifacts[0])
 
 
+def two_sums(call: ModelCall) -> Say:
+    """Work out two things at once, then tell what came of them."""
+    given = [message.content for message in call.messages if message.role == "tool"]
+    if given:
+        return " and ".join(given)
+    return [
+        ToolCall("k1", "calculator", '{"expression": "1 + 1"}'),
+        ToolCall("k2", "calculator", '{"expression": "2 + 3"}'),
+    ]
+
+
+@asynccontextmanager
+async def twice_careful(up: UpProcess) -> AsyncIterator[tuple[Client, Task, list[dict[str, Any]]]]:
+    """A task that waits for a yes to each of two calls, and what it says of them to programs."""
+    async with await Connection.open(up.nats_url, "scripted") as connection:
+        await offer_model(connection, "scripted", "1.0.0", ScriptedModel(two_sums))
+        async with connected(up.url, "careful_twice") as client:
+            heard = await events(client.send_message(asked("Both.")))
+            status = heard[-1][1].status
+            assert status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+            (told,) = get_data_parts(status.message.parts)
+            yield client, heard[0][1], told["waits"]
+
+
+def answered(task: Task, *parts: dict[str, Any]) -> SendMessageRequest:
+    message = asked("", task).message
+    del message.parts[:]
+    message.parts.extend(map(new_data_part, parts))
+    return SendMessageRequest(message=message)
+
+
+@waited
+@pytest.mark.anyio
+async def test_one_yes_is_not_for_several_calls(stack: UpProcess) -> None:
+    async with twice_careful(stack) as (client, task, waits):
+        assert [(one["tool"], one["kind"]) for one in waits] == [("calculator", "approval")] * 2
+        for text in ("yes", "no", "all"):
+            still = (await events(client.send_message(asked(text, task))))[-1][1].status
+            assert still.state == TaskState.TASK_STATE_INPUT_REQUIRED
+            assert all(one["effect"] in get_message_text(still.message) for one in waits)
+            assert "yes to all" in get_message_text(still.message)
+        with pytest.raises(InvalidParamsError, match="nothing waits as 'e-none'"):
+            await events(client.send_message(answered(task, {"effect": "e-none", "answer": "yes"})))
+        done = await events(client.send_message(asked("Yes to all.", task)))
+        assert done[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+        assert answer(done) == "2 and 5"
+
+
+@waited
+@pytest.mark.anyio
+async def test_each_of_several_calls_is_answered_by_its_name(stack: UpProcess) -> None:
+    async with twice_careful(stack) as (client, task, (first, second)):
+        yes = {"effect": second["effect"], "answer": "yes"}
+        left = (await events(client.send_message(answered(task, yes))))[-1][1].status
+        assert left.state == TaskState.TASK_STATE_INPUT_REQUIRED
+        (told,) = get_data_parts(left.message.parts)
+        assert [one["effect"] for one in told["waits"]] == [first["effect"]]
+        no = {"effect": first["effect"], "answer": "no", "reason": "not on a Sunday"}
+        done = await events(client.send_message(answered(task, no)))
+        assert done[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+        assert "not on a Sunday" in answer(done)
+        assert answer(done).endswith("5")
+
+
 @waited
 @pytest.mark.anyio
 @BINDINGS
@@ -222,10 +298,32 @@ async def test_a_tenant_sees_no_task_of_another(guarded: UpProcess) -> None:
         assert not (await foreign.list_tasks(ListTasksRequest())).tasks
 
 
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_a_key_that_comes_too_often_is_told_so(guarded: UpProcess, binding: str) -> None:
+    key = created(guarded, "--tenant", "a2a-slow", "--requests-per-minute", "2")["key"]
+    async with connected(url(guarded), "demo", binding, key=key) as client:
+        await client.list_tasks(ListTasksRequest())
+        with pytest.raises(A2AClientError, match="429"):
+            await client.list_tasks(ListTasksRequest())
+
+
 def test_the_card_says_where_and_how(stack: UpProcess, guarded: UpProcess) -> None:
     card = httpx.get(f"{stack.url}/.well-known/agent-card.json").json()
     assert card["name"] == "demo"
     assert {one["protocolBinding"] for one in card["supportedInterfaces"]} == {"JSONRPC", "HTTP+JSON"}
     assert card["supportedInterfaces"][0]["url"] == f"{stack.url}/a2a/demo/"
     assert "calculator" in {skill["id"] for skill in card["skills"]}
+    assert card.keys().isdisjoint({"securitySchemes", "securityRequirements"})
+    assert card["capabilities"].get("pushNotifications", False) is False
     assert httpx.get(f"{url(guarded)}/.well-known/agent-card.json").status_code == 401
+
+
+def test_the_card_says_what_key_is_needed(guarded: UpProcess) -> None:
+    headers = {"authorization": f"Bearer {created(guarded)['key']}"}
+    card = httpx.get(f"{url(guarded)}/a2a/demo/.well-known/agent-card.json", headers=headers).json()
+    assert card["securitySchemes"]["bearer"]["httpAuthSecurityScheme"]["scheme"] == "Bearer"
+    header = card["securitySchemes"]["apiKey"]["apiKeySecurityScheme"]
+    assert (header["location"], header["name"]) == ("header", "x-api-key")
+    assert [list(one["schemes"]) for one in card["securityRequirements"]] == [["bearer"], ["apiKey"]]

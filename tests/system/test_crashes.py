@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import nats
 import pytest
 from nats.aio.client import Client
 
+from infra.bridge.aisdk.stored import GrowingMessage
 from tests.system.conftest import UpProcess, start
 
 pytestmark = pytest.mark.servers
@@ -109,6 +111,31 @@ def test_the_agents_process_dies_in_mid_answer_and_no_tool_runs_twice(own_stack:
     messages = [json.loads(line) for line in shown.splitlines() if json.loads(line)["kind"] == "message.added"]
     assert [line["data"]["message"]["content"] for line in messages] == ["What is 12 times 34?"]
     assert own_stack.cli("replay", "verify", "crash-a").returncode == 0
+
+
+def test_a_ui_message_stream_goes_on_when_the_agents_process_dies(own_stack: UpProcess, witness: Path) -> None:
+    chat, worker = f"{own_stack.url}/api/agents/counted/chat", own_stack.pid("worker-0")
+    said = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "What is 12 times 34?"}]}
+    message, kinds, ended = GrowingMessage(), list[str](), False
+    with httpx.stream("POST", chat, json={"id": "crash-ui", "messages": [said]}, timeout=RECOVERY_S) as stream:
+        for line in stream.iter_lines():
+            ended = ended or line == "data: [DONE]"
+            if ended or not line.startswith("data: "):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            message.take(chunk)
+            kinds.append(chunk["type"])
+            if chunk["type"] == "tool-output-available":
+                os.kill(worker, signal.SIGSTOP)  # the answer cannot end before the kill
+                os.kill(own_stack.pid("agents-0"), signal.SIGKILL)
+                os.kill(worker, signal.SIGCONT)
+    assert (ended, kinds[-1]) == (True, "finish")
+    assert (kinds.count("start"), kinds.count("tool-output-available"), "error" in kinds) == (1, 1, False)
+    assert kinds.count("text-start") == kinds.count("text-end") > 0
+    assert "408" in "".join(part.get("text", "") for part in message.parts)
+    assert len(witness.read_text(encoding="utf-8").splitlines()) == 1
+    stored = httpx.get(f"{chat}/crash-ui/messages").json()
+    assert stored[-1]["parts"] == message.parts
 
 
 def test_the_worker_dies_in_mid_answer_and_the_conversation_completes(own_stack: UpProcess, witness: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import httpx
 import httpx2
 import mcp_types as types
@@ -169,8 +173,8 @@ async def test_it_runs_as_a_process_that_a_client_starts(stack: UpProcess) -> No
 
 
 @asynccontextmanager
-async def keyed(up: UpProcess, tenant: str) -> AsyncIterator[Client]:
-    key = created(up, "--tenant", tenant)["key"]
+async def keyed(up: UpProcess, tenant: str, *limits: str) -> AsyncIterator[Client]:
+    key = created(up, "--tenant", tenant, *limits)["key"]
     headers = {"authorization": f"Bearer {key}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
@@ -198,4 +202,115 @@ def test_a_page_elsewhere_may_not_ask_a_port_that_is_open_to_all(stack: UpProces
     port = stack.url.rpartition(":")[2]
     headers = {"origin": "http://evil.example", "host": f"evil.example:{port}"}
     answer = httpx.post(f"{stack.url}/mcp", json={}, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unknown_host")
+    assert (answer.status_code, answer.json()["error"]["data"]["code"]) == (403, "unknown_host")
+
+
+async def many(ask: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(5):
+        await ask()
+
+
+@pytest.mark.deadline(90)
+async def test_a_key_that_comes_too_often_is_told_when_to_come_again(guarded: UpProcess) -> None:
+    async with keyed(guarded, "mcp-slow", "--requests-per-minute", "4") as client:
+        with pytest.raises(MCPError) as refused:
+            await many(client.list_resources)
+    assert (refused.value.error.code, refused.value.error.data["code"]) == (-32000, "rate_limit_exceeded")
+    assert refused.value.error.data["retryAfterMs"] > 0
+
+
+class Held:
+    """A run that cannot end while the block goes on: the worker that its answer comes from stands still."""
+
+    def __init__(self, up: UpProcess) -> None:
+        self.up = up
+        self.worker = up.pid("worker-0")
+        self.before = set[str]()
+
+    def __enter__(self) -> Held:
+        self.before = {one["run"] for one in self._runs()}
+        os.kill(self.worker, signal.SIGSTOP)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self.worker, signal.SIGCONT)
+
+    def _runs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = httpx.get(f"{self.up.url}/api/runs", params={"agent": "rambler"}).json()["data"]
+        return found
+
+    def shown(self, *statuses: str) -> dict[str, Any]:
+        """The run, when it stands in one of some ways."""
+        end = time.monotonic() + 30
+        while not (found := [one for one in self._runs() if one["run"] not in self.before]):
+            assert time.monotonic() < end, "no run was begun"
+        path = f"{self.up.url}/api/threads/{found[0]['thread']}/runs/{found[0]['run']}"
+        while (shown := httpx.get(path).json())["status"] not in statuses:
+            assert time.monotonic() < end, shown
+        return dict(shown)
+
+    async def until(self, *statuses: str) -> dict[str, Any]:
+        return await anyio.to_thread.run_sync(self.shown, *statuses)
+
+
+RAMBLE = {"text": "Go on."}
+
+
+async def is_ended_by_cancelling(client: Client, up: UpProcess) -> None:
+    with Held(up) as held:
+        async with anyio.create_task_group() as calling:
+            calling.start_soon(client.call_tool, "ask_rambler", RAMBLE)
+            await held.until("running")
+            calling.cancel_scope.cancel()
+        ended = await held.until("aborted")
+    assert "an MCP client cancelled the call" in ended["problem"]["message"]
+
+
+@MODES
+@pytest.mark.deadline(90)
+async def test_a_call_that_is_cancelled_over_http_ends_its_run(stack: UpProcess, mode: str) -> None:
+    async with connected(stack, mode) as client:
+        await is_ended_by_cancelling(client, stack)
+        assert "408" in text(await client.call_tool("ask_demo", {"text": SUM}))
+
+
+@pytest.mark.deadline(90)
+async def test_a_call_that_is_cancelled_on_standard_input_ends_its_run(stack: UpProcess) -> None:
+    command = ["-m", "infra.cli.main", "mcp", "--data", str(stack.data)]
+    async with Client(StdioServerParameters(command=sys.executable, args=command)) as client:
+        await is_ended_by_cancelling(client, stack)
+
+
+OLD = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+
+
+async def cancel_all(base: str, session: dict[str, str]) -> None:
+    """Cancel whatever calls a session has, as a client before 2026-07-28 does."""
+    async with httpx.AsyncClient(headers={**OLD, **session}) as http:
+        for number in range(20):
+            told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}
+            assert (await http.post(f"{base}/mcp", json=told)).status_code == 202
+
+
+@pytest.mark.parametrize("session", [{}, {"mcp-session-id": "somebody-else"}], ids=["none", "another"])
+@pytest.mark.deadline(90)
+async def test_nobody_cancels_the_call_of_another_client(stack: UpProcess, session: dict[str, str]) -> None:
+    """Every client numbers its requests from the beginning: the number alone says nothing."""
+    async with connected(stack, "legacy") as client, anyio.create_task_group() as calling:
+        with Held(stack) as held:
+            calling.start_soon(client.call_tool, "ask_rambler", RAMBLE)
+            await held.until("running")
+            await cancel_all(stack.url, session)
+        await held.until("finished")
+
+
+@pytest.mark.deadline(90)
+async def test_a_connection_that_breaks_says_nothing_before_2026(stack: UpProcess) -> None:
+    told = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask_rambler", "arguments": RAMBLE}}
+    with Held(stack) as held:
+        async with (
+            httpx.AsyncClient(headers=OLD, timeout=30) as http,
+            http.stream("POST", f"{stack.url}/mcp", json=told),
+        ):
+            await held.until("running")
+    await held.until("finished")

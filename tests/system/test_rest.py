@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ __all__ = ["guarded"]
 
 SUM = "What is 12 times 34?"
 WAIT_S = 30.0
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+)
 
 
 @pytest.fixture
@@ -234,6 +238,60 @@ def test_a_request_with_a_key_of_its_own_begins_one_run_however_often_it_comes(a
     assert refused(other) == (409, "key_in_use", "idempotency-key")
     streamed = api.post("/runs", json=asked | {"stream": True}, headers=key).text
     assert streamed == api.get(f"/threads/{runs[0]['thread']}/runs/{runs[0]['run']}/events").text
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["told", "streamed"])
+def test_of_two_requests_with_one_key_that_come_at_once_the_other_is_refused(api: httpx.Client, stream: bool) -> None:
+    key = {"idempotency-key": f"race-{time.monotonic_ns()}"}
+
+    def asked(turn: int) -> httpx.Response:
+        body = {"agent": "demo", "text": ("Hello!", "Good morning!")[turn % 2], "stream": stream}
+        return api.post("/runs", json=body, headers=key)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(asked, range(6)))
+    assert [turn % 2 for turn, one in enumerate(answers) if one.status_code != 409] in ([0] * 3, [1] * 3)
+    assert {refused(one) for one in answers if one.status_code == 409} == {(409, "key_in_use", "idempotency-key")}
+
+
+def test_a_picture_that_comes_again_with_its_key_is_the_same_request(api: httpx.Client) -> None:
+    key = {"idempotency-key": f"seen-{time.monotonic_ns()}"}
+
+    def asked(picture: str) -> httpx.Response:
+        message = {"role": "user", "content": "What is this?", "images": [{"url": picture}]}
+        return api.post("/runs", json={"agent": "demo", "messages": [message]}, headers=key)
+
+    run = good(asked(PIXEL))
+    until(api, f"/threads/{run['thread']}/runs/{run['run']}", "failed")
+    assert good(asked(PIXEL))["run"] == run["run"]
+    assert refused(asked(PIXEL.replace("42YAAAAA", "42YAAAAB")))[:2] == (409, "key_in_use")
+
+
+def test_a_key_whose_thread_was_deleted_says_so(api: httpx.Client) -> None:
+    key, asked = {"idempotency-key": f"gone-{time.monotonic_ns()}"}, {"agent": "demo", "text": "Hello!", "wait_s": 30}
+    run = good(api.post("/runs", json=asked, headers=key))
+    good(api.request("DELETE", f"/threads/{run['thread']}", json={}))
+    end = time.monotonic() + WAIT_S
+    while (again := api.post("/runs", json=asked, headers=key)).status_code == 202:
+        assert time.monotonic() < end
+    assert refused(again) == (409, "key_in_use", "idempotency-key")
+    assert "deleted" in again.json()["error"]["message"]
+
+
+def test_what_a_threads_runs_took_is_told_for_all_of_them(api: httpx.Client) -> None:
+    runs = [good(api.post("/runs", json={"agent": "demo", "text": SUM, "wait_s": 30}))]
+    path = f"/threads/{runs[0]['thread']}"
+    runs.append(good(api.post(f"{path}/runs", json={"agent": "demo", "text": "Hello!", "wait_s": 30})))
+    end = time.monotonic() + WAIT_S
+    while (told := good(api.get(f"{path}/usage")))["runs"] < 2:
+        assert time.monotonic() < end, told
+    for field in ("prompt_tokens", "completion_tokens"):
+        assert told["usage"][field] == sum(run["usage"][field] for run in runs) > 0
+    assert (told["cost"], told["unpriced"]) == (None, 2)
+    assert refused(api.get("/threads/t-none/usage"))[:2] == (404, "thread_not_found")
+    good(api.request("DELETE", path, json={}))
+    while api.get(f"{path}/usage").json().get("runs", 0):
+        assert time.monotonic() < end
 
 
 def test_working_memory_is_written_and_read(api: httpx.Client) -> None:

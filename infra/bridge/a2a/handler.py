@@ -38,9 +38,10 @@ from bus import subjects
 from bus.errors import BadSubject, BusError
 from bus.under_way import RunsWanted, runs_of
 from infra.bridge.a2a.shapes import (
+    Unnamed,
+    answers,
     history,
     place_of,
-    settling,
     state_of,
     status,
     task_id,
@@ -136,11 +137,16 @@ class AgentHandler(RequestHandler):
         if not waits:
             raise UnsupportedOperationError(f"task {message.task_id!r} waits for nothing: leave taskId out")
         try:
-            for one in waits:
-                await client.settle(one.thread, settling(one, message))
+            given = answers(waits, message)
+            if given is None:
+                return (thread, run), lambda say: _waiting_still(Came(thread, run, waits=waits))
+            for one, settled in given:
+                await client.settle(one.thread, settled)
         except SettlementRefused as refused:
             raise InvalidParamsError(refused.problem.message) from refused
-        effects = tuple(one.effect for one in waits)
+        except Unnamed as unnamed:
+            raise InvalidParamsError(str(unnamed)) from unnamed
+        effects = tuple(one.effect for one, _ in given)
         return (thread, run), lambda say: gone_on(client, thread, run, effects, say)
 
     @validate_request_params
@@ -298,6 +304,11 @@ def _page(params: ListTasksRequest) -> int | None:
 
 async def _unheard(text: str) -> None:
     """Tell nobody."""
+
+
+async def _waiting_still(came: Came) -> Came:
+    """Say that nothing was answered."""
+    return came
 
 
 async def _sound(coming: Awaitable[Came]) -> Came:

@@ -44,7 +44,7 @@ def _asked(command: Command) -> list[dict[str, Any]]:
 
 
 def _answered(run: RecordedRun) -> list[dict[str, Any]]:
-    message = _Message()
+    message = GrowingMessage()
     for chunk in UiEncoder(run.command).retold(run.events):
         message.take(chunk)
     if not message.parts:
@@ -53,7 +53,7 @@ def _answered(run: RecordedRun) -> list[dict[str, Any]]:
     return [{**told, "metadata": message.metadata}]
 
 
-class _Message:
+class GrowingMessage:
     """A message that grows by chunks."""
 
     def __init__(self) -> None:
@@ -61,6 +61,8 @@ class _Message:
         self.metadata: dict[str, Any] = {}
         self._step = 0
         """Where the parts of the step begin."""
+        self._written: dict[tuple[str, str], Part] = {}
+        """Texts and the like that go on, by kind and id: more than one may."""
 
     def take(self, chunk: dict[str, Any]) -> None:
         """Add a chunk."""
@@ -71,14 +73,26 @@ class _Message:
             self._step = len(self.parts)
         elif kind == "reset-step":
             del self.parts[self._step :]
-        elif kind.endswith("-start") and "id" in chunk:
-            self.parts.append({"type": kind.removesuffix("-start"), "text": "", "state": "done"})
-        elif kind.endswith("-delta") and "id" in chunk:
-            self.parts[-1]["text"] += chunk["delta"]
+            self._written.clear()
+        elif "id" in chunk and kind.endswith(("-start", "-delta", "-end")):
+            kind, _, what = kind.rpartition("-")
+            self._write(kind, what, chunk)
         elif kind.startswith("tool-"):
             self._call(kind, chunk)
         elif kind.startswith("data-") and not chunk.get("transient"):
             self._data(chunk)
+
+    def _write(self, kind: str, what: str, chunk: dict[str, Any]) -> None:
+        name = (kind, chunk["id"])
+        if what == "start":
+            self._written[name] = {"type": kind, "text": "", "state": "done"}
+            self.parts.append(self._written[name])
+            return
+        assert name in self._written, f"a {kind} part {chunk['id']!r} goes on that was not begun, or has ended"
+        if what == "delta":
+            self._written[name]["text"] += chunk["delta"]
+        else:
+            del self._written[name]
 
     def _call(self, kind: str, chunk: dict[str, Any]) -> None:
         match kind:
@@ -105,7 +119,10 @@ class _Message:
 
     def _found(self, chunk: dict[str, Any]) -> Part:
         """Return the last part of a call."""
-        return next(part for part in reversed(self.parts) if part.get("toolCallId") == chunk["toolCallId"])
+        call = chunk["toolCallId"]
+        found = next((part for part in reversed(self.parts) if part.get("toolCallId") == call), None)
+        assert found is not None, f"{chunk['type']} is about the call {call!r}, of which nothing was told"
+        return found
 
     def _data(self, chunk: dict[str, Any]) -> None:
         part = {"type": chunk["type"], "id": chunk["id"], "data": chunk["data"]}

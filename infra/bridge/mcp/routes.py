@@ -1,22 +1,34 @@
-"""The route of the Model Context Protocol: streamable HTTP, without sessions."""
+"""The route of the Model Context Protocol: streamable HTTP, with sessions that are names and nothing more."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import importlib.util
+from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from infra.bridge.bodies import again
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
-from infra.bridge.doors import Door, Operation, told
+from infra.bridge.doors import HOUSE, Door, Operation, told
 from infra.bridge.openai import BadRequest
+from infra.bridge.working import at_work, rpc_call, rpc_error
 from infra.client import Client
+
+_SESSION: Final = "mcp-session-id"
+_VERSION: Final = "mcp-protocol-version"
+"""Clients send it once they know it: they have been given a session by then, where they want one."""
+_LEFT: Final = "ostinato.mcp.left"
+_MODERN: Final = "2026-07-28"
+"""From this revision on a client cancels a call by closing its answer's stream."""
 
 
 @dataclass
@@ -29,12 +41,35 @@ class _Served:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if importlib.util.find_spec("mcp") is None:
+        if self._manager is None and await asyncio.to_thread(importlib.util.find_spec, "mcp") is None:
             message = "MCP is not served: install ostinato[mcp]"
-            await told(BadRequest(501, message, None, "not_installed"))(scope, receive, send)
+            await told(BadRequest(501, message, None, "not_installed"), rpc_error())(scope, receive, send)
             return
-        manager = await self._started()
-        await manager.handle_request(scope, receive, send)
+        body = await Request(scope, receive).body()
+        call, receive = rpc_call(body), _noting(scope, again(body, receive))
+        with ExitStack() as stack:
+            if call.method == "tools/call" and call.params.get("name") != "cancel_run":
+                try:
+                    stack.enter_context(at_work(self.desk, scope[HOUSE], len(body)))
+                except BadRequest as full:
+                    await told(full, rpc_error(call.id))(scope, receive, send)
+                    return
+            manager = await self._started()
+            await manager.handle_request(scope, receive, self._with_session(scope, send))
+
+    def _with_session(self, scope: Scope, send: Send) -> Send:
+        """Give a client that has no session one: it sends it along from now on, and nothing is kept for it."""
+        headers = Headers(scope=scope)
+        if _SESSION in headers or _VERSION in headers:
+            return send
+        name = (_SESSION.encode(), self.desk.ids.new("mcp").encode())
+
+        async def given(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), name]
+            await send(message)
+
+        return given
 
     async def _started(self) -> Any:
         if self._manager is None:
@@ -58,13 +93,39 @@ class _Served:
         security = importlib.import_module("mcp.server.transport_security")
         ours = importlib.import_module("infra.mcp.server")
 
-        def client_of(context: Any) -> Client:
-            desk = self.desk
-            return Client(desk.connection, desk.read_back, desk.store, caller_of(context.request).tenant, "mcp")
-
-        server = ours.AgentServer(self.desk.offered, client_of).server()
+        calls = importlib.import_module("infra.mcp.calls")
+        origin = calls.Origin(self._client_of, _session_of, _left)
+        server = ours.AgentServer(self.desk.offered, calls.Calls(origin)).server()
         unguarded = security.TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the door has looked
         return http.StreamableHTTPSessionManager(app=server, stateless=True, security_settings=unguarded)
+
+    def _client_of(self, context: Any) -> Client:
+        desk = self.desk
+        return Client(desk.connection, desk.read_back, desk.store, caller_of(context.request).tenant, "mcp")
+
+
+def _session_of(context: Any) -> Hashable | None:
+    """Name a client that has a session, among those that come with its key."""
+    session = context.request.headers.get(_SESSION)
+    caller = caller_of(context.request)
+    return None if session is None else (caller.tenant, caller.key, session)
+
+
+def _left(context: Any) -> bool:
+    """Say whether a client has closed an answer's stream, where that means that it cancels its call."""
+    return context.protocol_version >= _MODERN and bool(context.request.scope.get(_LEFT))
+
+
+def _noting(scope: Scope, receive: Receive) -> Receive:
+    """Note when a client goes away."""
+
+    async def noted() -> Message:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            scope[_LEFT] = True
+        return message
+
+    return noted
 
 
 def mcp_doors(desk: Desk) -> list[Door]:
@@ -76,6 +137,6 @@ def mcp_doors(desk: Desk) -> list[Door]:
         raise AssertionError("the application below answers")
 
     about = Operation("Speak the Model Context Protocol: streamable HTTP", streams=True, own=True)
-    door = Door("/mcp", mcp, "agents", methods=("POST",), operation=about)
+    door = Door("/mcp", mcp, "agents", methods=("POST",), shape=rpc_error(), operation=about)
     door.app = served
     return [door]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +19,7 @@ from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.exchange import ClientGone, Stream, while_there
 from infra.bridge.openai import BadRequest
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
+from infra.bridge.rest.repeats import KEY, Repeats
 from infra.bridge.rest.stream import LAST_EVENT_ID, RunEvents, broken_off, place_of
 from infra.bridge.rest.told import run_of
 from infra.follow import attend
@@ -28,10 +27,7 @@ from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame
 from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, StartRun
-from schemas.runs import CommandAccepted
 
-_KEY: Final = "idempotency-key"
-_LONGEST_KEY: Final = 255
 _DAY_S: Final = 86_400.0
 _DECIDED_S: Final = 60.0
 _RECORD_S: Final = 0.05
@@ -49,7 +45,7 @@ class RunRoutes(Rest):
         thread, run = "/api/threads/{thread}/runs", "/api/threads/{thread}/runs/{run}"
         fresh, going_on = (
             Operation(
-                f"Ask an agent, in {where}", takes=StartRun, gives=RunShown, streams=True, headers=(_KEY,), status=202
+                f"Ask an agent, in {where}", takes=StartRun, gives=RunShown, streams=True, headers=(KEY,), status=202
             )
             for where in ("a new thread", "a thread")
         )
@@ -67,16 +63,19 @@ class RunRoutes(Rest):
             self.door(f"{run}/cancel", self.cancel, Operation("End a run", takes=Cancelling, gives=Done), "POST"),
         ]
 
+    @property
+    def _repeats(self) -> Repeats:
+        return Repeats(self.desk)
+
     async def start(self, request: Request) -> object:
         """Begin a run; tell of it at once, when it is over, or as it goes on."""
         asked = await body_of(request, StartRun)
         if asked.agent not in self.desk.agents:
             there = ", ".join(self.desk.agents) or "none"
             raise BadRequest(404, f"agent: there is no {asked.agent!r}, there are {there}", "agent", "agent_not_found")
-        command, begun = await self._command(request, asked)
-        frames = self._frames(command if begun else await self.desk.ready(command), begun=begun)
+        frames, command = await self._begun(request, asked)
         if asked.stream:
-            return self._stream(request, frames, RunEvents())
+            return await self._streamed(request, frames)
         async with aclosing(frames):
             try:
                 heard = await while_there(request, self._heard(frames, asked.wait_s))
@@ -113,8 +112,8 @@ class RunRoutes(Rest):
         await self.client(request).abort(thread, run, asked.reason or "a client cancelled it")
         return Done()
 
-    async def _command(self, request: Request, asked: StartRun) -> tuple[Command, bool]:
-        """Make the command of a run, and say whether it was sent before.
+    async def _begun(self, request: Request, asked: StartRun) -> tuple[AsyncGenerator[Frame], Command]:
+        """Begin a run, or go on with the one that the same request began before.
 
         Raises:
             BadRequest: the key that names it is another request's.
@@ -126,27 +125,37 @@ class RunRoutes(Rest):
             if name not in _OWN and (value := getattr(asked, name)) is not None
         }
         data = self.desk.timed(RunAgent(**fields), asked.timeout_s)
-        command = self.desk.command(request, data, where)
-        key = request.headers.get(_KEY, "")
-        if not key:
-            return command, False
-        if len(key) > _LONGEST_KEY:
-            raise BadRequest(400, f"header {_KEY}: longer than {_LONGEST_KEY} characters", _KEY, "invalid_value")
-        digest = hashlib.blake2b(codec.encode([command.tenant, where, key]), digest_size=12).hexdigest()
-        known = msgspec.structs.replace(command, id=f"r{digest}", thread=where or f"t{digest}")
-        earlier = await self._accepted(known.tenant, known.thread, known.id)
-        if earlier is None:
-            return known, False
-        if _ageless(earlier.data) != _ageless(known.data):
-            raise BadRequest(409, f"header {_KEY}: another request had this one: use a new one", _KEY, "key_in_use")
-        return earlier, True
+        fresh = self.desk.command(request, data, where)
+        command = self._repeats.named(request, fresh, where)
+        if command is fresh:
+            command = await self.desk.ready(command)
+            return self._frames(command, begun=False), command
+        earlier = await self._repeats.earlier(command)
+        if earlier is not None:
+            return self._frames(earlier, begun=True), earlier
+        command = await self.desk.ready(command)
+        return self._repeats.checked(self._frames(command, begun=False), command), command
 
-    async def _accepted(self, tenant: str, thread: str, run: str) -> Command | None:
-        for event in await self.desk.read_back(tenant, thread, "thread", thread, 0):
-            if event.type == "command.accepted" and event.cause == run:
-                accepted: CommandAccepted = codec.decode(event.data, CommandAccepted)
-                return accepted.command
-        return None
+    async def _streamed(self, request: Request, frames: AsyncGenerator[Frame]) -> Response:
+        """Tell of a run as it goes on, as soon as anything is to be told: until then it may be refused.
+
+        Raises:
+            BadRequest: it is.
+        """
+        try:
+            first = await while_there(request, _next(frames))
+        except ClientGone:
+            await frames.aclose()
+            return Response(status_code=499)
+
+        async def all_frames() -> AsyncGenerator[Frame]:
+            async with aclosing(frames):
+                if first is not None:
+                    yield first
+                async for frame in frames:
+                    yield frame
+
+        return self._stream(request, all_frames(), RunEvents())
 
     def _frames(self, command: Command, *, begun: bool) -> AsyncGenerator[Frame]:
         async def frames_of(effect: str) -> Sequence[Delta]:
@@ -200,7 +209,7 @@ class RunRoutes(Rest):
                 break  # its thread was deleted
             if events:
                 return run_of(run, thread, events)
-            command = await self._accepted(tenant, thread, run)
+            command = await self._repeats.accepted(tenant, thread, run)
             if command is not None and isinstance(command.data, RunAgent):
                 return RunShown(run, thread, command.data.agent, "queued")
             if loop.time() - begun >= _LATE_S:
@@ -223,6 +232,5 @@ class RunRoutes(Rest):
         return Stream(written(), frames, dict(_HEADERS), house_of(request).limits, encoder.idle)
 
 
-def _ageless(data: Any) -> Any:
-    """Give what a command asks for, whenever."""
-    return msgspec.structs.replace(data, deadline=0) if isinstance(data, RunAgent) else data
+async def _next(frames: AsyncGenerator[Frame]) -> Frame | None:
+    return await anext(frames, None)

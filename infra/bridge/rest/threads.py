@@ -5,8 +5,11 @@ from __future__ import annotations
 from msgspec.structs import asdict
 from starlette.requests import Request
 
+from bus.spent import ends_of_runs
+from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
+from infra.bridge.rest.told import taken_by
 from schemas.recollections import MessagesTold, ThreadTold
 from schemas.rest import (
     Cancelling,
@@ -18,6 +21,7 @@ from schemas.rest import (
     ThreadNamed,
     Threads,
     ThreadsQuery,
+    ThreadUsage,
 )
 
 
@@ -41,6 +45,7 @@ class ThreadRoutes(Rest):
             self.door(one, self.erase, Operation("Erase a thread for good", takes=Cancelling, gives=Done), "DELETE"),
             self.door(f"{one}/fork", self.fork, fork, "POST"),
             self.door(f"{one}/messages", self.messages, said),
+            self.door(f"{one}/usage", self.usage, Operation("Tell what a thread's runs took", gives=ThreadUsage)),
         ]
 
     async def create(self, request: Request) -> ThreadNamed:
@@ -88,3 +93,8 @@ class ThreadRoutes(Rest):
             return await memory.messages(thread, asked.first, asked.limit)
         total = (await memory.messages(thread, 0, 1)).total
         return await memory.messages(thread, max(0, total - asked.last), asked.last)
+
+    async def usage(self, request: Request) -> ThreadUsage:
+        """Tell what a thread's runs took, as far as it is recorded."""
+        thread = await self.thread(request)
+        return taken_by(thread, await ends_of_runs(await self.desk.store(), caller_of(request).tenant, thread))

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from schemas import codec
 from schemas.delegation import RunJoined
 from schemas.live import Committed
-from schemas.rest import RunShown
+from schemas.messages import Usage
+from schemas.rest import RunShown, ThreadUsage
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -65,3 +66,10 @@ def _ended(shown: RunShown, event: RunFinished | RunFailed, time: str) -> RunSho
         return replace(shown, status="finished", **about, **told)
     status = "aborted" if event.problem.kind == "aborted" else "failed"
     return replace(shown, status=status, problem=event.problem, **told)
+
+
+def taken_by(thread: str, ends: Sequence[RunFinished | RunFailed]) -> ThreadUsage:
+    """Sum up what runs took, from their last words."""
+    priced = [end.cost for end in ends if end.cost is not None]
+    usage = sum((end.usage for end in ends), Usage())
+    return ThreadUsage(thread, len(ends), usage, sum(priced) if priced else None, len(ends) - len(priced))

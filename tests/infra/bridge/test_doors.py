@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
@@ -164,7 +165,7 @@ def test_no_route_lets_anybody_in_without_a_key_that_is_good(house: House, key: 
         if route.wants:
             assert answer.status_code == 401, (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
-            assert method == "HEAD" or answer.json()["error"]["code"] == "invalid_api_key"
+            assert method == "HEAD" or "invalid_api_key" in json.dumps(answer.json()["error"]).lower()
             assert not key or key not in answer.text
     assert house.commands == []
     assert house.bus.asked == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from infra.bridge.rest.stream import LONGEST_PIECE, RunEvents, cuts, place_of
 from schemas import codec
 from schemas.answers import CallTold
-from schemas.live import Committed, Delta, Frame
+from schemas.live import Committed, Delta, Frame, Progress
 from schemas.messages import ToolCall, Usage
 from schemas.runs import Event, ModelReturned, RunFinished
 
@@ -114,3 +114,22 @@ def test_a_piece_of_text_is_told_before_the_answer_is_whole() -> None:
     (told,) = encoder.feed(piece("text", None, 5, " world"))
     assert told.startswith(b"id: 1.2.6\nevent: delta\n")
     assert msgspec.json.decode(told.partition(b"data: ")[2])["text"] == "Hello "
+
+
+@given(answers, lengths, st.lists(st.integers(0, 200), min_size=1, max_size=8), st.lists(st.integers(1, 9), max_size=9))
+def test_progress_between_events_neither_hides_nor_repeats_one(
+    answer: Answer, some: list[int], said: list[int], read: list[int]
+) -> None:
+    """Whoever is cut off after so many blocks, again and again, and comes back with the last id, has all once."""
+    frames = answer.frames(some)
+    for n, at in enumerate(said):
+        frames.insert(at % (len(frames) + 1), Progress("r1", "t1", "r1-1-t0", 1, n + 1, {"line": "x\n\nid: 9"}))
+    told, last = b"", ""
+    for count in [*read, 1 << 30]:
+        for block in streamed(frames, last).split(b"\n\n")[:-1][:count]:
+            if block.startswith(b"id: "):
+                last = block.partition(b"\n")[0].removeprefix(b"id: ").decode()
+                told += block + b"\n\n"
+            else:
+                assert block.startswith(b"event: progress\n")
+    assert told == streamed(answer.frames([]))
