@@ -99,9 +99,8 @@ def table(settings: Settings, servers: Servers, master: bytes = b"") -> list[Pla
     """Give the process table: what runs beside this process."""
     # who opens nothing need not know the key
     settings = msgspec.structs.replace(settings, privacy=msgspec.structs.replace(settings.privacy, master_key=""))
-    opens = {"agents": master.decode()}
     about = (servers.nats_url, servers.postgres_url, settings)
-    return [Place(role, slot, *about, opens.get(role, "")) for slot, role in slots(settings)]
+    return [Place(role, slot, *about, master.decode() if role == "agents" else "") for slot, role in slots(settings)]
 
 
 @asynccontextmanager
