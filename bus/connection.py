@@ -177,6 +177,24 @@ class Connection:
         except NatsError as error:
             raise Unavailable(f"cannot subscribe to {subject!r}: {error}") from error
 
+    async def listen(self, subject: str, hear: Callable[[bytes], None]) -> Subscription:
+        """Call `hear` with what each message brings, in the moment in which it is read.
+
+        Nothing waits in between, so that costs least; `hear` must be quick, and raise nothing.
+
+        Raises:
+            Unavailable: the connection is closed.
+        """
+        try:
+            subscription = await self.client.subscribe(subject, pending_bytes_limit=0)
+        except NatsError as error:
+            raise Unavailable(f"cannot listen to {subject!r}: {error}") from error
+        early = subscription._pending_queue  # noqa: SLF001
+        subscription._pending_queue = _Handed(hear)  # noqa: SLF001  # a queue and a task would cost more than all else
+        while not early.empty():
+            hear(early.get_nowait().data)
+        return subscription
+
     async def request(
         self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
     ) -> Message:
@@ -222,6 +240,18 @@ class Connection:
         if problem:
             raise Refused(int(problem.get("err_code", 0)), str(problem.get("description", "")))
         return answer
+
+
+class _Handed(asyncio.Queue[Msg]):
+    """In the place of a subscription's queue: nothing is ever in it."""
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def put_nowait(self, item: Msg) -> None:
+        """Hand a message on."""
+        self._hear(item.data)
 
 
 def accepted(reply: Message) -> int:

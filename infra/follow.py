@@ -90,8 +90,12 @@ async def _heard(
         frame = await watcher.next(min(silence, left))
         # who waits for long is looked after less often: many may wait
         silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
-        async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
-            yield passed
+        if frame is not None and not order.misses(frame):
+            for passed in order.take(frame):
+                yield passed
+        else:
+            async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+                yield passed
         if order.over:
             return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bus.connection import Connection, Message
+from bus.connection import Connection
 from bus.live import QUEUE, Live, Watcher, watching
 from bus.log import Stored
 from bus.streams import TRACE, ensure_streams
@@ -75,7 +75,7 @@ async def test_the_outcome_of_a_command_is_told_to_whoever_sent_it(connection: C
 async def test_a_watcher_that_is_too_slow_loses_the_oldest_and_knows_how_many() -> None:
     watcher = Watcher()
     for number in range(QUEUE + 10):
-        await watcher.hear(Message("s", codec.encode(Delta("r", "t1", "e", 1, number, "x"))))
+        watcher.hear(codec.encode(Delta("r", "t1", "e", 1, number, "x")))
     assert watcher.dropped == 10
     first = await watcher.next(1)
     assert isinstance(first, Delta)
