@@ -139,6 +139,14 @@ class Watcher:
                 self._waiting = None
         return self._frames.popleft() if self._frames else None
 
+    def deltas(self) -> list[Delta]:
+        """Take the deltas that have come and are next."""
+        taken, frames = list[Delta](), self._frames
+        while frames and isinstance(frame := frames[0], Delta):
+            taken.append(frame)
+            frames.popleft()
+        return taken
+
     def close(self) -> None:
         """Look no more."""
         if self._looking is not None:

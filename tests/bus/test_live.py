@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -87,3 +89,36 @@ async def test_a_frame_nobody_can_read_does_not_stop_the_next(connection: Connec
         await connection.publish("live.acme.run.r1", b"\xffnope")
         await connection.publish("live.acme.run.r1", codec.encode(Delta("r1", "t1", "e", 1, 0, "x")))
         assert isinstance(await watcher.next(2), Delta)
+
+
+async def test_deltas_that_have_come_are_given_at_once_and_an_event_waits_its_turn() -> None:
+    watcher = Watcher()
+    outcome = Outcome("c1", "accepted", "t1")
+    deltas = [Delta("r", "t1", "e", 1, number, "x") for number in range(3)]
+    for frame in (*deltas, outcome, deltas[0]):
+        watcher.hear(codec.encode(frame))
+    watcher.hear(b"[]")  # is none, and told of nowhere
+    assert await watcher.next(1) == deltas[0]
+    assert watcher.deltas() == deltas[1:]
+    assert watcher.deltas() == []
+    assert await watcher.next(1) == outcome
+    assert watcher.deltas() == deltas[:1]
+
+
+async def test_one_timer_serves_every_wait_and_a_shorter_one_has_its_own() -> None:
+    loop, watcher = asyncio.get_running_loop(), Watcher()
+    data = codec.encode(Delta("r", "t1", "e", 1, 0, "x"))
+    timers = set()
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            loop.call_soon(watcher.hear, data)
+            assert await watcher.next(3600) is not None
+            timers.add(watcher._looking)
+        assert len(timers) == 1
+        assert [await watcher.next(0.01) for _ in range(3)] == [None] * 3
+        # the timer of a wait that is over looks for the next one, which is longer
+        loop.call_soon(watcher.hear, data)
+        assert await watcher.next(0.02) is not None
+        assert await watcher.next(0.05) is None
+    watcher.close()
+    assert watcher._looking is None
