@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 from nats.aio.client import Client
@@ -185,15 +185,11 @@ class Connection:
         Raises:
             Unavailable: the connection is closed.
         """
+        heard = cast("asyncio.Future[Msg]", _Heard(hear))  # a queue and a task would cost more than all else
         try:
-            subscription = await self.client.subscribe(subject, pending_bytes_limit=0)
+            return await self.client.subscribe(subject, future=heard)
         except NatsError as error:
             raise Unavailable(f"cannot listen to {subject!r}: {error}") from error
-        early = subscription._pending_queue  # noqa: SLF001
-        subscription._pending_queue = _Handed(hear)  # noqa: SLF001  # a queue and a task would cost more than all else
-        while not early.empty():
-            hear(early.get_nowait().data)
-        return subscription
 
     async def request(
         self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
@@ -242,16 +238,19 @@ class Connection:
         return answer
 
 
-class _Handed(asyncio.Queue[Msg]):
-    """In the place of a subscription's queue: nothing is ever in it."""
+class _Heard:
+    """In the place of a future, which takes one message: takes every one, at once."""
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
-        super().__init__()
         self._hear = hear
 
-    def put_nowait(self, item: Msg) -> None:
+    def cancelled(self) -> bool:
+        """Say that messages are wanted."""
+        return False
+
+    def set_result(self, message: Msg) -> None:
         """Hand a message on."""
-        self._hear(item.data)
+        self._hear(message.data)
 
 
 def accepted(reply: Message) -> int:

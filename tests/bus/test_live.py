@@ -91,6 +91,20 @@ async def test_a_frame_nobody_can_read_does_not_stop_the_next(connection: Connec
         assert isinstance(await watcher.next(2), Delta)
 
 
+async def test_what_is_listened_to_is_handed_on_as_it_is_read_whole_and_in_order(connection: Connection) -> None:
+    heard: list[bytes] = []
+    subscription = await connection.listen("live.acme.run.r1", heard.append)
+    sent = [str(number).encode() for number in range(1000)]
+    for data in sent:
+        await connection.publish("live.acme.run.r1", data)
+    await connection.flush()  # who is answered has read what came before
+    assert heard == sent
+    await subscription.unsubscribe()
+    await connection.publish("live.acme.run.r1", b"late")
+    await connection.flush()
+    assert heard == sent
+
+
 async def test_deltas_that_have_come_are_given_at_once_and_an_event_waits_its_turn() -> None:
     watcher = Watcher()
     outcome = Outcome("c1", "accepted", "t1")
