@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 import msgspec
+import uvloop
 
 from bus.address import masked
 from infra.bridge.access import needs_key
@@ -26,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
 
 def keep_up(settings: Settings, announce: Callable[[Stack], str]) -> int:
     """Run a stack until a signal; `announce` says where it is, once it is."""
-    return asyncio.run(_up(settings, announce))
+    return uvloop.run(_up(settings, announce))
 
 
 async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:
