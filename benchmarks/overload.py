@@ -44,6 +44,15 @@ class Found:
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
     """Connections that are kept for the next, as clients do."""
 
+    async def connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Give a connection that is kept and that the server has not closed since, or a new one."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection("127.0.0.1", port)
+
     def close(self) -> None:
         """Give the connections up."""
         for _, writer in self.idle:
@@ -54,7 +63,7 @@ async def ask(port: int, number: int, found: Found) -> None:
     """Ask once."""
     body = {"model": "ostinato-mini", "prompt": f"{number} ships", "max_tokens": TOKENS, "ignore_eos": True}
     began = time.perf_counter()
-    reader, writer = found.idle.pop() if found.idle else await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await found.connection(port)
     writer.write(request_bytes("/v1/completions", body, port))
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.split(b"content-length:")[1].split()[0])
