@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -45,6 +46,7 @@ async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stac
 
     async with running(settings, progress, progress.note, notice) as stack:
         ready.set()
+        gc.freeze()  # what stays is not looked through again: that would hold every stream up for a tenth of a second
         for done in stack.mended:
             notice(done)
         signalled = stopped_by_signal()
