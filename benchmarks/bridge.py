@@ -39,7 +39,8 @@ from bus.streams import ensure_streams
 ROOT = Path(__file__).parents[1]
 LOADS = ((1, 0.004), (64, 0.016), (256, 0.064))
 """Streams, and seconds between two tokens of each."""
-SECONDS, QUICK_SECONDS = 8.0, 3.0
+SECONDS, QUICK_SECONDS = 8.0, 2.5
+STILL_S, QUICK_STILL_S = 4.0, 2.0
 IDLE, QUICK_IDLE = 1000, 300
 FIRSTS, QUICK_FIRSTS = 60, 20
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -142,7 +143,7 @@ async def echoes(seconds: float) -> dict[str, float]:
     return found
 
 
-async def idle(served: Server, answers: Answers, streams: int) -> dict[str, float]:
+async def idle(served: Server, answers: Answers, streams: int, still_s: float) -> dict[str, float]:
     """Open streams that stand still after their first token: memory of each, and CPU that all of them take."""
     before, begun = served.resident_kb, answers.begun
     answers.silent = True
@@ -155,7 +156,7 @@ async def idle(served: Server, answers: Answers, streams: int) -> dict[str, floa
     assert answers.begun - begun == streams
     grown = served.resident_kb - before
     began, spent = time.perf_counter(), served.cpu_s
-    await asyncio.sleep(4)
+    await asyncio.sleep(still_s)
     busy = (served.cpu_s - spent) / (time.perf_counter() - began)
     for writer in writers:
         writer.close()
@@ -174,7 +175,7 @@ async def bridged(nats: str, postgres: str, *, quick: bool) -> dict[str, float]:
         with server("bridge", nats, postgres) as served:
             async with answering(connection) as answers:
                 await cost(served, 1, 1)
-                found |= await idle(served, answers, QUICK_IDLE if quick else IDLE)
+                found |= await idle(served, answers, *((QUICK_IDLE, QUICK_STILL_S) if quick else (IDLE, STILL_S)))
     return found | await echoes(seconds)
 
 

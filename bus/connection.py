@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 from nats.aio.client import Client
@@ -177,6 +177,20 @@ class Connection:
         except NatsError as error:
             raise Unavailable(f"cannot subscribe to {subject!r}: {error}") from error
 
+    async def listen(self, subject: str, hear: Callable[[bytes], None]) -> Subscription:
+        """Call `hear` with what each message brings, in the moment in which it is read.
+
+        Nothing waits in between, so that costs least; `hear` must be quick, and raise nothing.
+
+        Raises:
+            Unavailable: the connection is closed.
+        """
+        heard = cast("asyncio.Future[Msg]", _Heard(hear))  # a queue and a task would cost more than all else
+        try:
+            return await self.client.subscribe(subject, future=heard)
+        except NatsError as error:
+            raise Unavailable(f"cannot listen to {subject!r}: {error}") from error
+
     async def request(
         self, subject: str, data: bytes, timeout_s: float = 2.0, headers: dict[str, str] | None = None
     ) -> Message:
@@ -222,6 +236,21 @@ class Connection:
         if problem:
             raise Refused(int(problem.get("err_code", 0)), str(problem.get("description", "")))
         return answer
+
+
+class _Heard:
+    """In the place of a future, which takes one message: takes every one, at once."""
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        self._hear = hear
+
+    def cancelled(self) -> bool:
+        """Say that messages are wanted."""
+        return False
+
+    def set_result(self, message: Msg) -> None:
+        """Hand a message on."""
+        self._hear(message.data)
 
 
 def accepted(reply: Message) -> int:

@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 
 from bus import subjects
 from bus.blobs import Blobs
-from bus.connection import Connection, Message
+from bus.connection import Connection
 from bus.errors import BusError, Refused
 from bus.log import Stored, opened
 from bus.trace import Trace
 from schemas import codec
 from schemas.envelope import Envelope
+from schemas.errors import BadShape
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.times import rfc3339
 
@@ -102,31 +103,70 @@ class Watcher:
 
     def __init__(self) -> None:
         self._frames: deque[Frame] = deque()
+        self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
+        self._due = 0.0
+        """When who waits is told that nothing came, by the loop's clock."""
+        self._looking: asyncio.TimerHandle | None = None
+        self._looks = 0.0
+        """When it is looked whether that is so."""
         self.dropped = 0
         """Frames lost because the reader was too slow."""
 
-    async def hear(self, message: Message) -> None:
-        """Queue one message; the oldest goes when the queue is full."""
+    def hear(self, data: bytes) -> None:
+        """Queue what a message brings; the oldest goes when the queue is full."""
+        try:
+            frame = codec.decode_frame(data)
+        except BadShape as misfit:
+            log.warning("not a frame: %s", misfit)
+            return
         if len(self._frames) >= QUEUE:
             self._frames.popleft()
             self.dropped += 1
-        self._frames.append(codec.decode(message.data, Frame))
+        self._frames.append(frame)
         self._wake()
 
     async def next(self, timeout_s: float) -> Frame | None:
         """Return the next frame, or None when nothing comes in time."""
         if not self._frames:
-            # a queue and a timeout of asyncio's would cost each token as much as all that is done with it
-            loop = asyncio.get_running_loop()
-            self._waiting = loop.create_future()
-            late = loop.call_later(timeout_s, self._wake)
+            self._waiting = self._loop.create_future()
+            self._due = self._loop.time() + timeout_s
+            if self._looking is None or self._looks > self._due:
+                self._look_at(self._due)
             try:
                 await self._waiting
             finally:
-                late.cancel()
                 self._waiting = None
         return self._frames.popleft() if self._frames else None
+
+    def deltas(self) -> list[Delta]:
+        """Take the deltas that have come and are next."""
+        taken, frames = list[Delta](), self._frames
+        while frames and isinstance(frame := frames[0], Delta):
+            taken.append(frame)
+            frames.popleft()
+        return taken
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _look_at(self, due: float) -> None:
+        """Have one timer for many frames: each of its own would cost as much as all that is done with one."""
+        self.close()
+        self._looks = due
+        self._looking = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._waiting is None:
+            return  # who waits next looks again
+        if self._loop.time() < self._due:
+            self._look_at(self._due)
+        else:
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -148,9 +188,10 @@ async def expecting(connection: Connection, *live_subjects: str) -> AsyncIterato
     The server reads that after the subscriptions, so nothing need be waited for.
     """
     watcher = Watcher()
-    subscriptions = [await connection.subscribe(subject, watcher.hear) for subject in live_subjects]
+    subscriptions = [await connection.listen(subject, watcher.hear) for subject in live_subjects]
     try:
         yield watcher
     finally:
+        watcher.close()
         for subscription in subscriptions:
             await subscription.unsubscribe()

@@ -17,6 +17,8 @@ from schemas.errors import SchemaError
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.25
+_TOGETHER_S = 0.05
+"""After a batch, until the next: what is recorded meanwhile goes with that; whoever waits for a token goes first."""
 _BUSY_S = 0.1
 _RETRY_S = (0.1, 5.0)
 """The first and the longest pause between two tries."""
@@ -54,8 +56,7 @@ class Projector:
             else:
                 self._problem = ""
                 pause = _RETRY_S[0]
-                if idle:
-                    await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(_POLL_S if idle else _TOGETHER_S)
 
     async def catch_up(self, told: Told = lambda _done, _all: None) -> bool:
         """Take all that is recorded by now into the projections that are there.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.live import Watcher, expecting
+from bus.live import expecting
 from schemas import codec
 from schemas.answers import TokenTold
 from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
@@ -70,30 +71,37 @@ async def follow(
         Refused: the command stream does not take the command.
         Unavailable: no NATS.
     """
+    async with aclosing(follow_together(connection, read_back, command, timeout_s, after)) as together:
+        async for frames in together:
+            for frame in frames:
+                yield frame
+
+
+async def follow_together(
+    connection: Connection, read_back: ReadBack, command: Command, timeout_s: float = 600.0, after: int = 0
+) -> AsyncGenerator[Sequence[Frame]]:
+    """Do as `follow` does; deltas that have come at once are yielded at once, for whoever writes them at once."""
     kind, entity = entity_of(command)
     outcome_subject = subjects.live(command.tenant, "command", command.id)
     async with expecting(connection, outcome_subject, subjects.live(command.tenant, kind, entity)) as watcher:
         await send_command(connection, command)
-        async for frame in _heard(watcher, read_back, command, after, timeout_s):
-            yield frame
-
-
-async def _heard(
-    watcher: Watcher, read_back: ReadBack, command: Command, after: int, timeout_s: float
-) -> AsyncIterator[Frame]:
-    """Yield what a watcher hears of a command's entity, and what it missed, until the last event."""
-    kind, entity = entity_of(command)
-    order = _Order(kind, command.thread, after)
-    deadline = time.monotonic() + timeout_s
-    silence = _SILENCE_S
-    while (left := deadline - time.monotonic()) > 0:
-        frame = await watcher.next(min(silence, left))
-        # who waits for long is looked after less often: many may wait
-        silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
-        async for passed in _with_what_was_missed(frame, order, read_back, command, after, deadline):
-            yield passed
-        if order.over:
-            return
+        order = _Order(kind, command.thread, after)
+        deadline, silence = time.monotonic() + timeout_s, _SILENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            frame = await watcher.next(min(silence, left))
+            # who waits for long is looked after less often: many may wait
+            silence = min(2 * silence, _LONGEST_SILENCE * _SILENCE_S) if frame is None else _SILENCE_S
+            if isinstance(frame, Delta):
+                passed = order.take(frame)
+                for more in watcher.deltas():
+                    passed += order.take(more)
+                if passed:
+                    yield passed
+                continue
+            async for late in _with_what_was_missed(frame, order, read_back, command, after, deadline):
+                yield (late,)
+            if order.over:
+                return
     raise TimeoutError(f"{kind} {entity!r} did not end within {timeout_s:.0f} s")
 
 
@@ -282,9 +290,12 @@ class _Order:
         if frame.thread != self._thread:
             # another thread's run of the same name: clients choose ids
             return []
+        if isinstance(frame, Delta):
+            # an owner that was overtaken still streams a call whose result is in
+            return [] if frame.version < self.version else self._cut(frame)
         return [frame] if isinstance(frame, Progress) else self._ordered(frame)
 
-    def _ordered(self, frame: Committed | Delta | Outcome) -> list[Frame]:
+    def _ordered(self, frame: Committed | Outcome) -> list[Frame]:
         match frame:
             case Outcome(result=result):
                 self.over = self.over or result != "accepted"
@@ -295,11 +306,6 @@ class _Order:
                 self.version = version
                 self.over = type_ in self._last
                 return [frame]
-            case Delta(version=version) if version < self.version:
-                # an owner that was overtaken still streams a call whose result is in
-                return []
-            case Delta():
-                return self._cut(frame)
 
     def _cut(self, delta: Delta) -> list[Frame]:
         if delta.effect != self._effect:

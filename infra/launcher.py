@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import importlib.metadata
 import logging
 import os
@@ -37,7 +36,7 @@ from infra.bridge.openai import AGENT_PREFIX
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
 from infra.environment import COMPUTING
-from infra.errors import CannotListen, PortBusy, ServerError, ServerUnfit, StackFailed
+from infra.errors import ServerError, ServerUnfit, StackFailed
 from infra.metrics.scrape import Scrape
 from infra.offers import offers
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
@@ -48,7 +47,7 @@ from infra.services.embedded import Servers, embedded
 from infra.services.nats_server import NatsServer
 from infra.services.outside import Outside, check_outside, prepare_streams, remember_outside
 from infra.services.postgres import Postgres
-from infra.serving import access_to, check_access, places_of, scheme, serving
+from infra.serving import access_to, check_access, listen, places_of, scheme, serving
 from infra.settings import PLACE_VARIABLE, Place, Settings, encode_place
 from infra.telemetry import log_to_file
 from infra.upkeep import mend, mend_at_start
@@ -132,7 +131,7 @@ async def running(
     await check_outside(outside)
     settings = msgspec.structs.replace(settings, engine=engine)
     stage("model")
-    listening = _listen(settings)
+    listening = listen(settings)
     with contextlib.closing(listening):
         async with contextlib.AsyncExitStack() as exits:
             servers = await exits.enter_async_context(embedded(directory, outside))
@@ -189,21 +188,6 @@ async def _refuse_company(connection: Connection, settings: Settings) -> None:
             problem = f"another stack runs on it ({slot!r} answers)"
             mend = "stop that one, or give each an account and a database of its own"
             raise ServerUnfit("nats", masked(settings.nats), problem, mend)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Take the bridge's port before anything is started."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((settings.host, settings.port))
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortBusy(settings.host, settings.port) from error
-        raise CannotListen(settings.host, settings.port, error) from error
-    return listening
 
 
 def _child(place: Place, directory: DataDirectory) -> Child:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -88,6 +89,7 @@ async def run_place(place: Place) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     status = Status(place.slot, SystemIds().new("p"))
     role = cast("Role", importlib.import_module(f"infra.roles.{place.role}"))
+    gc.freeze()  # what was imported stays: garbage is not looked for in it, again and again
     async with await Connection.open(place.nats_url, place.slot, wait_s=10) as connection:
         subject = subjects.status(place.slot)
         version = importlib.metadata.version("ostinato")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from socket import socket
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -22,7 +23,7 @@ from infra.api_keys import ApiKeys, kept_up
 from infra.bridge.access import Access, needs_key
 from infra.bridge.tokens import Issuer
 from infra.bridge.wire import BoundedProtocol
-from infra.errors import InfraError
+from infra.errors import CannotListen, InfraError, PortBusy
 from infra.settings import AccessSettings, LimitSettings, Settings
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,27 @@ def places_of(settings: Settings) -> int:
     return settings.limits.in_flight or 2 * settings.engine.max_running
 
 
+def listen(settings: Settings) -> socket.socket:
+    """Take the bridge's port before anything is started.
+
+    Raises:
+        PortBusy: somebody else has it.
+        CannotListen: it cannot be had.
+    """
+    # said to be TCP, for only then asyncio has what is written sent at once: else a token may wait for 40 ms
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortBusy(settings.host, settings.port) from error
+        raise CannotListen(settings.host, settings.port, error) from error
+    return listening
+
+
 @asynccontextmanager
 async def access_to(settings: Settings, connection: Connection, store: Store) -> AsyncIterator[Access]:
     """Say who may come in, as the log has it, for as long as the block runs.
@@ -81,7 +103,7 @@ async def access_to(settings: Settings, connection: Connection, store: Store) ->
 
 @asynccontextmanager
 async def serving(
-    application: ASGIApp, settings: AccessSettings, limits: LimitSettings, listening: socket
+    application: ASGIApp, settings: AccessSettings, limits: LimitSettings, listening: socket.socket
 ) -> AsyncIterator[None]:
     """Serve an application on a socket for as long as the block runs."""
     config = uvicorn.Config(
@@ -115,7 +137,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.up = asyncio.Event()
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
         await super().startup(sockets)
         self.up.set()

@@ -28,6 +28,7 @@ from schemas.commands import (
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, Erased, Sealed, UnknownEvent, UnknownFormat
 from schemas.keys import IssueKey, RevokeKey
+from schemas.live import Frame
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
@@ -42,6 +43,7 @@ _MISFITS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _envelopes: msgspec.json.Decoder[Envelope] = msgspec.json.Decoder(Envelope)
 _events: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_frames: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 EVENT_TYPES: dict[str, type[Any]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Event)}
@@ -101,6 +103,18 @@ def decode(data: bytes, shape: type[T] | Any) -> T:
     except _MISFITS as error:
         raise BadShape(str(error)) from error
     return value
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Decode what a watcher hears.
+
+    Raises:
+        BadShape: the bytes are no frame; the message names the field.
+    """
+    try:
+        return _frames.decode(data)  # `decode` would look a union up by all its members
+    except _MISFITS as error:
+        raise BadShape(str(error)) from error
 
 
 def tag(event: Event) -> str:

@@ -34,6 +34,8 @@ async def answers(provider: ModelProvider, call: ModelCall, on_text: OnChoice) -
     calls = [_choice(call, index) for index in range(call.n)]
     seats = asyncio.Semaphore(_AT_ONCE)
     try:
+        if len(calls) == 1:
+            return [await _ask(provider, calls[0], on_text, seats)]  # a task of its own would begin it later
         return await together(_ask(provider, one, on_text, seats) for one in calls)
     except CallFailed:
         for one in calls:

@@ -28,7 +28,7 @@ from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, charging, openai_error, told
-from infra.bridge.exchange import ClientGone, Exchange, Stream, failure, merged, while_there, written
+from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import Ask, Guarded, GuardRules
 from infra.bridge.openai import (
     SESSION_HEADER,
@@ -44,7 +44,7 @@ from infra.bridge.openapi import openapi_door
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
-from infra.follow import ReadBack, follow
+from infra.follow import ReadBack, follow_together
 from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
 from schemas import codec
@@ -315,26 +315,29 @@ class Bridge:
             return Stream(written(first, chunks, exchange), chunks, headers, self.limits, exchange.framing.idle)
         if exchange.background:
             await chunks.aclose()
-            return _json(encoder.whole([first]), 200, exchange.headers)
-        everything = [first, *await while_there(request, _rest(chunks))]
+            return _json(encoder.whole(first[:1]), 200, exchange.headers)
+        everything = [*first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
             raise failure(encoder)
         return _json(encoder.whole(everything), 200, exchange.headers)
 
-    async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[dict[str, Any]]:
+    async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[Chunks]:
         """Follow the commands; the answer's headers name an agent's thread as soon as that is known to exist."""
-        encoder, heard = exchange.encoder, 0
-        followed = [follow(self.connection, self.read_back, command) for command in exchange.commands]
+        encoder, agent, heard = exchange.encoder, exchange.agent, 0
+        followed = [follow_together(self.connection, self.read_back, command) for command in exchange.commands]
         self.under_way.enter(exchange, name)
         try:
-            async with aclosing(merged(exchange, followed)) as frames:
-                async for index, frame in frames:
-                    heard += isinstance(frame, Delta)
-                    chunks = encoder.feed(frame, index)
-                    if encoder.accepted and exchange.agent:
+            async with aclosing(merged(exchange, followed)) as together:
+                async for index, frames in together:
+                    if isinstance(frames[0], Delta):
+                        heard += len(frames)
+                    chunks = [*encoder.feed(frames[0], index)]
+                    for frame in frames[1:]:
+                        chunks += encoder.feed(frame, index)
+                    if agent and encoder.accepted:
                         exchange.headers[THREAD_HEADER] = exchange.commands[0].thread
-                    for chunk in chunks:
-                        yield chunk
+                    if chunks:
+                        yield chunks
                     if encoder.problem is not None and len(exchange.commands) > 1:
                         return  # an answer that lacks one of its choices is none
         finally:
@@ -368,12 +371,12 @@ def _with_usage(options: StreamOptions | None) -> bool:
     return options is not None and options.include_usage
 
 
-async def _next(chunks: AsyncGenerator[dict[str, Any]]) -> dict[str, Any] | None:
+async def _next(chunks: AsyncGenerator[Chunks]) -> Chunks | None:
     return await anext(chunks, None)
 
 
-async def _rest(chunks: AsyncGenerator[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [chunk async for chunk in chunks]
+async def _rest(chunks: AsyncGenerator[Chunks]) -> Chunks:
+    return [chunk async for some in chunks for chunk in some]
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

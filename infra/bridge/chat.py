@@ -71,6 +71,11 @@ class _Choice:
     calls: dict[int, int] = field(default_factory=dict)
     """Of each of its tool calls that the client knows of, characters of the arguments that it has."""
 
+    def goes_on(self, delta: Delta) -> bool:
+        """Say whether a piece is text after text, and nothing else is to be told: so it is with nearly all."""
+        more = delta.logprobs or delta.token_ids or delta.reasoning or delta.call is not None
+        return bool(delta.text and self.spoken and delta.effect == self.text.effect and not more) and self.untold.empty
+
 
 class ChatEncoder:
     """Turns a run's frames into chunks."""
@@ -141,7 +146,11 @@ class ChatEncoder:
         return []
 
     def _delta_of(self, frame: Delta) -> list[dict[str, Any]]:
-        self._choice(frame.choice).untold.hear(frame)
+        choice = self._choice(frame.choice)
+        if self._texts and choice.goes_on(frame):
+            choice.text.length += len(frame.text)
+            return [self._chunk(frame.choice, {"content": frame.text}, None)]
+        choice.untold.hear(frame)
         thought = self._think(frame.choice, frame.effect, frame.reasoning)
         if not self._texts:
             return self._details(frame.choice, None)

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Chunks = list[dict[str, Any]]
+"""What goes out at once: one or more."""
+
 SILENCE_S = 15.0
 """Proxies cut connections that say nothing for a minute or less."""
 
@@ -115,7 +118,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -> AsyncGenerator[tuple[int, Frame]]:
+Heard = tuple[int, Sequence[Frame]]
+"""The index of a command, and what came of it at once."""
+
+
+async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[Frame]]]) -> AsyncGenerator[Heard]:
     """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
     if len(followed) == 1:
         # nothing to merge: a queue and a task in between would cost as much as all else
@@ -123,21 +130,21 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Frame]]) -
             yield 0, only
         exchange.over.add(exchange.commands[0].id)
         return
-    heard: asyncio.Queue[tuple[int, Frame | None]] = asyncio.Queue()
+    heard: asyncio.Queue[tuple[int, Sequence[Frame] | None]] = asyncio.Queue()
 
-    async def hear(index: int, frames: AsyncIterator[Frame]) -> None:
+    async def hear(index: int, together: AsyncIterator[Sequence[Frame]]) -> None:
         try:
-            async for frame in frames:
-                heard.put_nowait((index, frame))
+            async for frames in together:
+                heard.put_nowait((index, frames))
         finally:
             heard.put_nowait((index, None))
 
     hearing = [asyncio.create_task(hear(*numbered)) for numbered in enumerate(followed)]
     try:
         while len(exchange.over) < len(hearing):
-            index, frame = await heard.get()
-            if frame is not None:
-                yield index, frame
+            index, frames = await heard.get()
+            if frames is not None:
+                yield index, frames
                 continue
             await hearing[index]
             exchange.over.add(exchange.commands[index].id)
@@ -153,15 +160,14 @@ def failure(encoder: Encoder) -> BadRequest:
     return BadRequest(500, "the run ended without an answer", None, "no_answer")
 
 
-async def written(
-    first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], exchange: Exchange
-) -> AsyncGenerator[bytes]:
+async def written(first: Chunks, rest: AsyncIterator[Chunks], exchange: Exchange) -> AsyncGenerator[bytes]:
     """Write an exchange's chunks as the events of a stream, and at the end what its protocol has there."""
     encoder, framing = exchange.encoder, exchange.framing
-    yield framing.event(first)
+    event = framing.event
+    yield b"".join(map(event, first))
     try:
-        async for chunk in rest:
-            yield framing.event(chunk)
+        async for chunks in rest:
+            yield event(chunks[0]) if len(chunks) == 1 else b"".join(map(event, chunks))
     except (BusError, TimeoutError) as error:
         log.warning("stream broken off: %s", error)
         message = "the event bus does not answer: read the thread again"
@@ -211,6 +217,13 @@ class Stream(StreamingResponse):
                 log.warning("a stream was cut off: %s", "nobody read it" if pace.sending else "its time was over")
             finally:
                 keeping.cancel()
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all parts as they come; all are bytes."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for part in self.body_iterator:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _keep(self, pace: _Pace) -> None:
         """Say now and then that there is somebody, and end what nobody reads."""

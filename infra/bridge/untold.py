@@ -17,6 +17,11 @@ class Untold:
         self._heard = self._named = 0
         """Of how many there were logprobs, and ids, so far."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return not (self._logprobs or self._token_ids)
+
     def hear(self, delta: Delta) -> None:
         """Take those that come with a piece of the answer."""
         self._take(delta.logprobs, delta.token_ids)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
 
 import msgspec
+import uvloop
 
 from bus.address import masked
 from infra.bridge.access import needs_key
@@ -26,7 +28,7 @@ def main(options: argparse.Namespace) -> int:
 
 def keep_up(settings: Settings, announce: Callable[[Stack], str]) -> int:
     """Run a stack until a signal; `announce` says where it is, once it is."""
-    return asyncio.run(_up(settings, announce))
+    return uvloop.run(_up(settings, announce))
 
 
 async def _up(settings: Settings, announce: Callable[[Stack], str]) -> int:
@@ -44,6 +46,7 @@ async def _run(settings: Settings, progress: StageLine, announce: Callable[[Stac
 
     async with running(settings, progress, progress.note, notice) as stack:
         ready.set()
+        gc.freeze()  # what stays is not looked through again: that would hold every stream up for a tenth of a second
         for done in stack.mended:
             notice(done)
         signalled = stopped_by_signal()

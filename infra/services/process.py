@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from infra.errors import ServerFailed
@@ -100,11 +101,22 @@ class Program:
 
 
 class ServerProcess:
-    """A running server."""
+    """A running server.
 
-    def __init__(self, program: Program, process: asyncio.subprocess.Process) -> None:
+    It is not asyncio's to start: uvloop, on which the stack runs, can give a child no other user.
+    """
+
+    def __init__(self, program: Program, process: subprocess.Popen[bytes]) -> None:
         self._program = program
         self._process = process
+        self._over = asyncio.Event()
+        waiting = (asyncio.get_running_loop(),)
+        Thread(target=self._wait, args=waiting, name=f"waits-for-{program.name}", daemon=True).start()
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._over.set)
 
     @classmethod
     async def start(cls, program: Program, argv: Sequence[str]) -> ServerProcess:
@@ -112,18 +124,10 @@ class ServerProcess:
         prefix = await asyncio.to_thread(_dying_with_parent, program.stop_signals[0])
         log = await asyncio.to_thread(_open_log, program.log)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *prefix,
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **program.options(),
-            )
+            # not in a thread: the kernel would end the server with that
+            return cls(program, _begun(program, [*prefix, *argv], log))
         finally:
             os.close(log)
-        return cls(program, process)
 
     @property
     def pid(self) -> int:
@@ -136,7 +140,8 @@ class ServerProcess:
 
     async def wait(self) -> int:
         """Wait until the server has ended, for whatever reason."""
-        return await self._process.wait()
+        await self._over.wait()
+        return self._process.wait()
 
     async def stop(self) -> None:
         """End the server: politely, then by force. Does nothing if it has ended."""
@@ -147,16 +152,15 @@ class ServerProcess:
             # not `wait_for`: up to Python 3.11 it forgets a cancellation that meets its result
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._program.stop_s):
-                    await self._process.wait()
+                    await self._over.wait()
 
     async def kill(self) -> None:
         """End the server the way a crash does, and wait until it is gone."""
         if self._process.returncode is None:
             self._signal(signal.SIGKILL)
-            await self._process.wait()
+            await self._over.wait()
 
     def _signal(self, sign: signal.Signals) -> None:
-        # not the process's own `send_signal`: that may reap the child before asyncio does, and its status is lost
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, sign)
 
@@ -165,6 +169,12 @@ class ServerProcess:
         return ServerFailed(
             self._program.name, what, self._program.log, await asyncio.to_thread(_tail, self._program.log)
         )
+
+
+def _begun(program: Program, argv: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **program.options()
+    )
 
 
 async def stop_stale(program: Program, pid: int, mark: str) -> None:

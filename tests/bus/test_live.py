@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
-from bus.connection import Connection, Message
+from bus.connection import Connection
 from bus.live import QUEUE, Live, Watcher, watching
 from bus.log import Stored
 from bus.streams import TRACE, ensure_streams
@@ -75,7 +77,7 @@ async def test_the_outcome_of_a_command_is_told_to_whoever_sent_it(connection: C
 async def test_a_watcher_that_is_too_slow_loses_the_oldest_and_knows_how_many() -> None:
     watcher = Watcher()
     for number in range(QUEUE + 10):
-        await watcher.hear(Message("s", codec.encode(Delta("r", "t1", "e", 1, number, "x"))))
+        watcher.hear(codec.encode(Delta("r", "t1", "e", 1, number, "x")))
     assert watcher.dropped == 10
     first = await watcher.next(1)
     assert isinstance(first, Delta)
@@ -87,3 +89,50 @@ async def test_a_frame_nobody_can_read_does_not_stop_the_next(connection: Connec
         await connection.publish("live.acme.run.r1", b"\xffnope")
         await connection.publish("live.acme.run.r1", codec.encode(Delta("r1", "t1", "e", 1, 0, "x")))
         assert isinstance(await watcher.next(2), Delta)
+
+
+async def test_what_is_listened_to_is_handed_on_as_it_is_read_whole_and_in_order(connection: Connection) -> None:
+    heard: list[bytes] = []
+    subscription = await connection.listen("live.acme.run.r1", heard.append)
+    sent = [str(number).encode() for number in range(1000)]
+    for data in sent:
+        await connection.publish("live.acme.run.r1", data)
+    await connection.flush()  # who is answered has read what came before
+    assert heard == sent
+    await subscription.unsubscribe()
+    await connection.publish("live.acme.run.r1", b"late")
+    await connection.flush()
+    assert heard == sent
+
+
+async def test_deltas_that_have_come_are_given_at_once_and_an_event_waits_its_turn() -> None:
+    watcher = Watcher()
+    outcome = Outcome("c1", "accepted", "t1")
+    deltas = [Delta("r", "t1", "e", 1, number, "x") for number in range(3)]
+    for frame in (*deltas, outcome, deltas[0]):
+        watcher.hear(codec.encode(frame))
+    watcher.hear(b"[]")  # is none, and told of nowhere
+    assert await watcher.next(1) == deltas[0]
+    assert watcher.deltas() == deltas[1:]
+    assert watcher.deltas() == []
+    assert await watcher.next(1) == outcome
+    assert watcher.deltas() == deltas[:1]
+
+
+async def test_one_timer_serves_every_wait_and_a_shorter_one_has_its_own() -> None:
+    loop, watcher = asyncio.get_running_loop(), Watcher()
+    data = codec.encode(Delta("r", "t1", "e", 1, 0, "x"))
+    timers = set()
+    async with asyncio.timeout(60):
+        for _ in range(3):
+            loop.call_soon(watcher.hear, data)
+            assert await watcher.next(3600) is not None
+            timers.add(watcher._looking)
+        assert len(timers) == 1
+        assert [await watcher.next(0.01) for _ in range(3)] == [None] * 3
+        # the timer of a wait that is over looks for the next one, which is longer
+        loop.call_soon(watcher.hear, data)
+        assert await watcher.next(0.02) is not None
+        assert await watcher.next(0.05) is None
+    watcher.close()
+    assert watcher._looking is None

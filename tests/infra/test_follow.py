@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import msgspec
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from bus.connection import Connection
 from bus.errors import Refused
+from bus.live import QUEUE
 from bus.streams import CMD, ensure_streams
-from infra.follow import _Order, follow
+from infra.follow import _Order, follow, follow_together
 from schemas import codec
 from schemas.answers import CallTold, TokenTold
 from schemas.commands import Command, RunAgent
@@ -173,6 +175,46 @@ async def test_a_run_is_followed_to_its_end(connection: Connection) -> None:
     delta = Delta("r1", "t1", "r1-1-m", 2, 0, "hello")
     frames = [ACCEPTED, *HISTORY[:2], delta, *HISTORY[2:]]
     assert await followed(connection, nothing, *frames) == frames
+
+
+@pytest.mark.anyio
+async def test_what_comes_at_once_is_given_at_once_each_once_and_in_order(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    deltas = [Delta("r1", "t1", "r1-1-m", 2, at, "x") for at in range(500)]
+    frames = [ACCEPTED, *HISTORY[:2], *deltas, *deltas[100:200], *HISTORY[2:]]
+
+    async def owner() -> None:
+        while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
+            pass
+        for frame in frames:
+            subject = "live.acme.command.r1" if isinstance(frame, Outcome) else "live.acme.run.r1"
+            await connection.publish(subject, codec.encode(frame))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(owner())
+        groups = [group async for group in follow_together(connection, nothing, COMMAND, 10)]
+    assert [frame for group in groups for frame in group] == [ACCEPTED, *HISTORY[:2], *deltas, *HISTORY[2:]]
+    assert all(len(group) == 1 or all(isinstance(frame, Delta) for frame in group) for group in groups)
+
+
+@pytest.mark.anyio
+async def test_who_reads_too_slowly_loses_pieces_of_text_and_no_event(connection: Connection) -> None:
+    await ensure_streams(connection, 1)
+    deltas = [Delta("r1", "t1", "r1-1-m", 2, at, "x") for at in range(QUEUE + 10)]
+    passed = []
+    async with aclosing(follow_together(connection, recorded, COMMAND, 10)) as groups:
+        begun = asyncio.create_task(anext(groups))
+        while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
+            pass
+        await connection.publish("live.acme.command.r1", codec.encode(ACCEPTED))
+        passed += await begun
+        for frame in (*HISTORY[:2], *deltas, *HISTORY[2:]):
+            await connection.publish("live.acme.run.r1", codec.encode(frame))
+        await connection.flush()
+        passed += [frame async for group in groups for frame in group]
+    assert [frame for frame in passed if not isinstance(frame, Delta)] == [ACCEPTED, *HISTORY]
+    # what is lost is in the result; of what comes behind it nothing is told out of its place
+    assert not any(isinstance(frame, Delta) for frame in passed)
 
 
 @pytest.mark.anyio

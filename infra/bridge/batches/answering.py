@@ -116,9 +116,9 @@ class Answering:
         where = (asked.tenant, asked.name)
         self._going[where] = {command.id for command in exchange.commands}
         followed = [self._followed(asked, command) for command in exchange.commands]
-        async with aclosing(merged(exchange, followed)) as frames:
-            async for index, frame in frames:
-                chunks += exchange.encoder.feed(frame, index)
+        async with aclosing(merged(exchange, followed)) as together:
+            async for index, frames in together:
+                chunks += [chunk for frame in frames for chunk in exchange.encoder.feed(frame, index)]
                 if exchange.encoder.problem is not None and len(exchange.commands) > 1:
                     break
         self._going.pop(where, None)
@@ -126,9 +126,11 @@ class Answering:
             raise failure(exchange.encoder)
         return _whole(exchange.encoder.whole(chunks))
 
-    def _followed(self, asked: LineAsked, command: Command) -> AsyncIterator[Frame]:
+    async def _followed(self, asked: LineAsked, command: Command) -> AsyncIterator[Sequence[Frame]]:
         left_s = max(0.0, self._left_s(asked)) + _SLACK_S
-        return follow_pictured(self.connection, self.read_back, command, SystemChance(), SystemIds(), left_s)
+        about = (self.connection, self.read_back, command, SystemChance(), SystemIds())
+        async for frame in follow_pictured(*about, left_s):
+            yield (frame,)
 
     def _left_s(self, asked: LineAsked) -> float:
         return (asked.deadline - self.clock.now()) / 1e6

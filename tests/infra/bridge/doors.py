@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import count
 from typing import Any, cast
 
@@ -42,6 +42,16 @@ class Counted:
         return next(self._next)
 
 
+def one_by_one(follow: Callable[..., AsyncIterator[Frame]]) -> Callable[..., AsyncIterator[Sequence[Frame]]]:
+    """Follow as the bridge does, where no two frames come at once."""
+
+    async def followed(*about: Any) -> AsyncIterator[Sequence[Frame]]:
+        async for frame in follow(*about):
+            yield (frame,)
+
+    return followed
+
+
 class Scripted:
     """A bridge that answers as a script says, and the commands that it would have sent."""
 
@@ -61,7 +71,7 @@ class Scripted:
         async def send(connection: object, command: Command) -> None:
             self.sent.append(command)
 
-        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "follow_together", one_by_one(follow))
 
         async def outcome(connection: object, command: Command) -> Outcome:
             self.sent.append(command)

@@ -22,6 +22,7 @@ from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
 from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished
 from schemas.tracing import request_span
+from tests.infra.bridge.doors import one_by_one
 
 Script = Callable[[Command], list[Frame | Exception]]
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -56,7 +57,7 @@ class Door:
                     raise frame
                 yield frame
 
-        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "follow_together", one_by_one(follow))
         chance = Numbered()
         self._bridge = Bridge(
             connection=cast("Any", None),
@@ -215,10 +216,10 @@ class Standing:
             self.sent.append(command)
             self._aborted[command.thread].set()
 
-        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "follow_together", one_by_one(follow))
         monkeypatch.setattr(app, "send_command", send_command)
         self.bridge = Door(monkeypatch, lambda _: [])._bridge
-        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "follow_together", one_by_one(follow))
 
     async def leave(self, path: str, **fields: Any) -> None:
         """Ask, and go away once the first text was heard."""

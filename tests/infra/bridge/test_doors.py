@@ -31,6 +31,7 @@ from schemas.generation import Forgotten
 from schemas.keys import IssueKey, KeyScope, RevokeKey
 from schemas.live import Frame, Outcome
 from schemas.runs import CommandAccepted, Problem
+from tests.infra.bridge.doors import one_by_one
 
 OPEN = {"/health", "/openapi.json"}
 """What anybody may ask: a route that is open by mistake is not in this list."""
@@ -94,7 +95,7 @@ class House:
             self.commands.append(command)
             yield Outcome(command.id, "refused", command.thread, Problem("unknown_thread", "no such thread", "thread"))
 
-        monkeypatch.setattr(app, "follow", follow)
+        monkeypatch.setattr(app, "follow_together", one_by_one(follow))
         counting = Counting()
         access = settings or AccessSettings(required="always")
         self.bridge = Bridge(
@@ -322,7 +323,7 @@ def test_an_error_tells_no_more_than_its_asker_may_know(monkeypatch: pytest.Monk
         raise RuntimeError("/etc/secret.txt: ost_secret, and somebody else's prompt")
         yield
 
-    monkeypatch.setattr(app, "follow", broken)
+    monkeypatch.setattr(app, "follow_together", one_by_one(broken))
     answer = house.send("POST", "/v1/chat/completions", "ost_agents", json=QUESTION)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
     assert answer.headers["x-request-id"]

@@ -1,0 +1,53 @@
+"""What a stream is written as, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from infra.bridge.chat import ChatEncoder
+from infra.bridge.exchange import Exchange, merged, written
+from schemas.commands import Command, Generate
+from schemas.live import Delta, Frame
+
+pytestmark = pytest.mark.anyio
+
+
+def piece(at: int) -> Delta:
+    return Delta("g1", "g1", "e", 2, at, "x")
+
+
+def command(name: str) -> Command:
+    return Command(name, "acme", "generation", name, "generate", Generate("m", ()))
+
+
+async def given(*parts: Any) -> AsyncIterator[Any]:
+    for part in parts:
+        yield part
+
+
+def exchange(*names: str) -> Exchange:
+    return Exchange([command(name) for name in names], ChatEncoder("g1", "m", 0, "model.returned"), True, False)
+
+
+async def test_chunks_that_are_there_at_once_are_one_write_of_the_same_bytes() -> None:
+    begun = exchange("g1")
+    chunks = [chunk for at in range(4) for chunk in begun.encoder.feed(piece(at))]
+    apart = [part async for part in written(chunks[:1], given(*([chunk] for chunk in chunks[1:])), begun)]
+    together = [part async for part in written(chunks[:2], given(chunks[2:4], chunks[4:]), begun)]
+    assert (len(apart), len(together)) == (6, 4)
+    assert b"".join(apart) == b"".join(together)
+    assert together[1] == apart[2] + apart[3]
+
+
+async def test_frames_of_several_commands_are_told_by_their_index_until_all_are_over() -> None:
+    asked = exchange("g1", "g2")
+    parts: tuple[Sequence[Frame], ...] = ((piece(0), piece(1)), (piece(2),))
+    async with asyncio.timeout(5):
+        heard = [one async for one in merged(asked, [given(*parts), given(parts[1])])]
+    assert [frames for index, frames in heard if index == 0] == list(parts)
+    assert [frames for index, frames in heard if index == 1] == [parts[1]]
+    assert asked.over == {"g1", "g2"}

@@ -1,0 +1,37 @@
+"""Where the bridge listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from infra.errors import CannotListen, PortBusy
+from infra.serving import listen
+from infra.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_written_to_a_client_waits_for_nothing() -> None:
+    options: asyncio.Queue[int] = asyncio.Queue()
+
+    async def served(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        options.put_nowait(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with contextlib.closing(listen(Settings(port=0))) as listening:
+        async with asyncio.timeout(5), await asyncio.start_server(served, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            assert await options.get()
+            writer.close()
+
+
+async def test_a_port_that_somebody_has_is_said_to_be_busy_and_a_foreign_address_not_to_be_had() -> None:
+    with contextlib.closing(listen(Settings(port=0))) as listening, pytest.raises(PortBusy):
+        listen(Settings(port=listening.getsockname()[1]))
+    with pytest.raises(CannotListen):
+        listen(Settings(host="192.0.2.1", port=0))
