@@ -243,8 +243,7 @@ class ShardOwner:
         log.info("command %s: %s", command.id, problem.message if problem else "accepted")
         await asyncio.sleep(0)  # what it begins is waited for longer than word of it, so that goes first
         result: Literal["accepted", "refused"] = "accepted" if problem is None else "refused"
-        outcome = Outcome(command=command.id, result=result, thread=command.thread, problem=problem)
-        await self._live.outcome(command.tenant, outcome)
+        await self._live.outcome(command.tenant, Outcome(command.id, result, command.thread, problem))
         await delivery.ack()
 
     async def _decide(self, tasks: asyncio.TaskGroup, cell: Cell, delivery: Delivery) -> Answer:
