@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from actors.errors import NotNow, Undecidable
 from actors.runtime.cells import ROOM, Cell, Cells, Record
@@ -242,8 +242,8 @@ class ShardOwner:
         problem = answer if isinstance(answer, Problem) else None
         log.info("command %s: %s", command.id, problem.message if problem else "accepted")
         await asyncio.sleep(0)  # what it begins is waited for longer than word of it, so that goes first
-        result: Literal["accepted", "refused"] = "accepted" if problem is None else "refused"
-        await self._live.outcome(command.tenant, Outcome(command.id, result, command.thread, problem))
+        outcome = Outcome(command.id, "accepted" if problem is None else "refused", command.thread, problem)
+        await self._live.outcome(command.tenant, outcome)
         await delivery.ack()
 
     async def _decide(self, tasks: asyncio.TaskGroup, cell: Cell, delivery: Delivery) -> Answer:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from infra.bridge.chat import ChatEncoder
 from infra.bridge.exchange import Exchange, merged, written
+from schemas import codec
 from schemas.commands import Command, Generate
 from schemas.live import Delta, Frame
+from tests.infra.bridge import doors
+from tests.infra.bridge.doors import Scripted, everything
 
 pytestmark = pytest.mark.anyio
+
+MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 def piece(at: int) -> Delta:
@@ -29,6 +34,23 @@ async def given(*parts: Any) -> AsyncIterator[Any]:
         yield part
 
 
+def at_once(follow: Callable[..., AsyncIterator[Frame]]) -> Callable[..., AsyncIterator[Sequence[Frame]]]:
+    """Follow as the bridge does, where all pieces between two events come at once."""
+
+    async def followed(*about: Any) -> AsyncIterator[Sequence[Frame]]:
+        pieces: list[Frame] = []
+        async for frame in follow(*about):
+            if isinstance(frame, Delta):
+                pieces.append(frame)
+                continue
+            if pieces:
+                yield pieces
+            pieces = []
+            yield (frame,)
+
+    return followed
+
+
 def exchange(*names: str) -> Exchange:
     return Exchange([command(name) for name in names], ChatEncoder("g1", "m", 0, "model.returned"), True, False)
 
@@ -41,6 +63,33 @@ async def test_chunks_that_are_there_at_once_are_one_write_of_the_same_bytes() -
     assert (len(apart), len(together)) == (6, 4)
     assert b"".join(apart) == b"".join(together)
     assert together[1] == apart[2] + apart[3]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/responses", {"input": "hi"}),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 16, "thinking": {"type": "adaptive"}}),
+    ],
+    ids=["chat", "completions", "responses", "messages"],
+)
+def test_every_protocol_tells_the_same_bytes_whether_pieces_come_apart_or_at_once(
+    monkeypatch: pytest.MonkeyPatch, path: str, asked: dict[str, Any]
+) -> None:
+    body = codec.encode({"model": "m", "stream": True, **asked})
+
+    def told() -> bytes:
+        answer = Scripted(monkeypatch, everything).send("POST", path, {"content-type": "application/json"}, body)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    apart = told()
+    monkeypatch.setattr(doors, "one_by_one", at_once)
+    together = told()
+    assert apart == together
+    assert apart.count(b"data: ") > 3
 
 
 async def test_frames_of_several_commands_are_told_by_their_index_until_all_are_over() -> None:
