@@ -25,8 +25,10 @@ _OUT_OF_REACH = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
-"""What a server that stops, restarts or is full makes asyncpg raise; all of it may pass.
+"""What a server that stops, restarts, follows another, is full or cannot use its disk makes asyncpg raise; it may pass.
 
 `InternalClientError` is how asyncpg tells of a connection that was cut between two messages of one statement.
 """

@@ -65,12 +65,15 @@ async def runs_of(store: Store, tenant: str, wanted: RunsWanted, limit: int = 20
     return [LateRun(*row) for row in rows]
 
 
-_OF_TENANT = """
-SELECT tenant, thread, run, coalesce(agent, '') AS agent, coalesce(model, ''), coalesce(status, 'asked'), asked,
+_STATUS = "CASE WHEN status = 'failed' AND reason = 'aborted' THEN 'aborted' ELSE coalesce(status, 'asked') END"
+"""As it is called where one run is told of."""
+
+_OF_TENANT = f"""
+SELECT tenant, thread, run, coalesce(agent, '') AS agent, coalesce(model, ''), {_STATUS}, asked,
     finished, prompt_tokens, completion_tokens
 FROM projection JOIN projected_run USING (build)
 WHERE projection.name = 'runs' AND kind = 'agent' AND asked IS NOT NULL AND ($1::text IS NULL OR thread = $1)
-AND ($2::text IS NULL OR agent = $2) AND ($3::text IS NULL OR coalesce(status, 'asked') = $3)
+AND ($2::text IS NULL OR agent = $2) AND ($3::text IS NULL OR {_STATUS} = $3)
 AND ($4::bigint IS NULL OR asked < $4)
 ORDER BY asked DESC, run LIMIT $5
 """

@@ -19,6 +19,7 @@ from schemas.wire import Wire
 
 _Few = Annotated[int, msgspec.Meta(ge=1, le=200)]
 _Many = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
@@ -107,7 +108,7 @@ class ThreadsQuery(Wire, frozen=True):
     resource: str | None = None
     text: str = ""
     """In the title, in any case."""
-    before: int | None = None
+    before: _Moment | None = None
     """Last active before this time: where the page before ended."""
     limit: _Few = 20
 
@@ -265,7 +266,7 @@ class RunsQuery(Wire, frozen=True):
     thread: str | None = None
     agent: str | None = None
     status: str | None = None
-    before: int | None = None
+    before: _Moment | None = None
     """Asked for before this time: where the page before ended."""
     limit: _Few = 20
 

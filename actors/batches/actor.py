@@ -25,7 +25,7 @@ from actors.batches.lines import (
 from actors.batches.machine import AnswerLine, AwaitExpiry, CloseFiles, ReadFile
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
-from bus.errors import Unavailable
+from bus.errors import BusError, Unavailable
 from bus.files import Files, NoSuchFile, lines_of
 from schemas.batches import (
     Batch,
@@ -49,6 +49,9 @@ _AGAIN_S: Final = 1.0
 _MOST_PARTS: Final = 16
 _GONE: Final = LineAnswer(
     500, b'{"error":{"message":"the input file was deleted","type":"server_error","code":"gone"}}'
+)
+_BROKEN: Final = LineAnswer(
+    500, b'{"error":{"message":"internal error: see the server\'s log","type":"server_error","code":"internal"}}'
 )
 
 T = TypeVar("T")
@@ -124,12 +127,12 @@ class BatchPerformer:
                     await asyncio.sleep(min(left / 1e6, _LOOK_S))
                 return BatchExpired(identity, at)
             case ReadFile():
-                return await _surely(lambda: self._read(effect, site))
+                return await _surely(lambda: self._read(effect, site), lambda: self._unread(effect))
             case AnswerLine():
                 async with self._room:
                     return await self._answer(effect, site)
             case CloseFiles():
-                return await _surely(lambda: self._close(effect, site))
+                return await _surely(lambda: self._close(effect, site), lambda: self._unwritten(effect))
             case _:
                 raise AssertionError(f"not an effect of a batch: {effect!r}")
 
@@ -157,25 +160,33 @@ class BatchPerformer:
             await self._files.begin(site.tenant, name, f"{site.thread}_{kind}.jsonl", "batch_output", now, expires)
 
     async def _answer(self, effect: AnswerLine, site: Site) -> BatchLineEnded:
-        line = await _surely(lambda: self._line(site.tenant, effect.batch, effect.line))
-        if line is None:
-            answer, usage, custom_id = _GONE, Usage(), ""
+        line = await _surely(lambda: self._line(site.tenant, effect.batch, effect.line), lambda: _BROKEN)
+        if isinstance(line, LineAnswer):
+            answer, usage, custom_id = line, Usage(), ""
         else:
             asked = LineAsked(site.tenant, effect.id, effect.batch.endpoint, line.body, effect.expires)
             answer, usage = await self._answerer.answer(asked)
             custom_id = line.custom_id
         data = answered(effect.id, custom_id, answer)
-        await _surely(lambda: self._put(site, effect.line, data, failed=answer.failed))
-        return BatchLineEnded(effect.id, effect.line, failed=answer.failed, usage=usage)
+        # what could not be written is told of when the files are closed
+        told = await _surely(lambda: self._put(site, effect.line, data, failed=answer.failed), lambda: None)
+        return BatchLineEnded(effect.id, effect.line, failed=answer.failed or told is None, usage=usage)
 
-    async def _line(self, tenant: str, batch: Batch, number: int) -> BatchLine | None:
+    def _unread(self, effect: ReadFile) -> BatchRead:
+        problem = LineProblem("internal_error", "the file cannot be read: see the server's log", param="input_file_id")
+        return BatchRead(effect.id, self._clock.now(), 0, self._limits.width, (problem,))
+
+    def _unwritten(self, effect: CloseFiles) -> BatchWritten:
+        return BatchWritten(effect.id, effect.outcome, self._clock.now(), "", "", 0, 0)
+
+    async def _line(self, tenant: str, batch: Batch, number: int) -> BatchLine | LineAnswer:
         where = (tenant, batch.input_file)
         first, lines = self._parts.get(where, (0, []))
         if not first <= number < first + len(lines):
             try:
                 first, part = await self._files.part_of(*where, number)
             except NoSuchFile:
-                return None
+                return _GONE
             lines = lines_of(part)
             self._parts[where] = first, lines
             if len(self._parts) > _MOST_PARTS:
@@ -216,11 +227,16 @@ class BatchPerformer:
                     await self._files.put(site.tenant, error_file(site.thread), number, data)
 
 
-async def _surely(work: Callable[[], Awaitable[T]]) -> T:
-    """Do something with the database; while that is away it is waited for."""
+async def _surely(work: Callable[[], Awaitable[T]], otherwise: Callable[[], T]) -> T:
+    """Do something with the database; while that is away it is waited for, and what breaks the code is given up."""
     while True:
         try:
             return await work()
         except (Unavailable, TimeoutError) as error:
             log.warning("batches wait for the database: %s", error)
             await asyncio.sleep(_AGAIN_S)
+        except BusError:
+            raise
+        except Exception:
+            log.exception("a batch cannot go on as it should")  # and must not stand still for ever
+            return otherwise()

@@ -7,7 +7,8 @@ kept between requests: whichever process one comes to finds all in the log.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import mcp_types as types
 import msgspec
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 
 from bus import subjects
 from bus.errors import BadSubject, BusError
@@ -39,6 +41,8 @@ from infra.mcp.shapes import (
 from infra.running import Waiting
 from schemas import codec
 from schemas.rest import AgentOffered
+
+log = logging.getLogger(__name__)
 
 _THREADS: Final = "ostinato://threads/"
 _MOST_THREADS: Final = 50
@@ -68,6 +72,7 @@ class AgentServer:
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
         )
+        server.middleware.append(_soundly)
         server.add_notification_handler("notifications/cancelled", types.CancelledNotificationParams, self._cancelled)
         return server
 
@@ -154,6 +159,19 @@ class AgentServer:
         return types.ReadResourceResult(contents=[contents])
 
 
+async def _soundly(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    """Tell no client how something broke: that is for the server's log."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):
+        raise
+    except (BusError, TimeoutError) as error:
+        raise MCPError(types.INTERNAL_ERROR, "the stack does not answer: try again") from error
+    except Exception as error:
+        log.exception("MCP %s", ctx.method)
+        raise MCPError(types.INTERNAL_ERROR, "internal error: see the server's log") from error
+
+
 def _progress(context: Context) -> Say:
     """Tell a client that wants to know what the model says, as it comes."""
     said = 0
@@ -197,7 +215,8 @@ async def _check_begun(client: Client, thread: str, run: str) -> None:
         msgspec.ValidationError: there is none.
     """
     names = subjects.checked(thread, "thread"), subjects.checked(run, "run")
-    if not await client.read_back(client.tenant, names[0], "run", names[1], 0):
+    events = await client.read_back(client.tenant, names[0], "run", names[1], 0)
+    if not events or any(codec.is_erased(event.data) for event in events):
         raise msgspec.ValidationError(f"run: thread {thread!r} has no run {run!r}")
 
 
@@ -205,9 +224,10 @@ async def _waiting(client: Client, thread: str, effect: str) -> Waiting:
     """Find what waits.
 
     Raises:
+        BadSubject: the thread cannot be one.
         msgspec.ValidationError: nothing like that does.
     """
-    found = await client.waiting(thread)
+    found = await client.waiting(subjects.checked(thread, "thread"))
     for one in found:
         if one.effect == effect:
             return one

@@ -61,6 +61,16 @@ async def test_a_database_that_cannot_be_reached_is_an_error_of_ours() -> None:
         await Store.open(f"postgresql://ostinato@127.0.0.1:{free_port()}/ostinato")
 
 
+@pytest.mark.parametrize("state", ["53100", "58030", "25006"], ids=["disk full", "disk broken", "read only"])
+async def test_what_a_server_cannot_do_now_may_be_tried_again(store: Store, state: str) -> None:
+    raising = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
+    with pytest.raises(Unavailable):
+        await store.rows(raising)
+    with pytest.raises(Unavailable):
+        async with store.transaction() as connection:
+            await connection.execute(raising)
+
+
 async def test_a_batch_whose_commit_was_in_doubt_can_be_sent_again(store: Store) -> None:
     before = await store.claim("EV", "rec1")
     batch = Batch(Cursor("EV", 1, 1, "h1"), {"event": [rows("r1", 1, 1)]}, {0: (1, "h1")})

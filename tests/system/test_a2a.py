@@ -31,7 +31,11 @@ from a2a.types.a2a_pb2 import (
     Task,
     TaskState,
 )
-from a2a.utils.errors import A2AError, InvalidParamsError
+from a2a.utils.errors import (
+    A2AError,
+    InvalidParamsError,
+    TaskNotFoundError,
+)
 
 from actors.models.nearby import offer_model
 from actors.models.provider import ModelCall
@@ -226,6 +230,52 @@ async def test_a_task_is_cancelled_and_what_is_not_there_says_so(stack: UpProces
             await client.cancel_task(CancelTaskRequest(id=task.id))
         with pytest.raises(A2AError):
             await events(client.send_message(SendMessageRequest(message=Message(message_id="m", role=Role.ROLE_USER))))
+
+
+@waited
+@pytest.mark.anyio
+@BINDINGS
+async def test_what_cannot_be_a_context_lists_nothing_and_tells_nothing_of_the_database(
+    stack: UpProcess, binding: str
+) -> None:
+    async with connected(stack.url, "demo", binding) as client:
+        with pytest.raises(InvalidParamsError, match="contextId"):
+            await client.list_tasks(ListTasksRequest(context_id="a\0"))
+
+
+@waited
+@pytest.mark.anyio
+async def test_of_a_thread_that_was_deleted_no_task_is_left(stack: UpProcess) -> None:
+    async with connected(stack.url, "demo") as client, httpx.AsyncClient(base_url=stack.url) as http:
+        task = (await events(client.send_message(asked("Hello!"))))[0][1]
+        deleted = await http.request("DELETE", f"/api/threads/{task.context_id}", json={})
+        assert deleted.status_code == 200
+        gone = False
+        while not gone:
+            try:
+                await client.get_task(GetTaskRequest(id=task.id))
+            except TaskNotFoundError:
+                gone = True
+        for ask in (
+            client.cancel_task(CancelTaskRequest(id=task.id)),
+            events(client.send_message(asked("More!", task))),
+            events(client.subscribe(SubscribeToTaskRequest(id=task.id))),
+        ):
+            with pytest.raises(TaskNotFoundError):
+                await ask
+
+
+@waited
+@pytest.mark.anyio
+async def test_a_task_that_was_cancelled_is_listed_as_that(stack: UpProcess) -> None:
+    async with connected(stack.url, "careful") as client:
+        task = (await events(client.send_message(asked(SUM))))[0][1]
+        await client.cancel_task(CancelTaskRequest(id=task.id))
+        state = None
+        while state not in {TaskState.TASK_STATE_CANCELED, TaskState.TASK_STATE_FAILED}:
+            listed = await client.list_tasks(ListTasksRequest(context_id=task.context_id))
+            state = listed.tasks[0].status.state if listed.tasks else None
+        assert state == TaskState.TASK_STATE_CANCELED
 
 
 @waited

@@ -115,6 +115,7 @@ def test_a_file_comes_back_as_it_was_brought_until_it_is_deleted(stack: UpProces
         (jsonl([{**chat_line("a"), "method": "GET"}, {**chat_line("b"), "url": "/v1/models"}]),
          ["invalid_method", "mismatched_endpoint"]),
         (jsonl([{key: value for key, value in chat_line("a").items() if key != "custom_id"}]), ["invalid_json_line"]),
+        (jsonl([chat_line("\ud800"), chat_line("b", "\udc00")]) + b'{"custom_id":"\xff"}', ["invalid_json_line"] * 3),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_batch_says_which_lines_are_wrong(stack: UpProcess, content: bytes, codes: list[str]) -> None:
@@ -191,6 +192,40 @@ def test_lines_that_are_too_much_are_errors_of_their_own(stack: UpProcess) -> No
         "late": 504,
     }
     assert errors["long"]["body"]["error"]["code"] == "context_length_exceeded"
+
+
+NUL = "a\0b"
+ODD: dict[str, dict[str, Any]] = {
+    "content": {"messages": [{"role": "user", "content": NUL}]},
+    "user": {"user": NUL},
+    "session": {"session_id": NUL},
+    "metadata": {"metadata": {NUL: NUL}},
+    "stop": {"stop": [NUL]},
+    "model": {"model": NUL},
+    "tool": {"tools": [{"type": "function", "function": {"name": NUL, "description": NUL, "parameters": {NUL: NUL}}}]},
+    "schema": {"response_format": {"type": "json_schema", "json_schema": {"name": NUL, "schema": {"const": NUL}}}},
+    "salt": {"cache_salt": NUL},
+    "picture": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": NUL}}]}]},
+    "messages": {"messages": NUL},
+    "deep": {"metadata": json.loads("[" * 500 + "]" * 500)},
+    "number": {"max_tokens": 1 << 62},
+}
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses"])
+def test_odd_characters_end_no_batch_and_each_line_is_told_of(stack: UpProcess, endpoint: str) -> None:
+    """What Postgres takes in no text, and what JSON can spell but hardly anybody does, hangs nothing."""
+    lines = [{**chat_line(f"{name}\0", **more), "url": endpoint} for name, more in ODD.items()]
+    if endpoint == "/v1/responses":
+        for line in lines:
+            line["body"] |= {"input": line["body"].pop("messages"), "max_output_tokens": line["body"].pop("max_tokens")}
+    with client(stack) as sdk:
+        batch = wait(sdk, begin(sdk, jsonl([*lines, {**lines[0], "custom_id": "plain"}]), endpoint).id)
+        assert batch.status == "completed"
+        assert batch.request_counts.completed + batch.request_counts.failed == len(ODD) + 1
+        told = lines_of(sdk, batch.output_file_id) + lines_of(sdk, batch.error_file_id)
+    assert {one["custom_id"] for one in told} == {*(line["custom_id"] for line in lines), "plain"}
+    assert not [one for one in told if one["response"]["status_code"] >= 500]
 
 
 def slow(count: int) -> bytes:

@@ -84,7 +84,9 @@ async def test_what_cannot_be_called_is_told_to_the_model(stack: UpProcess, mode
             ("ask_demo", {"text": "x", "thread": "no thread"}, "thread"),
             ("ask_demo", {"text": "x", "strange": 1}, "strange"),
             ("answer_wait", {"thread": "t", "run": "r", "effect": "e", "answer": "approve"}, "nothing waits as 'e'"),
+            ("answer_wait", {"thread": "\0", "run": "r", "effect": "e", "answer": "approve"}, "cannot be used"),
             ("cancel_run", {"thread": "t", "run": "r"}, "t"),
+            ("cancel_run", {"thread": "\0", "run": "r"}, "cannot be used"),
         ):
             answer = await client.call_tool(name, arguments)
             assert answer.is_error, (name, arguments)

@@ -294,6 +294,30 @@ def test_what_a_threads_runs_took_is_told_for_all_of_them(api: httpx.Client) -> 
         assert time.monotonic() < end
 
 
+@pytest.mark.parametrize("before", [str(1 << 63), "9" * 20, "-1", "x"])
+def test_a_page_that_cannot_be_is_refused_by_name(api: httpx.Client, before: str) -> None:
+    for path in ("/runs", "/threads"):
+        assert refused(api.get(path, params={"before": before})) == (400, "invalid_value", "before")
+
+
+@pytest.mark.parametrize(("field", "value"), [("active_tools", ["a\0"]), ("tool", "a\0")])
+def test_a_tool_that_is_not_there_is_the_request_s_mistake(api: httpx.Client, field: str, value: object) -> None:
+    answer = api.post("/runs", json={"agent": "demo", "text": "Hello!", field: value})
+    assert refused(answer) == (400, "invalid_value", field)
+
+
+def test_a_run_that_was_cancelled_is_listed_as_that(api: httpx.Client) -> None:
+    path, thread = begun(api, "careful", SUM)
+    waits_in(api, thread)
+    good(api.post(f"{path}/cancel", json={}))
+    until(api, path, "aborted")
+    end, about = time.monotonic() + WAIT_S, {"thread": thread.removeprefix("/threads/")}
+    while not good(api.get("/runs", params={**about, "status": "aborted"}))["data"]:
+        assert time.monotonic() < end
+    assert [run["status"] for run in good(api.get("/runs", params=about))["data"]] == ["aborted"]
+    assert not good(api.get("/runs", params={**about, "status": "failed"}))["data"]
+
+
 def test_working_memory_is_written_and_read(api: httpx.Client) -> None:
     thread = good(api.post("/threads", json={}))["thread"]
     good(api.put(f"/threads/{thread}/memory", json={"content": '{"tea": "green"}'}))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from a2a.helpers.proto_helpers import get_message_text
 from a2a.server.context import ServerCallContext
@@ -24,6 +26,7 @@ from a2a.types.a2a_pb2 import (
     TaskState,
 )
 from a2a.utils.errors import (
+    A2AError,
     InternalError,
     InvalidParamsError,
     PushNotificationNotSupportedError,
@@ -56,7 +59,13 @@ from infra.bridge.rest.told import run_of
 from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
+from schemas import codec
 
+log = logging.getLogger(__name__)
+
+Params = TypeVar("Params")
+Result = TypeVar("Result")
+Method = Callable[[Any, Params, ServerCallContext], Coroutine[Any, Any, Result]]
 ClientOf = Callable[[ServerCallContext], Client]
 Event = Any
 Place = tuple[str, str]
@@ -67,8 +76,27 @@ _RECORD_S, _LATE_LOOKS = 0.05, 20
 _MOST_TASKS = 100
 _MOST_MESSAGES = 1000
 _MOST_ENDED = 1000
+_MOST_GOING_ON = 256
 _LONGEST_TOKEN = 18
 _ENDED = frozenset({TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_CANCELED})
+
+
+def _soundly(method: Method[Params, Result]) -> Method[Params, Result]:
+    """Tell no client how something broke: that is for the server's log."""
+
+    @functools.wraps(method)
+    async def sound(handler: Any, params: Params, context: ServerCallContext) -> Result:
+        try:
+            return await method(handler, params, context)
+        except (BusError, TimeoutError) as error:
+            raise InternalError("the stack does not answer: ask for the task later") from error
+        except A2AError:
+            raise
+        except Exception as error:
+            log.exception("A2A %s", method.__name__)
+            raise InternalError("internal error: see the server's log") from error
+
+    return sound
 
 
 class ContextBuilder(ServerCallContextBuilder):
@@ -88,9 +116,10 @@ class AgentHandler(RequestHandler):
         self._card = card
         self._ended: OrderedDict[Place, None] = OrderedDict()
         """Runs whose end was told here: whoever heard it is not to read that they go on, though the record is late."""
-        self._going_on: set[asyncio.Task[Came]] = set()
-        """Calls that nobody waits for."""
+        self._going_on: dict[asyncio.Task[Came], None] = {}
+        """Calls that nobody waits for, the oldest first; their runs go on without them."""
 
+    @_soundly
     @validate_request_params
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
         """Ask the agent, or answer what a task waits for; return when it is over, or waits again."""
@@ -99,8 +128,10 @@ class AgentHandler(RequestHandler):
         if not params.configuration.return_immediately:
             return task_of(self._over(await _sound(call(_unheard))))
         going_on = asyncio.create_task(_sound(call(_unheard)), name=f"a2a {place[1]}")
-        self._going_on.add(going_on)
-        going_on.add_done_callback(self._going_on.discard)
+        self._going_on[going_on] = None
+        going_on.add_done_callback(lambda done: self._going_on.pop(done, None))
+        if len(self._going_on) > _MOST_GOING_ON:
+            next(iter(self._going_on)).cancel()
         return working(*place)
 
     @validate_request_params
@@ -108,7 +139,7 @@ class AgentHandler(RequestHandler):
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """The same, told of as it goes on."""
-        async for event in self._told(*await self._call(params.message, self._client_of(context))):
+        async for event in self._told(*await _sound(self._call(params.message, self._client_of(context)))):
             yield event
 
     async def _call(self, message: Message, client: Client) -> tuple[Place, Call]:
@@ -149,6 +180,7 @@ class AgentHandler(RequestHandler):
         effects = tuple(one.effect for one, _ in given)
         return (thread, run), lambda say: gone_on(client, thread, run, effects, say)
 
+    @_soundly
     @validate_request_params
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """Tell how a task stands."""
@@ -160,13 +192,18 @@ class AgentHandler(RequestHandler):
             task.history.extend(history(found.messages, thread, run)[-params.history_length :])
         return task
 
+    @_soundly
     @validate_request_params
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """List the agent's tasks, the latest first."""
         client = self._client_of(context)
+        try:
+            context_id = subjects.checked(params.context_id, "contextId") if params.context_id else None
+        except BadSubject as error:
+            raise InvalidParamsError(str(error)) from error
         before = _page(params)
         size = min(params.page_size or _MOST_TASKS, _MOST_TASKS)
-        wanted = RunsWanted(params.context_id or None, self._agent, None, before)
+        wanted = RunsWanted(context_id, self._agent, None, before)
         rows = await runs_of(await client.store(), client.tenant, wanted, size)
         tasks = [
             Task(
@@ -180,6 +217,7 @@ class AgentHandler(RequestHandler):
         token = str(rows[-1].asked) if len(rows) == size else ""
         return ListTasksResponse(tasks=tasks, next_page_token=token, page_size=size, total_size=len(tasks))
 
+    @_soundly
     @validate_request_params
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """End a task, whatever it is doing."""
@@ -202,8 +240,8 @@ class AgentHandler(RequestHandler):
     ) -> AsyncGenerator[Event]:
         """Tell of a task that somebody began: all that its agent has said, and what it says from now on."""
         client = self._client_of(context)
-        thread, run = await self._found(client, params.id)
-        if (await self._stands(client, thread, run)).status.state in _ENDED:
+        thread, run = await _sound(self._found(client, params.id))
+        if (await _sound(self._stands(client, thread, run))).status.state in _ENDED:
             raise UnsupportedOperationError(f"task {params.id!r} is over: get it")
         async for event in self._told((thread, run), lambda say: gone_on(client, thread, run, (), say)):
             yield event
@@ -269,6 +307,8 @@ class AgentHandler(RequestHandler):
             raise TaskNotFoundError
         for _ in range(_LATE_LOOKS):
             events = await client.read_back(client.tenant, place[0], "run", place[1], 0)
+            if any(codec.is_erased(event.data) for event in events):
+                break
             if events:
                 if run_of(place[1], place[0], events).agent != self._agent:
                     break
@@ -311,8 +351,8 @@ async def _waiting_still(came: Came) -> Came:
     return came
 
 
-async def _sound(coming: Awaitable[Came]) -> Came:
-    """Wait for what a call comes to.
+async def _sound(coming: Awaitable[Result]) -> Result:
+    """Wait for something of the stack.
 
     Raises:
         InternalError: the stack does not answer.

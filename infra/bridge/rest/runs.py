@@ -81,6 +81,8 @@ class RunRoutes(Rest):
                 heard = await while_there(request, self._heard(frames, asked.wait_s))
             except ClientGone:
                 return Response(status_code=499)
+            except BadRequest as problem:
+                raise _of_the_request(problem, asked) from problem
         if heard:
             return run_of(command.id, command.thread, heard)
         return RunShown(command.id, command.thread, asked.agent, "queued")
@@ -234,3 +236,12 @@ class RunRoutes(Rest):
 
 async def _next(frames: AsyncGenerator[Frame]) -> Frame | None:
     return await anext(frames, None)
+
+
+def _of_the_request(problem: BadRequest, asked: StartRun) -> BadRequest:
+    """Tell a tool that is not there as what is wrong with a request that named it, and not with its agent."""
+    error = problem.body.error
+    named = {"active_tools": asked.active_tools is not None, "tool": bool(asked.tool)}
+    if error.code != "agent_definition" or not named.get(error.param or ""):
+        return problem
+    return BadRequest(400, error.message, error.param, "invalid_value")

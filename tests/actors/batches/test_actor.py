@@ -159,3 +159,47 @@ async def test_the_lines_of_a_file_that_was_deleted_fail(store: Store) -> None:
     read = await world.performer.perform(effect, SITE, again=True)
     assert isinstance(read, BatchRead)
     assert [problem.code for problem in read.problems] == ["file_not_found"]
+
+
+class Breaking(Files):
+    """Files of which something breaks, in a way that nobody thought of."""
+
+    def __init__(self, files: Files, name: str) -> None:
+        self._files = files
+        self._name = name
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "_name"):
+            raise RuntimeError(f"{name} is broken")
+        return getattr(object.__getattribute__(self, "_files"), name)
+
+
+@pytest.mark.parametrize("broken", ["part_of", "put", "find", "complete", "numbers"])
+async def test_nothing_that_breaks_leaves_a_batch_standing(store: Store, broken: str) -> None:
+    world = World(store)
+    world.echo.go.set()
+    await world.bring(2)
+    world.performer = BatchPerformer(Breaking(world.files, broken), world.echo, BatchLimits(100, 3), SystemClock())
+    event = await world.line(1)
+    assert isinstance(event, BatchLineEnded)
+    assert event.failed is (broken in {"part_of", "put"})
+    read = await world.performer.perform(ReadFile("batch_1-r", *ABOUT, batch=BATCH), SITE, again=True)
+    assert isinstance(read, BatchRead)
+    assert [problem.code for problem in read.problems] == (["internal_error"] if broken == "find" else [])
+    written = await world.close(2, "completed")
+    assert (written.completed + written.failed == 2) is (broken == "part_of")
+
+
+async def test_a_line_that_could_not_be_written_is_told_of_at_the_end(store: Store) -> None:
+    world = World(store)
+    world.echo.go.set()
+    await world.bring(2)
+    await world.line(0)
+    whole = world.performer
+    world.performer = BatchPerformer(Breaking(world.files, "put"), world.echo, BatchLimits(100, 3), SystemClock())
+    await world.line(1)
+    world.performer = whole
+    written = await world.close(2, "completed")
+    assert (written.completed, written.failed) == (1, 1)
+    (lost,) = await world.told(error_file("batch_1"))
+    assert (lost["custom_id"], lost["error"]["code"]) == ("c1", "internal_error")
