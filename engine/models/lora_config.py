@@ -20,8 +20,14 @@ _ALLOWED: Final[Mapping[str, tuple[object, ...]]] = {
     "use_dora": (None, False),
     "fan_in_fan_out": (None, False),
     "trainable_token_indices": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "layer_replication": (None, []),
+    "use_bdlora": (None, False),
+    "arrow_config": (None,),
+    "init_lora_weights": (None, False, "gaussian", "eva", "orthogonal", "mica", True),
 }
-"""What a field may be; anything else asks for more than two small weights beside a projection."""
+"""What a field may be. Anything else asks for more than two small weights beside a projection for all tokens, or, like
+PiSSA, OLoRA, CorDA and LoftQ, for weights of the model that are others than its checkpoint's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,6 +203,9 @@ def edit(folder: Path, **fields: Any) -> None:
         ({"bias": "all"}, "`bias` is 'all'"),
         ({"use_dora": True}, "`use_dora` is True"),
         ({"modules_to_save": ["lm_head"]}, "`modules_to_save`"),
+        ({"alora_invocation_tokens": [3, 4]}, "`alora_invocation_tokens` is [3, 4]"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "`layer_replication`"),
+        ({"init_lora_weights": "loftq"}, "`init_lora_weights` is 'loftq', and only True can be served"),
         ({"lora_alpha": "much"}, "`lora_alpha` or `alpha_pattern` is no scale"),
         ({"alpha_pattern": {"(": 3}}, "`lora_alpha` or `alpha_pattern` is no scale"),
     ],
@@ -216,6 +219,18 @@ def test_what_only_other_adapters_have_is_refused_by_field(
     with pytest.raises(CheckpointError) as refused:
         read_adapter(str(tmp_path), model)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("way", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_beside_what_peft_leaves_of_the_weights_is_refused(
+    tiny: Callable[[str], Tiny], tmp_path: Path, way: str
+) -> None:
+    wanted = prompts()["r0"][0]
+    reference = written(tmp_path, tiny("llama-untied"), 1, target_modules=["q_proj"], init_lora_weights=way)
+    assert (logits_of(reference, wanted) - tiny("llama-untied").logits(wanted)).abs().max() <= EXACT, "nothing is added"
+    model = load_model(tiny("llama-untied").folder, platform("reference"))
+    with pytest.raises(CheckpointError, match="`init_lora_weights`"):
+        read_adapter(str(tmp_path), model)
 
 
 def test_an_adapter_of_another_model_or_no_adapter_at_all_says_so(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
