@@ -7,6 +7,7 @@ anything that JSON can carry, msgspec structs, dataclasses, and models of pydant
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -17,6 +18,7 @@ from docstring_parser import ParseError, parse
 from actors.errors import BadArguments, BadResult, DefinitionError
 from schemas import codec
 
+_FENCED = re.compile(r"```(?:json)?\s(.*)```", re.DOTALL)
 _BY_NAME = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 _PROMISES_NOTHING = (inspect.Signature.empty, Any, object, None, type(None))
 
@@ -131,6 +133,24 @@ def fitted(data: Any, kind: Any) -> Any:
         ValidationError: of msgspec: they do not fit; the message names the field.
     """
     return msgspec.convert(data, kind, dec_hook=_read_foreign)
+
+
+def read_json(text: str, kind: Any) -> Any:
+    """Read what a model wrote as JSON of a type.
+
+    Raises:
+        DecodeError: of msgspec: it is no JSON; a ValidationError where it is, and does not fit.
+    """
+    try:
+        return msgspec.json.decode(text, type=kind, dec_hook=_read_foreign)
+    except (UnicodeError, RecursionError) as error:
+        raise msgspec.DecodeError("it is no JSON") from error
+
+
+def unfenced(text: str) -> str:
+    """Take JSON out of the fence that models like to write around it."""
+    found = _FENCED.fullmatch(text.strip())
+    return found[1].strip() if found else text.strip()
 
 
 def plain_value(value: Any) -> Any:

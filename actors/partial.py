@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
+_FENCE = re.compile(r"\s*```(?:json)?\s")
+_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\?$|(?:\\u[dD][89abAB][0-9a-fA-F]{2})?\\u[0-9a-fA-F]{0,3}$")
+"""Of a character that is written in escapes, and comes in pieces."""
 _CLOSING = {"{": "}", "[": "]"}
 
 
 def partial_value(text: str) -> Any:
     """Give what a beginning of JSON says for certain; None while it says nothing.
 
-    A text that is not closed is what there is of it; a number, a key, or a word that may go on is left out.
+    A text that is not closed is what there is of it; a number, a key, or a word that may go on is left out. A fence
+    around the JSON is passed over.
     """
+    fence = _FENCE.match(text)
+    text = text[fence.end() :] if fence else text
     for end in _ends(text):
         try:
             return msgspec.json.decode(end)
@@ -46,7 +53,8 @@ def _ends(text: str) -> list[str]:
             case _:
                 pass
     rest = "".join(reversed(closers))
-    whole = [text + '"' + rest, text[:-1] + '"' + rest] if inside else [text + rest] if not closers else []
+    begun = [text + '"' + rest, text[:-1] + '"' + rest, _HALF.sub("", text) + '"' + rest]
+    whole = begun if inside else [text + rest] if not closers and not text.rstrip()[-1:].isdigit() else []
     # what stands behind the last comma or bracket may be half a number, or a key without a value
     return [*whole, *_without_half(text, rest, inside), *(text[:at] + after for at, after in reversed(places))]
 

@@ -13,7 +13,7 @@ import msgspec
 from actors.agent.definition import Agent
 from actors.agent.stack import around
 from actors.agent.task import Task
-from actors.parameters import schema_of
+from actors.parameters import read_json, schema_of, unfenced
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
 from bus import subjects
@@ -118,10 +118,11 @@ class Client:
         if output_type is None:
             return answer
         try:
-            return replace(answer, output=msgspec.json.decode(answer.text, type=output_type))
+            return replace(answer, output=read_json(unfenced(answer.text), output_type))
         except msgspec.DecodeError as error:
             if not repairs:
-                message = f"the answer is no {getattr(output_type, '__name__', output_type)}: {error}"
+                cut = " (it was cut at `max_tokens`)" if _is_cut(running) else ""
+                message = f"the answer is no {getattr(output_type, '__name__', output_type)}{cut}: {error}"
                 raise NoAnswer(Problem(kind="invalid", message=message, field="output_type")) from error
             again = f"Your answer does not fit: {error}. Answer again, with JSON alone."
             about |= {"output_type": output_type, "repairs": repairs - 1}
@@ -300,6 +301,10 @@ async def connected(
         client = Client(connection, late.read_back, late.opened, tenant)
         with around(client):
             yield client
+
+
+def _is_cut(running: Running) -> bool:
+    return running.finished is not None and running.finished.finish_reason == "length"
 
 
 def _bound(kind: Any) -> Structured:

@@ -35,6 +35,8 @@ _HELD_US = 900_000_000
 """For how long what a call may cost is held: its process may have ended before it said what it did cost."""
 _BYTES_A_TOKEN = 3
 """Of a prompt, at least: few texts have fewer."""
+_TIDY = 1024
+"""After so many entries what counts no more is looked for."""
 _WAIT_MS = 500
 """When who finds all of a budget held may ask again."""
 
@@ -43,6 +45,8 @@ _WAIT_MS = 500
 class _Window:
     """What one run, thread or tenant spent, as far as it counts."""
 
+    slides: bool
+    """Whether what was spent counts for a while only; without, nothing but the sums is kept."""
     spent: deque[tuple[int, int, float]] = field(default_factory=deque)
     tokens: int = 0
     usd: float = 0.0
@@ -58,7 +62,9 @@ class _Window:
             self._add(spent.time, tokens, usd)
 
     def _add(self, time: int, tokens: int, usd: float) -> None:
-        if self.spent and time < self.spent[-1][0]:
+        if not self.slides:
+            pass
+        elif self.spent and time < self.spent[-1][0]:
             bisect.insort(self.spent, (time, tokens, usd))  # what the record says may be told late
         else:
             self.spent.append((time, tokens, usd))
@@ -87,6 +93,7 @@ class Ledger:
         self._clock = clock
         self._price = price
         self._windows: dict[tuple[int, Hashable], _Window] = {}
+        self._entries = 0
         self._begun = itertools.count()
 
     @property
@@ -124,7 +131,21 @@ class Ledger:
         tokens, usd = spent.usage.prompt_tokens + spent.usage.completion_tokens, self._price(spent.model, spent.usage)
         for index, budget in enumerate(self._budgets):
             if _is_meant(budget, spent):
-                self._windows.setdefault((index, _of(budget, spent)), _Window()).enter(spent, tokens, usd)
+                place = index, _of(budget, spent)
+                window = self._windows.setdefault(place, _Window(budget.window_s > 0))
+                window.enter(spent, tokens, usd)
+        self._entries += 1
+        if self._entries % _TIDY == 0:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget whose spending counts no more: runs and threads go on coming for as long as the process lives."""
+        now = self._clock.now()
+        for place, window in list(self._windows.items()):
+            window.forget(now - self._budgets[place[0]].window_s * 1_000_000)
+            window.holding(now)
+            if not (window.spent or window.held or window.tokens or window.usd):
+                del self._windows[place]
 
     def hold(self, asked: Spent) -> Problem | None:
         """Hold what a call may cost; say which budget is used up or held by others, and hold nothing, where one is."""

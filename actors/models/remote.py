@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.errors import CallFailed, ProviderFailed
+from actors.models.forms import formed
 from actors.models.keys import scrubbed
 from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from actors.models.registry import Provider, Reached, reach
@@ -120,7 +121,7 @@ class RemoteModel:
 
     async def _ask(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
         wire = WIRES[reached.provider.wire]
-        call = await with_pictures(call, self._outside.show)
+        call = formed(await with_pictures(call, self._outside.show), reached.provider)
         try:
             request = wire.request(call, reached)
         except msgspec.MsgspecError as error:

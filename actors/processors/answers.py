@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from actors.errors import DefinitionError
 from actors.models.provider import ModelAnswer
-from actors.parameters import schema_of
+from actors.parameters import read_json, schema_of, unfenced
 from actors.processors.processor import About, Processor, Stream, Tripped
 
-_FENCED = re.compile(r"```(?:json)?\s(.*)```", re.DOTALL)
+_PLACE = re.compile(r" - at (`\$[^`]*`)$")
+_MISSING = re.compile(r"Object missing required field `[^`]*`$")
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class StructuredOutput(Processor):
 
     async def result(self, answer: ModelAnswer, about: About) -> ModelAnswer:
         """Give the answer as JSON."""
-        text = _unfenced(answer.text)
+        text = unfenced(answer.text)
         if _misfit(text, self.type) and about.judge is not None:
-            text = _unfenced(await about.judge(f"{self.name}-form", self._question(answer.text), self.most))
+            text = unfenced(await about.judge(f"{self.name}-form", self._question(answer.text), self.most))
         problem = _misfit(text, self.type)
         if problem:
             raise Tripped(f"not taken: {problem}", again=True)
@@ -137,15 +138,12 @@ class StructuredOutput(Processor):
 def _misfit(text: str, kind: Any) -> str:
     """Say why a text is no JSON of a type, and nothing of what stands there; empty where it is."""
     try:
-        msgspec.json.decode(text, type=kind)
+        read_json(text, kind)
     except msgspec.ValidationError as error:
-        return f"it does not fit the schema at {str(error).rpartition(' - at ')[2]}"
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # all else that the error says may quote the text: a value, or a key that no field has
+        place, missing = _PLACE.search(str(error)), _MISSING.match(str(error))
+        where = place[1] if place else f"`$`: {missing[0]}" if missing else "`$`"
+        return f"it does not fit the schema at {where}"
+    except msgspec.DecodeError:
         return "it is no JSON"
     return ""
-
-
-def _unfenced(text: str) -> str:
-    """Take JSON out of the fence that models like to write around it."""
-    found = _FENCED.fullmatch(text.strip())
-    return found[1].strip() if found else text.strip()

@@ -36,6 +36,11 @@ values = st.recursive(
         ('["a{", "b', ["a{", "b"]),
         ('{"name": "Ann"}', {"name": "Ann"}),
         ("no JSON", None),
+        ('```json\n{"name": "An', {"name": "An"}),
+        ('```json\n{"name": "Ann"}\n```', {"name": "Ann"}),
+        ("12", None),
+        ('{"name": "An\\u00', {"name": "An"}),
+        ('{"name": "An\\ud83d\\ude0', {"name": "An"}),
     ],
 )
 def test_what_is_certain_is_kept_and_no_more(text: str, value: Any) -> None:
@@ -50,6 +55,16 @@ def test_an_object_only_grows(value: Any) -> None:
         found = partial_value(text[:end])
         assert isinstance(found, dict)
         assert _is_part(found, {"value": value}), (text[:end], found)
+
+
+@given(st.text(min_size=1, max_size=6))
+def test_a_text_that_was_seen_does_not_vanish_again(word: str) -> None:
+    text, seen = json.dumps({"word": word}), ""
+    for end in range(len('{"word": "') + 1, len(text)):
+        found = partial_value(text[:end])["word"]
+        assert found.startswith(seen)
+        assert word.startswith(found)
+        seen = found
 
 
 def _is_part(part: Any, whole: Any) -> bool:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pydantic
 import pytest
 
 from infra.client import connect
-from infra.errors import PictureRefused
+from infra.errors import NoAnswer, PictureRefused
 from tests.actors.models.double import Asked, Played, ProviderDouble, chat_chunks, fails, says
 from tests.system.conftest import UpProcess, ask, chat, records, start
 
@@ -33,6 +34,7 @@ def weather(city: str) -> str:
 
 outside = Agent("outside", "Be brief.", model="openai/gpt-x", tools=(weather,))
 chained = Agent("chained", "Be brief.", model="careful")
+worded = Agent("worded", "Be brief.", model="worded/gpt-w")
 keyless = Agent("keyless", "Be brief.", model="anthropic/claude-x")
 """
 CONFIGURATION = """
@@ -45,6 +47,12 @@ url = "{url}/v1"
 [models.providers.mine]
 url = "{url}/broken"
 keys = ["OPENAI_API_KEY"]
+
+[models.providers.worded]
+url = "{url}/v1"
+keys = ["OPENAI_API_KEY"]
+structured = "none"
+idempotency = "idempotency-key"
 
 [[models.budgets]]
 scope = "tenant"
@@ -77,6 +85,8 @@ def played(asked: Asked) -> Played:
 def _spoken(asked: Asked, said: dict[str, Any]) -> Played:
     if said["role"] == "tool":
         return says(f"There is {said['content']}.")
+    if "person" in said["content"] or "does not fit" in said["content"]:
+        return _formed(asked)
     if "key" in said["content"]:
         return fails(401, f"Incorrect API key provided: {asked.headers['authorization'].removeprefix('Bearer ')}")
     if "wait" in said["content"]:
@@ -89,6 +99,51 @@ def _spoken(asked: Asked, said: dict[str, Any]) -> Played:
         fragments = [{"tool_calls": [part]} for part in (call, *rest)]
         return Played(chat_chunks({"reasoning_content": "a tool"}, *fragments, finish="tool_calls"))
     return says("hello from elsewhere")
+
+
+def _formed(asked: Asked) -> Played:
+    """Say what is no JSON twice, then JSON in a fence; never come to an end, or decline, where that is wanted."""
+    first = next(message["content"] for message in asked.body["messages"] if message["role"] == "user")
+    if "endless" in first:
+        return Played(chat_chunks({"content": '{"name": "Ann'}, finish="length"))
+    if "secret" in first:
+        return Played(chat_chunks({"refusal": "I cannot tell."}))
+    again = sum("does not fit" in str(message["content"]) for message in asked.body["messages"])
+    parts = ['{"name": ', '{"name": "Ann"}', '```json\n{"name": "An', "n\\ud83d", '\\ude00", "age": 4', "2}\n```"]
+    return Played(chat_chunks(*({"content": part} for part in (parts[again : again + 1] if again < 2 else parts[2:]))))
+
+
+class Person(pydantic.BaseModel):
+    """Whom a text is about."""
+
+    name: str
+    age: int
+
+
+def test_an_answer_of_a_type_is_mended_and_one_that_cannot_be_says_why(
+    elsewhere: tuple[UpProcess, ProviderDouble],
+) -> None:
+    up, double = elsewhere
+
+    async def play() -> None:
+        async with connect(str(up.data)) as client:
+            answer = await client.run("outside", "which person?", output_type=Person, repairs=2)
+            assert answer.output == Person(name="Ann\U0001f600", age=42)
+            assert all(asked.body["response_format"]["type"] == "json_schema" for asked in double.asked[-3:])
+            running = client.stream("outside", "go on, person", thread=answer.thread, output_type=Person)
+            seen = [value async for value in running.partials()]
+            assert seen[0] == {"name": "An"}
+            assert seen[-1] == {"name": "Ann\U0001f600", "age": 42}
+            assert all(value["name"] in {"An", "Ann", "Ann\U0001f600"} for value in seen)
+            for text, why in (("an endless person", "max_tokens"), ("a secret person", "refusal")):
+                with pytest.raises(NoAnswer, match=why):
+                    await client.run("outside", text, output_type=Person)
+            worded = await client.run("worded", "which person?", output_type=Person, repairs=2)
+            assert worded.output == answer.output
+            assert "response_format" not in double.asked[-1].body
+            assert '"age"' in double.asked[-1].body["messages"][0]["content"]
+
+    asyncio.run(play())
 
 
 @pytest.fixture(scope="module")

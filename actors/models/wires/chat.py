@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from actors.models.forms import in_words
 from actors.models.history import last_asked, repaired
 from actors.models.parameters import fitted
 from actors.models.provider import ModelAnswer, ModelCall, Piece
@@ -75,8 +76,7 @@ def _messages(call: ModelCall, reached: Reached) -> list[dict[str, Any]]:
     shown = [_message(message, reached, of_turn=index > asked) for index, message in enumerate(messages)]
     structured = call.sampling.structured
     if structured is not None and structured.kind == "json_schema" and reached.provider.structured == "object":
-        said = f"Answer with a JSON object that fits this JSON Schema:\n{structured.text}"
-        shown.insert(0, {"role": "system", "content": said})
+        shown.insert(0, {"role": "system", "content": in_words(structured.text)})
     return shown
 
 
@@ -185,6 +185,8 @@ class ChatReader(StreamedReader):
         self._at: dict[Any, Any] = {}
         """The tool call that each index stands for now."""
         self._details: dict[Any, dict[str, Any]] = {}
+        self._declines = False
+        """Whether it says why it does not answer, in place of an answer."""
 
     def end(self) -> ModelAnswer:
         """Give the whole."""
@@ -214,7 +216,10 @@ class ChatReader(StreamedReader):
         pieces = heard.tell(of_openai(choice.get("logprobs")), self._thought(delta) + self._said(delta.get("content")))
         for fragment in delta.get("tool_calls") or ():
             self._call(fragment)
+        self._declines |= bool(delta.get("refusal"))
         finish = choice.get("finish_reason")
+        if finish and self._declines:
+            raise unheeded(self.reached.name, "messages", "declined to answer (refusal)")
         if finish in {"content_filter", "safety"}:
             raise unheeded(self.reached.name, "messages", f"withheld its answer ({finish})")
         if finish in {"error", "network_error", "insufficient_system_resource"}:

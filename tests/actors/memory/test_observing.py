@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,4 +180,47 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     assert await bench.events(ThreadRenamed) == [ThreadRenamed(title="A cat called Mitzi", by="observer")]
     shown = [call for call in bench.model.calls if call.effect == "last-1-m"]
     assert "<observations>" in shown[0].messages[1].content
+    await bench.verified("t1")
+
+
+@pytest.mark.servers
+@pytest.mark.deadline(40)
+async def test_what_was_not_condensed_when_its_process_ended_is_condensed_once_after_the_next_turn(
+    connection: Connection, nats_url: str
+) -> None:
+    asked, dies = asyncio.Event(), True
+
+    def script(call: ModelCall) -> Any:
+        if call.effect.endswith((".observer", ".title")) and dies:
+            asked.set()
+            raise asyncio.CancelledError  # as at the end of a process: nothing comes of it
+        if call.effect.endswith(".title"):
+            return "A cat"
+        return "- her cat is Mitzi" if call.effect.endswith(".observer") else "fine"
+
+    await ensure_streams(connection, 1)
+    bench = Condensed(connection, nats_url, ScriptedModel(script))
+
+    async def turn(name: str) -> None:
+        async with hearing(bench, f"run.{name}") as watcher:
+            await send_command(connection, run(name, "my cat is Mitzi " * 3))
+            await until(watcher, ends)
+
+    async with owning(bench.runtime("p1")):
+        for n in range(4):
+            await turn(f"c{n}")
+        await asyncio.wait_for(asked.wait(), 5)
+    assert not await bench.events(Observed)
+    dies = False
+    async with owning(bench.runtime("p2")):
+        await turn("c4")
+        assert bench.observer is not None
+        await bench.observer.settled()
+        await turn("c5")
+        await bench.observer.settled()
+        await turn("c6")
+    observed = await bench.events(Observed)
+    assert observed
+    assert [event.first for event in observed] == [0, *(event.upto for event in observed[:-1])]
+    assert [event.title for event in await bench.events(ThreadRenamed)] == ["A cat"]
     await bench.verified("t1")

@@ -168,6 +168,23 @@ async def test_what_a_call_of_another_process_holds_counts_until_it_is_told_and_
     assert await books.ask(of()) is None
 
 
+@pytest.mark.parametrize("scope", ["run", "thread"])
+async def test_books_of_what_counts_no_more_are_closed(scope: str) -> None:
+    books = Asking(Budget(scope, window_s=60, tokens=99))  # type: ignore[arg-type]
+    for n in range(3000):
+        assert await books.ask(of(f"r{n}", f"t{n}")) is None
+        books.clock.microseconds += SECOND
+    assert len(books.ledger._windows) < 1500
+
+
+async def test_of_what_counts_for_ever_the_sum_is_kept() -> None:
+    books = Asking(Budget("all", tokens=99_999))
+    for _ in range(50):
+        assert await books.ask(of()) is None
+    (window,) = books.ledger._windows.values()
+    assert (window.tokens, len(window.spent)) == (100, 0)
+
+
 async def test_what_other_processes_spend_counts_too(connection: Connection) -> None:
     books, heard = Asking(Budget("tenant", tokens=2)), []
 

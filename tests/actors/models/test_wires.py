@@ -164,6 +164,12 @@ def test_an_error_in_the_middle_of_a_stream_is_told(recorded: Recorded, told: by
     ("provider", "wire", "told"),
     [
         ("openai", "chat", event({"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}]})),
+        (
+            "openai",
+            "chat",
+            event({"choices": [{"index": 0, "delta": {"refusal": "No."}}]})
+            + event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+        ),
         ("anthropic", "anthropic", event({"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {}})),
         ("google", "gemini", event({"candidates": [{"finishReason": "SAFETY", "index": 0}]})),
         ("google", "gemini", event({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}})),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +121,40 @@ async def test_an_answer_of_another_form_is_to_be_given_again_and_is_not_quoted(
             await validator.result(ModelAnswer(text, "stop", Usage()), about())
         assert tripped.value.again
         assert "secret" not in tripped.value.reason
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    age: int
+
+    def __post_init__(self) -> None:
+        if self.age < 0:
+            raise ValueError(f"secret {self.age}")
+
+
+class Model(pydantic.BaseModel):
+    age: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "why"),
+    [
+        (Literal["a"], '"secret"', "at `$`"),
+        (Strict, '{"age": 1, "secret": 2}', "at `$`"),
+        (Strict, '{"age": -1}', "at `$`"),
+        (Strict, "{}", "required field `age`"),
+        (Model, '{"age": "secret"}', "at `$`"),
+        (Model, '```json\n{"age": 1}\n```', "no JSON"),
+    ],
+)
+async def test_why_an_answer_is_not_taken_tells_nothing_of_it(kind: Any, text: str, why: str) -> None:
+    with pytest.raises(Tripped, match=re.escape(why)) as tripped:
+        await SchemaValidator(type=kind).result(ModelAnswer(text, "stop", Usage()), about())
+    assert "secret" not in tripped.value.reason
+
+
+async def test_an_answer_may_be_of_a_pydantic_model() -> None:
+    good = ModelAnswer('{"age": 1}', "stop", Usage())
+    assert await SchemaValidator(type=Model).result(good, about()) is good
 
 
 async def test_what_was_said_in_words_becomes_json_and_json_stays() -> None:
