@@ -345,10 +345,9 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
         answers = await asyncio.gather(*(status_of(stack.connection, child.name) for child in children))
         parts = {child.name: _part(child, answer) for child, answer in zip(children, answers, strict=True)}
         fine = all(part["ready"] and "trouble" not in part for part in parts.values())
-        disk = {}
-        if stack.watch is not None:
-            fine &= not stack.watch.trouble
-            disk["disk"] = {"free_mb": stack.watch.free_mb, "nearly_full": stack.watch.closed}
+        watch = stack.watch
+        fine &= watch is None or not watch.trouble
+        disk = {} if watch is None else {"disk": {"free_mb": watch.free_mb, "nearly_full": watch.closed}}
         return {"status": "ok" if fine else "degraded", "processes": parts, **disk}
 
     agents = served_agents(settings)

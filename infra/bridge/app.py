@@ -361,7 +361,7 @@ class Bridge:
 _CROSS_ORIGIN: Any = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
     "allow_headers": ["*"],
-    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", THREAD_HEADER],
+    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "mcp-session-id", THREAD_HEADER],
     "max_age": 600,
 }
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}

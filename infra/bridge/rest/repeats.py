@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,15 +82,24 @@ class Repeats:
             BadRequest: another request with the same key was accepted meanwhile: 409.
         """
         certain = False
-        async for frame in frames:
-            refused = isinstance(frame, Outcome) and frame.problem is not None
-            if not certain and not refused:
-                certain = True
-                for _ in range(_LOOKS):
-                    if await self.earlier(command) is not None:
-                        break
-                    await asyncio.sleep(_LOOK_S)
-            yield frame
+        async with aclosing(frames):
+            async for frame in frames:
+                refused = isinstance(frame, Outcome) and frame.problem is not None
+                if not certain and not refused:
+                    certain = True
+                    await self._check_own(command)
+                yield frame
+
+    async def _check_own(self, command: Command) -> None:
+        """Wait until the record says whose a key is; where it is long behind, nobody is kept waiting for that.
+
+        Raises:
+            BadRequest: another request's: 409.
+        """
+        for _ in range(_LOOKS):
+            if await self.earlier(command) is not None:
+                return
+            await asyncio.sleep(_LOOK_S)
 
     async def _found(self, tenant: str, thread: str, run: str) -> Any:
         for event in await self.desk.read_back(tenant, thread, "thread", thread, 0):
