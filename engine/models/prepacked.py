@@ -52,14 +52,15 @@ class _Gptq:
     group: int
     offset: int
     """What was subtracted from zero points when they were written."""
+    symmetric: bool
+    """Whether all zero points are the middle; then what was subtracted is seen by what there is."""
     sign: str = "qweight"
 
     def weight(self, take: Take, out: int, width: int, dtype: torch.dtype) -> Weight:
         """As `Scheme` says."""
         entries = _unpacked(_needed(take, "qweight").T, self.bits)  # [out, in]
         scales = _needed(take, "scales").float().T  # [out, groups]
-        stored = _unpacked(_needed(take, "qzeros"), self.bits).T.to(torch.int32)
-        zeros = (stored + self.offset & (1 << self.bits) - 1).float()
+        zeros = self._zeros(_unpacked(_needed(take, "qzeros"), self.bits).T.to(torch.int32))
         where = take("g_idx")
         _check(entries, out, width)
         _check(zeros, *scales.shape)
@@ -70,6 +71,15 @@ class _Gptq:
         assert where is not None
         places = where.long()
         return ((entries.float() - zeros[:, places]) * scales[:, places]).to(dtype)
+
+    def _zeros(self, stored: Tensor) -> Tensor:
+        """Give zero points, float32, of those that are stored."""
+        middle = 1 << (self.bits - 1)
+        if self.symmetric and any(bool((stored == middle - offset).all()) for offset in (0, 1)):
+            return torch.full(stored.shape, float(middle))  # some tools write the second way, and say the first
+        if self.symmetric:
+            raise ValueError("`sym` is true, and its zero points are not all the middle")
+        return (stored + self.offset & (1 << self.bits) - 1).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +184,7 @@ def _gptq(wanted: Mapping[str, Any]) -> Scheme:
     if bits not in {4, 8}:
         raise ValueError(f"`bits` is {bits}, and 4 and 8 can be served")
     offset = 0 if wanted.get("checkpoint_format") == "gptq_v2" else 1
-    return _Gptq(bits, int(wanted["group_size"]), offset)
+    return _Gptq(bits, int(wanted["group_size"]), offset, bool(wanted.get("sym")))
 
 
 def _awq(wanted: Mapping[str, Any]) -> Scheme:

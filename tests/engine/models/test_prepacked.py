@@ -87,7 +87,9 @@ def saved(folder: Path, model: Any, tensors: dict[str, Tensor], config: dict[str
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"quantization_config": config}), encoding="utf-8")
 
 
-def gptq(folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, ordered: bool, version: int) -> Any:
+def gptq(
+    folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, ordered: bool, version: int, said: int = 0
+) -> Any:
     model, tensors, rng = deepcopy(tiny.reference), dict[str, Tensor](), torch.Generator().manual_seed(5)
     for name, module in projections(model):
         width = module.weight.shape[1]
@@ -101,7 +103,7 @@ def gptq(folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, or
         tensors[f"{name}.qzeros"] = words(stored.T, bits)
         tensors[f"{name}.scales"] = scales.T
         tensors[f"{name}.g_idx"] = groups.to(torch.int32)
-    form = {"checkpoint_format": "gptq_v2"} if version > 1 else {}
+    form = {"checkpoint_format": "gptq_v2"} if (said or version) > 1 else {}
     saved(folder, model, tensors, {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric} | form)
     return model
 
@@ -179,6 +181,7 @@ WAYS: dict[str, Callable[[Path, Tiny], Any]] = {
     "gptq": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=True, ordered=False, version=1),
     "gptq-asymmetric": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=False, version=1),
     "gptq-v2": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=False, version=2),
+    "gptq-v2-unsaid": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=True, ordered=False, version=2, said=1),
     "gptq-ordered": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=True, version=1),
     "gptq-rows": lambda folder, tiny: gptq(folder, tiny, 4, -1, symmetric=True, ordered=False, version=1),
     "gptq-narrow": lambda folder, tiny: gptq(folder, tiny, 4, 16, symmetric=True, ordered=False, version=1),
