@@ -126,12 +126,12 @@ class _Int8:
     def weight(self, take: Take, out: int, width: int, dtype: torch.dtype) -> Weight:
         """As `Scheme` says."""
         numbers, scales = _needed(take, "weight"), _needed(take, "weight_scale").float().flatten()
-        _check(numbers, out, width)
+        _check_numbers(numbers, torch.int8, out, width)
         if take("weight_zero_point") is not None:
             raise ValueError("it has zero points, which are not served in 8 bits")
         if scales.numel() not in {1, out}:
             raise ValueError(f"it has {scales.numel()} steps for {out} outputs")
-        return Int8Weight(numbers.to(torch.int8), scales.expand(out).contiguous(), dtype)
+        return Int8Weight(numbers, scales.expand(out).contiguous(), dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +145,17 @@ class _Fp8:
         """As `Scheme` says."""
         numbers, scales = _needed(take, "weight"), _needed(take, self.sign).float()
         take("input_scale")  # what stands to the left is not rounded
-        _check(numbers, out, width)
+        _check_numbers(numbers, torch.float8_e4m3fn, out, width)
         group = width
         if self.block is None:
-            scales = scales.reshape(-1, 1).expand(out, 1) if scales.numel() == 1 else scales.reshape(out, -1)
+            scales = scales.reshape(-1, 1).expand(out, 1) if scales.numel() == 1 else scales.reshape(len(scales), -1)
+            _check(scales, out, 1)
         else:
             high, group = self.block
             _check(scales, -(-out // high), -(-width // group))
             scales = scales.repeat_interleave(high, dim=0)[:out]
             group = group if group < width else width
-        form = numbers.to(torch.float8_e4m3fn)
-        return Packed("fp8", form.contiguous(), scales.contiguous(), None, width, group, dtype)
+        return Packed("fp8", numbers.contiguous(), scales.contiguous(), None, width, group, dtype)
 
 
 def read_scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:
@@ -240,6 +240,12 @@ def _needed(take: Take, ending: str) -> Tensor:
 def _check(tensor: Tensor, rows: int, columns: int) -> None:
     if tensor.shape != (rows, columns):
         raise ValueError(f"what is packed is {list(tensor.shape)}, and config.json makes it {[rows, columns]}")
+
+
+def _check_numbers(numbers: Tensor, dtype: torch.dtype, rows: int, columns: int) -> None:
+    if numbers.dtype != dtype:
+        raise ValueError(f"its numbers are {numbers.dtype}, not {dtype}")
+    _check(numbers, rows, columns)
 
 
 def _unpacked(words: Tensor, bits: int) -> Tensor:

@@ -269,3 +269,23 @@ def test_a_tensor_that_is_missing_beside_others_is_named(tmp_path: Path, plain: 
     save_file({name: one for name, one in tensors.items() if name != gone}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="it has no 'scales'"):
         load_model(tmp_path, platform("reference"))
+
+
+def test_numbers_that_are_not_what_the_format_says_are_refused(tmp_path: Path, plain: Tiny) -> None:
+    name = "model.layers.0.mlp.up_proj"
+
+    def refusal(preset: str, **changes: Callable[[Tensor], Tensor]) -> str:
+        folder = tmp_path / f"{preset}-{'-'.join(changes)}"
+        compressed(folder, plain, preset)
+        tensors = load_file(folder / "model.safetensors")
+        changed = {f"{name}.{ending}": change(tensors[f"{name}.{ending}"]) for ending, change in changes.items()}
+        save_file({**tensors, **changed}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=name) as refused:
+            load_model(folder, platform("reference"))
+        return refused.value.problem
+
+    assert "its numbers are torch.float32, not torch.int8" in refusal("W8A8", weight=lambda weight: weight.float() / 9)
+    assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.bfloat16))
+    assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.float8_e5m2))
+    assert "[96, 4]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale.repeat(1, 4))
+    assert "[95, 1]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale[:-1].contiguous())
