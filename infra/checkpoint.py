@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from actors.models.router import LOCAL
 from engine.core.groups import Groups, group
 from engine.core.tables import Tables
 from engine.errors import CheckpointError, TemplateError, UnknownParser
@@ -19,6 +20,7 @@ from engine.models.families import FAMILIES
 from engine.models.lora_config import read_lora_config
 from engine.text.dialects import dialect
 from engine.text.templates import ChatTemplate
+from infra.bridge.openai import AGENT_PREFIX
 from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
@@ -83,6 +85,11 @@ def _adapters(settings: EngineSettings, tell: Tell) -> dict[str, str]:
         try:
             if not name or name == settings.name:
                 raise ConfigurationWrong("engine.adapters", "engine.adapters", f"{name!r} is what the model is called")
+            if name.startswith((AGENT_PREFIX, LOCAL)):
+                problem = (
+                    f"{name!r} would be taken for what is called {name.partition('/')[2]!r} itself; name it otherwise"
+                )
+                raise ConfigurationWrong("engine.adapters", "engine.adapters", problem)
             folder = _downloaded(place, ["*.json", "*.safetensors"], tell) if is_hub_id(place) else Path(place)
             read_lora_config(folder)
         except (CheckpointError, CheckpointNotFound) as error:

@@ -158,10 +158,10 @@ class ShardOwner:
             runtime.connection, self._shard, runtime.writer, runtime.clock, runtime.ids, runtime.slot, known
         )
         self._pen = pen
+        await self._live.again(pen.before)  # at once: who takes it after a failure below finds this owner's marker last
         self._cells = self._no_cells()
         await self._cells.take(runtime.connection, pen.position.sequence)
         pen.on_commit = self._live.committed
-        await self._live.again(pen.before)
         log.info("shard %s: taken in term %s, %s threads", self._shard, pen.position.term, len(self._cells))
         async with asyncio.TaskGroup() as tasks:
             for cell in self._cells:

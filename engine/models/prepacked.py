@@ -52,14 +52,15 @@ class _Gptq:
     group: int
     offset: int
     """What was subtracted from zero points when they were written."""
+    symmetric: bool
+    """Whether all zero points are the middle; then what was subtracted is seen by what there is."""
     sign: str = "qweight"
 
     def weight(self, take: Take, out: int, width: int, dtype: torch.dtype) -> Weight:
         """As `Scheme` says."""
         entries = _unpacked(_needed(take, "qweight").T, self.bits)  # [out, in]
         scales = _needed(take, "scales").float().T  # [out, groups]
-        stored = _unpacked(_needed(take, "qzeros"), self.bits).T.to(torch.int32)
-        zeros = (stored + self.offset & (1 << self.bits) - 1).float()
+        zeros = self._zeros(_unpacked(_needed(take, "qzeros"), self.bits).T.to(torch.int32))
         where = take("g_idx")
         _check(entries, out, width)
         _check(zeros, *scales.shape)
@@ -70,6 +71,15 @@ class _Gptq:
         assert where is not None
         places = where.long()
         return ((entries.float() - zeros[:, places]) * scales[:, places]).to(dtype)
+
+    def _zeros(self, stored: Tensor) -> Tensor:
+        """Give zero points, float32, of those that are stored."""
+        middle = 1 << (self.bits - 1)
+        if self.symmetric and any(bool((stored == middle - offset).all()) for offset in (0, 1)):
+            return torch.full(stored.shape, float(middle))  # some tools write the second way, and say the first
+        if self.symmetric:
+            raise ValueError("`sym` is true, and its zero points are not all the middle")
+        return (stored + self.offset & (1 << self.bits) - 1).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +126,12 @@ class _Int8:
     def weight(self, take: Take, out: int, width: int, dtype: torch.dtype) -> Weight:
         """As `Scheme` says."""
         numbers, scales = _needed(take, "weight"), _needed(take, "weight_scale").float().flatten()
-        _check(numbers, out, width)
+        _check_numbers(numbers, torch.int8, out, width)
         if take("weight_zero_point") is not None:
             raise ValueError("it has zero points, which are not served in 8 bits")
         if scales.numel() not in {1, out}:
             raise ValueError(f"it has {scales.numel()} steps for {out} outputs")
-        return Int8Weight(numbers.to(torch.int8), scales.expand(out).contiguous(), dtype)
+        return Int8Weight(numbers, scales.expand(out).contiguous(), dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +145,17 @@ class _Fp8:
         """As `Scheme` says."""
         numbers, scales = _needed(take, "weight"), _needed(take, self.sign).float()
         take("input_scale")  # what stands to the left is not rounded
-        _check(numbers, out, width)
+        _check_numbers(numbers, torch.float8_e4m3fn, out, width)
         group = width
         if self.block is None:
-            scales = scales.reshape(-1, 1).expand(out, 1) if scales.numel() == 1 else scales.reshape(out, -1)
+            scales = scales.reshape(-1, 1).expand(out, 1) if scales.numel() == 1 else scales.reshape(len(scales), -1)
+            _check(scales, out, 1)
         else:
             high, group = self.block
             _check(scales, -(-out // high), -(-width // group))
             scales = scales.repeat_interleave(high, dim=0)[:out]
             group = group if group < width else width
-        form = numbers.to(torch.float8_e4m3fn)
-        return Packed("fp8", form.contiguous(), scales.contiguous(), None, width, group, dtype)
+        return Packed("fp8", numbers.contiguous(), scales.contiguous(), None, width, group, dtype)
 
 
 def read_scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:
@@ -174,7 +184,7 @@ def _gptq(wanted: Mapping[str, Any]) -> Scheme:
     if bits not in {4, 8}:
         raise ValueError(f"`bits` is {bits}, and 4 and 8 can be served")
     offset = 0 if wanted.get("checkpoint_format") == "gptq_v2" else 1
-    return _Gptq(bits, int(wanted["group_size"]), offset)
+    return _Gptq(bits, int(wanted["group_size"]), offset, bool(wanted.get("sym")))
 
 
 def _awq(wanted: Mapping[str, Any]) -> Scheme:
@@ -230,6 +240,12 @@ def _needed(take: Take, ending: str) -> Tensor:
 def _check(tensor: Tensor, rows: int, columns: int) -> None:
     if tensor.shape != (rows, columns):
         raise ValueError(f"what is packed is {list(tensor.shape)}, and config.json makes it {[rows, columns]}")
+
+
+def _check_numbers(numbers: Tensor, dtype: torch.dtype, rows: int, columns: int) -> None:
+    if numbers.dtype != dtype:
+        raise ValueError(f"its numbers are {numbers.dtype}, not {dtype}")
+    _check(numbers, rows, columns)
 
 
 def _unpacked(words: Tensor, bits: int) -> Tensor:

@@ -12,7 +12,9 @@ import nats
 import pytest
 
 from actors.agent.loop import ConversationMachine
+from actors.errors import NotNow
 from actors.models.provider import ModelCall
+from actors.runtime.cells import Cells
 from actors.runtime.context import SystemIds
 from actors.runtime.machine import Asked, Decision
 from actors.runtime.partitions import own_shards
@@ -212,9 +214,11 @@ async def test_an_owner_that_dies_in_mid_answer_is_followed_by_one_that_finishes
     await bench.verified("t1")
 
 
+@pytest.mark.parametrize("failures", [0, 1])
 async def test_what_an_owner_committed_and_did_not_live_to_tell_is_told_by_the_next(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
+    take, left = Cells.take, [NotNow("Postgres went away")] * failures
     told, ended, over = Live.committed, asyncio.Event(), asyncio.Event()
 
     async def dies(live: Live, sequence: int, envelope: Envelope) -> None:
@@ -224,12 +228,18 @@ async def test_what_an_owner_committed_and_did_not_live_to_tell_is_told_by_the_n
             return
         await told(live, sequence, envelope)
 
+    async def fails(cells: Cells, connection: Connection, until: int) -> None:
+        if left:
+            raise left.pop()
+        await take(cells, connection, until)
+
     async with hearing(bench, "run.c1") as watcher:
         with monkeypatch.context() as patch:
             patch.setattr(Live, "committed", dies)
             async with owning(bench.runtime("p1")):
                 await send_command(bench.connection, run("c1", "hello there"))
                 await asyncio.wait_for(ended.wait(), 20)
+        monkeypatch.setattr(Cells, "take", fails)
         async with owning(bench.runtime("p2")):
             await until(watcher, ends)
     over.set()

@@ -87,7 +87,9 @@ def saved(folder: Path, model: Any, tensors: dict[str, Tensor], config: dict[str
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"quantization_config": config}), encoding="utf-8")
 
 
-def gptq(folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, ordered: bool, version: int) -> Any:
+def gptq(
+    folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, ordered: bool, version: int, said: int = 0
+) -> Any:
     model, tensors, rng = deepcopy(tiny.reference), dict[str, Tensor](), torch.Generator().manual_seed(5)
     for name, module in projections(model):
         width = module.weight.shape[1]
@@ -101,7 +103,7 @@ def gptq(folder: Path, tiny: Tiny, bits: int, group: int, *, symmetric: bool, or
         tensors[f"{name}.qzeros"] = words(stored.T, bits)
         tensors[f"{name}.scales"] = scales.T
         tensors[f"{name}.g_idx"] = groups.to(torch.int32)
-    form = {"checkpoint_format": "gptq_v2"} if version > 1 else {}
+    form = {"checkpoint_format": "gptq_v2"} if (said or version) > 1 else {}
     saved(folder, model, tensors, {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": symmetric} | form)
     return model
 
@@ -179,6 +181,7 @@ WAYS: dict[str, Callable[[Path, Tiny], Any]] = {
     "gptq": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=True, ordered=False, version=1),
     "gptq-asymmetric": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=False, version=1),
     "gptq-v2": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=False, version=2),
+    "gptq-v2-unsaid": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=True, ordered=False, version=2, said=1),
     "gptq-ordered": lambda folder, tiny: gptq(folder, tiny, 4, 32, symmetric=False, ordered=True, version=1),
     "gptq-rows": lambda folder, tiny: gptq(folder, tiny, 4, -1, symmetric=True, ordered=False, version=1),
     "gptq-narrow": lambda folder, tiny: gptq(folder, tiny, 4, 16, symmetric=True, ordered=False, version=1),
@@ -266,3 +269,23 @@ def test_a_tensor_that_is_missing_beside_others_is_named(tmp_path: Path, plain: 
     save_file({name: one for name, one in tensors.items() if name != gone}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="it has no 'scales'"):
         load_model(tmp_path, platform("reference"))
+
+
+def test_numbers_that_are_not_what_the_format_says_are_refused(tmp_path: Path, plain: Tiny) -> None:
+    name = "model.layers.0.mlp.up_proj"
+
+    def refusal(preset: str, **changes: Callable[[Tensor], Tensor]) -> str:
+        folder = tmp_path / f"{preset}-{'-'.join(changes)}"
+        compressed(folder, plain, preset)
+        tensors = load_file(folder / "model.safetensors")
+        changed = {f"{name}.{ending}": change(tensors[f"{name}.{ending}"]) for ending, change in changes.items()}
+        save_file({**tensors, **changed}, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=name) as refused:
+            load_model(folder, platform("reference"))
+        return refused.value.problem
+
+    assert "its numbers are torch.float32, not torch.int8" in refusal("W8A8", weight=lambda weight: weight.float() / 9)
+    assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.bfloat16))
+    assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.float8_e5m2))
+    assert "[96, 4]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale.repeat(1, 4))
+    assert "[95, 1]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale[:-1].contiguous())
