@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -15,9 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from infra.client import connect
 from schemas import codec
-from schemas.live import Delta
 from schemas.steps import StepPlan
 from tests.system.conftest import UpProcess, ask, chat, records, start
 from tests.system.test_disk import health, until
@@ -46,34 +43,6 @@ def test_the_last_steps_are_shown_and_planned_again_though_their_scheduler_was_k
     (first,) = mine[0]["begins"]
     assert first["request"].startswith(f"default/{thread}/")
     assert (first["tokens"], mine[0]["positions"]) == (first["tokens"], first["tokens"] - first["cached"])
-
-
-def test_an_aborted_run_is_computed_no_further(own_stack: UpProcess) -> None:
-    worker = own_stack.pid("worker-0")
-
-    async def play() -> None:
-        async with connect(str(own_stack.data)) as client:
-            running, cut = client.stream("rambler", "Hello!", thread="cut"), False
-            async for frame in running:
-                if isinstance(frame, Delta) and not cut:
-                    os.kill(worker, signal.SIGSTOP)  # the answer cannot end before the abort
-                    await client.abort("cut")
-                    os.kill(worker, signal.SIGCONT)
-                    cut = True
-            assert running.problem is not None
-            assert running.problem.kind == "aborted"
-            await client.run("rambler", "Hello!", thread="whole")
-
-    asyncio.run(asyncio.wait_for(play(), 60))
-    wait_until_recorded(own_stack)
-    *steps, verified = records(own_stack.cli("replay", "engine", "--last", "100000", "--verify", "--json"))
-    assert (verified["ok"], verified["running"], verified["waiting"], verified["in_flight"]) == (True, 0, 0, 0)
-    cut, whole = (
-        [step["step"] for step in steps if any(name.startswith(f"default/{thread}/") for name in step["requests"])]
-        for thread in ("cut", "whole")
-    )
-    assert 0 < len(cut) < len(whole)
-    assert max(cut) < min(whole)
 
 
 def test_a_plan_that_was_changed_in_the_record_is_named(own_stack: UpProcess) -> None:
