@@ -77,7 +77,7 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
         why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
         return failed(effect, why)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
-        log.info("tool %s failed: %r", tool.name, error)
+        log.info("tool %s failed: %s", tool.name, type(error).__name__)  # its words are erased with the thread
         return failed(effect, str(error) or type(error).__name__)
     except asyncio.CancelledError:
         task = asyncio.current_task()

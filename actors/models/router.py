@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
@@ -20,6 +21,9 @@ from schemas.runs import Problem
 
 LOCAL = "local/"
 """What the names of engines here may begin with."""
+
+MOST_NAMES = 1024
+"""Models elsewhere that are kept, the latest asked ones, with their breakers: a request may name any."""
 
 Binding = Literal["none", "object", "schema", "grammar"]
 _WEAKEST: tuple[Binding, ...] = ("none", "object", "schema", "grammar")
@@ -61,7 +65,7 @@ class Router(Mapping[str, ModelProvider]):
         self._nearby = nearby
         self._pricing = pricing
         self._engines = {name: wrap(name, Unseeing(name, engine)) for name, engine in engines.items()}
-        self._found: dict[str, ModelProvider] = {}
+        self._found: OrderedDict[str, ModelProvider] = OrderedDict()
 
     def __iter__(self) -> Iterator[str]:
         return iter([*self._engines, *self._chains])
@@ -86,6 +90,9 @@ class Router(Mapping[str, ModelProvider]):
             return self.chained(self._chains[name])
         if name not in self._found:
             self._found[name] = self._remote(name)
+            if len(self._found) > MOST_NAMES:
+                self._found.popitem(last=False)
+        self._found.move_to_end(name)
         return self._found[name]
 
     def chained(self, chain: ModelChain) -> ModelProvider:

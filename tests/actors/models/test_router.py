@@ -16,7 +16,7 @@ from actors.models.keys import Key, scrubbed
 from actors.models.pricing import Pricing
 from actors.models.registry import Registry, reach
 from actors.models.remote import Outside
-from actors.models.router import Router
+from actors.models.router import MOST_NAMES, Router
 from actors.models.transport import Transport
 from actors.testing import FixedClock, ScriptedModel
 from schemas.generation import Sampling
@@ -54,6 +54,17 @@ def test_a_name_is_an_engine_here_a_chain_or_a_model_elsewhere() -> None:
     for name in ("nothing", "local/nothing", "nobody/x", "openai/", "openai"):
         assert name not in models
         assert models.get(name) is None
+
+
+def test_of_the_many_names_that_requests_may_make_up_the_latest_used_are_kept() -> None:
+    models = router()
+    used, first = models["openai/used"], models["openai/first"]
+    for n in range(MOST_NAMES):
+        assert models["openai/used"] is used
+        assert models[f"openai/made-up-{n}"]
+    assert models["openai/used"] is used
+    assert models["openai/first"] is not first
+    assert len(models._found) == MOST_NAMES
 
 
 def test_what_cannot_be_asked_is_told_with_its_mend() -> None:

@@ -169,10 +169,14 @@ async def test_a_run_uses_its_tools_and_reads_their_results(bench: Bench) -> Non
         ("large", "re: " + "x" * 20),
     ],
 )
-async def test_whatever_a_tool_does_the_run_goes_on(bench: Bench, what: str, expected: str) -> None:
+async def test_whatever_a_tool_does_the_run_goes_on(
+    bench: Bench, what: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     async with owning(bench.runtime("p1")):
         assert await answer_of(bench, run("c1", f"use odd {what}")) == expected[:24]
         assert await answer_of(bench, run("c2", "still there?")) == "re: still there?"
+    assert "so odd" not in caplog.text  # what it says is in the thread, which can be erased
     await bench.verified("t1")
 
 
