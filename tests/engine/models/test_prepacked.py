@@ -249,6 +249,9 @@ def test_what_is_packed_can_be_rounded_to_eight_bits(tmp_path: Path, plain: Tiny
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "`version` 'gemv'"),
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}}}}, "`format` None"),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "config.json makes it"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, "`quantization_config`: "),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, "is no block"),
+        ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "is no block"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_field(
@@ -289,3 +292,13 @@ def test_numbers_that_are_not_what_the_format_says_are_refused(tmp_path: Path, p
     assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.float8_e5m2))
     assert "[96, 4]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale.repeat(1, 4))
     assert "[95, 1]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale[:-1].contiguous())
+
+
+def test_an_order_of_inputs_that_is_none_is_refused(tmp_path: Path, plain: Tiny) -> None:
+    WAYS["gptq-ordered"](tmp_path, plain)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("g_idx"))
+    for wrong in (tensors[name] + 1, tensors[name] - 1, tensors[name][:-1].clone()):
+        save_file({**tensors, name: wrong}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match="its 'g_idx' names groups that there are not"):
+            load_model(tmp_path, platform("reference"))
