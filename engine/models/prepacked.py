@@ -116,7 +116,8 @@ class _PackedInt4:
             raise ValueError("it has zero points or an order of inputs, which are not served of this format")
         scales = _needed(take, "weight_scale").float()
         _check(entries, out, width)
-        return _grouped(entries, scales, torch.full_like(scales, 8.0), (4, self.group or width), dtype)
+        group = self.group if self.group > 0 else width
+        return _grouped(entries, scales, torch.full_like(scales, 8.0), (4, group), dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from compressed_tensors import ModelCompressor
 from compressed_tensors.quantization import (
+    QuantizationArgs,
     QuantizationConfig,
     QuantizationStatus,
     apply_quantization_config,
@@ -146,13 +147,15 @@ def fp8_blocks(folder: Path, tiny: Tiny, block: int) -> Any:
 def compressed(folder: Path, tiny: Tiny, preset: str) -> Any:
     """Have compressed-tensors write it; return the model with what it means."""
     model = deepcopy(tiny.reference)
-    scheme = preset_name_to_scheme(preset, ["Linear"])
-    if preset.startswith("W4"):
+    scheme = preset_name_to_scheme(preset.removesuffix("-rows"), ["Linear"])
+    if preset.endswith("-rows"):
+        scheme.weights = QuantizationArgs(num_bits=4, strategy="channel", group_size=-1)
+    elif preset.startswith("W4"):
         scheme.weights.group_size = 32
     apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
     for _, module in projections(model):
         weight, wanted = module.weight.data, scheme.weights
-        if wanted.group_size:
+        if (wanted.group_size or 0) > 0:
             parts = weight.reshape(len(weight), -1, wanted.group_size)
             low, high = parts.amin(-1), parts.amax(-1)
         elif wanted.strategy == "tensor":
@@ -190,6 +193,7 @@ WAYS: dict[str, Callable[[Path, Tiny], Any]] = {
     "awq": lambda folder, tiny: awq(folder, tiny, 32),
     "fp8-blocks": lambda folder, tiny: fp8_blocks(folder, tiny, 32),
     "compressed-w4a16": lambda folder, tiny: compressed(folder, tiny, "W4A16"),
+    "compressed-w4a16-rows": lambda folder, tiny: compressed(folder, tiny, "W4A16-rows"),
     "compressed-fp8": lambda folder, tiny: compressed(folder, tiny, "FP8"),
     "compressed-fp8-dynamic": lambda folder, tiny: compressed(folder, tiny, "FP8_DYNAMIC"),
 }
