@@ -70,6 +70,8 @@ class _Gptq:
             return _grouped(entries, scales, zeros, (self.bits, group), dtype)
         assert where is not None
         places = where.long()
+        if places.shape != (width,) or not 0 <= int(places.min()) <= int(places.max()) < scales.shape[1]:
+            raise ValueError("its 'g_idx' names groups that there are not")
         return ((entries.float() - zeros[:, places]) * scales[:, places]).to(dtype)
 
     def _zeros(self, stored: Tensor) -> Tensor:
@@ -114,7 +116,8 @@ class _PackedInt4:
             raise ValueError("it has zero points or an order of inputs, which are not served of this format")
         scales = _needed(take, "weight_scale").float()
         _check(entries, out, width)
-        return _grouped(entries, scales, torch.full_like(scales, 8.0), (4, self.group or width), dtype)
+        group = self.group if self.group > 0 else width
+        return _grouped(entries, scales, torch.full_like(scales, 8.0), (4, group), dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def read_scheme(folder: Path, raw: Mapping[str, Any]) -> Scheme | None:
         if wanted.get("quant_method") in _SCHEMES:
             problem = f"`quantization_config` lacks {error.args[0]!r}"
         raise CheckpointError(folder / "config.json", problem) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(folder / "config.json", f"`quantization_config`: {error}") from error
 
 
@@ -210,8 +213,7 @@ def _compressed(wanted: Mapping[str, Any]) -> Scheme:
     if form == "int-quantized" and bits == 8 and strategy != "block":
         return _Int8()
     if (form, bits, kind) in {("float-quantized", 8, "float"), ("naive-quantized", 8, "float")}:
-        structure = weights.get("block_structure")
-        return _Fp8("weight_scale", None if strategy != "block" else (int(structure[0]), int(structure[1])))
+        return _Fp8("weight_scale", None if strategy != "block" else _block(weights["block_structure"]))
     raise ValueError(f"`format` {form!r} with {bits} bits of {kind!r} cannot be served")
 
 
@@ -219,7 +221,14 @@ def _fp8(wanted: Mapping[str, Any]) -> Scheme:
     block = wanted.get("weight_block_size")
     if block is None:
         return _Fp8("weight_scale")
-    return _Fp8("weight_scale_inv", (int(block[0]), int(block[1])))
+    return _Fp8("weight_scale_inv", _block(block))
+
+
+def _block(said: Any) -> tuple[int, int]:
+    """Read how many outputs and inputs share a scale."""
+    if not isinstance(said, list) or len(said) != 2 or not all(isinstance(size, int) and size > 0 for size in said):
+        raise ValueError(f"{said!r} is no block of outputs and inputs")
+    return said[0], said[1]
 
 
 _SCHEMES: Final[Mapping[str, Callable[[Mapping[str, Any]], Scheme]]] = {

@@ -13,6 +13,7 @@ import pytest
 import torch
 from compressed_tensors import ModelCompressor
 from compressed_tensors.quantization import (
+    QuantizationArgs,
     QuantizationConfig,
     QuantizationStatus,
     apply_quantization_config,
@@ -146,13 +147,15 @@ def fp8_blocks(folder: Path, tiny: Tiny, block: int) -> Any:
 def compressed(folder: Path, tiny: Tiny, preset: str) -> Any:
     """Have compressed-tensors write it; return the model with what it means."""
     model = deepcopy(tiny.reference)
-    scheme = preset_name_to_scheme(preset, ["Linear"])
-    if preset.startswith("W4"):
+    scheme = preset_name_to_scheme(preset.removesuffix("-rows"), ["Linear"])
+    if preset.endswith("-rows"):
+        scheme.weights = QuantizationArgs(num_bits=4, strategy="channel", group_size=-1)
+    elif preset.startswith("W4"):
         scheme.weights.group_size = 32
     apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
     for _, module in projections(model):
         weight, wanted = module.weight.data, scheme.weights
-        if wanted.group_size:
+        if (wanted.group_size or 0) > 0:
             parts = weight.reshape(len(weight), -1, wanted.group_size)
             low, high = parts.amin(-1), parts.amax(-1)
         elif wanted.strategy == "tensor":
@@ -190,6 +193,7 @@ WAYS: dict[str, Callable[[Path, Tiny], Any]] = {
     "awq": lambda folder, tiny: awq(folder, tiny, 32),
     "fp8-blocks": lambda folder, tiny: fp8_blocks(folder, tiny, 32),
     "compressed-w4a16": lambda folder, tiny: compressed(folder, tiny, "W4A16"),
+    "compressed-w4a16-rows": lambda folder, tiny: compressed(folder, tiny, "W4A16-rows"),
     "compressed-fp8": lambda folder, tiny: compressed(folder, tiny, "FP8"),
     "compressed-fp8-dynamic": lambda folder, tiny: compressed(folder, tiny, "FP8_DYNAMIC"),
 }
@@ -249,6 +253,9 @@ def test_what_is_packed_can_be_rounded_to_eight_bits(tmp_path: Path, plain: Tiny
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "`version` 'gemv'"),
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}}}}, "`format` None"),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "config.json makes it"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, "`quantization_config`: "),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, "is no block"),
+        ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "is no block"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_field(
@@ -289,3 +296,13 @@ def test_numbers_that_are_not_what_the_format_says_are_refused(tmp_path: Path, p
     assert "not torch.float8_e4m3fn" in refusal("FP8", weight=lambda weight: weight.to(torch.float8_e5m2))
     assert "[96, 4]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale.repeat(1, 4))
     assert "[95, 1]" in refusal("FP8_DYNAMIC", weight_scale=lambda scale: scale[:-1].contiguous())
+
+
+def test_an_order_of_inputs_that_is_none_is_refused(tmp_path: Path, plain: Tiny) -> None:
+    WAYS["gptq-ordered"](tmp_path, plain)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("g_idx"))
+    for wrong in (tensors[name] + 1, tensors[name] - 1, tensors[name][:-1].clone()):
+        save_file({**tensors, name: wrong}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match="its 'g_idx' names groups that there are not"):
+            load_model(tmp_path, platform("reference"))
