@@ -179,11 +179,24 @@ class Checkpoint:
             CheckpointError: Some were not: the model would compute something else than was trained.
         """
         endings = tuple(harmless)
-        left = sorted(name for name in self._where.keys() - self._taken if not name.endswith(endings))
+        left = sorted(
+            name
+            for name in self._where.keys() - self._taken
+            if not name.endswith(endings) and not self._adds_nothing(name)
+        )
         if left:
             more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
             names = ", ".join(repr(name) for name in left[:_NAMED])
             raise CheckpointError(self._folder, f"has tensors that the architecture does not know: {names}{more}")
+
+    def _adds_nothing(self, name: str) -> bool:
+        """Say whether a tensor is what some packers write where there is nothing: a bias of zeros."""
+        if not name.endswith(".bias") or self.scheme is None:
+            return False
+        if f"{name.removesuffix('bias')}{self.scheme.sign}" not in self._where:
+            return False
+        file, called = self._where[name]
+        return not self._files[file].get_tensor(called).any()
 
 
 class Dummy:

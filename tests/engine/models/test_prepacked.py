@@ -306,3 +306,16 @@ def test_an_order_of_inputs_that_is_none_is_refused(tmp_path: Path, plain: Tiny)
         save_file({**tensors, name: wrong}, tmp_path / "model.safetensors")
         with pytest.raises(CheckpointError, match="its 'g_idx' names groups that there are not"):
             load_model(tmp_path, platform("reference"))
+
+
+def test_a_bias_of_zeros_beside_a_packed_projection_is_nothing_and_another_is_refused(
+    tmp_path: Path, plain: Tiny
+) -> None:
+    awq(tmp_path, plain, 32)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.bias"
+    save_file({**tensors, name: torch.zeros(64)}, tmp_path / "model.safetensors")
+    load_model(tmp_path, platform("reference"))
+    save_file({**tensors, name: torch.ones(64)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not know: 'model\.layers\.0\.self_attn\.q_proj\.bias'"):
+        load_model(tmp_path, platform("reference"))
