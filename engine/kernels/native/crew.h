@@ -80,11 +80,13 @@ class Crew {
     // small at last: what lies behind one another in memory is read faster, and all are done at about the same time.
     template <typename Work> void part(int pieces, const Work& work) { run(pieces, 3 * threads() / 2, work); }
 
-    // The same for work of microseconds, which is all in itself: hands get a copy. It has `aside(begin, end, Aside&)`,
-    // which does a part without touching what others read, and `commit(begin, end, const Aside&)`, which puts it there.
+    // The same for work of microseconds: hands get a copy. It has `copy(Aside&)`, which copies what it reads that may be
+    // gone when this returns, `aside(begin, end, Aside&)`, which does a part by that copy alone and without touching what
+    // others read, and `commit(begin, end, const Aside&)`, which puts it there.
     template <typename Work> void race(int pieces, const Work& work) {
         static_assert(std::is_trivially_copyable_v<Work> && sizeof(Work) <= LARGEST);
         Copied copied{sizeof(Work)};
+        copied.copy = [](const void* own, Aside& memory) { static_cast<const Work*>(own)->copy(memory); };
         copied.aside = [](const void* own, int begin, int end, Aside& memory) {
             static_cast<const Work*>(own)->aside(begin, end, memory);
         };
@@ -103,6 +105,7 @@ class Crew {
     // How a hand does work that others may do again; `size` 0: they may not.
     struct Copied {
         size_t size = 0;
+        void (*copy)(const void*, Aside&) = nullptr;
         void (*aside)(const void*, int, int, Aside&) = nullptr;
         void (*commit)(const void*, int, int, const Aside&) = nullptr;
     };
@@ -119,6 +122,7 @@ class Crew {
         pieces_ = pieces;
         shares_ = shares;
         copied_ = copied.size;
+        copy_ = copied.copy;
         aside_ = copied.aside;
         commit_ = copied.commit;
         left_.store(pieces, std::memory_order_relaxed);
@@ -183,6 +187,7 @@ class Crew {
             // read after the generation was seen, and checked by taking a piece of it
             auto call = call_.load();
             auto own = own_.load();
+            auto copy = copy_.load();
             auto aside = aside_.load();
             auto commit = commit_.load();
             const size_t copied = copied_.load();
@@ -198,8 +203,9 @@ class Crew {
                 hand->end = piece + many;
                 if (hand->memory.generation != (generation & ~TAKEN)) hand->memory.given.clear();
                 hand->memory.generation = generation & ~TAKEN;
+                bool made = done([&] { copy(hand->work, hand->memory); });
                 hand->state.store(working, std::memory_order_release);
-                const bool made = done([&] { aside(hand->work, piece, piece + many, hand->memory); });
+                if (made) made = done([&] { aside(hand->work, piece, piece + many, hand->memory); });
                 if (!made) hand->memory.given.clear();  // it may be there in part
                 State now = working;
                 if (hand->state.compare_exchange_strong(now, committing, std::memory_order_acq_rel)) {
@@ -250,6 +256,7 @@ class Crew {
     std::atomic<int> pieces_{0};
     std::atomic<int> shares_{0};
     std::atomic<size_t> copied_{0};
+    std::atomic<void (*)(const void*, Aside&)> copy_{nullptr};
     std::atomic<void (*)(const void*, int, int, Aside&)> aside_{nullptr};
     std::atomic<void (*)(const void*, int, int, const Aside&)> commit_{nullptr};
     // hands of all crews whose pieces were done without them, and who do not know it yet

@@ -293,17 +293,20 @@ template <typename W, typename U, typename Pieces> struct Multiplication {
     Rows<W> left;
     int64_t rows;
     U* to;  // [rows][pieces.wide()]
+    using Number = typename Format<W>::Left;
 
     void operator()(int begin, int end) const { pieces(left, rows, Place<U>{to, pieces.wide(), 0}, begin, end); }
 
-    void aside(int begin, int end, Aside& memory) const {
-        using Number = typename Format<W>::Left;
+    void copy(Aside& memory) const {
+        if (!memory.given.empty()) return;
         const size_t row = pieces.product.in * sizeof(Number), scales = left.scales ? rows * sizeof(float) : 0;
-        if (memory.given.empty()) {
-            memory.given.resize(scales + rows * row);
-            std::memcpy(memory.given.data(), left.scales, scales);
-            for (int64_t i = 0; i < rows; ++i) std::memcpy(memory.given.data() + scales + i * row, left.at(i), row);
-        }
+        memory.given.resize(scales + rows * row);
+        if (scales) std::memcpy(memory.given.data(), left.scales, scales);
+        for (int64_t i = 0; i < rows; ++i) std::memcpy(memory.given.data() + scales + i * row, left.at(i), row);
+    }
+
+    void aside(int begin, int end, Aside& memory) const {
+        const size_t scales = left.scales ? rows * sizeof(float) : 0;
         memory.made.resize(rows * width(begin, end) * sizeof(U));
         const auto* numbers = reinterpret_cast<const Number*>(memory.given.data() + scales);
         const auto* own_scales = scales ? reinterpret_cast<const float*>(memory.given.data()) : nullptr;

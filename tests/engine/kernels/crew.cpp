@@ -1,10 +1,12 @@
 // Threads that find no memory, and children of forks: see test_native_threads.py.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <numeric>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "crew.h"
 
@@ -34,6 +36,7 @@ struct Squares {
         if (lacking < 0) throw std::bad_alloc();
         for (int i = begin; i < end; ++i) to[i] = int64_t{i} * i;
     }
+    void copy(Aside&) const {}
     void aside(int begin, int end, Aside& memory) const {
         if (lacking) throw std::bad_alloc();
         memory.made.resize((end - begin) * sizeof(int64_t));
@@ -43,6 +46,44 @@ struct Squares {
         std::memcpy(to + begin, memory.made.data(), (end - begin) * sizeof(int64_t));
     }
 };
+
+static std::atomic<bool> torn{false};
+
+// Copies of numbers that are gone when the caller goes on; hands take their time, first with copying and then after it.
+struct Passing {
+    const int* from;  // [MANY] ones
+    int* to;
+    static constexpr int MANY = 64;
+
+    void operator()(int begin, int end) const { std::copy(from + begin, from + end, to + begin); }
+    void copy(Aside& memory) const {
+        usleep(50);
+        memory.given.assign(reinterpret_cast<const char*>(from), reinterpret_cast<const char*>(from + MANY));
+    }
+    void aside(int begin, int end, Aside& memory) const {
+        usleep(50);
+        const auto* own = reinterpret_cast<const int*>(memory.given.data());
+        for (int i = begin; i < end; ++i)
+            if (own[i] != 1) torn = true;
+        memory.made.assign(reinterpret_cast<const char*>(own + begin), reinterpret_cast<const char*>(own + end));
+    }
+    void commit(int begin, int end, const Aside& memory) const {
+        std::memcpy(to + begin, memory.made.data(), (end - begin) * sizeof(int));
+    }
+};
+
+static void reads_nothing_that_is_gone(Crew& crew) {
+    std::vector<int> from(Passing::MANY), to(Passing::MANY);
+    for (int round = 0; round < 500; ++round) {
+        std::fill(from.begin(), from.end(), 1);
+        std::fill(to.begin(), to.end(), 0);
+        crew.race(Passing::MANY, Passing{from.data(), to.data()});
+        std::fill(from.begin(), from.end(), -1);
+        expect(std::count(to.begin(), to.end(), 1) == Passing::MANY, "each number is copied");
+    }
+    Crew::settle();
+    expect(!torn, "hands that are done without read nothing but their copies");
+}
 
 static void works(Crew& crew) {
     constexpr int MANY = 500;
@@ -71,6 +112,7 @@ int main() {
         thrown([&] { crew.race(100, Squares{found.data(), 1}); });  // it depends on who takes what
         works(crew);
     }
+    reads_nothing_that_is_gone(crew);
     const pid_t child = fork();
     if (child == 0) {
         Crew own(4);
