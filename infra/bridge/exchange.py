@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_AHEAD = 8
+"""How often something may have come of several commands that the client did not take yet."""
+
 Chunks = list[dict[str, Any]]
 """What goes out at once: one or more."""
 
@@ -131,10 +134,12 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[F
         exchange.over.add(exchange.commands[0].id)
         return
     heard: asyncio.Queue[tuple[int, Sequence[Frame] | None]] = asyncio.Queue()
+    room = asyncio.Semaphore(_AHEAD)
 
     async def hear(index: int, together: AsyncIterator[Sequence[Frame]]) -> None:
         try:
             async for frames in together:
+                await room.acquire()  # who reads slowly has what he follows drop what it must
                 heard.put_nowait((index, frames))
         finally:
             heard.put_nowait((index, None))
@@ -144,6 +149,7 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[F
         while len(exchange.over) < len(hearing):
             index, frames = await heard.get()
             if frames is not None:
+                room.release()
                 yield index, frames
                 continue
             await hearing[index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -100,3 +101,21 @@ async def test_frames_of_several_commands_are_told_by_their_index_until_all_are_
     assert [frames for index, frames in heard if index == 0] == list(parts)
     assert [frames for index, frames in heard if index == 1] == [parts[1]]
     assert asked.over == {"g1", "g2"}
+
+
+async def test_of_several_commands_no_more_is_heard_than_a_slow_client_takes() -> None:
+    drawn = 0
+
+    async def endless() -> AsyncIterator[Sequence[Frame]]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield (piece(drawn),)
+            await asyncio.sleep(0)
+
+    async with aclosing(merged(exchange("g1", "g2"), [endless(), endless()])) as heard:
+        for taken in range(1, 30):
+            await anext(heard)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert drawn < taken + 20
