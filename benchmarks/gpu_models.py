@@ -118,12 +118,16 @@ class Dummy:
 
     def has(self, name: str) -> bool:
         """Say that experts lie together."""
-        return False
+        return name.endswith(".experts.gate_up_proj")
 
     def take(self, name: str, *shape: int) -> Tensor:
         """As `engine.layers.linear.TensorSource`."""
         made = torch.empty(shape, device=self._device, dtype=self._dtype)
         return made.fill_(1) if "norm" in name else made.normal_(0, 0.02)
+
+    def weight(self, name: str, out: int, width: int) -> Tensor:
+        """As `engine.layers.linear.TensorSource`."""
+        return self.take(f"{name}.weight", out, width)
 
 
 class Running:

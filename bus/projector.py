@@ -56,7 +56,8 @@ class Projector:
             else:
                 self._problem = ""
                 pause = _RETRY_S[0]
-                await asyncio.sleep(_POLL_S if idle else _TOGETHER_S)
+                if idle:
+                    await asyncio.sleep(_POLL_S)
 
     async def catch_up(self, told: Told = lambda _done, _all: None) -> bool:
         """Take all that is recorded by now into the projections that are there.

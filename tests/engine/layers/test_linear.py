@@ -20,6 +20,9 @@ class Tensors:
     def take(self, name: str, *shape: int) -> torch.Tensor:
         return self.given.setdefault(name, torch.randn(*shape))
 
+    def weight(self, name: str, out: int, width: int) -> torch.Tensor:
+        return self.take(f"{name}.weight", out, width)
+
 
 def test_stacked_outputs_follow_one_another_in_the_order_of_their_parts() -> None:
     source, x = Tensors(), torch.randn(4, 6)
