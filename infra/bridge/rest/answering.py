@@ -73,12 +73,26 @@ class Rest:
 
 def _answering(answer: Answer, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def answered(request: Request) -> Response:
-        told = await _told(answer(request))
+        told = await _told(_lately(answer, request))
         if isinstance(told, Response):
             return told
         return Response(codec.encode(told), operation.status, media_type="application/json")
 
     return answered
+
+
+async def _lately(answer: Answer, request: Request) -> object:
+    """Answer; who reads of a thread that is not there is told so a moment later: it may be recorded by then."""
+    for _ in range(_LOOKS if request.method == "GET" else 0):
+        try:
+            return await answer(request)
+        except NothingRecorded:
+            pass
+        except SettlementRefused as refused:
+            if refused.problem.field != "thread":
+                raise
+        await asyncio.sleep(_LOOK_S)
+    return await answer(request)
 
 
 async def _told(answer: Awaitable[object]) -> object:

@@ -23,7 +23,7 @@ from infra.bridge.desk import Desk
 from infra.bridge.openai import BadRequest
 from schemas import codec
 from schemas.commands import Command, RunAgent
-from schemas.live import Frame, Outcome
+from schemas.live import Committed, Frame, Outcome
 from schemas.messages import Image
 from schemas.runs import CommandAccepted
 
@@ -68,12 +68,23 @@ class Repeats:
         if found is None:
             return None
         if codec.is_erased(found):
-            message = f"header {KEY}: the thread of the request that had this one was deleted: use a new one"
-            raise BadRequest(409, message, KEY, "key_in_use")
+            raise _deleted()
         earlier = _command(found)
         if await self._asked(earlier) != await self._asked(command):
             raise BadRequest(409, f"header {KEY}: another request had this one: use a new one", KEY, "key_in_use")
         return earlier
+
+    async def known(self, frames: AsyncGenerator[Frame]) -> AsyncGenerator[Frame]:
+        """Pass on the frames of the run that the same request began before.
+
+        Raises:
+            BadRequest: its thread is deleted meanwhile: 409.
+        """
+        async with aclosing(frames):
+            async for frame in frames:
+                if isinstance(frame, Committed) and codec.is_erased(frame.data):
+                    raise _deleted()
+                yield frame
 
     async def checked(self, frames: AsyncGenerator[Frame], command: Command) -> AsyncGenerator[Frame]:
         """Pass a run's frames on, once it is certain that it is what this command asks for.
@@ -120,6 +131,11 @@ class Repeats:
     async def _shown(self, image: Image) -> Image:
         pictures = Pictures(Blobs(self.desk.connection), SystemChance(), self.desk.ids)
         return replace(await pictures.shown(image), size=0, media_type="")
+
+
+def _deleted() -> BadRequest:
+    message = f"header {KEY}: the thread of the request that had this one was deleted: use a new one"
+    return BadRequest(409, message, KEY, "key_in_use")
 
 
 def _command(data: Any) -> Command:

@@ -134,7 +134,7 @@ class RunRoutes(Rest):
             return self._frames(command, begun=False), command
         earlier = await self._repeats.earlier(command)
         if earlier is not None:
-            return self._frames(earlier, begun=True), earlier
+            return self._repeats.known(self._frames(earlier, begun=True)), earlier
         command = await self.desk.ready(command)
         return self._repeats.checked(self._frames(command, begun=False), command), command
 

@@ -95,6 +95,10 @@ class RunEvents:
                 return self._written(frame)
             case Progress():
                 return [b"event: progress\ndata: " + codec.encode(frame) + b"\n\n"]
+            case Committed() if codec.is_erased(frame.data):
+                message = f"thread {frame.thread!r} was deleted"
+                self.problem = Problem(kind="unknown_thread", message=message, field="thread")
+                return []
             case Committed(type="model.called"):
                 self._call, self._parts = frame.version, {}
             case Committed(type="model.returned"):
