@@ -18,9 +18,11 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError
+from bus.inspection import bounds_of
 from bus.projected import latest_threads
 from bus.projector import bring_up
 from bus.store import Store, StoredEvent
+from bus.streams import EV
 from infra.access import runtime_of
 from infra.follow import follow, send
 from infra.privacy import known_master, opened_store
@@ -120,10 +122,16 @@ class Session:
         return _call(self._loop, read())
 
     def threads_of(self, tenant: str, resource: str) -> list[str]:
-        """Name the threads of a resource, as far as the record goes now."""
+        """Name the threads of a resource, those that were begun a moment ago included: the record waits for them."""
 
         async def read() -> list[str]:
+            last = (await bounds_of(self._connection)).last
             async with await Store.open(self._postgres) as store:
+                for _ in range(int(_RECORDED_S / _POLL_S)):
+                    copied = await store.cursor(EV)
+                    if copied is not None and copied.sequence >= last:
+                        break
+                    await asyncio.sleep(_POLL_S)
                 await bring_up(store)
                 rows = await latest_threads(store, _MOST, tenant, "agent", resource)
                 return [row.thread for row in rows if row.status != "deleted"]

@@ -300,11 +300,11 @@ def breakable(system_folder: Path, tmp_path: Path) -> Iterator[UpProcess]:
 
 @pytest.mark.parametrize("slot", ["agents-0", "scheduler-0", "worker-0", "recorder-0"])
 def test_a_thousand_lines_are_answered_once_each_whoever_is_killed(breakable: UpProcess, slot: str) -> None:
-    count = 1000 if slot == "agents-0" else 200
+    count = 1000 if slot == "agents-0" else 600
     lines = [chat_line(f"c{n}", f"Say {n % 7}", max_tokens=1 + n % 3, temperature=0) for n in range(count)]
     with client(breakable) as sdk:
         begun = begin(sdk, jsonl(lines))
-        for part in (4, 2) if slot == "agents-0" else (2,):
+        for part in (4, 2) if slot == "agents-0" else (6,):
             at = count // part
             batch = wait(sdk, begun.id, lambda batch, at=at: batch.request_counts.completed >= at)  # type: ignore[misc]
             assert batch.status == "in_progress"
