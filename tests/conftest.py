@@ -191,6 +191,10 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
         yield opened
 
 
+PATIENCE_S = 20.0
+"""How long an append may take: each of a hundred at once is synced to a disk that others use."""
+
+
 class History:
     """Writes envelopes and steps by hand: each shard's chain is whole unless a test breaks it."""
 
@@ -228,7 +232,7 @@ class History:
 
     async def publish(self, subject: str, data: bytes) -> int:
         """Publish and return the stream sequence."""
-        answer = msgspec.json.decode((await self.connection.request(subject, data)).data)
+        answer = msgspec.json.decode((await self.connection.request(subject, data, PATIENCE_S)).data)
         assert "seq" in answer, answer
         return int(answer["seq"])
 
