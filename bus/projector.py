@@ -17,8 +17,6 @@ from schemas.errors import SchemaError
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.25
-_TOGETHER_S = 0.05
-"""After a batch, until the next: what is recorded meanwhile goes with that; whoever waits for a token goes first."""
 _BUSY_S = 0.1
 _RETRY_S = (0.1, 5.0)
 """The first and the longest pause between two tries."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.batch import Integers, on_device
+from engine.kernels.products import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,6 @@ class Routed:
         parts = tuple((int(adapters[places[begin]]), begin, end) for begin, end in pairwise(bounds))
         return cls(on_device(places, device), places, parts)
 
-
-Linear = Callable[[Tensor], Tensor]
-"""[n, in] -> [n, out]."""
 
 Added = Callable[[Tensor, Routed], Tensor]
 """([n, in], whose they are) -> float32 [n, outputs]: what adapters add to a product of these rows."""

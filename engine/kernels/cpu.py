@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from engine.kernels.gathered import GatheredOps
+from engine.kernels.products import Linear
 from engine.kernels.weights import Int8Weight, Weight, whole
-from engine.kernels.whole import Linear
 
 
 class CpuOps(GatheredOps):

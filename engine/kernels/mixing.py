@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.kernels.packing import Packed, dequantize
-from engine.kernels.whole import Activation, Linear
+from engine.kernels.products import Activation, Linear
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x [tokens, hidden], shares float32 [tokens, chosen], choices int64 [tokens, chosen]) -> [tokens, hidden]."""

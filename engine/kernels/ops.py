@@ -13,8 +13,9 @@ from engine.kernels.adapters import Added, LowRank
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix
+from engine.kernels.products import Activation, Linear
 from engine.kernels.weights import Weight
-from engine.kernels.whole import Activation, Gated, Linear, Whole, WholeDecoder
+from engine.kernels.whole import Gated, Whole, WholeDecoder
 from engine.plugins import OPS, names, plugins
 
 

@@ -15,8 +15,9 @@ from engine.kernels.adapters import Added, LowRank, Routed, added_apart, product
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.mixing import Mix, mixed_apart
+from engine.kernels.products import Activation, Linear
 from engine.kernels.weights import Int8Weight, Weight, in_8_bits, whole
-from engine.kernels.whole import Activation, Gated, Linear, Whole, WholeDecoder
+from engine.kernels.whole import Gated, Whole, WholeDecoder
 
 
 class GatedProduct:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from engine.kernels.adapters import Added, Routed
 from engine.kernels.batch import PagedBatch
-
-Activation = Literal["silu", "gelu_tanh"]
-
-Linear = Callable[[Tensor], Tensor]
-"""[tokens, in] -> [tokens, out]."""
+from engine.kernels.products import Activation, Linear
 
 
 class Gated(Protocol):

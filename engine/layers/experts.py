@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.kernels.adapters import Routed
 from engine.kernels.mixing import Mix, route
-from engine.kernels.whole import Linear
+from engine.kernels.products import Linear
 
 
 class Experts:

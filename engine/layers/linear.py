@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.kernels.ops import Ops
+from engine.kernels.products import Activation, Linear
 from engine.kernels.weights import Quantization, Weight, joined, weight_in
-from engine.kernels.whole import Activation, Gated, Linear
+from engine.kernels.whole import Gated
 
 
 class TensorSource(Protocol):

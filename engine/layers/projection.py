@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from engine.kernels.adapters import Added, Routed
+from engine.kernels.products import Linear
 from engine.kernels.reference import joined
-from engine.kernels.whole import Gated, Linear
+from engine.kernels.whole import Gated
 
 
 class Projection:

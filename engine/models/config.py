@@ -11,7 +11,7 @@ import torch
 
 from engine.core.groups import Groups, group
 from engine.errors import CheckpointError
-from engine.kernels.whole import Activation
+from engine.kernels.products import Activation
 from engine.layers.rotary import Rope
 from engine.models.dialects import Dialect, Raw, find_dialect, reach, ropes, windows
 from engine.models.rope_parameters import parse_rope

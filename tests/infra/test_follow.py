@@ -154,18 +154,20 @@ def test_an_event_that_comes_again_is_passed_once() -> None:
 pytestmark = pytest.mark.servers
 
 
+async def owner(connection: Connection, frames: Sequence[Frame]) -> None:
+    """Stand in for the command's owner: say `frames` once the command is there."""
+    while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
+        pass
+    for frame in frames:
+        subject = "live.acme.command.r1" if isinstance(frame, Outcome) else "live.acme.run.r1"
+        await connection.publish(subject, codec.encode(frame))
+
+
 async def followed(connection: Connection, read_back: object, *frames: Frame) -> list[Frame]:
     """Follow the command while a stand-in for its owner says `frames` once the command is there."""
 
-    async def owner() -> None:
-        while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
-            pass
-        for frame in frames:
-            subject = "live.acme.command.r1" if isinstance(frame, Outcome) else "live.acme.run.r1"
-            await connection.publish(subject, codec.encode(frame))
-
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(owner())
+        tasks.create_task(owner(connection, frames))
         return [frame async for frame in follow(connection, read_back, COMMAND, 4)]  # type: ignore[arg-type]
 
 
@@ -183,15 +185,8 @@ async def test_what_comes_at_once_is_given_at_once_each_once_and_in_order(connec
     deltas = [Delta("r1", "t1", "r1-1-m", 2, at, "x") for at in range(500)]
     frames = [ACCEPTED, *HISTORY[:2], *deltas, *deltas[100:200], *HISTORY[2:]]
 
-    async def owner() -> None:
-        while not (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"]:
-            pass
-        for frame in frames:
-            subject = "live.acme.command.r1" if isinstance(frame, Outcome) else "live.acme.run.r1"
-            await connection.publish(subject, codec.encode(frame))
-
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(owner())
+        tasks.create_task(owner(connection, frames))
         groups = [group async for group in follow_together(connection, nothing, COMMAND, 10)]
     assert [frame for group in groups for frame in group] == [ACCEPTED, *HISTORY[:2], *deltas, *HISTORY[2:]]
     assert all(len(group) == 1 or all(isinstance(frame, Delta) for frame in group) for group in groups)

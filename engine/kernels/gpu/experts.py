@@ -19,7 +19,7 @@ from engine.kernels.gpu.grouped import align, multiply
 from engine.kernels.gpu.pointwise import gate
 from engine.kernels.gpu.quantized import Tiling, tiling_for
 from engine.kernels.packing import Packed
-from engine.kernels.whole import Activation
+from engine.kernels.products import Activation
 
 
 @triton.jit

@@ -20,7 +20,7 @@ from triton.errors import TritonError
 
 from engine.kernels.gpu.quantized import Tiling, linear, tiling_for
 from engine.kernels.packing import Packed, plain
-from engine.kernels.whole import Linear
+from engine.kernels.products import Linear
 
 CLASSES: Final = (1, 16, 64)
 """Numbers of rows that are tried; more than that are the library's."""

@@ -30,8 +30,8 @@ from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.mixing import Mix
 from engine.kernels.packing import Packed, alike, plain, together
+from engine.kernels.products import Activation, Linear
 from engine.kernels.weights import Int8Weight, Weight, whole
-from engine.kernels.whole import Activation, Linear
 
 _STEADY_ROWS: Final = 1024
 """Rows of experts by which their products are parted, whatever there are."""

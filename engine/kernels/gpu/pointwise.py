@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.gpu.products import sigmoid
-from engine.kernels.whole import Activation
+from engine.kernels.products import Activation
 
 _GATED: Final = 1024
 """Entries of a row that one program gates."""

@@ -24,8 +24,9 @@ from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import RowKernels
 from engine.kernels.cpu import CpuOps
 from engine.kernels.native.shapes import Batch, Cache, Chances, Held, Layer, Look, Part, Parts, Shape, Turning
+from engine.kernels.products import Activation, Linear
 from engine.kernels.weights import TOGETHER, Int8Weight, Weight, unpacked
-from engine.kernels.whole import Activation, Gated, Linear, Turn, Whole, WholeDecoder, WholeLayer
+from engine.kernels.whole import Gated, Turn, Whole, WholeDecoder, WholeLayer
 
 _FORMATS: Final = {torch.float32: 0, torch.bfloat16: 1}
 """Those that the kernels compute in, by what they are told."""
