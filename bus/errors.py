@@ -10,6 +10,7 @@ BusError
 ├── IngestLost        a batch of records is over before its time
 ├── Fenced            another process owns the shard now; drop all state
 ├── OutcomeUnknown    an acknowledgement was lost for good: the append may or may not have happened
+├── NoMasterKey       what is recorded is sealed, and there is nothing here to open it with
 ├── LogDamaged        sequences or hashes do not follow one another
 └── LogLost           an envelope is whole neither in JetStream nor in Postgres
 """
@@ -92,6 +93,17 @@ class OutcomeUnknown(BusError):
         super().__init__(f"shard {shard}: no acknowledgement of commit {commit!r}; it may or may not be in the log")
         self.shard = shard
         self.commit = commit
+
+
+class NoMasterKey(BusError):
+    """What is recorded is sealed, and there is nothing here to open it with."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"what is recorded is sealed (key {key!r}), and there is no master key here: set privacy.master_key "
+            "(OSTINATO_PRIVACY_MASTER_KEY) to the stack's, or name its data directory with --data"
+        )
+        self.key = key
 
 
 class LogDamaged(BusError):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from bus.errors import NoMasterKey
 from bus.following import WHOLE, follow
 from bus.places import AT_REST, Change, Place
 from bus.projections import PROJECTIONS, Collected, Projection, merge
@@ -88,6 +89,7 @@ async def advance(store: Store, builds: Sequence[Build], until: At, page: int = 
         False if somebody else has moved one of them meanwhile; nothing was written then.
 
     Raises:
+        NoMasterKey: an event is sealed, and the store has no keys.
         Unavailable: Postgres cannot be reached.
     """
     events, end = await _read(store, builds[0].at, until, page)
@@ -132,7 +134,11 @@ async def _read(store: Store, after: At, until: At, page: int) -> tuple[list[Sto
         whole = [row for row in rows if (row["incarnation"], row["seq"]) != last]
         rows = whole or rows
         end = At(rows[-1]["incarnation"], rows[-1]["seq"], _WHOLE_ENVELOPE if whole else rows[-1]["idx"])
-    return await read_events(store, [row for row in rows if row["thread"]]), end
+    rows = [row for row in rows if row["thread"]]
+    if store.keys is None and (sealed := next((row["key_id"] for row in rows if row["payload"][:1] == b'"'), None)):
+        # a thread whose events nobody here can read would be kept as one that cannot be followed
+        raise NoMasterKey(sealed)
+    return await read_events(store, rows), end
 
 
 async def _places(store: Store, build: Build, events: Sequence[StoredEvent]) -> dict[_Thread, Place]:

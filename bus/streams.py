@@ -16,6 +16,9 @@ CLUSTER = 3
 TOO_FEW_SERVERS = frozenset({10005, 10074})
 """JetStream's codes for more replicas than there are servers."""
 
+PASSING = frozenset({10004, 10008, 10009})
+"""JetStream's codes for a cluster that is choosing its leader: asked again it answers."""
+
 NOT_FOUND = 10059
 """JetStream's code for a stream that is not there."""
 NO_MESSAGE = 10037

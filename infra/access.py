@@ -13,6 +13,7 @@ from bus import subjects
 from bus.address import masked
 from bus.connection import Connection
 from bus.errors import Unavailable
+from bus.inspection import bounds_of
 from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import EV
@@ -146,17 +147,23 @@ async def current_record(data: str) -> AsyncIterator[tuple[Store, int]]:
     async with log_servers(data) as (connection, store):
         if not runs:
             await catch_up(connection, store)
-        yield store, await _behind(connection, store)
+        yield store, await behind(connection, store)
 
 
-async def _behind(connection: Connection, store: Store) -> int:
-    last = int((await connection.api(f"STREAM.INFO.{EV}"))["state"]["last_seq"])
-    end = time.monotonic() + _RECORD_S
+async def behind(connection: Connection, store: Store, patience_s: float = _RECORD_S) -> int:
+    """Wait until the record holds what the log holds now; say how many envelopes it still lacks when patience ends.
+
+    Raises:
+        BusError: a server cannot be reached.
+        TimeoutError: JetStream does not answer.
+    """
+    last = (await bounds_of(connection)).last
+    end = time.monotonic() + patience_s
     while True:
         cursor = await store.cursor(EV)
-        behind = last - (cursor.sequence if cursor is not None else 0)
-        if behind <= 0 or time.monotonic() > end:
-            return max(0, behind)
+        lacking = last - (cursor.sequence if cursor is not None else 0)
+        if lacking <= 0 or time.monotonic() > end:
+            return max(0, lacking)
         await asyncio.sleep(_LOOK_S)
 
 

@@ -22,6 +22,7 @@ InfraError
 ├── MasterKeyWrong             threads were sealed with another master key
 ├── RotationUnfit              a master key was to take another's place, and cannot
 ├── NoAnswer                   a run was refused or failed
+├── RecordBehind               the record lacks what the log holds, and everything was asked for
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
 ├── PictureRefused             a picture of a message cannot be shown to a model
@@ -230,6 +231,17 @@ class NotRunning(DataDirectoryError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, f"no stack runs on {str(path)!r}: start one with `ostinato up`, or name it with --data")
+
+
+class RecordBehind(InfraError):
+    """The record lacks envelopes of the log, where everything was asked for."""
+
+    def __init__(self, lacking: int) -> None:
+        super().__init__(
+            f"the record is {lacking} envelopes behind the log, so what was asked for may not be listed yet: "
+            "see what holds up the recorder (`ostinato top`, the disk, Postgres), and ask again"
+        )
+        self.lacking = lacking
 
 
 class LogNeedsRepair(InfraError):

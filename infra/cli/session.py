@@ -18,12 +18,11 @@ import msgspec
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError
-from bus.inspection import bounds_of
 from bus.projected import latest_threads
 from bus.projector import bring_up
 from bus.store import Store, StoredEvent
-from bus.streams import EV
-from infra.access import runtime_of
+from infra.access import behind, runtime_of
+from infra.errors import RecordBehind
 from infra.follow import follow, send
 from infra.privacy import known_master, opened_store
 from infra.readback import LateStore
@@ -41,6 +40,8 @@ _ASK_S = 1.0
 _CLOSING_S = 1.0
 _POLL_S = 0.05
 _RECORDED_S = 5.0
+_CAUGHT_UP_S = 60.0
+"""How long all threads of a person may be waited for: who deletes them deletes every one, or is told."""
 _MOST = 1000
 """Threads that are listed at once."""
 
@@ -122,16 +123,17 @@ class Session:
         return _call(self._loop, read())
 
     def threads_of(self, tenant: str, resource: str) -> list[str]:
-        """Name the threads of a resource, those that were begun a moment ago included: the record waits for them."""
+        """Name the threads of a resource, those that were begun a moment ago included: the record waits for them.
+
+        Raises:
+            RecordBehind: the record does not catch up, so some may be missing.
+        """
 
         async def read() -> list[str]:
-            last = (await bounds_of(self._connection)).last
-            async with await Store.open(self._postgres) as store:
-                for _ in range(int(_RECORDED_S / _POLL_S)):
-                    copied = await store.cursor(EV)
-                    if copied is not None and copied.sequence >= last:
-                        break
-                    await asyncio.sleep(_POLL_S)
+            async with await opened_store(self._postgres, self._master) as store:
+                lacking = await behind(self._connection, store, _CAUGHT_UP_S)
+                if lacking:
+                    raise RecordBehind(lacking)
                 await bring_up(store)
                 rows = await latest_threads(store, _MOST, tenant, "agent", resource)
                 return [row.thread for row in rows if row.status != "deleted"]

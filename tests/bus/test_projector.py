@@ -15,7 +15,8 @@ import pytest
 import bus.projecting
 import bus.rebuild
 from bus.connection import Connection
-from bus.errors import Unavailable
+from bus.errors import NoMasterKey, Unavailable
+from bus.following import WHOLE
 from bus.migrate import migrate, migrations
 from bus.projecting import At, Build, live_builds
 from bus.projections import PROJECTIONS
@@ -329,3 +330,14 @@ async def test_a_database_of_older_code_gets_its_projections(empty_database: str
         async with running(store, Projector(store)):
             await reached(store, At(1, log()[-1].sequence))
         assert await kept(store) == expected(log())
+
+
+async def test_without_the_keys_sealed_threads_are_not_taken_for_threads_that_nobody_can_follow(store: Store) -> None:
+    first = next(stored for stored in log() if stored.fact.type in WHOLE)
+    await rebuild(store, NAMES)
+    sealed = msgspec.structs.replace(first.fact, payload=msgspec.Raw(b'"c2VhbGVk"'), key="k7")
+    await write(store, [first._replace(fact=sealed)])
+    before = await kept(store)
+    with pytest.raises(NoMasterKey, match=r"k7.*OSTINATO_PRIVACY_MASTER_KEY"):
+        await Projector(store).catch_up()
+    assert await kept(store) == before

@@ -9,17 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bus.address import masked, nats_login, nats_servers
 from bus.connection import Connection
-from bus.errors import Unavailable
+from bus.errors import Refused, Unavailable
 from bus.fitness import Unfit, check_nats
+from bus.streams import EV
 from infra.configuration import ConfigurationWrong, configure, shown
 from infra.errors import ServerUnfit
 from infra.services.data_directory import DataDirectory, Runtime, made_shards
-from infra.services.outside import Outside, check_outside, remember_outside, remembered_outside
+from infra.services.outside import Outside, check_outside, prepare_streams, remember_outside, remembered_outside
 from tests.system import foreign
 
 pytestmark = pytest.mark.servers
@@ -234,3 +236,42 @@ def test_the_settings_are_shown_without_passwords(form: list[str], tmp_path: Pat
     assert "s3cret" not in done.stdout + done.stderr
     assert "nats://u:***@h" in done.stdout
     assert "postgresql://u:***@h/b" in done.stdout
+
+
+async def silent_at_first(connection: Connection, answers: list[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have JetStream answer so before it answers as it does."""
+    asks = connection.api
+
+    async def api(verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+        if answers:
+            raise answers.pop(0)
+        return await asks(verb, body, timeout_s)
+
+    monkeypatch.setattr(connection, "api", api)
+
+
+@pytest.mark.anyio
+async def test_a_cluster_that_chooses_its_leader_is_waited_for(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [
+        TimeoutError("no answer"),
+        Refused(10008, "temporarily unavailable"),
+        Unavailable("gone"),
+    ]
+    await silent_at_first(connection, answers, monkeypatch)
+    assert await prepare_streams(connection, 1, Outside()) == 1
+    assert not answers
+    assert (await connection.api(f"STREAM.INFO.{EV}"))["config"]["num_replicas"] == 1
+
+
+@pytest.mark.anyio
+async def test_a_jetstream_that_stays_silent_is_told(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    await silent_at_first(connection, [TimeoutError("no answer") for _ in range(9)], monkeypatch)
+    with pytest.raises(Unavailable, match=r"JetStream does not answer \(no answer\): see that its disk"):
+        await prepare_streams(connection, 1, Outside(), patience_s=0)
+    with pytest.raises(ServerUnfit, match=r"'nats' \(nats://a:\*\*\*@h\): JetStream does not answer .*: see that most"):
+        await prepare_streams(connection, 1, Outside("nats://a:b@h"), patience_s=0)
+    await silent_at_first(connection, [Refused(10047, "insufficient storage")], monkeypatch)
+    with pytest.raises(Refused, match="insufficient storage"):
+        await prepare_streams(connection, 1, Outside())
