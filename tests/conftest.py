@@ -70,6 +70,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     return (yield)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the session's nats-server complained of last, and how much room the disk has."""
+    report = yield
+    servers = getattr(item, "funcargs", {}).get("servers")
+    if report.failed and servers is not None:
+        complaints = [line for line in servers.nats.log.read_text().splitlines() if "[WRN]" in line or "[ERR]" in line]
+        free = shutil.disk_usage(servers.nats.folder).free >> 20
+        report.sections.append(("nats-server", "\n".join([f"disk: {free} MiB free", *complaints[-10:]])))
+    return report
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """One asyncio loop for the whole session: the servers' processes belong to it."""
