@@ -55,11 +55,13 @@ from infra.bridge.a2a.shapes import (
     written,
 )
 from infra.bridge.callers import caller_of
+from infra.bridge.late import lately
 from infra.bridge.rest.told import run_of
 from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
 from schemas import codec
+from schemas.live import Committed
 
 log = logging.getLogger(__name__)
 
@@ -305,16 +307,16 @@ class AgentHandler(RequestHandler):
         place = place_of(identity)
         if place is None or not all(part.isascii() and "*" not in part and " " not in part for part in place):
             raise TaskNotFoundError
-        for _ in range(_LATE_LOOKS):
-            events = await client.read_back(client.tenant, place[0], "run", place[1], 0)
-            if any(codec.is_erased(event.data) for event in events):
-                break
-            if events:
-                if run_of(place[1], place[0], events).agent != self._agent:
-                    break
-                return place
-            await asyncio.sleep(_RECORD_S)
-        raise TaskNotFoundError
+
+        async def look() -> list[Committed] | None:
+            return await client.read_back(client.tenant, place[0], "run", place[1], 0) or None
+
+        events = await lately(client, look) or []
+        if not events or any(codec.is_erased(event.data) for event in events):
+            raise TaskNotFoundError
+        if run_of(place[1], place[0], events).agent != self._agent:
+            raise TaskNotFoundError
+        return place
 
     async def _stands(self, client: Client, thread: str, run: str) -> Task:
         for _ in range(_LATE_LOOKS):

@@ -36,7 +36,7 @@ class Counter:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.record = Record(desk.read_back)
+        self.record = Record(desk)
         self.tapes = Tapes(self.record)
 
     async def begin(self, command: Command, encoder: PieceEncoder) -> Tape:
