@@ -82,11 +82,14 @@ class UiEncoder(PieceEncoder):
         self._command = command
         self._open: set[str] = set()
         """Parts that have not ended."""
+        self._untold = () if reader is None else tuple(one for one in reader.waits if one.thread != command.thread)
+        """What other agents wait for beside what was answered: the stream before may have ended before it was there."""
 
     def begin(self) -> list[Chunk]:
         """Say whose message it is."""
         told = {"runId": self._command.id, "threadId": self._command.thread}
-        return [{"type": "start", "messageId": message_id(self._command), "messageMetadata": told}]
+        start = {"type": "start", "messageId": message_id(self._command), "messageMetadata": told}
+        return [start, *(chunk for wait in self._untold for chunk in (_whole(wait.call), _waits(wait)))]
 
     def tell(self, piece: Piece) -> list[Chunk]:
         """Give the chunks of one piece."""

@@ -12,11 +12,12 @@ from bus.errors import BadSubject, BusError
 from infra.access import behind
 from infra.bridge.desk import Around
 from infra.bridge.openai import BadRequest
+from infra.bridge.telling.below import Heard, below, merged
 from infra.bridge.telling.reader import RunReader
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed
-from schemas.runs import CommandAccepted
+from schemas.runs import CommandAccepted, ToolCalled
 
 T = TypeVar("T")
 
@@ -31,7 +32,8 @@ class RecordedRun:
     """A run, and how far it is recorded."""
 
     command: Command
-    events: tuple[Committed, ...]
+    events: tuple[Heard, ...]
+    """Its own, and those of the runs of other agents that it has asked."""
     reader: RunReader
 
 
@@ -149,10 +151,15 @@ class Record:
 
     async def _run_of(self, command: Command) -> RecordedRun:
         events = await self._asked(command.tenant, command.thread, "run", command.id)
+        calls = [str(codec.decode(event.data, ToolCalled).effect) for event in events if event.type == "tool.called"]
+        try:
+            heard = merged(events, await below(self._desk, command.tenant, command.thread, calls))
+        except BusError as error:
+            raise _unasked() from error
         reader = RunReader()
-        for event in events:
-            reader.feed(event)
-        return RecordedRun(command, tuple(events), reader)
+        for one in heard:
+            reader.feed(one)
+        return RecordedRun(command, tuple(heard), reader)
 
     async def _asked(self, tenant: str, thread: str, kind: str, entity: str) -> list[Committed]:
         try:
