@@ -22,7 +22,7 @@ PAGE = 4
 
 
 def names() -> tuple[str, ...]:
-    return (*NAMES, *MORE.read_text("ascii").split())
+    return (*MORE.read_text("ascii").split(), *NAMES)
 
 
 async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
