@@ -253,11 +253,12 @@ def _innermost(error: BaseException) -> str:
 
 
 async def _listed(client: Any) -> list[Any]:
-    """List a server's tools, page for page."""
+    """List a server's tools as they are now, page for page: a run begins with what there is, whatever was said before
+    of how long that stays so, and whether or not anybody heard that it has changed."""
     found: list[Any] = []
     cursor = None
     for _ in range(_PAGES):
-        page = await client.list_tools(cursor=cursor)
+        page = await client.list_tools(cursor=cursor, cache_mode="refresh")
         found += page.tools
         cursor = page.next_cursor
         if not cursor:

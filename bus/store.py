@@ -17,7 +17,7 @@ from bus.keyring import Keyring
 from bus.migrate import migrate, migrations
 from schemas.envelope import Fact
 
-_OUT_OF_REACH = (
+OUT_OF_REACH = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -136,7 +136,7 @@ class Store:
                 command_timeout=60,
                 server_settings={"application_name": "ostinato"},
             )
-        except _OUT_OF_REACH as error:
+        except OUT_OF_REACH as error:
             raise _unavailable(error) from error
         except asyncpg.PostgresError as error:
             raise DatabaseUnusable(f"Postgres at {masked(url)} says: {error}: mend it, or choose another") from error
@@ -146,7 +146,7 @@ class Store:
                 await migrate(connection, known)
         except BaseException as error:
             await store.close()
-            if isinstance(error, _OUT_OF_REACH):
+            if isinstance(error, OUT_OF_REACH):
                 raise _unavailable(error) from error
             raise
         return store
@@ -164,7 +164,7 @@ class Store:
         try:
             async with asyncio.timeout(2):
                 await self._pool.close()
-        except _OUT_OF_REACH:
+        except OUT_OF_REACH:
             self._pool.terminate()
 
     async def events_of_thread(self, tenant: str, thread: str) -> list[StoredEvent]:
@@ -244,7 +244,7 @@ class Store:
         try:
             async with self._pool.acquire() as connection, connection.transaction():
                 yield connection
-        except _OUT_OF_REACH as error:
+        except OUT_OF_REACH as error:
             raise _unavailable(error) from error
 
     async def rows(self, sql: str, *values: object) -> list[asyncpg.Record]:
@@ -255,7 +255,7 @@ class Store:
         """
         try:
             rows: list[asyncpg.Record] = await self._pool.fetch(sql, *values)
-        except _OUT_OF_REACH as error:
+        except OUT_OF_REACH as error:
             raise _unavailable(error) from error
         return rows
 

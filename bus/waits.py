@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bus.store import Store, read_events
+from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.messages import ToolCall
 from schemas.runs import ApprovalRequested, ToolCalled
@@ -38,7 +39,7 @@ async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> li
     """
     found: dict[tuple[str, str, str, str], Wait] = {}
     calls: dict[tuple[str, str, str, str], ToolCall] = {}
-    rows = await store.rows(_EVENTS, tenant, limit)
+    rows = await store.rows(_EVENTS, tenant, limit, list(_TYPES))
     for row, stored in zip(rows, await read_events(store, rows), strict=True):
         if codec.is_erased(stored.fact.payload):
             continue
@@ -60,6 +61,29 @@ async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> li
     return list(found.values())
 
 
+async def calls_of_runs(store: Store, tenant: str, runs: Sequence[str]) -> list[StoredEvent]:
+    """Return what runs have said of their tool calls and of who is waited for there, in the order of the log.
+
+    What was erased is left out.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+        SchemaError: an event cannot be read, or it is sealed, and the store was opened without the master key.
+    """
+    found = await read_events(store, await store.rows(_CALLS, tenant, list(runs), list(_TYPES)))
+    return [stored for stored in found if not codec.is_erased(stored.fact.payload)]
+
+
+_TYPES = (
+    *("approval.requested", "tool.suspended", "tool.handed_over", "tool.called"),
+    *("approval.given", "approval.denied", "tool.continued", "tool.returned", "tool.failed", "tool.indeterminate"),
+)
+
+_CALLS = """
+SELECT * FROM event WHERE tenant = $1 AND kind = 'run' AND entity = ANY($2) AND type = ANY($3)
+ORDER BY incarnation, seq, idx
+"""
+
 # what follows a wait names the effect that waited: it is taken out again
 _EVENTS = """
 WITH waiting AS MATERIALIZED (
@@ -69,7 +93,6 @@ WITH waiting AS MATERIALIZED (
 )
 SELECT event.*, agent FROM waiting JOIN event
 ON event.tenant = waiting.tenant AND event.kind = 'run' AND event.entity = run AND event.thread = waiting.thread
-WHERE type = ANY(ARRAY['approval.requested', 'tool.suspended', 'tool.handed_over', 'tool.called',
-    'approval.given', 'approval.denied', 'tool.continued', 'tool.returned', 'tool.failed', 'tool.indeterminate'])
+WHERE type = ANY($3)
 ORDER BY asked, waiting.tenant, run, event.version
 """

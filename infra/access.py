@@ -14,6 +14,7 @@ from bus.address import masked
 from bus.connection import Connection
 from bus.errors import Unavailable
 from bus.inspection import bounds_of
+from bus.projecting import live_builds
 from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import EV
@@ -165,6 +166,19 @@ async def behind(connection: Connection, store: Store, patience_s: float = _RECO
         if lacking <= 0 or time.monotonic() > end:
             return max(0, lacking)
         await asyncio.sleep(_LOOK_S)
+
+
+async def projected(store: Store, name: str, patience_s: float) -> None:
+    """Wait until a projection holds what the record holds now, so long at most.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    builds, end = await live_builds(store)
+    until = time.monotonic() + patience_s
+    while any(build.at < end for build in builds if build.name == name) and time.monotonic() < until:
+        await asyncio.sleep(_LOOK_S)
+        builds, _ = await live_builds(store)
 
 
 async def catch_up(connection: Connection, store: Store) -> None:

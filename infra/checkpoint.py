@@ -11,16 +11,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from actors.models.router import LOCAL
 from engine.core.groups import Groups, group
 from engine.core.tables import Tables
 from engine.errors import CheckpointError, TemplateError, UnknownParser
 from engine.models.dialects import find_dialect, reach, ropes, windows
 from engine.models.families import FAMILIES
 from engine.models.lora_config import read_lora_config
+from engine.models.unwanted import UNWANTED
 from engine.text.dialects import dialect
 from engine.text.templates import ChatTemplate
-from infra.bridge.openai import AGENT_PREFIX
 from infra.configuration import ConfigurationWrong
 from infra.errors import CheckpointNotFound
 from infra.settings import EngineSettings
@@ -78,18 +77,11 @@ def _adapters(settings: EngineSettings, tell: Tell) -> dict[str, str]:
     """Give the folders of adapters, and see that they can be served as far as their configuration says.
 
     Raises:
-        ConfigurationWrong: two things have one name, or there is no such adapter, or it is of another kind.
+        ConfigurationWrong: there is no such adapter, or it is of another kind.
     """
     found = {}
     for name, place in settings.adapters.items():
         try:
-            if not name or name == settings.name:
-                raise ConfigurationWrong("engine.adapters", "engine.adapters", f"{name!r} is what the model is called")
-            if name.startswith((AGENT_PREFIX, LOCAL)):
-                problem = (
-                    f"{name!r} would be taken for what is called {name.partition('/')[2]!r} itself; name it otherwise"
-                )
-                raise ConfigurationWrong("engine.adapters", "engine.adapters", problem)
             folder = _downloaded(place, ["*.json", "*.safetensors"], tell) if is_hub_id(place) else Path(place)
             read_lora_config(folder)
         except (CheckpointError, CheckpointNotFound) as error:
@@ -190,7 +182,8 @@ def _downloaded(model: str, files: list[str], tell: Tell) -> Path:
     tell(f"asking the hub for {model}")
     over = threading.Event()
     try:
-        found = hub.snapshot_download(model, allow_patterns=files, tqdm_class=_bar(model, tell, over))
+        wanted = {"allow_patterns": files, "ignore_patterns": list(UNWANTED)}
+        found = hub.snapshot_download(model, **wanted, tqdm_class=_bar(model, tell, over))
     except (OSError, ValueError) as error:
         raise CheckpointNotFound(model, *_refused_by_hub(hub, error)) from error
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -47,7 +48,7 @@ _GROUPS: Mapping[str, Any] = {
 """Settings that belong to one component, by the beginning of their keys."""
 _LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
 """Settings that a variable gives parted by commas."""
-_STRUCTURED = {"models.providers", "models.chains", "models.budgets", "models.prices"}
+_STRUCTURED = {"engine.adapters", "models.providers", "models.chains", "models.budgets", "models.prices"}
 
 
 class ConfigurationWrong(InfraError):
@@ -179,20 +180,33 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Value]:
         if key is None:
             _refuse_if_mistyped(name, keys)
             continue
-        text = environment[name]
-        values[key] = Value(_converted(key, _spelled(key, text), f"environment variable {name}", strict=False), name)
+        origin = f"environment variable {name}"
+        spelled = _spelled(key, environment[name], origin)
+        values[key] = Value(_converted(key, spelled, origin, strict=False), name)
     return values
 
 
-def _spelled(key: str, text: str) -> object:
-    """Read a variable's text: a list is parted by commas, what has more to it is JSON."""
+def _spelled(key: str, text: str, origin: str) -> object:
+    """Read a variable's text: a list is parted by commas, what has more to it is JSON.
+
+    Raises:
+        ConfigurationWrong: JSON names something twice, of which one would be lost.
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        for name, value in pairs:
+            if found[name] is not value:
+                raise ConfigurationWrong(key, origin, f"{key!r}: {name!r} is given twice: leave one out, or rename it")
+        return found
+
     if key in _LISTS:
         return [item for item in text.split(",") if item]
     if key not in _STRUCTURED:
         return text
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        return json.loads(text, object_pairs_hook=once)
+    except (json.JSONDecodeError, RecursionError):
         return text
 
 

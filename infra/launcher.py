@@ -38,6 +38,7 @@ from infra.draining import drain
 from infra.environment import COMPUTING
 from infra.errors import ServerError, ServerUnfit, StackFailed
 from infra.metrics.scrape import Scrape
+from infra.names import check_names
 from infra.offers import offers
 from infra.privacy import MASTER_VARIABLE, opened_record, stack_master
 from infra.readback import opener, read_back_from
@@ -173,6 +174,7 @@ async def _check(settings: Settings) -> tuple[str, ...]:
         InfraError: names the setting and the mend.
     """
     agents = served_agents(settings)
+    check_names(settings)
     await asyncio.to_thread(check_access, settings.access)
     return (settings.engine.name, *settings.engine.adapters, *(AGENT_PREFIX + agent.name for agent in agents))
 

@@ -60,10 +60,15 @@ def child_thread(tenant: str, thread: str, effect: str) -> str:
     return "s" + blake2b(f"{tenant}/{thread}/{effect}".encode(), digest_size=12).hexdigest()
 
 
+def child_run(thread: str) -> str:
+    """Name the run that a call is, by its thread."""
+    return f"{thread}-r"
+
+
 def child_abort(effect: EndChild, site: Site) -> Command:
     """Make the command that ends the run that a call is."""
     thread = child_thread(site.tenant, site.thread, effect.call)
-    data = AbortRun(run=f"{thread}-r", reason=f"run {effect.entity!r} that asked for it was ended")
+    data = AbortRun(run=child_run(thread), reason=f"run {effect.entity!r} that asked for it was ended")
     return _command(f"{thread}-a", site.tenant, thread, "abort", data, effect.traceparent)
 
 
@@ -158,7 +163,7 @@ def _asking(effect: CallTool, site: Site, delegation: Delegation, about: Delegat
         memory = effect.memory
         shared = {"resource": memory.resource, "working": memory.working, "notes": effect.notes}
         data = msgspec.structs.replace(data, messages=effect.messages[memory.first :], **shared)
-    return _command(f"{thread}-r", site.tenant, thread, "run", data, effect.traceparent)
+    return _command(child_run(thread), site.tenant, thread, "run", data, effect.traceparent)
 
 
 def _command(identity: str, tenant: str, thread: str, verb: str, data: RunAgent | AbortRun, trace: str) -> Command:

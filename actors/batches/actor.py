@@ -27,6 +27,7 @@ from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError, Unavailable
 from bus.files import Files, NoSuchFile, lines_of
+from bus.slots import Slots
 from schemas.batches import (
     Batch,
     BatchExpired,
@@ -87,18 +88,29 @@ class BatchLimits:
     lines: int
     """Of a batch at most."""
     width: int
-    """Lines that are answered at a time: of one batch, and of all that this process has."""
+    """Lines that are answered at a time: of one batch, and of all together."""
 
 
 class BatchPerformer:
     """The `Performer` of batches."""
 
-    def __init__(self, files: Files, answerer: Answerer, limits: BatchLimits, clock: Clock) -> None:
+    def __init__(
+        self, files: Files, answerer: Answerer, limits: BatchLimits, clock: Clock, shared: Slots | None = None
+    ) -> None:
+        """Make it.
+
+        Args:
+            files: where requests and answers are.
+            answerer: answers them.
+            limits: how much is done at once.
+            clock: says when it is.
+            shared: the places of all processes together, where there are several; as many as `limits.width`.
+        """
         self._files = files
         self._answerer = answerer
         self._limits = limits
         self._clock = clock
-        self._room = asyncio.Semaphore(limits.width)
+        self._room = _Room(limits.width) if shared is None else shared
         self._parts: OrderedDict[tuple[str, str], tuple[int, list[bytes]]] = OrderedDict()
         """By tenant and file, the part that was read last: its lines, and the number of the first."""
 
@@ -129,7 +141,7 @@ class BatchPerformer:
             case ReadFile():
                 return await _surely(lambda: self._read(effect, site), lambda: self._unread(effect))
             case AnswerLine():
-                async with self._room:
+                async with self._room.one():
                     return await self._answer(effect, site)
             case CloseFiles():
                 return await _surely(lambda: self._close(effect, site), lambda: self._unwritten(effect))
@@ -225,6 +237,17 @@ class BatchPerformer:
                     name = f"{site.thread}-{number}"
                     data = unanswered(name, read_line(line).custom_id, effect.outcome)
                     await self._files.put(site.tenant, error_file(site.thread), number, data)
+
+
+class _Room:
+    """The places of a process that is alone."""
+
+    def __init__(self, count: int) -> None:
+        self._places = asyncio.Semaphore(count)
+
+    def one(self) -> asyncio.Semaphore:
+        """Take a place as soon as there is one, and leave it."""
+        return self._places
 
 
 async def _surely(work: Callable[[], Awaitable[T]], otherwise: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from engine.errors import CheckpointError
 from engine.kernels.weights import Quantization, Weight
 from engine.models.config import read_json
 from engine.models.prepacked import placed, read_scheme
+from engine.models.unwanted import UNWANTED
 from engine.progress import Bar, UseTqdm
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def find_checkpoint(path_or_id: str, load_format: LoadFormat = "auto", use_tqdm:
     log.info("fetching %s from the hub, or what is missing of it", path_or_id)
     try:
         bar = _silent_bar() if use_tqdm is False else None
-        return Path(snapshot_download(path_or_id, allow_patterns=list(_WANTED[load_format]), tqdm_class=bar))
+        wanted, unwanted = list(_WANTED[load_format]), list(UNWANTED)
+        return Path(snapshot_download(path_or_id, allow_patterns=wanted, ignore_patterns=unwanted, tqdm_class=bar))
     except HFValidationError as error:
         raise CheckpointError(path_or_id, "neither a folder nor possible as the id of a hub model") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

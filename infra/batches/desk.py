@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from actors.runtime.context import SystemClock, SystemIds
@@ -14,6 +14,7 @@ from bus.batched import BatchRow, batch_of, batches_of, open_batches
 from bus.connection import Connection
 from bus.errors import BadSubject
 from bus.files import Cutter, FileRow, Files, NoSuchFile
+from bus.slots import one_at_a_time
 from bus.store import Store
 from infra.errors import BatchUnfit
 from infra.follow import send
@@ -44,6 +45,7 @@ class BatchDesk:
     limits: BatchSettings
     source: str = "http"
     """Who asks, for the log."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def bring(self, tenant: str, name: str, pieces: AsyncIterator[bytes], expires_s: int = 0) -> FileRow:
         """Keep a file of requests; durable when this returns.
@@ -122,6 +124,12 @@ class BatchDesk:
             raise BatchUnfit("input_file_id", f"input_file_id: {error}", "not_found") from error
         if row.purpose != PURPOSE:
             raise BatchUnfit("input_file_id", f"input_file_id: this file is for {row.purpose!r}, not for {PURPOSE!r}")
+        # this process asks with one connection at a time: there are few
+        async with self._turn, one_at_a_time(await self.opened(), f"batches of {tenant}"):
+            return await self._created(tenant, batch)
+
+    async def _created(self, tenant: str, batch: Batch) -> BatchRow:
+        """Begin a batch if there is room: nobody else begins one of this tenant's meanwhile, in whatever process."""
         if await open_batches(await self.opened(), tenant) >= self.limits.open:
             message = f"{self.limits.open} batches are open: wait for one, or cancel one"
             raise BatchUnfit(None, message, "too_many")

@@ -9,14 +9,17 @@ from infra.checkpoint import is_hub_id, resolve_engine
 from infra.configuration import ConfigurationWrong
 from infra.doctor.finding import Finding, ok, problem
 from infra.errors import AgentsNotFound, CheckpointNotFound
-from infra.settings import EngineSettings
+from infra.names import check_names
+from infra.settings import Settings
 
 
-def model(settings: EngineSettings) -> Finding:
-    """Look at the model's folder; a hub id is not asked for."""
-    if is_hub_id(settings.model):
-        return ok("model", f"{settings.model} is fetched from the hub at the start, as far as it is not here yet")
+def model(stack: Settings) -> Finding:
+    """Look at the model's folder and at what it and its adapters are called; a hub id is not asked for."""
+    settings = stack.engine
     try:
+        check_names(stack)
+        if is_hub_id(settings.model):
+            return ok("model", f"{settings.model} is fetched from the hub at the start, as far as it is not here yet")
         resolved = resolve_engine(settings, lambda _: None)
     except CheckpointNotFound as error:
         return problem("model", error.says, error.mend)

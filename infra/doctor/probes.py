@@ -61,7 +61,7 @@ def checks(patient: Patient) -> list[Check]:
         *programs,
         Check("nats", lambda: servers.nats_running(settings.nats or urls.get("nats"))),
         Check("postgres", lambda: servers.postgres_running(settings.postgres or urls.get("postgres"), clock.now)),
-        Check("model", lambda: asked.model(settings.engine)),
+        Check("model", lambda: asked.model(settings)),
         Check("agents", lambda: asked.agents(settings.agents)),
         Check("data", lambda: disk.data(patient.data)),
         Check("space", lambda: disk.space(disk.free(patient.data))),

@@ -24,6 +24,7 @@ from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
 from infra.mcp.calls import Call, Calls, Context
+from infra.mcp.offer import Offer
 from infra.mcp.shapes import (
     ASK,
     AnswerWait,
@@ -56,8 +57,13 @@ _NOT_FOUND: Final = -32002
 class AgentServer:
     """What requests of MCP clients come to."""
 
-    offered: Sequence[AgentOffered]
+    offer: Offer
     calls: Calls
+
+    @property
+    def offered(self) -> Sequence[AgentOffered]:
+        """The agents that there are now."""
+        return self.offer.agents
 
     def server(self) -> Server[Any]:
         """Make the SDK's server."""
@@ -71,6 +77,7 @@ class AgentServer:
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
+            on_subscriptions_listen=self.offer.listen,
         )
         server.middleware.append(_soundly)
         server.add_notification_handler("notifications/cancelled", types.CancelledNotificationParams, self._cancelled)
@@ -80,6 +87,7 @@ class AgentServer:
         self.calls.cancel(context, params.request_id)
 
     async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
+        self.offer.listed(context)
         return types.ListToolsResult(tools=[*map(asking, self.offered), *always()])
 
     async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> Any:

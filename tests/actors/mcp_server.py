@@ -14,16 +14,22 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 STARTS = Path(os.environ.get("STARTS", "/dev/null"))
+MORE = Path(os.environ.get("MORE", "/dev/null"))
+"""Names of more tools than there always are."""
 OBJECT: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
 NAMES = ("add", "fail", "die", "slow.down", "paint", "who")
 PAGE = 4
 
 
+def names() -> tuple[str, ...]:
+    return (*MORE.read_text("ascii").split(), *NAMES)
+
+
 async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
     begin = int(params.cursor) if params is not None and params.cursor else 0
-    tools = [types.Tool(name=name, description=f"Do {name}.", input_schema=OBJECT) for name in NAMES]
+    tools = [types.Tool(name=name, description=f"Do {name}.", input_schema=OBJECT) for name in names()]
     more = str(begin + PAGE) if begin + PAGE < len(tools) else None
-    return types.ListToolsResult(tools=tools[begin : begin + PAGE], next_cursor=more)
+    return types.ListToolsResult(tools=tools[begin : begin + PAGE], next_cursor=more, ttl_ms=3_600_000)
 
 
 async def call_tool(context: Any, params: types.CallToolRequestParams) -> Any:

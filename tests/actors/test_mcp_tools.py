@@ -51,6 +51,14 @@ async def test_tools_are_listed_page_for_page_and_called(tmp_path: Path) -> None
     assert (tmp_path / "starts").read_text("ascii") == "x"
 
 
+async def test_tools_are_what_the_server_has_now_whatever_it_said_before(tmp_path: Path) -> None:
+    (tmp_path / "more").touch()
+    server = McpTools(command=COMMAND, env={"MORE": str(tmp_path / "more")})
+    before = set(await tools_of(server))
+    (tmp_path / "more").write_text("dance", "ascii")
+    assert set(await tools_of(server)) == {*before, "dance"}
+
+
 async def test_errors_are_the_models_to_read() -> None:
     tools = await tools_of(McpTools(command=COMMAND))
     with pytest.raises(ToolError, match="there is no b"):

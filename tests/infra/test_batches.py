@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
@@ -15,13 +17,14 @@ from bus.files import Files, LineTooLong, NoSuchFile
 from bus.projector import bring_up
 from bus.rebuild import rebuild
 from bus.store import Store
+from bus.streams import EV
 from infra.batches.desk import BatchDesk, window_of
 from infra.bridge.app import Bridge
 from infra.bridge.batches.routes import batch_doors
 from infra.bundles import Bundle
 from infra.errors import BatchUnfit
 from infra.settings import BatchSettings
-from schemas.batches import Batch
+from schemas.batches import Batch, BatchCommand
 from tests.bus.test_projector import write
 from tests.infra.test_recorded_threads import BUNDLES
 
@@ -125,6 +128,32 @@ async def test_the_book_of_batches_says_how_they_ended(desk: BatchDesk, store: S
     assert await open_batches(store, "default") == 0
     await rebuild(store, ["batches"])
     assert await batches_of(store, "default", None, 10) == rows
+
+
+class Recorded(BatchDesk):
+    """A desk whose batches are recorded as soon as they are begun."""
+
+    async def _send(self, tenant: str, batch: str, data: BatchCommand) -> None:
+        (golden,) = (path for path in BUNDLES if path.stem == "0.1.0-batches")
+        events = [event for thread in Bundle(golden).threads() for event in thread]
+        created = next(event for event in events if event.fact.type == "batch.created")
+        fact = msgspec.structs.replace(created.fact, tenant=tenant, thread=batch, entity=batch)
+        store = await self.opened()
+        cursor = await store.cursor(EV)
+        number = 1 if cursor is None else cursor.sequence + 1
+        await write(store, [created._replace(incarnation=1, sequence=number, idx=0, fact=fact)])
+        await bring_up(store)
+
+
+async def test_only_so_many_are_open_however_many_processes_begin_them(desk: BatchDesk) -> None:
+    row = await desk.bring("acme", "f", pieces(b"{}\n"))
+    limits = BatchSettings(open=3)
+    about = (desk.connection, desk.opened, desk.files, desk.ids, desk.clock, limits)
+    desks = [Recorded(*about) for _ in range(4)]
+    asked = [one.create("acme", Batch(row.id, "/v1/completions")) for one in desks for _ in range(3)]
+    told = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in told) == ["BatchRow"] * 3 + ["BatchUnfit"] * 9
+    assert {one.code for one in told if isinstance(one, BatchUnfit)} == {"too_many"}
 
 
 def form(**changes: Any) -> dict[str, Any]:

@@ -44,6 +44,11 @@ FILES = {
     "tokenizer.json": b"{}",
     "README.md": b"not wanted",
 }
+AT_THE_HUB = {
+    **FILES,
+    "checkpoint-500/model.safetensors": b"not wanted either",
+    "last/checkpoint-9/config.json": b"nor this",
+}
 RESOLVE = """
 import sys
 from infra.checkpoint import resolve_engine
@@ -72,18 +77,18 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = urlsplit(self.path).path
-        file = path.rpartition("/")[2]
+        file = path.partition(f"/{MODEL}/resolve/{REVISION}/")[2]
         if path.startswith(f"/api/models/{MODEL}/tree/"):
             entries = [
                 {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in FILES.items()
+                for name, content in AT_THE_HUB.items()
             ]
             self._send(200, json.dumps(entries).encode())
         elif path.startswith(f"/api/models/{MODEL}"):
-            siblings = [{"rfilename": name} for name in FILES]
+            siblings = [{"rfilename": name} for name in AT_THE_HUB]
             self._send(200, json.dumps({"id": MODEL, "sha": REVISION, "siblings": siblings}).encode())
-        elif path.startswith(f"/{MODEL}/resolve/") and file in FILES:
-            self._send(200, FILES[file])
+        elif path.startswith(f"/{MODEL}/resolve/") and file in AT_THE_HUB:
+            self._send(200, AT_THE_HUB[file])
         else:
             self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
@@ -127,7 +132,8 @@ def test_a_hub_id_is_downloaded_and_says_how_far_it_is(hub: str, tmp_path: Path)
     assert all(re.fullmatch(rf"downloading {MODEL}: \d of \d MB", line) for line in told[1:]), told
     assert told[-1].endswith(" of 5 MB")
     assert (Path(folder) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert not (Path(folder) / "README.md").exists()
+    here = {str(one.relative_to(folder)) for one in Path(folder).rglob("*") if one.is_file()}
+    assert here == {"config.json", "model.safetensors", "tokenizer.json"}
     assert not done.stderr
 
 

@@ -102,7 +102,7 @@ def test_what_is_no_adapter_keeps_a_stack_from_starting_and_says_why(tmp_path: P
     for given, said in (
         (f"one={tmp_path}", "'one': checkpoint"),
         ("one", "is no NAME=FOLDER"),
-        (f"mini={tmp_path}", "'mini' is what the model is called"),
+        (f"mini={tmp_path}", "'mini' is what the model is called (engine.name): name"),
         (f"agent/a={tmp_path}", "'agent/a' would be taken for"),
         (f"local/a={tmp_path}", "'local/a' would be taken for"),
     ):

@@ -174,6 +174,47 @@ async def test_it_runs_as_a_process_that_a_client_starts(stack: UpProcess) -> No
         assert "408" in text(await client.call_tool("ask_demo", {"text": SUM}))
 
 
+@MODES
+@pytest.mark.deadline(90)
+async def test_a_client_is_told_of_other_agents_when_the_stack_has_started_again(stack: UpProcess, mode: str) -> None:
+    changed = anyio.Event()
+
+    async def heard(message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            changed.set()
+
+    command = ["-m", "infra.cli.main", "mcp", "--data", str(stack.data)]
+    started = StdioServerParameters(command=sys.executable, args=command)
+    runtime = stack.data / "runtime.json"
+    before = await anyio.to_thread.run_sync(runtime.read_bytes)
+    after = json.loads(before)
+    after["served"].append("agent/newcomer")
+    async with Client(started, mode=mode, message_handler=heard) as client:
+        assert "ask_newcomer" not in {tool.name for tool in (await client.list_tools()).tools}
+        assert client.server_capabilities.tools.list_changed
+        try:
+            if mode == "legacy":
+                await anyio.to_thread.run_sync(runtime.write_bytes, json.dumps(after).encode())
+                await changed.wait()
+            else:
+                async with client.listen(tools_list_changed=True) as told:
+                    await anyio.to_thread.run_sync(runtime.write_bytes, json.dumps(after).encode())
+                    await anext(aiter(told))
+            assert "ask_newcomer" in {tool.name for tool in (await client.list_tools()).tools}
+        finally:
+            await anyio.to_thread.run_sync(runtime.write_bytes, before)
+
+
+async def test_who_listens_over_http_is_told_of_tools_alone(stack: UpProcess) -> None:
+    async with (
+        connected(stack) as client,
+        client.listen(tools_list_changed=True, resources_list_changed=True) as told,
+    ):
+        assert told.honored.tools_list_changed
+        assert not told.honored.resources_list_changed
+        assert "ask_demo" in {tool.name for tool in (await client.list_tools()).tools}
+
+
 @asynccontextmanager
 async def keyed(up: UpProcess, tenant: str, *limits: str) -> AsyncIterator[Client]:
     key = created(up, "--tenant", tenant, *limits)["key"]

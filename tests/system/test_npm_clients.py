@@ -23,6 +23,7 @@ from infra.bridge.app import Bridge
 from infra.bridge.telling import counter
 from infra.privacy import known_master
 from infra.readback import LateStore
+from schemas import codec
 from schemas.live import Frame
 from schemas.messages import ToolCall
 from schemas.runs import Problem
@@ -47,11 +48,27 @@ CALCULATOR = {
 def script(call: ModelCall) -> Say:
     """Say what was said; delegate and then fail where that is wanted."""
     last = call.messages[-1]
+    if call.agent in {"chief", "careful_twice"}:
+        return asking_below(call)
     if last.role == "tool":
         return Problem(kind="engine", message="the engine is gone")
     if last.content == "delegate" and call.tools:
         return ToolCall("k1", "worker", '{"message": "work"}')
     return f"says {last.content}"
+
+
+def asking_below(call: ModelCall) -> Say:
+    """Have another agent work out all that the user says, each with a call that a person is to approve."""
+    last = call.messages[-1]
+    if last.role == "tool":
+        return f"{call.agent}: {last.content}"
+    if call.agent == "chief":
+        return ToolCall("k1", "careful_twice", codec.encode({"message": last.content}).decode())
+    sums = last.content.split(", ")
+    # ids of calls as the other agent's model gives them, too
+    return tuple(
+        ToolCall(f"k{at}", "calculator", codec.encode({"expression": one}).decode()) for at, one in enumerate(sums, 1)
+    )
 
 
 @pytest.fixture
@@ -240,6 +257,27 @@ async def test_an_approval_is_given_or_refused_in_the_chat(stack: UpProcess, app
     assert told["stored"][-1] == answer
 
 
+@pytest.mark.parametrize("approved", [True, False])
+async def test_what_another_agent_asks_is_answered_in_the_chat(
+    stack: UpProcess, model: ScriptedModel, approved: bool
+) -> None:
+    given = {"id": f"npm-below-{approved}".lower(), "text": "12 * 34", "approved": approved, "reason": "not today"}
+    told = await node("aisdk.mjs", "approve", api=chat_url(stack, "chief"), **given)
+    waiting = told["waits"]["messages"][-1]
+    (above,), (asked,) = parts(waiting, "tool-careful_twice"), parts(waiting, "tool-calculator")
+    assert (above["state"], asked["state"]) == ("input-available", "approval-requested")
+    assert asked["input"] == {"expression": "12 * 34"}
+    assert asked["toolCallId"] != above["toolCallId"]
+    assert told["resumed"] == 204
+    assert told["waits"]["stored"][-1] == waiting
+    _, answer = told["messages"]
+    (above,), (asked,) = parts(answer, "tool-careful_twice"), parts(answer, "tool-calculator")
+    assert above["state"] == "output-available"
+    assert asked["state"] == ("output-available" if approved else "output-denied")
+    assert ("408" in text_of(answer)) is approved
+    assert told["stored"][-1] == answer
+
+
 @pytest.mark.parametrize(("agent", "output"), [("lent", "77"), ("leaving", True)])
 async def test_a_client_carries_a_call_out_or_gives_a_tool_its_data(stack: UpProcess, agent: str, output: Any) -> None:
     api = chat_url(stack, agent)
@@ -311,7 +349,7 @@ async def test_a_bridge_that_knows_nothing_tells_it_from_the_log(stack: UpProces
     ):
         system = {"ids": SystemIds(), "clock": SystemClock(), "chance": SystemChance()}
         about = {"models": (), "agents": ("worker",), "state": nothing}
-        reached = {"connection": connection, "read_back": late.read_back}
+        reached = {"connection": connection, "read_back": late.read_back, "store": late.opened}
         other = Bridge(**reached, **system, **about, tenant="default")
         foreign = httpx.ASGITransport(Bridge(**reached, **system, **about, tenant="stranger").application())
         transport = httpx.ASGITransport(other.application())
@@ -385,6 +423,22 @@ async def test_an_interrupt_is_answered_in_the_next_run(stack: UpProcess, approv
     result = next(one for one in told["messages"] if one["role"] == "tool")
     assert (result["content"] == "408") is approved
     assert told["second"]["events"][-1]["outcome"] == {"type": "success"}
+
+
+async def test_an_interrupt_of_another_agent_is_answered_in_the_next_run(
+    stack: UpProcess, model: ScriptedModel
+) -> None:
+    answer = {"status": "resolved", "payload": {"approved": True}}
+    given = {"threadId": "ag-below", "text": "12 * 34, 5 + 6", "answer": answer}
+    told = await node("agui.mjs", "interrupt", url=f"{stack.url}/ag-ui/chief", **given)
+    assert [one["reason"] for one in told["open"]] == ["tool_approval", "tool_approval"]
+    assert told["left"] == told["warnings"] == []
+    assert {one["content"] for one in told["messages"] if one["role"] == "tool"} >= {"408", "11"}
+    assert told["second"]["events"][-1]["outcome"] == {"type": "success"}
+    url, asked = f"{stack.url}/ag-ui/chief", {"threadId": "ag-below", "runId": "r", "messages": []}
+    async with httpx.AsyncClient(timeout=60) as client:
+        again = (await client.post(url, json=asked)).text
+    assert again.count('"role":"tool"') == 3
 
 
 async def test_who_says_something_else_ends_the_run_that_waits(stack: UpProcess) -> None:

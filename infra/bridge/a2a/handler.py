@@ -7,6 +7,7 @@ import functools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from a2a.helpers.proto_helpers import get_message_text
@@ -55,11 +56,13 @@ from infra.bridge.a2a.shapes import (
     written,
 )
 from infra.bridge.callers import caller_of
+from infra.bridge.late import lately
 from infra.bridge.rest.told import run_of
 from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
 from schemas import codec
+from schemas.live import Committed
 
 log = logging.getLogger(__name__)
 
@@ -305,25 +308,30 @@ class AgentHandler(RequestHandler):
         place = place_of(identity)
         if place is None or not all(part.isascii() and "*" not in part and " " not in part for part in place):
             raise TaskNotFoundError
-        for _ in range(_LATE_LOOKS):
-            events = await client.read_back(client.tenant, place[0], "run", place[1], 0)
-            if any(codec.is_erased(event.data) for event in events):
-                break
-            if events:
-                if run_of(place[1], place[0], events).agent != self._agent:
-                    break
-                return place
-            await asyncio.sleep(_RECORD_S)
-        raise TaskNotFoundError
+
+        async def look() -> list[Committed] | None:
+            return await client.read_back(client.tenant, place[0], "run", place[1], 0) or None
+
+        events = await lately(client, look) or []
+        if not events or any(codec.is_erased(event.data) for event in events):
+            raise TaskNotFoundError
+        if run_of(place[1], place[0], events).agent != self._agent:
+            raise TaskNotFoundError
+        return place
 
     async def _stands(self, client: Client, thread: str, run: str) -> Task:
         for _ in range(_LATE_LOOKS):
-            shown = run_of(run, thread, await client.read_back(client.tenant, thread, "run", run, 0))
+            events = await client.read_back(client.tenant, thread, "run", run, 0)
+            if any(codec.is_erased(event.data) for event in events):
+                raise TaskNotFoundError  # its thread is being deleted
+            shown = run_of(run, thread, events)
             if shown.ended is not None or (thread, run) not in self._ended:
                 break
             await asyncio.sleep(_RECORD_S)
-        waits = await client.waiting(thread) if shown.status == "waiting" else ()
-        return task_shown(shown, waits)
+        if shown.status not in {"waiting", "running"}:
+            return task_shown(shown, ())
+        waits = await client.waiting(thread)  # of one that runs: what the agents wait for that it has asked
+        return task_shown(replace(shown, status="waiting") if waits else shown, waits)
 
 
 def _page(params: ListTasksRequest) -> int | None:

@@ -6,6 +6,7 @@ from actors.batches.actor import BatchLimits, BatchPerformer
 from actors.runtime.context import SystemClock
 from bus.connection import Connection
 from bus.files import Files
+from bus.slots import Slots
 from infra.bridge.batches.answering import Answering
 from infra.bridge.pooling.calls import PoolerCalls
 from infra.readback import LateStore
@@ -18,10 +19,11 @@ def batch_performer(place: Place, connection: Connection, record: LateStore) -> 
     names = (settings.pooling.served_name,) if settings.pooling.model else ()
     answering = Answering(connection, record.read_back, clock, PoolerCalls(connection, names), settings.limits.nesting)
     files = Files(record.opened, seals=settings.privacy.sealed != "off")
-    return BatchPerformer(files, answering, BatchLimits(settings.batches.lines, width_of(settings)), clock)
+    width = width_of(settings)
+    shared = Slots(record.opened, "lines of batches", width) if settings.agent_processes > 1 else None
+    return BatchPerformer(files, answering, BatchLimits(settings.batches.lines, width), clock, shared)
 
 
 def width_of(settings: Settings) -> int:
-    """Say how many lines of batches a process answers at a time: what is left of the engine is for who waits."""
-    wanted = settings.batches.concurrent or settings.engine.max_running // 4
-    return max(1, wanted // settings.agent_processes)
+    """Say how many lines of batches are answered at a time: what is left of the engine is for who waits."""
+    return settings.batches.concurrent or max(1, settings.engine.max_running // 4)

@@ -94,8 +94,9 @@ class _Served:
         ours = importlib.import_module("infra.mcp.server")
 
         calls = importlib.import_module("infra.mcp.calls")
+        offer = importlib.import_module("infra.mcp.offer").Offer(self.desk.offered)
         origin = calls.Origin(self._client_of, _session_of, _left)
-        server = ours.AgentServer(self.desk.offered, calls.Calls(origin)).server()
+        server = ours.AgentServer(offer, calls.Calls(origin)).server()
         unguarded = security.TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the door has looked
         return http.StreamableHTTPSessionManager(app=server, stateless=True, security_settings=unguarded)
 

@@ -8,6 +8,8 @@ from typing import Final
 
 from bus import subjects
 from bus.errors import BadSubject
+from infra.bridge.desk import Around
+from infra.bridge.late import lately
 from infra.bridge.openai import BadRequest
 from infra.bridge.responses.events import found_by
 from infra.bridge.responses.retelling import Retold
@@ -20,7 +22,6 @@ from schemas.runs import CommandAccepted, ModelReturned
 
 _RECORD_S: Final = 0.05
 """The record is a moment behind what clients have heard."""
-_LATE_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class Kept:
         return (*data.messages[1 if data.note.get("instructed") else 0 :], told)
 
 
-async def kept(read_back: ReadBack, tenant: str, identity: str, *, over_s: float = 0.0) -> Kept:
+async def kept(desk: Around, tenant: str, identity: str, *, over_s: float = 0.0) -> Kept:
     """Find a response; wait for its end, for so long at most.
 
     Raises:
         BadRequest: there is none, or its client wanted none to be kept.
-        Unavailable: the record cannot be reached.
+        BusError: the record cannot be reached.
+        TimeoutError: the log does not answer.
     """
     found = found_by(identity)
     if found is None:
@@ -56,17 +58,15 @@ async def kept(read_back: ReadBack, tenant: str, identity: str, *, over_s: float
         subjects.checked(thread, "response id")
     except BadSubject as error:
         raise unknown(identity) from error
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    while True:
-        one = await _read(read_back, tenant, command_id, thread)
-        late_s = loop.time() - begun
-        if one is not None and (one.encoder.over or late_s >= over_s):
-            break
-        if one is None and late_s >= _LATE_S:
-            raise unknown(identity)
+
+    async def look() -> Kept | None:
+        return await _read(desk.read_back, tenant, command_id, thread)
+
+    one, until = await lately(desk, look), asyncio.get_running_loop().time() + over_s
+    while one is not None and not one.encoder.over and asyncio.get_running_loop().time() < until:
         await asyncio.sleep(_RECORD_S)
-    if not one.encoder.kept:
+        one = await look()
+    if one is None or not one.encoder.kept:
         raise unknown(identity)
     return one
 

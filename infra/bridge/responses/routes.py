@@ -151,7 +151,7 @@ class _Responses:
         if self.memory.is_gone(identity):
             raise unknown(identity)
         try:
-            return await kept(self.desk.read_back, caller_of(request).tenant, identity, over_s=over_s)
+            return await kept(self.desk, caller_of(request).tenant, identity, over_s=over_s)
         except (BusError, TimeoutError) as error:
             raise BadRequest(503, "the record cannot be asked: try again", None, "unavailable") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from bus.errors import BadSubject, BusError, Refused
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Operation, Workplace
+from infra.bridge.late import caught_up, lately
 from infra.bridge.openai import BadRequest, decoded, refusal
 from infra.client import Client
 from infra.errors import ForkUnfit, NothingRecorded, ScheduleUnfit, SettlementRefused, ThreadUnfit
@@ -33,8 +33,6 @@ _GONE = {
 }
 """By the field that a problem names."""
 
-_LOOKS, _LOOK_S = 20, 0.05
-
 Answer = Callable[[Request], Awaitable[object]]
 
 
@@ -51,48 +49,54 @@ class Rest:
 
     def door(self, path: str, answer: Answer, operation: Operation, method: str = "GET") -> Door:
         """Make a route of what answers it."""
-        return Door(path, _answering(answer, operation), "agents", methods=(method,), operation=operation)
+
+        async def answered(request: Request) -> object:
+            return await self._lately(answer, request)
+
+        return Door(path, _answering(answered, operation), "agents", methods=(method,), operation=operation)
 
     def workplace(self, path: str, answer: Answer, operation: Operation) -> Door:
         """Make a route behind which models are asked: only so many at once, and nothing that is too long for them."""
         return Workplace(path, _answering(answer, operation), "agents", methods=("POST",), operation=operation)
 
     async def thread(self, request: Request) -> str:
-        """Read the id of a thread out of the path, that there is; what was begun a moment ago is recorded late.
+        """Read the id of a thread out of the path, that there is.
 
         Raises:
             BadRequest: there is none: 404.
         """
         thread, tenant = named(request, "thread"), caller_of(request).tenant
-        for _ in range(_LOOKS):
-            if await self.desk.read_back(tenant, thread, "thread", thread, 0):
-                return thread
-            await asyncio.sleep(_LOOK_S)
-        raise missing("thread", thread)
+
+        async def look() -> str | None:
+            return thread if await self.desk.read_back(tenant, thread, "thread", thread, 0) else None
+
+        if await lately(self.desk, look) is None:
+            raise missing("thread", thread)
+        return thread
+
+    async def _lately(self, answer: Answer, request: Request) -> object:
+        """Answer; who reads of a thread that is not there is told so when it is known not to be on its way either."""
+        try:
+            return await answer(request)
+        except (NothingRecorded, SettlementRefused) as nothing:
+            if request.method != "GET" or not _of_thread(nothing):
+                raise
+        await caught_up(self.desk)
+        return await answer(request)
+
+
+def _of_thread(nothing: NothingRecorded | SettlementRefused) -> bool:
+    return isinstance(nothing, NothingRecorded) or nothing.problem.field == "thread"
 
 
 def _answering(answer: Answer, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def answered(request: Request) -> Response:
-        told = await _told(_lately(answer, request))
+        told = await _told(answer(request))
         if isinstance(told, Response):
             return told
         return Response(codec.encode(told), operation.status, media_type="application/json")
 
     return answered
-
-
-async def _lately(answer: Answer, request: Request) -> object:
-    """Answer; who reads of a thread that is not there is told so a moment later: it may be recorded by then."""
-    for _ in range(_LOOKS if request.method == "GET" else 0):
-        try:
-            return await answer(request)
-        except NothingRecorded:
-            pass
-        except SettlementRefused as refused:
-            if refused.problem.field != "thread":
-                raise
-        await asyncio.sleep(_LOOK_S)
-    return await answer(request)
 
 
 async def _told(answer: Awaitable[object]) -> object:

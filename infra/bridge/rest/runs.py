@@ -17,6 +17,7 @@ from bus.under_way import RunsWanted, runs_of
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.exchange import ClientGone, Stream, while_there
+from infra.bridge.late import lately
 from infra.bridge.openai import BadRequest
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
 from infra.bridge.rest.repeats import KEY, Repeats
@@ -30,8 +31,6 @@ from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, S
 
 _DAY_S: Final = 86_400.0
 _DECIDED_S: Final = 60.0
-_RECORD_S: Final = 0.05
-_LATE_S: Final = 1.0
 _OWN: Final = frozenset({"stream", "wait_s", "timeout_s"})
 """Of a request, what is not the run's."""
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -203,21 +202,22 @@ class RunRoutes(Rest):
         Raises:
             BadRequest: there is none.
         """
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        while True:
+
+        async def look() -> RunShown | None:
             events = await self.desk.read_back(tenant, thread, "run", run, 0)
             if any(codec.is_erased(event.data) for event in events):
-                break  # its thread was deleted
+                raise missing("run", run)  # its thread was deleted
             if events:
                 return run_of(run, thread, events)
             command = await self._repeats.accepted(tenant, thread, run)
-            if command is not None and isinstance(command.data, RunAgent):
-                return RunShown(run, thread, command.data.agent, "queued")
-            if loop.time() - begun >= _LATE_S:
-                break
-            await asyncio.sleep(_RECORD_S)  # the record is a moment behind what clients have heard
-        raise missing("run", run)
+            if command is None or not isinstance(command.data, RunAgent):
+                return None
+            return RunShown(run, thread, command.data.agent, "queued")
+
+        shown = await lately(self.desk, look)
+        if shown is None:
+            raise missing("run", run)
+        return shown
 
     def _stream(self, request: Request, frames: AsyncGenerator[Frame], encoder: RunEvents) -> Response:
         async def written() -> AsyncGenerator[bytes]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 
 from bus.scheduled import ScheduleRow
 from infra.bridge.doors import Door, Operation
+from infra.bridge.late import lately
 from infra.bridge.rest.answering import Rest, body_of, missing, named
 from schemas.rest import Cancelling, Done, Schedules, ScheduleShown, Tasks, TaskShown
 from schemas.schedules import (
@@ -19,9 +18,6 @@ from schemas.schedules import (
     ScheduleCommand,
     UnpauseSchedule,
 )
-
-_LOOKS, _LOOK_S = 10, 0.1
-"""What was begun a moment ago is not in the book at once."""
 
 
 class ScheduleRoutes(Rest):
@@ -51,12 +47,14 @@ class ScheduleRoutes(Rest):
     async def get(self, request: Request) -> ScheduleShown:
         """Tell how one stands."""
         identity, client = named(request, "schedule"), self.client(request)
-        for _ in range(_LOOKS):
-            row = next((row for row in await client.schedules.list() if row.id == identity), None)
-            if row is not None:
-                return _shown(row)
-            await asyncio.sleep(_LOOK_S)
-        raise missing("schedule", identity)
+
+        async def look() -> ScheduleRow | None:
+            return next((row for row in await client.schedules.list() if row.id == identity), None)
+
+        row = await lately(self.desk, look)
+        if row is None:
+            raise missing("schedule", identity)
+        return _shown(row)
 
     async def put(self, request: Request) -> Done:
         """Begin one, or put another in its place."""

@@ -6,8 +6,10 @@ from msgspec.structs import asdict
 from starlette.requests import Request
 
 from bus.spent import ends_of_runs
+from infra.access import projected
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
+from infra.bridge.late import LATE_S, caught_up
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
 from infra.bridge.rest.told import taken_by
 from schemas.recollections import MessagesTold, ThreadTold
@@ -63,11 +65,19 @@ class ThreadRoutes(Rest):
 
     async def get(self, request: Request) -> ThreadTold:
         """Tell of a thread."""
-        thread = named(request, "thread")
-        found = await self.client(request).memory.threads(thread=thread, limit=1)
-        if not found:
+        thread, memory = named(request, "thread"), self.client(request).memory
+
+        async def look() -> ThreadTold | None:
+            return next(iter(await memory.threads(thread=thread, limit=1)), None)
+
+        found = await look()
+        if found is None:
+            await caught_up(self.desk)
+            await projected(await self.desk.store(), "threads", LATE_S)
+            found = await look()
+        if found is None:
             raise missing("thread", thread)
-        return found[0]
+        return found
 
     async def change(self, request: Request) -> Done:
         """Give a thread another title, or other metadata."""

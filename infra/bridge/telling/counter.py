@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -17,12 +17,13 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import house_of
 from infra.bridge.exchange import ClientGone, Encoder, Exchange, Stream, while_there
 from infra.bridge.openai import THREAD_HEADER, BadRequest, refusal
+from infra.bridge.telling.below import with_what_is_below
 from infra.bridge.telling.encoder import PieceEncoder
 from infra.bridge.telling.recorded import Record, RecordedRun
 from infra.bridge.telling.tapes import Tape, Tapes
 from infra.follow import attend, follow, send
 from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
-from schemas.live import Delta
+from schemas.live import Delta, Frame
 
 FOLLOWED_S: Final = 86_400.0
 """A run may wait for a day behind another one."""
@@ -36,7 +37,7 @@ class Counter:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.record = Record(desk.read_back)
+        self.record = Record(desk)
         self.tapes = Tapes(self.record)
 
     async def begin(self, command: Command, encoder: PieceEncoder) -> Tape:
@@ -47,7 +48,7 @@ class Counter:
         """
         ready = await self.desk.ready(command)
         frames = follow(self.desk.connection, self.desk.read_back, ready, FOLLOWED_S)
-        return self.tapes.begin(Tape(ready, encoder), frames)
+        return self._recorded(Tape(ready, encoder), frames)
 
     async def go_on(self, request: Request, run: RecordedRun, answers: Sequence[Answer], tape: Tape) -> Tape:
         """Answer what a run waits for, and record what comes of it.
@@ -55,8 +56,13 @@ class Counter:
         Raises:
             BadRequest: it does not wait for that any more.
         """
+        threads = {wait.effect: wait.thread for wait in run.reader.waits}
         run.reader.expect(answer.effect for answer in answers if not isinstance(answer, AbortRun))
-        commands = [self._answering(request, run.command.thread, answer) for answer in answers]
+        own = run.command.thread
+        commands = [
+            self._answering(request, own if isinstance(answer, AbortRun) else threads[answer.effect], answer)
+            for answer in answers
+        ]
         await self.desk.ready(commands[-1])
         for command in commands:
             try:
@@ -75,7 +81,12 @@ class Counter:
             return (await frames_of_call(await self.desk.store(), command.tenant, "run", command.id, effect)).deltas
 
         about = (self.desk.connection, self.desk.read_back, command, frames_of)
-        return self.tapes.begin(tape, attend(*about, timeout_s=FOLLOWED_S, after=run.reader.version))
+        return self._recorded(tape, attend(*about, timeout_s=FOLLOWED_S, after=run.reader.version))
+
+    def _recorded(self, tape: Tape, frames: AsyncIterator[Frame]) -> Tape:
+        """Record what comes of a run, and of the runs of other agents that it asks."""
+        reader, whose = tape.encoder.reader, (tape.command.tenant, tape.command.thread)
+        return self.tapes.begin(tape, with_what_is_below(frames, self.desk, whose, lambda: reader.open_calls))
 
     async def told(
         self, request: Request, tape: Tape, pieces: AsyncGenerator[bytes], headers: Mapping[str, str]

@@ -8,9 +8,9 @@ from typing import Any
 
 from infra.bridge.framing import Framing
 from infra.bridge.openai import BadRequest
+from infra.bridge.telling.below import Heard
 from infra.bridge.telling.pieces import Failed, Finished, Paused, Piece
 from infra.bridge.telling.reader import RunReader
-from schemas.live import Frame
 from schemas.runs import Problem
 
 
@@ -31,7 +31,7 @@ class PieceEncoder(ABC):
         """Why the command was not taken on."""
         return self.reader.problem
 
-    def feed(self, frame: Frame) -> list[dict[str, Any]]:
+    def feed(self, frame: Heard) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame; none after the last one."""
         chunks: list[dict[str, Any]] = []
         for piece in self.reader.feed(frame):
@@ -43,7 +43,7 @@ class PieceEncoder(ABC):
                 chunks += self.tell(piece)
         return chunks
 
-    def retold(self, frames: Iterable[Frame]) -> list[dict[str, Any]]:
+    def retold(self, frames: Iterable[Heard]) -> list[dict[str, Any]]:
         """Give the chunks of a run as far as it has got, as if it had never waited."""
         chunks: list[dict[str, Any]] = []
         for frame in frames:

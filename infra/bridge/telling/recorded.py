@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -10,19 +9,20 @@ from typing import Final, TypeVar
 
 from bus import subjects
 from bus.errors import BadSubject, BusError
+from infra.access import behind
+from infra.bridge.desk import Around
 from infra.bridge.openai import BadRequest
+from infra.bridge.telling.below import Heard, below, merged
 from infra.bridge.telling.reader import RunReader
-from infra.follow import ReadBack
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed
-from schemas.runs import CommandAccepted
+from schemas.runs import CommandAccepted, ToolCalled
 
 T = TypeVar("T")
 
-_RECORD_S: Final = 0.05
-"""The record is a moment behind what clients have heard."""
 _LATE_S: Final = 5.0
+"""How long the record may take to hold what clients have heard."""
 _LONGEST_ID: Final = 200
 _MOST_HEARD: Final = 4096
 
@@ -32,7 +32,8 @@ class RecordedRun:
     """A run, and how far it is recorded."""
 
     command: Command
-    events: tuple[Committed, ...]
+    events: tuple[Heard, ...]
+    """Its own, and those of the runs of other agents that it has asked."""
     reader: RunReader
 
 
@@ -66,8 +67,8 @@ def noted_in(command: Command, name: str) -> tuple[str, ...]:
 class Record:
     """Threads as they are recorded. Whoever heard something here reads it too: until it is there, it is waited for."""
 
-    def __init__(self, read_back: ReadBack) -> None:
-        self._read_back = read_back
+    def __init__(self, desk: Around) -> None:
+        self._desk = desk
         self._heard: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
         """By tenant and thread: the last run, and up to which version it was told."""
 
@@ -91,7 +92,7 @@ class Record:
             events = await self._asked(tenant, thread, "thread", thread)
             return events, not run or any(command.id == run for command in commands_in(events))
 
-        events = await _waited_for(read)
+        events = await self._waited_for(read)
         return [] if any(event.type == "thread.deleted" for event in events) else events
 
     async def run_of(self, command: Command) -> RecordedRun:
@@ -106,7 +107,7 @@ class Record:
             found = await self._run_of(command)
             return found, run != command.id or found.reader.version >= version
 
-        return await _waited_for(read)
+        return await self._waited_for(read)
 
     async def latest_run(self, tenant: str, thread: str) -> RecordedRun | None:
         """Read the run that a thread is at, or was at last.
@@ -135,29 +136,38 @@ class Record:
             answers = any(wait.effect in answered or wait.call.id in answered for wait in waits)
             return found, answers or (found is not None and found.reader.over)
 
-        return await _waited_for(read)
+        return await self._waited_for(read)
+
+    async def _waited_for(self, read: Callable[[], Awaitable[tuple[T, bool]]]) -> T:
+        """Read; where what is wanted is not there, once more when the record holds all that is in the log by now."""
+        found, there = await read()
+        if there:
+            return found
+        try:
+            await behind(self._desk.connection, await self._desk.store(), _LATE_S)
+        except (BusError, TimeoutError) as error:
+            raise _unasked() from error
+        return (await read())[0]
 
     async def _run_of(self, command: Command) -> RecordedRun:
         events = await self._asked(command.tenant, command.thread, "run", command.id)
+        calls = [str(codec.decode(event.data, ToolCalled).effect) for event in events if event.type == "tool.called"]
+        try:
+            heard = merged(events, await below(self._desk, command.tenant, command.thread, calls))
+        except BusError as error:
+            raise _unasked() from error
         reader = RunReader()
-        for event in events:
-            reader.feed(event)
-        return RecordedRun(command, tuple(events), reader)
+        for one in heard:
+            reader.feed(one)
+        return RecordedRun(command, tuple(heard), reader)
 
     async def _asked(self, tenant: str, thread: str, kind: str, entity: str) -> list[Committed]:
         try:
-            events = await self._read_back(tenant, thread, kind, entity, 0)
+            events = await self._desk.read_back(tenant, thread, kind, entity, 0)
         except (BusError, TimeoutError) as error:
-            raise BadRequest(503, "the record cannot be asked: try again", None, "unavailable") from error
+            raise _unasked() from error
         return [event for event in events if not codec.is_erased(event.data)]
 
 
-async def _waited_for(read: Callable[[], Awaitable[tuple[T, bool]]]) -> T:
-    """Read until what is wanted is there; after 5 s what is there does."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    while True:
-        found, there = await read()
-        if there or loop.time() - begun >= _LATE_S:
-            return found
-        await asyncio.sleep(_RECORD_S)
+def _unasked() -> BadRequest:
+    return BadRequest(503, "the record cannot be asked: try again", None, "unavailable")

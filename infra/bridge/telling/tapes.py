@@ -14,10 +14,10 @@ from typing import Final, cast
 
 from bus.errors import BusError, Refused
 from infra.bridge.openai import BadRequest, refusal
+from infra.bridge.telling.below import Heard
 from infra.bridge.telling.encoder import PieceEncoder
 from infra.bridge.telling.recorded import Record
 from schemas.commands import Command
-from schemas.live import Frame
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ class Tape:
                 return
             await self._grown.wait()
 
-    async def record(self, frames: AsyncIterator[Frame], record: Record) -> None:
+    async def record(self, frames: AsyncIterator[Heard], record: Record) -> None:
         """Follow a run up to its end, or to where its client is to answer; tell the record what was heard."""
         try:
-            async with aclosing(cast("AsyncGenerator[Frame]", frames)) as heard:
+            async with aclosing(cast("AsyncGenerator[Heard]", frames)) as heard:
                 async for frame in heard:
                     begun = bool(self._pieces)
                     self._write(self.encoder.feed(frame))
@@ -153,7 +153,7 @@ class Tapes:
         tape = self._tapes.get((tenant, thread))
         return None if tape is None or tape.over or tape.size > _LARGEST else tape
 
-    def begin(self, tape: Tape, frames: AsyncIterator[Frame]) -> Tape:
+    def begin(self, tape: Tape, frames: AsyncIterator[Heard]) -> Tape:
         """Record a tape."""
         key = (tape.command.tenant, tape.command.thread)
         self._tapes[key] = tape

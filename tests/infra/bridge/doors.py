@@ -12,7 +12,7 @@ import httpx2
 import msgspec
 import pytest
 
-from infra.bridge import app
+from infra.bridge import app, late
 from infra.bridge.app import Bridge
 from infra.bridge.responses import routes
 from schemas import codec
@@ -80,11 +80,19 @@ class Scripted:
                 self.recorded.append(("generation", msgspec.structs.replace(gone, subject=command.thread)))
             return accepted(command)
 
+        async def opened() -> Any:
+            return None
+
+        async def behind(*about: object) -> int:
+            return 0  # `recorded` is always complete
+
         monkeypatch.setattr(app, "send_command", send)
+        monkeypatch.setattr(late, "behind", behind)
         monkeypatch.setattr(routes, "follow", follow)
         monkeypatch.setattr(routes, "send", outcome)
         counted, nothing = Counted(), cast("Any", None)
         about = {"ids": counted, "clock": counted, "chance": counted, "state": nothing, "tenant": "acme"}
+        about |= {"store": opened}
         about |= more
         bridge = Bridge(connection=nothing, read_back=self._read_back, models=("m",), agents=("demo",), **about)
         self.application = bridge.application()
