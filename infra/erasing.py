@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -13,7 +14,16 @@ from actors.agent.delegation import child_thread
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection, Message
-from bus.erasure import delete_letters, destroy, is_recorded, keys_of, scrub_traces, traced_up_to, unsealed
+from bus.erasure import (
+    delete_letters,
+    destroy,
+    destroy_of_schedule,
+    is_recorded,
+    keys_of,
+    scrub_traces,
+    traced_up_to,
+    unsealed,
+)
 from bus.errors import BusError
 from bus.keyring import Keyring
 from bus.store import Store
@@ -41,12 +51,19 @@ class StackEraser:
 
     async def erase(self, tenant: str, thread: str) -> int:
         """Do it; what cannot be done now is tried again until it is."""
-        while True:
-            try:
-                return await self._erase(tenant, thread)
-            except (BusError, TimeoutError) as error:
-                log.warning("thread %r is not erased yet: %s", thread, error)
-                await asyncio.sleep(_AGAIN_S)
+        return await _until_done(partial(self._erase, tenant, thread), f"thread {thread!r}")
+
+    async def erase_schedule(self, tenant: str, schedule: str, key: str | None) -> int:
+        """Erase one that was sealed with a key, as `erase`; return how many of its events are in the log unsealed."""
+        return await _until_done(partial(self._erase_schedule, tenant, schedule, key), f"schedule {schedule!r}")
+
+    async def _erase_schedule(self, tenant: str, schedule: str, key: str | None) -> int:
+        left = await destroy_of_schedule(await self._opened(), key, tenant, schedule)
+        if key is not None:
+            await told_destroyed(self._connection, {key})
+        await delete_letters(self._connection, tenant, schedule, "schedule")
+        log.info("schedule %r is erased: %s of its events were not sealed", schedule, left)
+        return left
 
     async def _erase(self, tenant: str, thread: str) -> int:
         store, keys = await self._opened(), self._connection.keys
@@ -88,6 +105,15 @@ class StackEraser:
                 await send_command(
                     self._connection, Command(f"{child}-e", tenant, "agent", child, "delete", data, "agent")
                 )
+
+
+async def _until_done(erase: Callable[[], Awaitable[int]], what: str) -> int:
+    while True:
+        try:
+            return await erase()
+        except (BusError, TimeoutError) as error:
+            log.warning("%s is not erased yet: %s", what, error)
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _called(payload: msgspec.Raw) -> str:

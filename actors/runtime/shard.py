@@ -18,9 +18,10 @@ from typing import Any
 
 from actors.errors import NotNow, Undecidable
 from actors.runtime.cells import ROOM, Cell, Cells, Record
+from actors.runtime.facts import facts_of
 from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
 from actors.runtime.performer import Performer, Site
-from actors.runtime.sealing import sealing
+from actors.runtime.sealing import key_at_hand, sealing
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -28,11 +29,9 @@ from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START
 from bus.snapshots import ThreadKey
-from schemas import codec
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.live import Outcome
-from schemas.memory import ThreadDeleted, ThreadErased
 from schemas.runs import CommandRefused, Event, Problem
 
 log = logging.getLogger(__name__)
@@ -256,7 +255,7 @@ class ShardOwner:
         await sealing(cell, self._runtime.connection.keys)
         asked = await self._runtime.performers[cell.family].look_up(command, cell.state)
         decision = self._runtime.machines[cell.family].ask(cell.state, asked, self._context())
-        facts = _facts(cell, decision.events, command.id, command.traceparent)
+        facts = facts_of(cell, decision.events, command.id, command.traceparent)
         try:
             await self._commit(cell, decision.events, facts)
         except Refused as refusal:
@@ -292,7 +291,7 @@ class ShardOwner:
     def _do(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.create_task(work, name=f"effect-{effect.id}")
         key = cell.key
-        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
+        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity], cell.seal)
         self._doing.setdefault(key, {})[effect.id] = Doing(task, effect, site)
         task.add_done_callback(lambda done: self._done(key, effect.id, done))
 
@@ -329,7 +328,7 @@ class ShardOwner:
         if event is not None:
             async with cell.lock:
                 events = [Emitted(effect.kind, effect.entity, event)]
-                await self._commit(cell, events, _facts(cell, events, effect.id, effect.traceparent))
+                await self._commit(cell, events, facts_of(cell, events, effect.id, effect.traceparent))
         # if it is what ended the process before, this is what its log ends with
         log.info("shard %s: taking up %s of thread %r again", self._shard, effect.id, cell.thread)
         await self._perform(tasks, cell, effect, again=True)
@@ -340,9 +339,10 @@ class ShardOwner:
         version = cell.versions[effect.kind, effect.entity]
         performer = self._runtime.performers[cell.family]
         try:
-            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version, cell.seal), again)
             self._doing[cell.key][effect.id].settles = True
             async with cell.lock:
+                await key_at_hand(cell, self._runtime.connection.keys)
                 if cell.stopped is None and self._is_open(cell, effect):
                     await self._follow(tasks, cell, effect, event)
         except (BusError, TimeoutError):
@@ -360,7 +360,7 @@ class ShardOwner:
         result = Emitted(effect.kind, effect.entity, event)
         decision = machine.follow(machine.evolve(cell.state, result), result, self._context())
         events = [result, *decision.events]
-        facts = _facts(cell, events, effect.id, effect.traceparent)
+        facts = facts_of(cell, events, effect.id, effect.traceparent)
         try:
             await self._commit(cell, events, facts)
         except Refused as refusal:
@@ -370,31 +370,3 @@ class ShardOwner:
             return
         self._begin_all(tasks, cell, decision)
         await self._stop_what_is_over(cell)
-
-
-_LEGIBLE = frozenset({ThreadDeleted, ThreadErased})
-"""Events that are never sealed: they say of what is erased that it is."""
-
-
-def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> list[Fact]:
-    """Number and encode the events of one decision."""
-    versions = dict(cell.versions)
-    facts = []
-    for emitted in events:
-        key = (emitted.kind, emitted.entity)
-        versions[key] = versions.get(key, 0) + 1
-        facts.append(
-            Fact(
-                tenant=cell.tenant,
-                thread=cell.thread,
-                kind=emitted.kind,
-                entity=emitted.entity,
-                version=versions[key],
-                type=codec.tag(emitted.event),
-                cause=cause,
-                payload=codec.payload(emitted.event),
-                traceparent=traceparent,
-                key=None if emitted.event.__class__ in _LEGIBLE else cell.seal,
-            )
-        )
-    return facts

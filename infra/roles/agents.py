@@ -168,6 +168,7 @@ def _performers(
 ) -> dict[str, Performer]:
     """Make those who do what runs and generations ask for."""
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
+    eraser, send = StackEraser(connection, record.opened), partial(send_command, connection)
     runs = AgentPerformer(
         agents,
         models,
@@ -177,16 +178,16 @@ def _performers(
         BusServices(connection),
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
-        Observer(lambda command: send_command(connection, command), clock),
-        StackEraser(connection, record.opened),
-        SharedMemories(record.opened, lambda command: send_command(connection, command)),
+        Observer(send, clock),
+        eraser,
+        SharedMemories(record.opened, send),
     )
     return {
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         "key": KeyPerformer(),
         "batch": batch_performer(place, connection, record),
-        "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
+        "schedule": SchedulePerformer([agent.name for agent in agents], send, clock, erase=eraser.erase_schedule),
     }
 
 
