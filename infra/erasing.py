@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from actors.agent.delegation import child_thread
+from actors.models.cache import Answers
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection, Message
@@ -74,6 +75,7 @@ class StackEraser:
             sealed.add(own)
         await destroy(store, sealed, tenant, thread)
         await told_destroyed(self._connection, sealed)
+        await self._connection.publish(subjects.THREAD_ERASED, codec.encode((tenant, thread)))
         await self._until_traced(store, await traced_up_to(self._connection))
         await self._until_recorded(store, tenant, thread)
         count = await scrub_traces(self._connection, store, tenant, thread)
@@ -147,6 +149,24 @@ async def heed_destruction(connection: Connection, keys: Keyring) -> None:
         keys.forget(names)
 
     await connection.subscribe(subjects.KEYS_DESTROYED, heard)
+
+
+async def heed_erasure(connection: Connection, answers: Answers) -> None:
+    """Give up the answers that are kept of threads that are erased, in whatever process; all where that was not heard.
+
+    Raises:
+        Unavailable: NATS cannot be reached.
+    """
+
+    async def heard(message: Message) -> None:
+        erased: tuple[str, str] = codec.decode(message.data, tuple[str, str])
+        answers.forget(*erased)
+
+    async def again() -> None:
+        answers.clear()
+
+    await connection.subscribe(subjects.THREAD_ERASED, heard)
+    connection.on_reconnect(again)
 
 
 _THERE = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 LIMIT 1"

@@ -44,7 +44,7 @@ from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.bridge.batches.performing import batch_performer
 from infra.client import Client
-from infra.erasing import StackEraser, heed_destruction
+from infra.erasing import StackEraser, heed_destruction, heed_erasure
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
@@ -134,6 +134,7 @@ async def _models(
     engines, settings = _served(place, frontend), place.settings.models
     make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
     made = await asyncio.to_thread(make)
+    await heed_erasure(connection, made.answers)
     reading = await keep_books(made, connection, record, status)
     await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
     return made, reading
