@@ -31,6 +31,7 @@ from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.errors import BadShape
+from schemas.faults import fault
 
 log = logging.getLogger(__name__)
 
@@ -124,10 +125,16 @@ class Cell:
         if fact.type == _KEY_GONE:
             self.seal = None
 
-    def stop(self, reason: str) -> None:
-        """Go no further with the thread until the shard is taken again."""
-        log.error("thread %r of %r stopped: %s", self.thread, self.tenant, reason)
-        self.stopped = reason
+    def stop(self, place: str, reason: str, told: str = "") -> None:
+        """Go no further with the thread until the shard is taken again.
+
+        Args:
+            place: where in it.
+            reason: why, for who asks for the thread.
+            told: why, for the log of this process, which may hold nothing of what was said; as the reason unless given.
+        """
+        log.error("thread %r of %r stopped: %s: %s", self.thread, self.tenant, place, told or reason)
+        self.stopped = f"{place}: {reason}"
 
 
 class Cells:
@@ -323,7 +330,8 @@ class Cells:
             emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
             cell.state = self._machines[cell.family].evolve(cell.state, emitted)
         except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
-            cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
+            place = f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}"
+            cell.stop(place, repr(error), fault(error))
 
     def _noted(self, cell: Cell, sequence: int, events: int) -> None:
         if not cell.sequence:

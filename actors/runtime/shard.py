@@ -31,6 +31,7 @@ from bus.log import START
 from bus.snapshots import ThreadKey
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
+from schemas.faults import fault
 from schemas.live import Outcome
 from schemas.runs import CommandRefused, Event, Problem
 
@@ -215,7 +216,7 @@ class ShardOwner:
             try:
                 await self.checkpoint()
             except Exception as error:  # noqa: BLE001  whatever is wrong with a cache, its shard goes on
-                log.warning("shard %s: no checkpoint now: %r", self._shard, error)
+                log.warning("shard %s: no checkpoint now: %s", self._shard, fault(error))
 
     async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Decide on a command, commit, tell its sender, then acknowledge it."""
@@ -235,11 +236,11 @@ class ShardOwner:
         except Undecidable as error:
             await self._queue.bury(delivery.message, str(error))
             return
-        except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
-            await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
+        except Exception as error:  # noqa: BLE001  a command that breaks the decider must not stop its queue
+            await self._queue.bury(delivery.message, traceback.format_exc(limit=3), fault(error))
             return
         problem = answer if isinstance(answer, Problem) else None
-        log.info("command %s: %s", command.id, problem.message if problem else "accepted")
+        log.info("command %s: %s", command.id, "accepted" if problem is None else f"refused ({problem.kind})")
         await asyncio.sleep(0)  # what it begins is waited for longer than word of it, so that goes first
         outcome = Outcome(command.id, "accepted" if problem is None else "refused", command.thread, problem)
         await self._live.outcome(command.tenant, outcome)
@@ -347,8 +348,8 @@ class ShardOwner:
                     await self._follow(tasks, cell, effect, event)
         except (BusError, TimeoutError):
             raise
-        except Exception:  # noqa: BLE001  what breaks one thread must not take its shard along
-            cell.stop(f"after {effect.id!r}: {traceback.format_exc(limit=3)}")
+        except Exception as error:  # noqa: BLE001  what breaks one thread must not take its shard along
+            cell.stop(f"after {effect.id!r}", traceback.format_exc(limit=3), fault(error))
 
     def _is_open(self, cell: Cell, effect: Effect) -> bool:
         """Say whether a result is still wanted: what was aborted may not heed it."""
@@ -366,7 +367,7 @@ class ShardOwner:
         except Refused as refusal:
             if not refusal.too_large:
                 raise
-            cell.stop(f"the result of {effect.id!r} is too large to be logged: {refusal.description}")
+            cell.stop(f"the result of {effect.id!r}", f"too large to be logged: {refusal.description}")
             return
         self._begin_all(tasks, cell, decision)
         await self._stop_what_is_over(cell)
