@@ -232,15 +232,20 @@ class CommandQueue:
             body = msgspec.json.encode({"seq": sequence})
             await self._connection.publish(f"$JS.API.STREAM.MSG.DELETE.{CMD}", body)
 
-    async def bury(self, message: Msg, error: str) -> None:
+    async def bury(self, message: Msg, error: str, told: str = "") -> None:
         """Keep a command nobody can handle, then stop its delivery; tell the sender if it gave an id.
 
         Never raises: a command that cannot even be buried is delivered again later, and its neighbours go on.
+
+        Args:
+            message: the command.
+            error: why, for the letter and its sender.
+            told: why, for the log of this process, which may hold nothing of what was said.
         """
         try:
             await self._keep(message, error)
             await message.term()
-            log.warning("command on %s is dead: %s", message.subject, error)
+            log.warning("command on %s is dead: %s", message.subject, told or "its letter says why")
             await self._tell(message, error)
         except (BusError, TimeoutError, NatsError) as trouble:
             log.warning("burying the command on %s: %s", message.subject, trouble)

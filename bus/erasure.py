@@ -64,6 +64,23 @@ async def is_recorded(store: Store, tenant: str, thread: str) -> bool:
     return bool(await store.rows(_ENDED, tenant, thread))
 
 
+async def destroy_of_schedule(store: Store, key: str | None, tenant: str, schedule: str) -> int:
+    """Destroy a schedule's key, and delete what was made of its texts; return how many events are unsealed.
+
+    A thread of the same name stays as it is.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    async with store.transaction() as connection:
+        await connection.execute("DELETE FROM sealing_key WHERE id = $1", key)
+        for table, column in (("snapshot", "family"), ("bundle_event", "kind")):
+            where = f"tenant = $1 AND thread = $2 AND {column} = 'schedule'"
+            await connection.execute(f"DELETE FROM {table} WHERE {where}", tenant, schedule)
+        found: int = await connection.fetchval(_UNSEALED_OF_SCHEDULE, tenant, schedule)
+    return found
+
+
 async def destroy(store: Store, keys: Collection[str], tenant: str, thread: str) -> None:
     """Destroy keys, and delete what was made of a thread's texts: all at once.
 
@@ -164,8 +181,8 @@ def _encoded(payload: bytes, before: T, scrub: Callable[[T], T]) -> bytes:
     return payload if after == before else codec.encode(after)
 
 
-async def delete_letters(connection: Connection, tenant: str, thread: str) -> None:
-    """Delete the dead letters of a thread.
+async def delete_letters(connection: Connection, tenant: str, thread: str, kind: str = "agent") -> None:
+    """Delete the dead letters of a thread, or of what else has its commands.
 
     Raises:
         BusError: NATS cannot be reached.
@@ -174,7 +191,7 @@ async def delete_letters(connection: Connection, tenant: str, thread: str) -> No
     for letter in await letters(connection, _ALL):
         try:
             where = subjects.parse_command(letter.dead.subject)
-            if (where.tenant, where.thread) == (tenant, thread):
+            if (where.tenant, where.kind, where.thread) == (tenant, kind, thread):
                 await drop(connection, letter.number)
         except (BadSubject, NoSuchLetter):
             continue
@@ -196,11 +213,18 @@ def _places(rows: Collection[Any]) -> list[list[int]]:
     return [[row[name] for row in rows] for name in ("incarnation", "seq")]
 
 
-_KEYS = "SELECT DISTINCT key_id FROM event WHERE tenant = $1 AND thread = $2 AND key_id IS NOT NULL"
+_KEYS = """
+SELECT DISTINCT key_id FROM event WHERE tenant = $1 AND thread = $2 AND kind <> 'schedule' AND key_id IS NOT NULL
+"""
 
 _UNSEALED = """
-SELECT count(*) FROM event WHERE tenant = $1 AND thread = $2 AND key_id IS NULL
+SELECT count(*) FROM event WHERE tenant = $1 AND thread = $2 AND kind <> 'schedule' AND key_id IS NULL
 AND type NOT IN ('thread.deleted', 'thread.erased')
+"""
+
+_UNSEALED_OF_SCHEDULE = """
+SELECT count(*) FROM event WHERE tenant = $1 AND kind = 'schedule' AND entity = $2 AND key_id IS NULL
+AND type NOT IN ('schedule.removed', 'schedule.closed', 'schedule.erased')
 """
 
 _ENDED = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 AND type = 'thread.deleted' LIMIT 1"

@@ -63,7 +63,8 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     try:
         after, change = _read(place, stored)
     except Erased:
-        after, change = replace(place, erased=True), _NOTHING
+        # a schedule may have the name of a thread, and be added again
+        after, change = place if stored.fact.kind == "schedule" else replace(place, erased=True), _NOTHING
     except (SchemaError, _Lost) as error:
         reason = f"event {stored.sequence}/{stored.idx} {stored.fact.type!r}: {error}"
         told = tuple((run, {"status": "stopped"}) for run in place.runs) if not place.forking else ()
@@ -98,7 +99,7 @@ def _read(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
     by_type = _BY_TYPE.get(type_)
     if by_type is None:
         raise _Lost("this code does not know it: written by newer code?")
-    if place.erased and type_ != "thread.deleted":
+    if place.erased and type_ != "thread.deleted" and stored.fact.kind != "schedule":
         return place, _NOTHING
     return by_type(place, stored)
 
@@ -352,9 +353,10 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 _WITHOUT_EFFECT = frozenset({
     "batch.expired", "batch.lines_begun",
     "child.disowned", "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written",
-    "ownership.taken", "retry.due", "retry.scheduled", "schedule.due", "schedule.missed", "schedule.sent",
-    "step.opened", "step.prepared", "task.cancelled", "task.ended", "task.started", "thread.erased",
-    "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned", "working.written",
+    "ownership.taken", "retry.due", "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased",
+    "schedule.missed", "schedule.sent", "step.opened", "step.prepared", "task.cancelled", "task.ended",
+    "task.started", "thread.erased", "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned",
+    "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -24,6 +24,7 @@ from bus import subjects
 from bus.connection import Connection, Message
 from bus.errors import BusError, Unavailable
 from schemas.context import Clock
+from schemas.faults import fault
 from schemas.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -270,8 +271,8 @@ async def _answered(agent: Hosted, data: bytes, replies: Replies) -> None:
         await agent.answer(prompt_of(data), replies)
     except Unfit as error:
         await replies.fail(error.code, str(error))
-    except Exception:
-        log.exception("agent %r could not answer a prompt", agent.name)
+    except Exception as error:  # noqa: BLE001  who asked is told that much
+        log.error("agent %r could not answer a prompt: %s", agent.name, fault(error))  # noqa: TRY400
         await replies.fail(500, "the agent could not answer: its log says why")
     finally:
         alive.cancel()

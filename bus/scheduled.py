@@ -1,12 +1,14 @@
-"""What a schedule's events mean for the book that is kept of it; and that book, read."""
+"""What a schedule's events mean for the book that is kept of it; and that book, read.
+
+The book says how a schedule stands, and which event says what it is: texts are sealed, and stand nowhere else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from bus.columns import whole
-from bus.store import Store, StoredEvent
+from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.runs import Event
 from schemas.schedules import Schedule, ScheduleAdded, SchedulePlanned
@@ -28,9 +30,9 @@ class ScheduleRow(NamedTuple):
     """When it fired last."""
 
 
-def added(event: ScheduleAdded) -> Mapping[str, Any]:
-    """Say what a schedule is from here on."""
-    return {"schedule": whole(codec.encode(event.schedule).decode()), "status": "active", "next": 0}
+def added(stored: StoredEvent) -> Mapping[str, Any]:
+    """Say which version of it says what a schedule is from here on."""
+    return {"schedule": str(stored.fact.version), "status": "active", "next": 0}
 
 
 def planned(event: SchedulePlanned) -> Mapping[str, Any]:
@@ -53,9 +55,10 @@ def removed(stored: StoredEvent) -> Mapping[str, Any]:
     return {"status": "removed", "next": 0}
 
 
-WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {"schedule.added": added, "schedule.planned": planned}
+WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {"schedule.planned": planned}
 """Events that are read whole."""
 BY_TYPE: Mapping[str, Callable[[StoredEvent], Mapping[str, Any]]] = {
+    "schedule.added": added,
     "schedule.fired": fired,
     "schedule.paused": paused,
     "schedule.removed": removed,
@@ -73,23 +76,24 @@ async def schedules_of(store: Store, tenant: str | None = None) -> list[Schedule
 
     Raises:
         Unavailable: Postgres cannot be reached.
+        SchemaError: what one is cannot be read, or it is sealed, and the store was opened without the master key.
     """
     rows = await store.rows(_SCHEDULES, tenant)
-    return [
-        ScheduleRow(
-            row["tenant"],
-            row["thread"],
-            codec.decode(row["schedule"].encode(), Schedule),
-            row["status"],
-            row["next"] or None,
-            row["fired"],
-            row["last"],
-        )
-        for row in rows
-    ]
+    found = []
+    for row, stored in zip(rows, await read_events(store, rows), strict=True):
+        if codec.is_erased(stored.fact.payload):
+            continue  # it was removed a moment ago
+        event = codec.event_of(stored.fact)
+        assert isinstance(event, ScheduleAdded)
+        about = (event.schedule, row["status"], row["next"] or None, row["fired"], row["fired_last"])
+        found.append(ScheduleRow(row["tenant"], row["entity"], *about))
+    return found
 
 
 _SCHEDULES = """
-SELECT tenant, thread, schedule, status, next, fired, last FROM schedules
-WHERE status <> 'removed' AND ($1::text IS NULL OR tenant = $1) ORDER BY nullif(next, 0) NULLS LAST, thread
+SELECT event.*, status, next, fired, schedules.last AS fired_last FROM schedules JOIN event
+ON event.tenant = schedules.tenant AND kind = 'schedule' AND entity = schedules.thread
+    AND event.thread = schedules.thread AND version = schedule::integer
+WHERE status <> 'removed' AND ($1::text IS NULL OR schedules.tenant = $1)
+ORDER BY nullif(next, 0) NULLS LAST, schedules.thread
 """

@@ -37,6 +37,8 @@ KEYS = "live.*.key.*"
 MEMORY = "rpc.memory.*.*"
 KEYS_DESTROYED = "keys.destroyed"
 """Core only: whoever keeps these keys forgets them."""
+THREAD_ERASED = "thread.erased"
+"""Core only: whoever keeps what came of this thread gives it up."""
 LEASES_CHANGED = "lease.changed"
 """Core only: a process has come or gone, look at the leases now."""
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from actors.agent.delegation import child_thread
+from actors.models.cache import Answers
 from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection, Message
-from bus.erasure import delete_letters, destroy, is_recorded, keys_of, scrub_traces, traced_up_to, unsealed
+from bus.erasure import (
+    delete_letters,
+    destroy,
+    destroy_of_schedule,
+    is_recorded,
+    keys_of,
+    scrub_traces,
+    traced_up_to,
+    unsealed,
+)
 from bus.errors import BusError
 from bus.keyring import Keyring
 from bus.store import Store
@@ -41,12 +52,19 @@ class StackEraser:
 
     async def erase(self, tenant: str, thread: str) -> int:
         """Do it; what cannot be done now is tried again until it is."""
-        while True:
-            try:
-                return await self._erase(tenant, thread)
-            except (BusError, TimeoutError) as error:
-                log.warning("thread %r is not erased yet: %s", thread, error)
-                await asyncio.sleep(_AGAIN_S)
+        return await _until_done(partial(self._erase, tenant, thread), f"thread {thread!r}")
+
+    async def erase_schedule(self, tenant: str, schedule: str, key: str | None) -> int:
+        """Erase one that was sealed with a key, as `erase`; return how many of its events are in the log unsealed."""
+        return await _until_done(partial(self._erase_schedule, tenant, schedule, key), f"schedule {schedule!r}")
+
+    async def _erase_schedule(self, tenant: str, schedule: str, key: str | None) -> int:
+        left = await destroy_of_schedule(await self._opened(), key, tenant, schedule)
+        if key is not None:
+            await told_destroyed(self._connection, {key})
+        await delete_letters(self._connection, tenant, schedule, "schedule")
+        log.info("schedule %r is erased: %s of its events were not sealed", schedule, left)
+        return left
 
     async def _erase(self, tenant: str, thread: str) -> int:
         store, keys = await self._opened(), self._connection.keys
@@ -57,6 +75,7 @@ class StackEraser:
             sealed.add(own)
         await destroy(store, sealed, tenant, thread)
         await told_destroyed(self._connection, sealed)
+        await self._connection.publish(subjects.THREAD_ERASED, codec.encode((tenant, thread)))
         await self._until_traced(store, await traced_up_to(self._connection))
         await self._until_recorded(store, tenant, thread)
         count = await scrub_traces(self._connection, store, tenant, thread)
@@ -90,6 +109,15 @@ class StackEraser:
                 )
 
 
+async def _until_done(erase: Callable[[], Awaitable[int]], what: str) -> int:
+    while True:
+        try:
+            return await erase()
+        except (BusError, TimeoutError) as error:
+            log.warning("%s is not erased yet: %s", what, error)
+            await asyncio.sleep(_AGAIN_S)
+
+
 def _called(payload: msgspec.Raw) -> str:
     try:
         event = codec.decode_event(payload)
@@ -121,6 +149,24 @@ async def heed_destruction(connection: Connection, keys: Keyring) -> None:
         keys.forget(names)
 
     await connection.subscribe(subjects.KEYS_DESTROYED, heard)
+
+
+async def heed_erasure(connection: Connection, answers: Answers) -> None:
+    """Give up the answers that are kept of threads that are erased, in whatever process; all where that was not heard.
+
+    Raises:
+        Unavailable: NATS cannot be reached.
+    """
+
+    async def heard(message: Message) -> None:
+        erased: tuple[str, str] = codec.decode(message.data, tuple[str, str])
+        answers.forget(*erased)
+
+    async def again() -> None:
+        answers.clear()
+
+    await connection.subscribe(subjects.THREAD_ERASED, heard)
+    connection.on_reconnect(again)
 
 
 _THERE = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 LIMIT 1"

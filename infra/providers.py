@@ -57,6 +57,8 @@ class Models:
     """None where there are no budgets."""
     embeddings: Embeddings
     """By models elsewhere."""
+    answers: Answers
+    """Those that are kept."""
 
 
 def make_models(
@@ -94,7 +96,7 @@ def make_models(
     chains = {name: _chain(entries) for name, entries in settings.chains.items()}
     breaker = functools.partial(Breaker, clock, settings.breaker_failures, settings.breaker_s)
     router = Router(engines, registry, outside, chains, breaker, wrap, nearby, pricing)
-    return Models(router, ledger, Embeddings(registry, outside, books))
+    return Models(router, ledger, Embeddings(registry, outside, books), answers)
 
 
 def _client(settings: ModelSettings) -> Transport:

@@ -216,11 +216,11 @@ def folded(tenant: str, thread: str, events: Sequence[StoredEvent]) -> Conversat
     """Fold a thread's events."""
     machine = ConversationMachine()
     state = machine.initial(tenant, thread)
-    if any(codec.is_erased(stored.fact.payload) for stored in events):
+    own = [stored for stored in events if stored.fact.kind in {"thread", "run"}]
+    if any(codec.is_erased(stored.fact.payload) for stored in own):
         return state  # whatever went on there, nothing is left of it
-    for stored in events:
-        if stored.fact.kind in {"thread", "run"}:
-            state = machine.evolve(state, Emitted(stored.fact.kind, stored.fact.entity, codec.event_of(stored.fact)))
+    for stored in own:
+        state = machine.evolve(state, Emitted(stored.fact.kind, stored.fact.entity, codec.event_of(stored.fact)))
     return state
 
 

@@ -123,9 +123,29 @@ class ScheduleSent(Wire, frozen=True, tag="schedule.sent"):
 
 
 class ScheduleRemoved(Wire, frozen=True, tag="schedule.removed"):
-    """The schedule is over."""
+    """The schedule is over. Never sealed: it says of what is erased that it is."""
 
     by: str = ""
+
+
+class ScheduleClosed(Wire, frozen=True, tag="schedule.closed"):
+    """All that it fired is sent, and this is what outlives its key, which is destroyed next. Never sealed."""
+
+    effect: str
+    """Structural: `<schedule>-c`."""
+    commands: tuple[str, ...] = ()
+    """Ids of the commands that it had heeded: one that comes again is still known."""
+    by_hand: int = 0
+    """Fires that somebody had wanted: runs that are wanted later are other ones."""
+
+
+class ScheduleErased(Wire, frozen=True, tag="schedule.erased"):
+    """What it asked cannot be read any more, in any copy: its key was destroyed. Added again it has another key."""
+
+    effect: str
+    """Structural: `<schedule>-e`."""
+    unsealed: int = 0
+    """Events of it that are in the log unsealed, from before schedules were: they can still be read."""
 
 
 ScheduleEvent = (
@@ -137,4 +157,6 @@ ScheduleEvent = (
     | ScheduleMissed
     | ScheduleSent
     | ScheduleRemoved
+    | ScheduleClosed
+    | ScheduleErased
 )

@@ -11,6 +11,7 @@ from actors.errors import NoService
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import ToolServices
 from schemas import codec
+from schemas.faults import fault
 from schemas.memory import MemoryWrite
 from schemas.profiles import ToolBinding
 from schemas.runs import Event, ToolFailed, ToolIndeterminate, ToolReturned
@@ -41,7 +42,7 @@ async def run_again(tool: Tool, effect: CallTool, context: ToolContext) -> Event
     try:
         found = await tool.checked(context)
     except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be checked must not be run
-        log.warning("tool %s cannot be checked: %r", tool.name, error)
+        log.warning("tool %s cannot be checked: %s", tool.name, fault(error))
         return given_up(effect)
     if found is None:
         return await run_tool(tool, effect, context)
@@ -77,7 +78,7 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
         why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
         return failed(effect, why)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
-        log.info("tool %s failed: %s", tool.name, type(error).__name__)  # its words are erased with the thread
+        log.info("tool %s failed: %s", tool.name, fault(error))
         return failed(effect, str(error) or type(error).__name__)
     except asyncio.CancelledError:
         task = asyncio.current_task()

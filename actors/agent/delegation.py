@@ -23,6 +23,7 @@ from bus.errors import BusError
 from bus.errors import Refused as TooLarge
 from schemas import codec
 from schemas.commands import AbortRun, Command, Parent, RunAgent
+from schemas.faults import fault
 from schemas.live import Committed, Frame, Outcome, Progress
 from schemas.memory import MemoryWrite
 from schemas.messages import Usage
@@ -102,7 +103,7 @@ async def delegated(
     except (BusError, TimeoutError):
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this call alone
-        log.warning("a hook around agent %r failed: %r", delegation.agent, error)
+        log.warning("a hook around agent %r failed: %s", delegation.agent, fault(error))
         return failed(effect, f"a function around agent {delegation.agent!r} failed: {type(error).__name__}: {error}")
     writes = tuple(heard.writes) if about.memory == "shared" else ()
     return heard.outcome(effect, None if instead is None else str(instead), writes)

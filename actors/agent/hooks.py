@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from actors.agent.effects import PrepareStep, TellEnd
 from actors.agent.run import Run
 from actors.request_context import RequestContext
+from schemas.faults import fault
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.messages import Calling, Message, ToolCall, Usage
 from schemas.runs import Problem, RunFailed, RunFinished
@@ -132,7 +133,7 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepar
         changes = None if hooks.prepare_step is None else await called_hook(hooks.prepare_step, view)
         return _recorded(effect.id, changes or StepChanges())
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this run alone
-        log.warning("a hook of agent %r failed: %r", view.agent, error)
+        log.warning("a hook of agent %r failed: %s", view.agent, fault(error))
         why = f"before step {view.step} a function of agent {view.agent!r} failed: {_reason(error)}"
         return StepPrepared(effect=effect.id, failure=why)
 
@@ -204,7 +205,7 @@ async def _observed(observer: Callable[[Any], Any], view: Any) -> None:
     try:
         await called_hook(observer, view)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a run does not depend on who watches it
-        log.warning("an observer of agent %r failed: %r", view.agent, error)
+        log.warning("an observer of agent %r failed: %s", view.agent, fault(error))
 
 
 async def called_hook(function: Callable[[Any], Any], view: Any) -> Any:

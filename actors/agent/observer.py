@@ -16,6 +16,7 @@ from actors.models.provider import ModelCall, ModelProvider, Piece
 from bus.errors import BusError
 from schemas.commands import Command
 from schemas.context import Clock
+from schemas.faults import fault
 from schemas.memory import Observe, RenameThread
 from schemas.messages import Message
 from schemas.runs import ModelReturned
@@ -64,9 +65,9 @@ class Observer:
         try:
             await work
         except (CallFailed, BusError, TimeoutError) as error:
-            log.warning("%s of thread %s comes to nothing now: %s", key[2], key[1], error)
-        except Exception:
-            log.exception("%s of thread %s comes to nothing", key[2], key[1])
+            log.warning("%s of thread %s comes to nothing now: %s", key[2], key[1], fault(error))
+        except Exception as error:  # noqa: BLE001  nobody waits for it
+            log.error("%s of thread %s comes to nothing: %s", key[2], key[1], fault(error))  # noqa: TRY400
 
     async def settled(self) -> None:
         """Wait for what is under way."""

@@ -16,6 +16,7 @@ from actors.request_context import RequestContext
 from actors.runtime.performer import Site
 from actors.tools import Tool
 from actors.toolsets import Surroundings, ToolServices
+from schemas.faults import fault
 from schemas.hooks import Judgement
 from schemas.messages import ToolCall, ToolSpec
 from schemas.profiles import Profile, ToolBinding
@@ -97,7 +98,7 @@ class Toolboxes:
             processors = {one.name: one for one in await processors_of(agent, around)}
             tools = await tools_of(agent, around, await memory_of(agent, around))
         except Unresolved as error:
-            log.warning("the tools of a run cannot be had: %s", error)
+            log.warning("the tools of a run of agent %r cannot be had: %s", name, fault(error))
             return Toolbox(problem=str(error), processors=processors)
         return Toolbox({tool.name: tool for tool in tools}, processors=processors)
 
@@ -108,5 +109,5 @@ def _judgement(index: int, call: ToolCall, tool: Tool) -> Judgement:
     except BadArguments as error:
         return Judgement(index, approval=True, problem=str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be judged is for a person to judge
-        log.warning("whether %s needs approval cannot be said: %r", tool.name, error)
+        log.warning("whether %s needs approval cannot be said: %s", tool.name, fault(error))
         return Judgement(index, approval=True)

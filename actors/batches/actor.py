@@ -39,6 +39,7 @@ from schemas.batches import (
 )
 from schemas.commands import Command
 from schemas.context import Clock
+from schemas.faults import fault
 from schemas.messages import Usage
 from schemas.runs import Event
 
@@ -260,6 +261,6 @@ async def _surely(work: Callable[[], Awaitable[T]], otherwise: Callable[[], T]) 
             await asyncio.sleep(_AGAIN_S)
         except BusError:
             raise
-        except Exception:
-            log.exception("a batch cannot go on as it should")  # and must not stand still for ever
+        except Exception as error:  # noqa: BLE001  it must not stand still for ever
+            log.error("a batch cannot go on as it should: %s", fault(error))  # noqa: TRY400
             return otherwise()

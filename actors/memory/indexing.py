@@ -11,6 +11,7 @@ from actors.memory.embedding import Embedder
 from bus.errors import BusError
 from bus.store import Store
 from bus.vectors import keep, next_page
+from schemas.faults import fault
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ async def index(opened: Opening, embedder: Embedder) -> None:
         try:
             await catch_up(await opened(), embedder)
         except (BusError, CallFailed) as error:
-            log.warning("vectors of %s wait: %s", embedder.name, error)
+            log.warning("vectors of %s wait: %s", embedder.name, fault(error))
             await asyncio.sleep(_RETRY_S)
-        except Exception:
-            log.exception("vectors of %s cannot be made", embedder.name)
+        except Exception as error:  # noqa: BLE001  likewise
+            log.error("vectors of %s cannot be made: %s", embedder.name, fault(error))  # noqa: TRY400
             await asyncio.sleep(_RETRY_S)
         await asyncio.sleep(_POLL_S)

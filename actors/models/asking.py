@@ -16,6 +16,7 @@ from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
 from bus.live import Live
+from schemas.faults import fault
 from schemas.live import Delta
 from schemas.models import ModelChain
 from schemas.profiles import Profile
@@ -84,8 +85,8 @@ async def ask_model(
         return _failed(effect, failure)
     except BusError:
         raise
-    except Exception as error:
-        log.exception("the provider of model %r broke", call.model)
+    except Exception as error:  # noqa: BLE001  what breaks a provider ends its call alone
+        log.error("the provider of model %r broke: %s", call.model, fault(error))  # noqa: TRY400
         message = f"the provider of model {call.model!r} broke: {error!r} (see the log of this process)"
         return ModelFailed(effect=effect.id, problem=Problem(kind="engine", message=message))
     return ModelReturned(

@@ -1,4 +1,7 @@
-"""Answers that are kept for calls that ask the same, word for word: off unless it is set."""
+"""Answers that are kept for calls that ask the same, word for word: off unless it is set.
+
+They are in a process's memory alone. One that came of a thread is given up when that is erased.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,48 @@ from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText
 from schemas.messages import Usage
 from schemas.programs import ProgramNote
 
+Origin = tuple[str, str]
+"""Of which tenant's thread an answer came."""
+_ERASED = 10_000
+
 
 @dataclass
 class Answers:
     """The answers that a process keeps, the latest used ones."""
 
     most: int
-    _kept: OrderedDict[str, ModelAnswer] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[str, tuple[Origin, ModelAnswer]] = field(default_factory=OrderedDict)
+    _erased: OrderedDict[Origin, None] = field(default_factory=OrderedDict)
+    """Threads whose last answers may still be on their way."""
 
     def get(self, key: str) -> ModelAnswer | None:
         """Give an answer, which is then the latest used."""
         found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-        return found
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[1]
 
-    def keep(self, key: str, answer: ModelAnswer) -> None:
-        """Keep one, in place of the one that was not used for longest."""
-        self._kept[key] = answer
+    def keep(self, key: str, answer: ModelAnswer, origin: Origin) -> None:
+        """Keep one, in place of the one that was not used for longest; none of a thread that is erased."""
+        if origin in self._erased:
+            return
+        self._kept[key] = origin, answer
         self._kept.move_to_end(key)
         while len(self._kept) > self.most:
             self._kept.popitem(last=False)
+
+    def forget(self, tenant: str, thread: str) -> None:
+        """Give up what came of a thread that is erased, and what may still come of it."""
+        self._erased[tenant, thread] = None
+        while len(self._erased) > _ERASED:
+            self._erased.popitem(last=False)
+        for key in [key for key, (origin, _) in self._kept.items() if origin == (tenant, thread)]:
+            del self._kept[key]
+
+    def clear(self) -> None:
+        """Give up all: of some it is not known whether their threads were erased."""
+        self._kept.clear()
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,7 @@ class Cached:
         if kept is None:
             kept = await self.inner.call(call, on_text)
             if kept.finish_reason in {"stop", "tool_calls"}:
-                self.answers.keep(key, kept)
+                self.answers.keep(key, kept, (call.tenant, call.thread))
             return kept
         if kept.reasoning:
             await on_text(Piece(0, kept.reasoning, "reasoning"))

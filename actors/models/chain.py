@@ -59,7 +59,8 @@ class Chained:
                     if attempt.heard or not elsewhere(failure):
                         raise _with(failure, passed) from None
                     problem = failure.problem
-                    log.warning("model %s cannot be had: %s", entry.model, problem.message)
+                    # its words may quote what it was asked
+                    log.warning("model %s cannot be had: %s", entry.model, problem.kind)
                     passed.append(PassedOver(entry.model, problem.kind, problem.message))
                     if again == entry.retries or problem.retry_after_ms > _LONGEST_S * 1000:
                         break

@@ -31,6 +31,7 @@ from bus.streams import EV
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.errors import BadShape
+from schemas.faults import fault
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ ROOM = 1000
 """Idle threads that a shard keeps in memory."""
 SNAPSHOT_EACH = 100
 """Events of a thread after which its state is worth a snapshot."""
+_KEY_GONE = "schedule.erased"
+"""A thread is over when its key is destroyed; a schedule may be added again."""
 _AT_ONCE = 200
 """Threads that are read in one query, and snapshots that are written with one checkpoint."""
 
@@ -110,10 +113,28 @@ class Cell:
         """Its id."""
         return self.key.thread
 
-    def stop(self, reason: str) -> None:
-        """Go no further with the thread until the shard is taken again."""
-        log.error("thread %r of %r stopped: %s", self.thread, self.tenant, reason)
-        self.stopped = reason
+    def sealed_with(self, key: str, keys: Keyring | None) -> None:
+        """Note which key seals it, here and where its pieces of text are sealed; a schedule has none of those."""
+        self.seal = key
+        if keys is not None and self.family != "schedule":
+            keys.use(self.tenant, self.thread, key)
+
+    def noted(self, fact: Fact) -> None:
+        """Note the version of a fact that is in the log; what follows an erasure has another key."""
+        self.versions[fact.kind, fact.entity] = fact.version
+        if fact.type == _KEY_GONE:
+            self.seal = None
+
+    def stop(self, place: str, reason: str, told: str = "") -> None:
+        """Go no further with the thread until the shard is taken again.
+
+        Args:
+            place: where in it.
+            reason: why, for who asks for the thread.
+            told: why, for the log of this process, which may hold nothing of what was said; as the reason unless given.
+        """
+        log.error("thread %r of %r stopped: %s: %s", self.thread, self.tenant, place, told or reason)
+        self.stopped = f"{place}: {reason}"
 
 
 class Cells:
@@ -235,7 +256,7 @@ class Cells:
         machine = self._machines[cell.family]
         for emitted, fact in zip(events, facts, strict=True):
             cell.state = machine.evolve(cell.state, emitted)
-            cell.versions[fact.kind, fact.entity] = fact.version
+            cell.noted(fact)
         self._noted(cell, sequence, len(facts))
 
     async def checkpoint(self, position: int, busy: Container[ThreadKey]) -> None:
@@ -300,21 +321,17 @@ class Cells:
     def _evolve(self, cell: Cell, sequence: int, fact: Fact) -> None:
         check_version(cell.versions, sequence, fact)
         self._noted(cell, sequence, 1)
-        cell.versions[fact.kind, fact.entity] = fact.version
+        cell.noted(fact)
         if fact.key is not None:
-            self._sealed(cell, fact.key)
+            cell.sealed_with(fact.key, self._keys)
         if cell.stopped is not None or codec.is_erased(fact.payload):
             return  # what was erased is nothing any more; that its thread was deleted follows
         try:
             emitted = Emitted(fact.kind, fact.entity, codec.event_of(fact))
             cell.state = self._machines[cell.family].evolve(cell.state, emitted)
         except Exception as error:  # noqa: BLE001  an event that this code cannot fold stops its thread, not the shard
-            cell.stop(f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}: {error!r}")
-
-    def _sealed(self, cell: Cell, key: str) -> None:
-        cell.seal = key
-        if self._keys is not None:
-            self._keys.use(cell.tenant, cell.thread, key)
+            place = f"its {fact.type} of {fact.kind} {fact.entity!r}, version {fact.version}"
+            cell.stop(place, repr(error), fault(error))
 
     def _noted(self, cell: Cell, sequence: int, events: int) -> None:
         if not cell.sequence:
@@ -360,7 +377,7 @@ class Cells:
             return True
         try:
             if (seal := sealer(kept.state)) is not None:
-                self._sealed(cell, seal)
+                cell.sealed_with(seal, self._keys)
             state = revealed(kept.state, cell.key, self._keys)
             cell.versions, cell.state = thawed(self._machines[cell.family], state)
         except (BadShape, KeyDestroyed) as error:

@@ -15,7 +15,7 @@ from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
-from schemas.schedules import ScheduleDue, ScheduleSent
+from schemas.schedules import ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
@@ -35,6 +35,8 @@ Result = (
     | ThreadErased
     | ScheduleDue
     | ScheduleSent
+    | ScheduleClosed
+    | ScheduleErased
     | BatchRead
     | BatchLineEnded
     | BatchExpired

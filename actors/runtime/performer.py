@@ -43,3 +43,5 @@ class Site:
     thread: str
     version: int
     """The entity's version at the effect's intention."""
+    seal: str | None = None
+    """The key that what is said there is sealed with; None where it is not."""

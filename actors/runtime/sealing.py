@@ -1,16 +1,24 @@
-"""Which key seals a thread: its own from its first event on, taken from those that were made ahead.
+"""Which key seals a thread or schedule: its own from its first event on, taken from those that were made ahead.
 
 Bare generations are too many for keys of their own, and nobody asks for one to be erased: those of a tenant share some.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from actors.errors import NotNow
 from actors.runtime.cells import Cell
 from bus.errors import Unavailable
 from bus.keyring import Keyring
 
-_SEALED = frozenset({"agent", "batch", "generation"})
+log = logging.getLogger(__name__)
+
+_AGAIN_S = 1.0
+_SEALED = frozenset({"agent", "batch", "generation", "schedule"})
+_OWN = frozenset({"agent", "schedule"})
+"""Those that have a key each."""
 
 
 async def sealing(cell: Cell, keys: Keyring | None) -> None:
@@ -25,8 +33,21 @@ async def sealing(cell: Cell, keys: Keyring | None) -> None:
         if cell.seal is not None:
             await keys.load([cell.seal])
         elif keys.seals:
-            cell.seal = await (keys.fresh() if cell.family == "agent" else keys.shared.of(cell.tenant))
+            cell.seal = await (keys.fresh() if cell.family in _OWN else keys.shared.of(cell.tenant))
     except (Unavailable, TimeoutError) as error:
         raise NotNow(f"the key of its thread cannot be had: {error}") from error
     if cell.seal is not None:
-        keys.use(cell.tenant, cell.thread, cell.seal)
+        cell.sealed_with(cell.seal, keys)
+
+
+async def key_at_hand(cell: Cell, keys: Keyring | None) -> None:
+    """Have the key with which a result is sealed that came long after its thread was last spoken in.
+
+    A process keeps the keys that it used last; without Postgres the result waits for it.
+    """
+    while keys is not None and cell.seal is not None:
+        try:
+            return await keys.load([cell.seal])
+        except (Unavailable, TimeoutError) as error:
+            log.warning("thread %r: the key of its next event cannot be had: %s", cell.thread, error)
+            await asyncio.sleep(_AGAIN_S)

@@ -18,9 +18,10 @@ from typing import Any
 
 from actors.errors import NotNow, Undecidable
 from actors.runtime.cells import ROOM, Cell, Cells, Record
+from actors.runtime.facts import facts_of
 from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
 from actors.runtime.performer import Performer, Site
-from actors.runtime.sealing import sealing
+from actors.runtime.sealing import key_at_hand, sealing
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -28,11 +29,10 @@ from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START
 from bus.snapshots import ThreadKey
-from schemas import codec
 from schemas.context import TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
+from schemas.faults import fault
 from schemas.live import Outcome
-from schemas.memory import ThreadDeleted, ThreadErased
 from schemas.runs import CommandRefused, Event, Problem
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class ShardOwner:
             try:
                 await self.checkpoint()
             except Exception as error:  # noqa: BLE001  whatever is wrong with a cache, its shard goes on
-                log.warning("shard %s: no checkpoint now: %r", self._shard, error)
+                log.warning("shard %s: no checkpoint now: %s", self._shard, fault(error))
 
     async def _handle(self, tasks: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Decide on a command, commit, tell its sender, then acknowledge it."""
@@ -236,11 +236,11 @@ class ShardOwner:
         except Undecidable as error:
             await self._queue.bury(delivery.message, str(error))
             return
-        except Exception:  # noqa: BLE001  a command that breaks the decider must not stop its queue
-            await self._queue.bury(delivery.message, traceback.format_exc(limit=3))
+        except Exception as error:  # noqa: BLE001  a command that breaks the decider must not stop its queue
+            await self._queue.bury(delivery.message, traceback.format_exc(limit=3), fault(error))
             return
         problem = answer if isinstance(answer, Problem) else None
-        log.info("command %s: %s", command.id, problem.message if problem else "accepted")
+        log.info("command %s: %s", command.id, "accepted" if problem is None else f"refused ({problem.kind})")
         await asyncio.sleep(0)  # what it begins is waited for longer than word of it, so that goes first
         outcome = Outcome(command.id, "accepted" if problem is None else "refused", command.thread, problem)
         await self._live.outcome(command.tenant, outcome)
@@ -256,7 +256,7 @@ class ShardOwner:
         await sealing(cell, self._runtime.connection.keys)
         asked = await self._runtime.performers[cell.family].look_up(command, cell.state)
         decision = self._runtime.machines[cell.family].ask(cell.state, asked, self._context())
-        facts = _facts(cell, decision.events, command.id, command.traceparent)
+        facts = facts_of(cell, decision.events, command.id, command.traceparent)
         try:
             await self._commit(cell, decision.events, facts)
         except Refused as refusal:
@@ -292,7 +292,7 @@ class ShardOwner:
     def _do(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, work: Coroutine[Any, Any, None]) -> None:
         task = tasks.create_task(work, name=f"effect-{effect.id}")
         key = cell.key
-        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity])
+        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity], cell.seal)
         self._doing.setdefault(key, {})[effect.id] = Doing(task, effect, site)
         task.add_done_callback(lambda done: self._done(key, effect.id, done))
 
@@ -329,7 +329,7 @@ class ShardOwner:
         if event is not None:
             async with cell.lock:
                 events = [Emitted(effect.kind, effect.entity, event)]
-                await self._commit(cell, events, _facts(cell, events, effect.id, effect.traceparent))
+                await self._commit(cell, events, facts_of(cell, events, effect.id, effect.traceparent))
         # if it is what ended the process before, this is what its log ends with
         log.info("shard %s: taking up %s of thread %r again", self._shard, effect.id, cell.thread)
         await self._perform(tasks, cell, effect, again=True)
@@ -340,15 +340,16 @@ class ShardOwner:
         version = cell.versions[effect.kind, effect.entity]
         performer = self._runtime.performers[cell.family]
         try:
-            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version), again)
+            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version, cell.seal), again)
             self._doing[cell.key][effect.id].settles = True
             async with cell.lock:
+                await key_at_hand(cell, self._runtime.connection.keys)
                 if cell.stopped is None and self._is_open(cell, effect):
                     await self._follow(tasks, cell, effect, event)
         except (BusError, TimeoutError):
             raise
-        except Exception:  # noqa: BLE001  what breaks one thread must not take its shard along
-            cell.stop(f"after {effect.id!r}: {traceback.format_exc(limit=3)}")
+        except Exception as error:  # noqa: BLE001  what breaks one thread must not take its shard along
+            cell.stop(f"after {effect.id!r}", traceback.format_exc(limit=3), fault(error))
 
     def _is_open(self, cell: Cell, effect: Effect) -> bool:
         """Say whether a result is still wanted: what was aborted may not heed it."""
@@ -360,41 +361,13 @@ class ShardOwner:
         result = Emitted(effect.kind, effect.entity, event)
         decision = machine.follow(machine.evolve(cell.state, result), result, self._context())
         events = [result, *decision.events]
-        facts = _facts(cell, events, effect.id, effect.traceparent)
+        facts = facts_of(cell, events, effect.id, effect.traceparent)
         try:
             await self._commit(cell, events, facts)
         except Refused as refusal:
             if not refusal.too_large:
                 raise
-            cell.stop(f"the result of {effect.id!r} is too large to be logged: {refusal.description}")
+            cell.stop(f"the result of {effect.id!r}", f"too large to be logged: {refusal.description}")
             return
         self._begin_all(tasks, cell, decision)
         await self._stop_what_is_over(cell)
-
-
-_LEGIBLE = frozenset({ThreadDeleted, ThreadErased})
-"""Events that are never sealed: they say of what is erased that it is."""
-
-
-def _facts(cell: Cell, events: Sequence[Emitted], cause: str, traceparent: str) -> list[Fact]:
-    """Number and encode the events of one decision."""
-    versions = dict(cell.versions)
-    facts = []
-    for emitted in events:
-        key = (emitted.kind, emitted.entity)
-        versions[key] = versions.get(key, 0) + 1
-        facts.append(
-            Fact(
-                tenant=cell.tenant,
-                thread=cell.thread,
-                kind=emitted.kind,
-                entity=emitted.entity,
-                version=versions[key],
-                type=codec.tag(emitted.event),
-                cause=cause,
-                payload=codec.payload(emitted.event),
-                traceparent=traceparent,
-                key=None if emitted.event.__class__ in _LEGIBLE else cell.seal,
-            )
-        )
-    return facts

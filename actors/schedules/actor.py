@@ -6,20 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
+from actors.errors import NotNow
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
 from actors.schedules.cron import zone_of
-from actors.schedules.machine import AwaitDue, SendRun
+from actors.schedules.machine import AwaitDue, CloseSchedule, EraseSchedule, ScheduleState, SendRun
 from bus.errors import BadSubject, Refused
 from schemas.commands import Command
 from schemas.context import Clock
 from schemas.runs import Event, Problem
-from schemas.schedules import AddSchedule, ScheduleDue, ScheduleSent
+from schemas.schedules import AddSchedule, ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
 
 _LOOK_S = 60.0
 """A clock may be set meanwhile: it is looked at that often."""
 
 Send = Callable[[Command], Awaitable[None]]
+Erase = Callable[[str, str, str | None], Awaitable[int]]
+"""Erases a tenant's schedule that was sealed with a key; gives how many of its events are in the log unsealed."""
 Until = Callable[[int], Awaitable[None]]
 """Waits until a time, microseconds since the Unix epoch."""
 
@@ -27,7 +30,9 @@ Until = Callable[[int], Awaitable[None]]
 class SchedulePerformer:
     """The `Performer` of schedules."""
 
-    def __init__(self, agents: Collection[str], send: Send, clock: Clock, until: Until | None = None) -> None:
+    def __init__(
+        self, agents: Collection[str], send: Send, clock: Clock, until: Until | None = None, erase: Erase | None = None
+    ) -> None:
         """Make it.
 
         Args:
@@ -35,14 +40,22 @@ class SchedulePerformer:
             send: publishes a command; safe to repeat.
             clock: says whether it is time.
             until: waits for that, by the clock unless given.
+            erase: destroys the key of one that was removed, as often as it is asked to; nothing does, unless given.
         """
         self._agents = agents
         self._send = send
         self._clock = clock
         self._until = until or self._sleep_until
+        self._erase = erase
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
-        """See that there is the agent that is to be asked."""
+        """See that there is the agent that is to be asked.
+
+        Raises:
+            NotNow: its key is being destroyed: what is said now would be sealed with it.
+        """
+        if isinstance(state, ScheduleState) and state.removed and not state.erased:
+            raise NotNow(f"schedule {state.id!r} is being erased")
         data = command.data
         if not isinstance(data, AddSchedule):
             return Asked(command)
@@ -73,6 +86,12 @@ class SchedulePerformer:
                 return ScheduleDue(effect=identity, at=max(at, self._clock.now()))
             case SendRun(id=identity, command=command):
                 return ScheduleSent(effect=identity, problem=await self._sent(command))
+            case CloseSchedule(id=identity, commands=commands, by_hand=by_hand):
+                return ScheduleClosed(effect=identity, commands=commands, by_hand=by_hand)
+            case EraseSchedule(id=identity):
+                erase = self._erase
+                left = 0 if erase is None else await erase(site.tenant, site.thread, site.seal)
+                return ScheduleErased(effect=identity, unsealed=left)
             case _:
                 raise AssertionError(f"not an effect of a schedule: {effect!r}")
 

@@ -25,7 +25,9 @@ from schemas.schedules import (
     RemoveSchedule,
     Schedule,
     ScheduleAdded,
+    ScheduleClosed,
     ScheduleDue,
+    ScheduleErased,
     ScheduleFired,
     ScheduleMissed,
     SchedulePaused,
@@ -50,6 +52,10 @@ class ScheduleState(msgspec.Struct, frozen=True):
     schedule: Schedule | None = None
     """None before it is added."""
     removed: bool = False
+    closed: bool = False
+    """Whether nothing of it is read any more, as its key is being destroyed."""
+    erased: bool = False
+    """Whether that is done."""
     paused: bool = False
     next: int | None = None
     """When it fires next."""
@@ -72,6 +78,17 @@ class SendRun(Effect, frozen=True, kw_only=True):
     """Ask the agent."""
 
     command: Command
+
+
+class CloseSchedule(Effect, frozen=True, kw_only=True):
+    """Note what outlives its key."""
+
+    commands: tuple[str, ...]
+    by_hand: int
+
+
+class EraseSchedule(Effect, frozen=True, kw_only=True):
+    """Destroy its key, and delete what was made of what it asks."""
 
 
 class ScheduleMachine:
@@ -105,6 +122,8 @@ class ScheduleMachine:
     def follow(self, state: ScheduleState, result: Emitted, context: Context) -> Decision:
         """Fire what is due, as far as it is to be made up for, and wait for the next."""
         due = result.event
+        if isinstance(due, ScheduleSent | ScheduleClosed):
+            return Decision([], _ending(state))
         if not isinstance(due, ScheduleDue) or state.schedule is None:
             return Decision([], [])
         first = 1_000_000 * int(due.effect.rpartition("-")[2])
@@ -116,7 +135,10 @@ class ScheduleMachine:
         if state.next is not None and state.schedule is not None:
             identity, zone = _due_id(state, state.next), state.schedule.timezone
             found.append(AwaitDue(identity, "schedule", state.id, "", at=state.next, timezone=zone))
-        return found
+        return [*found, *_ending(state)]
+
+
+_BEGUN: Mapping[str, Any] = {"removed": False, "closed": False, "erased": False, "paused": False, "next": None}
 
 
 def _evolved(state: ScheduleState, event: Event) -> ScheduleState:
@@ -127,22 +149,34 @@ def _evolved(state: ScheduleState, event: Event) -> ScheduleState:
         case CommandRefused(command=command, problem=problem):
             changed = {"refused": {**state.refused, command.id: problem}}
         case ScheduleAdded(schedule=schedule):
-            changed = {"schedule": schedule, "removed": False, "paused": False, "next": None}
+            changed = {"schedule": schedule, **_BEGUN}
         case SchedulePlanned(next=due):
             changed = {"paused": False, "next": due}
         case SchedulePaused():
             changed = {"paused": True, "next": None}
         case ScheduleDue():
             changed = {"next": None}
-        case ScheduleRemoved():
-            changed = {"removed": True, "paused": False, "next": None}
         case ScheduleFired(by=by) as fired:
             changed = {"sending": (*state.sending, fired), "by_hand": state.by_hand + bool(by)}
         case ScheduleSent(effect=run):
             changed = {"sending": tuple(fired for fired in state.sending if fired.run != run)}
         case _:
-            pass
+            return _ended(state, event)
     return replace(state, **changed)
+
+
+def _ended(state: ScheduleState, event: Event) -> ScheduleState:
+    match event:
+        case ScheduleRemoved():
+            return replace(state, removed=True, paused=False, next=None)
+        case ScheduleClosed(commands=commands, by_hand=by_hand):
+            # whoever folds it without its key comes to the same
+            heeded = frozenset(commands)
+            return ScheduleState(state.tenant, state.id, removed=True, closed=True, commands=heeded, by_hand=by_hand)
+        case ScheduleErased():
+            return replace(state, erased=True)
+        case _:
+            return state
 
 
 def _unfit(state: ScheduleState, command: Command) -> Problem | None:
@@ -217,6 +251,16 @@ def _send(state: ScheduleState, fired: ScheduleFired) -> SendRun:
         time=rfc3339(fired.due),
     )
     return SendRun(fired.run, "schedule", state.id, "", command=command)
+
+
+def _ending(state: ScheduleState) -> list[Effect]:
+    """Say what is next until one that was removed is erased; what is to be sent says what was asked, and goes first."""
+    if not state.removed or state.erased or state.sending:
+        return []
+    if state.closed:
+        return [EraseSchedule(f"{state.id}-e", "schedule", state.id, "")]
+    commands = tuple(sorted(state.commands))
+    return [CloseSchedule(f"{state.id}-c", "schedule", state.id, "", commands=commands, by_hand=state.by_hand)]
 
 
 def _decision(machine: ScheduleMachine, state: ScheduleState, events: Sequence[Event]) -> Decision:

@@ -18,7 +18,9 @@ from schemas.hooks import HooksTold, StepOpened, StepPrepared
 from schemas.runs import Event
 from schemas.schedules import (
     ScheduleAdded,
+    ScheduleClosed,
     ScheduleDue,
+    ScheduleErased,
     ScheduleEvent,
     ScheduleFired,
     ScheduleMissed,
@@ -100,6 +102,11 @@ def _told_of_schedules(event: ScheduleEvent) -> tuple[str, str]:
             told = by or "client", "pauses it"
         case ScheduleRemoved(by=by):
             told = by or "client", "removes it"
+        case ScheduleClosed():
+            told = "schedule", "is over: its key is destroyed next"
+        case ScheduleErased(unsealed=unsealed):
+            left = f"; {unsealed} events were never sealed" if unsealed else ""
+            told = "schedule", f"is erased{left}"
         case _:
             told = "schedule", event.problem or "sent"
     return told

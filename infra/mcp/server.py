@@ -41,6 +41,7 @@ from infra.mcp.shapes import (
 )
 from infra.running import Waiting
 from schemas import codec
+from schemas.faults import fault
 from schemas.rest import AgentOffered
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ async def _soundly(ctx: Context, call_next: Callable[[Context], Awaitable[Any]])
     except (BusError, TimeoutError) as error:
         raise MCPError(types.INTERNAL_ERROR, "the stack does not answer: try again") from error
     except Exception as error:
-        log.exception("MCP %s", ctx.method)
+        log.error("MCP %s: %s", ctx.method, fault(error))  # noqa: TRY400
         raise MCPError(types.INTERNAL_ERROR, "internal error: see the server's log") from error
 
 

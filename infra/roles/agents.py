@@ -44,7 +44,7 @@ from engine.text.prompts import Customs
 from infra.agents import served_agents
 from infra.bridge.batches.performing import batch_performer
 from infra.client import Client
-from infra.erasing import StackEraser, heed_destruction
+from infra.erasing import StackEraser, heed_destruction, heed_erasure
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
@@ -134,6 +134,7 @@ async def _models(
     engines, settings = _served(place, frontend), place.settings.models
     make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
     made = await asyncio.to_thread(make)
+    await heed_erasure(connection, made.answers)
     reading = await keep_books(made, connection, record, status)
     await serve_embeddings(connection, importlib.metadata.version("ostinato"), made.embeddings)
     return made, reading
@@ -168,6 +169,7 @@ def _performers(
 ) -> dict[str, Performer]:
     """Make those who do what runs and generations ask for."""
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
+    eraser, send = StackEraser(connection, record.opened), partial(send_command, connection)
     runs = AgentPerformer(
         agents,
         models,
@@ -177,16 +179,16 @@ def _performers(
         BusServices(connection),
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
-        Observer(lambda command: send_command(connection, command), clock),
-        StackEraser(connection, record.opened),
-        SharedMemories(record.opened, lambda command: send_command(connection, command)),
+        Observer(send, clock),
+        eraser,
+        SharedMemories(record.opened, send),
     )
     return {
         "agent": runs,
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
         "key": KeyPerformer(),
         "batch": batch_performer(place, connection, record),
-        "schedule": SchedulePerformer([agent.name for agent in agents], partial(send_command, connection), clock),
+        "schedule": SchedulePerformer([agent.name for agent in agents], send, clock, erase=eraser.erase_schedule),
     }
 
 

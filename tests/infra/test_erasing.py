@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
 from actors.agent.delegation import child_thread
+from actors.models.cache import Answers
+from actors.models.provider import ModelAnswer
+from bus import subjects
 from bus.batch import on_leader
-from bus.connection import Connection
+from bus.connection import Connection, Message
 from bus.dead import dead_command, keep, letters
 from bus.erasure import delete_letters
 from bus.store import Store
-from bus.streams import CMD, ensure_streams
-from infra.erasing import StackEraser
-from schemas.messages import ToolCall
+from bus.streams import CMD, TRACE, ensure_streams
+from infra.erasing import StackEraser, heed_erasure
+from schemas.memory import ThreadDeleted
+from schemas.messages import ToolCall, Usage
 from schemas.runs import RunStarted, ToolCalled
+from tests.bus.recording import record
 from tests.bus.test_following import EXAMPLES
+from tests.bus.test_keyring import giving
 from tests.bus.test_projector import write
 from tests.bus.test_threads import events
 
@@ -61,3 +69,27 @@ async def test_dead_letters_of_a_thread_are_deleted_and_those_of_others_stay(con
         await keep(connection, 0, "agent", dead, thread)
     await delete_letters(connection, "acme", "t1")
     assert [letter.dead.subject for letter in await letters(connection, 9)] == ["cmd.0.acme.agent.t2.run"]
+
+
+async def test_every_process_gives_up_the_answers_that_it_keeps_of_an_erased_thread(
+    connection: Connection, nats_url: str, store: Store
+) -> None:
+    await ensure_streams(connection, shards=1)
+    await record(connection, store, (TRACE,))
+    await write(store, events(("acme", "t1", STARTED), ("acme", "t1", ThreadDeleted())))
+    async with await Connection.open(nats_url, "another process") as other:
+        answers, told = Answers(9), asyncio.Event()
+        for thread in ("t1", "t2"):
+            answers.keep(thread, ModelAnswer(f"of {thread}", "stop", Usage()), ("acme", thread))
+        await heed_erasure(other, answers)
+
+        async def heard(message: Message) -> None:
+            told.set()
+
+        await other.subscribe(subjects.THREAD_ERASED, heard)
+        await other.flush()
+        await StackEraser(connection, giving(store)).erase("acme", "t1")
+        async with asyncio.timeout(5):
+            await told.wait()
+        assert answers.get("t1") is None
+        assert answers.get("t2") is not None

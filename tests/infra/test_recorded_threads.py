@@ -33,14 +33,16 @@ THREADS = [
 def test_a_recorded_thread_is_decided_today_as_it_was(events: list[StoredEvent]) -> None:
     checked = check(events)
     assert checked.state == "same", f"{checked.place}: {checked.event}: {checked.expected} is not {checked.actual}"
-    # what was deleted before threads were erased is erased when its shard is taken
-    assert checked.open == ((f"{checked.thread}-e",) if _ended_unerased(events) else ())
+    # what ended before that erased anything is erased when its shard is taken
+    assert checked.open == _unerased(events)
     assert len(lines(events)) == len(events)
 
 
-def _ended_unerased(events: list[StoredEvent]) -> bool:
-    types = {event.fact.type for event in events}
-    return "thread.deleted" in types and "thread.erased" not in types
+def _unerased(events: list[StoredEvent]) -> tuple[str, ...]:
+    types, thread = {event.fact.type for event in events}, events[0].fact.thread
+    if "thread.deleted" in types and "thread.erased" not in types:
+        return (f"{thread}-e",)
+    return (f"{thread}-c",) if "schedule.removed" in types and "schedule.closed" not in types else ()
 
 
 @pytest.mark.parametrize("events", THREADS)

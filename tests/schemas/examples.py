@@ -72,7 +72,9 @@ from schemas.runs import (
 from schemas.schedules import (
     Schedule,
     ScheduleAdded,
+    ScheduleClosed,
     ScheduleDue,
+    ScheduleErased,
     ScheduleFired,
     ScheduleMissed,
     SchedulePaused,
@@ -465,6 +467,8 @@ EXAMPLES: tuple[Event, ...] = (
         completed=2,
         failed=1,
     ),
+    ScheduleClosed(effect="daily-c", commands=("c1", "c2"), by_hand=1),
+    ScheduleErased(effect="daily-e", unsealed=3),
 )
 
 ENVELOPE = Envelope(

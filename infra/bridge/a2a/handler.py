@@ -62,6 +62,7 @@ from infra.called import Came, Say, asked, gone_on, heard
 from infra.client import Client
 from infra.errors import SettlementRefused
 from schemas import codec
+from schemas.faults import fault
 from schemas.live import Committed
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _soundly(method: Method[Params, Result]) -> Method[Params, Result]:
         except A2AError:
             raise
         except Exception as error:
-            log.exception("A2A %s", method.__name__)
+            log.error("A2A %s: %s", method.__name__, fault(error))  # noqa: TRY400
             raise InternalError("internal error: see the server's log") from error
 
     return sound

@@ -36,6 +36,7 @@ from infra.pictures import follow_pictured
 from schemas import codec
 from schemas.commands import AbortRun, Command, Generate
 from schemas.context import Clock
+from schemas.faults import fault
 from schemas.live import Frame
 from schemas.messages import Usage
 from schemas.times import rfc3339
@@ -87,8 +88,8 @@ class Answering:
                 log.warning("line %s: %s", asked.name, error)
             except BusError:
                 raise
-            except Exception:
-                log.exception("line %s", asked.name)  # one that breaks the code must not stop its batch
+            except Exception as error:  # noqa: BLE001  one that breaks the code must not stop its batch
+                log.error("line %s: %s", asked.name, fault(error))  # noqa: TRY400
                 return _failed(BadRequest(500, "internal error: see the server's log", None, "internal"))
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY_S[1])

@@ -250,6 +250,24 @@ async def test_the_same_question_is_asked_once_and_costs_once() -> None:
     assert len(inner.calls) == 5
 
 
+async def test_what_came_of_an_erased_thread_is_not_kept_any_more() -> None:
+    inner = ScriptedModel(lambda call: f"answer {len(inner.calls)}")
+    answers = Answers(9)
+    model = Cached("m", inner, answers)
+    await model.call(asking(thread="gone"), silently)
+    await model.call(asking("other", thread="stays"), silently)
+    answers.forget("beta", "gone")
+    assert (await model.call(asking(thread="t2"), silently)).text == "answer 1"
+    answers.forget("acme", "gone")
+    assert (await model.call(asking("other", thread="t2"), silently)).text == "answer 2"
+    # what was asked before that and is answered only now is not kept either
+    await model.call(asking(thread="gone"), silently)
+    assert (await model.call(asking(thread="t2"), silently)).text == "answer 4"
+    assert (await model.call(asking(thread="gone"), silently)).text == "answer 4"
+    answers.clear()
+    assert (await model.call(asking(thread="t2"), silently)).text == "answer 5"
+
+
 async def test_what_fails_or_breaks_off_is_not_kept() -> None:
     answers = iter([Problem(kind="engine", message="no"), "well"])
     inner = ScriptedModel(lambda _: next(answers))

@@ -9,7 +9,7 @@ from functools import partial
 
 from actors.machines import MACHINES
 from actors.runtime.shard import Runtime
-from actors.schedules.actor import SchedulePerformer, Send
+from actors.schedules.actor import Erase, SchedulePerformer, Send
 from actors.testing import FixedClock
 from bus.commands import send_command
 from schemas.commands import Command
@@ -39,11 +39,18 @@ class Alarm(FixedClock):
             await self._moved.wait()
 
 
-def firing(bench: Bench, process: str, clock: Alarm, send: Send | None = None, agents: Sequence[str] = ()) -> Runtime:
+def firing(
+    bench: Bench,
+    process: str,
+    clock: Alarm,
+    send: Send | None = None,
+    agents: Sequence[str] = (),
+    erase: Erase | None = None,
+) -> Runtime:
     """Make one process's worth of owners that know schedules."""
     runtime = bench.runtime(process)
     performer = SchedulePerformer(
-        ["demo", *agents], send or partial(send_command, bench.connection), clock, clock.until
+        ["demo", *agents], send or partial(send_command, bench.connection), clock, clock.until, erase
     )
     performers = {**runtime.performers, "schedule": performer}
     return replace(runtime, clock=clock, machines=MACHINES, performers=performers)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.machine import Asked, Emitted
-from actors.schedules.machine import AwaitDue, ScheduleMachine, ScheduleState, SendRun
+from actors.schedules.machine import AwaitDue, CloseSchedule, EraseSchedule, ScheduleMachine, ScheduleState, SendRun
 from schemas.commands import Command
 from schemas.context import Context
 from schemas.runs import CommandAccepted, CommandRefused, Event, Problem
@@ -19,7 +19,9 @@ from schemas.schedules import (
     PauseSchedule,
     RemoveSchedule,
     Schedule,
+    ScheduleClosed,
     ScheduleDue,
+    ScheduleErased,
     ScheduleFired,
     ScheduleMissed,
     SchedulePaused,
@@ -164,6 +166,61 @@ def test_what_was_fired_is_sent_though_it_was_removed() -> None:
     assert isinstance(refused, CommandRefused)
     desk.ask(AddSchedule(HOURLY))
     assert fires(desk.ask(FireSchedule())) == ["hourly-n2"]  # another run than before
+
+
+def removed() -> Desk:
+    desk = added()
+    desk.ask(FireSchedule())
+    desk.ask(RemoveSchedule())
+    return desk
+
+
+def erased(desk: Desk) -> Desk:
+    """Have done what is left to do of one that was removed."""
+    (sending,) = desk.effects()
+    desk.result(ScheduleSent(sending.id))
+    (closing,) = desk.effects()
+    desk.result(ScheduleClosed(closing.id, closing.commands, closing.by_hand))
+    desk.result(ScheduleErased(desk.effects()[0].id))
+    return desk
+
+
+def test_what_was_removed_is_closed_and_erased_when_all_that_it_fired_is_sent() -> None:
+    desk = removed()
+    assert not any(isinstance(effect, CloseSchedule | EraseSchedule) for effect in desk.effects())
+    desk.result(ScheduleSent("hourly-n1"))
+    (closing,) = desk.effects()
+    assert (closing.id, closing.commands, closing.by_hand) == ("hourly-c", ("c1", "c2", "c3"), 1)
+    desk.result(ScheduleClosed(closing.id, closing.commands, closing.by_hand))
+    assert desk.effects() == [EraseSchedule("hourly-e", "schedule", "hourly", "")]
+    desk.result(ScheduleErased("hourly-e"))
+    assert desk.effects() == []
+
+
+def test_an_effect_that_follows_from_the_last_send_is_begun_with_it() -> None:
+    desk = removed()
+    sent = Emitted("schedule", "hourly", ScheduleSent("hourly-n1"))
+    desk.fold([sent])
+    decided = desk.machine.follow(desk.state, sent, Context(desk.now, 7))
+    assert [effect.id for effect in decided.effects] == ["hourly-c"]
+
+
+def test_what_is_folded_without_its_key_comes_to_what_was_folded_with_it() -> None:
+    desk = erased(removed())
+    legible = [event for event in desk.log if isinstance(event, ScheduleRemoved | ScheduleClosed | ScheduleErased)]
+    blind = Desk()
+    blind.fold([Emitted("schedule", "hourly", event) for event in legible])
+    assert blind.state == desk.state
+    assert "What is new?" not in repr(desk.state)
+    assert desk.machine.answered(desk.state, "c2") == "accepted"
+    desk.ask(AddSchedule(HOURLY))
+    assert fires(desk.ask(FireSchedule())) == ["hourly-n2"]  # another run than before it was removed
+
+
+def test_what_is_erased_is_not_there() -> None:
+    desk = erased(removed())
+    assert desk.effects() == []
+    assert isinstance(desk.ask(FireSchedule())[0], CommandRefused)
 
 
 def test_a_command_that_comes_again_is_known() -> None:
