@@ -163,7 +163,7 @@ class Guarded:
         """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
 
         async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
-            answer = await self._inner.call(_aside(call, who, prompt, most), _hear_nothing)
+            answer = await self._inner.call(aside(call, who, prompt, most), _hear_nothing)
             about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
@@ -171,7 +171,7 @@ class Guarded:
         return about
 
 
-def _aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
+def aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
     """Ask something else than a call does: of what it says of its answer, such as a form or a tool, nothing holds."""
     sampling = call.sampling
     plain = Sampling(

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.access.key import KeyPerformer
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
-from actors.agent.observer import Observer
+from actors.agent.entitling import Entitler
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
@@ -177,7 +177,7 @@ def _performers(
         BusServices(connection),
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
-        Observer(lambda command: send_command(connection, command), clock),
+        Entitler(lambda command: send_command(connection, command), clock),
         StackEraser(connection, record.opened),
         SharedMemories(record.opened, lambda command: send_command(connection, command)),
     )
