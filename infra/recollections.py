@@ -11,25 +11,30 @@ from typing import Any
 from actors.errors import CallFailed
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
-from actors.memory.indexing import LONGEST, Opening
+from actors.memory.indexing import LONGEST, Opening, embedded
 from actors.processors.shared import content_of, shared_working
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from bus.store import Store
 from bus.threads import Wanted, threads_of
+from bus.unindexed import try_again, unindexed
 from bus.vectors import nearest
 from schemas import codec
 from schemas.errors import BadShape, SchemaError
 from schemas.recollections import (
     AskMessages,
     AskRecall,
+    AskReindex,
     AskThreads,
+    AskUnindexed,
     AskWorking,
     MessagesTold,
     MessageTold,
     Recalled,
+    ReindexTold,
     ThreadTold,
     Unanswered,
+    UnindexedTold,
     WorkingTold,
 )
 from schemas.runs import Problem
@@ -54,6 +59,8 @@ class MemoryService:
             "messages": (AskMessages, _messages),
             "recall": (AskRecall, self._recall),
             "working": (AskWorking, _working),
+            "unindexed": (AskUnindexed, _unindexed),
+            "reindex": (AskReindex, _reindex),
         }
 
     async def answer(self, verb: str, tenant: str, body: bytes) -> bytes:
@@ -82,7 +89,7 @@ class MemoryService:
         if name not in self._embedders:
             raise _Unfit(f"embedder: there are {names}", "embedder")
         try:
-            (vector,) = await self._embedders[name].embed([asked.text[:LONGEST]])
+            (vector,) = await embedded(self._embedders[name], [asked.text[:LONGEST]])
         except CallFailed as failure:
             raise _Unfit(failure.problem.message, "embedder") from failure
         where = (tenant, asked.thread, asked.resource)
@@ -125,6 +132,19 @@ async def _messages(store: Store, tenant: str, asked: AskMessages) -> MessagesTo
         for number, one in enumerate(some, asked.first)
     )
     return MessagesTold(len(state.messages), tuple(told))
+
+
+async def _unindexed(store: Store, tenant: str, asked: AskUnindexed) -> tuple[UnindexedTold, ...]:
+    return tuple(
+        UnindexedTold(
+            one.thread, f"{one.place.sequence}/{one.place.idx}", one.embedder, one.reason, one.tries, one.aside
+        )
+        for one in await unindexed(store, tenant, asked.limit)
+    )
+
+
+async def _reindex(store: Store, tenant: str, _asked: AskReindex) -> ReindexTold:
+    return ReindexTold(await try_again(store, tenant))
 
 
 async def _working(store: Store, tenant: str, asked: AskWorking) -> WorkingTold:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from actors.errors import CallFailed, DefinitionError
 from actors.memory.embedding import Embedder
-from actors.memory.indexing import LONGEST, Opening
+from actors.memory.indexing import LONGEST, Opening, embedded
 from actors.processors.processor import About, Processor
 from bus.errors import BusError
 from bus.projected import tokens_used
@@ -109,7 +109,7 @@ class SemanticRecall(Processor):
         assert about.call is not None
         assert about.library is not None
         where = (about.call.tenant, about.call.thread, about.resource)
-        (vector,) = await self.embedder.embed([question[:LONGEST]])
+        (vector,) = await embedded(self.embedder, [question[:LONGEST]])
         # what the model sees anyway is no recollection: look further, for as many
         shown = {message.content for message in messages}
         found = await about.library.nearest(self.embedder.name, where, self.scope, vector, self.count + len(shown))

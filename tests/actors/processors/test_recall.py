@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,33 @@ async def test_vectors_can_be_made_again_and_those_of_a_deleted_thread_go_with_i
     await start_again(store, WORDS.name)
     assert await catch_up(store, WORDS) == 6
     assert await store.rows(sql) == before
+
+
+class Broken:
+    """An embedder that breaks in some way."""
+
+    name = WORDS.name
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    async def embed(self, texts: Sequence[str]) -> Any:
+        """Break."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    "outcome", [RuntimeError("I am broken"), TimeoutError(), None, [], [[]], [[math.nan]], [["a"]], [[1.0], [1.0]]]
+)
+async def test_with_an_embedder_that_breaks_the_question_is_asked_as_it_is(store: Store, outcome: Any) -> None:
+    await filled(store, *LOG)
+    await catch_up(store, WORDS)
+    of = about(store, "How is my cat called?")
+    assert of.call is not None
+    assert await SemanticRecall(Broken(outcome)).prompt(of.call.messages, of) == of.call.messages
+    assert [note.reason for note in of.told()] == ["the record could not be searched"]
 
 
 async def test_without_a_record_the_question_is_asked_as_it_is() -> None:
