@@ -5,8 +5,9 @@ It is read from the record, as one tenant: what was said a moment ago may be mis
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from actors.errors import CallFailed
 from actors.machines import MACHINES
@@ -19,6 +20,7 @@ from bus.store import Store
 from bus.threads import Wanted, threads_of
 from bus.unindexed import try_again, unindexed
 from bus.vectors import nearest
+from infra.services.nats_server import MAX_PAYLOAD
 from schemas import codec
 from schemas.errors import BadShape, SchemaError
 from schemas.recollections import (
@@ -38,6 +40,13 @@ from schemas.recollections import (
     WorkingTold,
 )
 from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_LONGEST_REPLY = MAX_PAYLOAD - 4096
+_ENOUGH = 1 << 20
+"""Bytes of an answer after which the rest is left for another request."""
 
 
 class _Unfit(Exception):
@@ -66,12 +75,21 @@ class MemoryService:
     async def answer(self, verb: str, tenant: str, body: bytes) -> bytes:
         """Answer one request; what cannot be answered says why."""
         try:
-            return codec.encode(await self._answered(verb, tenant, body))
+            told = codec.encode(await self._answered(verb, tenant, body))
+            if len(told) <= _LONGEST_REPLY:
+                return told
+            message = f"limit: {len(told)} bytes are too many for one answer: ask for fewer"
+            return codec.encode(Unanswered(Problem(kind="too_long", message=message, field="limit")))
         except _Unfit as unfit:
             return codec.encode(Unanswered(unfit.problem))
         except (SchemaError, BusError, TimeoutError) as error:
             # what is damaged or away is none of the asker's doing
             return codec.encode(Unanswered(Problem(kind="overloaded", message=str(error) or "no answer in time")))
+        except Exception as error:
+            # whoever asked waits
+            log.exception("memory cannot answer %r", verb)
+            message = f"it cannot be answered ({type(error).__name__}: see the log of the agents' process)"
+            return codec.encode(Unanswered(Problem(kind="engine", message=message)))
 
     async def _answered(self, verb: str, tenant: str, body: bytes) -> object:
         if verb not in self._verbs:
@@ -94,7 +112,7 @@ class MemoryService:
             raise _Unfit(failure.problem.message, "embedder") from failure
         where = (tenant, asked.thread, asked.resource)
         hits = await nearest(store, name, where, asked.scope, vector, asked.count)
-        return tuple(
+        return _first(
             Recalled(
                 hit.spoken.thread,
                 hit.spoken.message.role,
@@ -104,6 +122,17 @@ class MemoryService:
             )
             for hit in hits
         )
+
+
+def _first(told: Iterable[T]) -> tuple[T, ...]:
+    """Take as many as make an answer that is not too long; one, if there is any."""
+    kept, size = list[T](), 0
+    for one in told:
+        size += len(codec.encode(one))
+        if kept and size > _ENOUGH:
+            break
+        kept.append(one)
+    return tuple(kept)
 
 
 async def _threads(store: Store, tenant: str, asked: AskThreads) -> tuple[ThreadTold, ...]:
@@ -131,7 +160,7 @@ async def _messages(store: Store, tenant: str, asked: AskMessages) -> MessagesTo
         MessageTold(number, one.role, one.content, one.tool_calls, one.tool_call_id)
         for number, one in enumerate(some, asked.first)
     )
-    return MessagesTold(len(state.messages), tuple(told))
+    return MessagesTold(len(state.messages), _first(told))
 
 
 async def _unindexed(store: Store, tenant: str, asked: AskUnindexed) -> tuple[UnindexedTold, ...]:

@@ -14,8 +14,8 @@ from actors.errors import CallFailed, DefinitionError
 from actors.memory.observing import condensing_prompt
 from actors.models.asking import chain_of, unknown_model
 from actors.models.chain import Chained
-from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Piece
-from actors.processors.guarded import Guarded
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
+from actors.processors.guarded import Guarded, hear_nothing
 from actors.runtime.performer import Site
 from bus.errors import BusError
 from schemas.context import Clock
@@ -34,10 +34,6 @@ _STOP_S = 5.0
 """How long the engine may take to stop what was given up."""
 
 
-async def hear_nothing(_piece: Piece, /) -> None:
-    """Take no text."""
-
-
 class Condenser:
     """Performs `Condense`."""
 
@@ -54,7 +50,7 @@ class Condenser:
             return replace(_without(effect, failure.problem, self._now), usage=failure.usage, cost=failure.cost)
         except DefinitionError as error:
             return _without(effect, Problem(kind="definition", message=str(error)), self._now)
-        except (BusError, TimeoutError):
+        except BusError:
             raise
         except Exception as error:
             log.exception("the provider of model %r broke", effect.profile.model)

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from actors.agent.condenser import hear_nothing
 from actors.agent.effects import CallModel
 from actors.errors import CallFailed
 from actors.models.provider import ModelCall, ModelProvider
-from actors.processors.guarded import aside
+from actors.processors.guarded import aside, hear_nothing
 from bus.errors import BusError
 from schemas.commands import Command
 from schemas.context import Clock
@@ -21,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _TOKENS = 32
 _TITLE = 100
+_SHOWN = 4000
+"""Characters of the question that a title is made of."""
 _ENTITLE = "Give the conversation that begins as follows a title of at most six words. Answer with it alone."
 _STOP_S = 5.0
 TIMEOUT_S = 60.0
@@ -45,7 +46,7 @@ class Entitler:
             return
         questions = [message.content for message in effect.said if message.role == "user" and message.content.strip()]
         if questions:
-            asking = aside(call, "title", f"{_ENTITLE}\n\n{questions[0]}", _TOKENS)
+            asking = aside(call, "title", f"{_ENTITLE}\n\n{questions[0][:_SHOWN]}", _TOKENS)
             task = self._under_way[key] = asyncio.create_task(self._guarded(asking, model), name=f"title-{call.thread}")
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
 

@@ -122,5 +122,10 @@ class SemanticRecall(Processor):
         for hit in near[: self.count]:
             at = hit.spoken.place
             about.note(self, "prompt", "noticed", 1, f"{hit.spoken.thread} {at.sequence}/{at.idx}")
-        lines = [f"{told[key].message.role}: {told[key].message.content}" for key in sorted(told)]
+        lines = [f"{told[key].message.role}: {_cut(told[key].message.content)}" for key in sorted(told)]
         return "<recalled>\n" + "\n".join(lines) + "\n</recalled>" if lines else ""
+
+
+def _cut(text: str) -> str:
+    """Show as much of a text as its vector is of: one that is far longer would fill every prompt that it is near to."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} […]"

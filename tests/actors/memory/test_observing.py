@@ -274,11 +274,11 @@ class Condensed(Bench):
 TEXT = "my mail is ann@example.org and my cat is Mitzi " * 3
 
 
-async def turned(bench: Condensed, name: str, *, condenses: bool = True) -> list[Any]:
+async def turned(bench: Condensed, name: str, *, condenses: bool = True, text: str = TEXT) -> list[Any]:
     """Have a turn, and what follows from it come to its end; return how condensing ended."""
     wanted = [f"run.{name}", *(["thread.t1"] if condenses else [])]
     async with hearing(bench, *wanted) as watcher:
-        await send_command(bench.connection, run(name, TEXT))
+        await send_command(bench.connection, run(name, text))
         left = {"run.finished", *(["condensing.ended"] if condenses else [])}
 
         def all_over(frame: Any) -> bool:
@@ -328,6 +328,49 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     shown = [call for call in bench.model.calls if call.effect == "last-1-m"]
     assert "<observations>" in shown[0].messages[1].content
     await bench.verified("t1")
+
+
+@pytest.mark.servers
+@pytest.mark.deadline(40)
+async def test_whatever_a_provider_does_while_it_condenses_ends_in_the_log_and_stops_no_thread(
+    connection: Connection, nats_url: str
+) -> None:
+    outcomes: list[Any] = [TimeoutError(), ValueError("a secret"), " \n"]
+
+    def ill(call: ModelCall) -> Any:
+        if not call.effect.endswith("-c") or not outcomes:
+            return script(call)
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    await ensure_streams(connection, 1)
+    bench = Condensed(connection, nats_url, ScriptedModel(ill))
+    async with owning(bench.runtime("p1")):
+        await turned(bench, "c0", condenses=False)
+        for name in ("c1", "c2", "c3", "c4"):
+            ended = await turned(bench, name)
+    assert [(one.kind, one.reason) for one in ended] == [
+        ("engine", "the provider broke (TimeoutError)"),
+        ("engine", "the provider broke (ValueError)"),
+        ("engine", "the model said nothing"),
+        ("", ""),
+    ]
+    assert len(await bench.events(Observed)) == 1
+    await bench.verified("t1")
+
+
+@pytest.mark.servers
+@pytest.mark.deadline(40)
+async def test_a_title_is_made_of_the_beginning_of_a_long_question(connection: Connection, nats_url: str) -> None:
+    await ensure_streams(connection, 1)
+    bench = Condensed(connection, nats_url, ScriptedModel(script))
+    async with owning(bench.runtime("p1")):
+        await turned(bench, "c0", condenses=False, text="cats " * 100_000)
+    (asked,) = [call for call in bench.model.calls if call.effect.endswith(".title")]
+    assert "cats cats" in asked.messages[0].content
+    assert len(asked.messages[0].content) < 5000
 
 
 @pytest.mark.servers

@@ -114,6 +114,14 @@ async def test_what_was_said_long_ago_is_shown_with_what_was_around_it_and_noted
     assert [(done.action, done.reason) for done in of.done] == [("noticed", "t1 2/0")]
 
 
+async def test_of_what_is_very_long_as_much_is_shown_as_goes_by_its_vector(store: Store) -> None:
+    await filled(store, LOG[0], ("acme", "t1", user("My cat is called Mitzi. " * 100_000)), LOG[2])
+    await catch_up(store, WORDS)
+    shown = await recalled(store, "How is my cat called?", SemanticRecall(WORDS))
+    assert "user: My cat is called Mitzi." in shown
+    assert len(shown) < 5000
+
+
 async def test_nothing_near_is_nothing_recalled_and_nobody_else_is_heard(store: Store) -> None:
     await filled(store, *LOG)
     await catch_up(store, WORDS)
