@@ -99,6 +99,10 @@ class MemoryService:
             asked = codec.decode(body or b"{}", shape)
         except BadShape as error:
             raise _Unfit(str(error), "body") from error
+        for name in asked.__struct_fields__:
+            looked_for = not isinstance(asked, AskRecall) or name != "text"
+            if looked_for and _has_nul(getattr(asked, name)):
+                raise _Unfit(f"{name}: no text of the record holds the character U+0000", name)
         return await answer(await self._opened(), tenant, asked)
 
     async def _recall(self, store: Store, tenant: str, asked: AskRecall) -> tuple[Recalled, ...]:
@@ -133,6 +137,12 @@ def _first(told: Iterable[T]) -> tuple[T, ...]:
             break
         kept.append(one)
     return tuple(kept)
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_nul(one) for pair in value.items() for one in pair)
+    return isinstance(value, str) and "\0" in value
 
 
 async def _threads(store: Store, tenant: str, asked: AskThreads) -> tuple[ThreadTold, ...]:

@@ -35,7 +35,7 @@ def said(text: str) -> tuple[str, str, MessageAdded]:
 
 
 async def test_long_messages_are_told_a_megabyte_at_a_time_and_one_at_least(store: Store) -> None:
-    texts = ["cats " * 400_000, *(f"cats {number} " * 40_000 for number in range(4))]
+    texts = ["cats " * 400_000, *(f"cats {number} " * 60_000 for number in range(4))]
     await filled(store, ("acme", "t1", ThreadCreated()), *map(said, texts))
     await catch_up(store, WORDS)
     told = await asked(store, "messages", thread="t1")
@@ -87,12 +87,21 @@ NUL = "\0"
         ("recall", {"text": "x", "scope": "resource", "resource": NUL}),
     ],
 )
-async def test_what_postgres_cannot_hold_is_answered_all_the_same(
+async def test_what_postgres_cannot_hold_is_refused_and_names_the_field(
     store: Store, verb: str, fields: dict[str, Any]
 ) -> None:
     told = await asked(store, verb, **fields)
-    assert told == [] or told == {"type": "working", "content": ""} or told["type"] == "problem"
-    assert await asked(store, "threads") == []
+    assert (told["type"], told["problem"]["kind"], told["problem"]["field"]) == ("problem", "invalid", list(fields)[-1])
+
+
+async def test_whatever_breaks_while_it_is_answered_is_told_at_once() -> None:
+    async def opened() -> Store:
+        raise ZeroDivisionError("a secret")
+
+    answer = await MemoryService(opened, []).answer("threads", "acme", b"{}")
+    told = msgspec.json.decode(answer)
+    assert told["problem"]["kind"] == "engine"
+    assert b"secret" not in answer
 
 
 async def test_a_question_of_any_characters_and_length_is_answered(store: Store) -> None:
