@@ -76,6 +76,8 @@ class ToolContext:
     """Takes what `progress` says; may be called from any thread."""
     messages: Sequence[Message] = ()
     """What was said in the thread before."""
+    working: str = ""
+    """The thread's own working memory, as it was when the tool was called."""
     _asked: int = 0
 
     def write_note(self, topic: str, text: str) -> None:

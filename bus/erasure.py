@@ -89,7 +89,7 @@ async def destroy(store: Store, keys: Collection[str], tenant: str, thread: str)
     """
     async with store.transaction() as connection:
         await connection.execute("DELETE FROM sealing_key WHERE id = ANY($1)", list(keys))
-        for table in ("spoken_vector", "snapshot", "projection_state", "bundle_event"):
+        for table in ("spoken_vector", "unindexed", "snapshot", "projection_state", "bundle_event"):
             await connection.execute(f"DELETE FROM {table} WHERE tenant = $1 AND thread = $2", tenant, thread)
         # every build: also the one that is being made
         bare = "resource = '', title = '', metadata = ''"

@@ -352,7 +352,8 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 
 _WITHOUT_EFFECT = frozenset({
     "batch.expired", "batch.lines_begun",
-    "child.disowned", "child.ended", "deadline.passed", "hooks.told", "memory.observed", "memory.written",
+    "child.disowned", "child.ended", "condensing.begun", "condensing.ended", "deadline.passed", "hooks.told",
+    "memory.observed", "memory.written",
     "ownership.taken", "retry.due", "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased",
     "schedule.missed", "schedule.sent", "step.opened", "step.prepared", "task.cancelled", "task.ended",
     "task.started", "thread.erased", "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned",

@@ -42,7 +42,7 @@ async def hear_spent(connection: Connection, learn: Callable[[Spent], None], own
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """As much of a `model.returned` or `model.failed` as is counted; which model failed is not told."""
+    """As much of what ended a model call as is counted; which model failed is not told."""
 
     engine: str = ""
     usage: Usage = Usage()
@@ -82,6 +82,7 @@ def _spent(stored: StoredEvent) -> Spent | None:
 
 _ANSWERS = """
 SELECT * FROM event
-WHERE type IN ('model.returned', 'model.failed') AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
+WHERE type IN ('model.returned', 'model.failed', 'condensing.ended')
+AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
 ORDER BY incarnation, seq, idx LIMIT $5
 """

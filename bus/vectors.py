@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from bus.columns import whole
 from bus.projecting import At, place
 from bus.store import Store, StoredEvent, read_events
 from bus.streams import EV
@@ -44,6 +45,13 @@ class Page(NamedTuple):
     deleted: Sequence[tuple[str, str]]
     before: At
     end: At
+
+
+class NoVector(NamedTuple):
+    """Says that no vector could be made of a text, and in how many seconds that is tried again."""
+
+    reason: str
+    again_s: float
 
 
 class Hit(NamedTuple):
@@ -91,20 +99,26 @@ async def next_page(store: Store, embedder: str) -> Page | None:
     gone = [(stored.fact.tenant, stored.fact.thread) for stored in events if stored.fact.type == "thread.deleted"]
     found = ((stored, spoken_in(stored)) for stored in events)
     spoken = [
-        _spoken_at(stored, message)
+        _placed(stored, message)
         for stored, message in found
         if message is not None and (stored.fact.tenant, stored.fact.thread) not in gone
     ]
     return Page(spoken, gone, before, end)
 
 
-async def keep(store: Store, embedder: str, page: Page, vectors: Sequence[Sequence[float]]) -> bool:
+async def keep(store: Store, embedder: str, page: Page, vectors: Sequence[Sequence[float] | NoVector]) -> bool:
     """Write a page's vectors, and forget those of threads that ended; False if somebody else was faster.
+
+    Args:
+        store: the record.
+        embedder: whose vectors.
+        page: the part of the record.
+        vectors: one of each text of the page, or why there is none.
 
     Raises:
         Unavailable: Postgres cannot be reached.
     """
-    resources = await _resources(store, page)
+    resources = await resources_of(store, page.spoken)
     async with store.transaction() as connection:
         sql = "SELECT name, incarnation, seq, idx FROM cursor WHERE name = $1 FOR UPDATE"
         row = await connection.fetchrow(sql, _cursor(embedder))
@@ -112,14 +126,20 @@ async def keep(store: Store, embedder: str, page: Page, vectors: Sequence[Sequen
             return False
         # locked, so that a key is destroyed before this, and nothing is kept, or after it, and finds what was
         keys = [one.key for one in page.spoken if one.key is not None]
-        there = {row["id"] for row in await connection.fetch(_KEYS, keys)} | {None}
-        rows = [
-            (embedder, *one.place, one.tenant, one.thread, resources.get((one.tenant, one.thread), ""), list(vector))
-            for one, vector in zip(page.spoken, vectors, strict=True)
-            if one.key in there
-        ]
-        await connection.executemany(_KEEP, rows)
-        await connection.executemany("DELETE FROM spoken_vector WHERE tenant = $1 AND thread = $2", page.deleted)
+        there = {row["id"] for row in await connection.fetch(KEYS, keys)} | {None}
+        rows, refused = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+        for one, vector in zip(page.spoken, vectors, strict=True):
+            if one.key not in there:
+                continue
+            where = (embedder, *one.place, one.tenant, one.thread)
+            if isinstance(vector, NoVector):
+                refused.append((*where, whole(vector.reason), vector.again_s))
+            else:
+                rows.append((*where, resources.get((one.tenant, one.thread), ""), list(vector)))
+        await connection.executemany(KEEP, rows)
+        await connection.executemany(_REFUSED, refused)
+        for table in ("spoken_vector", "unindexed"):
+            await connection.executemany(f"DELETE FROM {table} WHERE tenant = $1 AND thread = $2", page.deleted)
         sql = "UPDATE cursor SET incarnation = $2, seq = $3, idx = $4 WHERE name = $1"
         await connection.execute(sql, _cursor(embedder), *page.end)
     return True
@@ -133,7 +153,8 @@ async def start_again(store: Store, embedder: str) -> None:
     """
     async with store.transaction() as connection:
         await connection.execute("DELETE FROM cursor WHERE name = $1", _cursor(embedder))
-        await connection.execute("DELETE FROM spoken_vector WHERE embedder = $1", embedder)
+        for table in ("spoken_vector", "unindexed"):
+            await connection.execute(f"DELETE FROM {table} WHERE embedder = $1", embedder)
 
 
 async def start_all_again(store: Store) -> int:
@@ -146,6 +167,7 @@ async def start_all_again(store: Store) -> int:
         # the cursors first: whoever makes vectors finds them where it left them, or writes nothing
         await connection.execute("DELETE FROM cursor WHERE name LIKE 'vectors.%'")
         gone = await connection.fetch("DELETE FROM spoken_vector RETURNING 1")
+        await connection.execute("DELETE FROM unindexed")
     return len(gone)
 
 
@@ -173,7 +195,7 @@ async def nearest(
         sql = _NEAREST.format(score=_BY_PGVECTOR if fast else _BY_SQL)
         rows = await connection.fetch(sql, embedder, tenant, narrow, thread, resource, list(vector), count)
     found = {At(*row[:3]): row["score"] for row in rows}
-    spoken = await _spoken(store, tenant, list(found))
+    spoken = await spoken_at(store, tenant, list(found))
     hits = [Hit(one, found[one.place]) for one in spoken]
     return sorted(hits, key=lambda hit: (-hit.score, hit.spoken.place))
 
@@ -187,24 +209,33 @@ async def around(store: Store, embedder: str, spoken: Spoken, before: int, after
     values = (embedder, spoken.tenant, spoken.thread, *spoken.place)
     earlier = await store.rows(_BEFORE, *values, before + 1)
     later = await store.rows(_AFTER, *values, after)
-    return await _spoken(store, spoken.tenant, [At(*row) for row in (*earlier, *later)])
+    return await spoken_at(store, spoken.tenant, [At(*row) for row in (*earlier, *later)])
 
 
-async def _spoken(store: Store, tenant: str, places: Sequence[At]) -> list[Spoken]:
+async def spoken_at(store: Store, tenant: str, places: Sequence[At]) -> list[Spoken]:
+    """Return what was said at places in the log, in order; what is erased is left out.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
     columns = [list(column) for column in zip(*places, strict=True)] or [[], [], []]
     events = await read_events(store, await store.rows(_TEXTS, tenant, *columns))
     found = ((stored, spoken_in(stored)) for stored in events)
-    return [_spoken_at(stored, message) for stored, message in found if message is not None]
+    return [_placed(stored, message) for stored, message in found if message is not None]
 
 
-def _spoken_at(stored: StoredEvent, message: Message) -> Spoken:
+def _placed(stored: StoredEvent, message: Message) -> Spoken:
     place, fact = At(stored.incarnation, stored.sequence, stored.idx), stored.fact
     return Spoken(place, fact.tenant, fact.thread, message, fact.key)
 
 
-async def _resources(store: Store, page: Page) -> Mapping[tuple[str, str], str]:
-    """Say whose each thread is."""
-    threads = {(one.tenant, one.thread) for one in page.spoken}
+async def resources_of(store: Store, spoken: Sequence[Spoken]) -> Mapping[tuple[str, str], str]:
+    """Say whose each thread is.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    threads = {(one.tenant, one.thread) for one in spoken}
     names: list[list[Any]] = [list(column) for column in zip(*threads, strict=True)] or [[], []]
     found: dict[tuple[str, str], str] = {}
     for stored in await read_events(store, await store.rows(_CREATED, *names)):
@@ -223,16 +254,21 @@ SELECT * FROM event WHERE (incarnation, seq, idx) > ($1, $2, $3) AND (incarnatio
 AND type = ANY($7) ORDER BY incarnation, seq, idx LIMIT $8
 """
 
-_KEYS = "SELECT id FROM sealing_key WHERE id = ANY($1) FOR SHARE"
+KEYS = "SELECT id FROM sealing_key WHERE id = ANY($1) FOR SHARE"
 
 _CREATED = """
 SELECT event.* FROM event JOIN unnest($1::text[], $2::text[]) AS wanted (tenant, thread) USING (tenant, thread)
 WHERE type = 'thread.created' ORDER BY incarnation, seq, idx
 """
 
-_KEEP = """
+KEEP = """
 INSERT INTO spoken_vector (embedder, incarnation, seq, idx, tenant, thread, resource, embedding)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
+"""
+
+_REFUSED = """
+INSERT INTO unindexed (embedder, incarnation, seq, idx, tenant, thread, reason, tries, due)
+VALUES ($1, $2, $3, $4, $5, $6, $7, 1, now() + make_interval(secs => $8::float8)) ON CONFLICT DO NOTHING
 """
 
 _BY_PGVECTOR = "1 - (embedding::vector <=> $6::real[]::vector)"
@@ -241,6 +277,7 @@ _BY_SQL = "(SELECT sum(a * b) FROM unnest(embedding, $6::real[]) AS both_of (a, 
 _NEAREST = """
 SELECT incarnation, seq, idx, ({score})::float8 AS score FROM spoken_vector
 WHERE embedder = $1 AND tenant = $2 AND ($3 <> 'thread' OR thread = $4) AND ($3 <> 'resource' OR resource = $5)
+AND cardinality(embedding) = cardinality($6::real[])
 ORDER BY score DESC, incarnation, seq, idx LIMIT $7
 """
 

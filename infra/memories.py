@@ -15,12 +15,16 @@ from schemas import codec
 from schemas.recollections import (
     AskMessages,
     AskRecall,
+    AskReindex,
     AskThreads,
+    AskUnindexed,
     AskWorking,
     MessagesTold,
     Recalled,
+    ReindexTold,
     ThreadTold,
     Unanswered,
+    UnindexedTold,
     WorkingTold,
 )
 
@@ -68,6 +72,16 @@ class Memories:
         """Find what was said that is near to a text; by any field of `schemas.recollections.AskRecall`."""
         found: tuple[Recalled, ...] = await self._ask("recall", AskRecall(text, **wanted), tuple[Recalled, ...])
         return found
+
+    async def unindexed(self, limit: int = 20) -> tuple[UnindexedTold, ...]:
+        """List what was said and `recall` cannot find, as its embedder refuses it; the latest first."""
+        found: tuple[UnindexedTold, ...] = await self._ask("unindexed", AskUnindexed(limit), tuple[UnindexedTold, ...])
+        return found
+
+    async def reindex(self) -> int:
+        """Have all of that tried again, now; return how many texts that are."""
+        found: ReindexTold = await self._ask("reindex", AskReindex(), ReindexTold)
+        return found.count
 
     async def working(self, *, thread: str = "", resource: str = "") -> str:
         """Read the working memory of a thread, or that which the threads of a resource share."""

@@ -5,34 +5,48 @@ It is read from the record, as one tenant: what was said a moment ago may be mis
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from actors.errors import CallFailed
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
-from actors.memory.indexing import LONGEST, Opening
+from actors.memory.indexing import LONGEST, Opening, embedded
 from actors.processors.shared import content_of, shared_working
 from actors.runtime.machine import Emitted
 from bus.errors import BusError
 from bus.store import Store
 from bus.threads import Wanted, threads_of
+from bus.unindexed import try_again, unindexed
 from bus.vectors import nearest
+from infra.services.nats_server import MAX_PAYLOAD
 from schemas import codec
 from schemas.errors import BadShape, SchemaError
 from schemas.recollections import (
     AskMessages,
     AskRecall,
+    AskReindex,
     AskThreads,
+    AskUnindexed,
     AskWorking,
     MessagesTold,
     MessageTold,
     Recalled,
+    ReindexTold,
     ThreadTold,
     Unanswered,
+    UnindexedTold,
     WorkingTold,
 )
 from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_LONGEST_REPLY = MAX_PAYLOAD - 4096
+_ENOUGH = 1 << 20
+"""Bytes of an answer after which the rest is left for another request."""
 
 
 class _Unfit(Exception):
@@ -54,17 +68,28 @@ class MemoryService:
             "messages": (AskMessages, _messages),
             "recall": (AskRecall, self._recall),
             "working": (AskWorking, _working),
+            "unindexed": (AskUnindexed, _unindexed),
+            "reindex": (AskReindex, _reindex),
         }
 
     async def answer(self, verb: str, tenant: str, body: bytes) -> bytes:
         """Answer one request; what cannot be answered says why."""
         try:
-            return codec.encode(await self._answered(verb, tenant, body))
+            told = codec.encode(await self._answered(verb, tenant, body))
+            if len(told) <= _LONGEST_REPLY:
+                return told
+            message = f"limit: {len(told)} bytes are too many for one answer: ask for fewer"
+            return codec.encode(Unanswered(Problem(kind="too_long", message=message, field="limit")))
         except _Unfit as unfit:
             return codec.encode(Unanswered(unfit.problem))
         except (SchemaError, BusError, TimeoutError) as error:
             # what is damaged or away is none of the asker's doing
             return codec.encode(Unanswered(Problem(kind="overloaded", message=str(error) or "no answer in time")))
+        except Exception as error:
+            # whoever asked waits
+            log.exception("memory cannot answer %r", verb)
+            message = f"it cannot be answered ({type(error).__name__}: see the log of the agents' process)"
+            return codec.encode(Unanswered(Problem(kind="engine", message=message)))
 
     async def _answered(self, verb: str, tenant: str, body: bytes) -> object:
         if verb not in self._verbs:
@@ -74,6 +99,10 @@ class MemoryService:
             asked = codec.decode(body or b"{}", shape)
         except BadShape as error:
             raise _Unfit(str(error), "body") from error
+        for name in asked.__struct_fields__:
+            looked_for = not isinstance(asked, AskRecall) or name != "text"
+            if looked_for and _has_nul(getattr(asked, name)):
+                raise _Unfit(f"{name}: no text of the record holds the character U+0000", name)
         return await answer(await self._opened(), tenant, asked)
 
     async def _recall(self, store: Store, tenant: str, asked: AskRecall) -> tuple[Recalled, ...]:
@@ -82,12 +111,12 @@ class MemoryService:
         if name not in self._embedders:
             raise _Unfit(f"embedder: there are {names}", "embedder")
         try:
-            (vector,) = await self._embedders[name].embed([asked.text[:LONGEST]])
+            (vector,) = await embedded(self._embedders[name], [asked.text[:LONGEST]])
         except CallFailed as failure:
             raise _Unfit(failure.problem.message, "embedder") from failure
         where = (tenant, asked.thread, asked.resource)
         hits = await nearest(store, name, where, asked.scope, vector, asked.count)
-        return tuple(
+        return _first(
             Recalled(
                 hit.spoken.thread,
                 hit.spoken.message.role,
@@ -97,6 +126,23 @@ class MemoryService:
             )
             for hit in hits
         )
+
+
+def _first(told: Iterable[T]) -> tuple[T, ...]:
+    """Take as many as make an answer that is not too long; one, if there is any."""
+    kept, size = list[T](), 0
+    for one in told:
+        size += len(codec.encode(one))
+        if kept and size > _ENOUGH:
+            break
+        kept.append(one)
+    return tuple(kept)
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_nul(one) for pair in value.items() for one in pair)
+    return isinstance(value, str) and "\0" in value
 
 
 async def _threads(store: Store, tenant: str, asked: AskThreads) -> tuple[ThreadTold, ...]:
@@ -124,7 +170,20 @@ async def _messages(store: Store, tenant: str, asked: AskMessages) -> MessagesTo
         MessageTold(number, one.role, one.content, one.tool_calls, one.tool_call_id)
         for number, one in enumerate(some, asked.first)
     )
-    return MessagesTold(len(state.messages), tuple(told))
+    return MessagesTold(len(state.messages), _first(told))
+
+
+async def _unindexed(store: Store, tenant: str, asked: AskUnindexed) -> tuple[UnindexedTold, ...]:
+    return tuple(
+        UnindexedTold(
+            one.thread, f"{one.place.sequence}/{one.place.idx}", one.embedder, one.reason, one.tries, one.aside
+        )
+        for one in await unindexed(store, tenant, asked.limit)
+    )
+
+
+async def _reindex(store: Store, tenant: str, _asked: AskReindex) -> ReindexTold:
+    return ReindexTold(await try_again(store, tenant))
 
 
 async def _working(store: Store, tenant: str, asked: AskWorking) -> WorkingTold:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.messages import Usage
 from schemas.wire import Wire
 
 Resource = Annotated[str, msgspec.Meta(max_length=200)]
@@ -121,6 +122,43 @@ class Observed(Wire, frozen=True, tag="memory.observed"):
     """Whether it replaces what was condensed before."""
 
 
+class CondensingBegun(Wire, frozen=True, tag="condensing.begun"):
+    """The model is to condense messages, beside the turns: this is before it is asked."""
+
+    effect: str
+    """Structural: `<run>-<step>-c`, after the run whose last answer made it due."""
+    run: str
+    first: int
+    """Of the messages that it is about; as many were condensed, or not shown, before."""
+    upto: int
+    """How many, from the thread's beginning, will be condensed then."""
+    at: int
+    """When it is given up, microseconds since the Unix epoch."""
+    decided: int
+    """When it was decided."""
+    whole: bool = False
+    """Whether what was condensed before is rewritten with it."""
+
+
+class CondensingEnded(Wire, frozen=True, tag="condensing.ended"):
+    """What the model made of them, or why nothing comes of it: a later turn makes it due again."""
+
+    effect: str
+    first: int
+    upto: int
+    text: str = ""
+    at: str = ""
+    """When, RFC 3339."""
+    whole: bool = False
+    kind: str = ""
+    """Of the problem that there was; empty where there is a text."""
+    reason: str = ""
+    usage: Usage = Usage()
+    cost: float | None = 0.0
+    """Of the usage, US dollars; None where the price is not known."""
+    engine: str = ""
+
+
 WorkingScope = Literal["thread", "resource"]
 
 
@@ -147,6 +185,9 @@ class MemoryPlan(Wire, frozen=True):
     """Tokens of a turn above which older messages are condensed; 0 is never."""
     titles: bool = False
     """Whether the model finds a title for a thread that has none."""
+    observe_timeout_ms: _Count = 0
+    """How long condensing may take. 0 is in runs from before it was an effect: whoever asked the model sent `observe`,
+    and nothing follows from the run's end."""
 
 
 WriteScope = Literal["note", "working", "merge"]

@@ -98,6 +98,35 @@ class Recalled(Wire, frozen=True):
     """`<sequence>/<index>` in the log."""
 
 
+class AskUnindexed(Wire, frozen=True):
+    """What was said and `recall` cannot find, the latest first. `rpc.memory.unindexed.<tenant>`."""
+
+    limit: _Few = 20
+
+
+class UnindexedTold(Wire, frozen=True):
+    """Something that was said, and that its embedder refuses."""
+
+    thread: str
+    place: str
+    """`<sequence>/<index>` in the log."""
+    embedder: str
+    reason: str
+    tries: int
+    aside: bool
+    """Whether it is not tried again before somebody asks for it."""
+
+
+class AskReindex(Wire, frozen=True):
+    """Have all that `recall` cannot find tried again. `rpc.memory.reindex.<tenant>`."""
+
+
+class ReindexTold(Wire, frozen=True):
+    """How many texts are tried again."""
+
+    count: int
+
+
 class AskWorking(Wire, frozen=True):
     """The working memory of a thread, or that which the threads of a resource share. `rpc.memory.working.<tenant>`."""
 

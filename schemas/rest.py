@@ -11,7 +11,7 @@ from schemas.commands import MaxSteps, MaxTokens, Milliseconds, Seed, Temperatur
 from schemas.memory import Metadata, Resource, Title
 from schemas.messages import Message, ToolChoice, ToolSpec, Usage
 from schemas.profiles import ToolEffect, ToolPlace
-from schemas.recollections import Recalled, ThreadTold
+from schemas.recollections import Recalled, ThreadTold, UnindexedTold
 from schemas.runs import Problem
 from schemas.schedules import Schedule
 from schemas.structured import Structured
@@ -330,6 +330,12 @@ class Recollections(Wire, frozen=True):
     """What was said that is near to a text."""
 
     data: tuple[Recalled, ...]
+
+
+class UnindexedTexts(Wire, frozen=True, omit_defaults=False):
+    """What was said and recall cannot find, the latest first."""
+
+    data: tuple[UnindexedTold, ...]
 
 
 class ScheduleShown(Wire, frozen=True, omit_defaults=False):

@@ -15,6 +15,8 @@ from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoin
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import (
+    CondensingBegun,
+    CondensingEnded,
     MemoryWrite,
     Observed,
     ThreadCreated,
@@ -369,6 +371,8 @@ Event = (
     | ThreadDeleted
     | WorkingWritten
     | Observed
+    | CondensingBegun
+    | CondensingEnded
     | DeadlinePassed
     | MemoryWritten
     | RunFinished

@@ -19,15 +19,17 @@ from actors.agent.calls import (
     run_tool,
     task_ended,
 )
+from actors.agent.condenser import Condenser
+from actors.agent.condensing import Condense
 from actors.agent.conversation import Conversation
 from actors.agent.definition import Agent
 from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
 from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
+from actors.agent.entitling import Entitler
 from actors.agent.erasing import Eraser, EraseThread
 from actors.agent.guarding import looked_at
 from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared, told
-from actors.agent.observer import Observer
 from actors.agent.profiles import Unresolved, handed_over, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
@@ -87,7 +89,7 @@ class AgentPerformer:
         services: ToolServices | None = None,
         runs: Runs | None = None,
         library: Library | None = None,
-        observer: Observer | None = None,
+        entitler: Entitler | None = None,
         eraser: Eraser | None = None,
         shared: SharedMemories | None = None,
     ) -> None:
@@ -99,10 +101,11 @@ class AgentPerformer:
         self._services = services
         self._runs = runs
         self._library = library
-        self._observer = observer
+        self._entitler = entitler
         self._eraser = eraser
         self._shared = shared
         self._toolboxes = Toolboxes(self._agents, services)
+        self._condenser = Condenser(models, self._toolboxes, clock)
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
         """Find the agent a command names, or the one that it handed the thread to, and fix its profile."""
@@ -155,6 +158,8 @@ class AgentPerformer:
 
     async def abort(self, effect: Effect, site: Site) -> None:
         """Stop a model's generation; a tool ends with its task, and another agent's run by an effect of its own."""
+        if isinstance(effect, Condense):
+            await self._condenser.abort(effect, site)
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
             chain = chain_of(effect.profile, effect.called.model)
@@ -164,8 +169,8 @@ class AgentPerformer:
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
-            case CallModel():
-                return await self._call_model(effect, site, again)
+            case CallModel() | Condense():
+                return await self._modelled(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
             case RunTask():
@@ -202,6 +207,11 @@ class AgentPerformer:
         """Give an agent's functions; of one that is not here any more, none."""
         return self._agents[agent].hooks if agent in self._agents else Hooks()
 
+    async def _modelled(self, effect: CallModel | Condense, site: Site, again: bool) -> Event:
+        if isinstance(effect, Condense):
+            return await self._condenser.condense(effect, site, again)
+        return await self._call_model(effect, site, again)
+
     async def _call_model(self, effect: CallModel, site: Site, again: bool) -> Event:
         box = await self._toolboxes.of(effect.profile, effect.entity, site, effect.context)
         system = Message(role="system", content=effect.profile.instructions)
@@ -223,8 +233,8 @@ class AgentPerformer:
         event = await self._asked_in_time(effect, call, site, box)
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
-            if self._observer is not None:
-                self._observer.consider(effect, call, event, self._condenser(effect, call, box))
+            if self._entitler is not None:
+                self._entitler.consider(effect, call, self._everywhere(effect, call, box))
         if isinstance(event, ModelReturned) and event.tool_calls:
             return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
         return event
@@ -263,7 +273,7 @@ class AgentPerformer:
     def _asked(self, call: ModelCall) -> ModelProvider:
         return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
 
-    def _condenser(self, effect: CallModel, call: ModelCall, box: Toolbox) -> ModelProvider:
+    def _everywhere(self, effect: CallModel, call: ModelCall, box: Toolbox) -> ModelProvider:
         """Give the model for what is no turn, with the processors that go around that too."""
         processors = box.guards(effect.profile.processors)
         return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
@@ -334,5 +344,6 @@ class AgentPerformer:
                 answers=effect.answers,
                 report=reporter.tell,
                 messages=effect.messages,
+                working=effect.memory.working,
             )
             return await (run_again if again else run_tool)(tool, effect, context)

@@ -263,6 +263,7 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         untold=(),
         orphans=(),
         tasks={},
+        memory=replace(state.memory, condensing=None),
     )
     run = state.runs.get(state.active or "")
     if run is None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from actors.agent.condensing import after_condensing, begin_condensing, condense
 from actors.agent.conversation import Conversation, evolve, incoming
 from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
@@ -43,7 +44,7 @@ from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, Fork,
 from schemas.context import Context
 from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, ThreadErased
+from schemas.memory import CondensingEnded, CreateThread, DeleteThread, Observe, Remember, RenameThread, ThreadErased
 from schemas.messages import Message, misplaced_in
 from schemas.runs import (
     NEEDS_PERSON,
@@ -143,6 +144,8 @@ class ConversationMachine:
                 pass  # their run is over, and perhaps its whole thread
             case TaskEnded() as ended:
                 told_of_task(folding, ended)
+            case CondensingEnded() as condensed:
+                after_condensing(folding, condensed)
             case event:
                 self._go_on(folding, state.runs[result.entity], event, context)
         return folding.decision()
@@ -150,6 +153,7 @@ class ConversationMachine:
     def _go_on(self, folding: Folding, run: Run, result: Event, context: Context) -> None:
         match result:
             case ModelReturned() as answer:
+                begin_condensing(folding, run, answer, context)
                 after_model(folding, run, answer)
             case ModelFailed(problem=problem):
                 after_failure(folding, run, problem, context)
@@ -170,7 +174,7 @@ class ConversationMachine:
 
     def open_effects(self, state: Conversation) -> Sequence[Effect]:
         """List the active run's intentions without a result."""
-        told: list[Effect] = [*run_tasks(state)]
+        told: list[Effect] = [*run_tasks(state), *condense(state)]
         told += [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
         if state.memory.deleted and not state.memory.erased:
             told.append(erase_thread(state.thread))

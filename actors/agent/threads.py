@@ -7,6 +7,7 @@ from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.tasks import cancel, run_tasks
 from actors.agent.turns import break_off
+from actors.memory.observing import begins_turn
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Command, RunAgent
@@ -100,10 +101,9 @@ def _unfit(state: Conversation, data: Managing) -> Problem | None:
 def _unfit_observation(state: Conversation, data: Observe) -> Problem | None:
     """Refuse what was condensed of another history than this, or would cut a turn."""
     memory, messages = state.memory, state.messages
-    if data.after != max(memory.first, memory.observed):
-        there = max(memory.first, memory.observed)
-        return Problem(kind="invalid", message=f"after: {there} messages are not shown by now", field="after")
-    if not data.after < data.upto < len(messages) or messages[data.upto].role != "user":
+    if data.after != memory.unshown:
+        return Problem(kind="invalid", message=f"after: {memory.unshown} messages are not shown by now", field="after")
+    if not begins_turn(messages, data.after, data.upto):
         return Problem(kind="invalid", message="upto: name a later message of the user's", field="upto")
     return None
 

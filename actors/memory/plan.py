@@ -11,14 +11,17 @@ from actors.memory.working import working_tool
 from actors.tools import Tool
 from schemas.memory import MemoryPlan, Working, WorkingScope
 
+_LONGEST_S = 86_400
+"""Of condensing: a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """How much of its thread a model is shown, and what it keeps in mind.
 
     Raises:
-        DefinitionError: a number is negative, the scope is none, there is both a template and a schema, or the schema
-            is not an object's.
+        DefinitionError: a number is negative or no time, the scope is none, there is both a template and a schema, or
+            the schema is not an object's.
     """
 
     last: int = 0
@@ -34,6 +37,8 @@ class Memory:
     of that person or project share it."""
     observe: int = 0
     """Tokens of a turn above which older messages are condensed into observations, after it; 0 is never."""
+    observe_timeout_s: float = 120.0
+    """Seconds after which condensing is given up; a later turn has it tried again."""
     titles: bool = False
     """Whether the model finds a title for a thread that has none, after its first turn."""
 
@@ -41,6 +46,10 @@ class Memory:
         for name in ("last", "tokens", "observe"):
             if getattr(self, name) < 0:
                 raise DefinitionError(f"memory {name}={getattr(self, name)}: give a number from 0, which is no limit")
+        if not 0.001 <= self.observe_timeout_s <= _LONGEST_S:
+            raise DefinitionError(
+                f"memory observe_timeout_s={self.observe_timeout_s}: give a number from 0.001 to {_LONGEST_S}"
+            )
         if self.working is not None and self.schema is not None:
             raise DefinitionError("memory: give `working`, a template, or `schema`, not both")
         if self.scope not in get_args(WorkingScope):
@@ -50,7 +59,12 @@ class Memory:
     def plan(self) -> MemoryPlan:
         """Give what a run records of it."""
         return MemoryPlan(
-            last=self.last, tokens=self.tokens, working=self._working(), observe=self.observe, titles=self.titles
+            last=self.last,
+            tokens=self.tokens,
+            working=self._working(),
+            observe=self.observe,
+            titles=self.titles,
+            observe_timeout_ms=round(1000 * self.observe_timeout_s) if self.observe else 0,
         )
 
     def tools(self) -> tuple[Tool, ...]:

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from actors.memory.window import weight
 from schemas.commands import Command
 from schemas.memory import (
+    CondensingBegun,
+    CondensingEnded,
     DeleteThread,
     Observed,
     ThreadCreated,
@@ -23,7 +25,16 @@ from schemas.messages import Message
 from schemas.profiles import Profile
 from schemas.runs import ModelCalled, ModelReturned, Problem
 
-MemoryEvent = ThreadCreated | ThreadRenamed | ThreadDeleted | ThreadErased | WorkingWritten | Observed
+MemoryEvent = (
+    ThreadCreated
+    | ThreadRenamed
+    | ThreadDeleted
+    | ThreadErased
+    | WorkingWritten
+    | Observed
+    | CondensingBegun
+    | CondensingEnded
+)
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -53,6 +64,13 @@ class Memory(msgspec.Struct, frozen=True):
     shown_observations: tuple[str, ...] = ()
     """Those of when the run began."""
     shown_observed: int = 0
+    condensing: CondensingBegun | None = None
+    """What the model is condensing."""
+
+    @property
+    def unshown(self) -> int:
+        """Messages that are condensed, or not shown any more."""
+        return max(self.first, self.observed)
 
 
 def remembered(memory: Memory, event: MemoryEvent) -> Memory:
@@ -68,12 +86,18 @@ def remembered(memory: Memory, event: MemoryEvent) -> Memory:
             heading = f"[{event.at[:10] or 'earlier'}, messages {0 if whole else event.first} to {upto - 1}]"
             there = () if whole else memory.observations
             return replace(memory, observations=(*there, f"{heading}\n{text}"), observed=upto)
-        case ThreadDeleted():
-            return Memory(resource=memory.resource, deleted=True)
-        case ThreadErased():
-            return replace(memory, resource="", erased=True)
+        case CondensingBegun() | CondensingEnded():
+            return replace(memory, condensing=event if isinstance(event, CondensingBegun) else None)
+        case ThreadDeleted() | ThreadErased():
+            return _over(memory, event)
         case _:
             assert_never(event)
+
+
+def _over(memory: Memory, event: ThreadDeleted | ThreadErased) -> Memory:
+    if isinstance(event, ThreadDeleted):
+        return Memory(resource=memory.resource, deleted=True)
+    return replace(memory, resource="", erased=True)
 
 
 def begun(memory: Memory, messages: int) -> Memory:

@@ -80,7 +80,9 @@ def _merging(parameters: dict[str, Any]) -> Tool:
     @tool(name=TOOL, effect="idempotent")
     def update(changes: dict[str, Any], context: ToolContext) -> str:
         """Change the working memory: give what is new or otherwise, and null for what is to be forgotten."""
-        _keep(context, "merge", codec.encode(changes).decode())
+        text = codec.encode(changes).decode()
+        _fit(merged(context.working, text))
+        _keep(context, "merge", text)
         return "remembered"
 
     shown = {**parameters, "required": []}
@@ -88,7 +90,11 @@ def _merging(parameters: dict[str, Any]) -> Tool:
     return replace(update, parameters=schema)
 
 
-def _keep(context: ToolContext, scope: Any, text: str) -> None:
+def _fit(text: str) -> None:
     if len(text) > LONGEST:
         raise ValueError(f"the working memory holds {LONGEST} characters, not {len(text)}: say it in fewer words")
+
+
+def _keep(context: ToolContext, scope: Any, text: str) -> None:
+    _fit(text)
     context.writes.append(MemoryWrite(topic="", text=text, scope=scope))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -17,6 +17,7 @@ from actors.parameters import read_json, schema_of, unfenced
 from actors.processors.processor import About, Processor, Stream, Tripped
 
 _PLACE = re.compile(r" - at (`\$[^`]*`)$")
+_SHORTEST = 12
 _MISSING = re.compile(r"Object missing required field `[^`]*`$")
 
 
@@ -29,26 +30,32 @@ class SystemPromptScrubber(Processor):
     """
 
     length: int = 40
-    """Characters in a row that count as repeated."""
+    """Characters in a row that count as repeated; of instructions that are shorter, all of them."""
     instead: str = "[…]"
     name: str = "system-prompt-scrubber"
 
     def __post_init__(self) -> None:
-        if self.length < 12:
-            raise DefinitionError(f"{self.name}: length={self.length}: give at least 12 characters")
+        if self.length < _SHORTEST:
+            raise DefinitionError(f"{self.name}: length={self.length}: give at least {_SHORTEST} characters")
 
     def stream(self, about: About) -> Stream | None:
         """Compare with the instructions of the call."""
         messages: Sequence[Any] = () if about.call is None else about.call.messages
-        known = [message.content for message in messages if message.role == "system"]
-        parts = {text[at : at + self.length] for text in known for at in range(len(text) - self.length + 1)}
+        known = [message.content.strip() for message in messages if message.role == "system"]
+        parts: dict[int, set[str]] = {}
+        for text in known:
+            length = min(self.length, len(text))  # short instructions count as a whole
+            if length >= _SHORTEST:
+                found = (text[at : at + length] for at in range(len(text) - length + 1))
+                parts.setdefault(length, set()).update(found)
         return _Scrubbing(self, parts, about) if parts else None
 
 
 class _Scrubbing:
-    def __init__(self, scrubber: SystemPromptScrubber, parts: set[str], about: About) -> None:
+    def __init__(self, scrubber: SystemPromptScrubber, parts: Mapping[int, set[str]], about: About) -> None:
         self._scrubber = scrubber
         self._parts = parts
+        """What is looked for, by its length."""
         self._about = about
         self._text = ""
         self._covered = 0
@@ -56,19 +63,22 @@ class _Scrubbing:
 
     def feed(self, text: str) -> str:
         self._text += text
-        return self._give(len(self._text) - self._scrubber.length + 1)
+        return self._give(len(self._text) - max(self._parts) + 1)
 
     def end(self) -> str:
         return self._give(len(self._text))
 
     def _give(self, end: int) -> str:
-        given, length = [], self._scrubber.length
+        given = []
         for at in range(max(0, end)):
-            if self._text[at : at + length] in self._parts:
+            length = max(
+                (size for size, parts in self._parts.items() if self._text[at : at + size] in parts), default=0
+            )
+            if length:
                 if at >= self._covered:
                     given.append(self._scrubber.instead)
                     self._about.note(self._scrubber, "stream", "changed", 1, "instructions repeated")
-                self._covered = at + length
+                self._covered = max(self._covered, at + length)
             if at >= self._covered:
                 given.append(self._text[at])
         self._text, self._covered = self._text[max(0, end) :], max(0, self._covered - max(0, end))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import yaml
 from msgspec.structs import replace
 
 from actors.errors import DefinitionError
@@ -21,8 +23,7 @@ _WORD = re.compile(r"\w+")
 _SMALL = frozenset(
     re.findall(r"\w+", "a an and are can do does for from how i in is it me my of on or tell that the to what with you")
 )
-_FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*\n?(.*)\Z", re.DOTALL)
-_FIELD = re.compile(r"^(name|description):\s*(.+?)\s*$", re.MULTILINE)
+_FRONT = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n(.*))?\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Skills(Processor):
     Give the agent `tools=skills.tools` and `processors=(skills,)`.
 
     Raises:
-        DefinitionError: there is no such folder, no SKILL.md below it, or one without name and description.
+        DefinitionError: there is no such folder, no SKILL.md below it, one without name and description, or two of one
+            name.
     """
 
     folder: str | Path = ""
@@ -117,7 +119,11 @@ class Skills(Processor):
         files = sorted(Path(self.folder).glob("*/SKILL.md"))
         if not files:
             raise DefinitionError(f"{self.name}: no */SKILL.md in {str(self.folder)!r}")
-        object.__setattr__(self, "found", tuple(_skill(file) for file in files))
+        found = tuple(_skill(file) for file in files)
+        twice = [name for name, count in Counter(skill.name for skill in found).items() if count > 1]
+        if twice:
+            raise DefinitionError(f"{self.name}: two skills are called {twice[0]!r} in {str(self.folder)!r}")
+        object.__setattr__(self, "found", found)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -143,8 +149,13 @@ class Skills(Processor):
 
 
 def _skill(file: Path) -> Skill:
-    found = _FRONT.match(file.read_text(encoding="utf-8"))
-    fields = dict(_FIELD.findall(found[1])) if found else {}
-    if found is None or not fields.keys() >= {"name", "description"}:
+    try:
+        found = _FRONT.match(file.read_text(encoding="utf-8-sig"))
+        fields = yaml.safe_load(found[1]) if found else None
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DefinitionError(f"{str(file)!r} cannot be read: {error}") from error
+    told = fields if isinstance(fields, dict) else {}
+    name, description = (" ".join(str(told.get(field) or "").split()) for field in ("name", "description"))
+    if found is None or not name or not description:
         raise DefinitionError(f"{str(file)!r} must begin with `---`, `name:`, `description:` and `---`")
-    return Skill(fields["name"].strip("\"'"), fields["description"].strip("\"'"), found[2].strip())
+    return Skill(name, description, (found[2] or "").strip())

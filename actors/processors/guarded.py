@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
+from actors.processors.hooked import hooked, shown, unicode
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.streaming import Outlet
 from schemas.generation import BROKEN_OFF, Sampling
@@ -23,7 +24,7 @@ _VERDICT = 200
 """Tokens of a judge's answer."""
 
 
-async def _hear_nothing(_piece: Piece, /) -> None:
+async def hear_nothing(_piece: Piece, /) -> None:
     """Take no text."""
 
 
@@ -95,7 +96,7 @@ class Guarded:
 
     async def _whole(self, answer: ModelAnswer, call: ModelCall) -> ModelAnswer:
         about = self._about(call)
-        outlet = Outlet(self._processors, about, _hear_nothing)
+        outlet = Outlet(self._processors, about, hear_nothing)
         await outlet(Piece(0, answer.text))
         await outlet(Piece(0, answer.reasoning, "reasoning"))
         return await self._let_out(answer, outlet, about)
@@ -105,22 +106,24 @@ class Guarded:
         came = tuple(message for message in call.messages if message.role != "system")
         if self._first:
             for processor in _with(self._processors, "input"):
-                await self._guarding("input", processor.input(_new(came), about), about, processor)
+                await self._guarding("input", about, processor, _new(came))
         messages: Sequence[Message] = call.messages
         for processor in _with(self._processors, "prompt"):
-            after = await self._guarding("prompt", processor.prompt(messages, about), about, processor)
-            if after != messages:
+            after = await self._guarding("prompt", about, processor, messages)
+            if after != tuple(messages):
                 about.note(processor, "prompt", "changed")
-            messages = tuple(after)
+            messages = after
         tools: Sequence[ToolSpec] = call.tools
         for processor in self._processors:
             if type(processor).tools_shown is Processor.tools_shown:
                 continue
-            with about.timing(processor, "prompt"):
-                shown = processor.tools_shown(tools, call.messages)
-            if len(shown) < len(tools):
-                about.note(processor, "prompt", "changed", len(tools) - len(shown), "tools not shown")
-            tools = shown
+            try:
+                left = shown(processor, about, tools, call.messages)
+            except Tripped as tripped:
+                raise _stopped(tripped, about, "prompt") from tripped
+            if len(left) < len(tools):
+                about.note(processor, "prompt", "changed", len(tools) - len(left), "tools not shown")
+            tools = left
         return replace(call, messages=tuple(messages), tools=tuple(tools))
 
     async def _let_out(self, answer: ModelAnswer, outlet: Outlet, about: About) -> ModelAnswer:
@@ -136,7 +139,8 @@ class Guarded:
             hooks: tuple[Hook, ...] = ("answer",) if left.tool_calls else ("answer", "result")
             for hook in hooks:
                 for processor in _with(self._processors, hook):
-                    left = await self._guarding(hook, getattr(processor, hook)(left, about), about, processor)
+                    left = await self._guarding(hook, about, processor, left)
+        left = replace(left, text=unicode(left.text), reasoning=unicode(left.reasoning))
         await outlet.release("reasoning", left.reasoning)
         await outlet.release("text", left.text)
         left = left if _is_as_it_was(left, answer) else replace(left, **_TELLTALE)
@@ -148,22 +152,20 @@ class Guarded:
 
     async def _worded(self, problem: Problem, about: About) -> Problem:
         for processor in _with(self._processors, "error"):
-            problem = await self._guarding("error", processor.error(problem, about), about, processor)
+            problem = await self._guarding("error", about, processor, problem)
         return problem
 
-    async def _guarding(self, hook: Hook, work: Any, about: About, processor: Processor) -> Any:
+    async def _guarding(self, hook: Hook, about: About, processor: Processor, given: Any) -> Any:
         try:
-            with about.timing(processor, hook):
-                return await work
+            return await hooked(processor, hook, about, given)
         except Tripped as tripped:
-            tripped.processor = processor
             raise _stopped(tripped, about, hook) from tripped
 
     def _about(self, call: ModelCall) -> About:
         """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
 
         async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
-            answer = await self._inner.call(_aside(call, who, prompt, most), _hear_nothing)
+            answer = await self._inner.call(aside(call, who, prompt, most), hear_nothing)
             about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
@@ -171,7 +173,7 @@ class Guarded:
         return about
 
 
-def _aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
+def aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
     """Ask something else than a call does: of what it says of its answer, such as a form or a tool, nothing holds."""
     sampling = call.sampling
     plain = Sampling(
@@ -224,7 +226,7 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
     """Make a processor's word the call's outcome: it may be tried again where the processor says so."""
     assert tripped.processor is not None
     about.note(tripped.processor, hook, "stopped", reason=tripped.reason)
-    message = f"stopped by processor {tripped.processor.name!r}: {tripped.reason}"
+    message = f"stopped by processor {tripped.processor.name!r}: {tripped.told}"
     problem = Problem(kind="tripwire", message=message, retry_after_ms=_AGAIN_MS if tripped.again else 0)
     failure = CallFailed(problem, about.told())
     failure.usage, failure.cost = about.used, about.paid
@@ -235,11 +237,10 @@ async def tool_result(processors: Sequence[Processor], tool: str, content: str, 
     """Take a tool's result through the processors; one that stops it has its reason read in its place."""
     for processor in _with(processors, "tool_result"):
         try:
-            with about.timing(processor, "tool_result"):
-                after = await processor.tool_result(tool, content, about)
+            after = await hooked(processor, "tool_result", about, tool, content)
         except Tripped as tripped:
             about.note(processor, "tool_result", "stopped", reason=tripped.reason)
-            return f"error: kept back by processor {processor.name!r}: {tripped.reason}"
+            return f"error: kept back by processor {processor.name!r}: {tripped.told}"
         if after != content:
             about.note(processor, "tool_result", "changed")
         content = after

@@ -6,6 +6,7 @@ outcome that is recorded; the text is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -64,8 +65,8 @@ class Judged(Processor):
     name: str = "moderation"
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise DefinitionError(f"{self.name}: give at least one class")
+        if not self.classes or not all(name.strip() for name in self.classes):
+            raise DefinitionError(f"{self.name}: give at least one class, each with a name")
         if self.strategy not in get_args(Strategy):
             raise DefinitionError(f"{self.name}: no strategy {self.strategy!r}: use one of {get_args(Strategy)}")
 
@@ -79,6 +80,12 @@ class Judged(Processor):
         if "input" in self.looks_at:
             await self._judge("\n".join(message.content for message in messages), "input", about)
 
+    async def answer(self, answer: ModelAnswer, about: About) -> ModelAnswer:
+        """Judge what is said beside calls of tools."""
+        if "result" in self.looks_at and answer.tool_calls:
+            await self._judge(answer.text, "answer", about)
+        return answer
+
     async def result(self, answer: ModelAnswer, about: About) -> ModelAnswer:
         """Judge the last answer."""
         if "result" in self.looks_at:
@@ -90,10 +97,9 @@ class Judged(Processor):
             return
         verdict = await about.judge(f"{self.name}-{hook}", self.question(text))
         # a model may say more than it was asked for: names alone count
-        words = {word.strip(" .,;:`'\"*") for word in verdict.lower().replace(",", " ").split()}
-        found = [name for name in self.classes if name.lower() in words]
+        found = [name for name in self.classes if _is_said(name, verdict)]
         if not found:
-            if "none" not in words:
+            if not _is_said("none", verdict):
                 about.note(self, hook, "noticed", reason="the verdict could not be read")
             return
         if self.strategy == "block":
@@ -110,6 +116,12 @@ class Judged(Processor):
             f"Answer with the names alone, separated by commas, or with: none\n"
             f"{fence}\n{text}\n{fence}"
         )
+
+
+def _is_said(name: str, verdict: str) -> bool:
+    """Say whether a verdict names a class, which may be several words: not as a part of another word."""
+    words = r"\s+".join(map(re.escape, name.lower().split()))
+    return re.search(rf"(?<![\w-]){words}(?![\w-])", verdict.lower()) is not None
 
 
 def moderation(strategy: Strategy = "block", classes: Mapping[str, str] = HARMS) -> Judged:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from msgspec.structs import replace
 
@@ -15,9 +16,12 @@ from actors.processors.rules import PERSONAL, SECRETS, Rule
 from schemas.messages import Message
 from schemas.processing import Hook
 
+T = TypeVar("T")
 Strategy = Literal["mask", "hash", "remove", "block"]
 _BEFORE = 256
 """Characters ahead of a match that its pattern may look at."""
+_AT_ONCE = 20_000
+"""Characters that are looked through on the event loop."""
 
 
 class Found(NamedTuple):
@@ -32,8 +36,9 @@ class Found(NamedTuple):
 class RegexFilter(Processor):
     """Masks, hashes, removes or blocks what rules find; no model is asked.
 
-    Of an answer nothing is told before it is certain that no rule can find anything in it: as much is held back as the
-    longest match could be. A rule that does not know its longest match holds back the whole answer.
+    Of an answer nothing is told before it is certain that no rule can find anything in it: as much is held back as
+    could still become part of a match, at most the longest. A rule that does not know its longest match holds back the
+    whole answer. Arguments of tools are left as they are: the tools need them.
 
     Raises:
         DefinitionError: there is no such strategy, no rule, or `hash` has no key.
@@ -58,26 +63,20 @@ class RegexFilter(Processor):
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Take out what is found in all that was said, but not in the agent's own instructions."""
-        return tuple(
-            message
-            if message.role == "system"
-            else replace(message, content=self.cleaned(message.content, about, "prompt"))
-            for message in messages
-        )
+        size = sum(len(message.content) for message in messages)
+        return await _aside(size, lambda: tuple(self._cleaned(message, about) for message in messages))
 
     async def tool_result(self, tool: str, content: str, about: About) -> str:
         """Take out what is found in a tool's result."""
-        return self.cleaned(content, about, "tool_result")
+        return await _aside(len(content), lambda: self.cleaned(content, about, "tool_result"))
 
     def stream(self, about: About) -> Stream:
         """Take out what is found in an answer, as it comes."""
         return _Filtering(self, about)
 
-    @property
-    def longest(self) -> int | None:
-        """The longest match of all rules; None if one does not know."""
-        known = [rule.longest for rule in self.rules]
-        return None if 0 in known else max(known)
+    def certain(self, text: str) -> int:
+        """Say up to where in a text that goes on every match that begins is known."""
+        return min(rule.certain(text) for rule in self.rules)
 
     def cleaned(self, text: str, about: About, hook: Hook) -> str:
         """Take out what is found.
@@ -86,6 +85,11 @@ class RegexFilter(Processor):
             Tripped: something was found, and the strategy is `block`.
         """
         return self.taken(text, self.found(text, 0), 0, len(text), about, hook)
+
+    def _cleaned(self, message: Message, about: About) -> Message:
+        if message.role == "system":
+            return message
+        return replace(message, content=self.cleaned(message.content, about, "prompt"))
 
     def taken(self, text: str, found: Sequence[Found], start: int, end: int, about: About, hook: Hook) -> str:
         """Return a part of a text without what was found in it.
@@ -124,6 +128,11 @@ class RegexFilter(Processor):
                 return f"[{name}]"
 
 
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Look through long texts beside the event loop, which has others to serve."""
+    return work() if size <= _AT_ONCE else await asyncio.to_thread(work)
+
+
 class _Filtering:
     """Gives on what no match can begin in any more."""
 
@@ -136,12 +145,7 @@ class _Filtering:
 
     def feed(self, text: str) -> str:
         self._text += text
-        longest = self._filter.longest
-        if longest is None:
-            return ""
-        # whether a match begins there depends on no more than its length, and on the character after it
-        certain = len(self._text) - longest - 1
-        return self._give(certain)
+        return self._give(self._filter.certain(self._text))
 
     def end(self) -> str:
         return self._give(len(self._text))

@@ -19,6 +19,9 @@ from schemas.messages import Message, ToolSpec, Usage
 from schemas.processing import Action, Hook, Processed
 from schemas.runs import Problem
 
+_REASON = 500
+"""Characters of a reason that are kept."""
+
 
 class Judge(Protocol):
     """Asks a model."""
@@ -39,6 +42,11 @@ class Tripped(Exception):
         self.again = again
         self.processor: Processor | None = None
         """Who says so, where that is not plain."""
+
+    @property
+    def told(self) -> str:
+        """The reason, as the log can hold it."""
+        return _plain(self.reason)
 
 
 @dataclass(slots=True)
@@ -79,11 +87,16 @@ class About:
 
     def note(self, processor: Processor, hook: Hook, action: Action, found: int = 0, reason: str = "") -> None:
         """Note that something was done; more of the same is added up."""
+        reason = _plain(reason)
         for at, there in enumerate(self.done):
             if (there.processor, there.hook, there.action, there.reason) == (processor.name, hook, action, reason):
                 self.done[at] = Processed(processor.name, hook, action, there.found + found, reason)
                 return
         self.done.append(Processed(processor.name, hook, action, found, reason))
+
+
+def _plain(reason: str) -> str:
+    return reason[:_REASON].encode("utf-8", "replace").decode()
 
 
 class Stream(Protocol):
@@ -102,6 +115,9 @@ class Processor:
     name: str = "processor"
     holds: bool = False
     """Whether an answer is kept from its watchers until it is whole and was looked at."""
+
+    timeout_s: float = 300.0
+    """How long a hook may take, the models that it asks included; what takes longer stops the call. 0 is for ever."""
 
     everywhere: bool = False
     """Whether it goes around calls that are no turns, too: where a history is condensed."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from actors.errors import DefinitionError
 from actors.memory.window import first_shown
 from actors.processors.processor import About, Processor
 from schemas.memory import MemoryPlan
@@ -15,15 +16,22 @@ from schemas.messages import Message
 
 @dataclass(frozen=True)
 class TokenLimiter(Processor):
-    """Leaves older turns out of the prompt when they are too many tokens, by an estimate of four bytes each.
+    """Leaves older turns out of the prompt when they are too many tokens, by an estimate.
 
     An agent's own `memory` does this better, as it goes by what the engine has counted; this is for one call.
+
+    Raises:
+        DefinitionError: there is room for nothing.
     """
 
     tokens: int = 4000
     rate: int = 300
     """Thousandths of a token that a byte takes."""
     name: str = "token-limiter"
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.rate < 1:
+            raise DefinitionError(f"{self.name}: tokens={self.tokens}, rate={self.rate}: give both from 1")
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Leave out the oldest turns; the instructions and the last turn stay."""
@@ -55,8 +63,18 @@ class ToolCallFilter(Processor):
             left = tuple(call for call in message.tool_calls if not self._is_meant(call.name))
             gone = {call.id for call in message.tool_calls} - {call.id for call in left}
             if left or message.content or not message.tool_calls:
-                kept.append(replace(message, tool_calls=left))
+                _add(kept, replace(message, tool_calls=left))
         return (*kept, *messages[now:])
 
     def _is_meant(self, name: str) -> bool:
         return self.tools is None or name in self.tools
+
+
+def _add(kept: list[Message], message: Message) -> None:
+    """Add a message; what the assistant said before and after a call that is gone becomes one: chat templates want
+    turns to alternate."""
+    before = kept[-1] if kept else None
+    if before is None or before.role != "assistant" or message.role != "assistant" or before.tool_calls:
+        kept.append(message)
+        return
+    kept[-1] = replace(message, content="\n\n".join(filter(None, (before.content, message.content))))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from actors.errors import CallFailed, DefinitionError
 from actors.memory.embedding import Embedder
-from actors.memory.indexing import LONGEST, Opening
+from actors.memory.indexing import LONGEST, Opening, embedded
 from actors.processors.processor import About, Processor
 from bus.errors import BusError
 from bus.projected import tokens_used
@@ -109,7 +109,7 @@ class SemanticRecall(Processor):
         assert about.call is not None
         assert about.library is not None
         where = (about.call.tenant, about.call.thread, about.resource)
-        (vector,) = await self.embedder.embed([question[:LONGEST]])
+        (vector,) = await embedded(self.embedder, [question[:LONGEST]])
         # what the model sees anyway is no recollection: look further, for as many
         shown = {message.content for message in messages}
         found = await about.library.nearest(self.embedder.name, where, self.scope, vector, self.count + len(shown))
@@ -122,5 +122,10 @@ class SemanticRecall(Processor):
         for hit in near[: self.count]:
             at = hit.spoken.place
             about.note(self, "prompt", "noticed", 1, f"{hit.spoken.thread} {at.sequence}/{at.idx}")
-        lines = [f"{told[key].message.role}: {told[key].message.content}" for key in sorted(told)]
+        lines = [f"{told[key].message.role}: {_cut(told[key].message.content)}" for key in sorted(told)]
         return "<recalled>\n" + "\n".join(lines) + "\n</recalled>" if lines else ""
+
+
+def _cut(text: str) -> str:
+    """Show as much of a text as its vector is of: one that is far longer would fill every prompt that it is near to."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} […]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.models.provider import OnText, Piece, Spoken
+from actors.processors.hooked import stream_of
 from actors.processors.processor import About, Processor, Stream, Tripped
 
 
@@ -22,31 +23,6 @@ class _Held:
         return "".join(self._text)
 
 
-class _Named:
-    """A stream that says whose it is when it stops an answer."""
-
-    def __init__(self, processor: Processor, inner: Stream, about: About) -> None:
-        self._processor = processor
-        self._inner = inner
-        self._about = about
-
-    def feed(self, text: str) -> str:
-        try:
-            with self._about.timing(self._processor, "stream"):
-                return self._inner.feed(text)
-        except Tripped as tripped:
-            tripped.processor = self._processor
-            raise
-
-    def end(self) -> str:
-        try:
-            with self._about.timing(self._processor, "stream"):
-                return self._inner.end()
-        except Tripped as tripped:
-            tripped.processor = self._processor
-            raise
-
-
 class Outlet:
     """Hears an answer in place of its watchers, and tells them what the processors leave of it.
 
@@ -59,6 +35,7 @@ class Outlet:
         self._on_text = on_text
         self._streams: dict[Spoken, list[Stream]] = {}
         self._told: dict[Spoken, list[str]] = {"text": [], "reasoning": []}
+        self._offset: dict[Spoken, int] = {"text": 0, "reasoning": 0}
         self.tripped: Tripped | None = None
         """Why the answer was stopped on its way."""
         self._holds = any(processor.holds for processor in processors)
@@ -94,17 +71,15 @@ class Outlet:
     async def _tell(self, kind: Spoken, text: str) -> None:
         if not text:
             return
-        told = self._told[kind]
-        offset = sum(map(len, told))
-        told[:] = ["".join(told), text]
+        offset = self._offset[kind]
+        self._told[kind].append(text)
+        self._offset[kind] += len(text)
         await self._on_text(Piece(offset, text, kind))
 
     def _of(self, kind: Spoken) -> list[Stream]:
         if kind not in self._streams:
-            made = ((processor, processor.stream(self._about)) for processor in self._processors)
-            streams: list[Stream] = [
-                _Named(processor, stream, self._about) for processor, stream in made if stream is not None
-            ]
+            made = (stream_of(processor, self._about) for processor in self._processors)
+            streams: list[Stream] = [stream for stream in made if stream is not None]
             self._streams[kind] = [*streams, _Held()] if self._holds else streams
         return self._streams[kind]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from msgspec.structs import replace
 from actors.processors.processor import About, Processor, Stream
 from schemas.messages import Message
 
-_INVISIBLE = frozenset(
-    "\u00ad\u200b\u200e\u200f\u2060\ufeff\u061c\u180e\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tabs and ends of lines
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"  # letters that only machines read
 )
-"""Characters that nobody sees, some of which turn the order of what is seen; joiners are not among them."""
-_TAGS = range(0xE0000, 0xE0080)
-"""Letters that only machines read."""
-_KEPT = frozenset("\n\t")
+"""Characters that nobody sees, some of which turn the order of what is seen; joiners, and what makes a picture of a
+character, are not among them."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,7 @@ class UnicodeNormalizer(Processor):
         if text.isascii() and text.isprintable():
             return text
         plain = unicodedata.normalize(self.form, text.replace("\r\n", "\n").replace("\r", "\n"))
-        return "".join(character for character in plain if _is_seen(character))
-
-
-def _is_seen(character: str) -> bool:
-    if character in _KEPT:
-        return True
-    hidden = character in _INVISIBLE or ord(character) in _TAGS
-    return not hidden and unicodedata.category(character) != "Cc"
+        return _HIDDEN.sub("", plain)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Translator(Processor):
         if not self.back or not said or not answer.text.strip() or await self._inwards(said[-1], about) == said[-1]:
             return answer
         told = await self._asked("back", _back(said[-1], answer.text), about)
-        if not told or told == _SAME:
+        if not told or _is_same(told):
             return answer
         about.note(self, "result", "changed", 1, f"from {self.into}")
         return replace(answer, text=told)
@@ -73,8 +73,9 @@ class Translator(Processor):
     async def _inwards(self, text: str, about: About) -> str:
         key = blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
         if key not in self._known:
-            told = await self._asked("in", _inwards(self.into, text), about)
-            self._known[key] = text if not told or told == _SAME else told
+            # a call of its own for each text: who asks again with the same name is told what was said to that
+            told = await self._asked(f"in-{key[:8]}", _inwards(self.into, text), about)
+            self._known[key] = text if not told or _is_same(told) else told
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
             if self._known[key] != text:
@@ -83,6 +84,11 @@ class Translator(Processor):
 
     async def _asked(self, which: str, prompt: str, about: About) -> str:
         return "" if about.judge is None else (await about.judge(f"{self.name}-{which}", prompt, self.most)).strip()
+
+
+def _is_same(told: str) -> bool:
+    """Say whether a model says that there is nothing to translate, in whatever quotes."""
+    return told.strip(" \n.!*`'\"").casefold() == _SAME.casefold()
 
 
 def _inwards(language: str, text: str) -> str:

@@ -12,7 +12,7 @@ from schemas.commands import Command
 from schemas.context import Context
 from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
-from schemas.memory import ThreadErased
+from schemas.memory import CondensingEnded, ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.schedules import ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
@@ -33,6 +33,7 @@ Result = (
     | ChildEnded
     | TaskEnded
     | ThreadErased
+    | CondensingEnded
     | ScheduleDue
     | ScheduleSent
     | ScheduleClosed

@@ -18,6 +18,7 @@ from schemas.batches import BatchCancelling, BatchCreated, BatchFinalizing
 from schemas.context import Context
 from schemas.errors import SchemaError
 from schemas.generation import Sampling
+from schemas.memory import CondensingBegun
 from schemas.profiles import Profile
 from schemas.runs import (
     LOOKED_UP,
@@ -33,7 +34,7 @@ from schemas.schedules import ScheduleFired, SchedulePlanned
 
 _WITH_INPUTS = frozenset({
     "run.started", "run.queued", "model.called", "retry.scheduled", "schedule.planned", "schedule.fired",
-    "batch.created", "batch.cancelling", "batch.finalizing",
+    "batch.created", "batch.cancelling", "batch.finalizing", "condensing.begun",
 })  # fmt: skip
 _BEGINNINGS = {name: f'{{"type":"{name}"'.encode() for name in codec.EVENT_TYPES}
 """How an event's bytes begin: enough to trust its label without decoding it."""
@@ -163,7 +164,7 @@ def _inputs(log: Sequence[Recorded], position: int) -> tuple[Profile | None, Con
                 return profile, _context(first, profile)
             case RetryScheduled(decided=decided, chance=chance):
                 return None, Context(now=decided, seed=chance)
-            case BatchCreated(at=at) | BatchCancelling(at=at) | BatchFinalizing(at=at):
+            case BatchCreated(at=at) | BatchCancelling(at=at) | BatchFinalizing(at=at) | CondensingBegun(decided=at):
                 return None, Context(now=at, seed=0)
             case SchedulePlanned(at=at) | ScheduleFired(due=at):
                 return None, Context(now=at, seed=0)

@@ -40,6 +40,9 @@ def add_log_verbs(
     rebuild.add_argument(
         "projection", choices=("threads", "runs", "usage", "schedules", "batches", "vectors", "all"), help="which"
     )
+    unindexed = told(verbs, "unindexed", "list what semantic recall cannot find, as its embedder refuses it")
+    unindexed.add_argument("--again", action="store_true", help="have all of that tried again")
+    unindexed.add_argument("--tenant", default="default", help="whose (default: %(default)s)")
     retain = told(verbs, "retain", "drop step records of days long ago; threads stay")
     retain.add_argument(
         "--steps", type=_span_of(positive), required=True, metavar="DAYS", help="how long to keep them, such as 7d"
@@ -54,14 +57,14 @@ def add_log_verbs(
     )
     for verb in (retain, trim):
         verb.add_argument("--dry-run", action="store_true", help="only say what would go")
-    for verb in (threads, runs):
+    for verb in (threads, runs, unindexed):
         verb.add_argument(
             "--limit", type=positive, default=20, metavar="COUNT", help="at most so many (default: %(default)s)"
         )
     for verb in (threads, runs, usage):
         verb.add_argument("--tenant", default=None, help="whose (default: everybody's)")
-    modules = {verify: "log", repair: "log", retain: "retain", trim: "trim"}
-    for verb in (verify, repair, threads, runs, usage, rebuild, retain, trim):
+    modules = {verify: "log", repair: "log", retain: "retain", trim: "trim", unindexed: "unindexed"}
+    for verb in (verify, repair, threads, runs, usage, rebuild, retain, trim, unindexed):
         verb.set_defaults(module=f"infra.cli.{modules.get(verb, 'books')}", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--json", action="store_true", help="one JSON object a line")
         data(verb)

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.access.key import KeyPerformer
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
-from actors.agent.observer import Observer
+from actors.agent.entitling import Entitler
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
@@ -179,7 +179,7 @@ def _performers(
         BusServices(connection),
         BusRuns(connection, record.read_back),
         RecordedLibrary(record.opened),
-        Observer(send, clock),
+        Entitler(send, clock),
         eraser,
         SharedMemories(record.opened, send),
     )

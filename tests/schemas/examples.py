@@ -27,6 +27,8 @@ from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import (
+    CondensingBegun,
+    CondensingEnded,
     MemoryPlan,
     MemoryWrite,
     Observed,
@@ -469,6 +471,28 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     ScheduleClosed(effect="daily-c", commands=("c1", "c2"), by_hand=1),
     ScheduleErased(effect="daily-e", unsealed=3),
+    CondensingBegun(
+        effect="run-1-2-c",
+        run="run-1",
+        first=4,
+        upto=12,
+        at=1_767_225_720_000_000,
+        decided=1_767_225_600_000_000,
+        whole=True,
+    ),
+    CondensingEnded(
+        effect="run-1-2-c",
+        first=4,
+        upto=12,
+        text="- her cat is Mitzi",
+        at="2026-11-26T14:00:00.000000Z",
+        whole=True,
+        usage=Usage(300, 20),
+        cost=0.01,
+        engine="m",
+    ),
+    CondensingEnded(effect="run-1-2-c", first=4, upto=12, kind="timeout", reason="it took longer than 120 s"),
+    RunStarted(profile=replace(_PROFILE, memory=MemoryPlan(observe=1000, observe_timeout_ms=120_000))),
 )
 
 ENVELOPE = Envelope(

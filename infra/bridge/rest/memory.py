@@ -7,9 +7,9 @@ from starlette.requests import Request
 
 from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest
-from infra.bridge.rest.answering import Rest, body_of, named
-from schemas.recollections import AskRecall
-from schemas.rest import Done, Recollections, WorkingMemory, Writing
+from infra.bridge.rest.answering import Rest, body_of, named, query_of
+from schemas.recollections import AskRecall, AskUnindexed, ReindexTold
+from schemas.rest import Done, Recollections, UnindexedTexts, WorkingMemory, Writing
 
 _LONGEST_RESOURCE = 200
 
@@ -23,11 +23,15 @@ class MemoryRoutes(Rest):
         write = Operation("Write the working memory of a thread", takes=Writing, gives=Done)
         shared = Operation("Read the working memory that a resource's threads share", gives=WorkingMemory)
         recall = Operation("Find what was said that is near to a text", takes=AskRecall, gives=Recollections)
+        unindexed = Operation("List what was said and recall cannot find", query=AskUnindexed, gives=UnindexedTexts)
+        again = Operation("Have all of that tried again", gives=ReindexTold)
         return [
             self.door(thread, self.read, Operation("Read the working memory of a thread", gives=WorkingMemory)),
             self.door(thread, self.write, write, "PUT"),
             self.door("/api/resources/{resource:path}/memory", self.shared, shared),
             self.door("/api/recall", self.recall, recall, "POST"),
+            self.door("/api/recall/unindexed", self.unindexed, unindexed),
+            self.door("/api/recall/unindexed/retry", self.reindex, again, "POST"),
         ]
 
     async def read(self, request: Request) -> WorkingMemory:
@@ -51,3 +55,12 @@ class MemoryRoutes(Rest):
         """Find what was said."""
         asked = asdict(await body_of(request, AskRecall))
         return Recollections(await self.client(request).memory.recall(asked.pop("text"), **asked))
+
+    async def unindexed(self, request: Request) -> UnindexedTexts:
+        """List what the embedder refuses."""
+        asked = query_of(request, AskUnindexed)
+        return UnindexedTexts(await self.client(request).memory.unindexed(asked.limit))
+
+    async def reindex(self, request: Request) -> ReindexTold:
+        """Have it tried again."""
+        return ReindexTold(await self.client(request).memory.reindex())

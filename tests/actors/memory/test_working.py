@@ -78,8 +78,35 @@ async def test_too_much_is_refused_in_words_that_the_model_can_read() -> None:
         await made.call(msgspec.json.encode({"content": "x" * (LONGEST + 1)}).decode(), context())
 
 
+@pytest.mark.anyio
+async def test_changes_that_would_make_it_too_long_with_what_is_there_are_refused() -> None:
+    made = working_tool(Working(parameters=SCHEMA))
+    there = msgspec.json.encode({"name": "x" * (LONGEST - 20)}).decode()
+    about = replace(context(), working=there)
+    with pytest.raises(ValueError, match="say it in fewer words"):
+        await made.call('{"changes": {"pets": ["a cat", "a dog"]}}', about)
+    assert not about.writes
+    await made.call('{"changes": {"name": "Ann", "pets": ["a cat", "a dog"]}}', about)
+    assert about.writes
+
+
+def test_a_patch_of_any_depth_is_merged_or_left() -> None:
+    for depth in (1, 100, *range(900, 1010), 2700):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        assert merged(deep, deep) in {deep, "{}"}
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"last": -1}, {"tokens": -1}, {"working": "a", "schema": SCHEMA}, {"schema": {"type": "string"}}]
+    "wrong",
+    [
+        {"last": -1},
+        {"tokens": -1},
+        {"observe_timeout_s": 0},
+        {"observe_timeout_s": float("nan")},
+        {"observe_timeout_s": 1e9},
+        {"working": "a", "schema": SCHEMA},
+        {"schema": {"type": "string"}},
+    ],
 )
 def test_a_memory_that_makes_no_sense_is_refused_where_it_is_written(wrong: Any) -> None:
     with pytest.raises(DefinitionError, match="memory"):

@@ -22,6 +22,7 @@ from bus.store import Batch, Cursor, Store
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.generation import Sampling
+from schemas.memory import CondensingEnded
 from schemas.messages import Message, Usage
 from schemas.models import Budget, Spent
 from schemas.runs import ModelFailed, ModelReturned, Problem
@@ -215,6 +216,7 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
     sealed = store.keys.sealed(Fact("acme", "t1", "run", "r4", 1, "model.returned", "c", msgspec.Raw(payload), key=key))
 
     failed = ModelFailed("r6-1-m", Problem("engine", "no"))
+    condensed = CondensingEnded("r7-1-c", 0, 2, "- cats", usage=Usage(9, 4), engine="m")
 
     def row(sequence: int, time: int, kind: str, key: str | None = None, held: bytes = payload) -> tuple[object, ...]:
         return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, held, None)
@@ -223,12 +225,16 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
             row(4, 99, "model.returned", key, bytes(sealed.payload)),
             row(5, 99, "model.returned", "another", b'"nobody can read this"'),
             row(6, 99, "model.failed", None, codec.encode(replace(failed, usage=Usage(2, 1)))),
-            row(7, 99, "model.failed", None, codec.encode(failed))]  # fmt: skip
+            row(7, 99, "model.failed", None, codec.encode(failed)),
+            row(8, 99, "condensing.ended", None, codec.encode(condensed))]  # fmt: skip
     before = await store.claim("EV", "w")
-    await store.advance(before, Batch(Cursor("EV", 1, 7, "h"), {"event": rows}, {}), "w")
+    await store.advance(before, Batch(Cursor("EV", 1, 8, "h"), {"event": rows}, {}), "w")
     assert [spent async for part in recorded_spending(store, 50) for spent in part] == [
         Spent(99, "acme", "t1", run, "openai/gpt-4o", Usage(7, 3)) for run in ("r2", "r4")
-    ] + [Spent(99, "acme", "t1", "r6", "", Usage(2, 1))]  # what judges were asked before it failed
+    ] + [
+        Spent(99, "acme", "t1", "r6", "", Usage(2, 1)),  # what judges were asked before it failed
+        Spent(99, "acme", "t1", "r8", "m", Usage(9, 4)),
+    ]
 
 
 async def test_the_same_question_is_asked_once_and_costs_once() -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from actors.agent.definition import Agent
 from actors.errors import CallFailed, DefinitionError
 from actors.models.budgets import run_of
+from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.processors.finding import SEARCH, Skills, ToolSearch
 from actors.processors.guarded import Guarded
 from actors.processors.judged import (
@@ -22,7 +23,7 @@ from actors.processors.judged import (
     personal_data_detector,
     prompt_injection_detector,
 )
-from actors.processors.processor import About
+from actors.processors.processor import About, Tripped
 from actors.testing import ScriptedModel
 from actors.tools import ToolContext, tool
 from schemas.generation import Sampling
@@ -81,6 +82,44 @@ async def test_an_answer_is_judged_before_anybody_hears_of_it() -> None:
     assert heard.text == ""
 
 
+async def test_what_is_said_beside_calls_of_tools_is_judged_too() -> None:
+    class Calling(ScriptedModel):
+        async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+            answer = await super().call(call, on_text)
+            asked = "to be judged" in call.messages[0].content
+            return answer if asked else replace(answer, tool_calls=(ToolCall("k", "look", "{}"),))
+
+    asked = Calling(lambda call: "crime" if "how to steal" in call.messages[0].content else "how to steal")
+    heard = Heard()
+    with pytest.raises(CallFailed, match="crime"):
+        await Guarded(asked, [moderation()], first=False).call(CALL, heard)
+    assert heard.text == ""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "found"),
+    [
+        ("Self harm.", True),
+        ("I'd say: self\nharm, none other", True),
+        ("self-harm", False),
+        ("itself harms", False),
+        ("none", False),
+    ],
+)
+async def test_a_class_may_be_of_several_words_and_is_no_part_of_others(verdict: str, found: bool) -> None:
+    judge = Judged({"Self harm": "hurting oneself"})
+    about = About(None, judge=lambda _who, _prompt, _most=0: said(verdict))
+    if found:
+        with pytest.raises(Tripped, match="Self harm"):
+            await judge.input([Message("user", "x")], about)
+    else:
+        await judge.input([Message("user", "x")], about)
+
+
+async def said(text: str) -> str:
+    return text
+
+
 async def test_a_warning_is_noted_and_what_judging_took_is_counted() -> None:
     heard = Heard()
     answer = await Guarded(model("hate"), [moderation("warn")], first=True).call(CALL, heard)
@@ -88,6 +127,7 @@ async def test_a_warning_is_noted_and_what_judging_took_is_counted() -> None:
     assert [(done.hook, done.action, done.reason) for done in answer.processed] == [
         ("input", "noticed", "hate"),
         ("result", "noticed", "hate"),
+        ("answer", "passed", ""),
     ]
     assert answer.usage == Usage(prompt_tokens=4, completion_tokens=3)
 
@@ -105,7 +145,7 @@ def test_no_text_can_close_the_fence_around_it() -> None:
     assert forged.count(forged.splitlines()[-1]) == 3
 
 
-@pytest.mark.parametrize("wrong", [lambda: Judged({}), lambda: Judged(strategy="shout")])  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", [lambda: Judged({}), lambda: Judged({" ": "x"}), lambda: Judged(strategy="shout")])  # type: ignore[arg-type]
 def test_a_judge_that_makes_no_sense_is_refused(wrong: Any) -> None:
     with pytest.raises(DefinitionError):
         wrong()
@@ -164,6 +204,37 @@ async def test_skills_are_listed_in_a_line_each_and_read_when_needed(skills: Ski
     assert (await skills.tools[0].call('{"name": "sums"}', context)).content == "Carry the one."
     with pytest.raises(LookupError, match="there are sums"):
         await skills.tools[0].call('{"name": "x"}', context)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        "name: sums\ndescription: >\n  How to\n  add.",
+        'name: "sums"\ndescription: "How to add."\nlicense: {a: [b]}',
+        "description: How to add.\nname: sums # not subtraction",
+    ],
+)
+def test_the_front_of_a_skill_is_yaml(folder: Path, front: str) -> None:
+    (folder / "sums" / "SKILL.md").write_text(f"---\n{front}\n---\nCarry.", encoding="utf-8-sig")
+    (skill,) = Skills(folder).found
+    assert (skill.name, skill.description, skill.body) == ("sums", "How to add.", "Carry.")
+
+
+@pytest.mark.parametrize("front", ["name: sums", "- a", "name: [", "name: ''\ndescription: x", "!!python/object:x {}"])
+def test_a_skill_without_name_or_description_or_of_no_yaml_is_refused(folder: Path, front: str) -> None:
+    (folder / "sums" / "SKILL.md").write_text(f"---\n{front}\n---\nCarry.")
+    with pytest.raises(DefinitionError, match=r"SKILL\.md"):
+        Skills(folder)
+
+
+def test_two_skills_of_one_name_or_what_is_no_text_are_refused(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "SKILL.md").write_bytes((folder / "sums" / "SKILL.md").read_bytes())
+    with pytest.raises(DefinitionError, match="two skills are called 'sums'"):
+        Skills(folder)
+    (folder / "more" / "SKILL.md").write_bytes(b"---\nname: \xff")
+    with pytest.raises(DefinitionError, match="cannot be read"):
+        Skills(folder)
 
 
 def test_a_folder_without_skills_is_refused(folder: Path) -> None:

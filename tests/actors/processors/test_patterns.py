@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.errors import DefinitionError
+from actors.processors import rules
 from actors.processors.patterns import RegexFilter
 from actors.processors.processor import About, Tripped
 from actors.processors.rules import PERSONAL, SECRETS, Rule
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.anyio
 FOUND = {
     "EMAIL": ["ann.lee+x@mail.example.org"],
     "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432"],
-    "CARD": ["4111 1111 1111 1111", "378282246310005"],
+    "CARD": ["4111 1111 1111 1111", "378282246310005", "4111-1111-1111-1111"],
     "SOCIAL_SECURITY": ["078-05-1120"],
     "PHONE": ["+44 20 7946 0958", "(555) 010-9999"],
     "IP_ADDRESS": ["192.168.10.7"],
@@ -34,6 +36,10 @@ FOUND = {
     "PRIVATE_KEY": ["-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----"],
 }
 TEXTS = [(name, text) for name, texts in FOUND.items() for text in texts]
+FRAGMENTS = [
+    "sk", "sk-", "gh", "ghp_", "eyJ", "-----BEGIN ", "AKIA", "xox", "1", "12", "-", " ", ".", "@", "a", "b.org",
+    "http://", "\n", "DE89", "é", "4111 1111", " 1111 1111", "\u0663", "\u200b", *(text for _, text in TEXTS),
+]  # fmt: skip
 SMALL = (
     Rule("AB", r"a{1,3}b", 4),
     Rule("BCD", r"bc+d", 0),
@@ -67,6 +73,21 @@ def test_what_only_looks_a_little_like_it_stays(text: str) -> None:
     assert RegexFilter().cleaned(text, About(None), "prompt") == text
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("4111 1111 1111 1111 12", "[CARD] 12"),
+        ("12 4111 1111 1111 1111", "12 [CARD]"),
+        ("DE89 3704 0044 0532 0130 00 AND MORE", "[IBAN] AND MORE"),
+        ("DE 89 3704", "DE 89 3704"),
+        ("D E89 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0", "D E89 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0"),
+    ],
+)
+def test_of_what_looks_like_more_the_number_alone_is_masked(text: str, masked: str) -> None:
+    rules = [rule for rule in PERSONAL if rule.name in {"CARD", "IBAN"}]
+    assert RegexFilter(rules).cleaned(text, About(None), "prompt") == masked
+
+
 def test_a_rule_knows_its_longest_match() -> None:
     for name, text in TEXTS:
         (rule,) = [rule for rule in (*SECRETS, *PERSONAL) if rule.name == name]
@@ -89,8 +110,8 @@ def test_nothing_of_it_gets_out_before_it_is_known_not_to_be_one(
 
 @given(st.text("abcdxy 12", max_size=60), st.lists(st.integers(0, 999), max_size=20), st.sampled_from([0, 1, 3]))
 def test_a_text_in_pieces_becomes_what_the_whole_becomes(text: str, places: list[int], rule: int) -> None:
-    for rules in ((SMALL[rule],), (SMALL[0], SMALL[2], SMALL[3]), SMALL):
-        regexes = RegexFilter(rules=rules)
+    for some in ((SMALL[rule],), (SMALL[0], SMALL[2], SMALL[3]), SMALL):
+        regexes = RegexFilter(rules=some)
         whole = regexes.cleaned(text, About(None), "stream")
         assert "".join(streamed(regexes, cut(text, places))) == whole
 
@@ -98,6 +119,59 @@ def test_a_text_in_pieces_becomes_what_the_whole_becomes(text: str, places: list
 def test_long_texts_flow_and_are_not_held_to_the_end() -> None:
     out = streamed(RegexFilter(rules=PERSONAL), ["word " * 40] * 20)
     assert sum(1 for part in out[:-1] if part) > 10
+
+
+def test_an_answer_is_held_back_for_what_could_become_part_of_a_match_and_no_more() -> None:
+    out = streamed(RegexFilter(), ["This is a plain answer of several words. "] * 5)
+    assert all(out[1:])
+    assert "".join(out) == "This is a plain answer of several words. " * 5
+    key = streamed(
+        RegexFilter(), ["It is -----BEG", "IN PRIVATE KEY-----\nMIIE", "EEEE\n", "-----END PRIVATE KEY----- bye"]
+    )
+    assert "".join(key[:-1]) == "It is "
+    assert "".join(key) == "It is [PRIVATE_KEY] bye"
+
+
+@given(
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=12).map("".join),
+    st.lists(st.integers(0, 999), max_size=20),
+)
+def test_whatever_begins_like_something_in_pieces_becomes_what_the_whole_becomes(text: str, places: list[int]) -> None:
+    regexes = RegexFilter()
+    assert "".join(streamed(regexes, cut(text, places))) == regexes.cleaned(text, About(None), "stream")
+
+
+@pytest.mark.parametrize("length", [30, 300_000])
+async def test_a_pattern_that_takes_for_ever_stops_the_call_and_not_the_process(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(rules, "_LIMIT_S", 0.1)
+    monkeypatch.setattr(rules, "_EACH_S", 1e-7)
+    endless = RegexFilter(rules=(Rule("ENDLESS", r"(a|aa)+$", 0),))
+    text = "a" * 60 + "b" * length
+    with pytest.raises(Tripped, match="looking for ENDLESS took too long"):
+        await endless.tool_result("look", text, About(None))
+    stream = endless.stream(About(None))
+    stream.feed(text)
+    with pytest.raises(Tripped):
+        stream.end()
+
+
+@pytest.mark.parametrize(("size", "aside"), [(10, False), (2_000_000, True)])
+async def test_long_texts_are_looked_through_beside_the_event_loop(size: int, aside: bool) -> None:
+    seen = set[threading.Thread]()
+
+    def check(text: str) -> int:
+        seen.add(threading.current_thread())
+        return len(text)
+
+    regexes = RegexFilter(rules=(Rule("END", "end", 3, check),))
+    text = "word " * (size // 5) + "end"
+    (shown,) = await regexes.prompt((Message("user", text),), About(None))
+    assert shown.content.endswith("word [END]")
+    assert (await regexes.tool_result("look", text, About(None))).endswith("word [END]")
+    assert len(seen) == 1 or aside
+    assert (threading.main_thread() not in seen) == aside
 
 
 def test_a_rule_without_a_bound_holds_all_back() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,14 @@ async def test_what_was_said_long_ago_is_shown_with_what_was_around_it_and_noted
     assert [(done.action, done.reason) for done in of.done] == [("noticed", "t1 2/0")]
 
 
+async def test_of_what_is_very_long_as_much_is_shown_as_goes_by_its_vector(store: Store) -> None:
+    await filled(store, LOG[0], ("acme", "t1", user("My cat is called Mitzi. " * 100_000)), LOG[2])
+    await catch_up(store, WORDS)
+    shown = await recalled(store, "How is my cat called?", SemanticRecall(WORDS))
+    assert "user: My cat is called Mitzi." in shown
+    assert len(shown) < 5000
+
+
 async def test_nothing_near_is_nothing_recalled_and_nobody_else_is_heard(store: Store) -> None:
     await filled(store, *LOG)
     await catch_up(store, WORDS)
@@ -143,6 +153,33 @@ async def test_vectors_can_be_made_again_and_those_of_a_deleted_thread_go_with_i
     await start_again(store, WORDS.name)
     assert await catch_up(store, WORDS) == 6
     assert await store.rows(sql) == before
+
+
+class Broken:
+    """An embedder that breaks in some way."""
+
+    name = WORDS.name
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    async def embed(self, texts: Sequence[str]) -> Any:
+        """Break."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    "outcome", [RuntimeError("I am broken"), TimeoutError(), None, [], [[]], [[math.nan]], [["a"]], [[1.0], [1.0]]]
+)
+async def test_with_an_embedder_that_breaks_the_question_is_asked_as_it_is(store: Store, outcome: Any) -> None:
+    await filled(store, *LOG)
+    await catch_up(store, WORDS)
+    of = about(store, "How is my cat called?")
+    assert of.call is not None
+    assert await SemanticRecall(Broken(outcome)).prompt(of.call.messages, of) == of.call.messages
+    assert [note.reason for note in of.told()] == ["the record could not be searched"]
 
 
 async def test_without_a_record_the_question_is_asked_as_it_is() -> None:

@@ -49,6 +49,10 @@ def through(processor: Processor, pieces: list[str]) -> str:
         ("a\u200bb\u202ec\U000e0041d\x07e", "NFC", "abcde"),
         ("one\r\ntwo\tthree", "NFC", "one\ntwo\tthree"),
         ("👩\u200d💻", "NFC", "👩\u200d💻"),
+        ("❤\ufe0f", "NFC", "❤\ufe0f"),
+        ("a\u034f\u115f\u2064\u3164\uffa0b\ufff9c", "NFC", "abc"),
+        ("a\u180eb\U0001d173c\U000e0fffd", "NFC", "abcd"),
+        ("", "NFC", ""),
     ],
 )
 def test_characters_become_plain(text: str, form: Any, plain: str) -> None:
@@ -86,6 +90,15 @@ def test_words_that_instructions_use_too_are_no_leak() -> None:
     )
 
 
+@pytest.mark.parametrize("short", ["Never say Tuesday.", "  Never say Tuesday.\n"])
+def test_instructions_that_are_short_do_not_get_out_as_a_whole(short: str) -> None:
+    for pieces in (["It is: Never say Tuesday. Yes."], list("It is: Never say Tuesday. Yes.")):
+        stream = SystemPromptScrubber().stream(about(short))
+        assert stream is not None
+        assert "".join([*(stream.feed(piece) for piece in pieces), stream.end()]) == "It is: […] Yes."
+    assert SystemPromptScrubber().stream(about("Be kind.")) is None
+
+
 async def test_older_turns_leave_the_prompt_and_the_instructions_stay() -> None:
     turns = [Message(role, "x" * 100) for _ in range(9) for role in ("user", "assistant")]
     shown = await TokenLimiter(tokens=200).prompt(
@@ -93,6 +106,34 @@ async def test_older_turns_leave_the_prompt_and_the_instructions_stay() -> None:
     )
     assert (shown[0].content, shown[-1].content) == ("be kind", "now")
     assert len(shown) < 6
+
+
+async def test_a_limiter_takes_what_is_empty_and_what_is_huge() -> None:
+    called = Message("assistant", tool_calls=(ToolCall("k", "k", "x" * 2_000_000),))
+    strange = [Message("user"), called, Message("tool", "", tool_call_id="k"), Message("user", "\u202e\u0301" * 9)]
+    shown = await TokenLimiter(tokens=1).prompt(strange, about())
+    assert [message.content for message in shown] == ["\u202e\u0301" * 9]
+    assert await TokenLimiter().prompt([], about()) == ()
+    for wrong in ({"tokens": 0}, {"rate": 0}, {"tokens": -5}):
+        with pytest.raises(DefinitionError, match="give both from 1"):
+            TokenLimiter(**wrong)
+
+
+async def test_what_was_said_before_and_after_a_call_that_is_gone_is_one_message_for_turns_to_alternate() -> None:
+    call = (ToolCall("k", "look", "{}"),)
+    messages = [
+        Message("user", "a"),
+        Message("assistant", "let me see", call),
+        Message("tool", "ok", tool_call_id="k"),
+        Message("assistant", "it is 7"),
+        Message("user", "b"),
+    ]
+    shown = await ToolCallFilter().prompt(messages, about())
+    assert [(one.role, one.content) for one in shown] == [
+        ("user", "a"),
+        ("assistant", "let me see\n\nit is 7"),
+        ("user", "b"),
+    ]
 
 
 async def test_tool_traffic_of_earlier_turns_leaves_the_prompt_and_what_is_under_way_stays() -> None:

@@ -60,6 +60,23 @@ async def test_each_message_is_translated_once_and_what_is_in_the_language_alrea
     assert len(english.calls) == 2
 
 
+@pytest.mark.parametrize("same", ["SAME", "Same.", "`SAME`", '"same"'])
+async def test_that_there_is_nothing_to_translate_may_be_said_in_any_quotes(same: str) -> None:
+    model = ScriptedModel(lambda call: same if call.messages[-1].content.startswith("Translate") else "fine")
+    answer = await Guarded(model, [Translator()], first=True).call(CALL, Heard())
+    assert answer.text == "fine"
+    assert model.calls[-1].messages[-1].content == "hi a@b.org"
+
+
+async def test_each_text_is_asked_about_by_a_name_of_its_own() -> None:
+    # an engine that is asked again by the same name gives the answer that it gave
+    model = ScriptedModel(lambda call: "SAME" if call.messages[-1].content.startswith("Translate") else "fine")
+    said = (Message("user", "one"), Message("assistant", "yes"), Message("user", "two"), Message("user"))
+    await Guarded(model, [Translator(back=False)], first=True).call(replace(CALL, messages=said), Heard())
+    names = [call.effect for call in model.calls if call.messages[-1].content.startswith("Translate")]
+    assert len(set(names)) == len(names) == 2
+
+
 def test_a_translator_needs_a_language_and_a_control_a_bound() -> None:
     for bad in (lambda: Translator(into=" "), lambda: Translator(most=0), CostControl,
                 lambda: CostControl(tokens=-1), lambda: CostControl(tokens=1, scope="planet")):  # type: ignore[arg-type]  # fmt: skip
