@@ -27,11 +27,14 @@ from engine.kernels.gpu.lora import added_together
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
 from engine.kernels.gpu.prefill import cut, prefill
 from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
+from engine.kernels.gpu.routing import route
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.mixing import Mix
 from engine.kernels.packing import Packed, alike, plain, together
 from engine.kernels.products import Activation, Linear
+from engine.kernels.reference import GatedProduct
 from engine.kernels.weights import Int8Weight, Weight, whole
+from engine.kernels.whole import Gated
 
 _STEADY_ROWS: Final = 1024
 """Rows of experts by which their products are parted, whatever there are."""
@@ -41,7 +44,7 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
-    rows = RowKernels(draw, unsound, run_ahead=True)
+    rows = RowKernels(draw, unsound, run_ahead=True, route=route)
 
     def __init__(self, few: FewRows | None = None) -> None:
         """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""
@@ -56,6 +59,12 @@ class TritonOps(GatheredOps):
         if self._few is None and weight.device.type == "cuda":
             self._few = FewRows()
         return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
+
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
+        apart = GatedProduct(self.linear(weight, bias), self._gate(activation))
+        if self._few is None or bias is not None or not isinstance(weight, Tensor):
+            return apart
+        return _FewGated(apart, self._few.prepare_gated(apart, weight, activation))
 
     def _gate(self, activation: Activation) -> Linear:
         return lambda x: gate(x, activation)
@@ -116,6 +125,18 @@ class TritonOps(GatheredOps):
     def _apart(self, batch: PagedBatch) -> int:
         """Say how many requests, the first ones of a batch, have one token and attend by the kernel for that."""
         return batch.singles
+
+
+class _FewGated:
+    """As `engine.kernels.whole.Gated`: the way that was fastest, but where something is added before the gate."""
+
+    def __init__(self, apart: GatedProduct, fastest: Linear) -> None:
+        self._fastest = fastest
+        self.beside = apart.beside
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out / 2]."""
+        return self._fastest(x)
 
 
 def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear:

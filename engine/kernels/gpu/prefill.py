@@ -29,7 +29,7 @@ _KEYS: Final = 64
 """Keys that are looked at together."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _prefill_kernel(
     q_ptr, cache_ptr, table_ptr, tile_ptr, out_ptr, q_stride, table_stride, entry_stride, value_offset, scale, window,
     cap, n_heads, n_shared, n_dim, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
