@@ -97,7 +97,9 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
     grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
     cache = KvCache(model, blocks, config.block_size)
     runner = (model, cache, worker, grammars, config.logprobs_mode)
-    return ModelRunner(*runner, adapters=tuple(config.adapters), captured=not config.enforce_eager)
+    made = ModelRunner(*runner, adapters=tuple(config.adapters), captured=not config.enforce_eager)
+    made.warm_up(config.most_contexts)
+    return made
 
 
 def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:

@@ -32,6 +32,7 @@ from engine.runner.kv_cache import KvCache, block_bytes
 from engine.runner.landing import NOTHING, Here, Landed, Landing, landing_for
 from engine.runner.pending import Deferred, Launched, Pending
 from engine.runner.sampler import Drawn, Made, Sampler
+from engine.runner.warming import warm_up
 from engine.structured.compiler import Grammars
 from schemas.generation import TokenLogprobs
 from schemas.steps import Prepare, StepPlan, StepResult
@@ -153,6 +154,14 @@ class ModelRunner:
         """Forget every request. The content of KV blocks stays: a full plan may name them as a cached prefix."""
         self._requests.clear()
         self._constraints.clear()
+
+    def warm_up(self, requests: int) -> None:
+        """Have an accelerator's kernels compiled and its graphs captured for up to so many requests at once.
+
+        Before the first plan: the content of KV blocks is lost.
+        """
+        if self._landing_is_apart:
+            warm_up(self._model, self._layers, self._cache, min(requests, self._cache.blocks // self._cache.groups))
 
     def prepare(self, prepare: Prepare) -> str:
         """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
