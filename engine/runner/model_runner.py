@@ -25,6 +25,7 @@ from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.runner.ahead import Ahead
 from engine.runner.constraints import Constraints
+from engine.runner.current import current
 from engine.runner.flat import Expected, FlatBatch
 from engine.runner.graphs import layers_for
 from engine.runner.inputs import RequestTable
@@ -161,7 +162,8 @@ class ModelRunner:
         Before the first plan: the content of KV blocks is lost.
         """
         if self._landing_is_apart:
-            warm_up(self._model, self._layers, self._cache, min(requests, self._cache.blocks // self._cache.groups))
+            with current(self._model.device):
+                warm_up(self._model, self._layers, self._cache, min(requests, self._cache.blocks // self._cache.groups))
 
     def prepare(self, prepare: Prepare) -> str:
         """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
@@ -190,6 +192,10 @@ class ModelRunner:
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Apply a plan's changes and launch its step."""
+        with current(self._model.device):
+            return self._launched(plan)
+
+    def _launched(self, plan: StepPlan) -> _Begun:
         began = time.perf_counter()
         if plan.full or self._touches_what_is_followed(plan):
             self._catch_up()
