@@ -25,7 +25,8 @@ from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.lora import added_together
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
-from engine.kernels.gpu.prefill import cut, prefill
+from engine.kernels.gpu.prefill import cut, prefill, tile_for
+from engine.kernels.gpu.products import converts_fp8
 from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
 from engine.kernels.gpu.routing import route
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
@@ -51,6 +52,7 @@ class TritonOps(GatheredOps):
         self._few = few
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        weight = _readable(weight)
         if isinstance(weight, Int8Weight):
             return _in_8_bits(weight, bias, wide=wide)
         if isinstance(weight, Packed):
@@ -113,10 +115,10 @@ class TritonOps(GatheredOps):
                 decode(query, cache, batch.tables, laid.lengths, laid.longest, look, out)
             if several:
                 shared = query.shape[1] // cache.shape[3]
-                tiles = laid.tiles.get(shared)
+                each = tile_for(query, shared)[0] // shared
+                tiles = laid.tiles.get(each)
                 if tiles is None:
-                    pieces = cut(batch.counts, batch.lengths, shared, singles)
-                    tiles = laid.tiles[shared] = on_device(pieces, query.device)
+                    tiles = laid.tiles[each] = on_device(cut(batch.counts, batch.lengths, each, singles), query.device)
                 prefill(query, cache, batch.tables, tiles, look, out)
             return out
 
@@ -139,6 +141,12 @@ class _FewGated:
         return self._fastest(x)
 
 
+def _readable(weight: Weight) -> Weight:
+    """Open a weight in fp8, which takes its memory, on a device whose kernels cannot."""
+    closed = isinstance(weight, Packed) and weight.format == "fp8" and not converts_fp8(weight.device)
+    return whole(weight) if closed else weight
+
+
 def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear:
     def apply(x: Tensor) -> Tensor:
         return linear_in_8_bits(x, weight, bias, torch.float32 if wide else x.dtype)
@@ -159,7 +167,7 @@ def _stacked(weights: Sequence[Weight]) -> Packed | None:
     """Make one of experts of one format; None where they are in 8 bits on both sides, or unlike."""
     if any(isinstance(weight, Int8Weight) for weight in weights):
         return None
-    packed = [weight for weight in weights if isinstance(weight, Packed)]
+    packed = [weight for weight in map(_readable, weights) if isinstance(weight, Packed)]
     if len(packed) == len(weights) and alike(packed):
         return together(packed, torch.stack)
     return plain(torch.stack([whole(weight) for weight in weights]))
@@ -186,6 +194,7 @@ class SteadyTritonOps(TritonOps):
     capturable = False
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        weight = _readable(weight)
         if isinstance(weight, Int8Weight):  # its sums are exact in any order
             return _in_8_bits(weight, bias, wide=wide)
         packed = replace(plain(weight), dtype=weight.dtype) if isinstance(weight, Tensor) else weight

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from engine.kernels import mixing
-from engine.kernels.packing import Format, packed_linear, quantize
+from engine.kernels.packing import Format, Packed, packed_linear, quantize
 from engine.kernels.products import Activation
 from engine.kernels.reference import ReferenceOps
 from tests.engine.kernels.conftest import random
 
 pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
 
+from engine.kernels.gpu import ops
 from engine.kernels.gpu.few import CLASSES, FewRows, candidates_gated
 from engine.kernels.gpu.gated import linear_gated
 from engine.kernels.gpu.ops import TritonOps
@@ -42,8 +45,8 @@ def test_few_rows_are_gated_the_way_that_was_fastest_and_many_by_the_library() -
         tried.append(len(call()))
         return float(-len(tried))
 
-    ops, plain_ops = TritonOps(FewRows(later_is_faster)), ReferenceOps()
-    product, expected = ops.gated(weight, None, "silu"), plain_ops.gated(weight, None, "silu")
+    product = TritonOps(FewRows(later_is_faster)).gated(weight, None, "silu")
+    expected = ReferenceOps().gated(weight, None, "silu")
     listed = sum(len(candidates_gated(rows, plain(weight))) + 1 for rows in CLASSES)
     assert tried[-listed:].count(1) == len(candidates_gated(1, plain(weight))) + 1
     for rows in (1, 16, 65):
@@ -87,3 +90,22 @@ def test_a_token_whose_logits_are_no_numbers_asks_experts_that_there_are_and_its
     shares, choices = routed(few, 3)
     assert choices.tolist() == [[4, 0, 1]]
     assert shares.tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_where_kernels_cannot_open_fp8_a_weight_is_opened_as_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = quantize(random(20, 96), "fp8", 32), random(5, 96)
+    both = [[quantize(random(*shape), "fp8") for _ in range(3)] for shape in ((44, 40), (40, 22))]
+    given = (random(2, 40), torch.full((2, 1), 0.5), torch.tensor([[2], [0]]))
+    expected, formats, real = TritonOps().experts(*both, "silu")(*given), list[str](), ops.mix
+
+    def noted(x: Tensor, *others: Any) -> Tensor:
+        formats.append(others[0].format)
+        return real(x, *others)
+
+    monkeypatch.setattr(Packed, "device", torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: {1: (8, 0)}[device.index])
+    monkeypatch.setattr(ops, "linear", None)  # no kernel is to be asked
+    monkeypatch.setattr(ops, "mix", noted)
+    torch.testing.assert_close(TritonOps().linear(weight, None)(x), packed_linear(x, weight), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(TritonOps().experts(*both, "silu")(*given), expected, rtol=1e-4, atol=1e-4)
+    assert formats == ["plain"]
