@@ -55,7 +55,7 @@ class Laid:
     longest: int
     """None of these is longer."""
     tiles: dict[int, Tensor]
-    """By how many heads share a key: what the other requests are cut into."""
+    """By how many tokens a piece has: what the other requests are cut into."""
 
 
 def on_device(numbers: npt.NDArray[Any], device: torch.device) -> Tensor:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+
+class Route(Protocol):
+    """Chooses experts."""
+
+    def __call__(self, logits: Tensor, chosen: int, *, renormalised: bool) -> tuple[Tensor, Tensor]:
+        """As `engine.kernels.mixing.route`."""
 
 
 class Chances(NamedTuple):
@@ -36,6 +43,8 @@ class RowKernels(NamedTuple):
     """Whether a step may be launched on an accelerator before what came of the one before is known: nothing in it waits
     for the device, these kernels included, and attention reads nothing but a request's own entries, so that one whose
     numbers are not finite does no harm until that is seen."""
+    route: Route | None = None
+    """Chooses experts as `engine.kernels.mixing.route` does, the lower of equal ones; None if it knows of no way."""
 
 
 def unsound(x: Tensor) -> Tensor:

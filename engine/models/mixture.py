@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.kernels.mixing import route
 from engine.kernels.ops import Ops
 from engine.kernels.weights import Weight, joined, weight_in
 from engine.layers.experts import Experts
@@ -26,7 +27,8 @@ def load_experts(config: ModelConfig, ops: Ops, source: TensorSource, name: str,
         config.activation,
     )
     router = load_linear(ops, source, f"{name}.gate", (shape.count, config.hidden), False)
-    return Experts(router, mix, shape.chosen, renormalised=shape.renormalised)
+    chosen_by = route if ops.rows is None or ops.rows.route is None else ops.rows.route
+    return Experts(router, chosen_by, mix, shape.chosen, renormalised=shape.renormalised)
 
 
 def _apart(

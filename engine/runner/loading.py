@@ -17,6 +17,7 @@ from engine.models.registry import load_model
 from engine.models.weights import LoadFormat, find_checkpoint
 from engine.platforms import Dtype, Platform
 from engine.progress import UseTqdm
+from engine.runner.current import current
 from engine.runner.kv_cache import KV_MEND, KvCache, block_bytes, blocks_that_fit
 from engine.runner.model_runner import ModelRunner
 from engine.structured.compiler import Grammars
@@ -69,6 +70,11 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
         BadRequest: There is no grammar backend of that name.
         PlatformUnavailable: Its ops depend on the batch, where they must not.
     """
+    with current(platform.device):
+        return _load(config, platform, worker, use_tqdm)
+
+
+def _load(config: RunnerConfig, platform: Platform, worker: str, use_tqdm: UseTqdm) -> ModelRunner:
     if config.batch_invariant:
         platform = platform.steady()
     if config.threads is not None:
@@ -97,7 +103,9 @@ def load_runner(config: RunnerConfig, platform: Platform, worker: str, use_tqdm:
     grammars = Grammars(backend(config.grammar_backend), lambda: vocabulary(folder, model.config))
     cache = KvCache(model, blocks, config.block_size)
     runner = (model, cache, worker, grammars, config.logprobs_mode)
-    return ModelRunner(*runner, adapters=tuple(config.adapters), captured=not config.enforce_eager)
+    made = ModelRunner(*runner, adapters=tuple(config.adapters), captured=not config.enforce_eager)
+    made.warm_up(config.most_contexts)
+    return made
 
 
 def vocabulary(folder: Path, config: ModelConfig) -> Vocabulary:

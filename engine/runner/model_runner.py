@@ -25,6 +25,7 @@ from engine.models.config import ModelConfig
 from engine.models.decoder import Decoder, Trunk
 from engine.runner.ahead import Ahead
 from engine.runner.constraints import Constraints
+from engine.runner.current import current
 from engine.runner.flat import Expected, FlatBatch
 from engine.runner.graphs import layers_for
 from engine.runner.inputs import RequestTable
@@ -32,6 +33,7 @@ from engine.runner.kv_cache import KvCache, block_bytes
 from engine.runner.landing import NOTHING, Here, Landed, Landing, landing_for
 from engine.runner.pending import Deferred, Launched, Pending
 from engine.runner.sampler import Drawn, Made, Sampler
+from engine.runner.warming import warm_up
 from engine.structured.compiler import Grammars
 from schemas.generation import TokenLogprobs
 from schemas.steps import Prepare, StepPlan, StepResult
@@ -154,6 +156,15 @@ class ModelRunner:
         self._requests.clear()
         self._constraints.clear()
 
+    def warm_up(self, requests: int) -> None:
+        """Have an accelerator's kernels compiled and its graphs captured for up to so many requests at once.
+
+        Before the first plan: the content of KV blocks is lost.
+        """
+        if self._landing_is_apart:
+            with current(self._model.device):
+                warm_up(self._model, self._layers, self._cache, min(requests, self._cache.blocks // self._cache.groups))
+
     def prepare(self, prepare: Prepare) -> str:
         """Compile a grammar, in any thread, beside the steps; say what is wrong with it, or nothing."""
         return self._constraints.prepare(prepare)
@@ -181,6 +192,10 @@ class ModelRunner:
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Apply a plan's changes and launch its step."""
+        with current(self._model.device):
+            return self._launched(plan)
+
+    def _launched(self, plan: StepPlan) -> _Begun:
         began = time.perf_counter()
         if plan.full or self._touches_what_is_followed(plan):
             self._catch_up()

@@ -35,7 +35,7 @@ _LEAST_ROWS: Final = 16
 """What a matrix product takes at least."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _span_kernel(
     q_ptr, cache_ptr, table_ptr, length_ptr, out_ptr, sum_ptr, most_ptr, mass_ptr, q_stride, table_stride,
     entry_stride, value_offset, scale, window, cap, n_shared, n_dim, BLOCK_SIZE: tl.constexpr, SPAN: tl.constexpr,
@@ -82,7 +82,7 @@ def _span_kernel(
         tl.store(out_ptr + o_out, averaged(b_mass, b_sum).to(out_ptr.dtype.element_ty), mask=m_q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_spans"])
 def _join_kernel(
     sum_ptr, most_ptr, mass_ptr, length_ptr, out_ptr, window, n_shared, n_dim, n_spans, SPAN: tl.constexpr,
     SPANS: tl.constexpr, DIM: tl.constexpr, WINDOWED: tl.constexpr,

@@ -38,7 +38,7 @@ class Aligned:
     """Of a tile."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _count_kernel(choice_ptr, count_ptr, n_rows, BLOCK: tl.constexpr):
     i_choice = tl.program_id(0)
     count = tl.zeros([BLOCK], tl.int32)
@@ -49,7 +49,7 @@ def _count_kernel(choice_ptr, count_ptr, n_rows, BLOCK: tl.constexpr):
     tl.store(count_ptr + i_choice, tl.sum(count, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _align_kernel(
     choice_ptr, count_ptr, order_ptr, owner_ptr, n_rows, n_choices, ROWS: tl.constexpr, CHOICES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -79,18 +79,17 @@ def align(choices: Tensor, count: int, rows: int) -> Aligned:
     owners = torch.full((tiles,), -1, dtype=torch.int32, device=choices.device)
     counts = torch.empty((count,), dtype=torch.int32, device=choices.device)
     if total:
-        block = min(_LOOKED, triton.next_power_of_2(total))
-        _count_kernel[(count,)](choices, counts, total, BLOCK=block)
+        _count_kernel[(count,)](choices, counts, total, BLOCK=_LOOKED)
         _align_kernel[(count,)](
             *(choices, counts, order, owners, total, count),
             ROWS=rows,
             CHOICES=triton.next_power_of_2(count),
-            BLOCK=block,
+            BLOCK=_LOOKED,
         )
     return Aligned(order, owners, rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _grouped_kernel(
     x_ptr, w_ptr, scale_ptr, zero_ptr, factor_ptr, order_ptr, owner_ptr, out_ptr, x_stride, w_each, w_stride,
     scale_each, scale_stride, out_stride, n_rows, n_shared, n_out, n_in, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -25,13 +25,17 @@ from engine.kernels.gpu.few import FewRows
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.lora import added_together
 from engine.kernels.gpu.pointwise import add_rms_norm, gate, rms_norm, turn_and_store
-from engine.kernels.gpu.prefill import cut, prefill
+from engine.kernels.gpu.prefill import cut, prefill, tile_for
+from engine.kernels.gpu.products import converts_fp8
 from engine.kernels.gpu.quantized import Tiling, linear, steady_tiling
+from engine.kernels.gpu.routing import route
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.mixing import Mix
 from engine.kernels.packing import Packed, alike, plain, together
 from engine.kernels.products import Activation, Linear
+from engine.kernels.reference import GatedProduct
 from engine.kernels.weights import Int8Weight, Weight, whole
+from engine.kernels.whole import Gated
 
 _STEADY_ROWS: Final = 1024
 """Rows of experts by which their products are parted, whatever there are."""
@@ -41,13 +45,14 @@ class TritonOps(GatheredOps):
     """Promises and shapes: see `engine.kernels.ops.Ops`."""
 
     capturable = True
-    rows = RowKernels(draw, unsound, run_ahead=True)
+    rows = RowKernels(draw, unsound, run_ahead=True, route=route)
 
     def __init__(self, few: FewRows | None = None) -> None:
         """Make them; `few` finds out how products with few rows are done best, on an accelerator if not given."""
         self._few = few
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        weight = _readable(weight)
         if isinstance(weight, Int8Weight):
             return _in_8_bits(weight, bias, wide=wide)
         if isinstance(weight, Packed):
@@ -56,6 +61,12 @@ class TritonOps(GatheredOps):
         if self._few is None and weight.device.type == "cuda":
             self._few = FewRows()
         return library if self._few is None else self._few.prepare(library, weight, bias, wide=wide)
+
+    def gated(self, weight: Weight, bias: Tensor | None, activation: Activation) -> Gated:
+        apart = GatedProduct(self.linear(weight, bias), self._gate(activation))
+        if self._few is None or bias is not None or not isinstance(weight, Tensor):
+            return apart
+        return _FewGated(apart, self._few.prepare_gated(apart, weight, activation))
 
     def _gate(self, activation: Activation) -> Linear:
         return lambda x: gate(x, activation)
@@ -104,10 +115,10 @@ class TritonOps(GatheredOps):
                 decode(query, cache, batch.tables, laid.lengths, laid.longest, look, out)
             if several:
                 shared = query.shape[1] // cache.shape[3]
-                tiles = laid.tiles.get(shared)
+                each = tile_for(query, shared)[0] // shared
+                tiles = laid.tiles.get(each)
                 if tiles is None:
-                    pieces = cut(batch.counts, batch.lengths, shared, singles)
-                    tiles = laid.tiles[shared] = on_device(pieces, query.device)
+                    tiles = laid.tiles[each] = on_device(cut(batch.counts, batch.lengths, each, singles), query.device)
                 prefill(query, cache, batch.tables, tiles, look, out)
             return out
 
@@ -116,6 +127,24 @@ class TritonOps(GatheredOps):
     def _apart(self, batch: PagedBatch) -> int:
         """Say how many requests, the first ones of a batch, have one token and attend by the kernel for that."""
         return batch.singles
+
+
+class _FewGated:
+    """As `engine.kernels.whole.Gated`: the way that was fastest, but where something is added before the gate."""
+
+    def __init__(self, apart: GatedProduct, fastest: Linear) -> None:
+        self._fastest = fastest
+        self.beside = apart.beside
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[tokens, in] -> [tokens, out / 2]."""
+        return self._fastest(x)
+
+
+def _readable(weight: Weight) -> Weight:
+    """Open a weight in fp8, which takes its memory, on a device whose kernels cannot."""
+    closed = isinstance(weight, Packed) and weight.format == "fp8" and not converts_fp8(weight.device)
+    return whole(weight) if closed else weight
 
 
 def _in_8_bits(weight: Int8Weight, bias: Tensor | None, *, wide: bool) -> Linear:
@@ -138,7 +167,7 @@ def _stacked(weights: Sequence[Weight]) -> Packed | None:
     """Make one of experts of one format; None where they are in 8 bits on both sides, or unlike."""
     if any(isinstance(weight, Int8Weight) for weight in weights):
         return None
-    packed = [weight for weight in weights if isinstance(weight, Packed)]
+    packed = [weight for weight in map(_readable, weights) if isinstance(weight, Packed)]
     if len(packed) == len(weights) and alike(packed):
         return together(packed, torch.stack)
     return plain(torch.stack([whole(weight) for weight in weights]))
@@ -165,6 +194,7 @@ class SteadyTritonOps(TritonOps):
     capturable = False
 
     def linear(self, weight: Weight, bias: Tensor | None, *, wide: bool = False) -> Linear:
+        weight = _readable(weight)
         if isinstance(weight, Int8Weight):  # its sums are exact in any order
             return _in_8_bits(weight, bias, wide=wide)
         packed = replace(plain(weight), dtype=weight.dtype) if isinstance(weight, Tensor) else weight

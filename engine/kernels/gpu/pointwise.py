@@ -74,6 +74,14 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 
 
 @triton.jit
+def bent(b_x, SILU: tl.constexpr):
+    """What a gate makes of numbers in float32."""
+    # (1 + tanh(x)) / 2 is sigmoid(2x)
+    b_inner = b_x if SILU else 2 * 0.7978845608028654 * (b_x + 0.044715 * b_x * b_x * b_x)
+    return b_x * sigmoid(b_inner)
+
+
+@triton.jit
 def _gate_kernel(x_ptr, out_ptr, x_stride, n_cols, SILU: tl.constexpr, BLOCK: tl.constexpr):
     i_token = tl.program_id(0).to(tl.int64)
     o_col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -81,12 +89,7 @@ def _gate_kernel(x_ptr, out_ptr, x_stride, n_cols, SILU: tl.constexpr, BLOCK: tl
     x_row = x_ptr + i_token * x_stride + o_col
     b_gate = tl.load(x_row, mask=m_col, other=0.0).to(tl.float32)  # [BLOCK]
     b_up = tl.load(x_row + n_cols, mask=m_col, other=0.0).to(tl.float32)  # [BLOCK]
-    if SILU:
-        b_bent = b_gate * sigmoid(b_gate)
-    else:
-        b_inner = 0.7978845608028654 * (b_gate + 0.044715 * b_gate * b_gate * b_gate)
-        b_bent = b_gate * sigmoid(2 * b_inner)  # (1 + tanh(x)) / 2 is sigmoid(2x)
-    tl.store(out_ptr + i_token * n_cols + o_col, (b_bent * b_up).to(out_ptr.dtype.element_ty), mask=m_col)
+    tl.store(out_ptr + i_token * n_cols + o_col, (bent(b_gate, SILU) * b_up).to(out_ptr.dtype.element_ty), mask=m_col)
 
 
 def gate(x: Tensor, activation: Activation) -> Tensor:

@@ -1,9 +1,9 @@
 """Triton kernel for chunks of prompts: many tokens of each request attend to its blocks where they lie.
 
-A program computes the query heads that
-share a key head (Ainslie et al. 2023, arXiv 2305.13245), for as many tokens of one request as fit into a tile of fixed
-height. Reduction order: a token's keys in steps that begin at multiples of a fixed number; a step of which it sees
-nothing adds a zero. So its numbers depend neither on the chunk it is computed in nor on other requests.
+A program computes the query heads that share a key head (Ainslie et al. 2023, arXiv 2305.13245), for as many tokens of
+one request as fit into a tile whose height is fixed for a model. Reduction order: a token's keys in steps that begin at
+multiples of a number that is fixed likewise; a step of which it sees nothing adds a zero. So its numbers depend neither
+on the chunk it is computed in nor on other requests.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
@@ -22,14 +22,26 @@ from engine.kernels.batch import Integers
 from engine.kernels.gpu.keys import Look, attended, averaged
 from engine.kernels.gpu.products import widened
 
-ROWS: Final = 128
-"""Rows of a tile: tokens times the heads that share a key."""
-
-_KEYS: Final = 64
-"""Keys that are looked at together."""
+_WIDE: Final = 512
+"""Bytes of a head up to which a tile, its keys and their values fit into 163 KiB: what a program has on an A100."""
 
 
-@triton.jit
+def tile_for(head: Tensor, shared: int) -> tuple[int, int]:
+    """Say how high a tile is, of tokens times the `shared` heads of a key, and how many keys it looks at together.
+
+    `head` is anything whose last dimension is a head.
+    """
+    wide = _padded(head.shape[-1]) * head.itemsize > _WIDE
+    rows, keys = (64, 32) if wide else (128, 64)
+    return max(rows, triton.next_power_of_2(shared)), keys
+
+
+def _padded(head_dim: int) -> int:
+    """What a matrix product takes for so many."""
+    return max(16, int(triton.next_power_of_2(head_dim)))
+
+
+@triton.jit(do_not_specialize=["table_stride"])
 def _prefill_kernel(
     q_ptr, cache_ptr, table_ptr, tile_ptr, out_ptr, q_stride, table_stride, entry_stride, value_offset, scale, window,
     cap, n_heads, n_shared, n_dim, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
@@ -73,14 +85,13 @@ def _prefill_kernel(
     tl.store(out_ptr + o_out, averaged(b_mass, b_sum).to(out_ptr.dtype.element_ty), mask=m_row)
 
 
-def cut(counts: Integers, lengths: Integers, shared: int, skipped: int = 0) -> Integers:
-    """Cut chunks of `counts` tokens, the last ones of `lengths`, into tiles; `skipped` requests are left out.
+def cut(counts: Integers, lengths: Integers, each: int, skipped: int = 0) -> Integers:
+    """Cut chunks of `counts` tokens, the last ones of `lengths`, into tiles of `each`; `skipped` requests are left out.
 
     Returns:
         int64 [tiles, 4]: request, index of the first token in the flat batch, tokens, position of the first token.
         Those that see most come first, so that no long one is begun last.
     """
-    each = ROWS // shared
     pieces = -(-counts // each)  # [requests]
     pieces[:skipped] = 0
     request = np.repeat(np.arange(len(counts)), pieces)
@@ -105,19 +116,20 @@ def prefill(query: Tensor, cache: Tensor, tables: Tensor, tiles: Tensor, look: L
         query: [tokens, heads, head_dim]; the last two dimensions must be contiguous.
         cache: [blocks, block_size, 2, kv_heads, head_dim], contiguous; it holds the chunks' own keys already.
         tables: int64 [requests, widest].
-        tiles: What `cut` gives, on the device.
+        tiles: What `cut` gives for the tokens that fit by `tile_for`, on the device.
         look: What of the keys is seen, and how.
         out: Like `query`, contiguous; the rows that tiles name are written.
     """
     _, heads, head_dim = query.shape
     _, block_size, _, kv_heads, _ = cache.shape
+    rows, keys = tile_for(query, heads // kv_heads)
     _prefill_kernel[(len(tiles), kv_heads)](
         *(query, cache, tables, tiles, out, query.stride(0), tables.stride(0), cache.stride(1), cache.stride(2)),
         *(look.scale, look.window or 0, look.cap or 1.0, heads, heads // kv_heads, head_dim),
         BLOCK_SIZE=block_size,
-        ROWS=ROWS,
-        KEYS=_KEYS,
-        DIM=max(16, triton.next_power_of_2(head_dim)),
+        ROWS=rows,
+        KEYS=keys,
+        DIM=_padded(head_dim),
         WINDOWED=look.window is not None,
         CAPPED=look.cap is not None,
         WIDE=widened(query.dtype),

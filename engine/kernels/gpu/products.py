@@ -25,6 +25,11 @@ def widened(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (INTERPRETED and dtype == torch.bfloat16)
 
 
+def converts_fp8(device: torch.device) -> bool:
+    """Say whether a device has an instruction to open E4M3: NVIDIA's have it since Ada."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 @triton.jit
 def product(b_left, b_right, WIDE: tl.constexpr):
     """[M, K] times [K, N], summed in float32."""

@@ -112,7 +112,7 @@ def multiplied(
     return b_sum
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _product_kernel(
     x_ptr, w_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, x_stride, w_stride, scale_stride, n_rows, n_out, n_in,
     n_each, n_parts, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,

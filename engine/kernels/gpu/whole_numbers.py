@@ -42,7 +42,7 @@ def _round_kernel(x_ptr, out_ptr, step_ptr, x_stride, n_cols, BLOCK: tl.constexp
     tl.store(step_ptr + i_row, tl.where(broken > 0, float("nan"), largest / 127.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _product_kernel(
     x_ptr, w_ptr, step_ptr, scale_ptr, bias_ptr, sum_ptr, out_ptr, n_rows, n_out, n_in, n_each, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PARTED: tl.constexpr, BIASED: tl.constexpr,

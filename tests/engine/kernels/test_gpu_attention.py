@@ -17,6 +17,7 @@ from engine.kernels.gpu.decode import SPAN, decode
 from engine.kernels.gpu.keys import Look
 from engine.kernels.gpu.ops import TritonOps
 from engine.kernels.gpu.pointwise import turn_and_store
+from engine.kernels.gpu.prefill import tile_for
 
 BLOCKS = 200
 LENGTHS = [1, SPAN, SPAN + 1, 2 * SPAN + 90]
@@ -74,6 +75,18 @@ def test_what_is_not_seen_may_be_anything(look: Look) -> None:
         for at in range(first, length):
             poisoned[table[at // 16], at % 16] = cache[table[at // 16], at % 16]
     assert torch.equal(attended(batch, query, poisoned, look), expected)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(130, 1, 4), (6, 2, 130)])
+def test_tiles_are_as_high_as_many_heads_want_and_lower_for_large_ones(
+    heads: int, kv_heads: int, head_dim: int
+) -> None:
+    batch = lay_out([(1, 40), (70, 80)], 16, BLOCKS)
+    query, cache = random(71, heads, head_dim), random(BLOCKS, 16, 2, kv_heads, head_dim)
+    expected = ReferenceOps().attention(batch, 0.3, 50)(query, cache)
+    torch.testing.assert_close(attended(batch, query, cache, Look(0.3, 50)), expected, rtol=1e-5, atol=1e-5)
+    rows, keys = tile_for(query, heads // kv_heads)
+    assert (rows, keys) == ((256, 64) if heads == 130 else (64, 32))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from engine.runner import graphs
 from engine.runner.graphs import Capture, CapturedLayers, EagerLayers, Replay, layers_for
 from engine.runner.kv_cache import KvCache
 from engine.runner.model_runner import ModelRunner
+from engine.runner.warming import warm_up
 from schemas.generation import Sampling
 from schemas.steps import Arrival, Slice, StepPlan
 from tests.engine.conftest import Tiny, platform
@@ -22,11 +24,17 @@ from tests.engine.conftest import Tiny, platform
 class Recompute:
     """Does again what a graph would replay, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, each: int = 0) -> None:
         self.captured = 0
         self.replayed = 0
+        self.each = each
+        """Bytes that a graph takes, of a hundred."""
 
-    def __call__(self, compute: Callable[[], Tensor]) -> Replay:
+    def free(self) -> int:
+        return 100 - self.captured * self.each
+
+    def __call__(self, compute: Callable[[], Tensor], /) -> Replay:
+        compute()
         self.captured += 1
 
         def replay() -> Tensor:
@@ -71,12 +79,75 @@ def test_where_a_step_cannot_be_captured_it_is_launched_and_nothing_is_tried_aga
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     model, tried = load_model(tiny("qwen3-windowed").folder, platform("triton")), []
 
-    def refuse(compute: Callable[[], torch.Tensor]) -> Replay:
-        tried.append(compute)
-        raise torch.OutOfMemoryError("no room for a graph")
+    class Refuse(Recompute):
+        def __call__(self, compute: Callable[[], Tensor], /) -> Replay:
+            tried.append(compute)
+            raise torch.OutOfMemoryError("no room for a graph")
 
-    assert decoded(model, refuse) == decoded(model)
+    assert decoded(model, Refuse()) == decoded(model)
     assert len(tried) == 1
+
+
+def captured(
+    model: Decoder, capture: Recompute, now: Callable[[], float] = lambda: 0.0, rows: int = 16
+) -> tuple[CapturedLayers, KvCache]:
+    cache = KvCache(model, rows * model.config.groups.count, 8)
+    return CapturedLayers(EagerLayers(model, cache.layers), model, 8, capture, now), cache
+
+
+def test_graphs_are_captured_before_the_first_request_and_nobody_stores_anything(
+    tiny: Callable[[str], Tiny], caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute(each=1)
+    layers, cache = captured(model, recompute)
+    with caplog.at_level("INFO"), torch.inference_mode():
+        layers.prepare(3, 200)
+    assert recompute.captured == 3  # of four requests, of two, of one
+    assert "captured 3 of 3 graphs of decoding steps in 0.0 s, in 0 MiB" in caplog.text
+    assert all(not layer.any() for layer in cache.layers)
+    assert decoded(model, recompute) == decoded(model)
+
+
+@pytest.mark.parametrize(("each", "spent", "made"), [(10, 0.0, 3), (0, 11.0, 3), (0, 0.0, 5)])
+def test_graphs_take_no_more_than_their_share_of_memory_and_time(
+    tiny: Callable[[str], Tiny], each: int, spent: float, made: int
+) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute(each)
+    layers, _ = captured(model, recompute, lambda: recompute.captured * spent)
+    with torch.inference_mode():
+        layers.prepare(16, 200)
+    assert recompute.captured == made  # a quarter of memory, 30 seconds, or as many as there are
+
+
+def test_where_there_is_no_room_for_a_graph_a_larger_one_is_replayed(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute(each=30)
+    assert decoded(model, recompute) == decoded(model)
+    assert (recompute.captured, recompute.replayed) == (1, 2)  # of four requests, and one of those alone
+
+
+def test_an_accelerator_is_warmed_up_and_nothing_of_it_stays(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute()
+    layers, cache = captured(model, recompute, rows=5)
+    counts = list[int]()
+
+    class Counted:
+        def prepare(self, requests: int, longest: int) -> None:
+            layers.prepare(requests, longest)
+
+        def __call__(self, tokens: Tensor, *others: Any) -> Tensor:
+            counts.append(len(tokens))
+            hidden = layers(tokens, *others)
+            assert hidden.isfinite().all()
+            return hidden
+
+    warm_up(model, Counted(), cache, 2)
+    assert counts == [1, 16, 32]  # what there are blocks for
+    assert recompute.captured == 2
+    assert all(not layer.any() for layer in cache.layers)
 
 
 def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:
@@ -93,7 +164,7 @@ def test_who_wants_no_graphs_gets_none(tiny: Callable[[str], Tiny], monkeypatch:
     # as on an accelerator: what is captured is not looked at before it is needed
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     monkeypatch.setattr(model.ops, "capturable", True)
-    monkeypatch.setattr(graphs, "CudaCapture", lambda: None)
-    monkeypatch.setattr(graphs.torch, "zeros", lambda shape, **_: torch.empty(shape))
+    monkeypatch.setattr(graphs, "CudaCapture", Recompute)
+    monkeypatch.setattr(graphs.torch, "full", lambda shape, *_, **__: torch.empty(shape))
     assert isinstance(layers_for(model, cache.layers, 4), CapturedLayers)
     assert isinstance(layers_for(model, cache.layers, 4, captured=False), EagerLayers)
