@@ -29,8 +29,9 @@ from infra.bridge.completions import CompletionEncoder, generations, read_comple
 from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
-from infra.bridge.guard import Ask, Guarded, GuardRules
+from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules
 from infra.bridge.openai import (
+    ONLY_ONCE,
     SESSION_HEADER,
     THREAD_HEADER,
     BadRequest,
@@ -140,7 +141,7 @@ class Bridge:
         limits = self.limits
         rates = Rates(limits.requests_per_minute, limits.concurrent, limits.tokens_per_minute)
         house = House(limits, Admission(self.places), Quotas(rates))
-        crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN)] if self.origins else []
+        crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **CROSS_ORIGIN)] if self.origins else []
         return Guarded(
             GuardRules(self.ask or self._anybody, house, self.ids),
             routes=self.doors(),
@@ -219,7 +220,8 @@ class Bridge:
         except (BusError, TimeoutError) as error:
             log.warning("request %s: %s", request_id, error)
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
-        problem.headers = {**headers, **problem.headers}
+        once = ONLY_ONCE if THREAD_HEADER in headers else {}  # an agent's run has begun
+        problem.headers = {**headers, **problem.headers, **once}
         raise problem
 
     async def ready(self, command: Command) -> Command:
@@ -309,7 +311,7 @@ class Bridge:
         chunks = self._chunks(exchange, name)
         first = await while_there(request, _next(chunks))
         if first is None:
-            raise failure(encoder)
+            raise failure(exchange)
         if exchange.stream:
             headers = {**exchange.headers, **_NO_BUFFERING}
             return Stream(written(first, chunks, exchange), chunks, headers, self.limits, exchange.framing.idle)
@@ -318,7 +320,7 @@ class Bridge:
             return _json(encoder.whole(first[:1]), 200, exchange.headers)
         everything = [*first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
-            raise failure(encoder)
+            raise failure(exchange)
         return _json(encoder.whole(everything), 200, exchange.headers)
 
     async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[Chunks]:
@@ -358,12 +360,6 @@ class Bridge:
         await send_command(self.connection, command)
 
 
-_CROSS_ORIGIN: Any = {
-    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
-    "allow_headers": ["*"],
-    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "mcp-session-id", THREAD_HEADER],
-    "max_age": 600,
-}
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bus.errors import BusError
 from infra.bridge.framing import IDLE, OPENAI, Framing
-from infra.bridge.openai import BadRequest, refusal
+from infra.bridge.openai import ONLY_ONCE, BadRequest, refusal
 from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
 from schemas.live import Frame
@@ -159,11 +159,15 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[F
             task.cancel()
 
 
-def failure(encoder: Encoder) -> BadRequest:
-    """Say why there is no answer."""
+def failure(exchange: Exchange) -> BadRequest:
+    """Say why there is no answer; a client must not by itself begin a run of an agent again that had begun."""
+    encoder = exchange.encoder
+    problem = BadRequest(500, "the run ended without an answer", None, "no_answer")
     if encoder.problem is not None:
-        return refusal(encoder.problem)
-    return BadRequest(500, "the run ended without an answer", None, "no_answer")
+        problem = refusal(encoder.problem)
+    if exchange.agent and encoder.accepted:
+        problem.headers |= ONLY_ONCE
+    return problem
 
 
 async def written(first: Chunks, rest: AsyncIterator[Chunks], exchange: Exchange) -> AsyncGenerator[bytes]:
@@ -180,7 +184,7 @@ async def written(first: Chunks, rest: AsyncIterator[Chunks], exchange: Exchange
         yield framing.failed(BadRequest(503, message, None, "unavailable"))
         return
     if encoder.problem is not None:
-        yield framing.failed(failure(encoder))
+        yield framing.failed(failure(exchange))
     else:
         yield framing.end(encoder.usage_chunk() if exchange.with_usage else None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -13,10 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.bridge.callers import CALLER, NAME, Caller
 from infra.bridge.doors import HOUSE, House, told
-from infra.bridge.openai import BadRequest
+from infra.bridge.openai import THREAD_HEADER, BadRequest
 from schemas.context import Ids
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+CROSS_ORIGIN: Final[Mapping[str, Any]] = {
+    "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": ["*"],
+    "expose_headers": [
+        *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "mcp-session-id"),
+        THREAD_HEADER,
+    ],
+    "max_age": 600,
+}
+"""What pages of other origins may send and see, where any may."""
 
 Ask = Callable[[Mapping[str, str]], Awaitable[Caller]]
 """Says who sent a request with some headers; raises BadRequest where nobody may."""

@@ -95,6 +95,11 @@ _TOLD: dict[str, tuple[object, ...]] = {"echo": (False,)}
 """What only says how an answer is told."""
 
 _RETRY_MS = 1000
+_AGAIN_IN_VAIN = frozenset({"max_steps", "aborted", "definition", "timeout", "tool", "key", "budget", "tripwire"})
+"""Problems that the same request has again, or that somebody wanted."""
+ONLY_ONCE = {"x-should-retry": "false"}
+"""Keeps clients from sending a request again of themselves: those of OpenAI and Anthropic do with any 409, 429 or 5xx,
+and what an agent's tools have done would be done twice."""
 MOST_TOKENS = (1 << 31) - 1
 _PATH = re.compile(r"`\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
@@ -147,7 +152,10 @@ def refusal(problem: Problem) -> BadRequest:
     """Turn a problem from the bus into what an OpenAI client understands."""
     status, code = _STATUS[problem.kind]
     param = None if problem.field is None else _PARAMS.get(problem.field, problem.field)
-    return BadRequest(status, problem.message, param, code, retry_after_ms=problem.retry_after_ms)
+    refused = BadRequest(status, problem.message, param, code, retry_after_ms=problem.retry_after_ms)
+    if problem.kind in _AGAIN_IN_VAIN and not problem.retry_after_ms:
+        refused.headers |= ONLY_ONCE
+    return refused
 
 
 def read_request(body: bytes) -> ChatRequest:

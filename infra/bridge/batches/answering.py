@@ -124,7 +124,7 @@ class Answering:
                     break
         self._going.pop(where, None)
         if exchange.encoder.problem is not None:
-            raise failure(exchange.encoder)
+            raise failure(exchange)
         return _whole(exchange.encoder.whole(chunks))
 
     async def _followed(self, asked: LineAsked, command: Command) -> AsyncIterator[Sequence[Frame]]:

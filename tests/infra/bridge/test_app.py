@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any, cast
 
+import anthropic
 import httpx
+import httpx2
+import openai
 import pytest
 
 from bus.errors import BusError, Refused
@@ -20,7 +23,7 @@ from schemas import codec
 from schemas.commands import Command, Generate
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.messages import Usage
-from schemas.runs import ModelFailed, Problem, RunFailed, RunFinished
+from schemas.runs import ErrorKind, ModelFailed, Problem, RunFailed, RunFinished
 from schemas.tracing import request_span
 from tests.infra.bridge.doors import one_by_one
 
@@ -81,6 +84,28 @@ class Door:
                 return await client.request(method, path, headers=headers, json=fields or None)
 
         return asyncio.run(sent())
+
+    def with_openai(self, model: str) -> None:
+        """Ask with OpenAI's client as it comes."""
+
+        async def asked() -> None:
+            transport = httpx2.ASGITransport(self._bridge.application())
+            async with httpx2.AsyncClient(transport=transport) as http:
+                client = openai.AsyncOpenAI(base_url="http://door/v1", api_key="k", http_client=http)
+                await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+
+        asyncio.run(asked())
+
+    def with_anthropic(self, model: str) -> None:
+        """Ask with Anthropic's client as it comes."""
+
+        async def asked() -> None:
+            transport = httpx2.ASGITransport(self._bridge.application())
+            async with httpx2.AsyncClient(transport=transport) as http:
+                client = anthropic.AsyncAnthropic(base_url="http://door", api_key="k", http_client=http)
+                await client.messages.create(model=model, max_tokens=8, messages=[{"role": "user", "content": "hi"}])
+
+        asyncio.run(asked())
 
     def chat(self, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
         question = {"model": "agent/demo", "messages": [{"role": "user", "content": "hi"}], **fields}
@@ -146,6 +171,49 @@ def test_the_time_a_scheduler_asks_for_reaches_the_client(monkeypatch: pytest.Mo
     answer = Door(monkeypatch, refused(Problem("overloaded", "the queue is full", None, 2500))).chat()
     assert answer.status_code == 503
     assert (answer.headers["retry-after-ms"], answer.headers["Retry-After"]) == ("2500", "3")
+
+
+TWICE_IN_VAIN = ("max_steps", "tool", "timeout", "budget", "key", "aborted", "definition")
+
+
+def in_vain(command: Command, kind: ErrorKind) -> list[Frame | Exception]:
+    """What comes of a run, or of a generation, that fails."""
+    failed: Any = RunFailed(Problem(kind, "no"), 1)
+    if isinstance(command.data, Generate):
+        failed = ModelFailed(f"{command.id}-1-m", Problem(kind, "no"))
+    return [Outcome(command.id, "accepted", command.thread), ended(command, failed)]
+
+
+@pytest.mark.parametrize("model", ["agent/demo", "m"])
+@pytest.mark.parametrize("kind", TWICE_IN_VAIN)
+def test_official_clients_do_not_repeat_what_was_done_or_fails_again(
+    monkeypatch: pytest.MonkeyPatch, model: str, kind: ErrorKind
+) -> None:
+    door = Door(monkeypatch, lambda command: in_vain(command, kind))
+    with pytest.raises(openai.APIStatusError):
+        door.with_openai(model)
+    assert len(door.commands) == 1
+    with pytest.raises(anthropic.APIStatusError):
+        door.with_anthropic(model)
+    assert len(door.commands) == 2
+
+
+def test_no_client_runs_an_agent_again_that_had_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(command: Command) -> list[Frame | Exception]:
+        return [Outcome(command.id, "accepted", command.thread), BusError("gone")]
+
+    for script in (begun, lambda command: in_vain(command, "engine"), lambda command: in_vain(command, "overloaded")):
+        door = Door(monkeypatch, script)
+        with pytest.raises(openai.APIStatusError):
+            door.with_openai("agent/demo")
+        assert len(door.commands) == 1
+
+
+def test_official_clients_repeat_what_was_only_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = refused(Problem("overloaded", "full", None, 1))
+    door = Door(monkeypatch, lambda command: answered(command) if len(door.commands) > 1 else full(command))
+    door.with_openai("agent/demo")
+    assert len(door.commands) == 2
 
 
 @pytest.mark.parametrize("error", [Refused(10077, "maximum messages exceeded"), BusError("gone"), TimeoutError()])
