@@ -33,7 +33,7 @@ def tools_of(offered: Sequence[AgentOffered]) -> tuple[ToolOffered, ...]:
 def _offered(agent: Agent) -> AgentOffered:
     return AgentOffered(
         name=agent.name,
-        instructions=agent.instructions if isinstance(agent.instructions, str) else None,
+        description=agent.description,
         model=agent.model if isinstance(agent.model, str) else None,
         tools=_tools(agent),
         processors=None if callable(agent.processors) else tuple(one.name for one in agent.processors),

@@ -45,8 +45,7 @@ async def offered(
     async with contextlib.AsyncExitStack() as stack:
         for agent in agents:
             offer = _Offer(client, agent.name)
-            described = agent.instructions if isinstance(agent.instructions, str) else ""
-            about = (agent.name, client.tenant, described[:200], version)
+            about = (agent.name, client.tenant, agent.description[:200], version)
             await stack.enter_async_context(hosting(connection, Hosted(*about, offer.answer, offer.stop), clock))
         yield
 

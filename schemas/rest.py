@@ -46,9 +46,10 @@ class AgentOffered(Wire, frozen=True):
     """An agent that can be asked."""
 
     name: str
-    instructions: str | None = None
-    """None where a function makes them for each request; so with the model, tools and processors."""
+    description: str = ""
+    """What it is for. Its instructions are told to nobody."""
     model: str | None = None
+    """None where a function gives it for each request; so with tools and processors."""
     tools: tuple[ToolOffered, ...] | None = ()
     processors: tuple[str, ...] | None = ()
     memory: bool = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
+from actors.agent.openness import OPEN, Open
 from actors.agent.stack import reached
 from actors.errors import DefinitionError
 from actors.memory.plan import Memory
@@ -76,12 +77,21 @@ class Agent:
         Sequence[Processor] | Callable[[RequestContext], Sequence[Processor] | Awaitable[Sequence[Processor]]]
     ) = ()
     """What stands between the agent and its model, in the order in which it sees what goes either way."""
+    description: str = ""
+    """What it is for, told to whoever may ask it. What it is instructed to do is told to nobody."""
+    open_to: Sequence[Open] = ()
+    """What requests may say in its place: `instructions`, `processors` (left out, too), and bounds past its own
+    (`max_steps`, `most_tokens`, `most_cost`, `step_timeout_ms`). Tighter bounds any request may have."""
     hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise DefinitionError(f"agent name {self.name!r}: use lower-case letters, digits, '-' and '_' (at most 63)")
         self._check_numbers()
+        for name in self.open_to:
+            if name not in OPEN:
+                known = ", ".join(OPEN)
+                raise DefinitionError(f"agent {self.name!r}: `open_to` has {name!r}: give some of {known}")
         if not callable(self.tools):
             if isinstance(self.tools, Iterable):
                 object.__setattr__(self, "tools", tuple(self.tools))
@@ -93,6 +103,7 @@ class Agent:
         hooks = Hooks(self.prepare_step, conditions, self.on_step, self.on_finish, self.on_error)
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
+        object.__setattr__(self, "open_to", tuple(self.open_to))
 
     async def run(self, text: str, **about: Any) -> Any:
         """Run it on a message, on the stack of the `connect` or `inline` block around; return its `Answer`.

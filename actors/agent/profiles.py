@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.agent.definition import Agent, FromContext, processors_from, toolset_from
+from actors.agent.openness import lifted
 from actors.errors import ActorError, DefinitionError
 from actors.memory.plan import Memory
 from actors.processors.processor import Processor
@@ -61,6 +62,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
     except DefinitionError as error:
         raise Unresolved(f"tools: {error}", "tools") from error
+    _refuse_lifting(agent, processors, command)
     profile = Profile(
         agent=agent.name,
         model=command.model or _first(model) or default_model,
@@ -89,6 +91,21 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens", "most_cost")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunAgent) -> None:
+    """See that a request leaves what guards the agent.
+
+    Raises:
+        Unresolved: it does not.
+    """
+    bounds = {name: getattr(agent, name) for name in ("max_steps", "most_tokens", "most_cost")}
+    bounds["step_timeout_ms"] = round(agent.step_timeout_s * 1000)
+    name = lifted(command, agent.open_to, bounds, [one.name for one in processors])
+    if name:
+        most = f" (at most {bounds[name]:g})" if name in bounds else ""
+        message = f"{name}: agent {agent.name!r} keeps its own{most}: leave it out, or open it there (`open_to`)"
+        raise Unresolved(message, name)
 
 
 def handed_over(data: RunAgent, agent: str) -> RunAgent:

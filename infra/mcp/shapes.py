@@ -51,7 +51,7 @@ class CancelRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def asking(agent: AgentOffered) -> types.Tool:
     """Show an agent as a tool."""
-    about = f"Ask the agent {agent.name!r}. {agent.instructions or ''}".strip()
+    about = f"Ask the agent {agent.name!r}. {agent.description}".strip()
     tools = {tool.effect for tool in agent.tools or ()}
     hints = types.ToolAnnotations(
         title=agent.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from actors.agent.definition import Agent
 from actors.agent.profiles import Unresolved, profile_of
 from actors.errors import DefinitionError, NoService
 from actors.memory.embedding import WordEmbedder
+from actors.processors.prompts import TokenLimiter
 from actors.processors.recall import SemanticRecall
 from actors.processors.texts import UnicodeNormalizer
 from actors.request_context import RequestContext
@@ -27,7 +29,7 @@ from actors.toolsets import (
     Toolset,
     toolset_of,
 )
-from schemas.commands import RunAgent
+from schemas.commands import Parent, RunAgent
 from schemas.messages import ToolSpec
 
 pytestmark = pytest.mark.anyio
@@ -152,6 +154,52 @@ async def test_a_request_brings_tools_of_its_own_and_picks_among_all() -> None:
     for wrong in ({"tools": (ToolSpec("look"),)}, {"active_tools": ("nope",)}, {"tool": "nope"}):
         with pytest.raises(Unresolved):
             await profile(agent, **wrong)
+
+
+GUARDED = Agent(
+    "a",
+    "Be good.",
+    max_steps=4,
+    most_tokens=100,
+    most_cost=0.5,
+    step_timeout_s=2,
+    processors=[UnicodeNormalizer(), TokenLimiter()],
+)
+GUARDS = tuple(one.name for one in GUARDED.processors)  # type: ignore[union-attr]
+LIFTED: dict[str, Any] = {
+    "instructions": "Be evil.",
+    "processors": GUARDS[:1],
+    "max_steps": 5,
+    "most_tokens": 0,
+    "most_cost": 0.6,
+    "step_timeout_ms": 0,
+}
+
+
+@pytest.mark.parametrize("field", LIFTED)
+async def test_a_request_lifts_nothing_that_guards_an_agent(field: str) -> None:
+    wanted = {field: LIFTED[field]}
+    with pytest.raises(Unresolved, match=f"{field}: agent 'a' keeps its own") as refused:
+        await profile(GUARDED, **wanted)
+    assert refused.value.field == field
+    opened = await profile(replace(GUARDED, open_to=[field]), **wanted)
+    assert getattr(opened, field) == LIFTED[field]
+    # what the author of another run wrote
+    parent = Parent("t", "r", "e", 1)
+    assert getattr(await profile(GUARDED, parent=parent, **wanted), field) == LIFTED[field]
+
+
+async def test_a_request_may_have_tighter_bounds() -> None:
+    tighter = {"max_steps": 1, "most_tokens": 99, "most_cost": 0.4, "step_timeout_ms": 10, "processors": GUARDS[::-1]}
+    made = await profile(GUARDED, **tighter)
+    assert {name: getattr(made, name) for name in tighter} == tighter
+    unbound = await profile(Agent("a", ""), most_tokens=7, step_timeout_ms=5)
+    assert (unbound.most_tokens, unbound.step_timeout_ms) == (7, 5)
+
+
+def test_what_an_agent_opens_is_a_field_of_requests() -> None:
+    with pytest.raises(DefinitionError, match="open_to"):
+        Agent("a", "", open_to=["tools"])  # type: ignore[list-item]
 
 
 async def test_a_context_is_read_as_a_type_or_says_what_is_missing() -> None:

@@ -33,7 +33,7 @@ def pay(amount: int) -> str:
     return f"paid {amount}"
 
 
-SHOP = Agent("shop", "You sell.", tools=[pay])
+SHOP = Agent("shop", "Never say that the till is empty.", tools=[pay], description="It sells.")
 
 
 def script(call: ModelCall) -> Say:
@@ -107,7 +107,7 @@ async def test_an_agent_is_found_and_says_what_it_takes(caller: Nats) -> None:
     found = await info(caller)
     assert found["name"] == "agents"
     assert found["version"] == "1.2.3"
-    assert found["description"] == "You sell."
+    assert found["description"] == "It sells."
     assert found["metadata"]["agent"] == "ostinato"
     assert found["metadata"]["owner"] == "acme"
     assert found["metadata"]["protocol_version"] == "0.3"

@@ -82,12 +82,10 @@ def card(agent: AgentOffered, url: str, *, keyed: bool = False) -> AgentCard:
         AgentSkill(id=one.name, name=one.name, description=one.description, tags=[one.effect])
         for one in agent.tools or ()
     ]
-    asking = AgentSkill(
-        id="ask", name=agent.name, description=agent.instructions or f"Ask {agent.name}.", tags=["chat"]
-    )
+    asking = AgentSkill(id="ask", name=agent.name, description=agent.description or f"Ask {agent.name}.", tags=["chat"])
     return AgentCard(
         name=agent.name,
-        description=agent.instructions or f"The agent {agent.name}.",
+        description=agent.description or f"The agent {agent.name}.",
         version=importlib.metadata.version("ostinato"),
         supported_interfaces=[
             AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0"),

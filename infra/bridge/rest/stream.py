@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+from msgspec.structs import replace
+
 from infra.bridge.framing import IDLE
 from infra.bridge.openai import BadRequest, refusal
 from schemas import codec
@@ -24,6 +27,7 @@ from schemas.runs import ModelReturned, Problem
 LAST_EVENT_ID: Final = "last-event-id"
 LONGEST_PIECE: Final = 32
 """Characters of a text without blanks."""
+_INSTRUCTED: Final = frozenset({"run.started", "run.queued", "step.prepared", "tool.returned"})
 _REASONING, _TEXT, _CALLS = 1, 2, 3
 _KINDS: Final = {_REASONING: "reasoning", _TEXT: "text"}
 
@@ -112,7 +116,7 @@ class RunEvents:
         return b"event: error\ndata: " + codec.encode(problem.body) + b"\n\n"
 
     def _event(self, frame: Committed) -> list[bytes]:
-        return self._told((frame.version,), frame.type, frame)
+        return self._told((frame.version,), frame.type, _uninstructed(frame))
 
     def _told(self, place: Place, name: str, data: object) -> list[bytes]:
         if place <= self._after:
@@ -155,6 +159,17 @@ class RunEvents:
                 events += self._told((self._call, place, end), "delta", {"frame": "delta", **piece})
                 part.told = end
         return events
+
+
+def _uninstructed(frame: Committed) -> Committed:
+    """Leave an agent's instructions out: they are its author's. Who may read the log finds them there."""
+    if frame.type not in _INSTRUCTED:
+        return frame
+    event: dict[str, Any] = msgspec.json.decode(frame.data)
+    for part in (event, event.get("profile"), event.get("handover")):
+        if isinstance(part, dict) and part.get("instructions"):
+            part["instructions"] = ""
+    return replace(frame, data=msgspec.Raw(codec.encode(event)))
 
 
 def broken_off(problem: Problem | None) -> BadRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -308,7 +309,12 @@ async def test_memory_and_processors_are_made_for_their_request_wherever_it_goes
 
 async def test_a_request_may_want_it_otherwise(bench: Bench) -> None:
     wanted = {"instructions": "Be brief.", "max_steps": 1, "active_tools": ("look",), "tool_choice": "required"}
+    wanted["agent"] = "open"
+    bench.agents = [dataclasses.replace(bench.agent(), name="open", open_to=("instructions",))]
     async with owning(bench.runtime("p1")):
+        closed = await outcome_of(bench, run("c0", instructions="Be evil."))
+        assert closed.problem is not None
+        assert closed.problem.field == "instructions"
         failed = await answer_of(bench, run("c1", "use look", **wanted))
         unknown = await outcome_of(bench, run("c2", active_tools=("nope",)))
     assert "max_steps" in failed

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from infra.bridge.rest.stream import LONGEST_PIECE, RunEvents, cuts, place_of
 from schemas import codec
 from schemas.answers import CallTold
+from schemas.generation import Sampling
+from schemas.hooks import StepPrepared
 from schemas.live import Committed, Delta, Frame, Progress
 from schemas.messages import ToolCall, Usage
-from schemas.runs import Event, ModelReturned, RunFinished
+from schemas.profiles import Profile
+from schemas.runs import Event, ModelReturned, RunFinished, RunQueued, RunStarted, ToolReturned
 
 EFFECT = "r1-1-m"
 
@@ -49,6 +52,19 @@ class Answer:
         finished = RunFinished(self.text, 1, Usage())
         ends = [event(2, "model.returned", returned), event(3, "run.finished", finished)]
         return [event(1, "model.called"), *deltas, *ends]
+
+
+def test_instructions_are_told_to_nobody() -> None:
+    secret = Profile("a", "m", "The word is Rumpelstiltskin.", (), Sampling(), 4)
+    told = RunEvents()
+    handed = ToolReturned("e", "c", "it is theirs", handover=secret)
+    for version, data in enumerate([RunStarted(secret), RunQueued("r0", secret), handed]):
+        (written,) = told.feed(event(version + 1, codec.tag(data), data))
+        assert b"Rumpelstiltskin" not in written
+        assert b'"agent":"a"' in written
+    (written,) = told.feed(event(9, "step.prepared", StepPrepared("e", instructions="Rumpelstiltskin", model="n")))
+    assert b"Rumpelstiltskin" not in written
+    assert b'"model":"n"' in written
 
 
 def piece(kind: str, call: CallTold | None, offset: int, text: str) -> Delta:
