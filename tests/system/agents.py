@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from actors.memory.embedding import WordEmbedder
 from actors.memory.plan import Memory
 from actors.processors.patterns import RegexFilter
-from actors.processors.recall import SemanticRecall
 from actors.processors.rules import Rule
 from infra.demo import DEMO
 from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, agent_tool, client_tool, handoff, tool
@@ -104,29 +100,5 @@ front = Agent("front", "Greet.", SCRIPTED, tools=[handoff("billing", "For invoic
 billing = Agent("billing", "Bill.", SCRIPTED)
 careful_twice = Agent("careful_twice", "Do it.", SCRIPTED, tools=[asking_calculator])
 chief = Agent("chief", "Have it worked out.", SCRIPTED, tools=[agent_tool("careful_twice", "Works things out.")])
-
-
-class Dwelling:
-    """An embedder that dwells on some texts until a file lies beside the witness, and refuses others."""
-
-    name = "dwelling"
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Embed, in its own time."""
-        if any("indigestible" in text for text in texts):
-            raise ValueError("no")
-        if any("dwell" in text for text in texts):
-            await asyncio.to_thread(_dwell)
-        return await WordEmbedder().embed(texts)
-
-
-def _dwell() -> None:
-    with WITNESS.open("a", encoding="utf-8") as witness:
-        witness.write("dwells\n")
-    while not WITNESS.with_suffix(".go").exists():
-        time.sleep(0.02)
-
-
-finder = Agent("finder", "Answer.", SCRIPTED, processors=[SemanticRecall(Dwelling(), scope="tenant")])
 condenser = Agent("condenser", "Answer.", SCRIPTED, memory=Memory(observe=3))
 hasty = Agent("hasty", "Answer.", SCRIPTED, memory=Memory(observe=3, observe_timeout_s=1))

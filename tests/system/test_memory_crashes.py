@@ -48,7 +48,7 @@ async def reaching(up: UpProcess) -> AsyncIterator[tuple[Client, Endless]]:
 def dwelling(system_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpProcess]:
     """A stack whose embedder waits for a word, and tells when."""
     monkeypatch.setenv("OSTINATO_TEST_WITNESS", str(tmp_path / "witness"))
-    up = start(system_folder / tmp_path.name)
+    up = start(system_folder / tmp_path.name, "--agents", str(Path(__file__).parent / "finder.py"))
     yield up
     assert up.stop() == 0
 
