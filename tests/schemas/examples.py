@@ -469,6 +469,13 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     ScheduleClosed(effect="daily-c", commands=("c1", "c2"), by_hand=1),
     ScheduleErased(effect="daily-e", unsealed=3),
+    ModelReturned(
+        effect="run-1-1-m",
+        text='{"n":1}',
+        finish_reason="stop",
+        usage=Usage(3, 4),
+        worded="its provider answered 400: response_format: not supported",
+    ),
 )
 
 ENVELOPE = Envelope(

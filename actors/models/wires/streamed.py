@@ -58,6 +58,7 @@ class StreamedReader:
 
     def _event(self, event: ServerSent) -> list[Piece]:
         if event.data.strip() == "[DONE]":
+            self.heard.over = True
             return []
         try:
             told = msgspec.json.decode(event.data)
@@ -65,4 +66,5 @@ class StreamedReader:
             raise broken(self.reached.name, f"its stream holds what is no JSON: {event.data[:80]!r}") from None
         if not isinstance(told, dict):
             raise broken(self.reached.name, f"its stream holds what is no part of an answer: {event.data[:80]!r}")
+        self.heard.events += told.get("type") != "ping"
         return self.heed(told)
