@@ -27,6 +27,15 @@ def counted(told: Any) -> dict[str, Any]:
     return found
 
 
+def paired(text: str) -> str:
+    """Make characters of halves that stand beside one another; what is left over is told as that."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 class HeardCall:
     """A tool call whose arguments come in fragments."""
 
@@ -49,7 +58,7 @@ class HeardCall:
 
     def written(self) -> str:
         """Give its arguments as the model wrote them."""
-        return "".join(self.arguments) or self._given or "{}"
+        return paired("".join(self.arguments)) or self._given or "{}"
 
 
 class Heard:
@@ -66,6 +75,7 @@ class Heard:
         self._calls: dict[Hashable, HeardCall] = {}
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._halves: dict[str, str] = {}
         self._told = 0
         """Tokens that were told of with a piece."""
         self.events = 0
@@ -79,6 +89,7 @@ class Heard:
 
     def say(self, text: str) -> list[Piece]:
         """Hear more of its text."""
+        text = self._paired("text", text)
         if not text:
             return []
         piece = Piece(self.said, text)
@@ -88,12 +99,21 @@ class Heard:
 
     def think(self, text: str) -> list[Piece]:
         """Hear more of what it thinks."""
+        text = self._paired("reasoning", text)
         if not text:
             return []
         piece = Piece(self.thought, text, "reasoning")
         self._reasoning.append(text)
         self.thought += len(text)
         return [piece]
+
+    def _paired(self, kind: str, text: str) -> str:
+        """Hold a half of a character back until the other comes."""
+        text = self._halves.pop(kind, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._halves[kind] = text[-1]
+            text = text[:-1]
+        return paired(text)
 
     def tell(self, logprobs: Sequence[TokenTold], pieces: list[Piece]) -> list[Piece]:
         """Hear what the model made of tokens, and tell it with the last of the pieces that they are in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from actors.errors import ProviderFailed
 from actors.models.http import HttpClient
-from actors.models.provider import ModelAnswer
+from actors.models.provider import ModelAnswer, Piece
 from actors.models.remote import Outside, RemoteModel
 from actors.models.wires import sse
 from actors.models.wires.failures import refused
@@ -21,7 +22,7 @@ from actors.testing import FixedClock
 from schemas.messages import Usage
 from tests.actors.models.calls import REGISTRY, asking, sharing
 from tests.actors.models.double import Played, ProviderDouble, chat_chunks, event, says
-from tests.actors.models.test_remote import KEYS, silently
+from tests.actors.models.test_remote import KEYS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(20)]
 
@@ -33,10 +34,16 @@ async def ask() -> AsyncIterator[Ask]:
     """Ask a double; the connection itself may be silent for as long as a test runs."""
     client = await asyncio.to_thread(HttpClient, connect_s=5, silence_s=60)
 
-    async def asked(double: ProviderDouble, provider: str = "openai", **bounds: float) -> ModelAnswer:
+    async def asked(
+        double: ProviderDouble, provider: str = "openai", on_text: list[Piece] | None = None, **bounds: float
+    ) -> ModelAnswer:
+        async def hear(piece: Piece, /) -> None:
+            if on_text is not None:
+                on_text.append(piece)
+
         outside = Outside(sharing(client), KEYS, FixedClock(), **bounds)  # type: ignore[arg-type]
         at = REGISTRY.changed({provider: {"url": double.url}}).named(provider)
-        return await RemoteModel(provider, at, "m", outside).call(asking(), silently)
+        return await RemoteModel(provider, at, "m", outside).call(asking(), hear)
 
     yield asked
     await client.close()
@@ -118,6 +125,24 @@ async def test_calls_of_one_id_have_one_each_and_numbers_are_ids_too(ask: Ask) -
     assert (first, others[-1], len({first, *others})) == ("7", "x", 4)
     assert [call.arguments for call in answer.tool_calls] == ["{}", '{"a": 1}', "[]", '{"a']
     assert again.tool_calls == answer.tool_calls
+
+
+async def test_a_character_that_is_cut_in_two_is_whole_again(ask: Ask) -> None:
+    def half(kind: str, text: str) -> dict[str, Any]:
+        return {kind: text} if kind != "arguments" else _called(0, "c1", text)
+
+    deltas = [half("reasoning_content", "so \ud83d"), half("reasoning_content", "\ude00")]
+    deltas += [half("content", "a \ud83d"), half("content", "\ude00!"), half("content", "\ude00b\ud83d")]
+    deltas += [half("arguments", '{"a": "\ud83d'), half("arguments", '\ude00"}')]
+    heard: list[Piece] = []
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    with ProviderDouble([Played([event(json.dumps(chunk)) for chunk in chunks])]) as double:
+        answer = await ask(double, on_text=heard)
+    assert answer.reasoning == "so \U0001f600"
+    assert answer.text == "a \U0001f600!\N{REPLACEMENT CHARACTER}b"
+    assert "".join(piece.text for piece in heard if piece.kind == "text") == answer.text
+    assert answer.tool_calls[0].arguments == '{"a": "\U0001f600"}'
 
 
 @pytest.mark.parametrize(
