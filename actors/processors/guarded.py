@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,14 @@ from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
 from actors.processors.processor import About, Processor, Tripped
 from actors.processors.streaming import Outlet
+from schemas.faults import fault
 from schemas.generation import BROKEN_OFF, Sampling
 from schemas.messages import Calling, Message, Rendering, ToolSpec, added
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
 
 _AGAIN_MS = 1
 """A problem that says when is one that may pass."""
@@ -232,15 +236,28 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
 
 
 async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:
-    """Take a tool's result through the processors; one that stops it has its reason read in its place."""
+    """Take a tool's result through the processors; one that stops it has its reason read in its place.
+
+    One that fails keeps the result back, too: what it would have taken out must not get through for that.
+    """
     for processor in _with(processors, "tool_result"):
         try:
             with about.timing(processor, "tool_result"):
-                after = await processor.tool_result(tool, content, about)
+                after = _text(await processor.tool_result(tool, content, about))
         except Tripped as tripped:
             about.note(processor, "tool_result", "stopped", reason=tripped.reason)
             return f"error: kept back by processor {processor.name!r}: {tripped.reason}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it raises must not stop the thread
+            log.warning("processor %r failed on a result of tool %s: %s", processor.name, tool, fault(error))
+            about.note(processor, "tool_result", "stopped", reason=f"failed: {type(error).__name__}")
+            return f"error: kept back by processor {processor.name!r}, which failed ({type(error).__name__})"
         if after != content:
             about.note(processor, "tool_result", "changed")
         content = after
     return content
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"tool_result gave {type(given).__name__}: give the text")
+    return given
