@@ -13,6 +13,7 @@ from bus.projecting import PAGE, At, Build, advance, furthest_behind, live_build
 from bus.rebuild import RebuildBusy, Told, rebuild, unfit
 from bus.store import Store
 from schemas.errors import SchemaError
+from schemas.faults import fault
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Projector:
                 idle = await self.catch_up()
             except (BusError, SchemaError, asyncpg.PostgresError) as error:
                 if not isinstance(error, Unavailable | RebuildBusy):
-                    log.exception("the projections do not move")
+                    # the library's words hold the values of the row
+                    log.error("the projections do not move: %s", fault(error))  # noqa: TRY400
                 self._problem = str(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY_S[1])

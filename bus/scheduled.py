@@ -31,8 +31,8 @@ class ScheduleRow(NamedTuple):
 
 
 def added(stored: StoredEvent) -> Mapping[str, Any]:
-    """Say which version of it says what a schedule is from here on."""
-    return {"schedule": str(stored.fact.version), "status": "active", "next": 0}
+    """Say where it stands what a schedule is from here on."""
+    return {"schedule": f"{stored.incarnation}/{stored.sequence}/{stored.idx}", "status": "active", "next": 0}
 
 
 def planned(event: SchedulePlanned) -> Mapping[str, Any]:
@@ -92,8 +92,8 @@ async def schedules_of(store: Store, tenant: str | None = None) -> list[Schedule
 
 _SCHEDULES = """
 SELECT event.*, status, next, fired, schedules.last AS fired_last FROM schedules JOIN event
-ON event.tenant = schedules.tenant AND kind = 'schedule' AND entity = schedules.thread
-    AND event.thread = schedules.thread AND version = schedule::integer
+ON incarnation = split_part(schedule, '/', 1)::integer AND seq = split_part(schedule, '/', 2)::bigint
+    AND idx = split_part(schedule, '/', 3)::integer
 WHERE status <> 'removed' AND ($1::text IS NULL OR schedules.tenant = $1)
 ORDER BY nullif(next, 0) NULLS LAST, schedules.thread
 """

@@ -80,7 +80,9 @@ def make_models(
             making.append(asyncio.create_task(asyncio.to_thread(_client, settings)))
         return await asyncio.shield(making[0])
 
-    outside = Outside(transport, environment, clock, settings.first_s, settings.after_crash, show)
+    outside = Outside(
+        transport, environment, clock, settings.first_s, settings.after_crash, show, silence_s=settings.silence_s
+    )
     registry = Registry.load(settings.providers)
     pricing = Pricing(registry, settings.prices)
     ledger = Ledger(settings.budgets, clock, pricing.known_cost) if settings.budgets else None

@@ -150,6 +150,8 @@ class ModelReturned(Wire, frozen=True, tag="model.returned"):
     """Calls of an answer that ended before its end: nobody carries them out; the last may have half its arguments."""
     cost: float | None = None
     """Of all that the usage is of, US dollars; None where a price is not known."""
+    worded: str = ""
+    """What its provider said when it was to bind the answer to its form: that was asked for in words then."""
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """List all answers, the first one too."""

@@ -40,7 +40,8 @@ async def run_again(tool: Tool, effect: CallTool, context: ToolContext) -> Event
     if tool.check is None:
         return given_up(effect)
     try:
-        found = await tool.checked(context)
+        async with asyncio.timeout(tool.timeout_s):
+            found = await tool.checked(context)
     except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be checked must not be run
         log.warning("tool %s cannot be checked: %s", tool.name, fault(error))
         return given_up(effect)

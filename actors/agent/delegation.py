@@ -15,11 +15,10 @@ import msgspec
 
 from actors.agent.calls import failed, kept
 from actors.agent.effects import CallTool, EndChild
-from actors.agent.hooks import called_hook
+from actors.agent.hooks import called_hook, reason_of
 from actors.delegates import Delegated, Delegating, Delegation, Refused
 from actors.request_context import RequestContext
 from actors.runtime.performer import Site
-from bus.errors import BusError
 from bus.errors import Refused as TooLarge
 from schemas import codec
 from schemas.commands import AbortRun, Command, Parent, RunAgent
@@ -86,27 +85,40 @@ async def delegated(
     names = (effect.binding.service, asked.message, effect.agent, effect.entity, site.thread)
     delegation = Delegation(*names, effect.depth, context)
     try:
-        said = None if about.before is None else await called_hook(about.before, delegation)
+        said = await _said(about.before, delegation)
         if isinstance(said, Refused):
             if again:  # who asked first may have been let
                 await runs.abort(child_abort(EndChild(effect.id, "run", effect.entity, "", call=effect.id), site))
             return failed(effect, f"agent {delegation.agent!r} is not asked: {said.reason}")
         if said is not None:
-            delegation = replace(delegation, message=str(said))
+            delegation = replace(delegation, message=said)
         heard = _Heard(delegation.agent, tell)
         async for frame in runs.follow(_asking(effect, site, delegation, about)):
             heard.hear(frame)
         came_to = Delegated(delegation, heard.text, heard.problem, heard.usage, heard.cost)
-        instead = None if about.after is None else await called_hook(about.after, came_to)
+        instead = await _said(about.after, came_to)
     except TooLarge as refusal:
         return failed(effect, f"agent {delegation.agent!r} cannot be asked: {refusal}")
-    except (BusError, TimeoutError):
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this call alone
-        log.warning("a hook around agent %r failed: %s", delegation.agent, fault(error))
-        return failed(effect, f"a function around agent {delegation.agent!r} failed: {type(error).__name__}: {error}")
+    except _HookFailed as failure:
+        log.warning("a hook around agent %r failed: %s", delegation.agent, fault(failure))
+        return failed(effect, f"a function around agent {delegation.agent!r} failed: {failure}")
     writes = tuple(heard.writes) if about.memory == "shared" else ()
     return heard.outcome(effect, None if instead is None else str(instead), writes)
+
+
+class _HookFailed(Exception):
+    """A function of the author's raised something: whatever that is, it ends its call alone, and is not the bus's."""
+
+
+async def _said(hook: Callable[[Any], Any] | None, about: Delegation | Delegated) -> Any:
+    """Ask a function of the author's, where there is one; a text, a refusal or None."""
+    if hook is None:
+        return None
+    try:
+        said = await called_hook(hook, about)
+        return said if said is None or isinstance(said, Refused) else str(said)
+    except (Exception, SystemExit) as error:
+        raise _HookFailed(reason_of(error)) from error
 
 
 class _Heard:

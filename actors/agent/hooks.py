@@ -134,7 +134,7 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepar
         return _recorded(effect.id, changes or StepChanges())
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this run alone
         log.warning("a hook of agent %r failed: %s", view.agent, fault(error))
-        why = f"before step {view.step} a function of agent {view.agent!r} failed: {_reason(error)}"
+        why = f"before step {view.step} a function of agent {view.agent!r} failed: {reason_of(error)}"
         return StepPrepared(effect=effect.id, failure=why)
 
 
@@ -216,7 +216,8 @@ async def called_hook(function: Callable[[Any], Any], view: Any) -> Any:
         return await asyncio.to_thread(function, view)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say why a function of the author's came to nothing."""
     if isinstance(error, TimeoutError):
         return f"it took longer than {HOOK_S:g} s"
     return f"{type(error).__name__}: {error}"

@@ -108,6 +108,7 @@ async def ask_model(
         processed=tuple(done for one in (answer, *others) for done in one.processed),
         cut_off=answer.cut_off,
         cost=total_cost([answer, *others]),
+        worded=answer.worded,
     )
 
 

@@ -1,6 +1,7 @@
 """JSON Schemas as providers take them: small functions, each for one thing that some refuse.
 
-What must be left out of a schema is said in its description, so that the model still reads it.
+What must be left out of a schema is said in its description, so that the model still reads it. A schema that OpenAI
+cannot bind a model to as it is meant (objects of any keys, tuples, conditions) is given to it unbound.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ _GEMINI_KNOWS = frozenset({
     "minimum", "maximum",
 })  # fmt: skip
 _GEMINI_FORMATS = frozenset({"enum", "date-time", "float", "double", "int32", "int64"})
-_STRICT_REFUSES = frozenset({"default", "minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties"})
+_STRICT_REFUSES = frozenset({
+    "default", "minLength", "maxLength", "uniqueItems", "minProperties", "maxProperties", "not", "contains",
+    "propertyNames", "examples",
+})  # fmt: skip
+_STRICT_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_UNBOUND = frozenset({
+    "patternProperties", "prefixItems", "if", "then", "else", "dependentRequired", "dependentSchemas",
+    "unevaluatedProperties",
+})  # fmt: skip
+"""Keywords that no schema without them can stand for, and OpenAI knows none of."""
 
 
 def fitted(schema: Mapping[str, Any], kind: SchemaKind, *, strict: bool) -> Schema:
@@ -63,10 +73,34 @@ def an_object(schema: Schema) -> Schema:
     return whole if whole["type"] != "object" or "properties" in whole else {**whole, "properties": {}}
 
 
+def is_bindable(schema: Schema) -> bool:
+    """Say whether OpenAI can bind a model to a schema as it is meant."""
+    bindable = schema.get("type") == "object" or "properties" in schema
+
+    def look(part: Schema) -> Schema:
+        nonlocal bindable
+        free = part.get("additionalProperties", "properties" not in part and part.get("type") == "object")
+        laid = part.get("allOf", ())
+        bindable &= not (_UNBOUND & part.keys()) and isinstance(free, bool) and ("properties" in part or not free)
+        bindable &= len(laid) < 2 or not any("$ref" in below for below in laid)  # which needs laying over one another
+        return part
+
+    walked(schema, look)
+    return bindable
+
+
 def strictly(schema: Schema) -> Schema:
     """Bind as OpenAI does: every property is required, what was not may be null, nothing else is allowed."""
 
     def bind(part: Schema) -> Schema:
+        if "oneOf" in part:
+            part = {**part, "anyOf": [*part.get("anyOf", ()), *part["oneOf"]]}
+            del part["oneOf"]
+        part = {name: value for name, value in part.items() if name not in {"discriminator", "$schema"}}
+        if "$ref" in part and len(part) > 1:
+            part = {"anyOf": [{"$ref": part["$ref"]}], **{name: part[name] for name in part if name != "$ref"}}
+        if part.get("format") not in _STRICT_FORMATS | {None}:
+            part = noted(part, frozenset({"format"}))
         part = noted(part, _STRICT_REFUSES)
         if part.get("type") != "object" and "properties" not in part:
             return part
@@ -75,7 +109,7 @@ def strictly(schema: Schema) -> Schema:
         bound = {name: below if name in needed else nullable(below) for name, below in properties.items()}
         return {**part, "properties": bound, "required": list(bound), "additionalProperties": False}
 
-    return walked(schema, bind)
+    return walked(flattened(schema), bind)
 
 
 def nullable(schema: Any) -> Any:

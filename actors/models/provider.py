@@ -123,6 +123,8 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     """Calls of an answer that ended before its end: nobody carries them out."""
     cost: float | None = None
     """US dollars; None where no price is known."""
+    worded: str = ""
+    """Why its form was asked for in words; empty where it was not, or its provider is known to bind none."""
 
 
 class ModelProvider(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.errors import CallFailed, ProviderFailed
-from actors.models.forms import formed
+from actors.models.forms import formed, is_of_form, is_read, worded
 from actors.models.keys import scrubbed
 from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
 from actors.models.registry import Provider, Reached, reach
@@ -30,8 +30,11 @@ from schemas.runs import Problem
 log = logging.getLogger(__name__)
 
 _STREAMS: Final = ("text/event-stream", "application/vnd.amazon.eventstream")
-UNREADABLE: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, msgspec.MsgspecError)
+UNREADABLE: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, msgspec.MsgspecError)
 """What a reader raises where a stream has another form than its format."""
+_MOST_REFUSED: Final = 1000
+_AFTER_END_S: Final = 1.0
+"""How long a connection may stay open when all is said; one that is closed in time is used again."""
 AfterCrash = Literal["repeat", "fail"]
 
 
@@ -51,6 +54,8 @@ class Outside:
     show: Show = as_it_is
     """Gives pictures whole."""
     signer: Signer = field(default_factory=Signer, repr=False)
+    silence_s: float = 120.0
+    """Seconds for which an answer may not go on, though its provider says that it is still there."""
 
 
 class RemoteModel:
@@ -62,6 +67,8 @@ class RemoteModel:
         self._model = model
         self._outside = outside
         self._open: dict[str, asyncio.Timeout] = {}
+        self._refused: dict[str, str] = {}
+        """By the schema, why the provider binds no answer to it."""
 
     @property
     def under_way(self) -> int:
@@ -120,22 +127,41 @@ class RemoteModel:
                 del self._open[call.request]
 
     async def _ask(self, call: ModelCall, reached: Reached, on_text: OnText) -> ModelAnswer:
-        wire = WIRES[reached.provider.wire]
+        """Ask; a form that the provider refuses is asked for in words, where whoever calls has the answer mended."""
         call = formed(await with_pictures(call, self._outside.show), reached.provider)
+        if not is_read(call):
+            return await self._asked(call, reached, on_text)
+        schema = hashlib.sha256(msgspec.json.encode(call.sampling.structured)).hexdigest()
+        why, attempt = self._refused.get(schema, ""), _Attempt(on_text)
+        if not why:
+            try:
+                return await self._asked(call, reached, attempt)
+            except ProviderFailed as failure:
+                if attempt.heard or not is_of_form(failure.problem):
+                    raise
+                why = scrubbed(failure.problem.message, self._outside.signer.secrets(reached))
+        answer = await self._asked(worded(call), reached, on_text, "words")
+        if len(self._refused) < _MOST_REFUSED:
+            self._refused[schema] = why  # it was the form, indeed
+        return replace(answer, worded=why)
+
+    async def _asked(self, call: ModelCall, reached: Reached, on_text: OnText, way: str = "") -> ModelAnswer:
+        wire = WIRES[reached.provider.wire]
         try:
             request = wire.request(call, reached)
         except msgspec.MsgspecError as error:
             raise unheeded(reached.name, "messages", f"cannot be sent this: {error}") from error
         headers = {"accept": _STREAMS[0], **reached.headers, **request.headers}
         if reached.provider.idempotency:
-            headers[reached.provider.idempotency] = hashlib.sha256(call.request.encode()).hexdigest()[:32]
+            headers[reached.provider.idempotency] = hashlib.sha256((call.request + way).encode()).hexdigest()[:32]
         headers |= await self._outside.signer.headers(reached, request)
         transport = await self._outside.transport()
         first = asyncio.timeout(self._outside.first_s or None)
         try:
             async with first, transport.post(request.url, headers, request.body) as answered:
                 await self._stream_or_raise(answered, reached)
-                return await _read(answered, wire.reader(call, reached), reached, on_text, first)
+                reading = _Reading(wire.reader(call, reached), reached, on_text, first, self._outside.silence_s)
+                return await reading.whole(answered)
         except TimeoutError:
             if not first.expired():
                 raise
@@ -157,25 +183,72 @@ class RemoteModel:
         raise refused(reached.name, answered.status, answered.headers, body, self._outside.clock.now())
 
 
-async def _read(
-    answered: Answered, reader: Reader, reached: Reached, on_text: OnText, first: asyncio.Timeout
-) -> ModelAnswer:
-    """Read a stream to its end; what cannot be read is the provider's fault."""
-    async for data in answered.body:
-        for piece in _fed(reader, data, reached):
-            first.reschedule(None)
-            await on_text(piece)
-    try:
-        return reader.end()
-    except UNREADABLE as error:
-        raise _garbled(reached, error) from None
+@dataclass
+class _Attempt:
+    """Notes whether anything was heard of an answer: then it is not asked for in another way."""
+
+    on_text: OnText
+    heard: bool = False
+
+    async def __call__(self, piece: Piece, /) -> None:
+        self.heard = True
+        await self.on_text(piece)
 
 
-def _fed(reader: Reader, data: bytes, reached: Reached) -> list[Piece]:
-    try:
-        return reader.feed(data)
-    except UNREADABLE as error:
-        raise _garbled(reached, error) from None
+@dataclass(frozen=True)
+class _Reading:
+    """Reads one answer; what cannot be read is the provider's fault."""
+
+    reader: Reader
+    reached: Reached
+    on_text: OnText
+    first: asyncio.Timeout
+    """Until when the answer must have begun."""
+    silence_s: float
+
+    async def whole(self, answered: Answered) -> ModelAnswer:
+        """Read a stream to its end; one that broke off after the answer's own end is whole."""
+        heard, quiet = self.reader.heard, asyncio.timeout(None)
+        try:
+            async with quiet:
+                await self._follow(answered, quiet)
+        except TimeoutError:
+            if not quiet.expired():
+                raise
+            if heard.finish is None:
+                raise late(self.reached.name, f"it did not go on for {self.silence_s:g} s") from None
+        except (Lost, Slow):
+            if heard.finish is None:
+                raise
+        try:
+            answer = self.reader.end()
+            # what another type slipped into could be written to the log, and not be read again
+            msgspec.json.decode(msgspec.json.encode(answer), type=ModelAnswer)
+        except UNREADABLE as error:
+            raise _garbled(self.reached, error) from None
+        return answer
+
+    async def _follow(self, answered: Answered, quiet: asyncio.Timeout) -> None:
+        heard, clock = self.reader.heard, asyncio.get_running_loop().time
+        quiet.reschedule(clock() + self.silence_s)
+        async for data in answered.body:
+            events, over, last = heard.events, heard.over, quiet.when()
+            quiet.reschedule(None)  # whoever listens may take their time
+            for piece in self._fed(data):
+                await self.on_text(piece)
+            if heard.begun:
+                self.first.reschedule(None)
+            if heard.over and not over:
+                last = clock() + _AFTER_END_S
+            elif heard.events > events:
+                last = clock() + self.silence_s
+            quiet.reschedule(last)
+
+    def _fed(self, data: bytes) -> list[Piece]:
+        try:
+            return self.reader.feed(data)
+        except UNREADABLE as error:
+            raise _garbled(self.reached, error) from None
 
 
 def _garbled(reached: Reached, error: Exception) -> ProviderFailed:

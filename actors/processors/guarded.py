@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from schemas.messages import Calling, Message, Rendering, ToolSpec, added
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
+
+log = logging.getLogger(__name__)
 
 _AGAIN_MS = 1
 """A problem that says when is one that may pass."""
@@ -234,7 +237,10 @@ def _stopped(tripped: Tripped, about: About, hook: Hook) -> CallFailed:
 
 
 async def tool_result(processors: Sequence[Processor], tool: str, content: str, about: About) -> str:
-    """Take a tool's result through the processors; one that stops it has its reason read in its place."""
+    """Take a tool's result through the processors; one that stops it has its reason read in its place.
+
+    One that fails keeps the result back, too: what it would have taken out must not get through for that.
+    """
     for processor in _with(processors, "tool_result"):
         try:
             after = await hooked(processor, "tool_result", about, tool, content)
@@ -245,3 +251,9 @@ async def tool_result(processors: Sequence[Processor], tool: str, content: str, 
             about.note(processor, "tool_result", "changed")
         content = after
     return content
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise TypeError(f"tool_result gave {type(given).__name__}: give the text")
+    return given

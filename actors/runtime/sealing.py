@@ -5,17 +5,11 @@ Bare generations are too many for keys of their own, and nobody asks for one to 
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from actors.errors import NotNow
 from actors.runtime.cells import Cell
 from bus.errors import Unavailable
 from bus.keyring import Keyring
 
-log = logging.getLogger(__name__)
-
-_AGAIN_S = 1.0
 _SEALED = frozenset({"agent", "batch", "generation", "schedule"})
 _OWN = frozenset({"agent", "schedule"})
 """Those that have a key each."""
@@ -38,16 +32,3 @@ async def sealing(cell: Cell, keys: Keyring | None) -> None:
         raise NotNow(f"the key of its thread cannot be had: {error}") from error
     if cell.seal is not None:
         cell.sealed_with(cell.seal, keys)
-
-
-async def key_at_hand(cell: Cell, keys: Keyring | None) -> None:
-    """Have the key with which a result is sealed that came long after its thread was last spoken in.
-
-    A process keeps the keys that it used last; without Postgres the result waits for it.
-    """
-    while keys is not None and cell.seal is not None:
-        try:
-            return await keys.load([cell.seal])
-        except (Unavailable, TimeoutError) as error:
-            log.warning("thread %r: the key of its next event cannot be had: %s", cell.thread, error)
-            await asyncio.sleep(_AGAIN_S)

@@ -21,7 +21,7 @@ from actors.runtime.cells import ROOM, Cell, Cells, Record
 from actors.runtime.facts import facts_of
 from actors.runtime.machine import Answer, Decision, Effect, Emitted, Machine, is_result
 from actors.runtime.performer import Performer, Site
-from actors.runtime.sealing import key_at_hand, sealing
+from actors.runtime.sealing import sealing
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
@@ -343,7 +343,6 @@ class ShardOwner:
             event = await performer.perform(effect, Site(cell.tenant, cell.thread, version, cell.seal), again)
             self._doing[cell.key][effect.id].settles = True
             async with cell.lock:
-                await key_at_hand(cell, self._runtime.connection.keys)
                 if cell.stopped is None and self._is_open(cell, effect):
                     await self._follow(tasks, cell, effect, event)
         except (BusError, TimeoutError):

@@ -493,6 +493,13 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     CondensingEnded(effect="run-1-2-c", first=4, upto=12, kind="timeout", reason="it took longer than 120 s"),
     RunStarted(profile=replace(_PROFILE, memory=MemoryPlan(observe=1000, observe_timeout_ms=120_000))),
+    ModelReturned(
+        effect="run-1-1-m",
+        text='{"n":1}',
+        finish_reason="stop",
+        usage=Usage(3, 4),
+        worded="its provider answered 400: response_format: not supported",
+    ),
 )
 
 ENVELOPE = Envelope(

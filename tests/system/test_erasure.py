@@ -267,6 +267,23 @@ def test_a_bare_generation_is_read_by_whoever_has_the_master_key_and_in_no_table
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+def test_what_a_schedule_asks_is_in_no_copy_and_is_read_until_it_is_removed(stack: UpProcess) -> None:
+    word = "Dimorphodon"
+    assert stack.cli("schedule", "add", "feeding", "0 8 * * *", "demo", f"Feed my {word}!").returncode == 0
+    wait_until_recorded(stack)
+    assert word in stack.cli("schedule", "list").stdout
+    assert any(word in str(line["data"]) for line in shown_of(stack, "feeding"))
+    assert tables_with(stack, word) == set()
+    assert not files_with(stack.data / "nats", word)
+    assert stack.cli("schedule", "remove", "feeding").returncode == 0
+    eventually(lambda: any(line["kind"] == "schedule.erased" for line in shown_of(stack, "feeding")))
+    assert word not in str(shown_of(stack, "feeding"))
+    assert word not in stack.cli("schedule", "list").stdout
+    assert "erased" in stack.cli("replay", "verify", "feeding").stdout
+    assert stack.cli("log", "verify").returncode == 0
+    assert not [path for path in files_with(stack.data, word) if path.suffix == ".log"]
+
+
 def test_what_cannot_be_answered_says_why(stack: UpProcess) -> None:
     async def ask() -> list[str]:
         async with connect(str(stack.data)) as client:

@@ -35,6 +35,7 @@ def weather(city: str) -> str:
 outside = Agent("outside", "Be brief.", model="openai/gpt-x", tools=(weather,))
 chained = Agent("chained", "Be brief.", model="careful")
 worded = Agent("worded", "Be brief.", model="worded/gpt-w")
+refusing = Agent("refusing", "Be brief.", model="refusing/gpt-r")
 keyless = Agent("keyless", "Be brief.", model="anthropic/claude-x")
 """
 CONFIGURATION = """
@@ -53,6 +54,10 @@ url = "{url}/v1"
 keys = ["OPENAI_API_KEY"]
 structured = "none"
 idempotency = "idempotency-key"
+
+[models.providers.refusing]
+url = "{url}/refusing"
+keys = ["OPENAI_API_KEY"]
 
 [[models.budgets]]
 scope = "tenant"
@@ -76,6 +81,8 @@ def played(asked: Asked) -> Played:
     said = asked.body["messages"][-1]
     if asked.path.startswith("/broken"):
         return fails(503, f"busy, {asked.headers['authorization']}")
+    if asked.path.startswith("/refusing") and "response_format" in asked.body:
+        return fails(400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported")
     if isinstance(said["content"], list):
         SHOWN.append(said["content"])
         return says("a cat")
@@ -142,6 +149,15 @@ def test_an_answer_of_a_type_is_mended_and_one_that_cannot_be_says_why(
             assert worded.output == answer.output
             assert "response_format" not in double.asked[-1].body
             assert '"age"' in double.asked[-1].body["messages"][0]["content"]
+            refused = await client.run("refusing", "which person?", output_type=Person, repairs=2)
+            assert refused.output == answer.output
+            asked = [asked.body for asked in double.asked if asked.path.startswith("/refusing")]
+            # the first time it is tried, and what does not fit is told in the same words after that
+            assert ["response_format" in body for body in asked] == [True, False, False, False]
+            shown = records(up.cli("replay", "show", refused.thread, "--json"))
+            returned = [line["data"] for line in shown if line["kind"] == "model.returned"]
+            assert len(returned) == 3
+            assert all("'response_format'" in one["worded"] for one in returned)
 
     asyncio.run(play())
 

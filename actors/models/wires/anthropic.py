@@ -11,7 +11,7 @@ from actors.models.parameters import fitted
 from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import in_stream, unheeded
-from actors.models.wires.heard import Heard
+from actors.models.wires.heard import Heard, counted
 from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
@@ -167,11 +167,10 @@ class AnthropicReader(StreamedReader):
     def __init__(self, heard: Heard, reached: Reached) -> None:
         super().__init__(heard, reached)
         self._blocks = Blocks(heard)
-        self._over = False
 
     def heed(self, told: Any) -> list[Piece]:
         """Take an event."""
-        if self._over:
+        if self.heard.over:
             return []  # a stream that is told twice
         return self._heed(told.get("type"), told)
 
@@ -180,7 +179,7 @@ class AnthropicReader(StreamedReader):
             case "error":
                 raise in_stream(self.reached.name, told.get("error"))
             case "message_start":
-                self.heard.usage = _usage(self.heard.usage, told["message"].get("usage") or {})
+                self.heard.usage = _usage(self.heard.usage, counted(told["message"].get("usage")))
             case "content_block_start":
                 return self._blocks.begin(told["index"], told["content_block"])
             case "content_block_delta":
@@ -188,10 +187,10 @@ class AnthropicReader(StreamedReader):
             case "content_block_stop":
                 self._blocks.close(told["index"])
             case "message_delta":
-                self.heard.usage = _usage(self.heard.usage, told.get("usage") or {})
+                self.heard.usage = _usage(self.heard.usage, counted(told.get("usage")))
                 self._finish((told.get("delta") or {}).get("stop_reason"))
             case "message_stop":
-                self._over = True
+                self.heard.over = True
             case _:
                 pass  # pings, and what there will be one day
         return []

@@ -14,7 +14,7 @@ from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.anthropic import FINISHES, Blocks
 from actors.models.wires.failures import broken, in_stream, unheeded
-from actors.models.wires.heard import Heard
+from actors.models.wires.heard import Heard, counted
 from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
 from actors.models.wires.wire import Request, check, merged
 from schemas.messages import Image, Message, Usage
@@ -113,7 +113,7 @@ class BedrockReader:
         except ImportError:
             message = "provider 'bedrock' needs botocore: pip install 'ostinato[bedrock]'"
             raise CallFailed(Problem(kind="key", message=message)) from None
-        self._heard = heard
+        self.heard = heard
         self._name = reached.name
         self._buffer = self._library.EventStreamBuffer()
         self._blocks = Blocks(heard)
@@ -129,19 +129,21 @@ class BedrockReader:
 
     def end(self) -> ModelAnswer:
         """Give the whole."""
-        return self._heard.answer(self._name)
+        return self.heard.answer(self._name)
 
     def _message(self, message: Any) -> list[Piece]:
         headers: dict[str, Any] = message.headers
+        self.heard.events += 1
         told = msgspec.json.decode(message.payload) if message.payload else {}
         if headers.get(":message-type") in {"exception", "error"}:
             code = headers.get(":exception-type") or headers.get(":error-code") or ""
             said = told.get("message") or headers.get(":error-message") or ""
             raise in_stream(self._name, {"type": code, "message": said})
         if headers.get(":event-type") == "metadata":
-            self._heard.usage = _usage(told.get("usage") or {})
+            self.heard.usage = _usage(counted(told.get("usage")))
+            self.heard.over = self.heard.finish is not None
             return []
-        if self._heard.finish is not None:
+        if self.heard.finish is not None:
             return []  # a stream that is told twice
         return self._heed(headers.get(":event-type"), told)
 
@@ -160,7 +162,7 @@ class BedrockReader:
                 reason = told.get("stopReason")
                 if reason in _WITHHELD:
                     raise unheeded(self._name, "messages", f"withheld its answer ({reason})")
-                self._heard.finish = FINISHES.get(str(reason), "stop")
+                self.heard.finish = FINISHES.get(str(reason), "stop")
             case _:
                 pass
         return []

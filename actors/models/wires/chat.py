@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from actors.models.forms import in_words
 from actors.models.history import last_asked, repaired
-from actors.models.parameters import fitted
+from actors.models.parameters import an_object, fitted, is_bindable
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.models.registry import Provider, Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
-from actors.models.wires.heard import Heard
+from actors.models.wires.heard import Heard, counted
 from actors.models.wires.likelihoods import of_openai
 from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import said_and_shown
@@ -149,9 +150,10 @@ def _tools(call: ModelCall, provider: Provider) -> dict[str, Any]:
 
 
 def _tool(tool: ToolSpec, provider: Provider) -> dict[str, Any]:
-    parameters = fitted(tool.parameters, provider.schema, strict=tool.strict)
+    strict = tool.strict and _binds(tool.parameters, provider)
+    parameters = fitted(tool.parameters, provider.schema, strict=strict)
     function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    if tool.strict and provider.schema == "openai":
+    if strict:
         function["strict"] = True
     return {"type": "function", "function": function}
 
@@ -170,9 +172,14 @@ def _form(call: ModelCall, reached: Reached) -> dict[str, Any]:
 
 def schema_of(wanted: Structured, reached: Reached) -> dict[str, Any]:
     """Write the schema of an answer with the name that it must have."""
-    strict = reached.provider.schema == "openai"
-    schema = fitted(msgspec.json.decode(wanted.text), reached.provider.schema, strict=strict)
+    whole: dict[str, Any] = msgspec.json.decode(wanted.text)
+    strict = _binds(whole, reached.provider)
+    schema = fitted(whole, reached.provider.schema, strict=strict)
     return {"name": "answer", "schema": schema, **({"strict": True} if strict else {})}
+
+
+def _binds(schema: Mapping[str, Any], provider: Provider) -> bool:
+    return provider.schema == "openai" and is_bindable(an_object(dict(schema)))
 
 
 class ChatReader(StreamedReader):
@@ -203,7 +210,7 @@ class ChatReader(StreamedReader):
             raise in_stream(self.reached.name, chunk["error"])
         usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
         if isinstance(usage, dict):
-            self.heard.usage = usage_of(usage)
+            self.heard.usage = usage_of(counted(usage))
         choices = chunk.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         return self._choice(first) if isinstance(first, dict) else []

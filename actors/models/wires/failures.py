@@ -14,6 +14,7 @@ from schemas.runs import ErrorKind, Problem
 
 _AGAIN_MS = 1000
 """When to come again where a provider broke off and does not say: it tells that coming again may help."""
+_LONGEST_WAIT_MS = 86_400_000
 _LONGEST = 1000
 """Characters of what a provider says."""
 _TOO_LONG = re.compile(
@@ -91,17 +92,24 @@ def in_stream(model: str, error: Any) -> ProviderFailed:
 
 
 def retry_after_ms(headers: Mapping[str, str], error: Any, now: int) -> int:
-    """Read when a provider wants to be asked again, in all the ways that they say it; 0 where it does not."""
+    """Read when a provider wants to be asked again, in all the ways that they say it; 0 where it does not.
+
+    More than a day is a day.
+    """
     try:
-        if "retry-after-ms" in headers:
-            return max(0, int(float(headers["retry-after-ms"])))
-        if "retry-after" in headers:
-            value = headers["retry-after"]
-            if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-                return int(float(value) * 1000)
-            return max(0, int(parsedate_to_datetime(value).timestamp() * 1000) - now // 1000)
-    except ValueError:
+        return max(0, min(_wanted_ms(headers, error, now), _LONGEST_WAIT_MS))
+    except (ValueError, OverflowError):
         return 0
+
+
+def _wanted_ms(headers: Mapping[str, str], error: Any, now: int) -> int:
+    if "retry-after-ms" in headers:
+        return int(float(headers["retry-after-ms"]))
+    if "retry-after" in headers:
+        value = headers["retry-after"]
+        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+            return int(float(value) * 1000)
+        return int(parsedate_to_datetime(value).timestamp() * 1000) - now // 1000
     details = _inner(error).get("details")
     for detail in details if isinstance(details, list) else ():
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None

@@ -11,7 +11,7 @@ from actors.models.parameters import fitted
 from actors.models.provider import ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import broken, in_stream, unheeded
-from actors.models.wires.heard import Heard
+from actors.models.wires.heard import Heard, counted
 from actors.models.wires.likelihoods import of_gemini
 from actors.models.wires.streamed import StreamedReader
 from actors.models.wires.turns import Part, arguments_of, inline, said_and_shown, thought_and_said, turns
@@ -162,7 +162,7 @@ class GeminiReader(StreamedReader):
         if blocked:
             raise unheeded(self.reached.name, "messages", f"withheld its answer ({blocked})")
         if isinstance(told.get("usageMetadata"), dict):
-            self.heard.usage = _usage(told["usageMetadata"])
+            self.heard.usage = _usage(counted(told["usageMetadata"]))
         candidates = told.get("candidates")
         if not candidates or self.heard.finish is not None:
             return []  # one without an answer, or told twice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -11,6 +12,28 @@ from actors.models.provider import ModelAnswer, Piece
 from actors.models.wires.failures import broken
 from schemas.answers import AnswerFinish, TokenTold
 from schemas.messages import Thought, ToolCall, Usage
+
+_MOST_TOKENS = 1 << 40
+
+
+def counted(told: Any) -> dict[str, Any]:
+    """Read what a provider counts, as far as it is counts: what is none is left out."""
+    found: dict[str, Any] = {}
+    for name, value in told.items() if isinstance(told, dict) else ():
+        if name.endswith("details"):
+            found[name] = counted(value)
+        elif isinstance(value, int | float) and 0 <= value < _MOST_TOKENS:
+            found[name] = int(value)
+    return found
+
+
+def paired(text: str) -> str:
+    """Make characters of halves that stand beside one another; what is left over is told as that."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 class HeardCall:
@@ -26,8 +49,8 @@ class HeardCall:
 
     def name_it(self, identity: str, name: str) -> None:
         """Take its id and name: once, for some servers say them with every fragment."""
-        self.id = self.id or identity
-        self.name = self.name or name
+        self.id = self.id or str(identity)  # some number them
+        self.name = self.name or str(name)
 
     def give(self, arguments: str) -> None:
         """Take arguments that come whole, in case no fragments do."""
@@ -35,7 +58,7 @@ class HeardCall:
 
     def written(self) -> str:
         """Give its arguments as the model wrote them."""
-        return "".join(self.arguments) or self._given or "{}"
+        return paired("".join(self.arguments)) or self._given or "{}"
 
 
 class Heard:
@@ -52,8 +75,13 @@ class Heard:
         self._calls: dict[Hashable, HeardCall] = {}
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._halves: dict[str, str] = {}
         self._told = 0
         """Tokens that were told of with a piece."""
+        self.events = 0
+        """How often its provider said anything but that it is still there."""
+        self.over = False
+        """Whether its provider said that nothing more comes."""
         self.said = 0
         """Characters of its text."""
         self.thought = 0
@@ -61,6 +89,7 @@ class Heard:
 
     def say(self, text: str) -> list[Piece]:
         """Hear more of its text."""
+        text = self._paired("text", text)
         if not text:
             return []
         piece = Piece(self.said, text)
@@ -70,12 +99,21 @@ class Heard:
 
     def think(self, text: str) -> list[Piece]:
         """Hear more of what it thinks."""
+        text = self._paired("reasoning", text)
         if not text:
             return []
         piece = Piece(self.thought, text, "reasoning")
         self._reasoning.append(text)
         self.thought += len(text)
         return [piece]
+
+    def _paired(self, kind: str, text: str) -> str:
+        """Hold a half of a character back until the other comes."""
+        text = self._halves.pop(kind, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._halves[kind] = text[-1]
+            text = text[:-1]
+        return paired(text)
 
     def tell(self, logprobs: Sequence[TokenTold], pieces: list[Piece]) -> list[Piece]:
         """Hear what the model made of tokens, and tell it with the last of the pieces that they are in."""
@@ -93,15 +131,25 @@ class Heard:
         return self._calls.setdefault(key, HeardCall())
 
     def identity(self, key: Hashable) -> str:
-        """Give the id of a call, made of the effect's where its provider gave none: the same in every attempt."""
-        index = list(self._calls).index(key)
-        made = hashlib.sha256(f"{self.effect}/{index}".encode()).hexdigest()[:20]
-        return self._calls[key].id or f"call_{made}"
+        """Give the id of a call, the same in every attempt.
+
+        It is made of the effect's where its provider gave none, or that of an earlier call: each is to have a result.
+        """
+        keys = list(self._calls)
+        index, own = keys.index(key), self._calls[key].id
+        if own and all(self._calls[earlier].id != own for earlier in keys[:index]):
+            return own
+        return f"call_{hashlib.sha256(f'{self.effect}/{index}'.encode()).hexdigest()[:20]}"
 
     @property
     def count(self) -> int:
         """How many tools it calls."""
         return len(self._calls)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of the answer is there."""
+        return bool(self.said or self.thought or self._calls)
 
     def answer(self, engine: str) -> ModelAnswer:
         """Give the whole.

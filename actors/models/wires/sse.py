@@ -27,6 +27,8 @@ class EventStream:
         self._first = True
         self._event = ""
         self._data: list[str] = []
+        self._held = 0
+        """Bytes of the event that has not come to its end."""
 
     def feed(self, data: bytes) -> list[ServerSent]:
         """Take bytes; give the events that end in them.
@@ -55,8 +57,11 @@ class EventStream:
             line, self._first = line.removeprefix(b"\xef\xbb\xbf"), False
         if not line:
             event, data = self._event, "\n".join(self._data)
-            self._event, self._data = "", []
+            self._event, self._data, self._held = "", [], 0
             return [ServerSent(event, data)] if data else []
+        self._held += len(line)
+        if self._held > MOST:
+            raise TooLong
         name, _, value = line.decode("utf-8", "replace").partition(":")
         value = value.removeprefix(" ")
         if name == "data":

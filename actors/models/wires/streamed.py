@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -56,13 +57,22 @@ class StreamedReader:
             if failure.problem.retry_after_ms == 0:
                 raise
 
+    def _in_halves(self, data: str) -> Any:
+        """Read what may hold halves of characters: some servers cut a text between the two that one is written as."""
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise broken(self.reached.name, f"its stream holds what is no JSON: {data[:80]!r}") from None
+
     def _event(self, event: ServerSent) -> list[Piece]:
         if event.data.strip() == "[DONE]":
+            self.heard.over = True
             return []
         try:
             told = msgspec.json.decode(event.data)
         except msgspec.DecodeError:
-            raise broken(self.reached.name, f"its stream holds what is no JSON: {event.data[:80]!r}") from None
+            told = self._in_halves(event.data)
         if not isinstance(told, dict):
             raise broken(self.reached.name, f"its stream holds what is no part of an answer: {event.data[:80]!r}")
+        self.heard.events += told.get("type") != "ping"
         return self.heed(told)

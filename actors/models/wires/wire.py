@@ -9,6 +9,7 @@ import msgspec
 from actors.models.provider import ModelAnswer, ModelCall, Piece
 from actors.models.registry import Reached
 from actors.models.wires.failures import unheeded
+from actors.models.wires.heard import Heard
 from schemas.generation import Sampling
 
 _PLAIN = Sampling()
@@ -31,6 +32,10 @@ class Request(msgspec.Struct, frozen=True):
 
 class Reader(Protocol):
     """Reads one answer out of a stream's bytes."""
+
+    @property
+    def heard(self) -> Heard:
+        """What of it has come."""
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take bytes, cut wherever they are; give what is new of the answer.

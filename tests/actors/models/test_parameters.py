@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from actors.models.parameters import fitted, for_gemini, inlined, nullable, strictly
+from actors.models.parameters import fitted, for_gemini, inlined, is_bindable, nullable, strictly
 
 PYDANTIC: dict[str, Any] = {
     "$defs": {
@@ -117,6 +117,46 @@ def test_openai_binds_when_everything_is_required_and_what_was_not_may_be_null()
     assert bound.is_valid(whole)
     assert not bound.is_valid({**whole, "more": 1})
     assert fitted(PYDANTIC, "openai", strict=False) == PYDANTIC
+
+
+def test_openai_binds_unions_references_and_formats_in_the_words_that_it_knows() -> None:
+    cat = {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": {"Cat": cat},
+        "type": "object",
+        "properties": {
+            "pet": {"oneOf": [{"$ref": "#/$defs/Cat"}, {"type": "null"}], "discriminator": {"propertyName": "kind"}},
+            "second": {"$ref": "#/$defs/Cat", "description": "another"},
+            "third": {"allOf": [{"$ref": "#/$defs/Cat"}], "description": "yet another"},
+            "home": {"type": "string", "format": "uri", "not": {"const": ""}},
+        },
+        "required": ["pet", "second", "third", "home"],
+    }
+    assert is_bindable(schema)
+    bound = fitted(schema, "openai", strict=True)
+    assert bound["properties"] == {
+        "pet": {"anyOf": [{"$ref": "#/$defs/Cat"}, {"type": "null"}]},
+        "second": {"anyOf": [{"$ref": "#/$defs/Cat"}], "description": "another"},
+        "third": {"anyOf": [{"$ref": "#/$defs/Cat"}], "description": "yet another"},
+        "home": {"type": "string", "description": "format: uri (not: {'const': ''})"},
+    }
+    assert "$schema" not in bound
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"type": "object", "additionalProperties": {"type": "integer"}}}},
+        {"type": "object", "properties": {"a": {"type": "object"}}},
+        {"type": "object", "properties": {"a": {"type": "array", "prefixItems": [{"type": "string"}]}}},
+        {"type": "object", "properties": {"a": {"allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]}}},
+        {"type": "object", "properties": {}, "if": {"required": ["a"]}},
+        UNION,
+    ],
+)
+def test_what_openai_could_bind_to_something_else_only_is_not_bound(schema: dict[str, Any]) -> None:
+    assert not is_bindable(schema)
 
 
 def test_null_is_allowed_in_every_way_that_a_type_is_written() -> None:

@@ -21,8 +21,10 @@ from actors.models.provider import Piece
 from actors.models.registry import reach
 from actors.models.remote import Outside, RemoteModel
 from actors.testing import FixedClock
+from schemas.generation import Sampling
+from schemas.structured import Structured
 from tests.actors.models.calls import REGISTRY, asking, sharing
-from tests.actors.models.double import AMAZON, Asked, Played, ProviderDouble, fails, says
+from tests.actors.models.double import AMAZON, Asked, Played, ProviderDouble, chat_chunks, event, fails, says
 from tests.actors.models.recorded import ANTHROPIC, BEDROCK, GEMINI, OPENAI_TOOLS, Recorded
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(20)]
@@ -102,6 +104,68 @@ async def test_a_request_that_is_made_again_after_a_crash_is_known_by_the_same_k
         first, again, other = (asked.headers["idempotency-key"] for asked in double.asked)
         assert first == again != other
         assert "acme" not in first
+
+
+FORM = Structured("json_schema", '{"type":"object","properties":{"n":{"type":"integer"}}}', field="output_type")
+
+
+def binds_none(asked: Asked) -> Played:
+    """Refuse a form, as servers do that know of none."""
+    if "response_format" in asked.body:
+        return fails(400, f"response_format: json_schema is not supported (key {CANARY})")
+    return says('{"n": 1}')
+
+
+async def test_a_form_that_a_provider_refuses_is_asked_for_in_words_and_that_is_told(make: Make) -> None:
+    with ProviderDouble(binds_none) as double:
+        model, heard = make(double), list[str]()
+
+        async def hear(piece: Piece, /) -> None:
+            heard.append(piece.text)
+
+        call = asking(sampling=Sampling(structured=FORM))
+        answer = await model.call(call, hear)
+        assert (answer.text, "".join(heard)) == ('{"n": 1}', '{"n": 1}')
+        assert "answered 400: response_format: json_schema is not supported" in answer.worded
+        assert CANARY not in answer.worded
+        first, second = double.asked
+        assert first.body["response_format"]["json_schema"]["schema"]["properties"] == {
+            "n": {"type": ["integer", "null"]}
+        }
+        assert FORM.text in second.body["messages"][0]["content"]
+        # a provider that knows requests by their keys would say again what it said
+        assert first.headers["idempotency-key"] != second.headers["idempotency-key"]
+        again = await model.call(call, silently)
+        assert again.worded == answer.worded
+        assert len(double.asked) == 3  # it is not refused a second time
+        assert (await model.call(asking(), silently)).worded == ""
+
+
+@pytest.mark.parametrize(
+    ("structured", "played"),
+    [
+        (replace(FORM, field="response_format"), fails(400, "response_format: not supported")),
+        (FORM, fails(400, "messages: too many")),
+        (FORM, fails(401, "response_format: no such key")),
+        (FORM, Played([*chat_chunks({"content": "{"})[:2], event({"error": {"message": "no schema", "code": 400}})])),
+    ],
+)
+async def test_what_must_hold_or_was_not_refused_for_its_form_is_not_asked_for_in_words(
+    make: Make, structured: Structured, played: Played
+) -> None:
+    with ProviderDouble([played]) as double:
+        with pytest.raises(ProviderFailed):
+            await make(double).call(asking(sampling=Sampling(structured=structured)), silently)
+        assert len(double.asked) == 1
+
+
+async def test_a_call_that_is_refused_in_words_too_was_not_refused_for_its_form(make: Make) -> None:
+    with ProviderDouble([fails(400, "tools: wrong schema"), fails(400, "tools: wrong schema"), says("{}")]) as double:
+        model, call = make(double), asking(sampling=Sampling(structured=FORM))
+        with pytest.raises(ProviderFailed, match="tools"):
+            await model.call(call, silently)
+        assert (await model.call(call, silently)).worded == ""
+        assert "response_format" in double.asked[2].body
 
 
 async def test_after_a_crash_a_call_fails_where_that_is_the_policy(make: Make) -> None:

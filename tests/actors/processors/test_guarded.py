@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from actors.agent.definition import Agent
+from actors.agent.guarding import looked_at
 from actors.agent.profiles import profile_of
 from actors.errors import CallFailed, DefinitionError
 from actors.models.provider import ModelAnswer, ModelCall, OnText, Piece
@@ -200,6 +201,25 @@ async def test_a_tool_that_returned_what_must_not_be_seen_is_kept_back() -> None
     assert await tool_result([FILTER], "look", "it is a@b.org", about) == "it is [EMAIL]"
     blocking = RegexFilter(rules=PERSONAL, strategy="block")
     assert "EMAIL found" in await tool_result([blocking], "look", "it is a@b.org", about)
+
+
+@pytest.mark.parametrize("broken", [ValueError("it is a@b.org"), TimeoutError("a@b.org"), None])
+async def test_a_processor_that_fails_on_a_result_keeps_it_back(broken: Exception | None) -> None:
+    class Broken(Processor):
+        name = "broken"
+
+        async def tool_result(self, tool: str, content: str, about: About, /) -> str:
+            if broken is not None:
+                raise broken
+            return 7  # type: ignore[return-value]
+
+    about, event = About(None), ToolReturned(effect="r1-1-t0", call_id="k", content="it is a@b.org", result={"a": 1})
+    read = await tool_result([Broken(), FILTER], "look", event.content, about)
+    assert read.startswith("error: kept back by processor 'broken', which failed")
+    looked = await looked_at([Broken()], "look", event)
+    assert isinstance(looked, ToolReturned)
+    assert (looked.content, looked.result) == (read, None)
+    assert "a@b.org" not in repr(looked)
 
 
 async def test_names_tell_processors_apart() -> None:

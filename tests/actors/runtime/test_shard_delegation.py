@@ -16,6 +16,7 @@ from actors.testing import Say, ScriptedModel
 from actors.tools import ToolContext, tool
 from bus.commands import send_command
 from bus.connection import Connection
+from bus.errors import Unavailable
 from bus.streams import ensure_streams
 from infra.runs import BusRuns
 from schemas import codec
@@ -185,14 +186,24 @@ async def test_hooks_around_another_agent_change_what_it_is_asked_and_what_is_re
     await bench.verified("t1")
 
 
-async def test_a_hook_that_fails_keeps_the_other_agent_from_being_asked(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LookupError("worker"), "failed: LookupError"),
+        (TimeoutError("its own"), "failed: it took longer"),
+        (Unavailable("its own"), "failed: Unavailable"),
+    ],
+)
+async def test_a_hook_that_fails_keeps_the_other_agent_from_being_asked(
+    bench: Bench, error: Exception, told: str
+) -> None:
     def before(delegation: Delegation) -> None:
-        raise LookupError(delegation.agent)
+        raise error
 
     asking = agent_tool("worker", "Does anything.", before=before)
     bench.agents = [Agent("boss", "Have it done.", tools=[asking]), bench.agents[1]]
     async with owning(bench.runtime("p1")):
-        assert "failed: LookupError" in await answer_of(bench, run("c1", "sum up", agent="boss"))
+        assert told in await answer_of(bench, run("c1", "sum up", agent="boss"))
     assert {command.command.thread for command in await bench.events(CommandAccepted)} == {"t1"}
 
 
