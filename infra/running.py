@@ -25,6 +25,7 @@ from infra.errors import SettlementRefused
 from schemas import codec
 from schemas.commands import Approve, Command, Deny, PostResult, Resume
 from schemas.delegation import RunJoined
+from schemas.errors import SchemaError
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.messages import ToolCall
 from schemas.runs import ApprovalRequested, Event, Problem, RunFailed, RunFinished, ToolCalled
@@ -124,8 +125,8 @@ class Running:
     def _note(self, frame: Frame) -> None:
         if isinstance(frame, Outcome) and frame.problem is not None:
             self.problem = frame.problem
-        if isinstance(frame, Progress) and isinstance(frame.data, dict) and {"thread", "event"} <= frame.data.keys():
-            self._ask_below(frame.data["thread"], codec.decode_event(codec.encode(frame.data["event"])))
+        if isinstance(frame, Progress) and (told := _from_below(frame.data)) is not None:
+            self._ask_below(*told)
         if not isinstance(frame, Committed):
             return
         event = codec.decode_event(frame.data)
@@ -161,7 +162,8 @@ class Running:
     def _waiting(self, thread: str, event: Event) -> Waiting:
         match event:
             case ToolSuspended(effect=effect, payload=payload, schema=schema, problem=problem):
-                call = self._calls[effect]
+                # what another agent says further down is heard now or never: of its call, too
+                call = self._calls.get(effect) or ToolCall("", "", "")
                 return Waiting("data", thread, effect, call, payload, schema, problem)
             case ToolHandedOver(effect=effect, call=call):
                 return Waiting("caller", thread, effect, call)
@@ -198,6 +200,16 @@ class Running:
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read
             return PostResult(effect=waits.effect, error=str(error) or type(error).__name__)
         return PostResult(effect=waits.effect, content=output.content)
+
+
+def _from_below(told: Any) -> tuple[str, Event] | None:
+    """Read what another agent's run says of itself; a tool may say anything, also under the same names."""
+    if not isinstance(told, dict) or not isinstance(thread := told.get("thread"), str):
+        return None
+    try:
+        return thread, codec.decode_event(codec.encode(told.get("event")))
+    except SchemaError:
+        return None
 
 
 def folded(tenant: str, thread: str, events: Sequence[StoredEvent]) -> Conversation:

@@ -175,6 +175,31 @@ async def twice_careful(up: UpProcess) -> AsyncIterator[tuple[Client, Task, list
             yield client, heard[0][1], told["waits"]
 
 
+def through_another(call: ModelCall) -> Any:
+    """Ask another agent, which works out two things, and tell what it said."""
+    if call.agent != "chief":
+        return two_sums(call)
+    last = call.messages[-1]
+    return last.content if last.role == "tool" else ToolCall("k1", "careful_twice", '{"message": "Both."}')
+
+
+@waited
+@pytest.mark.anyio
+async def test_what_another_agent_waits_for_is_asked_and_answered_here(stack: UpProcess) -> None:
+    async with await Connection.open(stack.nats_url, "scripted") as connection:
+        await offer_model(connection, "scripted", "1.0.0", ScriptedModel(through_another))
+        async with connected(stack.url, "chief") as client:
+            heard = await events(client.send_message(asked("Both.")))
+            task, status = heard[0][1], heard[-1][1].status
+            assert status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+            assert get_message_text(status.message).count("calculator") == 2
+            found = await client.get_task(GetTaskRequest(id=task.id))
+            assert found.status.state == TaskState.TASK_STATE_INPUT_REQUIRED
+            done = await events(client.send_message(asked("Yes to all.", task)))
+            assert done[-1][1].status.state == TaskState.TASK_STATE_COMPLETED
+            assert answer(done) == "2 and 5"
+
+
 def answered(task: Task, *parts: dict[str, Any]) -> SendMessageRequest:
     message = asked("", task).message
     del message.parts[:]

@@ -35,6 +35,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from a2a.utils.task import validate_page_size
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from bus import subjects
@@ -320,12 +321,17 @@ class AgentHandler(RequestHandler):
 
     async def _stands(self, client: Client, thread: str, run: str) -> Task:
         for _ in range(_LATE_LOOKS):
-            shown = run_of(run, thread, await client.read_back(client.tenant, thread, "run", run, 0))
+            events = await client.read_back(client.tenant, thread, "run", run, 0)
+            if any(codec.is_erased(event.data) for event in events):
+                raise TaskNotFoundError  # its thread is being deleted
+            shown = run_of(run, thread, events)
             if shown.ended is not None or (thread, run) not in self._ended:
                 break
             await asyncio.sleep(_RECORD_S)
-        waits = await client.waiting(thread) if shown.status == "waiting" else ()
-        return task_shown(shown, waits)
+        if shown.status not in {"waiting", "running"}:
+            return task_shown(shown, ())
+        waits = await client.waiting(thread)  # of one that runs: what the agents wait for that it has asked
+        return task_shown(replace(shown, status="waiting") if waits else shown, waits)
 
 
 def _page(params: ListTasksRequest) -> int | None:

@@ -82,14 +82,14 @@ class UiEncoder(PieceEncoder):
         self._command = command
         self._open: set[str] = set()
         """Parts that have not ended."""
-        self._untold = () if reader is None else tuple(one for one in reader.waits if one.thread != command.thread)
-        """What other agents wait for beside what was answered: the stream before may have ended before it was there."""
+        self._below = [] if reader is None else reader.calls_below
+        """Calls of other agents' that go on: the stream before may have ended before its client heard of them."""
 
     def begin(self) -> list[Chunk]:
         """Say whose message it is."""
         told = {"runId": self._command.id, "threadId": self._command.thread}
         start = {"type": "start", "messageId": message_id(self._command), "messageMetadata": told}
-        return [start, *(chunk for wait in self._untold for chunk in (_whole(wait.call), _waits(wait)))]
+        return [start, *(chunk for call, wait in self._below for chunk in _known(call, wait))]
 
     def tell(self, piece: Piece) -> list[Chunk]:
         """Give the chunks of one piece."""
@@ -161,6 +161,11 @@ def _whole(call: ToolCall) -> Chunk:
         problem = "the arguments are no JSON"
         return {"type": "tool-input-error", **told, "input": call.arguments, "errorText": problem}
     return {"type": "tool-input-available", **told, "input": given}
+
+
+def _known(call: ToolCall, wait: Waiting | None) -> list[Chunk]:
+    """Tell of a call that may be known: then its part becomes what it is."""
+    return [_whole(call), *([] if wait is None else [_waits(wait)])]
 
 
 def _waits(wait: Waiting) -> Chunk:

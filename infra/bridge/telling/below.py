@@ -20,6 +20,7 @@ from bus.waits import calls_of_runs
 from infra.bridge.desk import Around
 from infra.bridge.late import caught_up
 from schemas import codec
+from schemas.errors import SchemaError
 from schemas.live import Committed, Frame, Progress
 from schemas.runs import ApprovalRequested, Event, ToolCalled
 from schemas.waits import ToolHandedOver, ToolSuspended
@@ -134,7 +135,7 @@ async def with_what_is_below(
             if late:
                 await caught_up(desk)
             return Below(tuple(await below(desk, *whose, open_calls())))
-        except (BusError, TimeoutError) as error:
+        except (SchemaError, BusError, TimeoutError) as error:
             log.warning("thread %s: it is not known what is waited for beneath it: %s", whose[1], error)
             return Below(())
 

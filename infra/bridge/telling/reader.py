@@ -100,8 +100,20 @@ class RunReader:
     @property
     def open_calls(self) -> dict[str, bool]:
         """The effects of calls that have not ended, and whether calls of other agents' runs wait beneath."""
+        if not self._pending:
+            return {}
         above = set(self._beneath.values())
         return {effect: effect in above for effect, call in self._calls.items() if call.id in self._pending}
+
+    @property
+    def calls_below(self) -> list[tuple[ToolCall, Waiting | None]]:
+        """Calls of other agents' runs that have waited and have not ended, and what they wait for now.
+
+        Those whose answers are on their way are left out.
+        """
+        return [
+            (self._calls[effect], self._waits.get(effect)) for effect in self._beneath if effect not in self._answers
+        ]
 
     def expect(self, effects: Iterable[str]) -> None:
         """Note that answers to what waits are on their way: it is nobody's turn to answer until they are there."""

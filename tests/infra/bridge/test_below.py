@@ -148,6 +148,21 @@ def test_what_waits_beside_what_was_answered_is_told_when_it_goes_on() -> None:
     assert encoder.over
 
 
+def test_a_call_that_somebody_else_answered_meanwhile_is_known_before_it_ends() -> None:
+    """Its client gives up where the result comes of a call that it has never heard of."""
+    child, first = Child(), ui()
+    other = f"{child_run(CHILD)}-1-t1"
+    told(first, [*delegated().frames, *child.says(ApprovalRequested(EFFECT, CALL))])
+    first.reader.feed(*child.says(ApprovalRequested(other, ToolCall("c1", "look", "{}")), ApprovalGiven(other, "x")))
+    first.reader.expect([EFFECT])
+    rest = told(UiEncoder(COMMAND, first.reader), child.says(ToolReturned(other, "c1", "sky")))
+    assert [(chunk["type"], chunk.get("toolCallId")) for chunk in rest] == [
+        ("start", None),
+        ("tool-input-available", other),
+        ("tool-output-available", other),
+    ]
+
+
 def test_what_is_read_again_and_again_is_told_once() -> None:
     child, first = Child(), ui()
     frames, said = delegated().frames, child.says(ApprovalRequested(EFFECT, CALL), ApprovalGiven(EFFECT, "me"))
