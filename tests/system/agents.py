@@ -100,3 +100,4 @@ front = Agent("front", "Greet.", SCRIPTED, tools=[handoff("billing", "For invoic
 billing = Agent("billing", "Bill.", SCRIPTED)
 careful_twice = Agent("careful_twice", "Do it.", SCRIPTED, tools=[asking_calculator])
 chief = Agent("chief", "Have it worked out.", SCRIPTED, tools=[agent_tool("careful_twice", "Works things out.")])
+head = Agent("head", "Have it led.", SCRIPTED, tools=[agent_tool("chief", "Leads.")])
