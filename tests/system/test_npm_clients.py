@@ -50,7 +50,7 @@ CALCULATOR = {
 def script(call: ModelCall) -> Say:
     """Say what was said; delegate and then fail where that is wanted."""
     last = call.messages[-1]
-    if call.agent in {"head", "chief", "careful_twice"}:
+    if call.agent in {"head", "chief", "careful_twice", "both"}:
         return asking_below(call)
     if last.role == "tool":
         return Problem(kind="engine", message="the engine is gone")
@@ -67,6 +67,9 @@ def asking_below(call: ModelCall) -> Say:
     if call.agent in {"head", "chief"}:
         asked = "chief" if call.agent == "head" else "careful_twice"
         return ToolCall("k1", asked, codec.encode({"message": last.content}).decode())
+    if call.agent == "both":
+        own = ToolCall("k2", "calculator", '{"expression": "5 + 6"}')
+        return (ToolCall("k1", "careful_twice", codec.encode({"message": last.content}).decode()), own)
     sums = last.content.split(", ")
     # ids of calls as the other agent's model gives them, too
     return tuple(
@@ -264,7 +267,8 @@ async def test_an_approval_is_given_or_refused_in_the_chat(stack: UpProcess, app
 async def test_what_another_agent_asks_is_answered_in_the_chat(
     stack: UpProcess, model: ScriptedModel, approved: bool
 ) -> None:
-    given = {"id": f"npm-below-{approved}".lower(), "text": "12 * 34", "approved": approved, "reason": "not today"}
+    given = {"id": f"npm-below-{approved}".lower(), "text": "12 * 34", "approved": approved}
+    given |= {} if approved else {"reason": "not today"}
     told = await node("aisdk.mjs", "approve", api=chat_url(stack, "chief"), **given)
     waiting = told["waits"]["messages"][-1]
     (above,), (asked,) = parts(waiting, "tool-careful_twice"), parts(waiting, "tool-calculator")
@@ -278,6 +282,19 @@ async def test_what_another_agent_asks_is_answered_in_the_chat(
     assert above["state"] == "output-available"
     assert asked["state"] == ("output-available" if approved else "output-denied")
     assert ("408" in text_of(answer)) is approved
+    assert told["stored"][-1] == answer
+
+
+async def test_its_own_questions_and_another_agent_s_are_answered_together(
+    stack: UpProcess, model: ScriptedModel
+) -> None:
+    """The client sends by itself once those of the last step are answered: the other agent's."""
+    given = {"id": "npm-both", "text": "12 * 34, 1 + 1", "approved": True}
+    told = await node("aisdk.mjs", "approveAll", api=chat_url(stack, "both"), **given)
+    assert told["asked"] == 3
+    assert told["status"] == "ready"
+    _, answer = told["messages"]
+    assert sorted(part["output"] for part in parts(answer, "tool-calculator")) == ["11", "2", "408"]
     assert told["stored"][-1] == answer
 
 
