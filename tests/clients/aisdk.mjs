@@ -84,6 +84,20 @@ const scenarios = {
     tell({ ...ends(chat), waits, resumed: resumed.status, stored: await stored() });
   },
 
+  /** Answers whatever is asked, one after the other. */
+  async approveAll() {
+    const chat = new Chat({ sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses });
+    await chat.sendMessage({ text });
+    let asked = 0;
+    const open = () => chat.lastMessage.parts.find((part) => part.state === "approval-requested");
+    for (let call = open(); call; call = open()) {
+      asked += 1;
+      await chat.addToolApprovalResponse({ id: call.approval.id, approved: options.approved });
+      await settled(chat);
+    }
+    tell({ ...ends(chat), asked, stored: await stored() });
+  },
+
   async provide() {
     const called = [];
     const chat = new Chat({

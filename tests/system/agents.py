@@ -102,3 +102,5 @@ careful_twice = Agent("careful_twice", "Do it.", SCRIPTED, tools=[asking_calcula
 chief = Agent("chief", "Have it worked out.", SCRIPTED, tools=[agent_tool("careful_twice", "Works things out.")])
 condenser = Agent("condenser", "Answer.", SCRIPTED, memory=Memory(observe=3))
 hasty = Agent("hasty", "Answer.", SCRIPTED, memory=Memory(observe=3, observe_timeout_s=1))
+head = Agent("head", "Have it led.", SCRIPTED, tools=[agent_tool("chief", "Leads.")])
+both = Agent("both", "Do it.", SCRIPTED, tools=[agent_tool("careful_twice", "Works things out."), asking_calculator])

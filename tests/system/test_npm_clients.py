@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -48,7 +50,7 @@ CALCULATOR = {
 def script(call: ModelCall) -> Say:
     """Say what was said; delegate and then fail where that is wanted."""
     last = call.messages[-1]
-    if call.agent in {"chief", "careful_twice"}:
+    if call.agent in {"head", "chief", "careful_twice", "both"}:
         return asking_below(call)
     if last.role == "tool":
         return Problem(kind="engine", message="the engine is gone")
@@ -62,8 +64,12 @@ def asking_below(call: ModelCall) -> Say:
     last = call.messages[-1]
     if last.role == "tool":
         return f"{call.agent}: {last.content}"
-    if call.agent == "chief":
-        return ToolCall("k1", "careful_twice", codec.encode({"message": last.content}).decode())
+    if call.agent in {"head", "chief"}:
+        asked = "chief" if call.agent == "head" else "careful_twice"
+        return ToolCall("k1", asked, codec.encode({"message": last.content}).decode())
+    if call.agent == "both":
+        own = ToolCall("k2", "calculator", '{"expression": "5 + 6"}')
+        return (ToolCall("k1", "careful_twice", codec.encode({"message": last.content}).decode()), own)
     sums = last.content.split(", ")
     # ids of calls as the other agent's model gives them, too
     return tuple(
@@ -261,7 +267,8 @@ async def test_an_approval_is_given_or_refused_in_the_chat(stack: UpProcess, app
 async def test_what_another_agent_asks_is_answered_in_the_chat(
     stack: UpProcess, model: ScriptedModel, approved: bool
 ) -> None:
-    given = {"id": f"npm-below-{approved}".lower(), "text": "12 * 34", "approved": approved, "reason": "not today"}
+    given = {"id": f"npm-below-{approved}".lower(), "text": "12 * 34", "approved": approved}
+    given |= {} if approved else {"reason": "not today"}
     told = await node("aisdk.mjs", "approve", api=chat_url(stack, "chief"), **given)
     waiting = told["waits"]["messages"][-1]
     (above,), (asked,) = parts(waiting, "tool-careful_twice"), parts(waiting, "tool-calculator")
@@ -275,6 +282,19 @@ async def test_what_another_agent_asks_is_answered_in_the_chat(
     assert above["state"] == "output-available"
     assert asked["state"] == ("output-available" if approved else "output-denied")
     assert ("408" in text_of(answer)) is approved
+    assert told["stored"][-1] == answer
+
+
+async def test_its_own_questions_and_another_agent_s_are_answered_together(
+    stack: UpProcess, model: ScriptedModel
+) -> None:
+    """The client sends by itself once those of the last step are answered: the other agent's."""
+    given = {"id": "npm-both", "text": "12 * 34, 1 + 1", "approved": True}
+    told = await node("aisdk.mjs", "approveAll", api=chat_url(stack, "both"), **given)
+    assert told["asked"] == 3
+    assert told["status"] == "ready"
+    _, answer = told["messages"]
+    assert sorted(part["output"] for part in parts(answer, "tool-calculator")) == ["11", "2", "408"]
     assert told["stored"][-1] == answer
 
 
@@ -477,6 +497,24 @@ async def test_of_two_answers_to_one_question_the_first_counts(stack: UpProcess)
     assert taken[0].text.count('"tool-output-available"') == 1
     assert all("error" in one.json() for one in answers if one is not taken[0])
     assert (late.status_code, late.json()["error"]["code"]) == (409, "not_waiting")
+
+
+async def test_what_waits_two_agents_below_is_answered_after_kill_9(stack: UpProcess, model: ScriptedModel) -> None:
+    api, asked = chat_url(stack, "head"), {"role": "user", "id": "u1", "parts": [{"type": "text", "text": "12 * 34"}]}
+    async with httpx.AsyncClient(timeout=60) as client:
+        first = await client.post(api, json={"id": "npm-deep", "messages": [asked]})
+        (effect,) = re.findall(r'"approvalId":"([^"]*)"', first.text)
+        os.kill(await asyncio.to_thread(stack.pid, "agents-0"), signal.SIGKILL)
+        part = {"type": "tool-calculator", "toolCallId": effect, "state": "approval-responded"}
+        answer = {"role": "assistant", "id": "msg_x", "parts": [part | {"approval": {"id": effect, "approved": True}}]}
+        second = await client.post(api, json={"id": "npm-deep", "messages": [asked, answer]})
+        again = await client.post(api, json={"id": "npm-deep", "messages": [asked, answer]})
+        stored = (await client.get(f"{stack.url}/api/chat/npm-deep/messages")).json()
+    assert second.status_code == 200
+    assert second.text.count(f'"toolCallId":"{effect}","output":"408"') == 1
+    assert "head: chief: careful_twice: 408" in text_of(stored[-1])
+    assert [part["state"] for part in parts(stored[-1], "tool-calculator")] == ["output-available"]
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "not_waiting")
 
 
 async def test_a_suspended_tool_s_data_is_an_interrupt_too(stack: UpProcess) -> None:

@@ -7,7 +7,6 @@ import functools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from a2a.helpers.proto_helpers import get_message_text
@@ -36,6 +35,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 from a2a.utils.task import validate_page_size
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from bus import subjects

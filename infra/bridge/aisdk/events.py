@@ -6,6 +6,7 @@ the same message. Each step of the run is a step of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -76,20 +77,28 @@ class UiEncoder(PieceEncoder):
 
     framing = UiFraming()
 
-    def __init__(self, command: Command, reader: RunReader | None = None) -> None:
-        """Begin with the run that a command leads to; with a reader that has read some of it, after that."""
+    def __init__(
+        self, command: Command, reader: RunReader | None = None, below: Sequence[tuple[ToolCall, Waiting | None]] = ()
+    ) -> None:
+        """Begin with the run that a command leads to; with a reader that has read some of it, after that.
+
+        Args:
+            command: which leads to the run.
+            reader: of the run, where it goes on.
+            below: calls of other agents' runs that go on, which nobody has told the client of: the stream before had
+                ended.
+        """
         super().__init__(RunReader() if reader is None else reader)
         self._command = command
         self._open: set[str] = set()
         """Parts that have not ended."""
-        self._below = [] if reader is None else reader.calls_below
-        """Calls of other agents' that go on: the stream before may have ended before its client heard of them."""
+        self._below = below
 
     def begin(self) -> list[Chunk]:
         """Say whose message it is."""
         told = {"runId": self._command.id, "threadId": self._command.thread}
         start = {"type": "start", "messageId": message_id(self._command), "messageMetadata": told}
-        return [start, *(chunk for call, wait in self._below for chunk in _known(call, wait))]
+        return [start, *(chunk for call, wait in self._below for chunk in _untold(call, wait))]
 
     def tell(self, piece: Piece) -> list[Chunk]:
         """Give the chunks of one piece."""
@@ -163,8 +172,7 @@ def _whole(call: ToolCall) -> Chunk:
     return {"type": "tool-input-available", **told, "input": given}
 
 
-def _known(call: ToolCall, wait: Waiting | None) -> list[Chunk]:
-    """Tell of a call that may be known: then its part becomes what it is."""
+def _untold(call: ToolCall, wait: Waiting | None) -> list[Chunk]:
     return [_whole(call), *([] if wait is None else [_waits(wait)])]
 
 

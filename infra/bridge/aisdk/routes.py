@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,6 +24,8 @@ from infra.bridge.telling.recorded import (
     thread_of,
 )
 from infra.bridge.telling.tapes import Tape
+from infra.running import Waiting
+from schemas.messages import ToolCall
 from schemas.uimessages import ChatAsked, UiMessage
 
 
@@ -83,7 +86,9 @@ class _Chats:
         if run is None:
             raise BadRequest(404, "id: there is no such conversation", "id", "thread_not_found")
         given = answers(message, run.reader.waits)
-        return await self.counter.go_on(request, run, given, _tape(run))
+        known = {part.toolCallId for part in message.parts if part.tool}
+        below = [one for one in run.reader.calls_below if one[0].id not in known]
+        return await self.counter.go_on(request, run, given, _tape(run, below))
 
     def _agent(self, request: Request, asked: ChatAsked) -> str:
         """Say who is asked.
@@ -97,10 +102,10 @@ class _Chats:
         return named or self.desk.agents[0]
 
 
-def _tape(run: RecordedRun) -> Tape:
+def _tape(run: RecordedRun, below: Sequence[tuple[ToolCall, Waiting | None]] = ()) -> Tape:
     """Make the tape of what is to come of a run, which knows what was."""
     before = [UiEncoder.framing.event(chunk) for chunk in UiEncoder(run.command).retold(run.events)]
-    return Tape(run.command, UiEncoder(run.command, run.reader), before)
+    return Tape(run.command, UiEncoder(run.command, run.reader, below), before)
 
 
 def aisdk_doors(desk: Desk) -> list[Door]:

@@ -90,5 +90,8 @@ class WaitRoutes(Rest):
         return await self._settle(request, PostResult(named(request, "effect"), asked.content, asked.error))
 
     async def _settle(self, request: Request, answer: Approve | Deny | Resume | PostResult) -> Done:
-        await self.client(request).settle(await self.thread(request), answer)
+        thread, client = await self.thread(request), self.client(request)
+        # what a thread's waits are said to be are those of the agents that it has asked, too
+        threads = {one.effect: one.thread for one in await client.waiting(thread)}
+        await client.settle(threads.get(answer.effect, thread), answer)
         return Done()

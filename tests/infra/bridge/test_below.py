@@ -9,6 +9,8 @@ import pytest
 from actors.agent.delegation import child_run, child_thread
 from infra.bridge.agui.asking import answers as agui_answers
 from infra.bridge.agui.asking import read_input
+from infra.bridge.agui.events import AguiEncoder
+from infra.bridge.agui.state import ThreadState
 from infra.bridge.aisdk.asking import answers, read_chat
 from infra.bridge.aisdk.events import UiEncoder
 from infra.bridge.telling.below import Below, FromBelow, Heard
@@ -24,7 +26,7 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.waits import ToolHandedOver, ToolSuspended
-from tests.infra.bridge.test_telling import COMMAND, END, Story, agui, check_agui, check_ui, told, ui
+from tests.infra.bridge.test_telling import ASKED, COMMAND, END, Story, agui, check_agui, check_ui, told, ui
 
 ASKING = ToolCall("c0", "worker", '{"message": "work"}')
 CHILD = child_thread("acme", "t1", "r1-1-t0")
@@ -141,7 +143,7 @@ def test_what_waits_beside_what_was_answered_is_told_when_it_goes_on() -> None:
     assert first.over
     first.reader.feed(*child.says(ApprovalRequested(other, ToolCall("c1", "look", "{}"))))
     first.reader.expect([EFFECT])
-    encoder = UiEncoder(COMMAND, first.reader)
+    encoder = UiEncoder(COMMAND, first.reader, first.reader.calls_below)
     rest = told(encoder, child.says(ApprovalGiven(EFFECT, "me"), ToolReturned(EFFECT, "c0", "gold")))
     assert [chunk["type"] for chunk in rest[:3]] == ["start", "tool-input-available", "tool-approval-request"]
     assert rest[2]["approvalId"] == other
@@ -155,12 +157,31 @@ def test_a_call_that_somebody_else_answered_meanwhile_is_known_before_it_ends() 
     told(first, [*delegated().frames, *child.says(ApprovalRequested(EFFECT, CALL))])
     first.reader.feed(*child.says(ApprovalRequested(other, ToolCall("c1", "look", "{}")), ApprovalGiven(other, "x")))
     first.reader.expect([EFFECT])
-    rest = told(UiEncoder(COMMAND, first.reader), child.says(ToolReturned(other, "c1", "sky")))
+    encoder = UiEncoder(COMMAND, first.reader, first.reader.calls_below)
+    rest = told(encoder, child.says(ToolReturned(other, "c1", "sky")))
     assert [(chunk["type"], chunk.get("toolCallId")) for chunk in rest] == [
         ("start", None),
         ("tool-input-available", other),
         ("tool-output-available", other),
     ]
+
+
+def test_a_second_question_is_asked_in_the_stream_that_goes_on() -> None:
+    child, first, theirs = Child(), ui(), agui()
+    other = f"{child_run(CHILD)}-2-t0"
+    before = [*delegated().frames, *child.says(ApprovalRequested(EFFECT, CALL))]
+    told(first, before)
+    told(theirs, before)
+    more = child.says(ApprovalGiven(EFFECT, "me"), ToolReturned(EFFECT, "c0", "gold"))
+    more += child.says(ApprovalRequested(other, ToolCall("c0", "look", "{}")))
+    first.reader.expect([EFFECT])
+    chunks = told(UiEncoder(COMMAND, first.reader), more)
+    assert [chunk["type"] for chunk in chunks] == [
+        *("start", "tool-approval-response", "tool-output-available", "start-step", "tool-input-start"),
+        *("tool-input-delta", "tool-input-available", "tool-approval-request", "finish-step", "finish"),
+    ]
+    theirs.reader.expect([EFFECT])
+    check_agui(told(AguiEncoder(COMMAND, ASKED, ThreadState(), theirs.reader), more))
 
 
 def test_what_is_read_again_and_again_is_told_once() -> None:
