@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
 
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
-from engine.runner import graphs
+from engine.runner import graphs, model_runner
 from engine.runner.graphs import Capture, CapturedLayers, EagerLayers, Replay, layers_for
 from engine.runner.kv_cache import KvCache
+from engine.runner.landing import Pinned
+from engine.runner.loading import RunnerConfig, load_runner
 from engine.runner.model_runner import ModelRunner
 from engine.runner.warming import warm_up
 from schemas.generation import Sampling
@@ -160,6 +163,18 @@ def test_an_accelerator_is_warmed_up_and_nothing_of_it_stays(tiny: Callable[[str
     assert counts == [1, 16, 32]  # what there are blocks for
     assert recompute.captured == 2
     assert all(not layer.any() for layer in cache.layers)
+
+
+def test_a_runner_is_warmed_up_as_it_is_loaded_for_as_many_requests_as_it_can_hold(
+    tiny: Callable[[str], Tiny], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+    monkeypatch.setattr(model_runner, "landing_for", lambda _: Pinned)  # as on an accelerator
+    monkeypatch.setattr(model_runner, "warm_up", lambda *given: asked.append(given[-1]))
+    config = RunnerConfig(model=str(tiny("mistral").folder), blocks=5)
+    for most in (3, 300):
+        load_runner(msgspec.structs.replace(config, most_contexts=most), platform("gathered"), "w")
+    assert asked == [3, 5]
 
 
 def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:
