@@ -15,13 +15,17 @@ import triton.testing
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.gpu_bounds import mixture
 from engine.kernels import mixing
 from engine.kernels.batch import PagedBatch
 from engine.kernels.chances import Chances
 from engine.kernels.gpu import experts, lora, pointwise
 from engine.kernels.gpu.drawing import draw
+from engine.kernels.gpu.gated import linear_gated
 from engine.kernels.gpu.ops import TritonOps
+from engine.kernels.gpu.products import converts_fp8
 from engine.kernels.gpu.quantized import Tiling, linear
+from engine.kernels.gpu.routing import route
 from engine.kernels.gpu.whole_numbers import linear_in_8_bits
 from engine.kernels.packing import Format, packed_linear, quantize
 from engine.kernels.reference import ReferenceOps
@@ -49,6 +53,8 @@ class Case:
     """Bytes that it has to read and write at least."""
     operations: int = 0
     """Of its matrix products."""
+    within: Callable[[], tuple[Tensor, Tensor]] | None = None
+    """What it is in float64, and how far from that each number may be, where that was derived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,9 @@ ODD = Sizes(5, 96, 70, 6, 2, 24, 3, 300, 21, 5, 2, 101)
 _IN_PARTS = Tiling(16, 32, 32, 2)
 """Small shapes are not cut by themselves."""
 
+_BOTH_HALVES = Tiling(16, 32, 128)
+"""One of those that are tried where a product is gated."""
+
 EIGHT_BILLION = Sizes(4096, 4096, 14336, 32, 8, 128, 64, 2048, 2048, 128, 8, 128256)
 
 
@@ -81,11 +90,11 @@ def seconds(call: Callable[[], Any]) -> float:
     return float(triton.testing.do_bench(call, warmup=10, rep=40)) / 1e3
 
 
-def measure_ceilings() -> Ceilings:
-    """Copy and sum 2 GiB, multiply 8192 by 8192 by 8192."""
-    left, right = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-    rate = 2 * 8192**3 / seconds(lambda: left @ right)
-    source = torch.ones(1 << 30, dtype=torch.bfloat16, device="cuda")
+def measure_ceilings(device: str, side: int, numbers: int) -> Ceilings:
+    """Copy and sum so many numbers, multiply `side` by `side` by `side`."""
+    left, right = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
+    rate = 2 * side**3 / seconds(lambda: left @ right)
+    source = torch.ones(numbers, dtype=torch.bfloat16, device=device)
     summed = source.nbytes / seconds(lambda: source.view(torch.int32).amax())
     target = torch.empty_like(source)
     return Ceilings(max(2 * source.nbytes / seconds(lambda: target.copy_(source)), summed), rate)
@@ -181,7 +190,7 @@ def _attention(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
 def _products(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
     kinds: list[tuple[Format, int | None]] = [("plain", None), ("int8", None), ("fp8", None), ("int4", 32)]
     for form, group in kinds:
-        if form == "fp8" and not _has_fp8():
+        if form == "fp8" and not converts_fp8(numbers(1).device):
             continue
         weight = quantize(numbers(sizes.inner, sizes.hidden), form, group)
         for rows in (1, 16, sizes.rows):
@@ -194,6 +203,15 @@ def _products(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
                 2 * rows * weight.out * weight.width if rows >= 64 else 0,
             )
 
+    weight = quantize(numbers(2 * sizes.inner, sizes.hidden) / 8, "plain")
+    for rows in (1, 16):
+        x = numbers(rows, sizes.hidden)
+        yield Case(
+            f"product, gated: {rows} rows",
+            lambda x=x, w=weight: linear_gated(x, w, "silu", _BOTH_HALVES),
+            lambda x=x, w=weight: _gated(packed_linear(x, w)),
+            weight.data.nbytes,
+        )
     weight, x = quantize(numbers(sizes.inner, sizes.hidden), "plain"), numbers(1, sizes.hidden)
     yield Case(
         "product: plain, 1 row in parts",
@@ -223,11 +241,6 @@ def _whole_numbers(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Cas
     )
 
 
-def _has_fp8() -> bool:
-    """Older devices have no instruction to convert E4M3."""
-    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 9)
-
-
 def _mixtures(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
     hidden, inner = sizes.hidden // 2, sizes.inner // 8
     gate_up = quantize(numbers(sizes.experts, 2 * inner, hidden) / 8, "plain")
@@ -243,7 +256,16 @@ def _mixtures(sizes: Sizes, numbers: Callable[..., Tensor]) -> Iterator[Case]:
             lambda x=x, s=shares, c=choices: mixing.mix(x, gate_up, down, s, c, "silu"),
             used * each if tokens < 1024 else 0,
             6 * tokens * sizes.chosen * inner * hidden if tokens >= 1024 else 0,
+            lambda x=x, s=shares, c=choices: mixture(x, gate_up, down, s, c, "silu"),
         )
+    # none equals another
+    logits = numbers(sizes.rows, sizes.experts).float() + torch.arange(sizes.experts, device=gate_up.device) / 997
+    yield Case(
+        "experts: choice",
+        lambda: route(logits, sizes.chosen, renormalised=True),
+        lambda: mixing.route(logits, sizes.chosen, renormalised=True),
+        logits.nbytes,
+    )
     rank, count = 16, 4
     x, first, second = numbers(sizes.rows, hidden), numbers(count, rank, hidden) / 8, numbers(count, inner, rank) / 8
     adapters = torch.arange(sizes.rows, device=x.device) % (count + 1) - 1
@@ -264,6 +286,10 @@ def check(case: Case, dtype: torch.dtype) -> float:
         AssertionError: Farther than rounding explains.
     """
     found, expected = case.compute(), case.expected()
+    if case.within is not None:
+        expected, bound = case.within()
+        within = bool(((found.double() - expected).abs() <= bound).all())
+        assert within, f"{case.name}: farther from float64 than its roundings explain"
     pairs = zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
     worst = 0.0
     for own, other in pairs:

@@ -1,30 +1,32 @@
 """The models of `gpu.py`: dummy weights in the shapes of Llama-3-8B and Qwen3-30B-A3B, ours and those of transformers.
 
-Ours are the engine's decoder over its paged cache, its steps captured as in the engine's runner. The loop is shorter
-than the runner's: a step's tokens stay on the device, are the greedy ones, and go into the next step from there; there
-is no scheduler, no host copy of tokens, no checks and no sampling rules. What that costs is not measured here.
+Ours are run as an engine's worker runs them (`engine.runner.model_runner`): plans in, results out, a plan launched
+while the step before it is under way, tokens drawn greedily and copied to the host. Plans are made here, without a
+scheduler, and no bus carries them.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels.batch import PagedBatch
 from engine.kernels.gpu.ops import TritonOps
 from engine.kernels.weights import Quantization
 from engine.layers.rotary import Rope
 from engine.models.config import ExpertsConfig, ModelConfig
 from engine.models.decoder import Decoder
 from engine.models.traits import Traits
-from engine.runner.graphs import Layers, layers_for
+from engine.runner.kv_cache import KvCache
+from engine.runner.model_runner import ModelRunner
+from schemas.generation import Sampling
+from schemas.steps import Arrival, Slice, StepPlan, StepResult
 
 BLOCK = 16
 
@@ -131,101 +133,119 @@ class Dummy:
 
 
 class Running:
-    """Our decoder with its cache."""
+    """Our model in a worker's runner."""
 
     def __init__(self, shape: Shape, ops: TritonOps, device: str, dtype: torch.dtype, tokens: int) -> None:
         """Make weights up, and room for so many tokens of all requests."""
-        source = Dummy(device, dtype)
         self.shape = shape
-        self.model = Decoder(shape.config, ops, source, shape.traits)
-        own = shape.config
-        size = (own.layers, tokens // BLOCK, BLOCK, 2, own.kv_heads, own.head_dim)
-        self.caches = torch.zeros(size, device=device, dtype=dtype).unbind(0)
-        self.layers: Layers = layers_for(self.model, self.caches, BLOCK)
+        with torch.inference_mode():
+            model = Decoder(shape.config, ops, Dummy(device, dtype), shape.traits)
+        self._runner = ModelRunner(model, KvCache(model, -(-tokens // BLOCK), BLOCK), "gpu.py")
+        self._n = 0
 
-    def batch(self, tables: Tensor, starts: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, PagedBatch]:
-        """Lay requests that have `starts` tokens and bring `counts` more: positions and the batch."""
-        device = tables.device
-        rows = np.repeat(np.arange(len(counts)), counts)
-        positions = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, counts, strict=True)])
-        where = torch.from_numpy(positions).to(device)
-        slots = tables[torch.from_numpy(rows).to(device), where // BLOCK] * BLOCK + where % BLOCK
-        held = np.array(counts, np.int64)
-        return where, PagedBatch(slots, tables, held, np.array(starts, np.int64) + held, BLOCK)
+    def warm_up(self, requests: int) -> None:
+        """As a worker does before its first plan."""
+        self._runner.warm_up(requests)
 
-    def prefill(self, tables: Tensor, length: int) -> Tensor:
-        """Compute prompts of so many tokens in one step, and return their next tokens."""
-        prompts, device = len(tables), tables.device
-        tokens = torch.randint(0, self.shape.config.vocabulary, (prompts * length,), device=device)
-        positions, batch = self.batch(tables, [0] * prompts, [length] * prompts)
-        hidden = self.layers(tokens, positions, (batch,))
-        last = torch.arange(1, prompts + 1, device=device) * length - 1
-        return self.model.logits(hidden[last]).argmax(-1)
+    def _plan(self, slices: Sequence[Slice], arrivals: Sequence[Arrival] = ()) -> StepPlan:
+        self._n += 1
+        full = bool(arrivals)  # whoever was there before is forgotten
+        return StepPlan(self._n, "gpu", 0, full, tuple(arrivals), tuple(slices), ())
 
-    def decoder(self, tables: Tensor, tokens: Tensor, length: int) -> Callable[[], Tensor]:
-        """Give a function that decodes one step for requests of `length` tokens, and the next one when called again."""
-        count, device = len(tables), tables.device
-        at = torch.full((count,), length, device=device)
-        rows, ones = torch.arange(count, device=device), np.ones(count, np.int64)
-        lengths = np.full(count, length, np.int64)
+    def _arrivals(self, ids: Tensor, computed: int, tokens: int) -> list[Arrival]:
+        """Let requests of int64 `ids` [requests, length] come, with scattered blocks for so many tokens each."""
+        each = -(-tokens // BLOCK)
+        order = torch.randperm(len(ids) * each, generator=torch.Generator().manual_seed(5)).view(len(ids), each)
+        return [
+            Arrival(str(at), tuple(row), len(row), Sampling(), tuple(blocks), computed)
+            for at, (row, blocks) in enumerate(zip(ids.tolist(), order.tolist(), strict=True))
+        ]
 
-        def step() -> Tensor:
-            nonlocal tokens, lengths
-            slots = tables[rows, at // BLOCK] * BLOCK + at % BLOCK
-            lengths = lengths + 1
-            hidden = self.layers(tokens, at, (PagedBatch(slots, tables, ones, lengths, BLOCK),))
-            tokens = self.model.logits(hidden).argmax(-1)
-            at.add_(1)
-            return tokens
+    def prefill(self, ids: Tensor) -> list[int]:
+        """Compute prompts int64 [requests, length] in one step, and return their next tokens."""
+        requests, length = ids.shape
+        slices = [Slice(str(at), 0, length) for at in range(requests)]
+        return _tokens(self._runner.execute(self._plan(slices, self._arrivals(ids, 0, length + 1))))
 
-        return step
+    def decode(self, ids: Tensor, steps: int) -> Iterator[list[int]]:
+        """Decode so many steps for requests int64 [requests, length]; all but the last of their tokens are computed.
 
+        A step is launched before the tokens of the one before are asked for. What is in the cache is what was there.
+        """
+        requests, length = ids.shape
+        arrivals = self._arrivals(ids, length - 1, length + steps)
+        launched = deque([self._runner.launch(self._plan(_next(requests, length - 1), arrivals))])
+        for at in range(length, length + steps - 1):
+            launched.append(self._runner.launch(self._plan(_next(requests, at))))
+            yield _tokens(launched.popleft().result())
+        yield _tokens(launched.popleft().result())
 
-def tables_for(requests: int, tokens: int, device: str) -> Tensor:
-    """Give every request blocks for so many tokens, scattered."""
-    each = -(-tokens // BLOCK)
-    order = torch.randperm(requests * each, generator=torch.Generator().manual_seed(5))
-    return order.view(requests, each).to(device)
+    def decode_seconds(self, requests: int, length: int, steps: int) -> float:
+        """Time steps that follow one another, the first few left out."""
+        warm = 4
+        decoding = self.decode(self._zeros(requests, length), warm + steps)
+        for _ in range(warm):
+            next(decoding)
+        began = time.perf_counter()
+        for _ in decoding:
+            pass
+        return (time.perf_counter() - began) / steps
 
+    def prefill_seconds(self, requests: int, length: int) -> float:
+        """Time a step of prompts until its tokens are there, the second time."""
+        ids = self._zeros(requests, length)
+        self.prefill(ids)
+        began = time.perf_counter()
+        self.prefill(ids)
+        return time.perf_counter() - began
 
-def step_seconds(step: Callable[[], Tensor], steps: int) -> float:
-    """Time steps that follow one another without waiting for the host."""
-    for _ in range(3):
-        step()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - began) / steps
+    def idle(self, requests: int, length: int, steps: int) -> tuple[float, float]:
+        """Return the shares of time in which no kernel runs, by profiler: all, and what is in gaps of over 5 us.
 
-
-def idle_share(step: Callable[[], Tensor], steps: int) -> float:
-    """Return the share of time in which no kernel runs, by profiler; between a step's own kernels too."""
-    step()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(steps):
-            step()
+        Kernels of a graph follow one another in gaps of a microsecond or so: longer ones are those of the host.
+        """
+        decoding = self.decode(self._zeros(requests, length), 4 + steps)
+        for _ in range(4):
+            next(decoding)
         torch.cuda.synchronize()
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
-    )
-    return idle_within(spans)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in decoding:
+                pass
+            torch.cuda.synchronize()
+        spans = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in profile.events()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        )
+        return idle_within(spans), idle_within(spans, least=5.0)
+
+    def _zeros(self, requests: int, length: int) -> Tensor:
+        return torch.zeros((requests, length), dtype=torch.int64)
 
 
-def idle_within(spans: Sequence[tuple[float, float]]) -> float:
-    """Return the share of the whole in which nothing is under way, of (begin, end) in order of their beginnings."""
+def _next(requests: int, at: int) -> list[Slice]:
+    """One token of each request."""
+    return [Slice(str(request), at, 1) for request in range(requests)]
+
+
+def _tokens(result: StepResult) -> list[int]:
+    assert not result.errors, result.errors
+    return [token for _, token in result.tokens]
+
+
+def idle_within(spans: Sequence[tuple[float, float]], least: float = 0.0) -> float:
+    """Return the share of the whole in which nothing is under way, of (begin, end) in order of their beginnings.
+
+    Gaps shorter than `least` are not counted.
+    """
     end, idle = spans[0][1], 0.0
     for begin, over in spans:
-        idle += max(0.0, begin - end)
+        idle += begin - end if begin - end > least else 0.0
         end = max(end, over)
     return idle / (end - spans[0][0])
 
 
-def theirs(shape: Shape) -> Any:
+def theirs(shape: Shape, device: str) -> Any:
     """Build the model of `transformers` with dummy weights."""
     import transformers  # noqa: PLC0415  slow, and only here
 
@@ -258,7 +278,7 @@ def theirs(shape: Shape) -> Any:
     kept = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device("cuda"):
+        with torch.device(device):
             return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     finally:
         torch.set_default_dtype(kept)
@@ -266,7 +286,7 @@ def theirs(shape: Shape) -> Any:
 
 def their_seconds(model: Any, requests: int, length: int, steps: int) -> tuple[float, float]:
     """Return seconds of the prompt and of a decoding step, of `generate`."""
-    ids = torch.randint(0, model.config.vocab_size, (requests, length), device="cuda")
+    ids = torch.randint(0, model.config.vocab_size, (requests, length), device=model.device)
     given = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
 
     def spent(count: int) -> float:

@@ -123,6 +123,7 @@ class CapturedLayers:
         the others use again.
         """
         began, before, asked = self._now(), self._free(), list(self._likely(requests, longest))
+        self._least_free = before * (1 - _SHARE)  # kernels and libraries have theirs by now
         for size, reach in asked:
             if (size, reach) in self._graphs:
                 continue

@@ -24,8 +24,8 @@ from engine.sampling import Choices
 
 log = logging.getLogger(__name__)
 
-_COUNTS: Final = (1, 16, 32, 64, 128, 300)
-"""Tokens of such steps; one of a single token is decoded."""
+_STEPS: Final = ((1, 1), (1, 300), *((count, count) for count in (16, 32, 64, 128, 300, 600, 1200)))
+"""(tokens, length of their request) of such steps; a single token is decoded, the later one over several spans."""
 
 
 @torch.inference_mode()
@@ -35,21 +35,23 @@ def warm_up(
     """Launch everything once, and capture graphs for up to so many requests; tell how long it took."""
     began = now()
     room = cache.blocks // cache.groups * cache.block_size
-    fitting = [count for count in _COUNTS if count <= min(room, model.config.context_length)]
-    for count in fitting:
-        _step(model, layers, cache, count)
-    cache.clear(on_device(np.arange(max(fitting, default=0)), model.device))
+    longest = min(room, model.config.context_length)
+    fitting = [(count, length) for count, length in _STEPS if length <= longest]
+    for count, length in fitting:
+        _step(model, layers, cache, count, length)
+    written = max((length for _, length in fitting), default=0)
+    cache.clear(on_device(np.arange(written), model.device))
     log.info("kernels are compiled and launched after %.1f s", now() - began)
-    layers.prepare(requests, min(room, model.config.context_length))
+    layers.prepare(requests, longest)
 
 
-def _step(model: Decoder, layers: Layers, cache: KvCache, count: int) -> None:
-    """Read so many tokens of a request in the first blocks, and draw for some of them."""
-    places, size = np.arange(count), cache.block_size
-    where = on_device(places, model.device)
-    table = on_device(np.arange(-(-count // size))[None], model.device)
+def _step(model: Decoder, layers: Layers, cache: KvCache, count: int, length: int) -> None:
+    """Read the last `count` tokens of a request in the first blocks, and draw for some of them."""
+    size = cache.block_size
+    where = on_device(np.arange(length - count, length), model.device)
+    table = on_device(np.arange(-(-length // size))[None], model.device)
     # one dictionary of what is prepared, as batches of a step have it; layers of all groups use the same blocks here
-    batch = PagedBatch(where, table, np.array([count]), np.array([count]), size)
+    batch = PagedBatch(where, table, np.array([count]), np.array([length]), size)
     hidden = layers(where % model.config.vocabulary, where, (batch,) * cache.groups)
     logits = model.logits(hidden[-64:])
     rows = len(logits)

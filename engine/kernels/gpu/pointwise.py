@@ -146,12 +146,13 @@ def turn_and_store(qk: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], cac
     cos, sin = angles
     out = torch.empty((tokens, heads, head_dim), dtype=qk.dtype, device=qk.device)
     shared = heads // kv_heads
+    rows, dim = triton.next_power_of_2(shared + 1), triton.next_power_of_2(head_dim)
     _turn_kernel[(tokens, kv_heads)](
         *(qk, value, cos, sin, slots, out, cache, qk.stride(0), qk.stride(1), value.stride(0), value.stride(1)),
         *(cos.stride(0), 2 * kv_heads * head_dim, heads, kv_heads, head_dim, cos.shape[-1] // 2, shared),
-        SHARED=triton.next_power_of_2(shared + 1),
-        DIM=triton.next_power_of_2(head_dim),
-        num_warps=2,
+        SHARED=rows,
+        DIM=dim,
+        num_warps=1 << min(3, max(1, (rows * dim).bit_length() - 11)),  # no more than some 32 numbers a thread
     )
     return out
 

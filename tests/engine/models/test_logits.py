@@ -92,7 +92,9 @@ def test_logits_equal_those_of_transformers_in_any_mix_of_chunks_and_single_toke
         assert (found - tiny(kind).logits(tokens)).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("kind", ["llama-tied-scaled", "phi3-partial", "olmo2", "qwen3-windowed", "gemma2"])
+@pytest.mark.parametrize(
+    "kind", ["llama-tied-scaled", "phi3-partial", "olmo2", "qwen3-windowed", "gemma2", "qwen3moe", "qwen3moe-plain"]
+)
 def test_an_accelerators_kernels_give_them_too(tiny: Callable[[str], Tiny], kind: str) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     rng = np.random.default_rng(3)

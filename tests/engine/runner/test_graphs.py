@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
 
 from engine.models.decoder import Decoder
 from engine.models.registry import load_model
-from engine.runner import graphs
+from engine.runner import graphs, model_runner
 from engine.runner.graphs import Capture, CapturedLayers, EagerLayers, Replay, layers_for
 from engine.runner.kv_cache import KvCache
+from engine.runner.landing import Pinned
+from engine.runner.loading import RunnerConfig, load_runner
 from engine.runner.model_runner import ModelRunner
 from engine.runner.warming import warm_up
 from schemas.generation import Sampling
@@ -29,9 +32,11 @@ class Recompute:
         self.replayed = 0
         self.each = each
         """Bytes that a graph takes, of a hundred."""
+        self.others = 0
+        """Bytes that kernels and libraries take."""
 
     def free(self) -> int:
-        return 100 - self.captured * self.each
+        return 100 - self.others - self.captured * self.each
 
     def __call__(self, compute: Callable[[], Tensor], /) -> Replay:
         compute()
@@ -121,6 +126,16 @@ def test_graphs_take_no_more_than_their_share_of_memory_and_time(
     assert recompute.captured == made  # a quarter of memory, 30 seconds, or as many as there are
 
 
+def test_what_kernels_took_before_is_not_counted_as_graphs(tiny: Callable[[str], Tiny]) -> None:
+    pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
+    model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute(each=10)
+    layers, _ = captured(model, recompute)
+    recompute.others = 20
+    with torch.inference_mode():
+        layers.prepare(16, 200)
+    assert recompute.captured == 3  # of 80 bytes a quarter, and what began within it
+
+
 def test_where_there_is_no_room_for_a_graph_a_larger_one_is_replayed(tiny: Callable[[str], Tiny]) -> None:
     pytest.importorskip("triton", reason="the extra 'gpu' is not installed")
     model, recompute = load_model(tiny("qwen3-windowed").folder, platform("triton")), Recompute(each=30)
@@ -148,6 +163,18 @@ def test_an_accelerator_is_warmed_up_and_nothing_of_it_stays(tiny: Callable[[str
     assert counts == [1, 16, 32]  # what there are blocks for
     assert recompute.captured == 2
     assert all(not layer.any() for layer in cache.layers)
+
+
+def test_a_runner_is_warmed_up_as_it_is_loaded_for_as_many_requests_as_it_can_hold(
+    tiny: Callable[[str], Tiny], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[int]()
+    monkeypatch.setattr(model_runner, "landing_for", lambda _: Pinned)  # as on an accelerator
+    monkeypatch.setattr(model_runner, "warm_up", lambda *given: asked.append(given[-1]))
+    config = RunnerConfig(model=str(tiny("mistral").folder), blocks=5)
+    for most in (3, 300):
+        load_runner(msgspec.structs.replace(config, most_contexts=most), platform("gathered"), "w")
+    assert asked == [3, 5]
 
 
 def test_a_processor_captures_nothing(tiny: Callable[[str], Tiny]) -> None:
