@@ -54,6 +54,8 @@ PERSONAL_DATA: Mapping[str, str] = MappingProxyType(
 class Judged(Processor):
     """Asks a model which classes a text is of, and stops the run or only notes it.
 
+    A verdict that names no class and does not say that there is none is taken for one that does.
+
     Raises:
         DefinitionError: there is no class, or no such strategy.
     """
@@ -100,11 +102,18 @@ class Judged(Processor):
         found = [name for name in self.classes if _is_said(name, verdict)]
         if not found:
             if not _is_said("none", verdict):
-                about.note(self, hook, "noticed", reason="the verdict could not be read")
+                self._puzzled(hook, about)
             return
         if self.strategy == "block":
             raise Tripped(", ".join(found))
         about.note(self, hook, "noticed", len(found), ", ".join(found))
+
+    def _puzzled(self, hook: Hook, about: About) -> None:
+        """A guard that cannot tell lets nothing through: a text could have talked its judge out of an answer."""
+        reason = "the verdict could not be read"
+        if self.strategy == "block":
+            raise Tripped(reason)
+        about.note(self, hook, "noticed", reason=reason)
 
     def question(self, text: str) -> str:
         """Write what the model is asked. The fence goes by the text, so that no text can close it."""

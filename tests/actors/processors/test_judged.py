@@ -23,7 +23,7 @@ from actors.processors.judged import (
     personal_data_detector,
     prompt_injection_detector,
 )
-from actors.processors.processor import About, Tripped
+from actors.processors.processor import About
 from actors.testing import ScriptedModel
 from actors.tools import ToolContext, tool
 from schemas.generation import Sampling
@@ -107,13 +107,10 @@ async def test_what_is_said_beside_calls_of_tools_is_judged_too() -> None:
     ],
 )
 async def test_a_class_may_be_of_several_words_and_is_no_part_of_others(verdict: str, found: bool) -> None:
-    judge = Judged({"Self harm": "hurting oneself"})
+    judge = Judged({"Self harm": "hurting oneself"}, "warn")
     about = About(None, judge=lambda _who, _prompt, _most=0: said(verdict))
-    if found:
-        with pytest.raises(Tripped, match="Self harm"):
-            await judge.input([Message("user", "x")], about)
-    else:
-        await judge.input([Message("user", "x")], about)
+    await judge.input([Message("user", "x")], about)
+    assert ([one.reason for one in about.done] == ["Self harm"]) == found
 
 
 async def said(text: str) -> str:
@@ -132,8 +129,14 @@ async def test_a_warning_is_noted_and_what_judging_took_is_counted() -> None:
     assert answer.usage == Usage(prompt_tokens=4, completion_tokens=3)
 
 
-async def test_a_verdict_that_cannot_be_read_is_noted() -> None:
-    answer = await Guarded(model("I will not say"), [prompt_injection_detector()], first=True).call(CALL, Heard())
+async def test_a_verdict_that_cannot_be_read_lets_nothing_through() -> None:
+    with pytest.raises(CallFailed, match="the verdict could not be read"):
+        await Guarded(model("I will not say"), [prompt_injection_detector()], first=True).call(CALL, Heard())
+
+
+async def test_a_verdict_that_cannot_be_read_is_noted_where_nothing_is_blocked() -> None:
+    guards = [prompt_injection_detector("warn")]
+    answer = await Guarded(model("I will not say"), guards, first=True).call(CALL, Heard())
     assert answer.processed[0].reason == "the verdict could not be read"
 
 
