@@ -726,6 +726,7 @@ class Threads(RuleBasedStateMachine):
         for number in range(100):
             if held := waiting(self.world.state):
                 self.world.settle(f"end{number}", settlements(held[0])[0])
+                continue  # others may wait beside it
             if all(isinstance(effect, AwaitDeadline) for effect in self.world.open.values()):
                 break
             effect = next(effect for effect in self.world.open.values() if not isinstance(effect, AwaitDeadline))
