@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from bus.connection import Connection
 from bus.errors import BusError
 from bus.projected import latest_threads
 from bus.projector import bring_up
+from bus.scheduled import schedules_of
 from bus.store import Store, StoredEvent
 from infra.access import behind, runtime_of
 from infra.errors import RecordBehind
@@ -130,15 +131,34 @@ class Session:
         """
 
         async def read() -> list[str]:
-            async with await opened_store(self._postgres, self._master) as store:
-                lacking = await behind(self._connection, store, _CAUGHT_UP_S)
-                if lacking:
-                    raise RecordBehind(lacking)
-                await bring_up(store)
+            async with self._caught_up() as store:
                 rows = await latest_threads(store, _MOST, tenant, "agent", resource)
                 return [row.thread for row in rows if row.status != "deleted"]
 
         return _call(self._loop, read())
+
+    def schedules_of(self, tenant: str, resource: str) -> list[str]:
+        """Name the schedules of a resource that are not removed, as `threads_of`.
+
+        Raises:
+            RecordBehind: the record does not catch up, so some may be missing.
+        """
+
+        async def read() -> list[str]:
+            async with self._caught_up() as store:
+                rows = await schedules_of(store, tenant)
+                return [row.id for row in rows if row.schedule.resource == resource and row.status != "removed"]
+
+        return _call(self._loop, read())
+
+    @asynccontextmanager
+    async def _caught_up(self) -> AsyncIterator[Store]:
+        async with await opened_store(self._postgres, self._master) as store:
+            lacking = await behind(self._connection, store, _CAUGHT_UP_S)
+            if lacking:
+                raise RecordBehind(lacking)
+            await bring_up(store)
+            yield store
 
     def until_recorded(self, tenant: str, kind: str, entity: str, version: int) -> None:
         """Wait a moment until the recorder has copied what was heard already."""

@@ -9,12 +9,14 @@ from typing import TypeVar
 
 import msgspec
 
-from infra.cli.asking import thread_command
+from infra.cli.asking import schedule_command, thread_command
 from infra.cli.printing import say, say_json
 from infra.cli.session import session
 from infra.cli.terminal import style_for
 from infra.errors import ThreadUnfit
+from schemas.live import Outcome
 from schemas.memory import CreateThread, DeleteThread, RenameThread
+from schemas.schedules import RemoveSchedule
 
 T = TypeVar("T")
 
@@ -41,23 +43,34 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _delete_all(options: argparse.Namespace) -> int:
-    """Delete every thread of a resource, those that begin meanwhile too."""
+    """Remove every schedule of a resource, and delete every thread, those that begin meanwhile too."""
     seen: set[str] = set()
     count = 0
     with session(options.data, _notice) as line:
+        schedules = line.schedules_of(options.tenant, options.resource)
+        removed = [line.send(schedule_command(name, RemoveSchedule(), options.tenant)) for name in schedules]
+        _tell_problems(removed)
         # what lists them hears of a deletion a moment later
         while names := [name for name in line.threads_of(options.tenant, options.resource) if name not in seen]:
             seen.update(names)
             for name in names:
                 outcome = line.send(thread_command(name, _wanted(options), options.tenant))
                 count += outcome.problem is None
-                if outcome.problem is not None:
-                    sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
+                _tell_problems([outcome])
+    gone = sum(outcome.problem is None for outcome in removed)
     if options.json:
-        say_json({"resource": options.resource, "deleted": count})
+        say_json({"resource": options.resource, "deleted": count, "schedules": gone})
     else:
         say(f"{count} threads of {options.resource} are deleted")
-    return 0 if count == len(seen) else 1
+        if schedules:
+            say(f"{gone} schedules of {options.resource} are removed")
+    return 0 if (count, gone) == (len(seen), len(schedules)) else 1
+
+
+def _tell_problems(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.problem is not None:
+            sys.stderr.write(style_for(sys.stderr).problem(f"ostinato: {outcome.problem.message}") + "\n")
 
 
 def _wanted(options: argparse.Namespace) -> CreateThread | RenameThread | DeleteThread:

@@ -157,19 +157,27 @@ def test_an_erased_thread_is_gone_from_every_copy_at_once_and_its_neighbour_is_n
         assert everything.returncode == 0, everything.stdout
         check_what_is_gone(up, tmp_path)
         check_what_stays(up)
-        # a person is erased by all of their threads, the one too that the recorder has not come to yet
-        with held(up.pid("recorder-0")):
-            assert up.cli("thread", "create", "also", "--resource", OTHER.lower()).returncode == 0
-            deleting = begun(up, "thread", "delete", "--resource", OTHER.lower())
-            with pytest.raises(subprocess.TimeoutExpired):
-                deleting.wait(1)
-        assert deleting.communicate(timeout=60) == (f"2 threads of {OTHER.lower()} are deleted\n", "")
-        assert deleting.returncode == 0
-        wait_until_erased(up, "stays")
-        assert tables_with(up, OTHER) == set()
+        check_a_person_is_erased(up)
         assert up.cli("thread", "delete").returncode == 2
     finally:
         assert up.stop() == 0
+
+
+def check_a_person_is_erased(up: UpProcess) -> None:
+    # a person is erased by all of their threads, the one too that the recorder has not come to yet
+    with held(up.pid("recorder-0")):
+        assert up.cli("thread", "create", "also", "--resource", OTHER.lower()).returncode == 0
+        wanted = ("walk", "0 8 * * *", "demo", f"Walk {OTHER}!", "--resource", OTHER.lower())
+        assert up.cli("schedule", "add", *wanted).returncode == 0
+        deleting = begun(up, "thread", "delete", "--resource", OTHER.lower())
+        with pytest.raises(subprocess.TimeoutExpired):
+            deleting.wait(1)
+    told = f"2 threads of {OTHER.lower()} are deleted\n1 schedules of {OTHER.lower()} are removed\n"
+    assert deleting.communicate(timeout=60) == (told, "")
+    assert deleting.returncode == 0
+    wait_until_erased(up, "stays")
+    eventually(lambda: any(line["kind"] == "schedule.erased" for line in shown_of(up, "walk")))
+    assert tables_with(up, OTHER) == set()
 
 
 @contextmanager
