@@ -275,8 +275,8 @@ def main() -> None:
         late = True
         others(dtype)
         late = False
-        # products of float32 are no tensor core's, and a compiler takes long: what a large head takes is looked at
-        attention(MODELS["Gemma-2-9B"], torch.float32)
+        if not fp8:  # the largest heads, of the largest numbers, in the least memory; a compiler takes long for them
+            attention(MODELS["Gemma-2-9B"], torch.float32)
     if fp8:  # what `benchmarks/gpu.py` begins with
         for other in (torch.bfloat16, torch.float32):
             for case in cases(ODD, "cpu", other):
