@@ -11,9 +11,11 @@ on the chunk it is computed in nor on other requests.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,8 +24,15 @@ from engine.kernels.batch import Integers
 from engine.kernels.gpu.keys import Look, attended, averaged
 from engine.kernels.gpu.products import widened
 
-_WIDE: Final = 512
-"""Bytes of a head up to which a tile, its keys and their values fit into 163 KiB: what a program has on an A100."""
+_LITTLE: Final = {(8, 6), (8, 9), (12, 0), (12, 1)}
+"""Devices of which a program has 99 KiB of shared memory; on an A100 it has 163 KiB, and on others more."""
+
+
+@cache
+def _widest(device: torch.device) -> int:
+    """Bytes of a head up to which a high tile, its keys and their values fit into a multiprocessor."""
+    little = device.type == "cuda" and torch.cuda.get_device_capability(device) in _LITTLE
+    return 256 if little else 512
 
 
 def tile_for(head: Tensor, shared: int) -> tuple[int, int]:
@@ -31,7 +40,7 @@ def tile_for(head: Tensor, shared: int) -> tuple[int, int]:
 
     `head` is anything whose last dimension is a head.
     """
-    wide = _padded(head.shape[-1]) * head.itemsize > _WIDE
+    wide = _padded(head.shape[-1]) * head.itemsize > _widest(head.device)
     rows, keys = (64, 32) if wide else (128, 64)
     return max(rows, triton.next_power_of_2(shared)), keys
 

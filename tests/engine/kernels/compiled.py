@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from benchmarks.gpu_kernels import ODD, cases
 from engine.kernels.chances import Chances
 from engine.kernels.gpu import experts, lora, pointwise
 from engine.kernels.gpu.decode import decode
@@ -268,14 +269,18 @@ def main() -> None:
 
     JITFunction.run = compile_instead
     with torch.inference_mode():
-        # before Ada there was no instruction to convert E4M3
-        launches(dtype, fp8=where.backend == "hip" or int(where.arch) >= 89)
+        fp8 = where.backend == "hip" or int(where.arch) >= 89  # before Ada there was no instruction to convert E4M3
+        launches(dtype, fp8=fp8)
         tried(4096, 14336, dtype)
         late = True
         others(dtype)
         late = False
-        # products of float32 are no tensor core's, and a compiler takes long: what a large head takes is looked at
-        attention(MODELS["Gemma-2-9B"], torch.float32)
+        if not fp8:  # the largest heads, of the largest numbers, in the least memory; a compiler takes long for them
+            attention(MODELS["Gemma-2-9B"], torch.float32)
+    if fp8:  # what `benchmarks/gpu.py` begins with
+        for other in (torch.bfloat16, torch.float32):
+            for case in cases(ODD, "cpu", other):
+                case.compute()
 
 
 if __name__ == "__main__":

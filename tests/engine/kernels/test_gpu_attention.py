@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +90,18 @@ def test_tiles_are_as_high_as_many_heads_want_and_lower_for_large_ones(
     torch.testing.assert_close(attended(batch, query, cache, Look(0.3, 50)), expected, rtol=1e-5, atol=1e-5)
     rows, keys = tile_for(query, heads // kv_heads)
     assert (rows, keys) == ((256, 64) if heads == 130 else (64, 32))
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), (128, 64)), ((8, 0), (128, 64)), ((8, 9), (64, 32))])
+def test_a_multiprocessor_with_less_memory_gets_lower_tiles(
+    capability: tuple[int, int], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    # what a device is like is asked once
+    head = SimpleNamespace(
+        shape=(1, 1, 256), itemsize=2, device=torch.device("cuda", 10 * capability[0] + capability[1])
+    )
+    assert tile_for(cast("Tensor", head), 4) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
