@@ -1,9 +1,32 @@
-"""The public Python API, whole: what an agent author imports."""
+"""The public Python API, whole: what an agent author imports.
+
+Doubles for tests are in `actors.testing`, shapes of the wire in `schemas`.
+"""
 
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
+from actors.errors import DefinitionError
 from actors.mcp_tools import McpTools
+from actors.memory.embedding import Embedder, WordEmbedder
+from actors.memory.plan import Memory
+from actors.models.embedding import RoutedEmbedder
+from actors.processors.answers import SchemaValidator, StructuredOutput, SystemPromptScrubber
+from actors.processors.costs import CostControl
+from actors.processors.finding import Skill, Skills, ToolSearch
+from actors.processors.judged import (
+    Judged,
+    language_detector,
+    moderation,
+    personal_data_detector,
+    prompt_injection_detector,
+)
+from actors.processors.patterns import RegexFilter
+from actors.processors.processor import About, Processor, Tripped
+from actors.processors.prompts import TokenLimiter, ToolCallFilter
+from actors.processors.recall import SemanticRecall
+from actors.processors.texts import BatchParts, UnicodeNormalizer
+from actors.processors.translation import Translator
 from actors.request_context import RequestContext
 from actors.tools import Tool, ToolContext, client_tool, tool
 from actors.toolsets import (
@@ -18,38 +41,73 @@ from actors.toolsets import (
     Toolset,
 )
 from infra.client import Answer, Client, connect
+from infra.errors import NoAnswer, ScheduleUnfit, SettlementRefused, ThreadUnfit
 from infra.inline import inline
 from infra.running import Running, Waiting
+from schemas.models import ModelChain, ModelEntry
 
 __all__ = [
+    "About",
     "Agent",
     "Answer",
     "Approval",
+    "BatchParts",
     "Client",
     "Combined",
+    "CostControl",
+    "DefinitionError",
     "Delegated",
     "Delegation",
+    "Embedder",
     "Filtered",
     "Fixed",
+    "Judged",
     "McpTools",
+    "Memory",
+    "ModelChain",
+    "ModelEntry",
+    "NoAnswer",
     "Prefixed",
+    "Processor",
     "Refused",
+    "RegexFilter",
     "Renamed",
     "RequestContext",
+    "RoutedEmbedder",
     "RunEnd",
     "Running",
+    "ScheduleUnfit",
+    "SchemaValidator",
+    "SemanticRecall",
     "Services",
+    "SettlementRefused",
+    "Skill",
+    "Skills",
     "StepChanges",
     "StepView",
+    "StructuredOutput",
     "Surroundings",
+    "SystemPromptScrubber",
+    "ThreadUnfit",
+    "TokenLimiter",
     "Tool",
+    "ToolCallFilter",
     "ToolContext",
+    "ToolSearch",
     "Toolset",
+    "Translator",
+    "Tripped",
+    "UnicodeNormalizer",
     "Waiting",
+    "WordEmbedder",
     "agent_tool",
     "client_tool",
     "connect",
     "handoff",
     "inline",
+    "language_detector",
+    "moderation",
+    "personal_data_detector",
+    "prompt_injection_detector",
     "tool",
 ]

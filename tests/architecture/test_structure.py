@@ -69,10 +69,16 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
-        *("Agent", "Answer", "Approval", "Client", "Combined", "Delegated", "Delegation", "Filtered", "Fixed"),
-        *("McpTools", "Prefixed", "Refused", "Renamed"),
-        *("RequestContext", "RunEnd", "Running", "Services", "StepChanges", "StepView", "Surroundings", "Tool"),
-        *("ToolContext", "Toolset", "Waiting", "agent_tool", "client_tool", "connect", "handoff", "inline", "tool"),
+        *("About", "Agent", "Answer", "Approval", "BatchParts", "Client", "Combined", "CostControl"),
+        *("DefinitionError", "Delegated", "Delegation", "Embedder", "Filtered", "Fixed", "Judged"),
+        *("McpTools", "Memory", "ModelChain", "ModelEntry", "NoAnswer", "Prefixed", "Processor", "Refused"),
+        *("RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder", "RunEnd", "Running", "ScheduleUnfit"),
+        *("SchemaValidator", "SemanticRecall", "Services", "SettlementRefused", "Skill", "Skills"),
+        *("StepChanges", "StepView", "StructuredOutput", "Surroundings", "SystemPromptScrubber"),
+        *("ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter", "ToolContext", "ToolSearch", "Toolset"),
+        *("Translator", "Tripped", "UnicodeNormalizer", "Waiting", "WordEmbedder", "agent_tool"),
+        *("client_tool", "connect", "handoff", "inline", "language_detector", "moderation"),
+        *("personal_data_detector", "prompt_injection_detector", "tool"),
     ]
     assert all(hasattr(module, name) for name in module.__all__)
 
