@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
@@ -66,14 +69,40 @@ def agent_command(
     tenant: str = "default",
     approvals: Literal["ask", "refuse"] = "refuse",
     timeout_s: float | None = None,
+    wanted: Mapping[str, Any] = {},
 ) -> Command:
-    """Make the command that runs an agent on a message, in a thread that exists or in a new one."""
+    """Make the command that runs an agent on a message, in a thread that exists or in a new one.
+
+    `wanted` is what else its data says: see `wanted_of`.
+    """
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
     deadline = 0 if timeout_s is None else SystemClock().now() + int(timeout_s * 1e6)
     known: Literal["any", "existing"] = "any" if thread is None else "existing"
-    data = RunAgent(agent=agent, text=text, thread=known, approvals=approvals, deadline=deadline)
+    data = RunAgent(agent=agent, text=text, thread=known, approvals=approvals, deadline=deadline, **wanted)
     return _command(ids.new("r"), tenant, "agent", where, "run", data)
+
+
+def wanted_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Give what the command line wants of an agent's run beside its message."""
+    context = {name: _value(text) for name, text in options.context}
+    given = {"context": context or None, "resource": options.resource, "model": options.model}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def for_agents(options: argparse.Namespace) -> Iterator[str]:
+    """Name the flags that were given and that only an agent's run heeds."""
+    for name in ("thread", "timeout", "context", "resource", "model"):
+        given = getattr(options, name, None)
+        if given is not None and given != []:
+            yield f"--{name}"
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return unicode_text(text)
 
 
 def model_command(model: str, messages: Sequence[Message], tenant: str = "default") -> Command:

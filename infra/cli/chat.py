@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from actors.agent.loop import ConversationMachine
 from actors.agent.run import Pending
@@ -26,10 +27,12 @@ from infra.cli.asking import (
     agent_command,
     anybody,
     approval_command,
+    for_agents,
     model_command,
     partner_of,
     served_by,
     unicode_text,
+    wanted_of,
 )
 from infra.cli.hints import chat_on
 from infra.cli.replay import show
@@ -59,8 +62,8 @@ def main(options: argparse.Namespace) -> int:
     """Hold the conversation; exit code 1 when a message of a pipe had no answer."""
     served = served_by(runtime_of(options.data))
     partner = partner_of(options.partner or anybody(served), served)
-    if partner.kind == "model" and options.thread is not None:
-        sys.stderr.write(f"ostinato chat: {partner.name!r} is a bare model and keeps no thread: leave --thread out\n")
+    if partner.kind == "model" and (flag := next(for_agents(options), None)):
+        sys.stderr.write(f"ostinato chat: {partner.name!r} is a bare model and keeps no thread: leave {flag} out\n")
         return 2
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not options.json
     with session(options.data, _notice) as line:
@@ -84,6 +87,7 @@ class Chat:
         self.style = style_for(sys.stdout)
         self._line = line
         self._data: str = options.data
+        self._wanted = wanted_of(options)
         self._json: bool = options.json
         self._history: list[Message] = []
         """What a bare model is told again each time."""
@@ -104,9 +108,8 @@ class Chat:
         """
         self.busy = True
         if self.partner.kind == "agent":
-            command = agent_command(
-                self.partner.name, text, self.thread, _TENANT, approvals="ask" if approve else "refuse"
-            )
+            approvals: Literal["ask", "refuse"] = "ask" if approve else "refuse"
+            command = agent_command(self.partner.name, text, self.thread, _TENANT, approvals, wanted=self._wanted)
             return self._hear(command, self._line.follow(command)) is not None
         message = Message(role="user", content=text)
         command = model_command(self.partner.name, [*self._history, message], _TENANT)

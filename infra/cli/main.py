@@ -216,9 +216,30 @@ def _chat(parser: argparse.ArgumentParser) -> None:
         help="an agent's name, with or without agent/, or a served model's (default: agent/demo, else what is served)",
     )
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
+    _circumstances(parser)
     parser.add_argument(
         "--json", action="store_true", help="print every frame as a JSON line; every line of the input is one message"
     )
+
+
+def _circumstances(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--context",
+        action="append",
+        type=_noted,
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the agent's functions and tools may know, JSON or a text; may be given again",
+    )
+    parser.add_argument("--resource", default=None, help="the person or project whose thread it is")
+    parser.add_argument("--model", default=None, help="in place of the agent's own")
+
+
+def _noted(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{given!r}: write NAME=VALUE")
+    return name, value
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +250,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say to it; - or nothing reads a pipe")
     parser.add_argument("--thread", default=None, help="continue this thread (default: a new one)")
+    _circumstances(parser)
     parser.add_argument(
         "--timeout", type=_seconds, default=None, metavar="SECONDS", help="end the run after so long (default: never)"
     )

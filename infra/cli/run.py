@@ -7,7 +7,15 @@ import sys
 from typing import TextIO
 
 from infra.access import runtime_of
-from infra.cli.asking import agent_command, model_command, partner_of, served_by, unicode_text
+from infra.cli.asking import (
+    agent_command,
+    for_agents,
+    model_command,
+    partner_of,
+    served_by,
+    unicode_text,
+    wanted_of,
+)
 from infra.cli.hints import chat_on
 from infra.cli.session import session
 from infra.cli.speech import Speech
@@ -37,14 +45,14 @@ def message_of(text: str | None, pipe: TextIO) -> str:
 
 def _run(options: argparse.Namespace, text: str) -> int:
     partner = partner_of(options.agent, served_by(runtime_of(options.data)))
-    for flag, given in (("--thread", options.thread), ("--timeout", options.timeout)):
-        if partner.kind == "model" and given is not None:
-            sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave {flag} out\n")
-            return 2
+    if partner.kind == "model" and (flag := next(for_agents(options), None)):
+        sys.stderr.write(f"ostinato run: {partner.name!r} is a bare model and keeps no thread: leave {flag} out\n")
+        return 2
     if partner.kind == "model":
         command = model_command(partner.name, [Message(role="user", content=text)])
     else:
-        command = agent_command(partner.name, text, options.thread, timeout_s=options.timeout)
+        about = wanted_of(options)
+        command = agent_command(partner.name, text, options.thread, timeout_s=options.timeout, wanted=about)
     speech = Speech(sys.stdout)
     style = style_for(sys.stderr)
     try:

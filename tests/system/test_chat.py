@@ -15,6 +15,7 @@ import pytest
 
 from tests.system.conftest import OSTINATO, UpProcess, ask, chat, records, start
 from tests.system.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
+from tests.system.test_record import wait_until_recorded
 
 pytestmark = pytest.mark.servers
 
@@ -360,6 +361,31 @@ def test_run_with_a_timeout_ends_then_with_its_reason(stack: UpProcess) -> None:
     assert done.returncode == 1
     assert "the run's deadline has passed" in done.stderr
     assert stack.cli("run", "rambler", "Go on.", "--timeout", "soon").returncode == 2
+
+
+def test_run_tells_an_agent_what_it_is_asked_for(stack: UpProcess) -> None:
+    wanted = (
+        "--context",
+        "user=ann",
+        "--context",
+        'limits={"notes":2}',
+        "--resource",
+        "ann",
+        "--model",
+        "ostinato-mini",
+    )
+    answer = stack.cli("run", "demo", "What is 2 plus 3?", *wanted, "--json")
+    assert answer.returncode == 0, answer.stderr
+    thread = next(line["thread"] for line in records(answer) if "thread" in line)
+    wait_until_recorded(stack)
+    shown = records(stack.cli("replay", "show", thread, "--json"))
+    asked = next(line["data"]["command"]["data"] for line in shown if line["kind"] == "command.accepted")
+    assert asked["context"] == {"user": "ann", "limits": {"notes": 2}}
+    assert (asked["resource"], asked["model"]) == ("ann", "ostinato-mini")
+    assert stack.cli("run", "ostinato-mini", "hello", "--context", "user=ann").returncode == 2
+    wrong = stack.cli("run", "demo", "hello", "--context", "user")
+    assert wrong.returncode == 2
+    assert "write NAME=VALUE" in wrong.stderr
 
 
 def test_run_says_what_goes_on_when_it_is_interrupted(stack: UpProcess, tmp_path: Path) -> None:
