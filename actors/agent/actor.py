@@ -236,7 +236,7 @@ class AgentPerformer:
             if self._entitler is not None:
                 self._entitler.consider(effect, call, self._everywhere(effect, call, box))
         if isinstance(event, ModelReturned) and event.tool_calls:
-            return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
+            return replace(event, judged=await box.judged(effect.profile.tools, event.tool_calls))
         return event
 
     async def _asked_in_time(

@@ -86,7 +86,7 @@ async def delegated(
     names = (effect.binding.service, asked.message, effect.agent, effect.entity, site.thread)
     delegation = Delegation(*names, effect.depth, context)
     try:
-        said = None if about.before is None else await called_hook(about.before, delegation)
+        said = None if about.before is None else await called_hook(effect.agent, about.before, delegation)
         if isinstance(said, Refused):
             if again:  # who asked first may have been let
                 await runs.abort(child_abort(EndChild(effect.id, "run", effect.entity, "", call=effect.id), site))
@@ -97,7 +97,7 @@ async def delegated(
         async for frame in runs.follow(_asking(effect, site, delegation, about)):
             heard.hear(frame)
         came_to = Delegated(delegation, heard.text, heard.problem, heard.usage, heard.cost)
-        instead = None if about.after is None else await called_hook(about.after, came_to)
+        instead = None if about.after is None else await called_hook(effect.agent, about.after, came_to)
     except TooLarge as refusal:
         return failed(effect, f"agent {delegation.agent!r} cannot be asked: {refusal}")
     except (BusError, TimeoutError):
