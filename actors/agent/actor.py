@@ -229,6 +229,7 @@ class AgentPerformer:
             calling=effect.profile.calling,
             chain=chain_of(effect.profile, effect.called.model),
             again=again,
+            root=None if effect.parent is None else effect.parent.first,
         )
         event = await self._asked_in_time(effect, call, site, box)
         if isinstance(event, ModelReturned) and not event.tool_calls:

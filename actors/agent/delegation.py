@@ -84,7 +84,7 @@ async def delegated(
         return failed(effect, f"arguments of {effect.called.call.name!r} do not fit: {error} (parameters: message)")
     context = RequestContext(effect.context)
     names = (effect.binding.service, asked.message, effect.agent, effect.entity, site.thread)
-    delegation = Delegation(*names, effect.depth, context)
+    delegation = Delegation(*names, 0 if effect.parent is None else effect.parent.depth, context)
     try:
         said = None if about.before is None else await called_hook(effect.agent, about.before, delegation)
         if isinstance(said, Refused):
@@ -158,13 +158,18 @@ def _asking(effect: CallTool, site: Site, delegation: Delegation, about: Delegat
         text=delegation.message,
         context=effect.context,
         approvals=effect.approvals,
-        parent=Parent(site.thread, effect.entity, effect.id, effect.depth + 1),
+        parent=Parent(site.thread, effect.entity, effect.id, delegation.depth + 1, *_root(effect)),
     )
     if about.memory == "shared":
         memory = effect.memory
         shared = {"resource": memory.resource, "working": memory.working, "notes": effect.notes}
         data = msgspec.structs.replace(data, messages=effect.messages[memory.first :], **shared)
     return _command(child_run(thread), site.tenant, thread, "run", data, effect.traceparent)
+
+
+def _root(effect: CallTool) -> tuple[str, str]:
+    """Name the thread and run that the call's own run is for; empty where nobody is above it."""
+    return ("", "") if effect.parent is None else effect.parent.first
 
 
 def _command(identity: str, tenant: str, thread: str, verb: str, data: RunAgent | AbortRun, trace: str) -> Command:
