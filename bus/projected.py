@@ -170,16 +170,18 @@ AND ($4::text IS NULL OR resource = $4) AND title ILIKE $5
 ORDER BY last DESC, tenant, thread LIMIT $1
 """
 
-_RUNS = """
-SELECT * FROM runs WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)
+_RUNS = f"""
+SELECT {", ".join(RunRow._fields)} FROM runs
+WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)
 ORDER BY asked DESC, tenant, thread, run LIMIT $1
 """
 
 _USED = """
-SELECT coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint AS used
-FROM projection JOIN projected_run USING (build)
-WHERE projection.name = 'runs' AND tenant = $1 AND ($2 <> 'thread' OR coalesce(root, thread) = $3)
-AND ($2 <> 'resource' OR coalesce(root, thread) IN (SELECT thread FROM threads WHERE tenant = $1 AND resource = $4))
+SELECT coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint AS used FROM runs
+WHERE tenant = $1 AND ($2 <> 'thread' OR thread = $3 OR root = $3)
+AND ($2 <> 'resource' OR CASE root WHEN '' THEN thread ELSE root END IN (
+    SELECT thread FROM threads WHERE tenant = $1 AND resource = $4
+))
 AND ($5 = 0 OR asked >= (extract(epoch FROM now()) - 86400 * $5::bigint) * 1000000)
 """
 

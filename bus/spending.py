@@ -85,8 +85,8 @@ def _spent(stored: StoredEvent, root: str | None, root_run: str | None) -> Spent
 
 _ANSWERS = """
 SELECT event.*, made.root, made.root_run FROM event LEFT JOIN LATERAL (
-    SELECT root, root_run FROM projection JOIN projected_run AS run USING (build)
-    WHERE projection.name = 'runs' AND run.tenant = event.tenant AND run.thread = event.thread AND root IS NOT NULL
+    SELECT root, root_run FROM runs AS run
+    WHERE run.tenant = event.tenant AND run.thread = event.thread AND root <> ''
     AND (run.run = event.entity OR event.type = 'condensing.ended') LIMIT 1
 ) AS made ON true
 WHERE type IN ('model.returned', 'model.failed', 'condensing.ended')
