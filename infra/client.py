@@ -40,6 +40,7 @@ from schemas.times import rfc3339
 from schemas.tracing import beginning
 
 _DAY_S = 86_400.0
+_LONGEST_S = 10 * 365 * _DAY_S
 _SETTLED_S = 60.0
 """How long an answer may take to be decided: whoever owns its thread may just have gone."""
 
@@ -93,12 +94,11 @@ class Client:
 
         Raises:
             NoAnswer: the run was refused or failed; carries the `Problem`.
-            ValueError: `timeout_s` is not above 0.
+            ValueError: `timeout_s` is not above 0, or `deadline` is given too.
             PictureRefused: an image is none that models take.
             TimeoutError: it did not end within a day.
         """
-        if timeout_s is not None:
-            wanted["deadline"] = _deadline(timeout_s)
+        wanted |= _deadline(timeout_s, wanted)
         about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
         running = self.stream(agent, text, thread=thread, images=images, **about)
         async for _ in running:
@@ -149,8 +149,7 @@ class Client:
         An answer that is not of `output_type` is not mended, and a message that another run took along
         (`when_busy="steer"`) ends with `run.joined`: `Running.answer` raises `Joined`.
         """
-        if timeout_s is not None:
-            wanted["deadline"] = _deadline(timeout_s)
+        wanted |= _deadline(timeout_s, wanted)
         data = RunAgent(
             agent=agent if isinstance(agent, str) else agent.name,
             text=None if images else text,
@@ -298,15 +297,19 @@ async def connected(
             yield client
 
 
-def _deadline(timeout_s: float) -> int:
-    """Give when so many seconds are over, microseconds since the Unix epoch.
+def _deadline(timeout_s: float | None, wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Give what a request says of when it is to be over.
 
     Raises:
-        ValueError: that is not in the future.
+        ValueError: that is not in the future, or was said already.
     """
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s={timeout_s!r}: give seconds above 0, or leave it out")
-    return SystemClock().now() + max(1, round(timeout_s * 1e6))
+    if timeout_s is None:
+        return {}
+    if not 0 < timeout_s <= _LONGEST_S:
+        raise ValueError(f"timeout_s={timeout_s!r}: give seconds above 0 and at most {_LONGEST_S:.0f}, or leave it out")
+    if wanted.get("deadline"):
+        raise ValueError("timeout_s: leave it out, or `deadline`: both say when the run is to be over")
+    return {"deadline": SystemClock().now() + max(1, round(timeout_s * 1e6))}
 
 
 async def _no_frames(_effect: str) -> Sequence[Delta]:

@@ -253,6 +253,7 @@ async def test_a_run_that_takes_too_long_is_ended(
         with pytest.raises(NoAnswer) as late:
             await client.run("boss", "go", on_wait=somebody_else, timeout_s=0.2)
         assert late.value.problem.kind == "timeout"
-        for wrong in (0, -1, float("nan")):
+        for wrong in ({"timeout_s": 0}, {"timeout_s": -1}, {"timeout_s": float("nan")}, {"timeout_s": float("inf")},
+                      {"timeout_s": 5, "deadline": 7}):  # fmt: skip
             with pytest.raises(ValueError, match="timeout_s"):
-                client.stream("boss", "go", timeout_s=wrong)
+                client.stream("boss", "go", **wrong)
