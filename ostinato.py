@@ -40,7 +40,8 @@ from actors.toolsets import (
     Surroundings,
     Toolset,
 )
-from infra.client import Answer, Client, connect
+from infra.answers import Answer
+from infra.client import Client, connect
 from infra.errors import NoAnswer, ScheduleUnfit, SettlementRefused, ThreadUnfit
 from infra.inline import inline
 from infra.running import Running, Waiting

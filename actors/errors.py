@@ -8,6 +8,7 @@ ActorError
 ├── ToolError          a tool that runs elsewhere answered that it cannot; the model reads the message
 ├── NoService          a tool's NATS service is not there, or says nothing of itself
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
+├── NoThreadLeft       a function that is not async hangs in all of the threads that it may have
 ├── NotNow             a thread is in the record alone, which cannot be read now: the command comes again
 ├── CallFailed         a model call came to nothing; carries the `Problem`
 │   └── ProviderFailed  of a provider elsewhere; knows whether another one may do better
@@ -56,6 +57,10 @@ class Undecidable(ActorError):
 
 class NotConnected(ActorError):
     """An agent was to run, and there is no stack around that would."""
+
+
+class NoThreadLeft(ActorError):
+    """All threads that a tool's or an agent's functions may have are kept by calls that are over."""
 
 
 class NotNow(ActorError):

@@ -6,7 +6,6 @@ in by the system and hidden from the model.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, get_args, overload
 
 import msgspec
 
+from actors.blocking import called
 from actors.errors import BadArguments, DefinitionError
 from actors.parameters import (
     Parameters,
@@ -185,6 +185,7 @@ class Tool:
         Raises:
             BadArguments: they do not fit; the message names the field.
             BadResult: what it returned is not what it promises.
+            NoThreadLeft: calls of it that are over still run in all of its threads.
             Suspend: it waits for data.
         """
         assert self.function is not None, f"tool {self.name!r} is run elsewhere"
@@ -192,25 +193,34 @@ class Tool:
         values = self.signature.read(self.name, arguments)
         if self.signature.hidden is not None:
             values[self.signature.hidden] = context
-        plain = self.signature.checked(self.name, result := await _run(self.function, values))
+        plain = self.signature.checked(self.name, result := await called(self._owner, self.function, **values))
         if self.to_model_output is None:
             return ToolOutput(text_of(plain))
-        return ToolOutput(self.to_model_output(result), plain)
+        return ToolOutput(await called(self._owner, self.to_model_output, result), plain)
 
     async def checked(self, context: ToolContext) -> str | None:
         """Ask whether an earlier attempt took effect; return what it returned, None if it did not."""
         assert self.check is not None, f"tool {self.name!r} cannot be checked"
-        found = await _run(self.check, {next(iter(inspect.signature(self.check).parameters)): context})
+        name = next(iter(inspect.signature(self.check).parameters))
+        found = await called(self._owner, self.check, **{name: context})
         return None if found is None else text_of(plain_value(found))
 
-    def needs_approval(self, arguments: str) -> bool:
+    async def needs_approval(self, arguments: str) -> bool:
         """Say whether a person must agree to a call.
 
         Raises:
             BadArguments: they do not fit: nobody need be asked.
+            NoThreadLeft: the function that says so hangs in all of the tool's threads.
         """
         values = self._values(arguments)
-        return self.approval(**chosen(self.approval, values)) if callable(self.approval) else self.approval
+        if not callable(self.approval):
+            return self.approval
+        needed: bool = await called(self._owner, self.approval, **chosen(self.approval, values))
+        return needed
+
+    @property
+    def _owner(self) -> str:
+        return f"tool {self.name!r}"
 
     def _values(self, arguments: str) -> dict[str, Any]:
         if self.signature is not None:
@@ -264,7 +274,8 @@ def tool(
         check: takes the `ToolContext` of an attempt that a crash cut off, and returns what the tool returned, or
             None if it did not take effect: then it runs again.
         timeout_s: how long a call may take, seconds; the model is told of one that takes longer. A function that is
-            not async cannot be stopped: it goes on in its thread, and what it returns is dropped.
+            not async cannot be stopped: it goes on in its thread, and what it returns is dropped. A tool whose calls
+            keep all of its threads so is not called until one of them returns.
         to_model_output: makes the text that the model reads of what the function returned, which is recorded beside.
         background: the model reads a receipt at once and its run goes on; what the function returns begins a turn of
             the thread, once. It cannot `suspend`.
@@ -340,18 +351,3 @@ def check_name(name: str) -> None:
 def _check_timeout(timeout_s: float | None) -> None:
     if timeout_s is not None and not timeout_s > 0:
         raise DefinitionError(f"timeout_s {timeout_s!r}: give seconds above 0, or leave it out")
-
-
-async def _run(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call an async function, or another one in a thread."""
-    if inspect.iscoroutinefunction(function):
-        return await function(**values)
-    return await asyncio.to_thread(_called, function, values)
-
-
-def _called(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Call a function in its thread; a `StopIteration` would never arrive, because a future cannot carry one."""
-    try:
-        return function(**values)
-    except StopIteration as error:
-        raise RuntimeError(f"StopIteration: {error}") from error

@@ -23,7 +23,7 @@ from bus.columns import day, text, whole
 from bus.places import AT_REST, Change, Delta, OpenRun, Place, UsageKey
 from bus.store import StoredEvent
 from schemas import codec
-from schemas.commands import Fork, Generate, PostResult
+from schemas.commands import Fork, Generate, Parent, PostResult, RunAgent
 from schemas.delegation import RunHandedOver
 from schemas.errors import Erased, SchemaError
 from schemas.generation import BROKEN_OFF
@@ -46,6 +46,7 @@ _MOST = 1 << 40
 """Tokens that one call cannot have used."""
 
 _NOTHING = Change({})
+_ROOT = ("root", "root_run")
 
 
 class _Lost(Exception):
@@ -119,6 +120,8 @@ def _accepted(place: Place, stored: StoredEvent, event: CommandAccepted) -> tupl
         case Generate(model=model):
             run = OpenRun("", text(model), stored.time, "running")
             return _began(place, stored, run, {"kind": "generation", "asked": stored.time})
+        case RunAgent(parent=Parent() as parent):
+            return replace(place, roots={**place.roots, event.command.id: parent.first}), _NOTHING
         case PostResult(effect=effect):
             return _result_came(place, effect.rsplit("-", 2)[0])
         case _:
@@ -135,14 +138,25 @@ def _said(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
 
 def _queued(place: Place, stored: StoredEvent, event: RunQueued) -> tuple[Place, Change]:
     run = _run(event.profile, stored.time, "queued")
-    told = {**_named(run), "kind": "agent", "status": "queued", "asked": stored.time}
+    place, root = _rooted(place, stored)
+    told = {**_named(run), "kind": "agent", "status": "queued", "asked": stored.time, **root}
     return _with(place, stored, run), _told(place, stored, told)
 
 
 def _started(place: Place, stored: StoredEvent, event: RunStarted) -> tuple[Place, Change]:
     queued = place.runs.get(stored.fact.entity)
     run = _run(event.profile, queued.asked if queued is not None else stored.time, "running")
-    return _began(place, stored, run, {"kind": "agent", "asked": run.asked})
+    place, root = _rooted(place, stored)
+    return _began(place, stored, run, {"kind": "agent", "asked": run.asked, **root})
+
+
+def _rooted(place: Place, stored: StoredEvent) -> tuple[Place, Delta]:
+    """Take out whom a run that begins is for, where it is another agent's."""
+    roots = dict(place.roots)
+    found = roots.pop(stored.fact.entity, None)
+    return (
+        (place, {}) if found is None else (replace(place, roots=roots), dict(zip(_ROOT, map(text, found), strict=True)))
+    )
 
 
 def _began(place: Place, stored: StoredEvent, run: OpenRun, more: Delta) -> tuple[Place, Change]:

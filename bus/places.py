@@ -56,6 +56,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """Whether its events are still those of the thread that it was forked from."""
     stopped: str = ""
     """Why its events are not followed any more; empty while they are."""
+    roots: dict[str, tuple[str, str]] = {}
+    """By a run that is still to begin: the thread and run that it is for, where another agent asked for it."""
     erased: bool = False
     """Whether some cannot be read any more: what follows from them is not known."""
 

@@ -139,9 +139,11 @@ async def daily_usage(store: Store, since: date, tenant: str | None = None) -> l
 async def tokens_used(store: Store, where: tuple[str, str, str], scope: str, days: int) -> int:
     """Count the tokens of prompts and answers that runs took, which were asked for in the last so many days.
 
+    What other agents took that were asked by a thread's runs is that thread's, and whose that is.
+
     Args:
         store: the record.
-        where: tenant, thread and resource; without a resource, that scope is the thread's.
+        where: tenant, thread and resource; without a resource, that scope is the thread's owner's, or the thread's.
         scope: `thread`, `resource` or `tenant`.
         days: up to now; 0 is for ever.
 
@@ -149,6 +151,8 @@ async def tokens_used(store: Store, where: tuple[str, str, str], scope: str, day
         Unavailable: Postgres cannot be reached.
     """
     tenant, thread, resource = where
+    if scope == "resource" and not resource:
+        resource = next((row["resource"] for row in await store.rows(_WHOSE, tenant, thread)), "")
     narrow = "thread" if scope == "resource" and not resource else scope
     (row,) = await store.rows(_USED, tenant, narrow, thread, resource, days)
     found: int = row["used"]
@@ -166,17 +170,22 @@ AND ($4::text IS NULL OR resource = $4) AND title ILIKE $5
 ORDER BY last DESC, tenant, thread LIMIT $1
 """
 
-_RUNS = """
-SELECT * FROM runs WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)
+_RUNS = f"""
+SELECT {", ".join(RunRow._fields)} FROM runs
+WHERE ($2::text IS NULL OR tenant = $2) AND ($3::text IS NULL OR thread = $3)
 ORDER BY asked DESC, tenant, thread, run LIMIT $1
 """
 
 _USED = """
 SELECT coalesce(sum(prompt_tokens + completion_tokens), 0)::bigint AS used FROM runs
-WHERE tenant = $1 AND ($2 <> 'thread' OR thread = $3)
-AND ($2 <> 'resource' OR thread IN (SELECT thread FROM threads WHERE tenant = $1 AND resource = $4))
+WHERE tenant = $1 AND ($2 <> 'thread' OR thread = $3 OR root = $3)
+AND ($2 <> 'resource' OR CASE root WHEN '' THEN thread ELSE root END IN (
+    SELECT thread FROM threads WHERE tenant = $1 AND resource = $4
+))
 AND ($5 = 0 OR asked >= (extract(epoch FROM now()) - 86400 * $5::bigint) * 1000000)
 """
+
+_WHOSE = "SELECT resource FROM threads WHERE tenant = $1 AND thread = $2"
 
 _USAGE = """
 SELECT * FROM usage WHERE day >= $1 AND ($2::text IS NULL OR tenant = $2) ORDER BY day DESC, tenant, agent, model

@@ -166,6 +166,8 @@ RUNS = Projection(
         prompt_tokens      bigint   add
         completion_tokens  bigint   add
         cached_tokens      bigint   add
+        root               text     first
+        root_run           text     first
     """),
     _of_runs,
 )

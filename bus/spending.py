@@ -64,10 +64,12 @@ async def recorded_spending(store: Store, since: int) -> AsyncIterator[list[Spen
     while rows := await store.rows(_ANSWERS, since, *place, _PAGE):
         last = rows[-1]
         place = (last["incarnation"], last["seq"], last["idx"])
-        yield [spent for stored in await read_events(store, rows) if (spent := _spent(stored)) is not None]
+        told = zip(rows, await read_events(store, rows), strict=True)
+        found = (_spent(stored, row["root"], row["root_run"]) for row, stored in told)
+        yield [spent for spent in found if spent is not None]
 
 
-def _spent(stored: StoredEvent) -> Spent | None:
+def _spent(stored: StoredEvent, root: str | None, root_run: str | None) -> Spent | None:
     fact = stored.fact
     if codec.is_erased(fact.payload):
         return None
@@ -77,11 +79,16 @@ def _spent(stored: StoredEvent) -> Spent | None:
         return None
     if told.usage == Usage():
         return None
-    return Spent(stored.time, fact.tenant, fact.thread, fact.entity, told.engine, told.usage)
+    of = (root or fact.thread, (root_run if root else None) or fact.entity)
+    return Spent(stored.time, fact.tenant, *of, told.engine, told.usage)
 
 
 _ANSWERS = """
-SELECT * FROM event
+SELECT event.*, made.root, made.root_run FROM event LEFT JOIN LATERAL (
+    SELECT root, root_run FROM runs AS run
+    WHERE run.tenant = event.tenant AND run.thread = event.thread AND root <> ''
+    AND (run.run = event.entity OR event.type = 'condensing.ended') LIMIT 1
+) AS made ON true
 WHERE type IN ('model.returned', 'model.failed', 'condensing.ended')
 AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
 ORDER BY incarnation, seq, idx LIMIT $5

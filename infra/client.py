@@ -13,16 +13,18 @@ import msgspec
 from actors.agent.definition import Agent
 from actors.agent.stack import around
 from actors.agent.task import Task
-from actors.parameters import read_json, schema_of, unfenced
+from actors.parameters import schema_of
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
 from bus import subjects
 from bus.connection import Connection
+from bus.live import Live
 from bus.steps import frames_of_call
 from bus.store import Store
 from infra.access import runtime_of
+from infra.answers import Answer
 from infra.conversations import Threads
-from infra.errors import NoAnswer, SettlementRefused
+from infra.errors import Joined, NoAnswer, SettlementRefused
 from infra.follow import ReadBack, attend, send
 from infra.memories import Memories
 from infra.pictures import follow_pictured, picture
@@ -32,35 +34,18 @@ from infra.running import Running, Waiting, children_of, folded, tasks_of, waits
 from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
 from schemas.live import Delta, Frame
-from schemas.messages import Message, Usage
-from schemas.runs import Problem
+from schemas.messages import Message
 from schemas.structured import Structured
 from schemas.times import rfc3339
 from schemas.tracing import beginning
 
 _DAY_S = 86_400.0
+_LONGEST_S = 10 * 365 * _DAY_S
 _SETTLED_S = 60.0
 """How long an answer may take to be decided: whoever owns its thread may just have gone."""
 
 OnWait = Callable[[Waiting], Awaitable[Approve | Deny | Resume | PostResult | None]]
 """Answers what a run waits for; None leaves it to somebody else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a run came to."""
-
-    text: str
-    thread: str
-    run: str
-    usage: Usage
-    steps: int
-    cost: float | None = None
-    """Of all that the usage is of, US dollars; None where a price is not known."""
-    stopped_by: str = ""
-    """The stop condition that ended it; empty when the model had said all."""
-    output: Any = None
-    """The text as the type that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +72,7 @@ class Client:
         images: Sequence[bytes | str] = (),
         output_type: Any = None,
         repairs: int = 1,
+        timeout_s: float | None = None,
         **wanted: Any,
     ) -> Answer:
         """Run an agent on a message, and return its answer.
@@ -103,30 +89,46 @@ class Client:
                 Where the model's engine can bind what is written, it is; where not, the model is told what does not
                 fit.
             repairs: how often it is told so.
+            timeout_s: how long the run may take, with its repairs, seconds: then it fails with kind `timeout`.
             wanted: any other field of `schemas.commands.RunAgent`, such as `model`, `max_steps` or `active_tools`.
 
         Raises:
             NoAnswer: the run was refused or failed; carries the `Problem`.
+            ValueError: `timeout_s` is not above 0, or `deadline` is given too.
             PictureRefused: an image is none that models take.
             TimeoutError: it did not end within a day.
         """
+        wanted |= _deadline(timeout_s, wanted)
         about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
         running = self.stream(agent, text, thread=thread, images=images, **about)
         async for _ in running:
             pass
-        answer = answer_of(running)
-        if output_type is None:
-            return answer
         try:
-            return replace(answer, output=read_json(unfenced(answer.text), output_type))
-        except msgspec.DecodeError as error:
-            if not repairs:
-                cut = " (it was cut at `max_tokens`)" if _is_cut(running) else ""
-                message = f"the answer is no {getattr(output_type, '__name__', output_type)}{cut}: {error}"
-                raise NoAnswer(Problem(kind="invalid", message=message, field="output_type")) from error
-            again = f"Your answer does not fit: {error}. Answer again, with JSON alone."
+            return await self._answer(running, output_type)
+        except NoAnswer as failure:
+            misfit = failure.__cause__
+            if not repairs or not isinstance(misfit, msgspec.DecodeError):
+                raise
+            again = f"Your answer does not fit: {misfit}. Answer again, with JSON alone."
             about |= {"output_type": output_type, "repairs": repairs - 1}
-            return await self.run(agent, again, thread=answer.thread, **about)
+            return await self.run(agent, again, thread=running.thread, **about)
+
+    async def _answer(self, running: Running, output_type: Any) -> Answer:
+        """Give what a run came to; of a message that another run took along, what that one comes to.
+
+        Raises:
+            NoAnswer: it was refused or failed, or is not of the type that was asked for.
+        """
+        try:
+            return running.answer()
+        except Joined as joined:
+            # whoever began it answers what it waits for
+            command = self._command(joined.run, joined.thread, "run", RunAgent(agent=""))
+            frames = attend(self.connection, self.read_back, command, _no_frames, timeout_s=_DAY_S)
+            other = Running(command, frames, {}, None, self.settle, output_type=output_type)
+        async for _ in other:
+            pass
+        return replace(other.answer(), joined=True)
 
     def stream(
         self,
@@ -139,9 +141,15 @@ class Client:
         on_wait: OnWait | None = None,
         images: Sequence[bytes | str] = (),
         output_type: Any = None,
+        timeout_s: float | None = None,
         **wanted: Any,
     ) -> Running:
-        """Run an agent as `run` does; iterate over what is returned to hear of everything that happens."""
+        """Run an agent as `run` does; iterate over what is returned to hear of everything that happens.
+
+        An answer that is not of `output_type` is not mended, and a message that another run took along
+        (`when_busy="steer"`) ends with `run.joined`: `Running.answer` raises `Joined`.
+        """
+        wanted |= _deadline(timeout_s, wanted)
         data = RunAgent(
             agent=agent if isinstance(agent, str) else agent.name,
             text=None if images else text,
@@ -155,7 +163,8 @@ class Client:
         where = self._ids.new("t") if thread is None else subjects.checked(thread, "thread")
         command = self._command(self._ids.new("r"), where, "run", data)
         frames = follow_pictured(self.connection, self.read_back, command, SystemChance(), self._ids, _DAY_S)
-        return Running(command, frames, {tool.name: tool for tool in tools}, on_wait, self.settle)
+        own = {tool.name: tool for tool in tools}
+        return Running(command, frames, own, on_wait, self.settle, Live(self.connection), output_type)
 
     def attend(self, thread: str, run: str) -> AsyncIterator[Frame]:
         """Hear all of a run, from its first event on, whoever began it and however late; what nobody began never ends.
@@ -257,21 +266,6 @@ class Client:
         )
 
 
-def answer_of(running: Running) -> Answer:
-    """Give what a run came to that is over.
-
-    Raises:
-        NoAnswer: it was refused or failed.
-    """
-    if running.problem is not None:
-        raise NoAnswer(running.problem)
-    finished = running.finished
-    if finished is None:
-        raise NoAnswer(Problem(kind="engine", message="nobody listened until the end of the run"))
-    told = (finished.usage, finished.steps, finished.cost, finished.stopped_by)
-    return Answer(finished.text, running.thread, running.run, *told)
-
-
 @asynccontextmanager
 async def connect(data: str = ".ostinato", tenant: str = "default") -> AsyncIterator[Client]:
     """Reach the stack that runs on a data directory (`ostinato up --data DATA`).
@@ -303,8 +297,24 @@ async def connected(
             yield client
 
 
-def _is_cut(running: Running) -> bool:
-    return running.finished is not None and running.finished.finish_reason == "length"
+def _deadline(timeout_s: float | None, wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Give what a request says of when it is to be over.
+
+    Raises:
+        ValueError: that is not in the future, or was said already.
+    """
+    if timeout_s is None:
+        return {}
+    if not 0 < timeout_s <= _LONGEST_S:
+        raise ValueError(f"timeout_s={timeout_s!r}: give seconds above 0 and at most {_LONGEST_S:.0f}, or leave it out")
+    if wanted.get("deadline"):
+        raise ValueError("timeout_s: leave it out, or `deadline`: both say when the run is to be over")
+    return {"deadline": SystemClock().now() + max(1, round(timeout_s * 1e6))}
+
+
+async def _no_frames(_effect: str) -> Sequence[Delta]:
+    """Tell nothing of what was said: only the end is wanted."""
+    return ()
 
 
 def _bound(kind: Any) -> Structured:

@@ -22,6 +22,7 @@ InfraError
 ├── MasterKeyWrong             threads were sealed with another master key
 ├── RotationUnfit              a master key was to take another's place, and cannot
 ├── NoAnswer                   a run was refused or failed
+│   └── Joined                 another run took the message along, and answers it
 ├── RecordBehind               the record lacks what the log holds, and everything was asked for
 ├── SettlementRefused          what was answered is not waited for
 ├── NothingRecorded            the log knows nothing of an id
@@ -261,6 +262,16 @@ class NoAnswer(InfraError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+class Joined(NoAnswer):
+    """A message has no run of its own: the run under way took it along, and answers it."""
+
+    def __init__(self, thread: str, run: str) -> None:
+        message = f"run {run!r} took the message along and answers it: `client.attend({thread!r}, {run!r})` hears of it"
+        super().__init__(Problem(kind="invalid", message=message, field="when_busy"))
+        self.thread = thread
+        self.run = run
 
 
 class SettlementRefused(InfraError):

@@ -72,6 +72,15 @@ class Parent(Wire, frozen=True):
     """Of the `tool.called`."""
     depth: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How many runs are above."""
+    root: str = ""
+    """The thread of the first run above; empty where that is this call's."""
+    root_run: str = ""
+    """That run."""
+
+    @property
+    def first(self) -> tuple[str, str]:
+        """Name the thread and the run that all of this is for."""
+        return (self.root, self.root_run) if self.root else (self.thread, self.run)
 
 
 class RunAgent(Wire, frozen=True, tag="run"):

@@ -242,3 +242,8 @@ class Announce(Wire, frozen=True):
     """Plans published whose results have not come: an idle worker that hears of some has missed something."""
     parked: int = 0
     """Requests that wait for their grammars: a worker that compiles none has missed something."""
+
+
+def run_of(effect: str) -> str:
+    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`, or of one beside it."""
+    return effect.partition(".")[0].rsplit("-", 2)[0]

@@ -229,6 +229,7 @@ class AgentPerformer:
             calling=effect.profile.calling,
             chain=chain_of(effect.profile, effect.called.model),
             again=again,
+            root=None if effect.parent is None else effect.parent.first,
         )
         event = await self._asked_in_time(effect, call, site, box)
         if isinstance(event, ModelReturned) and not event.tool_calls:
@@ -236,7 +237,7 @@ class AgentPerformer:
             if self._entitler is not None:
                 self._entitler.consider(effect, call, self._everywhere(effect, call, box))
         if isinstance(event, ModelReturned) and event.tool_calls:
-            return replace(event, judged=box.judged(effect.profile.tools, event.tool_calls))
+            return replace(event, judged=await box.judged(effect.profile.tools, event.tool_calls))
         return event
 
     async def _asked_in_time(

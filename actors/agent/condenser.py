@@ -138,4 +138,5 @@ def _call_of(effect: Condense, site: Site, again: bool) -> ModelCall:
         agent=profile.agent,
         chain=chain_of(profile, profile.model),
         again=again,
+        root=None if effect.parent is None else effect.parent.first,
     )

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.agent.conversation import Conversation
-from actors.agent.folding import Folding, context_of
+from actors.agent.folding import Folding, context_of, parent_of
 from actors.agent.run import Run
 from actors.memory.observing import begins_turn, condensable, is_due, is_rewritten
 from actors.runtime.machine import Effect
+from schemas.commands import Parent
 from schemas.context import Context
 from schemas.generation import BROKEN_OFF
 from schemas.memory import CondensingBegun, CondensingEnded, Observed
@@ -34,6 +35,8 @@ class Condense(Effect, frozen=True, kw_only=True):
     """What was condensed before."""
     context: Mapping[str, Any] = {}
     """Of the run's request."""
+    parent: Parent | None = None
+    """The call of another run that its run is."""
 
 
 def begin_condensing(folding: Folding, run: Run, answer: ModelReturned, context: Context) -> None:
@@ -75,6 +78,7 @@ def condense(state: Conversation) -> list[Condense]:
             messages=state.messages[begun.first : begun.upto],
             observations=state.memory.observations,
             context=context_of(state, begun.run),
+            parent=parent_of(state, begun.run),
         )
     ]
 

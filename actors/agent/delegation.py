@@ -83,9 +83,9 @@ async def delegated(
         return failed(effect, f"arguments of {effect.called.call.name!r} do not fit: {error} (parameters: message)")
     context = RequestContext(effect.context)
     names = (effect.binding.service, asked.message, effect.agent, effect.entity, site.thread)
-    delegation = Delegation(*names, effect.depth, context)
+    delegation = Delegation(*names, 0 if effect.parent is None else effect.parent.depth, context)
     try:
-        said = await _said(about.before, delegation)
+        said = await _said(effect.agent, about.before, delegation)
         if isinstance(said, Refused):
             if again:  # who asked first may have been let
                 await runs.abort(child_abort(EndChild(effect.id, "run", effect.entity, "", call=effect.id), site))
@@ -96,7 +96,7 @@ async def delegated(
         async for frame in runs.follow(_asking(effect, site, delegation, about)):
             heard.hear(frame)
         came_to = Delegated(delegation, heard.text, heard.problem, heard.usage, heard.cost)
-        instead = await _said(about.after, came_to)
+        instead = await _said(effect.agent, about.after, came_to)
     except TooLarge as refusal:
         return failed(effect, f"agent {delegation.agent!r} cannot be asked: {refusal}")
     except _HookFailed as failure:
@@ -110,12 +110,12 @@ class _HookFailed(Exception):
     """A function of the author's raised something: whatever that is, it ends its call alone, and is not the bus's."""
 
 
-async def _said(hook: Callable[[Any], Any] | None, about: Delegation | Delegated) -> Any:
+async def _said(agent: str, hook: Callable[[Any], Any] | None, about: Delegation | Delegated) -> Any:
     """Ask a function of the author's, where there is one; a text, a refusal or None."""
     if hook is None:
         return None
     try:
-        said = await called_hook(hook, about)
+        said = await called_hook(agent, hook, about)
         return said if said is None or isinstance(said, Refused) else str(said)
     except (Exception, SystemExit) as error:
         raise _HookFailed(reason_of(error)) from error
@@ -170,13 +170,18 @@ def _asking(effect: CallTool, site: Site, delegation: Delegation, about: Delegat
         text=delegation.message,
         context=effect.context,
         approvals=effect.approvals,
-        parent=Parent(site.thread, effect.entity, effect.id, effect.depth + 1),
+        parent=Parent(site.thread, effect.entity, effect.id, delegation.depth + 1, *_root(effect)),
     )
     if about.memory == "shared":
         memory = effect.memory
         shared = {"resource": memory.resource, "working": memory.working, "notes": effect.notes}
         data = msgspec.structs.replace(data, messages=effect.messages[memory.first :], **shared)
     return _command(child_run(thread), site.tenant, thread, "run", data, effect.traceparent)
+
+
+def _root(effect: CallTool) -> tuple[str, str]:
+    """Name the thread and run that the call's own run is for; empty where nobody is above it."""
+    return ("", "") if effect.parent is None else effect.parent.first
 
 
 def _command(identity: str, tenant: str, thread: str, verb: str, data: RunAgent | AbortRun, trace: str) -> Command:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from actors.agent.run import Run
 from actors.memory.state import Memory
 from actors.runtime.machine import Effect
-from schemas.commands import RunAgent
+from schemas.commands import Parent, RunAgent
 from schemas.messages import Message
 from schemas.profiles import Profile, ToolBinding
 from schemas.runs import ModelCalled, RunFailed, RunFinished, ToolCalled
@@ -25,6 +25,8 @@ class CallModel(Effect, frozen=True, kw_only=True):
     said: tuple[Message, ...] = ()
     """What it is shown of the thread, as it was said."""
     memory: Memory = Memory()
+    parent: Parent | None = None
+    """The call of another run that its run is."""
 
 
 class CallTool(Effect, frozen=True, kw_only=True):
@@ -40,8 +42,8 @@ class CallTool(Effect, frozen=True, kw_only=True):
     """Of the request."""
     answers: tuple[Any, ...] = ()
     """What it was given each time that it was suspended."""
-    depth: int = 0
-    """How many runs are above this one."""
+    parent: Parent | None = None
+    """The call of another run that its run is."""
     approvals: Literal["ask", "refuse"] = "ask"
     """Whether there is somebody who can be asked."""
     problem: str = ""

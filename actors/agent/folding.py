@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.agent.conversation import Conversation, evolve
 from actors.runtime.machine import Decision, Effect, Emitted
-from schemas.commands import RunAgent
+from schemas.commands import Parent, RunAgent
 from schemas.runs import Event
 
 
@@ -28,6 +28,12 @@ class Folding:
     def decision(self) -> Decision:
         """Give what was collected."""
         return Decision(self.events, self.effects)
+
+
+def parent_of(state: Conversation, name: str) -> Parent | None:
+    """Give the call of another run that a run is, if it is one."""
+    data = state.commands[name].data
+    return data.parent if isinstance(data, RunAgent) else None
 
 
 def context_of(state: Conversation, name: str) -> Mapping[str, Any]:

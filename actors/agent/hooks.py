@@ -7,7 +7,6 @@ at least once, and again where a crash leaves it open whether it was.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from actors.agent.effects import PrepareStep, TellEnd
 from actors.agent.run import Run
+from actors.blocking import called
 from actors.request_context import RequestContext
 from schemas.faults import fault
 from schemas.hooks import HooksTold, StepPrepared
@@ -128,9 +128,9 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepar
         await _observed(hooks.on_step, view)
     try:
         for condition in hooks.stop_when if view.step > 1 else ():
-            if await called_hook(condition, view):
+            if await called_hook(view.agent, condition, view):
                 return StepPrepared(effect=effect.id, stop=getattr(condition, "__name__", "stop_when"))
-        changes = None if hooks.prepare_step is None else await called_hook(hooks.prepare_step, view)
+        changes = None if hooks.prepare_step is None else await called_hook(view.agent, hooks.prepare_step, view)
         return _recorded(effect.id, changes or StepChanges())
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the author's function raises ends this run alone
         log.warning("a hook of agent %r failed: %s", view.agent, fault(error))
@@ -203,17 +203,20 @@ def _recorded(effect: str, changes: StepChanges) -> StepPrepared:
 async def _observed(observer: Callable[[Any], Any], view: Any) -> None:
     """Call what changes nothing; nor does its failure."""
     try:
-        await called_hook(observer, view)
+        await called_hook(view.agent, observer, view)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a run does not depend on who watches it
         log.warning("an observer of agent %r failed: %s", view.agent, fault(error))
 
 
-async def called_hook(function: Callable[[Any], Any], view: Any) -> Any:
-    """Call an async function, or another one in a thread."""
+async def called_hook(agent: str, function: Callable[[Any], Any], view: Any) -> Any:
+    """Call a function of an agent's, for as long as one may take.
+
+    Raises:
+        TimeoutError: it takes longer.
+        NoThreadLeft: calls that are over still run in all threads that the agent's functions may have.
+    """
     async with asyncio.timeout(HOOK_S):
-        if inspect.iscoroutinefunction(function):
-            return await function(view)
-        return await asyncio.to_thread(function, view)
+        return await called(f"a function of agent {agent!r}", function, view)
 
 
 def reason_of(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec.structs import replace
 
 from actors.agent.definition import Agent, FromContext, processors_from, toolset_from
 from actors.agent.openness import lifted
+from actors.blocking import called
 from actors.errors import ActorError, DefinitionError
 from actors.memory.plan import Memory
 from actors.processors.processor import Processor
@@ -158,7 +158,7 @@ async def tools_of(agent: Agent, around: Surroundings, memory: Memory | None) ->
     try:
         async with asyncio.timeout(LOOK_UP_S):
             if callable(agent.tools):
-                given = toolset_from(agent, await _called(agent.tools, around))
+                given = toolset_from(agent, await _called(agent, agent.tools, around))
             else:
                 given = toolset_of(agent.tools)
             return (*await given.tools(around), *(() if memory is None else memory.tools()))
@@ -173,7 +173,7 @@ async def _asked(agent: Agent, name: str, around: Surroundings, kind: Any) -> An
         return value
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            value = await _called(value, around)
+            value = await _called(agent, value, around)
     except (Exception, SystemExit) as error:
         raise Unresolved(_failure(agent, name, error), name) from error
     if not isinstance(value, kind):
@@ -181,9 +181,8 @@ async def _asked(agent: Agent, name: str, around: Surroundings, kind: Any) -> An
     return value
 
 
-async def _called(function: FromContext, around: Surroundings) -> Any:
-    value = function(around.context)
-    return await value if inspect.isawaitable(value) else value
+async def _called(agent: Agent, function: FromContext, around: Surroundings) -> Any:
+    return await called(f"a function of agent {agent.name!r}", function, around.context)
 
 
 def _failure(agent: Agent, name: str, error: BaseException) -> str:

@@ -3,12 +3,14 @@ wherever its run goes on."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.definition import Agent
+from actors.agent.hooks import HOOK_S
 from actors.agent.profiles import Unresolved, memory_of, processors_of, tools_of
 from actors.errors import BadArguments, DefinitionError
 from actors.processors.processor import Processor
@@ -45,11 +47,12 @@ class Toolbox:
         tool = self.tools.get(binding.name)
         return tool.spec if tool is not None and tool.binding.digest == binding.digest else None
 
-    def judged(self, bindings: Sequence[ToolBinding], calls: Sequence[ToolCall]) -> tuple[Judgement, ...]:
+    async def judged(self, bindings: Sequence[ToolBinding], calls: Sequence[ToolCall]) -> tuple[Judgement, ...]:
         """Say of each call that may need a person's agreement whether it does; where that fails, it does."""
         asked = {binding.name for binding in bindings if binding.approval}
         found = ((index, call, self.tools.get(call.name)) for index, call in enumerate(calls) if call.name in asked)
-        return tuple(_judgement(index, call, tool) for index, call, tool in found if tool is not None)
+        judging = (_judgement(index, call, tool) for index, call, tool in found if tool is not None)
+        return tuple(await asyncio.gather(*judging))
 
     def guards(self, names: Sequence[str]) -> list[Processor]:
         """Give a run's processors.
@@ -103,9 +106,10 @@ class Toolboxes:
         return Toolbox({tool.name: tool for tool in tools}, processors=processors)
 
 
-def _judgement(index: int, call: ToolCall, tool: Tool) -> Judgement:
+async def _judgement(index: int, call: ToolCall, tool: Tool) -> Judgement:
     try:
-        return Judgement(index, tool.needs_approval(call.arguments))
+        async with asyncio.timeout(HOOK_S):
+            return Judgement(index, await tool.needs_approval(call.arguments))
     except BadArguments as error:
         return Judgement(index, approval=True, problem=str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be judged is for a person to judge

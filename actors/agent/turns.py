@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation, incoming
 from actors.agent.effects import AwaitDeadline, CallModel, EndChild, PrepareStep, TellEnd
-from actors.agent.folding import Folding, context_of
+from actors.agent.folding import Folding, context_of, parent_of
 from actors.agent.run import Pending, Run
 from actors.agent.wishes import call_wished, refuse_tool
 from actors.memory.prompt import prompt_of, shown_from
@@ -123,6 +123,7 @@ def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:
         "messages": seen,
         "said": state.messages[called.first : called.seen],
         "memory": state.memory,
+        "parent": parent_of(state, run.id),
     }
     return CallModel(*place, called=called, profile=run.effective, context=about, **told)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.agent.conversation import Conversation
 from actors.agent.effects import CallTool, RunTask
-from actors.agent.folding import Folding, context_of
+from actors.agent.folding import Folding, context_of, parent_of
 from actors.agent.run import Pending, Run, Waits
 from actors.memory.prompt import shared_by
 from schemas.commands import RunAgent
@@ -29,7 +29,7 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         model=run.effective.model,
         binding=binding,
         context=context_of(state, run.id),
-        depth=_depth(state, run.id),
+        parent=parent_of(state, run.id),
         approvals="ask" if can_ask(state, run.id) else "refuse",
         answers=() if item is None else item.answers,
         attempts=1 if item is None else item.attempts,
@@ -40,11 +40,6 @@ def call_tool(state: Conversation, run: Run, effect: str, call: ToolCall, item: 
         profile=run.profile if hands_over else None,
         shared=shared_by(state.memory, run.profile.memory),
     )
-
-
-def _depth(state: Conversation, name: str) -> int:
-    data = state.commands[name].data
-    return data.parent.depth if isinstance(data, RunAgent) and data.parent is not None else 0
 
 
 def call_wished(folding: Folding, name: str) -> None:
@@ -129,7 +124,7 @@ def run_task(state: Conversation, name: str) -> RunTask:
         notes=dict(state.notes),
         binding=task.binding,
         context=context_of(state, task.run),
-        depth=_depth(state, task.run),
+        parent=parent_of(state, task.run),
         approvals="ask" if can_ask(state, task.run) else "refuse",
         attempts=task.attempts,
         processors=task.processors,

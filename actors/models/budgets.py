@@ -210,7 +210,7 @@ class Books:
 
         Args:
             model: which is called.
-            asked: the tenant, thread and run that call it.
+            asked: the tenant, and the thread and run that it is called for.
             request: which call.
             usage: what it may take.
 
@@ -289,8 +289,9 @@ class Budgeted:
         await self.inner.abort(request)
 
     async def _begin(self, call: ModelCall, answers: int) -> Spent:
-        asked = (call.tenant, call.thread, run_of(call.effect))
-        return await self.books.begin(self.name, asked, call.request, _may_take(call, answers))
+        return await self.books.begin(
+            self.name, (call.tenant, *call.spends_for), call.request, _may_take(call, answers)
+        )
 
 
 def _may_take(call: ModelCall, answers: int) -> Usage:
@@ -304,8 +305,3 @@ def _may_take(call: ModelCall, answers: int) -> Usage:
 def tokens_of(size: int) -> int:
     """Give about how many tokens so many bytes of text are, at most."""
     return math.ceil(size / _BYTES_A_TOKEN)
-
-
-def run_of(effect: str) -> str:
-    """Read a run's id from the effect id of one of its model calls, `<run>-<step>-m…`, or of one beside it."""
-    return effect.partition(".")[0].rsplit("-", 2)[0]

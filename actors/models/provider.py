@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.answers import AnswerFinish, CallTold, Sampled, TokenTold
 from schemas.commands import RawPrompt
-from schemas.generation import Sampling, request_id
+from schemas.generation import Sampling, request_id, run_of
 from schemas.messages import Calling, Message, Rendering, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, PassedOver
 from schemas.processing import Processed
@@ -90,6 +90,13 @@ class ModelCall(msgspec.Struct, frozen=True):
     """Whether an owner that ended may have asked already."""
     options: Mapping[str, Any] = {}
     """Further fields of the request, as the model's provider spells them."""
+    root: tuple[str, str] | None = None
+    """The thread and run that all of it is for, where another agent's run asked for this one."""
+
+    @property
+    def spends_for(self) -> tuple[str, str]:
+        """Name the thread and run whose budgets it is about."""
+        return self.root or (self.thread, run_of(self.effect))
 
     @property
     def request(self) -> str:

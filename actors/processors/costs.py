@@ -31,7 +31,7 @@ class CostControl(Processor):
     tokens: int = 0
     """Of prompts and answers that may have been used before a run, within `days`; 0 has no bound."""
     scope: CostScope = "resource"
-    """Whose; a thread of nobody's is counted for itself."""
+    """Whose; a thread of nobody's is counted for itself, and what agents spend that are asked in it counts for it."""
     days: int = 0
     """Up to now; 0 is for ever."""
     prompt_tokens: int = 0
@@ -49,7 +49,7 @@ class CostControl(Processor):
         """Look at what was used, once in a run."""
         if not self.tokens or about.call is None or about.library is None:
             return
-        place = (about.call.tenant, about.call.thread, about.resource)
+        place = (about.call.tenant, about.call.spends_for[0], about.resource)
         try:
             used = await about.library.used(place, self.scope, self.days)
         except BusError:

@@ -120,6 +120,8 @@ def _agents(processes: Sequence[ProcessNumbers]) -> Iterator[Metric]:
         yield _gauges(name, text, "shard", {shard: found[key] for (shard, _), found in sorted(shards.items())})
     calls = {process.slot: process.numbers.get("model_calls", 0) for process in processes}
     yield _gauges("model_calls", "Model calls that wait for tokens.", "process", calls)
+    left = {process.slot: sum(process.numbers.get("threads_left_behind", {}).values()) for process in processes}
+    yield _gauges("threads_left_behind", "Threads of tools and hooks whose calls are over.", "process", left)
     shed = CounterMetricFamily("ostinato_trace_shed", "Records that the trace did not take.", labels=("process",))
     waiting = {}
     for process in processes:

@@ -12,6 +12,7 @@ from actors.access.key import KeyPerformer
 from actors.agent.actor import AgentPerformer
 from actors.agent.definition import Agent
 from actors.agent.entitling import Entitler
+from actors.blocking import left_behind
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
@@ -108,6 +109,7 @@ async def _run(
         "model_calls": frontend.under_way,
         "trace": trace.statistics(),
         "budgets": [] if made.ledger is None else made.ledger.statistics(),
+        "threads_left_behind": left_behind(),
     }
     client = Client(connection, record.read_back, record.opened, settings.tenant)
     version = importlib.metadata.version("ostinato")

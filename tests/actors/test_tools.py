@@ -328,17 +328,17 @@ async def test_the_model_may_read_something_else_than_the_function_returned() ->
     assert (output.content, output.result) == ("in Rome", {"city": "Rome", "street": "Main"})
 
 
-def test_approval_may_depend_on_the_arguments_and_what_does_not_fit_needs_none() -> None:
+async def test_approval_may_depend_on_the_arguments_and_what_does_not_fit_needs_none() -> None:
     @tool(needs_approval=lambda amount: amount > 100)
     def pay(to: str, amount: int) -> str:
         """Pay."""
         return f"{amount} to {to}"
 
     assert pay.binding.approval
-    assert not pay.needs_approval('{"to": "ann", "amount": 5}')
-    assert pay.needs_approval('{"to": "ann", "amount": 500}')
+    assert not await pay.needs_approval('{"to": "ann", "amount": 5}')
+    assert await pay.needs_approval('{"to": "ann", "amount": 500}')
     with pytest.raises(BadArguments, match="amount"):
-        pay.needs_approval('{"to": "ann"}')
+        await pay.needs_approval('{"to": "ann"}')
 
 
 async def test_a_suspended_function_is_called_again_and_goes_on_with_data_of_the_type_it_asked_for() -> None:

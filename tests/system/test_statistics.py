@@ -44,6 +44,7 @@ def test_every_process_says_how_full_its_queues_are(stack: UpProcess) -> None:
     assert sum(shard["threads"] for shard in shards) >= 1
     assert all({"commands", "effects", "appends", "stopped"} <= shard.keys() for shard in shards)
     assert numbers["agents-0"]["trace"]["shed"] == 0
+    assert numbers["agents-0"]["threads_left_behind"] == {}
     assert numbers["scheduler-0"]["steps"] > 0
     assert numbers["worker-0"]["steps"] > 0
     assert numbers["recorder-0"]["EV"]["recorded"] > 0

@@ -121,8 +121,9 @@ async def test_an_answer_is_of_the_type_that_was_asked_for_and_is_seen_as_it_gro
     running = client.stream("plain", "Who is there?", output_type=Person)
     seen = [value async for value in running.partials()]
     assert running.finished is not None
-    assert seen[-1] == msgspec.json.decode(running.finished.text)
-    assert len(seen) > 1
+    assert seen[-2] == msgspec.json.decode(running.finished.text)
+    assert seen[-1] == running.answer().output == msgspec.json.decode(running.finished.text, type=Person)
+    assert len(seen) > 2
     await verified(stack, answer.thread)
 
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from actors.agent.definition import Agent
 from actors.errors import CallFailed, DefinitionError
-from actors.models.budgets import run_of
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.processors.finding import SEARCH, Skills, ToolSearch
 from actors.processors.guarded import Guarded
@@ -26,7 +25,7 @@ from actors.processors.judged import (
 from actors.processors.processor import About
 from actors.testing import ScriptedModel
 from actors.tools import ToolContext, tool
-from schemas.generation import Sampling
+from schemas.generation import Sampling, run_of
 from schemas.messages import Calling, Message, ToolCall, ToolSpec, Usage
 from schemas.structured import Structured
 from tests.actors.processors.test_guarded import CALL, Heard

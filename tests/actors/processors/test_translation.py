@@ -108,10 +108,10 @@ async def test_who_has_used_their_tokens_up_begins_no_run_and_others_do(store: S
     async def away() -> Store:
         raise Unavailable("Postgres cannot be used")
 
-    async def begun(thread: str, resource: str, library: Any, **bounds: Any) -> bool:
+    async def begun(thread: str, resource: str, library: Any, root: Any = None, **bounds: Any) -> bool:
         guarded = Guarded(ScriptedModel(lambda _: "fine"), [CostControl(**bounds)], True, library, resource)
         try:
-            await guarded.call(replace(CALL, thread=thread), Heard())
+            await guarded.call(replace(CALL, thread=thread, root=root), Heard())
         except CallFailed as failed:
             return "tokens of 100 are used up" not in failed.problem.message
         return True
@@ -124,6 +124,10 @@ async def test_who_has_used_their_tokens_up_begins_no_run_and_others_do(store: S
     assert not await begun("t1", "", library, tokens=100)
     assert not await begun("t9", "eve", library, tokens=100, scope="tenant")
     assert not await begun("t2", "eve", library, tokens=100, scope="thread")
+    # another agent's thread is one of whom it works for
+    for scope in ("thread", "resource"):
+        assert not await begun("s1", "", library, root=("t2", "r2"), tokens=100, scope=scope)
+        assert await begun("s1", "", library, root=("t9", "r9"), tokens=100, scope=scope)
     # what was used long ago does not count, and what cannot be read stops nobody
     assert await begun("t9", "ann", library, tokens=100, days=1)
     assert await begun("t9", "ann", RecordedLibrary(away), tokens=100)

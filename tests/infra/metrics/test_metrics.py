@@ -86,6 +86,7 @@ def processes() -> list[ProcessNumbers]:
     agents = {
         "shards": {"0": shard, "1": shard},
         "model_calls": 2,
+        "threads_left_behind": {"tool 'dig'": 2, "tool 'hang'": 1},
         "trace": {"shed": 3, "waiting_bytes": 4, "kept": 5},
         "budgets": ledger.statistics(),
     }
@@ -155,6 +156,10 @@ def test_engines_are_told_of_by_vllms_names_with_its_labels() -> None:
 def test_a_process_that_does_not_answer_is_down() -> None:
     assert value("ostinato_process_up", process="agents-0") == 1
     assert value("ostinato_process_up", process="agents-1") == 0
+
+
+def test_threads_that_go_on_are_counted_for_their_process() -> None:
+    assert value("ostinato_threads_left_behind", process="agents-0") == 3
 
 
 def test_a_family_that_several_processes_tell_of_is_written_once() -> None:
