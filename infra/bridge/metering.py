@@ -96,7 +96,7 @@ class Metered:
                 self._answers[index * self._n + frame.choice] += len(frame.token_ids)
             case Committed(type="model.returned", data=data):
                 answer: ModelReturned = codec.decode(data, ModelReturned)
-                self._prompts[index] = len(answer.prompt_token_ids)
+                self._prompts[index] = len(answer.prompt_token_ids) or self._prompts[index]
                 for at, one in enumerate(answer.alternatives()):
                     self._answers[index * self._n + at] = 0 if self._silent else len(one.token_ids)
             case _:

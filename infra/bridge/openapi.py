@@ -171,6 +171,18 @@ def _in_headers(about: Operation) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "header", "schema": {"type": "string", "maxLength": 255}}
 
 
+def _event(carried: Any) -> dict[str, Any]:
+    """Describe each event of a stream, as OpenAPI 3.2 does; 3.1 does not say what the schema of a stream is of."""
+    text = {"type": "string"}
+    data = text if carried is None else {**text, "contentMediaType": "application/json", "contentSchema": carried}
+    return {
+        "type": "object",
+        "description": "Each event",
+        "properties": {"data": data, "event": text, "id": text},
+        "required": ["data"],
+    }
+
+
 def _responses(about: Operation, known: _Known) -> dict[str, Any]:
     made: dict[str, dict[str, Any]] = {}
     if about.gives is not None or about.takes is not None or not about.streams:
@@ -178,10 +190,7 @@ def _responses(about: Operation, known: _Known) -> dict[str, Any]:
         made[str(about.status)] = {"description": "Done", "content": {about.media: schema}}
     if about.streams:
         content = made.setdefault("200", {"description": "Done", "content": {}})["content"]
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-        if about.tells is not None:
-            # what OpenAPI 3.2 calls itemSchema; 3.1 has no word for it
-            content["text/event-stream"]["x-event-data"] = known.refs[id(about.tells)]
+        content["text/event-stream"] = {"schema": _event(None if about.tells is None else known.refs[id(about.tells)])}
     if about.empty:
         made["204"] = {"description": "Nothing"}
     wrong: dict[str, Any] = {"description": "Why there is no answer"}
