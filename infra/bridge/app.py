@@ -353,7 +353,7 @@ class Bridge:
         await send_command(self.connection, command)
 
 
-_ABORTING = Operation("vLLM: end generations by their ids", AbortRequest)
+_ABORTING = Operation("vLLM: end generations by their ids", AbortRequest, media="")
 _CROSS_ORIGIN: Any = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
     "allow_headers": ["*"],

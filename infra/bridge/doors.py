@@ -85,6 +85,7 @@ class Operation(NamedTuple):
     status: int = 200
     """Of an answer."""
     media: str = "application/json"
+    """Of an answer; empty is of one that has nothing in it."""
     own: bool = False
     """Whether its errors are written as another protocol has them."""
     empty: bool = False

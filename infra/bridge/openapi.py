@@ -187,7 +187,7 @@ def _responses(about: Operation, known: _Known) -> dict[str, Any]:
     made: dict[str, dict[str, Any]] = {}
     if about.gives is not None or about.takes is not None or not about.streams:
         schema = {} if about.gives is None else {"schema": known.refs[id(about.gives)]}
-        made[str(about.status)] = {"description": "Done", "content": {about.media: schema}}
+        made[str(about.status)] = {"description": "Done"} | ({"content": {about.media: schema}} if about.media else {})
     if about.streams:
         content = made.setdefault("200", {"description": "Done", "content": {}})["content"]
         content["text/event-stream"] = {"schema": _event(None if about.tells is None else known.refs[id(about.tells)])}

@@ -29,8 +29,14 @@ from tests.system.conftest import UpProcess
 pytestmark = pytest.mark.servers
 
 MODEL = "ostinato-mini"
-EXAMPLES = 20
-"""Of requests to each route: some fit the document, some do not."""
+EXAMPLES = 12
+"""Of requests to each route, as often that fit the document and that do not."""
+FEW = 6
+"""Of those that have a model write."""
+WRITING = {
+    *("/ag-ui/{agent}", "/api/agents/{agent}/chat", "/api/chat", "/api/runs", "/api/threads/{thread}/runs"),
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
+}
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 BOUND = {"max_tokens": 4, "stream": False, "wait_s": 0}
 """What keeps an answer short, where a request would have it."""
@@ -70,12 +76,12 @@ def made(up: UpProcess) -> dict[str, str]:
         }
 
 
-def ask(up: UpProcess, cases: st.SearchStrategy[Any], there: dict[str, str]) -> Counter[int]:
+def ask(up: UpProcess, cases: st.SearchStrategy[Any], there: dict[str, str], examples: int) -> Counter[int]:
     """Make some requests, every other one of what there is; count the statuses."""
     asked, turns = Counter[int](), itertools.count()
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -103,10 +109,11 @@ def test_no_request_made_from_the_document_breaks_the_bridge(stack: UpProcess, d
     # what there is is there until all else is asked
     for operation in sorted(operations, key=lambda one: one.method.upper() == "DELETE"):
         told = asked.setdefault(f"{operation.method.upper()} {operation.path}", Counter())
+        examples = FEW if operation.path in WRITING else EXAMPLES
         for mode in schemathesis.GenerationMode:
             with contextlib.suppress(Unsatisfiable):  # nothing is wrong with a request that has nothing in it
-                told += ask(stack, operation.as_strategy(generation_mode=mode), there)
-    assert sum(told.total() for told in asked.values()) > 1000
+                told += ask(stack, operation.as_strategy(generation_mode=mode), there, examples)
+    assert sum(told.total() for told in asked.values()) > 800
     found = {name for name, told in asked.items() if any(status < 300 for status in told)}
     # behind these stands what the ids name
     assert found >= {

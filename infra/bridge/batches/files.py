@@ -44,6 +44,7 @@ class FileForm(Wire, frozen=True):
     )
 
 
+_READING: Final = Operation("OpenAI: give what is in a file", media="application/octet-stream")
 _UPLOADING: Final = Operation("OpenAI: keep a file", FileForm, sends="multipart/form-data")
 
 
@@ -202,6 +203,6 @@ def file_doors(desk: BatchDesk) -> list[Door]:
         Door(path, files.upload, "inference", methods=("POST",), upload_mb=most, operation=_UPLOADING),
         Door(path, files.list, "inference"),
         Door(one, files.get, "inference"),
-        Door(f"{one}/content", files.content, "inference"),
+        Door(f"{one}/content", files.content, "inference", operation=_READING),
         Door(one, files.delete, "inference", methods=("DELETE",)),
     ]
