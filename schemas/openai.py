@@ -58,6 +58,12 @@ class ImagePart(Wire, frozen=True, tag="image_url"):
     image_url: ImageAddress
 
 
+class RefusalPart(Wire, frozen=True, tag="refusal"):
+    """What an assistant said in place of an answer."""
+
+    refusal: str
+
+
 class FunctionCall(Wire, frozen=True):
     """The function of a tool call."""
 
@@ -77,17 +83,20 @@ class ChatMessage(Wire, frozen=True):
     """One message of a request."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart | ImagePart] | None = None
+    content: str | Sequence[TextPart | ImagePart | RefusalPart] | None = None
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     """The same; clients and servers do not agree on its name."""
+    refusal: str | None = None
+    """What an assistant said in place of an answer; or it is a part of that."""
 
     def message(self) -> Message:
         """Give it as one of ours."""
-        content = self.content or ""
-        parts = [TextPart(content)] if isinstance(content, str) else content
+        content = self.content or self.refusal or ""
+        given = [TextPart(content)] if isinstance(content, str) else content
+        parts = [TextPart(part.refusal) if isinstance(part, RefusalPart) else part for part in given]
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
         calls = tuple(
             ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in self.tool_calls or ()
@@ -202,6 +211,8 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     structural_tag: Any = None
     return_tokens_as_token_ids: bool | None = None
     """Whether `logprobs` call tokens `token_id:` and their ids."""
+    request_id: str | None = None
+    """What the request is called where no `x-request-id` says it."""
     user: Noted | None = None
     """Kept in the log beside the request, as are the next three."""
     metadata: Annotated[Mapping[Noted, Noted], msgspec.Meta(max_length=16)] | None = None
@@ -214,7 +225,6 @@ class AnswerRequest(Wire, frozen=True, kw_only=True):
     moderation: Any = None
     prompt_cache_retention: Any = None
     return_weight_versions: Any = None
-    request_id: Any = None
     return_token_offsets: Any = None
     return_mm_kwargs: Any = None
     mm_processor_kwargs: Any = None

@@ -37,12 +37,17 @@ class Texts:
                 case Decode(tokens=tokens):
                     return self._decoded(tokens)
                 case Describe():
-                    size = self._prompter.tokenizer.size
-                    return Described({**self._about, "vocab_size": size})
+                    return Described(self._described())
         except TemplateError as error:
             return TextRefused(Problem(kind="invalid", message=str(error), field="messages"))
         except BadRequest as error:
             return TextRefused(Problem(kind="invalid", message=str(error), field=error.field))
+
+    def _described(self) -> dict[str, Any]:
+        template, size = self._prompter.template, self._prompter.tokenizer.size
+        # what prompts are written by, wherever that lies; clients that write them themselves do the same
+        written = {} if template is None else {"chat_template": template.source}
+        return {**self._about, **written, "vocab_size": size}
 
     def _encoded(self, asked: Encode) -> Encoded:
         data, prompter = asked.data, self._prompter

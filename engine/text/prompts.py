@@ -98,7 +98,7 @@ class Prompter:
     ) -> None:
         self.tokenizer = tokenizer
         self.dialect = speech
-        self._template = template
+        self.template = template
         self._trusting = trusting
         self._segments = tokenizer.segments()
 
@@ -194,7 +194,7 @@ class Prompter:
         return before.replace(_HERE, "")
 
     def _chosen(self, rendering: Rendering) -> ChatTemplate:
-        own = self._template
+        own = self.template
         if not rendering.chat_template:
             if own is None:
                 raise BadRequest(

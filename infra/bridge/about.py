@@ -13,6 +13,7 @@ from starlette.responses import Response
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
+from schemas.times import rfc3339
 
 VERSION: Final = importlib.metadata.version("ostinato")
 
@@ -20,6 +21,8 @@ VERSION: Final = importlib.metadata.version("ostinato")
 @dataclass(frozen=True)
 class _About:
     desk: Desk
+    since: int
+    """When the models here were loaded, in seconds since the Unix epoch."""
 
     async def version(self, request: Request) -> Response:
         """Say which version it is."""
@@ -29,12 +32,17 @@ class _About:
         """Say how many requests are under way."""
         return _json({"server_load": len(self.desk.under_way)})
 
+    async def models(self, request: Request) -> Response:
+        """List what may be given as `model`."""
+        listed = [about_model(self.desk, name, self.since) for name in names_of(self.desk)]
+        return _json({"object": "list", "data": listed, "has_more": False})
+
     async def model(self, request: Request) -> Response:
         """Tell of one thing that may be given as `model`."""
         name = request.path_params["model"]
         if name not in names_of(self.desk):
             raise BadRequest(404, f"model {name[:100]!r} is not among those listed", "model", "model_not_found")
-        return _json(about_model(self.desk, name))
+        return _json(about_model(self.desk, name, self.since))
 
 
 def names_of(desk: Desk) -> list[str]:
@@ -42,13 +50,13 @@ def names_of(desk: Desk) -> list[str]:
     return [*desk.models, *desk.adapters, *desk.poolers, *desk.routed, *(AGENT_PREFIX + agent for agent in desk.agents)]
 
 
-def about_model(desk: Desk, name: str) -> dict[str, object]:
+def about_model(desk: Desk, name: str, since: int) -> dict[str, object]:
     """Tell of a model, to clients of OpenAI's and of Anthropic's API; of one with an adapter, whose it is."""
-    theirs = {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+    theirs = {"type": "model", "display_name": name, "created_at": rfc3339(since * 1_000_000)}
     provider, _, model = name.partition("/")
     owner = provider if model and provider != AGENT_PREFIX.rstrip("/") else "ostinato"
     parent = {"parent": desk.models[0]} if name in desk.adapters else {}
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner, **parent, **theirs}
+    return {"id": name, "object": "model", "created": since, "owned_by": owner, **parent, **theirs}
 
 
 def _json(value: object) -> Response:
@@ -57,8 +65,9 @@ def _json(value: object) -> Response:
 
 def about_doors(desk: Desk) -> list[Door]:
     """List them."""
-    about = _About(desk)
+    about = _About(desk, desk.seconds())
     return [
+        Door("/v1/models", about.models, "inference", "agents"),
         Door("/version", about.version, "inference", "agents", "metrics", "admin"),
         Door("/load", about.load, "inference", "metrics", "admin"),
         Door("/v1/models/{model:path}", about.model, "inference", "agents"),

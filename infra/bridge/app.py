@@ -21,15 +21,16 @@ from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.store import Store
-from infra.bridge.about import VERSION, about_model, names_of
+from infra.bridge.about import VERSION
 from infra.bridge.admission import Admission, Quotas, Rates
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.desk import Timed
-from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, charging, openai_error, told
+from infra.bridge.doors import SHAPE, Door, House, Operation, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules
+from infra.bridge.metering import exchange_of
 from infra.bridge.openai import (
     ONLY_ONCE,
     SESSION_HEADER,
@@ -53,7 +54,7 @@ from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.live import Delta
-from schemas.openai import ChatRequest, StreamOptions
+from schemas.openai import ChatRequest
 from schemas.rest import AgentOffered
 from schemas.times import rfc3339
 from schemas.tracing import beginning
@@ -126,9 +127,8 @@ class Bridge:
         doors: list[Door | Wing] = [
             Workplace("/v1/chat/completions", self.chat_completions, "inference", "agents", methods=post),
             Workplace("/v1/completions", self.completions, "inference", methods=post),
-            Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post),
+            Door("/inference/v1/abort_requests", self.abort_requests, "inference", methods=post, operation=_ABORTING),
             Door("/reset_prefix_cache", self.reset_prefix_cache, "admin", methods=post),
-            Door("/v1/models", self._list_models, "inference", "agents"),
             Door("/health", self.health),
             Door("/metrics", self._tell_metrics, "metrics", "admin"),
             *protocol_doors(self),
@@ -166,12 +166,6 @@ class Bridge:
         body, content_type = await self.metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
-    async def _list_models(self, request: Request) -> Response:
-        """List what may be given as `model`."""
-        return _json(
-            {"object": "list", "data": [about_model(self, name) for name in names_of(self)], "has_more": False}
-        )
-
     async def chat_completions(self, request: Request) -> Response:
         """Answer with an agent, in a thread, or with a bare generation."""
         return await self.served(request, self._chat)
@@ -204,12 +198,13 @@ class Bridge:
         Raises:
             BadRequest: there is no answer; the door tells it as its protocol does.
         """
-        request_id, headers = request_id_of(request), dict[str, str]()
+        headers = dict[str, str]()
         try:
             exchange = ask(request, await request.body())
             headers = exchange.headers
             exchange.commands = [await self.ready(command) for command in exchange.commands]
-            return await self._answer(request, exchange, request_id)
+            await exchange.before()
+            return await self._answer(request, exchange, request_id_of(request))
         except BadRequest as error:
             problem = error
         except ClientGone:
@@ -218,7 +213,7 @@ class Bridge:
             message = f"the server takes no more requests: {error.description}"
             problem = BadRequest(503, message, None, "overloaded")
         except (BusError, TimeoutError) as error:
-            log.warning("request %s: %s", request_id, error)
+            log.warning("request %s: %s", request_id_of(request), error)
             problem = BadRequest(503, "the event bus does not answer: try again", None, "unavailable")
         once = ONLY_ONCE if THREAD_HEADER in headers else {}  # an agent's run has begun
         problem.headers = {**headers, **problem.headers, **once}
@@ -246,7 +241,7 @@ class Bridge:
         asked = read_request(body)
         command = self.conversation(request, asked)
         encoder = chat_encoder(asked, command, self.seconds())
-        return Exchange([command], encoder, asked.stream, _with_usage(asked.stream_options))
+        return exchange_of(self, request, asked, [command], encoder)
 
     def conversation(self, request: Request, asked: ChatRequest, thread: str | None = None) -> Command:
         """Make a command of messages to a model or an agent; an agent may have a thread for them already."""
@@ -263,7 +258,7 @@ class Bridge:
         asked = read_completion(body)
         commands = [self.command(request, self.timed(data, asked.timeout_s)) for data in generations(asked)]
         encoder = CompletionEncoder(commands[0].id, asked, self.seconds())
-        return Exchange(commands, encoder, asked.stream, _with_usage(asked.stream_options))
+        return exchange_of(self, request, asked, commands, encoder)
 
     def seconds(self) -> int:
         """Say what time it is, in seconds since the Unix epoch."""
@@ -360,11 +355,8 @@ class Bridge:
         await send_command(self.connection, command)
 
 
+_ABORTING = Operation("vLLM: end generations by their ids", AbortRequest, media="")
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-
-
-def _with_usage(options: StreamOptions | None) -> bool:
-    return options is not None and options.include_usage
 
 
 async def _next(chunks: AsyncGenerator[Chunks]) -> Chunks | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final, cast, get_args
 
@@ -15,6 +16,10 @@ ALL_SCOPES: Final = frozenset[KeyScope](get_args(KeyScope))
 CALLER: Final = "ostinato.caller"
 """Where a request's scope holds its `Caller`, or the `BadRequest` that it is."""
 NAME: Final = "ostinato.request"
+NAMED: Final = "ostinato.request.named"
+"""Where a request's scope holds whether its client named it in a header."""
+REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+"""What a request may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,21 @@ def may_look(request: HTTPConnection) -> bool:
 def request_id_of(request: HTTPConnection) -> str:
     """Return what a request is called: what its client says, else a fresh id."""
     return str(request.scope[NAME])
+
+
+def rename(request: HTTPConnection, name: str | None) -> None:
+    """Call a request what its body says, unless a header has said it.
+
+    Raises:
+        BadRequest: nothing can be called so.
+    """
+    if name is None:
+        return
+    if not REQUEST_ID.fullmatch(name):
+        message = "request_id: 1 to 128 letters, digits and `_.:-`"
+        raise BadRequest(400, message, "request_id", "invalid_value")
+    if not request.scope[NAMED]:
+        request.scope[NAME] = name
 
 
 def forbidden(scopes: tuple[KeyScope, ...]) -> BadRequest:

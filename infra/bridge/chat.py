@@ -331,6 +331,7 @@ def usage(counted: Usage) -> CompletionUsage:
         total_tokens=counted.prompt_tokens + counted.completion_tokens,
         prompt_tokens_details={
             "cached_tokens": counted.cached_tokens,
+            "cache_write_tokens": 0,
             "recomputed_tokens": counted.recomputed_tokens,
             "preemptions": counted.preemptions,
         },

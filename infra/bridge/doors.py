@@ -78,15 +78,20 @@ class Operation(NamedTuple):
     """A struct of its parameters."""
     streams: bool = False
     """Whether it may answer with server-sent events."""
+    tells: Any = None
+    """The type of what those events carry; None is that of another protocol."""
     headers: tuple[str, ...] = ()
     """That it heeds."""
     status: int = 200
     """Of an answer."""
     media: str = "application/json"
+    """Of an answer; empty is of one that has nothing in it."""
     own: bool = False
     """Whether its errors are written as another protocol has them."""
     empty: bool = False
     """Whether it may answer 204, with nothing."""
+    sends: str = "application/json"
+    """How its body is written."""
 
 
 class Door(Route):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -61,6 +61,10 @@ class Encoder(Protocol):
         """Give the last chunk of a stream whose client asked for the usage."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Exchange:
     """What a request became."""
@@ -77,6 +81,8 @@ class Exchange:
     """Whether it goes on whoever listens; who does not want it streamed is told that it has begun."""
     charge: Callable[[int], None] = lambda tokens: None
     """Counts what it took against its client's key."""
+    before: Callable[[], Awaitable[None]] = _nothing
+    """What is to be known before its commands are sent."""
     over: set[str] = field(default_factory=set)
     """Ids of commands that nothing more is heard of."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,12 +10,10 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.bridge.callers import CALLER, NAME, Caller
+from infra.bridge.callers import CALLER, NAME, NAMED, REQUEST_ID, Caller
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import THREAD_HEADER, BadRequest
 from schemas.context import Ids
-
-_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 CROSS_ORIGIN: Final[Mapping[str, Any]] = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -71,13 +68,13 @@ class _Guard:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        name = given if _REQUEST_ID.fullmatch(given) else self._ids.new("req")
-        scope[NAME], scope[HOUSE] = name, self._house
-        named = (b"x-request-id", name.encode())
+        scope[NAMED] = REQUEST_ID.fullmatch(given) is not None
+        scope[NAME], scope[HOUSE] = given if scope[NAMED] else self._ids.new("req"), self._house
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), named]
+                # its body may have named it meanwhile
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", scope[NAME].encode())]
             await send(message)
 
         size = sum(len(field) + len(value) for field, value in scope["headers"])

@@ -14,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.bridge.doors import Door, Operation, Wing
+from schemas.agui import AguiInput
 from schemas.anthropic import MessagesRequest
 from schemas.completions import CompletionRequest
-from schemas.embeddings import EmbeddingRequest, RerankRequest, ScoreRequest
+from schemas.embeddings import ClassifyRequest, EmbeddingRequest, PoolingRequest, RerankRequest, ScoreRequest
 from schemas.openai import ChatRequest, ErrorResponse
 from schemas.responses import ResponsesRequest
 from schemas.tokenizing import DetokenizeRequest, TokenizeRequest
+from schemas.uimessages import ChatAsked
 
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"{(\w+)(?::\w+)?}")
@@ -35,6 +37,9 @@ OTHERS: Final[Mapping[tuple[str, str], Operation]] = {
     ("POST", "/v1/embeddings"): Operation("OpenAI: vectors of texts", EmbeddingRequest),
     ("POST", "/tokenize"): Operation("vLLM: a text's tokens", TokenizeRequest),
     ("POST", "/detokenize"): Operation("vLLM: tokens' text", DetokenizeRequest),
+    ("POST", "/ag-ui/{agent}"): Operation("AG-UI: run an agent", AguiInput, streams=True),
+    ("POST", "/classify"): Operation("vLLM: the chances of labels", ClassifyRequest),
+    ("POST", "/pooling"): Operation("vLLM: what a model makes of texts", PoolingRequest),
     ("POST", "/ag-ui/{agent}/threads/{thread_id}/stop"): Operation("AG-UI: end a thread's run", empty=True),
     ("GET", "/v1/models"): Operation("List what may be given as `model`"),
     ("GET", "/health"): Operation("Say whether all is well: 503 where it is not"),
@@ -46,6 +51,10 @@ OTHERS: Final[Mapping[tuple[str, str], Operation]] = {
             ("GET", "stream", "AI SDK: tell what is under way in a conversation"),
             ("POST", "stop", "AI SDK: end the run of a conversation"),
         )
+    },
+    **{
+        ("POST", path): Operation("AI SDK: go on with a conversation", ChatAsked, streams=True)
+        for path in ("/api/chat", "/api/agents/{agent}/chat")
     },
     **{("POST", path): Operation("vLLM: score pairs of texts", ScoreRequest) for path in ("/score", "/v1/score")},
     **{
@@ -118,7 +127,8 @@ def _about(door: Door, method: str) -> Operation:
 
 def _shapes(doors: Sequence[Door]) -> list[Any]:
     abouts = [_about(door, method) for door in doors for method in _methods(door)]
-    shapes = [shape for about in abouts for shape in (about.takes, about.gives, about.query) if shape is not None]
+    given = ((about.takes, about.gives, about.query, about.tells) for about in abouts)
+    shapes = [shape for some in given for shape in some if shape is not None]
     return list({id(shape): shape for shape in shapes}.values())
 
 
@@ -129,7 +139,7 @@ def _operation(door: Door, method: str, known: _Known) -> dict[str, Any]:
     if parameters:
         made["parameters"] = parameters
     if about.takes is not None:
-        content = {"application/json": {"schema": known.refs[id(about.takes)]}}
+        content = {about.sends: {"schema": known.refs[id(about.takes)]}}
         must = bool(known.components[about.takes.__name__].get("required"))
         made["requestBody"] = {"required": must, "content": content}
     made["responses"] = _responses(about, known)
@@ -161,14 +171,26 @@ def _in_headers(about: Operation) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "header", "schema": {"type": "string", "maxLength": 255}}
 
 
+def _event(carried: Any) -> dict[str, Any]:
+    """Describe each event of a stream, as OpenAPI 3.2 does; 3.1 does not say what the schema of a stream is of."""
+    text = {"type": "string"}
+    data = text if carried is None else {**text, "contentMediaType": "application/json", "contentSchema": carried}
+    return {
+        "type": "object",
+        "description": "Each event",
+        "properties": {"data": data, "event": text, "id": text},
+        "required": ["data"],
+    }
+
+
 def _responses(about: Operation, known: _Known) -> dict[str, Any]:
     made: dict[str, dict[str, Any]] = {}
     if about.gives is not None or about.takes is not None or not about.streams:
         schema = {} if about.gives is None else {"schema": known.refs[id(about.gives)]}
-        made[str(about.status)] = {"description": "Done", "content": {about.media: schema}}
+        made[str(about.status)] = {"description": "Done"} | ({"content": {about.media: schema}} if about.media else {})
     if about.streams:
         content = made.setdefault("200", {"description": "Done", "content": {}})["content"]
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _event(None if about.tells is None else known.refs[id(about.tells)])}
     if about.empty:
         made["204"] = {"description": "Nothing"}
     wrong: dict[str, Any] = {"description": "Why there is no answer"}

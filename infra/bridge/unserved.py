@@ -18,7 +18,6 @@ _Unserved = dict[str, tuple[tuple[object, ...], str]]
 
 _ANY: Final[_Unserved] = {
     "watermarking": ((False,), "answers are not marked: leave it out"),
-    "request_id": ((), "the server names requests, by the `id` of their answers: leave it out"),
     "return_token_offsets": ((False,), "there are none: `return_token_ids` tells the tokens"),
     "return_mm_kwargs": ((True,), "there are no media here: leave it out"),
     "mm_processor_kwargs": (({},), "there are no media here: leave it out"),
@@ -55,8 +54,8 @@ def unserved_checks(request: AnswerRequest) -> Iterator[Check]:
     for name, (neutral, mend) in (_ANY | own).items():
         yield name, getattr(request, name) in (None, *neutral), mend
     options = request.stream_options
-    often = options is not None and bool(options.continuous_usage_stats)
-    yield "stream_options.continuous_usage_stats", not often, "the usage is known at the end: give `include_usage`"
+    often = options is not None and bool(options.continuous_usage_stats) and not options.include_usage
+    yield "stream_options.continuous_usage_stats", not often, "no usage is told: set `include_usage` as well"
     padded = options is not None and bool(options.include_obfuscation)
     yield "stream_options.include_obfuscation", not padded, "chunks are not padded: leave it out"
     for at, tool in enumerate((request.tools if isinstance(request, ChatRequest) else None) or ()):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from infra.bridge.desk import Desk
 from infra.bridge.doors import House, Shape, place
-from infra.bridge.openai import BadRequest
+from infra.bridge.openai import BadRequest, decoded
 
 _INVALID: Final = -32600
+_PARSE: Final = -32700
 _SERVER: Final = -32000
 """The first of the numbers that JSON-RPC leaves to servers."""
 
@@ -31,6 +32,33 @@ def rpc_call(body: bytes) -> RpcCall:
         return msgspec.json.decode(body, type=RpcCall)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return RpcCall()
+
+
+class RpcMessage(msgspec.Struct, frozen=True):
+    """What every message of JSON-RPC is: a request or notification, or an answer."""
+
+    jsonrpc: Literal["2.0"]
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | int | float | msgspec.UnsetType | None = msgspec.UNSET
+    params: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    result: Any = msgspec.UNSET
+    error: Any = msgspec.UNSET
+
+
+def refuse_no_rpc(body: bytes) -> None:
+    """See that a body is a JSON-RPC message, in fewer words than an SDK has for one that is none.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    try:
+        message = decoded(body, RpcMessage)
+    except BadRequest as problem:
+        told = problem.body.error
+        code = "parse_error" if told.code == "invalid_json" else told.code
+        raise BadRequest(400, told.message, told.param, code) from problem
+    if message.method is msgspec.UNSET and message.result is msgspec.UNSET and message.error is msgspec.UNSET:
+        raise BadRequest(400, "method: name what is asked for", "method", "invalid_value")
 
 
 @contextmanager
@@ -58,6 +86,8 @@ def rpc_error(identity: str | float | None = None) -> Shape:
         if "retry-after-ms" in problem.headers:
             data["retryAfterMs"] = int(problem.headers["retry-after-ms"])
         number = _INVALID if problem.status in {400, 413} else _SERVER
+        if told.code == "parse_error":
+            number = _PARSE
         return {"jsonrpc": "2.0", "id": identity, "error": {"code": number, "message": told.message, "data": data}}
 
     return shape

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import json
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,24 @@ def test_a_revoked_key_opens_nothing_from_then_on(guarded: UpProcess) -> None:
     listed = {line["id"]: line for line in map(json.loads, guarded.cli("keys", "list", "--json").stdout.splitlines())}
     assert listed[key["id"]]["state"] == "revoked"
     assert key["key"] not in json.dumps(listed)
+
+
+@pytest.mark.servers
+def test_a_key_has_only_so_many_requests_at_once(guarded: UpProcess) -> None:
+    narrow, wide = (created(guarded, *more)["key"] for more in (("--concurrent", "1"), ()))
+    headers = {"authorization": f"Bearer {narrow}"}
+    # a run that waits for somebody's approval is told of until it is over
+    waiting = {"agent": "careful", "text": "What is 12 times 34?", "stream": True}
+    with httpx.stream("POST", f"{url(guarded)}/api/runs", json=waiting, headers=headers, timeout=60) as first:
+        assert first.status_code == 200
+        second = chat(guarded, narrow)
+        assert (second.status_code, second.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(second.headers["retry-after-ms"]) > 0
+        assert chat(guarded, wide).status_code == 200
+    end = time.monotonic() + 30
+    while (again := chat(guarded, narrow)).status_code == 429:
+        assert time.monotonic() < end
+    assert again.status_code == 200
 
 
 @pytest.mark.servers

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from engine.llm import LLM
+from engine.text.templates import ChatTemplate
 from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas.generation import Sampling
@@ -51,11 +52,12 @@ def python() -> Path:
             part = made.with_name(f"{name}.part")
             shutil.rmtree(part, ignore_errors=True)
             run([sys.executable, "-m", "venv", "--symlinks", str(part)])
-            (site,) = part.glob("lib/python*/site-packages")
-            (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
             pip = [str(part / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
             run([*pip, "--no-deps", "-r", str(REQUIREMENTS)])
             part.rename(made)
+        (site,) = made.glob("lib/python*/site-packages")
+        # each time: this one may be reached by another path than when it was made
+        (site / "beside.pth").write_text(f"{Path(sysconfig.get_path('purelib')).resolve()}\n", encoding="utf-8")
     return made / "bin" / "python"
 
 
@@ -124,6 +126,17 @@ def test_the_chances_that_it_measures_are_those_of_the_engine(stack: UpProcess, 
             found.add(expected[1])
     assert found == {True, False}
     assert samples[-1]["acc"] == 1.0
+
+
+def test_its_remote_tokenizer_writes_chats_as_the_engine_does(stack: UpProcess, python: Path) -> None:
+    """Its `local-completions` has no use of its own for that yet: it sends what was said as it is."""
+    said = [Message("system", "Be brief."), Message("user", "What is 2 + 2?")]
+    history = [{"role": one.role, "content": one.content} for one in said]
+    ask = "import json, sys; from lm_eval.utils import RemoteTokenizer as Remote; url, said = sys.argv[1:]; "
+    ask += "print(json.dumps(Remote(url).apply_chat_template(json.loads(said))))"
+    told = json.loads(run([str(python), "-c", ask, stack.url, json.dumps(history)], PYTHONPATH=""))
+    assert told == ChatTemplate.load(EMBEDDED_CHECKPOINT).render(said)
+    assert told.endswith("assistant\n")
 
 
 def test_it_talks_with_a_model_as_others_do(stack: UpProcess, python: Path, tmp_path: Path) -> None:

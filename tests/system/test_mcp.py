@@ -244,6 +244,27 @@ def test_nobody_without_a_key_comes_in(guarded: UpProcess) -> None:
     assert httpx.post(f"{url(guarded)}/mcp", json={}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("body", "number"),
+    [
+        (b"{", -32700),
+        (b"\xff", -32700),
+        (b"[]", -32600),
+        (b'{"jsonrpc": "2.0", "id": 1}', -32600),
+        (b'{"jsonrpc": "1.0", "id": 1, "method": "ping"}', -32600),
+        (b'{"jsonrpc": "2.0", "id": {}, "method": "ping"}', -32600),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": 3}', -32600),
+    ],
+)
+def test_a_body_that_is_no_message_is_told_so_in_a_line(stack: UpProcess, body: bytes, number: int) -> None:
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    answer = httpx.post(f"{stack.url}/mcp", content=body, headers=headers, timeout=60)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], answer.json()["id"]) == (400, number, None)
+    assert "\n" not in error["message"]
+    assert len(error["message"]) < 200
+
+
 def test_a_page_elsewhere_may_not_ask_a_port_that_is_open_to_all(stack: UpProcess) -> None:
     port = stack.url.rpartition(":")[2]
     headers = {"origin": "http://evil.example", "host": f"evil.example:{port}"}

@@ -108,10 +108,17 @@ def _messages(given: AnthropicMessage, at: int) -> Iterator[ChatMessage]:
     if given.role == "assistant":
         yield _assistant(blocks, path)
         return
-    said = [block for block in blocks if block.type != "tool_result"]
+    said, shown = list[Block](), list[Block]()
     for block in blocks:
-        if block.type == "tool_result":
-            yield ChatMessage("tool", _result(block, path), tool_call_id=block.tool_use_id)
+        if block.type != "tool_result":
+            said.append(block)
+            continue
+        text, images = _result(block, path)
+        yield ChatMessage("tool", text, tool_call_id=block.tool_use_id)
+        if images:
+            shown += [Block("text", text=f"[images of the result of {block.tool_use_id}]"), *images]
+    # models are shown images by the user alone
+    said = [*shown, *said]
     if any(block.type == "image" for block in said):
         yield ChatMessage(given.role, [_part(block, path) for block in said])
     elif said or not blocks:
@@ -141,13 +148,15 @@ def _assistant(blocks: list[Block], path: str) -> ChatMessage:
     )
 
 
-def _result(block: Block, path: str) -> str:
-    content = block.content
+def _result(block: Block, path: str) -> tuple[str, list[Block]]:
+    """Give a result's text, with a word in place of each of its images, and those."""
+    content, images = block.content, list[Block]()
     if isinstance(content, list):
         parts = [msgspec.convert(part, Block) if isinstance(part, dict) else Block("unknown") for part in content]
-        content = "".join(_text(part, path) for part in parts)
+        images = [part for part in parts if part.type == "image"]
+        content = "".join("[image]" if part.type == "image" else _text(part, path) for part in parts)
     text = str(content or "")
-    return f"error: {text}" if block.is_error and not text.startswith("error:") else text
+    return (f"error: {text}" if block.is_error and not text.startswith("error:") else text), images
 
 
 def _part(block: Block, path: str) -> TextPart | ImagePart:

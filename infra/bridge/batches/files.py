@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,8 +20,9 @@ from infra.batches.desk import PURPOSE, BatchDesk
 from infra.bridge.admission import Admission
 from infra.bridge.batches.answers import asked_after, asked_limit, guarded, json
 from infra.bridge.callers import caller_of
-from infra.bridge.doors import Door, house_of
+from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.openai import BadRequest
+from schemas.wire import Wire
 
 _READ: Final = 64 << 10
 _AT_ONCE: Final = 8
@@ -29,6 +31,21 @@ _EXPIRES_S: Final = (3600, 2_592_000)
 _MOST_FIELD: Final = 4096
 _HEAD_MB: Final = 1
 """What a form may have beside its file."""
+
+
+class FileForm(Wire, frozen=True):
+    """`POST /v1/files`, a form."""
+
+    file: Annotated[str, msgspec.Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
+    purpose: Literal["batch"]
+    expires_after_anchor: Literal["created_at"] | None = msgspec.field(name="expires_after[anchor]", default=None)
+    expires_after_seconds: Annotated[int, msgspec.Meta(ge=_EXPIRES_S[0], le=_EXPIRES_S[1])] | None = msgspec.field(
+        name="expires_after[seconds]", default=None
+    )
+
+
+_READING: Final = Operation("OpenAI: give what is in a file", media="application/octet-stream")
+_UPLOADING: Final = Operation("OpenAI: keep a file", FileForm, sends="multipart/form-data")
 
 
 @dataclass(frozen=True)
@@ -183,9 +200,9 @@ def file_doors(desk: BatchDesk) -> list[Door]:
     files, path = FileRoutes(desk), "/v1/files"
     one, most = f"{path}/{{file_id}}", desk.limits.file_mb + _HEAD_MB
     return [
-        Door(path, files.upload, "inference", methods=("POST",), upload_mb=most),
+        Door(path, files.upload, "inference", methods=("POST",), upload_mb=most, operation=_UPLOADING),
         Door(path, files.list, "inference"),
         Door(one, files.get, "inference"),
-        Door(f"{one}/content", files.content, "inference"),
+        Door(f"{one}/content", files.content, "inference", operation=_READING),
         Door(one, files.delete, "inference", methods=("DELETE",)),
     ]

@@ -15,7 +15,7 @@ from infra.batches.desk import BatchDesk, window_of
 from infra.bridge.batches.answers import asked_after, asked_limit, guarded, json
 from infra.bridge.batches.files import expires_after, file_doors, page
 from infra.bridge.callers import caller_of
-from infra.bridge.doors import Door
+from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest, decoded
 from schemas.batches import Batch, Endpoint, Name, Note
 from schemas.wire import Wire
@@ -30,7 +30,7 @@ class ExpiresAfter(Wire, frozen=True):
     seconds: int
 
 
-class CreateRequest(Wire, frozen=True, kw_only=True):
+class BatchRequest(Wire, frozen=True, kw_only=True):
     """`POST /v1/batches`."""
 
     input_file_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -38,6 +38,9 @@ class CreateRequest(Wire, frozen=True, kw_only=True):
     completion_window: str
     metadata: Annotated[Mapping[Name, Note], msgspec.Meta(max_length=16)] | None = None
     output_expires_after: ExpiresAfter | None = None
+
+
+_CREATING: Final = Operation("OpenAI: begin a batch", BatchRequest)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class BatchRoutes:
 
     async def create(self, request: Request) -> Response:
         """Begin one."""
-        asked = decoded(await request.body(), CreateRequest)
+        asked = decoded(await request.body(), BatchRequest)
         kept = asked.output_expires_after
         async with guarded():
             batch = Batch(
@@ -134,7 +137,7 @@ def batch_doors(desk: BatchDesk) -> list[Door]:
     batches, path = BatchRoutes(desk), "/v1/batches"
     return [
         *file_doors(desk),
-        Door(path, batches.create, "inference", methods=("POST",)),
+        Door(path, batches.create, "inference", methods=("POST",), operation=_CREATING),
         Door(path, batches.list, "inference"),
         Door(f"{path}/{{batch_id}}", batches.get, "inference"),
         Door(f"{path}/{{batch_id}}/cancel", batches.cancel, "inference", methods=("POST",)),

@@ -20,7 +20,7 @@ from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import HOUSE, Door, Operation, told
 from infra.bridge.openai import BadRequest
-from infra.bridge.working import at_work, rpc_call, rpc_error
+from infra.bridge.working import RpcMessage, at_work, refuse_no_rpc, rpc_call, rpc_error
 from infra.client import Client
 
 _SESSION: Final = "mcp-session-id"
@@ -47,6 +47,7 @@ class _Served:
             return
         body = await Request(scope, receive).body()
         call, receive = rpc_call(body), _noting(scope, again(body, receive))
+        refuse_no_rpc(body)
         with ExitStack() as stack:
             if call.method == "tools/call" and call.params.get("name") != "cancel_run":
                 try:
@@ -137,7 +138,7 @@ def mcp_doors(desk: Desk) -> list[Door]:
         """Speak the Model Context Protocol: streamable HTTP."""
         raise AssertionError("the application below answers")
 
-    about = Operation("Speak the Model Context Protocol: streamable HTTP", streams=True, own=True)
+    about = Operation("Speak the Model Context Protocol: streamable HTTP", RpcMessage, streams=True, own=True)
     door = Door("/mcp", mcp, "agents", methods=("POST",), shape=rpc_error(), operation=about)
     door.app = served
     return [door]

@@ -68,7 +68,9 @@ class Rest:
         thread, tenant = named(request, "thread"), caller_of(request).tenant
 
         async def look() -> str | None:
-            return thread if await self.desk.read_back(tenant, thread, "thread", thread, 0) else None
+            events = await self.desk.read_back(tenant, thread, "thread", thread, 0)
+            # who was refused something in a thread has not begun it
+            return thread if any(event.type != "command.refused" for event in events) else None
 
         if await lately(self.desk, look) is None:
             raise missing("thread", thread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,7 +27,7 @@ from infra.follow import attend
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame
-from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, StartRun
+from schemas.rest import Cancelling, Done, EventsQuery, RunLine, Runs, RunShown, RunsQuery, RunTold, StartRun
 
 _DAY_S: Final = 86_400.0
 _DECIDED_S: Final = 60.0
@@ -41,11 +41,10 @@ class RunRoutes(Rest):
 
     def doors(self) -> list[Door]:
         """List the routes."""
+        streamed: Any = {"streams": True, "tells": RunTold}
         thread, run = "/api/threads/{thread}/runs", "/api/threads/{thread}/runs/{run}"
         fresh, going_on = (
-            Operation(
-                f"Ask an agent, in {where}", takes=StartRun, gives=RunShown, streams=True, headers=(KEY,), status=202
-            )
+            Operation(f"Ask an agent, in {where}", StartRun, RunShown, status=202, headers=(KEY,), **streamed)
             for where in ("a new thread", "a thread")
         )
         told = "Tell of a run from its first event on, or from behind `Last-Event-ID`"
@@ -57,7 +56,7 @@ class RunRoutes(Rest):
             self.door(
                 f"{run}/events",
                 self.events,
-                Operation(told, streams=True, headers=(LAST_EVENT_ID,)),
+                Operation(told, headers=(LAST_EVENT_ID,), query=EventsQuery, **streamed),
             ),
             self.door(f"{run}/cancel", self.cancel, Operation("End a run", takes=Cancelling, gives=Done), "POST"),
         ]

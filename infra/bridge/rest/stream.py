@@ -22,6 +22,7 @@ from infra.bridge.openai import BadRequest, refusal
 from schemas import codec
 from schemas.answers import CallTold
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
+from schemas.rest import RunPiece
 from schemas.runs import ModelReturned, Problem
 
 LAST_EVENT_ID: Final = "last-event-id"
@@ -155,8 +156,8 @@ class RunEvents:
         for place in sorted(self._parts):
             part = self._parts[place]
             for end in cuts(part.heard, part.told, whole=whole or place < last):
-                piece = {"kind": part.kind, **part.about, "offset": part.told, "text": part.heard[part.told : end]}
-                events += self._told((self._call, place, end), "delta", {"frame": "delta", **piece})
+                piece = RunPiece(kind=part.kind, **part.about, offset=part.told, text=part.heard[part.told : end])
+                events += self._told((self._call, place, end), "delta", piece)
                 part.told = end
         return events
 

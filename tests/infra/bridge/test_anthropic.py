@@ -220,6 +220,30 @@ def test_a_turn_with_calls_and_their_results_becomes_a_conversation(monkeypatch:
     assert [tool.name for tool in asked.tools] == ["look"]
 
 
+def test_images_of_a_tool_s_result_are_shown_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    image: Any = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    texts: Any = [{"type": "text", "text": "Here: "}, image]
+    client = Client(monkeypatch)
+    client.create(
+        messages=[
+            *HI,
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c0", "name": "look", "input": {}}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c0", "content": texts},
+                    {"type": "text", "text": "Well?"},
+                ],
+            },
+        ],
+        tools=TOOLS,
+    )
+    told, shown = client.generate.messages[-2:]
+    assert told == Message("tool", "Here: [image]", tool_call_id="c0")
+    assert (shown.role, shown.content) == ("user", "[images of the result of c0]Well?")
+    assert [(one.url, one.rest) for one in shown.images] == [("https://example.com/a.png", len("Well?"))]
+
+
 def test_one_tool_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch)
     client.create(tools=TOOLS, tool_choice={"type": "tool", "name": "look"})

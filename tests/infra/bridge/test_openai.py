@@ -108,7 +108,12 @@ def test_usage_comes_last_with_no_choices() -> None:
         "prompt_tokens": 10,
         "completion_tokens": 5,
         "total_tokens": 15,
-        "prompt_tokens_details": {"cached_tokens": 8, "recomputed_tokens": 0, "preemptions": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": 8,
+            "cache_write_tokens": 0,
+            "recomputed_tokens": 0,
+            "preemptions": 0,
+        },
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
@@ -775,6 +780,21 @@ def test_tokens_come_with_what_the_model_made_of_them_in_openai_s_shape() -> Non
         },
     ]
     assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks] == ["", "\u20ac", None, None]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": [{"type": "refusal", "refusal": "I will not."}]},
+        {"content": None, "refusal": "I will not."},
+        {"content": [{"type": "text", "text": "I will "}, {"type": "refusal", "refusal": "not."}]},
+    ],
+)
+def test_what_an_assistant_refused_is_part_of_what_was_said(said: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "Do it."}, {"role": "assistant", **said}, {"role": "user", "content": "?"}]
+    data = command_data(read_request(body(messages=messages)), None)
+    assert isinstance(data, Generate)
+    assert data.messages[1] == Message("assistant", "I will not.")
 
 
 @pytest.mark.parametrize("model", ["m", "agent/demo"])

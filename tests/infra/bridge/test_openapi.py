@@ -63,6 +63,48 @@ def test_a_body_and_an_answer_are_described_by_their_types(told: dict[str, Any])
     assert shape["properties"]["when_busy"]["enum"] == ["queue", "replace", "steer"]
 
 
+BARE = {
+    ("/api/recall/unindexed/retry", "post"),
+    ("/reset_prefix_cache", "post"),
+    ("/v1/responses/{response_id}/cancel", "post"),
+    ("/ag-ui/{agent}/threads/{thread_id}/stop", "post"),
+    *((f"{path}/{{chat_id}}/stop", "post") for path in ("/api/chat", "/api/agents/{agent}/chat")),
+    *((f"/api/schedules/{{schedule}}/{verb}", "post") for verb in ("pause", "resume", "run")),
+}
+"""Routes that do something and are told nothing more."""
+
+
+def test_whatever_takes_a_body_says_which(told: dict[str, Any]) -> None:
+    changing = {
+        (path, method): "requestBody" in operation
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+        if method in {"post", "put", "patch"}
+    }
+    assert {route for route, described in changing.items() if not described} == BARE
+
+
+@pytest.mark.parametrize("path", ["/ag-ui/{agent}", "/api/chat", "/mcp", "/pooling", "/inference/v1/abort_requests"])
+def test_what_it_says_of_a_body_is_how_the_body_is_read(told: dict[str, Any], path: str) -> None:
+    body = told["paths"][path]["post"]["requestBody"]
+    shape = told["components"]["schemas"][body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]]
+    assert body["required"]
+    assert shape["required"]
+
+
+def test_events_of_a_stream_are_described_where_they_are_of_this_api(told: dict[str, Any]) -> None:
+    events = told["paths"]["/api/threads/{thread}/runs/{run}/events"]["get"]
+    stream = events["responses"]["200"]["content"]["text/event-stream"]
+    kinds = stream["schema"]["properties"]["data"]["contentSchema"]["discriminator"]["mapping"]
+    assert set(kinds) == {"committed", "delta", "progress"}
+    piece = told["components"]["schemas"][kinds["delta"].rpartition("/")[2]]
+    assert set(piece["properties"]) == {"frame", "kind", "call", "tool", "offset", "text"}
+    assert {(one["name"], one["in"]) for one in events["parameters"]} >= {
+        ("last-event-id", "header"),
+        ("last_event_id", "query"),
+    }
+
+
 def test_parameters_are_described_and_strange_ones_refused(bridge: Scripted, told: dict[str, Any]) -> None:
     parameters = {one["name"]: one for one in told["paths"]["/api/threads"]["get"]["parameters"]}
     assert set(parameters) == {"resource", "text", "before", "limit"}

@@ -56,7 +56,6 @@ REFUSED: dict[str, Any] = {
     "moderation": {"model": "m"},
     "prompt_cache_retention": "24h",
     "return_weight_versions": True,
-    "request_id": "r7",
     "return_token_offsets": True,
     "return_mm_kwargs": False,
     "mm_processor_kwargs": {"a": 1},
@@ -103,6 +102,7 @@ def test_so_is_what_stands_within_a_field() -> None:
             with pytest.raises(BadRequest, match=name):
                 read(stream=True, stream_options={name: True})
             read(stream=True, stream_options={name: False})
+        read(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
     with pytest.raises(BadRequest, match="defer_loading"):
         chat(tools=[{"type": "function", "function": {"name": "f"}, "defer_loading": True}])
     with pytest.raises(BadRequest, match="thinking_token_budget"):
