@@ -122,6 +122,24 @@ class Called(Item):
         return [self._event("response.function_call_arguments.done", **told), *super().end(status)]
 
 
+class CustomCalled(Item):
+    """A custom tool that the client is to call."""
+
+    def __init__(self, index: int, identity: str, kind: str, call: str, name: str) -> None:
+        super().__init__(index, identity, kind)
+        self.record |= {"call_id": call, "name": name, "input": ""}
+
+    def grow(self, piece: str) -> list[Event]:
+        """Tell more of what it is called with."""
+        self.record["input"] += piece
+        return [self._event("response.custom_tool_call_input.delta", item_id=self.record["id"], delta=piece)]
+
+    def end(self, status: ItemStatus) -> list[Event]:
+        """Tell all of it."""
+        told = {"item_id": self.record["id"], "input": self.record["input"]}
+        return [self._event("response.custom_tool_call_input.done", **told), *super().end(status)]
+
+
 class Sealed(Item):
     """What only a provider can read of its thoughts: nothing of it grows."""
 
