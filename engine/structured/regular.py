@@ -17,8 +17,10 @@ from engine.structured.grammar import GrammarError
 from engine.structured.regexes import Unreadable
 from engine.structured.scanner import Scanner
 
-MOST: Final = 1 << 15
-"""Characters of an expression: rules that hold others several times grow fast."""
+MOST: Final = 1 << 13
+"""Characters of an expression: rules that hold others several times grow fast, and whoever waits reads them."""
+MOST_SOURCE: Final = 1 << 14
+"""Characters of a grammar."""
 
 _MOST_TOLD: Final = 500
 
@@ -60,6 +62,8 @@ def regex_of_lark(source: str) -> str:
     Raises:
         GrammarError: It is none, a rule of it holds itself, or it has something in it that is not read here.
     """
+    if len(source) > MOST_SOURCE:
+        raise GrammarError(f"it has more than {MOST_SOURCE} characters")
     try:
         return _checked(_Reader(source).expression())
     except Unreadable as error:
@@ -74,6 +78,8 @@ def whole_regex(source: str) -> str:
     Raises:
         GrammarError: It is none.
     """
+    if len(source) > MOST:
+        raise GrammarError(f"it has more than {MOST} characters")
     # alone first: what closes a group that it has not opened would be of another form when it is anchored
     _validate(LLMatcher.grammar_from_regex(source))
     return _checked(source)

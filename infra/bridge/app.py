@@ -42,6 +42,7 @@ from infra.bridge.openai import (
 )
 from infra.bridge.openapi import openapi_door
 from infra.bridge.protocols import protocol_doors
+from infra.bridge.responses.offered import LEFT_OUT
 from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow_together
@@ -361,7 +362,7 @@ class Bridge:
 _CROSS_ORIGIN: Any = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
     "allow_headers": ["*"],
-    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "mcp-session-id", THREAD_HEADER],
+    "expose_headers": ["x-request-id", "retry-after", "retry-after-ms", "mcp-session-id", THREAD_HEADER, LEFT_OUT],
     "max_age": 600,
 }
 _NO_BUFFERING = {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,9 @@ from engine.structured.regular import anchored, regex_of_lark, whole_regex
 from schemas.messages import ToolSpec
 from schemas.openai import ChatTool, CustomGrammar, CustomTool
 
+MOST_GRAMMARS: Final = 16
+"""Of the tools of one request: all are read before it is answered."""
+
 _BEGIN: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _WHOLE: Final = re.compile(
     r'(?:[^"\\]|\\(?:["\\/bfnrt]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*'
@@ -23,17 +27,26 @@ _BEGUN: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,4}(?:\\(?:u[0-9a-fA-F]{0,3})?)?
 _ODD: Final = re.compile(r"\\u[0-9a-fA-F]{4}|\\")
 
 
-def as_function(tool: ChatTool, field: str) -> ChatTool:
-    """Make of a custom tool the function that it is to a model; any other stays as it is.
+def as_functions(tools: Sequence[ChatTool], fields: Sequence[str]) -> list[ChatTool]:
+    """Make of each custom tool the function that it is to a model; the others stay as they are.
 
     Args:
-        tool: what a client offers.
-        field: what it calls the tool's grammar, if there is one.
+        tools: what a client offers.
+        fields: what it calls each one's grammar, if there is one.
 
     Raises:
-        BadRequest: the grammar is none, or not one that an argument could be bound to.
+        BadRequest: a grammar is none, or not one that an argument could be bound to, or there are too many.
     """
-    return tool if tool.custom is None else msgspec.structs.replace(tool, function=_function(tool.custom, field))
+    made, grammars = list[ChatTool](), 0
+    for tool, field in zip(tools, fields, strict=True):
+        if tool.custom is None:
+            made.append(tool)
+            continue
+        grammars += tool.custom.format is not None and tool.custom.format.type == "grammar"
+        if grammars > MOST_GRAMMARS:
+            raise BadRequest(field, f"at most {MOST_GRAMMARS} tools may have a grammar: let its input be a text")
+        made.append(msgspec.structs.replace(tool, function=_function(tool.custom, field)))
+    return made
 
 
 def _function(tool: CustomTool, field: str) -> ToolSpec:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.errors import BadRequest as Unfit
-from infra.bridge.custom import as_function
+from infra.bridge.custom import as_functions
 from infra.bridge.formats import format_checks, is_formatted, structured
 from infra.bridge.tools import narrowed, tool_choice
 from infra.bridge.unserved import unheeded_checks, unserved_checks
@@ -170,8 +170,9 @@ def with_functions(request: R) -> R:
     """
     if not request.tools:
         return request
+    fields = [f"tools[{at}].custom.format.grammar" for at in range(len(request.tools))]
     try:
-        tools = [as_function(tool, f"tools[{at}].custom.format.grammar") for at, tool in enumerate(request.tools)]
+        tools = as_functions(request.tools, fields)
     except Unfit as error:
         raise BadRequest(400, str(error), error.field, "invalid_value") from error
     return msgspec.structs.replace(request, tools=tools)

@@ -11,7 +11,7 @@ import msgspec
 from infra.bridge.openai import AGENT_PREFIX, CHOOSING, checked, decoded
 from infra.bridge.responses.offered import offered
 from infra.bridge.responses.refusing import wrong
-from infra.bridge.seals import SealedMessage, unsealed
+from infra.bridge.seals import SealedMessage, unsealed, unsealed_text
 from infra.bridge.unserved import TIERS
 from schemas import codec
 from schemas.messages import Message, Thought
@@ -186,8 +186,9 @@ class _Turn:
                 self.calls.append(ChatToolCall(call_id_of(item), FunctionCall("local_shell", action)))
             case "reasoning":
                 text = _joined(item.content or item.summary or (), path)
-                self.thought.append(text)
-                self.thoughts += unsealed(item.encrypted_content or "")
+                seal = item.encrypted_content or ""
+                self.thought.append(text or unsealed_text(seal))
+                self.thoughts += unsealed(seal)
             case _:
                 self.said.append(_joined(item.content or "", path))
 

@@ -98,6 +98,7 @@ class ResponseEncoder:
         delta, events = choice["delta"], list[Event]()
         if delta.get("reasoning"):
             thinking = self._opened("reasoning", Thinking, "rs", events)
+            thinking.sealing = SEALED in self._note.get("include", ())
             events += thinking.grow(delta["reasoning"])
         logprobs = (choice["logprobs"] or {}).get("content", [])
         if delta.get("content") or (logprobs and isinstance(self._open, Said)):

@@ -7,13 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from engine.errors import BadRequest as Unfit
-from infra.bridge.custom import as_function
+from infra.bridge.custom import as_functions
 from infra.bridge.responses.refusing import wrong
 from schemas.messages import ToolSpec
 from schemas.openai import ChatTool, CustomFormat, CustomGrammar, CustomTool
 from schemas.responses import ResponsesRequest
 
-LEFT_OUT_HEADER: Final = "X-Ostinato-Left-Out"
+LEFT_OUT: Final = "X-Ostinato-Left-Out"
 """Of an answer: the kinds of tools that its request offered and the model was not told of."""
 
 _HOSTED: Final = frozenset({
@@ -39,7 +39,7 @@ def offered(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
     Raises:
         BadRequest: names the tool that is none, or the choice that only one of those could answer which are not here.
     """
-    tools = [_tool(tool, at) for at, tool in enumerate(asked.tools or ()) if not _is_hosted(tool.get("type"))]
+    tools = _tools(asked.tools or [])
     choice: Any = asked.tool_choice
     match choice:
         case {"type": "function" | "custom" as kind, "name": str(name)}:
@@ -59,6 +59,15 @@ def _required(kinds: list[str]) -> Exception:
     return wrong("tool_choice", message)
 
 
+def _tools(given: list[dict[str, Any]]) -> list[ChatTool]:
+    """Read those that a model can be told of, whatever number each has among all."""
+    run = [(at, tool) for at, tool in enumerate(given) if not _is_hosted(tool.get("type"))]
+    try:
+        return as_functions([_tool(tool, at) for at, tool in run], [f"tools[{at}].format" for at, _ in run])
+    except Unfit as error:
+        raise wrong(error.field, error.message) from error
+
+
 def _tool(given: dict[str, Any], at: int) -> ChatTool:
     kind, about = given.get("type"), str(given.get("description") or "")
     match given:
@@ -67,12 +76,8 @@ def _tool(given: dict[str, Any], at: int) -> ChatTool:
             schema = parameters if isinstance(parameters, dict) else {}
             return ChatTool(ToolSpec(name, about, schema, strict=given.get("strict") is True))
         case {"type": "custom", "name": str(name)} if name:
-            field = f"tools[{at}].format"
-            tool = ChatTool(type="custom", custom=CustomTool(name, about, _format(given.get("format"), field)))
-            try:
-                return as_function(tool, field)
-            except Unfit as error:
-                raise wrong(error.field, error.message) from error
+            format_ = _format(given.get("format"), f"tools[{at}].format")
+            return ChatTool(type="custom", custom=CustomTool(name, about, format_))
         case {"type": "function" | "custom"}:
             raise wrong(f"tools[{at}].name", "a tool has a name")
         case _:

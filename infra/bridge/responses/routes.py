@@ -21,7 +21,7 @@ from infra.bridge.responses.events import ResponsesFraming
 from infra.bridge.responses.kept import Kept, kept, unknown
 from infra.bridge.responses.listing import flag, input_of, listed, number
 from infra.bridge.responses.noting import noted
-from infra.bridge.responses.offered import LEFT_OUT_HEADER, left_out
+from infra.bridge.responses.offered import LEFT_OUT, left_out
 from infra.bridge.responses.refusing import wrong
 from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
 from infra.follow import follow, send
@@ -168,7 +168,7 @@ class _Responses:
             encoder.forget()  # nobody knows of numbers that could be asked for
         framing = ResponsesFraming(encoder)
         self.memory.keep(encoder.response()["id"], encoder)
-        headers = {LEFT_OUT_HEADER: ", ".join(kinds)} if (kinds := left_out(asked)) else {}
+        headers = {LEFT_OUT: ", ".join(kinds)} if (kinds := left_out(asked)) else {}
         background = asked.background is True
         return Exchange([command], encoder, asked.stream, False, headers, framing, background)
 

@@ -92,9 +92,10 @@ def test_what_lark_has_is_read(source: str, texts: list[str], others: list[str])
         ("start: /a/l", "the flag 'l'"),
         ("start: /[a/", "unclosed character class"),
         ("start: /(?=a)a/", "look-ahead"),
-        ("start: a30\na0: /x/\n" + "\n".join(f"a{n + 1}: a{n} a{n}" for n in range(30)), "more than 32768"),
-        ("start: " + "(" * 20_000, "too deep"),
-        ("start: a0\n" + "\n".join(f"a{n}: a{n + 1}" for n in range(9000)), "too deep"),
+        ("start: a30\na0: /x/\n" + "\n".join(f"a{n + 1}: a{n} a{n}" for n in range(30)), "more than 8192"),
+        ('start: "a"' + " " * 20_000, "more than 16384"),
+        ("start: " + "(" * 9_000, "too deep"),
+        ("start: a0\n" + "\n".join(f"a{n}: a{n + 1}" for n in range(1000)), "too deep"),
     ],
 )
 def test_what_cannot_be_one_expression_is_refused_with_what_is_in_the_way(source: str, told: str) -> None:

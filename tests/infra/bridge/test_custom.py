@@ -112,7 +112,7 @@ def test_a_grammar_binds_the_text_and_is_told_to_the_model(syntax: str, definiti
         ("regex", "(a", "unclosed group"),
         ("regex", "a)|(?:b", "unopened group"),
         ("regex", "(?=a)b", "look-ahead"),
-        ("regex", "a" * 40_000, "more than 32768 characters"),
+        ("regex", "a" * 40_000, "more than 8192 characters"),
     ],
 )
 def test_a_grammar_that_no_argument_can_be_bound_to_is_refused_by_its_name(
@@ -152,6 +152,14 @@ def test_a_tool_that_is_none_is_refused_by_its_name(fields: dict[str, Any], para
     with pytest.raises(BadRequest) as refused:
         chat(**fields)
     assert refused.value.body.error.param == param
+
+
+def test_so_many_grammars_are_read_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch)
+    client.create(tools=[REGEX] * 16 + [CUSTOM] * 20)
+    with pytest.raises(openai.BadRequestError, match="at most 16") as refused:
+        client.create(tools=[*[REGEX] * 16, CUSTOM, REGEX])
+    assert refused.value.param == "tools[17].format"
 
 
 def test_one_may_be_chosen_and_some_may_be_allowed() -> None:
