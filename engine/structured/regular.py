@@ -16,6 +16,7 @@ from llguidance import LLMatcher
 from engine.structured.grammar import GrammarError
 from engine.structured.regexes import Unreadable
 from engine.structured.scanner import Scanner
+from engine.text.patterns import anchored
 
 MOST: Final = 1 << 13
 """Characters of an expression: rules that hold others several times grow fast, and whoever waits reads them."""
@@ -97,11 +98,6 @@ def _checked(source: str) -> str:
 def _validate(grammar: str) -> None:
     if problem := LLMatcher.validate_grammar(grammar):
         raise GrammarError(problem[:_MOST_TOLD].strip())
-
-
-def anchored(source: str) -> str:
-    """Write a regular expression so that a JSON Schema's `pattern` is all of the text."""
-    return f"^(?:{source})$"
 
 
 class _Reader(Scanner):

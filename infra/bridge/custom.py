@@ -11,7 +11,8 @@ import msgspec
 
 from engine.errors import BadRequest
 from engine.structured.grammar import GrammarError
-from engine.structured.regular import anchored, regex_of_lark, whole_regex
+from engine.structured.regular import regex_of_lark, whole_regex
+from engine.text.patterns import anchored
 from schemas.messages import ToolSpec
 from schemas.openai import ChatTool, CustomGrammar, CustomTool
 

@@ -9,10 +9,11 @@ from typing import Final
 import pytest
 
 from engine.structured.grammar import GrammarError
-from engine.structured.regular import anchored, regex_of_lark, whole_regex
+from engine.structured.regular import regex_of_lark, whole_regex
 from engine.text.formats import FORMATS
 from engine.text.grammars import calling_grammar
-from engine.text.parsers import Wanted
+from engine.text.parsers import OutputParser, Wanted
+from engine.text.patterns import anchored, as_terminal, unanchored
 from schemas.messages import ToolSpec
 from tests.engine.text.test_grammars import Bound
 
@@ -117,15 +118,64 @@ JSON_FORMATS: Final = {
 }
 
 
+BARE_FORMATS: Final = {
+    "qwen3_coder": "<tool_call>\n<function=patch>\n<parameter=input>\n{}\n</parameter>\n</function>\n</tool_call>",
+    "glm": "<tool_call>patch\n<arg_key>input</arg_key>\n<arg_value>{}</arg_value>\n</tool_call>",
+}
+
+
+def patching(expression: str) -> ToolSpec:
+    shape = {"type": "string", "pattern": anchored(expression)}
+    parameters = {"type": "object", "properties": {"input": shape}, "required": ["input"]}
+    return ToolSpec("patch", parameters={**parameters, "additionalProperties": False}, strict=True)
+
+
 @pytest.mark.parametrize("name", JSON_FORMATS)
 @pytest.mark.parametrize("lark", [True, False])
 def test_an_argument_keeps_to_it(name: str, lark: bool) -> None:
-    expression = regex_of_lark(PATCH) if lark else whole_regex(r"[a-z ]+\n")
-    shape = {"type": "string", "pattern": anchored(expression)}
-    parameters = {"type": "object", "properties": {"input": shape}, "required": ["input"]}
-    tool = ToolSpec("patch", parameters={**parameters, "additionalProperties": False}, strict=True)
-    grammar = calling_grammar(Wanted(FORMATS[name]), [tool], {})
-    good, bad = (GOOD, BAD) if lark else (("one\n", "a b\n"), ("One\n", "one"))
+    expression = regex_of_lark(PATCH) if lark else whole_regex(r"[a-z/ ]+\n")
+    grammar = calling_grammar(Wanted(FORMATS[name]), [patching(expression)], {})
+    good, bad = (GOOD, BAD) if lark else (("one\n", "a/ b\n"), ("One\n", "one"))
     for text, fits in [*((text, True) for text in good), *((text, False) for text in bad)]:
         call = JSON_FORMATS[name].format(json.dumps({"input": text}, ensure_ascii=False))
         assert Bound(grammar).takes(call) == fits, call
+
+
+@pytest.mark.parametrize("name", BARE_FORMATS)
+@pytest.mark.parametrize("lark", [True, False])
+@pytest.mark.parametrize("among_text", [True, False])
+def test_so_does_one_that_is_bare_text_between_tags(name: str, lark: bool, among_text: bool) -> None:
+    expression = regex_of_lark(PATCH) if lark else whole_regex(r"[a-z/ ]+")
+    tool = patching(expression)
+    grammar = calling_grammar(Wanted(FORMATS[name]), [tool], {}, required=not among_text)
+    good, bad = (GOOD, BAD) if lark else (("one", "a/ b"), ("One", ""))
+    for text, fits in [*((text, True) for text in good), *((text, False) for text in bad)]:
+        call = BARE_FORMATS[name].format(text)
+        assert Bound(grammar).takes(call) == fits, call
+        if fits:
+            parser = OutputParser((), Wanted(FORMATS[name], schemas={"patch": tool.parameters}))
+            parser.feed(call)
+            parser.finish()
+            assert [json.loads(one.arguments) for one in parser.calls] == [{"input": text}]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("qwen3_coder", "</parameter>"), ("glm", "</arg_value>")])
+def test_so_does_one_that_a_token_ends(name: str, mark: str) -> None:
+    """It may have any number of lines: only the token ends it."""
+    grammar = calling_grammar(Wanted(FORMATS[name]), [patching(r"(?:[a-z<]+\n?)+")], {mark: 3})
+    for text, fits in (("one\ntwo\n<", True), ("one", True), ("One", False), ("", False)):
+        assert Bound(grammar).takes(BARE_FORMATS[name].format(text).replace(mark, "\3")) == fits, text
+
+
+@pytest.mark.parametrize("source", ["a", "(a|b)c", r"\)[)(]*", "[])]", "", r"a)|(?:b"])
+def test_what_was_anchored_is_known_again_unless_its_end_is_another_s(source: str) -> None:
+    assert unanchored(anchored(source)) == (None if source.startswith("a)") else source)
+
+
+@pytest.mark.parametrize("pattern", ["a", "^a$", "^(?:a", None, 5])
+def test_what_was_not_anchored_is_left_alone(pattern: object) -> None:
+    assert unanchored(pattern) is None
+
+
+def test_what_ends_an_expression_in_a_grammar_is_escaped_once() -> None:
+    assert as_terminal("a/b\\/\n") == r"/a\/b\/\n/"
