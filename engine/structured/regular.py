@@ -32,6 +32,7 @@ _IMPORT: Final = re.compile(
 _TIMES: Final = re.compile(r"~\s*(\d+)(?:\.\.(\d+))?")
 _FLAGS: Final = "ims"
 _META: Final = frozenset(r"\.+*?()|[]{}^$#&-~/")
+_BLANKS: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _COMMON: Final[Mapping[str, str]] = {
     "DIGIT": "[0-9]",
@@ -237,6 +238,3 @@ def _text(quoted: str) -> str:
 
 def _escaped(text: str) -> str:
     return "".join(f"\\{char}" if char in _META else _BLANKS.get(char, char) for char in text)
-
-
-_BLANKS: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}

@@ -21,7 +21,7 @@ MOST_GRAMMARS: Final = 16
 
 _BEGIN: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _WHOLE: Final = re.compile(
-    r'(?:[^"\\]|\\(?:["\\/bfnrt]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*'
+    r'(?:[^"\\]+|\\(?:["\\/bfnrt]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*'
 )
 _BEGUN: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,4}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?")
 """What may become an escape, or a pair of them."""
@@ -110,18 +110,19 @@ class InputReader:
         return given.encode("utf-8", "replace").decode() if isinstance(given, str) else left
 
     def _more(self) -> str:
-        said = list[str]()
-        while self._held:
-            whole = _WHOLE.match(self._held)
+        said, at = list[str](), 0
+        while at < len(self._held):
+            whole = _WHOLE.match(self._held, at)
             assert whole is not None
             said.append(json.loads(f'"{whole[0]}"', strict=False))
-            self._held = self._held[whole.end() :]
-            if self._held.startswith('"'):
-                self._within, self._held = False, ""
-            elif _BEGUN.fullmatch(self._held):
+            at = whole.end()
+            if self._held.startswith('"', at):
+                self._within, at = False, len(self._held)
+            elif _BEGUN.fullmatch(self._held, at):
                 break
-            elif odd := _ODD.match(self._held):
+            elif odd := _ODD.match(self._held, at):
                 # no escape, or half of a pair
                 said.append("\ufffd" if len(odd[0]) > 1 else odd[0])
-                self._held = self._held[odd.end() :]
+                at = odd.end()
+        self._held = self._held[at:]
         return "".join(said)

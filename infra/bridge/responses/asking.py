@@ -154,9 +154,9 @@ def _as_chat(message: Message) -> ChatMessage:
     )
 
 
-CALLS: Final = ("function_call", "custom_tool_call", "local_shell_call")
-OUTPUTS: Final = tuple(f"{kind}_output" for kind in CALLS)
-_TURN: Final = (*CALLS, "reasoning")
+_CALLS: Final = ("function_call", "custom_tool_call", "local_shell_call")
+_OUTPUTS: Final = tuple(f"{kind}_output" for kind in _CALLS)
+_TURN: Final = (*_CALLS, "reasoning")
 """Items of an assistant's turn, besides what it says."""
 
 
@@ -218,7 +218,7 @@ def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
                 turn.take(item, path)
             case "message", "assistant":
                 turn.take(item, path)
-            case (kind, _) if kind in OUTPUTS:
+            case (kind, _) if kind in _OUTPUTS:
                 yield from turn.over()
                 yield ChatMessage("tool", _joined(item.output, path), tool_call_id=call_id_of(item))
             case "message", str(role):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -21,16 +22,19 @@ _HOSTED: Final = frozenset({
     *("computer", "computer_use", "computer_use_preview", "local_shell", "shell", "apply_patch"),
     *("namespace", "tool_search", "programmatic_tool_calling"),
 })  # fmt: skip
-"""Kinds of tools that are run where a model is, or are known to it from its training; some have a date behind them."""
+"""Kinds of tools that are run where a model is, or are known to it from its training."""
+_DATED: Final = re.compile(r"(\w{1,40}?)(?:_\d{4}_\d{2}_\d{2})?", re.ASCII)
 
 
-def _is_hosted(kind: object) -> bool:
-    return isinstance(kind, str) and (kind in _HOSTED or kind.startswith(("web_search_", "computer_use_")))
+def _hosted(kind: object) -> str:
+    """Give the kind that one is of, without its date; empty where it is no such kind."""
+    found = _DATED.fullmatch(kind) if isinstance(kind, str) else None
+    return found[1] if found is not None and found[1] in _HOSTED else ""
 
 
 def left_out(asked: ResponsesRequest) -> list[str]:
     """List the kinds of tools that the model is not told of, each once."""
-    return list(dict.fromkeys(str(tool["type"]) for tool in asked.tools or () if _is_hosted(tool.get("type"))))
+    return list(dict.fromkeys(kind for tool in asked.tools or () if (kind := _hosted(tool.get("type")))))
 
 
 def offered(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
@@ -47,8 +51,8 @@ def offered(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
         case {"type": "allowed_tools", "tools": [*allowed], "mode": "auto" | "required" as mode}:
             names = {one.get("name") for one in allowed if isinstance(one, dict)}
             choice, tools = mode, [tool for tool in tools if tool.spec.name in names]
-        case {"type": kind} if _is_hosted(kind):
-            raise _required([kind])
+        case {"type": kind} if hosted := _hosted(kind):
+            raise _required([hosted])
     if choice == "required" and not tools and (without := left_out(asked)):
         raise _required(without)
     return choice, tools
@@ -61,7 +65,7 @@ def _required(kinds: list[str]) -> Exception:
 
 def _tools(given: list[dict[str, Any]]) -> list[ChatTool]:
     """Read those that a model can be told of, whatever number each has among all."""
-    run = [(at, tool) for at, tool in enumerate(given) if not _is_hosted(tool.get("type"))]
+    run = [(at, tool) for at, tool in enumerate(given) if not _hosted(tool.get("type"))]
     try:
         return as_functions([_tool(tool, at) for at, tool in run], [f"tools[{at}].format" for at, _ in run])
     except Unfit as error:

@@ -270,6 +270,8 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
         ({"input": ""}, "input"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"tools": [{"type": "websearch"}]}, "tools[0]"),
+        ({"tools": [{"type": "web_search_\u00e9\r\nx: y"}]}, "tools[0]"),
+        ({"tools": [{"type": ["web_search"]}]}, "tools[0]"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "web_search"}, TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"include": ["file_search_call.results"]}, "include"),
