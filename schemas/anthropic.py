@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from schemas.openai import Effort
 from schemas.wire import Wire
 
 
@@ -65,7 +66,7 @@ class OutputConfig(Wire, frozen=True):
     """What an answer is to look like, and how much is thought for it."""
 
     format: dict[str, Any] | None = None
-    effort: str | None = None
+    effort: Effort | None = None
 
 
 class AboutUser(Wire, frozen=True):

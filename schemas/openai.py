@@ -35,6 +35,8 @@ from schemas.wire import Wire
 
 GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
 Noted = Annotated[str, msgspec.Meta(max_length=512)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
 
@@ -71,12 +73,37 @@ class FunctionCall(Wire, frozen=True):
     arguments: str = ""
 
 
+class CustomCall(Wire, frozen=True):
+    """What a custom tool is called with."""
+
+    name: str
+    input: str = ""
+
+
 class ChatToolCall(Wire, frozen=True):
-    """A tool call, as the assistant's message carries it."""
+    """A tool call, as the assistant's message carries it: of a function or of a custom tool."""
 
     id: str
-    function: FunctionCall
+    function: FunctionCall | None = None
     type: str = "function"
+    custom: CustomCall | None = None
+
+    def __post_init__(self) -> None:
+        """See that it is one of the two."""
+        if (self.function is None) == (self.custom is None):
+            raise ValueError("missing required field `function`, or `custom` where that is its `type`")
+
+    def call(self) -> ToolCall:
+        """Give it as one of ours."""
+        if self.custom is not None:
+            return ToolCall(self.id, self.custom.name, as_arguments(self.custom.input))
+        assert self.function is not None
+        return ToolCall(self.id, self.function.name, self.function.arguments)
+
+
+def as_arguments(given: str) -> str:
+    """Write what a custom tool is called with as the arguments of the function that it is to a model."""
+    return msgspec.json.encode({"input": given}).decode()
 
 
 class ChatMessage(Wire, frozen=True):
@@ -98,9 +125,7 @@ class ChatMessage(Wire, frozen=True):
         given = [TextPart(content)] if isinstance(content, str) else content
         parts = [TextPart(part.refusal) if isinstance(part, RefusalPart) else part for part in given]
         text = "".join(part.text for part in parts if isinstance(part, TextPart))
-        calls = tuple(
-            ToolCall(id=c.id, name=c.function.name, arguments=c.function.arguments) for c in self.tool_calls or ()
-        )
+        calls = tuple(call.call() for call in self.tool_calls or ())
         role: Role = "system" if self.role == "developer" else self.role
         reasoning = (self.reasoning or self.reasoning_content or "") if role == "assistant" else ""
         return Message(role, text, calls, self.tool_call_id, reasoning, images=tuple(_images(parts)))
@@ -116,12 +141,49 @@ def _images(parts: Sequence[TextPart | ImagePart]) -> Iterator[Image]:
             yield Image(url=part.image_url.url, detail=part.image_url.detail or "", rest=rest)
 
 
+class CustomGrammar(Wire, frozen=True):
+    """What a custom tool's input keeps to."""
+
+    syntax: Literal["lark", "regex"]
+    definition: GrammarText
+
+
+class CustomFormat(Wire, frozen=True):
+    """What a custom tool is called with: any text, or one of a grammar."""
+
+    type: Literal["text", "grammar"] = "text"
+    grammar: CustomGrammar | None = None
+
+
+class CustomTool(Wire, frozen=True):
+    """A tool that is called with a text."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    description: str = ""
+    format: CustomFormat | None = None
+
+
 class ChatTool(Wire, frozen=True):
     """A tool the client offers."""
 
-    function: ToolSpec
-    type: Literal["function"] = "function"
+    function: ToolSpec | None = None
+    type: Literal["function", "custom"] = "function"
     defer_loading: bool | None = None
+    custom: CustomTool | None = None
+    """Where it is of that type; `function` is what it is to the model then."""
+
+    def __post_init__(self) -> None:
+        """See that it is what its type says."""
+        if getattr(self, self.type) is None:
+            raise ValueError(f"missing required field `{self.type}`")
+        if self.type == "function" and self.custom is not None:
+            raise ValueError("a function has no `custom`: leave it out, or let its `type` be 'custom'")
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What a model is told of it; a custom tool was made a function before."""
+        assert self.function is not None
+        return self.function
 
 
 class StreamOptions(Wire, frozen=True):
@@ -244,8 +306,10 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
-    reasoning_effort: str | None = None
-    """Templates that know of it are told."""
+    reasoning_effort: Effort | None = None
+    """Templates that know of it are told; `none` switches thinking off."""
+    verbosity: Verbosity | None = None
+    """The same."""
     include_reasoning: bool | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -264,7 +328,6 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
-    verbosity: Any = None
 
     def echoed(self) -> str:
         """Give what the answer begins with."""
@@ -273,8 +336,11 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""
-        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
-        return effort | (self.chat_template_kwargs or {})
+        told = {"reasoning_effort": self.reasoning_effort, "verbosity": self.verbosity}
+        given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        if self.reasoning_effort == "none":
+            given["enable_thinking"] = False
+        return given | (self.chat_template_kwargs or {})
 
 
 class ErrorBody(Wire, frozen=True):

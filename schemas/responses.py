@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.commands import Alternatives
-from schemas.openai import Noted, StreamOptions
+from schemas.openai import Effort, Noted, StreamOptions, Verbosity
 from schemas.wire import Wire
 
 
@@ -30,6 +30,11 @@ class InputItem(Wire, frozen=True):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    input: str = ""
+    """Of `custom_tool_call`."""
+    action: dict[str, Any] | None = None
+    """Of `local_shell_call`."""
+    id: str | None = None
     output: str | list[Part] = ""
     summary: list[Part] | None = None
     encrypted_content: str | None = None
@@ -38,7 +43,7 @@ class InputItem(Wire, frozen=True):
 class ReasoningAsked(Wire, frozen=True):
     """How much is to be thought."""
 
-    effort: str | None = None
+    effort: Effort | None = None
     summary: str | None = None
 
 
@@ -46,7 +51,7 @@ class TextAsked(Wire, frozen=True):
     """What the answer is to look like."""
 
     format: dict[str, Any] | None = None
-    verbosity: str | None = None
+    verbosity: Verbosity | None = None
 
 
 class ResponsesRequest(Wire, frozen=True, kw_only=True):

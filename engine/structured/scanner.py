@@ -10,7 +10,7 @@ from engine.structured.regexes import Unreadable
 
 _HEAD: Final = re.compile(r"[!?]?(\w[\w-]*)[ \t]*(\[[^\]\n]*\])?(?:\.-?\d+)?[ \t]*:(?!:)")
 _TOKEN: Final = re.compile(
-    r"""(?P<blank>\s+|//[^\n]*|\#[^\n]*)
+    r"""(?P<blank>\s+|//[^\n]*|\#[^\n]*|->[ \t]*\w+)
     |(?P<text>"(?:\\.|[^"\\])*")(?P<any_case>i?)
     |(?P<regex>/(?:\\.|[^/\\\n])+/)(?P<flags>[a-z]*)
     |(?P<special><(?:\[[^\]]*\]|[^>\s]+)>)

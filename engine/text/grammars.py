@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from engine.text.formats import Channels, Format, Opener
 from engine.text.parsers import Thinking, Wanted
+from engine.text.patterns import as_terminal, unanchored
 from engine.text.steps import (
     Arguments,
     Calls,
@@ -216,6 +217,9 @@ class _Writer:
         named = shape.get("enum") if isinstance(shape, dict) else None
         if allowed == {"string"} and named:
             return f"{begin} {self._any_of(map(self._literal, map(str, named)))} {self._literal(end)}"
+        source = unanchored(shape.get("pattern")) if isinstance(shape, dict) else None
+        if allowed == {"string"} and source is not None:
+            return f"{begin} {self._bound(source, end)}"
         if not allowed or "string" in allowed:
             # not at the line end before it: the text would go on where it is read as ended, and could begin a key
             return f"{begin} {self._until(step.value[1])}"
@@ -257,6 +261,18 @@ class _Writer:
         if first in self._special:
             return f"TEXT? {self._piece(first)} {after}"
         return f"{self._rule(f'TEXT {json.dumps(first, ensure_ascii=False)}', '[lazy]')} {after}"
+
+    def _bound(self, source: str, end: str) -> str:
+        """Write text of a regular expression up to and with a text: the first one, where it is not told by a token."""
+        first, *rest = self._pieces(end)
+        if first in self._special:
+            return f"{as_terminal(source)} {self._literal(end)}"
+        fused = f"{as_terminal(source)} {self._piece(first)}"
+        if not rest:
+            return self._rule(fused, "[lazy]")
+        name = f"PART_{len(self.rules)}"
+        self.rules.append(f"{name}: {fused}")
+        return f"{name} {' '.join(map(self._piece, rest))}"
 
     def _literal(self, text: str) -> str:
         return " ".join(map(self._piece, self._pieces(text)))

@@ -5,13 +5,14 @@ A streamed answer and a whole one come from the same chunks, so they cannot diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
+from infra.bridge.custom import InputReader
 from infra.bridge.logprobs import Naming, by_id, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
@@ -70,6 +71,8 @@ class _Choice:
     reasoning: _Told = field(default_factory=_Told)
     calls: dict[int, int] = field(default_factory=dict)
     """Of each of its tool calls that the client knows of, characters of the arguments that it has."""
+    inputs: dict[int, InputReader] = field(default_factory=dict)
+    """Those of them that are of custom tools."""
 
     def goes_on(self, delta: Delta) -> bool:
         """Say whether a piece is text after text, and nothing else is to be told: so it is with nearly all."""
@@ -91,6 +94,8 @@ class ChatEncoder:
         texts: bool = True,
         echo: str = "",
         naming: Naming = by_text,
+        custom: Collection[str] = (),
+        tier: bool = False,
     ) -> None:
         """Begin.
 
@@ -103,10 +108,13 @@ class ChatEncoder:
             texts: whether answers have any.
             echo: what every answer begins with.
             naming: what tokens are called in `logprobs`.
+            custom: names of the custom tools.
+            tier: whether the client is told which tier of service it had.
         """
         self._echo, self._naming = echo, naming
         head = {"id": f"chatcmpl-{identity}", "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head: dict[str, Any] = head
+        self._head: dict[str, Any] = head | ({"service_tier": "default"} if tier else {})
+        self._custom = frozenset(custom)
         self._last = last
         self._reasoning = reasoning
         self._texts = texts
@@ -176,6 +184,7 @@ class ChatEncoder:
             for at, call in enumerate(one.tool_calls or one.cut_off):
                 told = self._choice(index).calls.get(at, 0)
                 chunks += self._called(index, CallTold(at, call.id, call.name), call.arguments[told:])
+                chunks += self._read(index, at)
             chunks += self._details(index, answer if index == 0 else None)
             # calls are told of where they are whole: clients look for them by this word, whatever ended the answer
             chunks += self._finish(index, "tool_calls" if one.tool_calls else one.finish_reason)
@@ -228,16 +237,34 @@ class ChatEncoder:
 
     def _called(self, index: int, call: CallTold, arguments: str) -> list[dict[str, Any]]:
         """Tell a tool call's name, if it is new, and what follows of its arguments."""
-        calls, chunks = self._choice(index).calls, list[dict[str, Any]]()
-        fresh = call.index not in calls
+        choice, chunks = self._choice(index), list[dict[str, Any]]()
+        fresh = call.index not in choice.calls
         if fresh:
-            calls[call.index] = 0
-            function = {"name": call.name, "arguments": ""}
-            chunks += self._delta(index, _calling({"index": call.index, "id": call.id, "type": "function"}, function))
-        calls[call.index] += len(arguments)
+            for before in choice.inputs:
+                chunks += self._read(index, before)
+            choice.calls[call.index] = 0
+            custom = call.name in self._custom
+            if custom:
+                choice.inputs[call.index] = InputReader()
+            kind, given = ("custom", "input") if custom else ("function", "arguments")
+            begun = {"index": call.index, "id": call.id, "type": kind, kind: {"name": call.name, given: ""}}
+            chunks += self._delta(index, {"tool_calls": [begun]})
+        choice.calls[call.index] += len(arguments)
+        if call.index in choice.inputs:
+            return chunks + self._input(index, call.index, choice.inputs[call.index].feed(arguments))
         if arguments or fresh:
-            chunks += self._said(index, _calling({"index": call.index}, {"arguments": arguments}))
+            more = {"index": call.index, "function": {"arguments": arguments}}
+            chunks += self._said(index, {"tool_calls": [more]})
         return chunks
+
+    def _read(self, index: int, call: int) -> list[dict[str, Any]]:
+        """Tell what was held back of what a tool is called with, if it is a custom one: it comes to its end."""
+        reader = self._choice(index).inputs.get(call)
+        return [] if reader is None else self._input(index, call, reader.end())
+
+    def _input(self, index: int, call: int, text: str) -> list[dict[str, Any]]:
+        more = {"index": call, "custom": {"input": text}}
+        return self._said(index, {"tool_calls": [more]}) if text else []
 
     def _finish(self, index: int, reason: str) -> list[dict[str, Any]]:
         return [*self._opening(index), self._chunk(index, {}, reason)]
@@ -292,10 +319,6 @@ class ChatEncoder:
         }
 
 
-def _calling(call: dict[str, Any], function: dict[str, str]) -> dict[str, Any]:
-    return {"tool_calls": [{**call, "function": function}]}
-
-
 def _empty(index: int) -> dict[str, Any]:
     message = {"role": "assistant", "content": ""}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": None}
@@ -311,7 +334,10 @@ def _join(choice: dict[str, Any], part: dict[str, Any]) -> None:
     for call in delta.get("tool_calls", ()):
         calls = message.setdefault("tool_calls", [])
         if "id" in call:
-            calls.append({"id": call["id"], "type": "function", "function": dict(call["function"])})
+            kind = call["type"]
+            calls.append({"id": call["id"], "type": kind, kind: dict(call[kind])})
+        elif "custom" in call:
+            calls[call["index"]]["custom"]["input"] += call["custom"]["input"]
         else:
             calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
     if part["finish_reason"] is not None:
@@ -347,4 +373,6 @@ def chat_encoder(asked: ChatRequest, command: Command, created: int) -> ChatEnco
         texts=asked.detokenize is not False,
         echo=asked.echoed(),
         naming=by_id if asked.return_tokens_as_token_ids else by_text,
+        custom=[tool.custom.name for tool in asked.tools or () if tool.custom is not None],
+        tier=asked.service_tier is not None,
     )

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.bridge.callers import CALLER, NAME, NAMED, REQUEST_ID, Caller
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import THREAD_HEADER, BadRequest
+from infra.bridge.responses.offered import LEFT_OUT
 from schemas.context import Ids
 
 CROSS_ORIGIN: Final[Mapping[str, Any]] = {
@@ -20,7 +21,7 @@ CROSS_ORIGIN: Final[Mapping[str, Any]] = {
     "allow_headers": ["*"],
     "expose_headers": [
         *("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "mcp-session-id"),
-        THREAD_HEADER,
+        *(THREAD_HEADER, LEFT_OUT),
     ],
     "max_age": 600,
 }

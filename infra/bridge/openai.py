@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.errors import BadRequest as Unfit
+from infra.bridge.custom import as_functions
 from infra.bridge.formats import format_checks, is_formatted, structured
 from infra.bridge.tools import narrowed, tool_choice
 from infra.bridge.unserved import unheeded_checks, unserved_checks
@@ -16,8 +18,10 @@ from schemas.commands import CommandData, Generate, RunAgent
 from schemas.messages import Message, misplaced_in
 from schemas.openai import AnswerRequest, ChatRequest, ErrorBody, ErrorResponse
 from schemas.runs import ErrorKind, Problem
+from schemas.tokenizing import TokenizeRequest
 
 T = TypeVar("T")
+R = TypeVar("R", ChatRequest, TokenizeRequest)
 
 AGENT_PREFIX = "agent/"
 THREAD_HEADER = "X-Ostinato-Thread"
@@ -107,7 +111,6 @@ _MISSING = re.compile(r"missing required field `([^`]*)`")
 _MEDIA = {
     "'input_audio'": ": no model here hears, send texts alone",
     "'file'": ": no model here reads files, send their texts",
-    "'custom' - at `$.tools": ": tools are functions, and no other kind is served",
 }
 """What errors say of what is known and not served, and what can be done."""
 
@@ -164,7 +167,23 @@ def read_request(body: bytes) -> ChatRequest:
     Raises:
         BadRequest: names the field and what it should be.
     """
-    return checked(narrowed(decoded(body, ChatRequest)))
+    return checked(narrowed(with_functions(decoded(body, ChatRequest))))
+
+
+def with_functions(request: R) -> R:
+    """Make custom tools the functions that they are to a model, whether it is asked or what its tokens are.
+
+    Raises:
+        BadRequest: names the grammar that an argument cannot be bound to.
+    """
+    if not request.tools:
+        return request
+    fields = [f"tools[{at}].custom.format.grammar" for at in range(len(request.tools))]
+    try:
+        tools = as_functions(request.tools, fields)
+    except Unfit as error:
+        raise BadRequest(400, str(error), error.field, "invalid_value") from error
+    return msgspec.structs.replace(request, tools=tools)
 
 
 def checked(request: ChatRequest, renamed: Mapping[str, str] = {}) -> ChatRequest:
@@ -227,7 +246,7 @@ def _checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
     yield given, limit is None or 1 <= limit <= MOST_TOKENS, f"at least 1, at most {MOST_TOKENS}"
     told = request.top_logprobs is None or request.logprobs
     yield "top_logprobs", bool(told), "tells of the likeliest tokens: set logprobs to true as well"
-    wanted = "'auto', 'none', 'required', one function, or 'allowed_tools' that are among the tools"
+    wanted = "'auto', 'none', 'required', one tool, or 'allowed_tools' that are among the tools"
     yield "tool_choice", tool_choice(request.tool_choice) is not None, wanted
 
 
@@ -252,7 +271,8 @@ def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
         yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
     yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
     yield "chat_template_kwargs", not request.chat_template_kwargs, "an agent's prompts are its own: leave it out"
-    yield "reasoning_effort", request.reasoning_effort is None, "an agent's prompts are its own: leave it out"
+    for name, neutral in {"reasoning_effort": (), "verbosity": ("medium",)}.items():
+        yield name, getattr(request, name) in (None, *neutral), "an agent's prompts are its own: leave it out"
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -284,7 +304,7 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
     return Generate(
         model=request.model,
         messages=messages,
-        tools=tuple(tool.function for tool in request.tools or ()),
+        tools=tuple(tool.spec for tool in request.tools or ()),
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed,

@@ -11,6 +11,7 @@ from schemas.messages import Image, Message, Thought
 from schemas.openai import ChatMessage
 
 _MARK: Final = "ostinato:"
+_TEXT_MARK: Final = "ostinato-text:"
 
 
 class SealedMessage(ChatMessage, frozen=True):
@@ -38,3 +39,18 @@ def unsealed(data: str) -> tuple[Thought, ...]:
         return msgspec.json.decode(read, type=tuple[Thought, ...])
     except (ValueError, msgspec.DecodeError):
         return ()
+
+
+def sealed_text(reasoning: str) -> str:
+    """Write what was thought, for clients that bring back nothing else of it."""
+    return _TEXT_MARK + base64.b64encode(reasoning.encode()).decode()
+
+
+def unsealed_text(data: str) -> str:
+    """Read it back; anything else is nothing."""
+    if not data.startswith(_TEXT_MARK):
+        return ""
+    try:
+        return base64.b64decode(data.removeprefix(_TEXT_MARK), validate=True).decode()
+    except ValueError:
+        return ""

@@ -13,7 +13,7 @@ from bus import subjects
 from bus.errors import BusError, Refused
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door
-from infra.bridge.openai import BadRequest, decoded, refusal
+from infra.bridge.openai import BadRequest, decoded, refusal, with_functions
 from schemas.commands import Generate
 from schemas.texts import Decode, Decoded, Describe, Described, Encode, Encoded, TextAsked, TextRefused, TextTold
 from schemas.tokenizing import DetokenizeRequest, TokenizeRequest
@@ -88,7 +88,7 @@ def _generate(asked: TokenizeRequest, model: str) -> Generate:
     return Generate(
         model,
         messages=messages,
-        tools=tuple(tool.function for tool in asked.tools or ()),
+        tools=tuple(tool.spec for tool in with_functions(asked).tools or ()),
         add_generation_prompt=asked.add_generation_prompt,
         continue_final_message=asked.continue_final_message,
         chat_template=asked.chat_template or "",

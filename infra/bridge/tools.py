@@ -1,4 +1,4 @@
-"""What a request's `tool_choice` stands for: OpenAI's three words, one function by its name, or some of the tools."""
+"""What a request's `tool_choice` stands for: OpenAI's three words, one tool by its name, or some of the tools."""
 
 from __future__ import annotations
 
@@ -14,8 +14,23 @@ class _Named(msgspec.Struct, frozen=True):
     name: Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Choice(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+class _Function(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
     function: _Named
+
+    @property
+    def name(self) -> str:
+        return self.function.name
+
+
+class _Custom(msgspec.Struct, frozen=True, tag_field="type", tag="custom"):
+    custom: _Named
+
+    @property
+    def name(self) -> str:
+        return self.custom.name
+
+
+_Choice = _Function | _Custom
 
 
 class _Several(msgspec.Struct, frozen=True):
@@ -33,9 +48,9 @@ def narrowed(request: ChatRequest) -> ChatRequest:
         allowed = msgspec.convert(request.tool_choice, _Allowed).allowed_tools
     except msgspec.ValidationError:
         return request
-    names = {tool.function.name for tool in allowed.tools}
-    tools = [tool for tool in request.tools or () if tool.function.name in names]
-    if {tool.function.name for tool in tools} != names:
+    names = {tool.name for tool in allowed.tools}
+    tools = [tool for tool in request.tools or () if tool.spec.name in names]
+    if {tool.spec.name for tool in tools} != names:
         return request  # which is refused: one of them is none
     return msgspec.structs.replace(request, tools=tools, tool_choice=allowed.mode)
 
@@ -49,6 +64,11 @@ def tool_choice(given: Any) -> tuple[ToolChoice, str] | None:
             return given, ""
         case _:
             try:
-                return "required", msgspec.convert(given, _Choice).function.name
+                return "required", _named(given).name
             except msgspec.ValidationError:
                 return None
+
+
+def _named(given: Any) -> _Function | _Custom:
+    found: _Function | _Custom = msgspec.convert(given, _Choice)
+    return found

@@ -16,6 +16,9 @@ Check = tuple[str, bool, str]
 _Unserved = dict[str, tuple[tuple[object, ...], str]]
 """By field: the values that change nothing, and what can be done."""
 
+TIERS: Final = ("auto", "default", "flex", "priority")
+"""That may be asked for; all are `default`, and it is told so."""
+
 _ANY: Final[_Unserved] = {
     "watermarking": ((False,), "answers are not marked: leave it out"),
     "return_token_offsets": ((False,), "there are none: `return_token_ids` tells the tokens"),
@@ -23,7 +26,7 @@ _ANY: Final[_Unserved] = {
     "mm_processor_kwargs": (({},), "there are no media here: leave it out"),
     "kv_transfer_params": (({},), "the engine moves its blocks itself: leave it out"),
     "ec_transfer_params": (({},), "there is no encoder of media here: leave it out"),
-    "service_tier": (("auto", "default"), "there is one tier: give `priority`, or leave it out"),
+    "service_tier": (TIERS, f"there is one tier, whichever is asked for: {', '.join(TIERS)}"),
     "store": ((False,), "answers are not found again by their ids: leave it out, or ask /v1/responses"),
     "moderation": ((), "nothing is judged here: leave it out, or ask an agent with guards"),
     "prompt_cache_retention": (("in_memory", "in-memory"), "blocks stay while there is room: leave it out"),
@@ -40,7 +43,6 @@ _CHAT: Final[_Unserved] = {
     "audio": ((), "answers are texts: leave it out"),
     "prediction": ((), "answers are not predicted: leave it out"),
     "web_search_options": ((), "nothing is searched for: leave it out, or give a tool that does"),
-    "verbosity": (("medium",), "models here know of none: say it in a message"),
 }
 _COMPLETION: Final[_Unserved] = {
     "add_special_tokens": ((False,), "a raw prompt is taken as it is: write them into it"),

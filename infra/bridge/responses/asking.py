@@ -8,15 +8,18 @@ from typing import Any, Final
 
 import msgspec
 
-from infra.bridge.openai import AGENT_PREFIX, CHOOSING, BadRequest, checked, decoded
-from infra.bridge.seals import SealedMessage, unsealed
+from infra.bridge.openai import AGENT_PREFIX, CHOOSING, checked, decoded
+from infra.bridge.responses.offered import offered
+from infra.bridge.responses.refusing import wrong
+from infra.bridge.seals import SealedMessage, unsealed, unsealed_text
+from infra.bridge.unserved import TIERS
 from schemas import codec
-from schemas.messages import Message, Thought, ToolSpec
+from schemas.messages import Message, Thought
 from schemas.openai import (
     ChatMessage,
     ChatRequest,
-    ChatTool,
     ChatToolCall,
+    CustomCall,
     FunctionCall,
     ImageAddress,
     ImagePart,
@@ -41,7 +44,7 @@ _UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
     "conversation": ((), "there are no conversations of that kind: give `previous_response_id`, or the whole input"),
     "prompt": ((), "no prompts are kept here: give `instructions`"),
     "max_tool_calls": ((), "the client calls the tools here: count them there"),
-    "service_tier": (("auto", "default"), "there is one tier: give `priority`, or leave it out"),
+    "service_tier": (TIERS, f"there is one tier, whichever is asked for: {', '.join(TIERS)}"),
     "moderation": ((), "nothing is judged here: leave it out, or ask an agent with guards"),
     "prompt_cache_retention": (("in_memory", "in-memory"), "blocks stay while there is room: leave it out"),
     "prompt_cache_options": (({},), "blocks stay while there is room: leave it out"),
@@ -105,7 +108,7 @@ def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> Cha
     """
     instructed = [ChatMessage("system", asked.instructions)] if asked.instructions else []
     text, logprobs = asked.text, LOGPROBS in (asked.include or ()) or asked.top_logprobs is not None
-    choice, tools = _choice(asked)
+    choice, tools = offered(asked)
     request = ChatRequest(
         model=asked.model,
         messages=[*instructed, *map(_as_chat, before), *_messages(asked.input)],
@@ -151,6 +154,17 @@ def _as_chat(message: Message) -> ChatMessage:
     )
 
 
+_CALLS: Final = ("function_call", "custom_tool_call", "local_shell_call")
+_OUTPUTS: Final = tuple(f"{kind}_output" for kind in _CALLS)
+_TURN: Final = (*_CALLS, "reasoning")
+"""Items of an assistant's turn, besides what it says."""
+
+
+def call_id_of(item: InputItem) -> str:
+    """Say which call an item is, or answers; a local shell's answer may name it by `id`."""
+    return item.call_id or item.id or ""
+
+
 @dataclass(slots=True)
 class _Turn:
     """What of an assistant's turn was given so far."""
@@ -165,10 +179,16 @@ class _Turn:
         match item.type:
             case "function_call":
                 self.calls.append(ChatToolCall(item.call_id, FunctionCall(item.name, item.arguments)))
+            case "custom_tool_call":
+                self.calls.append(ChatToolCall(item.call_id, custom=CustomCall(item.name, item.input)))
+            case "local_shell_call":
+                action = codec.encode(item.action or {}).decode()
+                self.calls.append(ChatToolCall(call_id_of(item), FunctionCall("local_shell", action)))
             case "reasoning":
                 text = _joined(item.content or item.summary or (), path)
-                self.thought.append(text)
-                self.thoughts += unsealed(item.encrypted_content or "")
+                seal = item.encrypted_content or ""
+                self.thought.append(text or unsealed_text(seal))
+                self.thoughts += unsealed(seal)
             case _:
                 self.said.append(_joined(item.content or "", path))
 
@@ -194,11 +214,13 @@ def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
     for at, item in enumerate(given):
         path = f"input[{at}]"
         match item.type, item.role:
-            case ("function_call" | "reasoning", _) | ("message", "assistant"):
+            case (kind, _) if kind in _TURN:
                 turn.take(item, path)
-            case "function_call_output", _:
+            case "message", "assistant":
+                turn.take(item, path)
+            case (kind, _) if kind in _OUTPUTS:
                 yield from turn.over()
-                yield ChatMessage("tool", _joined(item.output, path), tool_call_id=item.call_id)
+                yield ChatMessage("tool", _joined(item.output, path), tool_call_id=call_id_of(item))
             case "message", str(role):
                 yield from turn.over()
                 said = item.content or ""
@@ -241,40 +263,8 @@ def _text(part: Part, path: str) -> str:
             raise wrong(path, f"a part of type {kind!r} is not served here: send its text")
 
 
-def _choice(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
-    """Give what may be called: a choice among tools is one among those that are told of."""
-    tools = [_tool(tool, at) for at, tool in enumerate(asked.tools or ())]
-    match asked.tool_choice:
-        case {"type": "function", "name": str(name)}:
-            return {"type": "function", "function": {"name": name}}, tools
-        case {"type": "allowed_tools", "tools": [*allowed], "mode": "auto" | "required" as mode}:
-            names = {one.get("name") for one in allowed if isinstance(one, dict)}
-            return mode, [tool for tool in tools if tool.function.name in names]
-        case choice:
-            return choice, tools
-
-
-def _tool(given: dict[str, Any], at: int) -> ChatTool:
-    kind = given.get("type")
-    if kind != "function":
-        raise wrong(f"tools[{at}]", f"tools of type {kind!r} are not run here: give functions, or ask an agent")
-    match given:
-        case {"name": str(name)}:
-            parameters = given.get("parameters")
-            about = str(given.get("description") or "")
-            schema = parameters if isinstance(parameters, dict) else {}
-            return ChatTool(ToolSpec(name, about, schema, strict=given.get("strict") is True))
-        case _:
-            raise wrong(f"tools[{at}].name", "a function has a name")
-
-
 def _format(given: dict[str, Any]) -> dict[str, Any]:
     """Write a form as chat requests have it."""
     if given.get("type") != "json_schema":
         return given
     return {"type": "json_schema", "json_schema": {name: given.get(name) for name in ("name", "schema")}}
-
-
-def wrong(param: str, wanted: str) -> BadRequest:
-    """Refuse a field."""
-    return BadRequest(400, f"{param}: {wanted}", param, "invalid_value")

@@ -6,22 +6,27 @@ made of the command's, so they cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from infra.bridge.chat import ChatEncoder, last_of
 from infra.bridge.framing import NamedFraming
 from infra.bridge.openai import BadRequest, refusal
 from infra.bridge.responses.asking import SEALED
-from infra.bridge.responses.items import Called, Event, Item, ItemStatus, Said, Sealed, Thinking
+from infra.bridge.responses.items import Called, CustomCalled, Event, Item, ItemStatus, Said, Sealed, Thinking
 from infra.bridge.seals import sealed
 from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Committed, Frame, Outcome
-from schemas.messages import Thought, Usage
+from schemas.messages import Thought, ToolSpec, Usage
 from schemas.runs import ModelReturned, Problem
 
 _MARK: Final = "resp_"
+_CALLS: Final[dict[bool, tuple[str, type[Called | CustomCalled], str]]] = {
+    False: ("function_call", Called, "fc"),
+    True: ("custom_tool_call", CustomCalled, "ctc"),
+}
+"""What calls of functions, and of custom tools, are told as, and what their ids begin with."""
 
 
 def response_id(command: Command) -> str:
@@ -44,7 +49,8 @@ class ResponseEncoder:
         self._command = command
         self._note = command.data.note if isinstance(command.data, Generate | RunAgent) else {}
         self._head = _head(command, self._note)
-        self._chat = ChatEncoder(command.id, str(self._note.get("model", "")), 0, last_of(command))
+        custom = self._note.get("custom", ())
+        self._chat = ChatEncoder(command.id, str(self._note.get("model", "")), 0, last_of(command), custom=custom)
         self._items: list[Item] = []
         self._open: Item | None = None
         self._status = "in_progress"
@@ -92,6 +98,7 @@ class ResponseEncoder:
         delta, events = choice["delta"], list[Event]()
         if delta.get("reasoning"):
             thinking = self._opened("reasoning", Thinking, "rs", events)
+            thinking.sealing = SEALED in self._note.get("include", ())
             events += thinking.grow(delta["reasoning"])
         logprobs = (choice["logprobs"] or {}).get("content", [])
         if delta.get("content") or (logprobs and isinstance(self._open, Said)):
@@ -120,14 +127,16 @@ class ResponseEncoder:
         return f"{prefix}_{self._command.id}_{len(self._items)}"
 
     def _call(self, call: dict[str, Any]) -> list[Event]:
-        events, function = list[Event](), call["function"]
+        events, custom = list[Event](), call.get("custom")
+        about = call["function"] if custom is None else custom
         if "id" in call:
             events += self._close("completed")
-            kind = f"function_call {call['index']}"
-            told = (call["id"], function["name"])
-            self._begin(Called(len(self._items), self._name("fc"), kind, *told), events)
-        if function["arguments"] and self._open is not None:
-            events += self._open.grow(function["arguments"])
+            kind, shape, prefix = _CALLS[custom is not None]
+            named = (self._name(prefix), f"{kind} {call['index']}", call["id"], about["name"])
+            self._begin(shape(len(self._items), *named), events)
+        piece = about["arguments"] if custom is None else about["input"]
+        if piece and self._open is not None:
+            events += self._open.grow(piece)
         return events
 
     def _close(self, status: ItemStatus) -> list[Event]:
@@ -200,16 +209,7 @@ def _head(command: Command, note: Any) -> dict[str, Any]:
     data = command.data
     bare = data if isinstance(data, Generate) else None
     instructed = bare is not None and note.get("instructed")
-    tools = [
-        {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "strict": tool.strict,
-        }
-        for tool in (bare.tools if bare is not None else ())
-    ]
+    tools = [_tool(tool, note.get("custom", {})) for tool in (bare.tools if bare is not None else ())]
     return {
         "id": response_id(command),
         "object": "response",
@@ -234,6 +234,19 @@ def _head(command: Command, note: Any) -> dict[str, Any]:
         "store": note.get("store", True),
         "background": note.get("background", False),
         "service_tier": "default",
+    }
+
+
+def _tool(tool: ToolSpec, custom: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell a tool as it was given; `custom` says what the functions of custom tools do not."""
+    if tool.name in custom:
+        return {"type": "custom", "name": tool.name, **custom[tool.name]}
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
     }
 
 

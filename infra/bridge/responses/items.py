@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from infra.bridge.seals import sealed_text
+
 ItemStatus = Literal["completed", "incomplete"]
 
 Event = dict[str, Any]
@@ -81,6 +83,9 @@ class Said(Item):
 class Thinking(Item):
     """What is thought."""
 
+    sealing = False
+    """Whether it is also told as what a client may bring back instead."""
+
     def __init__(self, index: int, identity: str, kind: str) -> None:
         super().__init__(index, identity, kind)
         self.record |= {"summary": [], "content": []}
@@ -101,6 +106,8 @@ class Thinking(Item):
         """Tell all of it."""
         part = dict(self.record["content"][0])
         done = self._of_part("response.reasoning_text.done", text=part["text"])
+        if self.sealing:
+            self.record["encrypted_content"] = sealed_text(part["text"])
         return [done, self._of_part("response.content_part.done", part=part), *super().end(status)]
 
 
@@ -120,6 +127,24 @@ class Called(Item):
         """Tell all of them."""
         told = {"item_id": self.record["id"], "name": self.record["name"], "arguments": self.record["arguments"]}
         return [self._event("response.function_call_arguments.done", **told), *super().end(status)]
+
+
+class CustomCalled(Item):
+    """A custom tool that the client is to call."""
+
+    def __init__(self, index: int, identity: str, kind: str, call: str, name: str) -> None:
+        super().__init__(index, identity, kind)
+        self.record |= {"call_id": call, "name": name, "input": ""}
+
+    def grow(self, piece: str) -> list[Event]:
+        """Tell more of what it is called with."""
+        self.record["input"] += piece
+        return [self._event("response.custom_tool_call_input.delta", item_id=self.record["id"], delta=piece)]
+
+    def end(self, status: ItemStatus) -> list[Event]:
+        """Tell all of it."""
+        told = {"item_id": self.record["id"], "input": self.record["input"]}
+        return [self._event("response.custom_tool_call_input.done", **told), *super().end(status)]
 
 
 class Sealed(Item):

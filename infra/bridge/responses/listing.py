@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
-from infra.bridge.responses.asking import wrong
+from infra.bridge.custom import InputReader
+from infra.bridge.responses.refusing import wrong
 from schemas.commands import Command, Generate, RunAgent
-from schemas.messages import Message
+from schemas.messages import Message, ToolCall
 
 _MOST = 100
 _USUAL = 20
@@ -23,17 +26,28 @@ def input_of(command: Command) -> list[dict[str, Any]]:
         first = bool(data.note.get("instructed")) + int(data.note.get("earlier", 0))
     items: list[dict[str, Any]] = []
     for message in data.messages[first:]:
-        items += _items(message)
+        items += _items(message, data.note.get("calls", {}))
     return [{"id": f"{_PREFIX.get(item['type'], 'msg')}_{command.id}_in{at}", **item} for at, item in enumerate(items)]
 
 
-_PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_PREFIX = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "local_shell_call": "lsh",
+    "local_shell_call_output": "lsho",
+    "reasoning": "rs",
+}
 
 
-def _items(message: Message) -> list[dict[str, Any]]:
+def _items(message: Message, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """List what a message was given as; `kinds` says of calls, by their ids, what they are but those of functions."""
     done = {"status": "completed"}
     if message.role == "tool":
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content, **done}]
+        kind = kinds.get(message.tool_call_id or "", "function_call")
+        return [{"type": f"{kind}_output", "call_id": message.tool_call_id, "output": message.content, **done}]
     items: list[dict[str, Any]] = []
     if message.reasoning:
         thought = [{"type": "reasoning_text", "text": message.reasoning}]
@@ -43,10 +57,19 @@ def _items(message: Message) -> list[dict[str, Any]]:
         if message.role == "assistant":
             part = {"type": "output_text", "text": message.content, "annotations": [], "logprobs": []}
         items.append({"type": "message", "role": message.role, "content": [part], **done})
-    for call in message.tool_calls:
-        told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-        items.append({"type": "function_call", **told, **done})
-    return items
+    return [*items, *({**_call(call, kinds.get(call.id, "")), **done} for call in message.tool_calls)]
+
+
+def _call(call: ToolCall, kind: str) -> dict[str, Any]:
+    match kind:
+        case "custom_tool_call":
+            reader = InputReader()
+            given = reader.feed(call.arguments) + reader.end()
+            return {"type": kind, "call_id": call.id, "name": call.name, "input": given}
+        case "local_shell_call":
+            return {"type": kind, "call_id": call.id, "action": msgspec.json.decode(call.arguments)}
+        case _:
+            return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
 
 
 def listed(items: list[dict[str, Any]], request: Request) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from infra.bridge.responses.asking import call_id_of
 from schemas.commands import Command, Generate, RunAgent
 from schemas.responses import ResponsesRequest
 
@@ -29,8 +30,25 @@ def noted(command: Command, asked: ResponsesRequest, created: int, earlier: int 
     if asked.text is not None:
         told = {"format": asked.text.format or {"type": "text"}, "verbosity": asked.text.verbosity}
         note["text"] = {name: value for name, value in told.items() if value is not None}
+    if custom := {tool["name"]: _told(tool) for tool in asked.tools or () if tool.get("type") == "custom"}:
+        note["custom"] = custom
+    if calls := _calls(asked):
+        note["calls"] = calls
     if asked.reasoning is not None:
         note["reasoning"] = {"effort": asked.reasoning.effort, "summary": asked.reasoning.summary}
     data = command.data
     assert isinstance(data, Generate | RunAgent)
     return msgspec.structs.replace(command, data=msgspec.structs.replace(data, note=note))
+
+
+def _told(tool: dict[str, Any]) -> dict[str, Any]:
+    """Give of a custom tool what its function does not tell."""
+    return {name: tool[name] for name in ("description", "format") if tool.get(name) is not None}
+
+
+def _calls(asked: ResponsesRequest) -> dict[str, str]:
+    """Say of calls, by their ids, what kind they are where that is not a function's."""
+    if isinstance(asked.input, str):
+        return {}
+    kinds = ((call_id_of(item), item.type.removesuffix("_output")) for item in asked.input)
+    return {name: kind for name, kind in kinds if kind in {"custom_tool_call", "local_shell_call"}}

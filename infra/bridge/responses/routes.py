@@ -16,11 +16,13 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace, house_of
 from infra.bridge.exchange import Exchange, Stream
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, refusal
-from infra.bridge.responses.asking import chat_request, read_responses, wrong
+from infra.bridge.responses.asking import chat_request, read_responses
 from infra.bridge.responses.events import ResponsesFraming
 from infra.bridge.responses.kept import Kept, kept, unknown
 from infra.bridge.responses.listing import flag, input_of, listed, number
 from infra.bridge.responses.noting import noted
+from infra.bridge.responses.offered import LEFT_OUT, left_out
+from infra.bridge.responses.refusing import wrong
 from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
 from infra.follow import follow, send
 from schemas.commands import Command, RunAgent
@@ -166,7 +168,9 @@ class _Responses:
             encoder.forget()  # nobody knows of numbers that could be asked for
         framing = ResponsesFraming(encoder)
         self.memory.keep(encoder.response()["id"], encoder)
-        return Exchange([command], encoder, asked.stream, False, framing=framing, background=asked.background is True)
+        headers = {LEFT_OUT: ", ".join(kinds)} if (kinds := left_out(asked)) else {}
+        background = asked.background is True
+        return Exchange([command], encoder, asked.stream, False, headers, framing, background)
 
 
 def _json(value: object) -> Response:

@@ -269,10 +269,16 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
     [
         ({"input": ""}, "input"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"tools": [{"type": "websearch"}]}, "tools[0]"),
+        ({"tools": [{"type": "web_search_\u00e9\r\nx: y"}]}, "tools[0]"),
+        ({"tools": [{"type": ["web_search"]}]}, "tools[0]"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "web_search"}, TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"include": ["file_search_call.results"]}, "include"),
         ({"conversation": "conv_1"}, "conversation"),
-        ({"text": {"verbosity": "high"}}, "text.verbosity"),
+        ({"text": {"verbosity": "loud"}}, "text.verbosity"),
+        ({"reasoning": {"effort": "ultra"}}, "reasoning.effort"),
+        ({"model": "agent/demo", "text": {"verbosity": "low"}}, "text.verbosity"),
         ({"background": True, "store": False}, "background"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "u"}]}]}, "input[0]"),
@@ -417,7 +423,7 @@ def test_what_vllm_has_besides_is_heeded_or_refused_by_name(monkeypatch: pytest.
         with pytest.raises(openai.BadRequestError) as refused:
             client.create(extra_body={name: value})
         assert refused.value.param == name
-    for fields in ({"service_tier": "flex"}, {"prompt_cache_retention": "24h"}, {"moderation": {"model": "m"}}):
+    for fields in ({"service_tier": "gold"}, {"prompt_cache_retention": "24h"}, {"moderation": {"model": "m"}}):
         with pytest.raises(openai.BadRequestError) as refused:
             client.create(extra_body=fields)
         assert [refused.value.param] == list(fields)
