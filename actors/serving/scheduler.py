@@ -24,7 +24,7 @@ from bus.errors import BusError
 from engine.config import MOST_NUMBERS
 from engine.core.scheduler import Scheduler
 from schemas import codec
-from schemas.context import Clock
+from schemas.context import Clock, traced
 from schemas.errors import BadShape
 from schemas.generation import (
     Abort,
@@ -313,6 +313,9 @@ class SchedulerActor:
         """Send what happened, in step `n` or without any; what is over is told to the record too."""
         await self._send(events)
         for served in self._meter.applied(n, events, self._clock.now()) if events else ():
+            if served.finish in {"error", "timeout"}:
+                with traced(served.traceparent):
+                    log.warning("request %s ended with %r", served.request, served.finish)
             await self._connection.publish(subjects.served(self._engine), codec.encode(served))
 
     async def _send(self, events: list[RequestEvent]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from infra.bridge.completions import CompletionEncoder, generations, read_comple
 from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
-from infra.bridge.guard import Ask, Guarded, GuardRules
+from infra.bridge.guard import Ask, Guarded, GuardRules, trace_of
 from infra.bridge.openai import (
     SESSION_HEADER,
     THREAD_HEADER,
@@ -49,7 +48,7 @@ from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
-from schemas.context import Chance, Clock, Ids
+from schemas.context import TRACE, Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.live import Delta
 from schemas.openai import ChatRequest, StreamOptions
@@ -61,7 +60,6 @@ log = logging.getLogger(__name__)
 
 _LONGEST_SESSION = 1000
 _FORGET_S = 5.0
-_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class AbortRequest(msgspec.Struct, frozen=True):
@@ -285,6 +283,8 @@ class Bridge:
         if session and isinstance(data, Generate) and not data.session_id:
             data = msgspec.structs.replace(data, session_id=session)
         identity = self.ids.new("r" if agent else "g")
+        trace = self._traceparent(trace_of(request.headers), caller.tenant, identity)
+        TRACE.set(trace)
         return Command(
             id=identity,
             tenant=caller.tenant,
@@ -294,14 +294,12 @@ class Bridge:
             data=data,
             source="http",
             time=rfc3339(self.clock.now()),
-            traceparent=self._traceparent(request.headers.get("traceparent", ""), caller.tenant, identity),
+            traceparent=trace,
+            request_id=request_id_of(request),
         )
 
     def _traceparent(self, given: str, tenant: str, command: str) -> str:
-        """Keep the client's trace; one that no tracer could read is replaced."""
-        if _TRACEPARENT.fullmatch(given):
-            return given
-        return beginning(self.chance.bits(128), tenant, command)
+        return given or beginning(self.chance.bits(128), tenant, command)
 
     async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
         encoder = exchange.encoder

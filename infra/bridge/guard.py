@@ -14,12 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra.bridge.callers import CALLER, NAME, Caller
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import BadRequest
-from schemas.context import Ids
+from schemas.context import REQUEST, TRACE, Ids
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Ask = Callable[[Mapping[str, str]], Awaitable[Caller]]
 """Says who sent a request with some headers; raises BadRequest where nobody may."""
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """Return the trace context that a client sent; one that no tracer could read is none."""
+    given = headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,12 @@ class _Guard:
             problem = BadRequest(431, f"headers are larger than {self._house.limits.header_kb} KiB", None, "too_large")
             await told(problem)(scope, receive, answered)
             return
+        request, trace = REQUEST.set(name), TRACE.set(trace_of(headers))
         try:
             scope[CALLER] = await self._ask(headers)
         except BadRequest as error:
             scope[CALLER] = error
         await self._app(scope, receive, answered)
+        # not of one that broke: the server logs that in the same task, and is to say which it was
+        REQUEST.reset(request)
+        TRACE.reset(trace)

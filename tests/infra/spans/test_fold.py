@@ -11,8 +11,8 @@ from bus.store import StoredEvent
 from infra.bundles import Bundle
 from infra.spans.content import NoContent, Redacted
 from infra.spans.engine import engine_span
-from infra.spans.fold import ThreadSpans, spans_of
-from infra.spans.names import NAMES
+from infra.spans.fold import ThreadSpans
+from infra.spans.names import NAMES, Names
 from infra.spans.span import Span
 from schemas import codec
 from schemas.processing import Processed
@@ -31,6 +31,11 @@ NAMES_NOW = NAMES["1.41"]
 
 def thread(identity: str) -> list[StoredEvent]:
     return next(events for events in Bundle(GOLDEN / "0.1.0.jsonl").threads() if events[0].fact.thread == identity)
+
+
+def spans_of(events: list[StoredEvent], names: Names, content: NoContent) -> list[Span]:
+    fold = ThreadSpans(events[0].fact.tenant, events[0].fact.thread, names, content)
+    return [span for event in events for span in fold.take(event)]
 
 
 def spans(events: list[StoredEvent], content: NoContent | None = None) -> list[Span]:
@@ -156,7 +161,7 @@ def test_an_engine_request_says_how_long_it_waited_and_names_its_steps() -> None
         steps=((3, 4), (7, 12)),
         traceparent="00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
     )
-    span = engine_span("tiny", served, NAMES_NOW)
+    span = engine_span("tiny", served, NAMES_NOW, {"session.id": "s1", "user.id": "ada"})
     assert span.trace == "ab" * 16
     assert span.parent == span_id("acme", "t1", "r1-1-m")
     assert span.attributes["gen_ai.latency.time_in_queue"] == 0.5
