@@ -110,7 +110,8 @@ class SchedulerActor:
     def statistics(self) -> dict[str, Any]:
         """Say how the scheduler does, and how its requests did."""
         numbers = msgspec.structs.asdict(self._scheduler.statistics())
-        return {**numbers, "engine": self._engine, "requests": self._meter.numbers()}
+        told = {"requests": self._meter.numbers(), "adapters": self._meter.adapters(), "time": self._clock.now()}
+        return {**numbers, "engine": self._engine, **told}
 
     def trouble(self) -> str:
         """Say why nothing moves; empty while it does."""

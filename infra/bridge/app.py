@@ -22,6 +22,7 @@ from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.store import Store
 from infra.bridge.about import VERSION, about_model, names_of
 from infra.bridge.admission import Admission, Quotas, Rates
+from infra.bridge.answers import Answers
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
@@ -109,6 +110,8 @@ class Bridge:
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
     more: Sequence[Door | Wing] = ()
     """Routes of what stands beside it."""
+    answers: Answers = field(default_factory=Answers)
+    """Counts them."""
     keyed: bool = False
     """Whether nobody comes in without a key or token."""
 
@@ -137,7 +140,7 @@ class Bridge:
         """Build the ASGI application."""
         limits = self.limits
         rates = Rates(limits.requests_per_minute, limits.concurrent, limits.tokens_per_minute)
-        house = House(limits, Admission(self.places), Quotas(rates))
+        house = House(limits, Admission(self.places), Quotas(rates), self.answers)
         crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **_CROSS_ORIGIN)] if self.origins else []
         return Guarded(
             GuardRules(self.ask or self._anybody, house, self.ids),

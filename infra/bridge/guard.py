@@ -74,6 +74,7 @@ class _Guard:
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), named]
+                self._house.answers.count(scope, message["status"])
             await send(message)
 
         size = sum(len(field) + len(value) for field, value in scope["headers"])
