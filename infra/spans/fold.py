@@ -6,13 +6,14 @@ spans, whether they are taken as they happen or read years later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from bus.store import StoredEvent
 from infra.spans.content import NoContent
+from infra.spans.heard import Transcript
 from infra.spans.names import Names
 from infra.spans.open_run import OpenRun
 from infra.spans.span import Span
@@ -20,6 +21,7 @@ from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.delegation import RunJoined
 from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.messages import Message
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -60,8 +62,14 @@ class ThreadSpans:
     _runs: dict[str, OpenRun] = field(default_factory=dict)
     _resource: str = ""
     _said: str = ""
+    _transcript: Transcript | None = None
+    """Where what was said is wanted."""
     _whose: dict[str, dict[str, str]] = field(default_factory=dict)
     """Of the last runs and generations by id, whose they are: their engine requests may be told of after them."""
+
+    def __post_init__(self) -> None:
+        """Follow what is said, where it is wanted."""
+        self._transcript = Transcript(self.tenant, self.thread) if self.content.wanted else None
 
     @property
     def open(self) -> bool:
@@ -74,10 +82,16 @@ class ThreadSpans:
         Raises:
             SchemaError: it cannot be read.
         """
-        return [] if codec.is_erased(stored.fact.payload) else self._told(stored)
+        if codec.is_erased(stored.fact.payload):
+            if self._transcript is not None:
+                self._transcript.lose()
+            return []
+        return self._told(stored)
 
     def _told(self, stored: StoredEvent) -> list[Span]:
         fact, event = stored.fact, codec.event_of(stored.fact)
+        if self._transcript is not None:
+            self._transcript.take(fact, event)
         match event:
             case CommandAccepted(command=command):
                 return self._accepted(command, stored.time)
@@ -126,7 +140,7 @@ class ThreadSpans:
             case ToolCalled(effect=effect, call=call) | ToolHandedOver(effect=effect, call=call):
                 run.tool_called(effect, call, stored.time)
             case ModelCalled():
-                return run.model_called(event, stored.time)
+                return run.model_called(event, self._heard(event, fact.entity), stored.time)
             case ModelReturned() | ModelFailed():
                 told = run.model_ended(event, stored.time)
                 return told + (self._over(fact.entity, _problem(event)) if fact.kind == "generation" else [])
@@ -138,6 +152,11 @@ class ThreadSpans:
             case _:
                 run.noticed(fact.type, stored.time)
         return []
+
+    def _heard(self, called: ModelCalled, run: str) -> Sequence[Message]:
+        """Give what a model is asked with: the last that was said, where no more is known."""
+        whole = () if self._transcript is None else self._transcript.input_of(called, run)
+        return whole or (Message("user", self._said),)
 
     def _run_of(self, kind: str, entity: str, traceparent: str) -> OpenRun:
         """Find a run; of one whose command is elsewhere, as in a fork, the first event's trace is taken."""
