@@ -9,9 +9,10 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.bridge.callers import CALLER, NAME, Caller
+from infra.bridge.callers import CALLER, NAME, Caller, request_id_of
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import BadRequest
 from schemas.context import REQUEST, TRACE, Ids
@@ -27,6 +28,12 @@ def trace_of(headers: Mapping[str, str]) -> str:
     """Return the trace context that a client sent; one that no tracer could read is none."""
     given = headers.get("traceparent", "")
     return given if _TRACEPARENT.fullmatch(given) else ""
+
+
+def work_on(request: HTTPConnection) -> None:
+    """Have the task that calls this log, and send commands, as one of a request's own."""
+    REQUEST.set(request_id_of(request))
+    TRACE.set(trace_of(request.headers))
 
 
 @dataclass(frozen=True)

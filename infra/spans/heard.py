@@ -54,6 +54,8 @@ class Transcript:
         What processors make of them on the way is not in the log.
         """
         if isinstance(self._state, Conversation):
+            if run not in self._state.runs:
+                return ()
             call = call_model(self._state, self._state.runs[run], called)
             instructions = call.profile.instructions
             return (*([Message("system", instructions)] if instructions else []), *call.messages)

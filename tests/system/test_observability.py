@@ -99,6 +99,31 @@ def test_top_prints_one_table_for_scripts(stack: UpProcess) -> None:
     assert look["runs"][0]["agent"] == "demo"
 
 
+DOORS: list[tuple[str, str, dict[str, Any]]] = [
+    ("responses", "/v1/responses", {"model": "agent/demo", "input": "Hello!"}),
+    ("messages", "/v1/messages", {**ask("Hello!"), "max_tokens": 99}),
+    ("rest-run", "/api/runs", {"agent": "demo", "text": "Hello!", "wait_s": 30}),
+    ("rest-thread", "/api/threads", {"title": "Hello!"}),
+    ("mcp", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
+    ("mcp-again", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
+]
+
+
+def test_the_id_of_a_request_is_on_its_span_whichever_door_it_came_through(own_stack: UpProcess) -> None:
+    accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+    for name, path, body in DOORS:
+        rpc = {"jsonrpc": "2.0", "id": 1} if path == "/mcp" else {}
+        headers = {**accept, "x-request-id": name}
+        answer = httpx.post(f"{own_stack.url}{path}", json={**rpc, **body}, headers=headers, timeout=60)
+        assert answer.status_code in {200, 201}, answer.text
+    done = own_stack.cli("replay", "export", "--otel", "--all", "-o", str(own_stack.data / "spans.json"))
+    assert done.returncode == 0, done.stderr
+    lines = (own_stack.data / "spans.json").read_text(encoding="utf-8").splitlines()
+    spans = [span for line in lines for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+    found = [told_of(span).get("ostinato.request_id") for span in spans]
+    assert sorted(filter(None, found)) == sorted(name for name, *_ in DOORS)
+
+
 def told_of(span: dict[str, Any]) -> dict[str, str]:
     return {one["key"]: one["value"].get("stringValue", "") for one in span["attributes"]}
 
