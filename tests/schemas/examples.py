@@ -493,6 +493,12 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     CondensingEnded(effect="run-1-2-c", first=4, upto=12, kind="timeout", reason="it took longer than 120 s"),
     RunStarted(profile=replace(_PROFILE, memory=MemoryPlan(observe=1000, observe_timeout_ms=120_000))),
+    CommandAccepted(command=replace(_RUN, request_id="req-7")),
+    ModelFailed(
+        effect="run-1-1-m",
+        problem=_PROBLEM,
+        processed=(Processed("semantic-recall", "prompt", "noticed", 1, "t1 2/0", memory=True),),
+    ),
 )
 
 ENVELOPE = Envelope(

@@ -104,13 +104,22 @@ DOORS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "/v1/messages", {**ask("Hello!"), "max_tokens": 99}),
     ("rest-run", "/api/runs", {"agent": "demo", "text": "Hello!", "wait_s": 30}),
     ("rest-thread", "/api/threads", {"title": "Hello!"}),
+    (
+        "a2a",
+        "/a2a/demo/message:send",
+        {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "Hello!"}]}},
+    ),
     ("mcp", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
     ("mcp-again", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
 ]
 
 
 def test_the_id_of_a_request_is_on_its_span_whichever_door_it_came_through(own_stack: UpProcess) -> None:
-    accept = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
+    accept = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2025-11-25",
+        "a2a-version": "1.0",
+    }
     for name, path, body in DOORS:
         rpc = {"jsonrpc": "2.0", "id": 1} if path == "/mcp" else {}
         headers = {**accept, "x-request-id": name}
