@@ -21,6 +21,7 @@ from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.streams import CMD
 from schemas import codec
 from schemas.commands import Command
+from schemas.context import REQUEST
 from schemas.errors import BadShape
 from schemas.live import Outcome
 from schemas.runs import Problem
@@ -296,6 +297,7 @@ async def send_command(connection: Connection, command: Command, timeout_s: floa
         "subject": command.thread,
         "time": command.time,
         "traceparent": command.traceparent,
+        "requestid": command.request_id or REQUEST.get(),
         "data": command.data,
     }
     subject = subjects.command(command.tenant, command.kind, command.thread, command.verb)

@@ -33,6 +33,7 @@ from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, tasks_of, waits_of
 from infra.schedules import Schedules
 from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
+from schemas.context import TRACE
 from schemas.live import Delta, Frame
 from schemas.messages import Message
 from schemas.structured import Structured
@@ -262,7 +263,7 @@ class Client:
             data=data,
             source=self.source,
             time=rfc3339(SystemClock().now()),
-            traceparent=beginning(chance.bits(128), self.tenant, identity),
+            traceparent=TRACE.get() or beginning(chance.bits(128), self.tenant, identity),
         )
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from bus.store import Store
 from infra.agents import served_agents
 from infra.batches.desk import batch_desk
 from infra.bookkeeping import Books, bookkeeping
+from infra.bridge.answers import Answers
 from infra.bridge.app import Bridge
 from infra.bridge.batches.routes import batch_doors
 from infra.bridge.openai import AGENT_PREFIX
@@ -82,6 +83,8 @@ class Stack:
     """What was mended of the log on the way; empty if it was whole."""
     books: Books
     """What is kept of the log beside it."""
+    answers: Answers = field(default_factory=Answers)
+    """What the bridge answered."""
 
     def trouble(self) -> str:
         """Say why nothing can be taken now; empty while all is well."""
@@ -208,7 +211,8 @@ async def _tell_who_asks(stack: Stack) -> None:
     def statistics() -> Numbers:
         children = {child.name: child.restarts for child in stack.supervisor.statistics()}
         free = None if stack.watch is None else stack.watch.free_mb
-        return {"restarts": children, "free_mb": free, **stack.books.statistics()}
+        http = {"http": stack.answers.statistics()}
+        return {"restarts": children, "free_mb": free, **stack.books.statistics(), **http}
 
     version = importlib.metadata.version("ostinato")
     subject = subjects.status(_HOST)
@@ -375,6 +379,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             keyed=access.required,
             limits=settings.limits,
             places=places_of(settings),
+            answers=stack.answers,
             origins=settings.access.origins,
             more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from schemas.context import TRACE
+from schemas.context import REQUEST, TRACE
 from schemas.times import rfc3339
 
 Format = Literal["auto", "json", "text"]
@@ -40,7 +40,11 @@ def trace_id() -> str:
 
 
 class JsonLines(logging.Formatter):
-    """Formats records as `{"time", "level", "process", "logger", "message", "trace_id"?, "span_id"?, "error"?}`."""
+    """Formats records as JSON objects.
+
+    `{"time", "level", "process", "logger", "message", "trace_id"?, "span_id"?, "request_id"?, "error"?}`, where the
+    request id is the `x-request-id` of an HTTP request.
+    """
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -58,13 +62,15 @@ class JsonLines(logging.Formatter):
         if trace := trace_id():
             line["trace_id"] = trace
             line["span_id"] = TRACE.get().split("-")[2]
+        if request := REQUEST.get():
+            line["request_id"] = request
         if record.exc_info:
             line["error"] = without_secrets(self.formatException(record.exc_info))
         return msgspec.json.encode(line).decode()
 
 
 class TextLines(logging.Formatter):
-    """Formats records for people: time, level, process, message, and the beginning of the trace id."""
+    """Formats records for people: time, level, process, message, the beginning of the trace id, and the request id."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -74,8 +80,9 @@ class TextLines(logging.Formatter):
         """Write one line, and a stack below it where there is one."""
         time = rfc3339(int(record.created * 1_000_000))[11:23]
         trace = f"  trace {trace_id()[:8]}" if trace_id() else ""
+        request = f"  request {REQUEST.get()}" if REQUEST.get() else ""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        line = f"{time} {self._process:<11} {level}{record.getMessage()}{trace}"
+        line = f"{time} {self._process:<11} {level}{record.getMessage()}{trace}{request}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return without_secrets(line)

@@ -286,6 +286,10 @@ def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) 
         raise BadShape(
             f"command {cloud.id!r}: traceparent: control characters (leave it out, or see W3C Trace Context)"
         )
+    if not cloud.requestid.isprintable():
+        raise BadShape(
+            f"command {cloud.id!r}: requestid: control characters (leave it out, or send letters and digits)"
+        )
     return Command(
         id=cloud.id,
         tenant=tenant,
@@ -296,4 +300,5 @@ def decode_command(tenant: str, kind: str, thread: str, verb: str, body: bytes) 
         source=cloud.source,
         time=cloud.time,
         traceparent=cloud.traceparent,
+        request_id=cloud.requestid,
     )

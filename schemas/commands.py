@@ -367,6 +367,8 @@ class Command(Wire, frozen=True):
     source: str = ""
     time: str = ""
     traceparent: str = ""
+    request_id: str = ""
+    """The `x-request-id` of the HTTP request that it came with."""
 
 
 class CloudCommand(Wire, frozen=True):
@@ -380,3 +382,4 @@ class CloudCommand(Wire, frozen=True):
     subject: str = ""
     time: str = ""
     traceparent: str = ""
+    requestid: Annotated[str, msgspec.Meta(max_length=128)] = ""

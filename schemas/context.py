@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -39,4 +41,16 @@ class Context(msgspec.Struct, frozen=True):
 
 
 TRACE: ContextVar[str] = ContextVar("traceparent", default="")
-"""The W3C trace context of what this task works on: read by the log formatter alone, never by a decision."""
+"""The W3C trace context of what this task works on: for log lines and for what is sent on, never for a decision."""
+REQUEST: ContextVar[str] = ContextVar("x-request-id", default="")
+"""The id of the HTTP request that this task works on, likewise."""
+
+
+@contextmanager
+def traced(traceparent: str) -> Iterator[None]:
+    """Log within the trace of something that this task does not work on otherwise."""
+    before = TRACE.set(traceparent)
+    try:
+        yield
+    finally:
+        TRACE.reset(before)

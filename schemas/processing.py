@@ -23,3 +23,5 @@ class Processed(Wire, frozen=True):
     """What kind of things, in the processor's words."""
     took_us: int = 0
     """Microseconds that its hook took, all told; in the first entry of the hook."""
+    memory: bool = False
+    """Whether it searched memory, and what it found stands there."""

@@ -85,6 +85,13 @@ class About:
         passed = (Processed(name, hook, "passed", took_us=took) for (name, hook), took in left.items())
         return (*done, *passed)
 
+    def searched(self, processor: Processor, places: Sequence[str]) -> None:
+        """Note that memory was searched for the prompt, and where what was found stands in the log."""
+        for place in dict.fromkeys(places):
+            self.done.append(Processed(processor.name, "prompt", "noticed", 1, _plain(place), memory=True))
+        if not places:
+            self.done.append(Processed(processor.name, "prompt", "passed", memory=True))
+
     def note(self, processor: Processor, hook: Hook, action: Action, found: int = 0, reason: str = "") -> None:
         """Note that something was done; more of the same is added up."""
         reason = _plain(reason)

@@ -119,11 +119,13 @@ class SemanticRecall(Processor):
             for spoken in await about.library.around(self.embedder.name, hit.spoken, self.before, self.after):
                 if spoken.message.content not in shown:
                     told[spoken.thread, spoken.place] = spoken
-        for hit in near[: self.count]:
-            at = hit.spoken.place
-            about.note(self, "prompt", "noticed", 1, f"{hit.spoken.thread} {at.sequence}/{at.idx}")
+        about.searched(self, [_place(hit.spoken) for hit in near[: self.count]])
         lines = [f"{told[key].message.role}: {_cut(told[key].message.content)}" for key in sorted(told)]
         return "<recalled>\n" + "\n".join(lines) + "\n</recalled>" if lines else ""
+
+
+def _place(spoken: Spoken) -> str:
+    return f"{spoken.thread} {spoken.place.sequence}/{spoken.place.idx}"
 
 
 def _cut(text: str) -> str:

@@ -29,7 +29,7 @@ from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
 from bus.live import Live
 from bus.log import START
 from bus.snapshots import ThreadKey
-from schemas.context import TRACE, Chance, Clock, Context, Ids
+from schemas.context import REQUEST, TRACE, Chance, Clock, Context, Ids
 from schemas.envelope import Fact
 from schemas.faults import fault
 from schemas.live import Outcome
@@ -222,6 +222,7 @@ class ShardOwner:
         """Decide on a command, commit, tell its sender, then acknowledge it."""
         command = delivery.command
         TRACE.set(command.traceparent)
+        REQUEST.set(command.request_id)
         try:
             async with self._cells.using(ThreadKey(command.kind, command.tenant, command.thread)) as cell:
                 answer = self._runtime.machines[cell.family].answered(cell.state, command.id)
@@ -337,6 +338,7 @@ class ShardOwner:
     async def _perform(self, tasks: asyncio.TaskGroup, cell: Cell, effect: Effect, again: bool) -> None:
         """Do an effect, commit its result with what follows from it, and go on."""
         TRACE.set(effect.traceparent)
+        REQUEST.set("")  # whichever command's task it was made in
         version = cell.versions[effect.kind, effect.entity]
         performer = self._runtime.performers[cell.family]
         try:

@@ -36,6 +36,7 @@ from engine.text.parsers import NOTHING
 from engine.text.prompts import Customs, Prompt, Prompter
 from schemas import codec
 from schemas.commands import RawPrompt
+from schemas.context import traced
 from schemas.generation import (
     BROKEN_OFF,
     Abort,
@@ -315,7 +316,8 @@ class Frontend:
         opened.heard = time.monotonic()
         have = len(opened.tokens)
         if output.start > have:
-            log.info("request %s: tokens %s to %s are missing", output.request, have, output.start)
+            with traced(opened.submit.traceparent):
+                log.info("request %s: tokens %s to %s are missing", output.request, have, output.start)
             await self._ask(opened)
             return
         fresh = output.tokens[have - output.start :]
@@ -351,7 +353,8 @@ class Frontend:
                 again = msgspec.structs.replace(opened.submit, **output, **known)
                 await self._connection.request(subjects.submit(self._engine), codec.encode(again), 1.0)
         except (BusError, TimeoutError) as error:
-            log.info("request %s: the scheduler does not answer: %s", request, error)
+            with traced(opened.submit.traceparent):
+                log.info("request %s: the scheduler does not answer: %s", request, error)
 
     async def _submit(self, submit: Submit, raw: RawPrompt | None) -> None:
         """Hand the request in, waiting for a scheduler if there is none.

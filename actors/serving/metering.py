@@ -184,6 +184,14 @@ class Meter:
             traceparent=submit.traceparent,
         )
 
+    def adapters(self) -> dict[str, list[str]]:
+        """Name the adapters of requests that are computed, and of those that wait to be."""
+        by_state: dict[str, set[str]] = {"running": set(), "waiting": set()}
+        for opened in self._open.values():
+            if name := opened.submit.sampling.adapter:
+                by_state["running" if opened.began else "waiting"].add(name)
+        return {state: sorted(names) for state, names in by_state.items()}
+
     def numbers(self) -> dict[str, Any]:
         """Say what was counted since the scheduler began: histograms by vLLM's names, without its prefix."""
         tallies = {

@@ -24,7 +24,7 @@ from bus.errors import BusError
 from engine.config import MOST_NUMBERS
 from engine.core.scheduler import Scheduler
 from schemas import codec
-from schemas.context import Clock
+from schemas.context import Clock, traced
 from schemas.errors import BadShape
 from schemas.generation import (
     Abort,
@@ -110,7 +110,8 @@ class SchedulerActor:
     def statistics(self) -> dict[str, Any]:
         """Say how the scheduler does, and how its requests did."""
         numbers = msgspec.structs.asdict(self._scheduler.statistics())
-        return {**numbers, "engine": self._engine, "requests": self._meter.numbers()}
+        told = {"requests": self._meter.numbers(), "adapters": self._meter.adapters(), "time": self._clock.now()}
+        return {**numbers, "engine": self._engine, **told}
 
     def trouble(self) -> str:
         """Say why nothing moves; empty while it does."""
@@ -313,6 +314,9 @@ class SchedulerActor:
         """Send what happened, in step `n` or without any; what is over is told to the record too."""
         await self._send(events)
         for served in self._meter.applied(n, events, self._clock.now()) if events else ():
+            if served.finish in {"error", "timeout"}:
+                with traced(served.traceparent):
+                    log.warning("request %s ended with %r", served.request, served.finish)
             await self._connection.publish(subjects.served(self._engine), codec.encode(served))
 
     async def _send(self, events: list[RequestEvent]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,13 +22,14 @@ from bus.errors import BadSubject, BusError, Refused, Unavailable
 from bus.store import Store
 from infra.bridge.about import VERSION
 from infra.bridge.admission import Admission, Quotas, Rates
+from infra.bridge.answers import Answers
 from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, request_id_of
 from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Operation, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
-from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules
+from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules, trace_of
 from infra.bridge.metering import exchange_of
 from infra.bridge.openai import (
     ONLY_ONCE,
@@ -51,7 +51,7 @@ from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
-from schemas.context import Chance, Clock, Ids
+from schemas.context import TRACE, Chance, Clock, Ids
 from schemas.generation import Forgotten
 from schemas.live import Delta
 from schemas.openai import ChatRequest
@@ -63,7 +63,6 @@ log = logging.getLogger(__name__)
 
 _LONGEST_SESSION = 1000
 _FORGET_S = 5.0
-_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class AbortRequest(msgspec.Struct, frozen=True):
@@ -113,6 +112,8 @@ class Bridge:
     """Gives what Prometheus asks for, as its `accept` header wants it, and the content type."""
     more: Sequence[Door | Wing] = ()
     """Routes of what stands beside it."""
+    answers: Answers = field(default_factory=Answers)
+    """Counts them."""
     keyed: bool = False
     """Whether nobody comes in without a key or token."""
 
@@ -140,7 +141,7 @@ class Bridge:
         """Build the ASGI application."""
         limits = self.limits
         rates = Rates(limits.requests_per_minute, limits.concurrent, limits.tokens_per_minute)
-        house = House(limits, Admission(self.places), Quotas(rates))
+        house = House(limits, Admission(self.places), Quotas(rates), self.answers)
         crossing = [Middleware(CORSMiddleware, allow_origins=self.origins, **CROSS_ORIGIN)] if self.origins else []
         return Guarded(
             GuardRules(self.ask or self._anybody, house, self.ids),
@@ -282,6 +283,8 @@ class Bridge:
         if session and isinstance(data, Generate) and not data.session_id:
             data = msgspec.structs.replace(data, session_id=session)
         identity = self.ids.new("r" if agent else "g")
+        trace = self._traceparent(trace_of(request.headers), caller.tenant, identity)
+        TRACE.set(trace)
         return Command(
             id=identity,
             tenant=caller.tenant,
@@ -291,14 +294,12 @@ class Bridge:
             data=data,
             source="http",
             time=rfc3339(self.clock.now()),
-            traceparent=self._traceparent(request.headers.get("traceparent", ""), caller.tenant, identity),
+            traceparent=trace,
+            request_id=request_id_of(request),
         )
 
     def _traceparent(self, given: str, tenant: str, command: str) -> str:
-        """Keep the client's trace; one that no tracer could read is replaced."""
-        if _TRACEPARENT.fullmatch(given):
-            return given
-        return beginning(self.chance.bits(128), tenant, command)
+        return given or beginning(self.chance.bits(128), tenant, command)
 
     async def _answer(self, request: Request, exchange: Exchange, name: str) -> Response:
         encoder = exchange.encoder

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from infra.bridge.admission import Rates
 from infra.bridge.openai import BadRequest
+from schemas.context import REQUEST
 from schemas.keys import KeyScope
 
 ALL_SCOPES: Final = frozenset[KeyScope](get_args(KeyScope))
@@ -72,6 +73,7 @@ def rename(request: HTTPConnection, name: str | None) -> None:
         raise BadRequest(400, message, "request_id", "invalid_value")
     if not request.scope[NAMED]:
         request.scope[NAME] = name
+        REQUEST.set(name)  # what is logged of it from here on
 
 
 def forbidden(scopes: tuple[KeyScope, ...]) -> BadRequest:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.bridge.admission import Admission, Quota, Quotas, spelled
+from infra.bridge.answers import PROBLEM, ROUTE, Answers
 from infra.bridge.bodies import again, bounded, refuse_deep, whole_body
 from infra.bridge.callers import CALLER, Caller, forbidden
 from infra.bridge.openai import BadRequest
@@ -41,6 +42,7 @@ class House:
     limits: LimitSettings
     admission: Admission
     quotas: Quotas
+    answers: Answers = field(default_factory=Answers)
     now: Callable[[], float] = time.monotonic
 
 
@@ -61,9 +63,21 @@ def openai_error(problem: BadRequest) -> object:
     return problem.body
 
 
+class _Told(Response):
+    """An error, whose request then says which."""
+
+    code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PROBLEM] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def told(problem: BadRequest, shape: Shape = openai_error) -> Response:
     """Answer with an error."""
-    return Response(msgspec.json.encode(shape(problem)), problem.status, problem.headers, "application/json")
+    answer = _Told(msgspec.json.encode(shape(problem)), problem.status, problem.headers, "application/json")
+    answer.code = problem.body.error.code or ""
+    return answer
 
 
 class Operation(NamedTuple):
@@ -123,6 +137,7 @@ class Door(Route):
         async def enter(counted: Send) -> None:
             await super(Door, self).handle(scope, await self._taken(scope, receive), counted)
 
+        scope[ROUTE] = self.path
         await _through(scope, receive, send, self.wants, self.shape, enter)
 
     def most(self, limits: LimitSettings) -> int:
@@ -172,6 +187,7 @@ class Workplace(Door):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let in who may, while there is a place."""
         house: House = scope[HOUSE]
+        scope[ROUTE] = self.path
         if _refused(scope, self.wants) is not None:
             await super().handle(scope, receive, send)
             return
@@ -199,6 +215,7 @@ class Wing(Mount):
             most = scope[HOUSE].limits.body_mb << 20
             await super(Wing, self).handle(scope, bounded(receive, most), counted)
 
+        scope[ROUTE] = self.path
         await _through(scope, receive, send, self.wants, self.shape_of(scope), enter)
 
     def shape_of(self, scope: Scope) -> Shape:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.bridge.callers import CALLER, NAME, NAMED, REQUEST_ID, Caller
+from infra.bridge.callers import CALLER, NAME, NAMED, REQUEST_ID, Caller, request_id_of
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import THREAD_HEADER, BadRequest
 from infra.bridge.responses.offered import LEFT_OUT
-from schemas.context import Ids
+from schemas.context import REQUEST, TRACE, Ids
 
 CROSS_ORIGIN: Final[Mapping[str, Any]] = {
     "allow_methods": ["GET", "POST", "PUT", "PATCH", "DELETE"],
@@ -27,8 +29,22 @@ CROSS_ORIGIN: Final[Mapping[str, Any]] = {
 }
 """What pages of other origins may send and see, where any may."""
 
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
 Ask = Callable[[Mapping[str, str]], Awaitable[Caller]]
 """Says who sent a request with some headers; raises BadRequest where nobody may."""
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """Return the trace context that a client sent; one that no tracer could read is none."""
+    given = headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else ""
+
+
+def work_on(request: HTTPConnection) -> None:
+    """Have the task that calls this log, and send commands, as one of a request's own."""
+    REQUEST.set(request_id_of(request))
+    TRACE.set(trace_of(request.headers))
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class _Guard:
             if message["type"] == "http.response.start":
                 # its body may have named it meanwhile
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", scope[NAME].encode())]
+                self._house.answers.count(scope, message["status"])
             await send(message)
 
         size = sum(len(field) + len(value) for field, value in scope["headers"])
@@ -83,8 +100,12 @@ class _Guard:
             problem = BadRequest(431, f"headers are larger than {self._house.limits.header_kb} KiB", None, "too_large")
             await told(problem)(scope, receive, answered)
             return
+        request, trace = REQUEST.set(scope[NAME]), TRACE.set(trace_of(headers))
         try:
             scope[CALLER] = await self._ask(headers)
         except BadRequest as error:
             scope[CALLER] = error
         await self._app(scope, receive, answered)
+        # not of one that broke: the server logs that in the same task, and is to say which it was
+        REQUEST.reset(request)
+        TRACE.reset(trace)

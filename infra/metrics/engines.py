@@ -65,6 +65,8 @@ def _gauges(numbers: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[Met
     for state in ("awake", "weights_offloaded", "discard_all"):
         sleep.add_metric((*labels, state), float(state == "awake"))
     yield sleep
+    if numbers.get("most_adapters"):
+        yield _adapters(numbers)
     config = numbers.get("config")
     if config:
         names = tuple(sorted(config))
@@ -73,6 +75,16 @@ def _gauges(numbers: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[Met
         )
         info.add_metric((_ENGINE, *(str(config[name]) for name in names)), 1)
         yield info
+
+
+def _adapters(numbers: Mapping[str, Any]) -> Metric:
+    """Tell of adapters as gateways read it that send requests where theirs is in use: the newest value counts."""
+    labels = ("max_lora", "waiting_lora_adapters", "running_lora_adapters")
+    family = GaugeMetricFamily("vllm:lora_requests_info", "Running stats on lora requests.", labels=labels)
+    found = numbers["adapters"]
+    told = [",".join(found[state]) for state in ("waiting", "running")]
+    family.add_metric((str(numbers["most_adapters"]), *told), numbers["time"] / 1e6)
+    return family
 
 
 def _counters(numbers: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[Metric]:

@@ -9,6 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from bus.numbers import Backlog, ProcessNumbers
 
+_UNDER_WAY = ("queued", "running", "waiting")
+"""What runs are that are not over: told though there is none."""
+
 
 def stack_metrics(processes: Sequence[ProcessNumbers], slots: Sequence[str]) -> Iterator[Metric]:
     """Give the metrics of the processes that answered; those of `slots` that did not are down."""
@@ -63,11 +66,29 @@ def _host(numbers: Mapping[str, Any]) -> Iterator[Metric]:
     expired = numbers.get("expired_rows", 0)
     yield CounterMetricFamily("ostinato_expired_rows", "Rows of step records that were dropped for age.", expired)
     if "runs" in numbers:
-        yield _gauges("runs", "Runs that are not over, by status.", "status", numbers["runs"])
+        runs = {**dict.fromkeys(_UNDER_WAY, 0), **numbers["runs"]}
+        yield _gauges("runs", "Runs that are not over, by status.", "status", runs)
+    if "http" in numbers:
+        yield from _http(numbers["http"])
     if "spans" in numbers:
         told = numbers["spans"]
         yield CounterMetricFamily("ostinato_spans_exported", "Spans handed to the exporter.", told["exported"])
         yield GaugeMetricFamily("ostinato_spans_lag_messages", "Envelopes without spans yet.", told["behind"])
+
+
+def _http(numbers: Mapping[str, Any]) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "ostinato_http_answers", "What the bridge answered, by its route.", labels=("route", "status")
+    )
+    for route, status, count in numbers["answered"]:
+        answers.add_metric((route, str(status)), count)
+    yield answers
+    refused = CounterMetricFamily(
+        "ostinato_http_refused", "What it refused of that, by the error's code.", labels=("status", "reason")
+    )
+    for status, reason, count in numbers["refused"]:
+        refused.add_metric((str(status), reason), count)
+    yield refused
 
 
 def _recorder(numbers: Mapping[str, Any]) -> Iterator[Metric]:

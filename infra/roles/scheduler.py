@@ -37,7 +37,7 @@ async def run(place: Place, connection: Connection, status: Status, stopping: as
     announce = Announce(engine=engine.name, epoch=status.run, model=engine.name, context_length=engine.context_length)
     actor = SchedulerActor(connection, Scheduler(config, status.run), announce, SystemClock(), engine.stall_s)
     told = {"block_size": engine.block_size, "num_gpu_blocks": config.blocks, "enable_prefix_caching": True}
-    status.statistics = lambda: {**actor.statistics(), "config": told}
+    status.statistics = lambda: {**actor.statistics(), "config": told, "most_adapters": len(engine.adapters)}
     status.trouble = actor.trouble
     status.ready = True
     await until(stopping, asyncio.create_task(actor.run()))

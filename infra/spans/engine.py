@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from infra.spans.names import Names
 from infra.spans.span import Link, Moment, Span
@@ -14,10 +16,23 @@ _MOST_LINKS = 128
 _REQUEST = re.compile(r"([^/]*)/([^/]*)/([^~.]*)(.*)", re.DOTALL)
 
 
-def engine_span(engine: str, served: Served, names: Names) -> Span:
-    """Tell of a request that is over: beneath the span of the model call that made it."""
+class Asked(NamedTuple):
+    """What an engine request was made for."""
+
+    tenant: str
+    thread: str
+    effect: str
+
+
+def asked_by(served: Served) -> Asked:
+    """Say what a request was made for: its id tells."""
     found = _REQUEST.fullmatch(served.request)
-    tenant, thread, effect, _ = found.groups() if found else ("", "", served.request, "")
+    return Asked(found[1], found[2], found[3]) if found else Asked("", "", served.request)
+
+
+def engine_span(engine: str, served: Served, names: Names, whose: Mapping[str, str]) -> Span:
+    """Tell of a request that is over: beneath the span of the model call that made it, and as `whose` as that is."""
+    tenant, thread, effect = asked_by(served)
     context = trace_context(served.traceparent, tenant, thread)
     times = ((served.began, "scheduled"), (served.first, "first token"))
     attributes = {
@@ -33,7 +48,7 @@ def engine_span(engine: str, served: Served, names: Names) -> Span:
         "ostinato.preemptions": served.preemptions,
         "ostinato.recomputed_tokens": served.recomputed,
         "ostinato.tenant": tenant,
-        names.session: thread,
+        **whose,
     }
     if served.began:
         attributes[names.in_queue] = _seconds(served.submitted, served.began)

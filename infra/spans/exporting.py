@@ -17,12 +17,13 @@ from bus.following_record import Place, events_after, record_end, served_after
 from bus.store import Store, StoredEvent
 from bus.subjects import decoded
 from infra.spans.content import NoContent
-from infra.spans.engine import engine_span
+from infra.spans.engine import asked_by, engine_span
 from infra.spans.fold import ThreadSpans
 from infra.spans.names import Names
 from infra.spans.sending import Sender
 from infra.spans.span import Span
 from schemas.errors import SchemaError
+from schemas.steps import Served
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,14 @@ class SpanExport:
             except SchemaError as error:  # the next look would only meet it again
                 log.warning("spans: %s/%s is left out: %s", event.sequence, event.idx, error)
             self._events = Place(event.incarnation, event.sequence, event.idx)
+        if len(events) == _PAGE:
+            return len(events)  # what a request was made for is to be known before it is told of
         served = await served_after(self._store, self._served, _PAGE)
         for place, engine, one in served:
-            self._send([engine_span(decoded(engine), one, self._names)])
+            try:
+                self._send([engine_span(decoded(engine), one, self._names, await self._whose(one))])
+            except SchemaError as error:
+                log.warning("spans: request %s is left out: %s", one.request, error)
             self._served = place
         return len(events) + len(served)
 
@@ -93,23 +99,25 @@ class SpanExport:
         fact = event.fact
         if fact.kind == "shard":
             return []
-        key = fact.tenant, fact.thread
+        return (await self._fold(fact.tenant, fact.thread, self._events)).take(event)
+
+    async def _whose(self, served: Served) -> dict[str, str]:
+        asked = asked_by(served)
+        return (await self._fold(asked.tenant, asked.thread, self._events)).whose(asked.effect)
+
+    async def _fold(self, tenant: str, thread: str, upto: Place) -> ThreadSpans:
+        """Find a thread's fold; of one that is not known, what happened in it until then is folded."""
+        key = tenant, thread
         fold = self._folds.get(key)
         if fold is None:
-            fold = self._folds[key] = await self._known(event)
+            fold = ThreadSpans(tenant, thread, self._names, self._content)
+            for earlier in await self._store.events_of_thread(tenant, thread):
+                if (earlier.incarnation, earlier.sequence, earlier.idx) <= upto:
+                    fold.take(earlier)
+            self._folds[key] = fold
         self._folds.move_to_end(key)
         if len(self._folds) > _MOST_THREADS:
             self._folds.popitem(last=False)
-        return fold.take(event)
-
-    async def _known(self, event: StoredEvent) -> ThreadSpans:
-        """Fold what happened in a thread before."""
-        fact = event.fact
-        fold = ThreadSpans(fact.tenant, fact.thread, self._names, self._content)
-        at = event.incarnation, event.sequence, event.idx
-        for earlier in await self._store.events_of_thread(fact.tenant, fact.thread):
-            if (earlier.incarnation, earlier.sequence, earlier.idx) < at:
-                fold.take(earlier)
         return fold
 
     def _send(self, spans: list[Span]) -> None:

@@ -6,12 +6,14 @@ spans, whether they are taken as they happen or read years later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from bus.store import StoredEvent
 from infra.spans.content import NoContent
+from infra.spans.heard import Transcript
 from infra.spans.names import Names
 from infra.spans.open_run import OpenRun
 from infra.spans.span import Span
@@ -19,6 +21,7 @@ from schemas import codec
 from schemas.commands import Command, Generate, RunAgent
 from schemas.delegation import RunJoined
 from schemas.memory import Observed, ThreadCreated, ThreadDeleted, ThreadRenamed, WorkingWritten
+from schemas.messages import Message
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -42,6 +45,7 @@ from schemas.tracing import request_span, span_id, trace_context
 from schemas.waits import ToolHandedOver, ToolSuspended
 
 _OPENING = RunQueued | RunStarted | ModelCalled | ToolCalled | ToolHandedOver | RunFinished | RunFailed
+_MOST_REMEMBERED = 256
 _REMEMBERED = MemoryWritten | WorkingWritten | Observed | ThreadCreated | ThreadRenamed | ThreadDeleted
 
 
@@ -58,6 +62,14 @@ class ThreadSpans:
     _runs: dict[str, OpenRun] = field(default_factory=dict)
     _resource: str = ""
     _said: str = ""
+    _transcript: Transcript | None = None
+    """Where what was said is wanted."""
+    _whose: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Of the last runs and generations by id, whose they are: their engine requests may be told of after them."""
+
+    def __post_init__(self) -> None:
+        """Follow what is said, where it is wanted."""
+        self._transcript = Transcript(self.tenant, self.thread) if self.content.wanted else None
 
     @property
     def open(self) -> bool:
@@ -70,10 +82,16 @@ class ThreadSpans:
         Raises:
             SchemaError: it cannot be read.
         """
-        return [] if codec.is_erased(stored.fact.payload) else self._told(stored)
+        if codec.is_erased(stored.fact.payload):
+            if self._transcript is not None:
+                self._transcript.lose()
+            return []
+        return self._told(stored)
 
     def _told(self, stored: StoredEvent) -> list[Span]:
         fact, event = stored.fact, codec.event_of(stored.fact)
+        if self._transcript is not None:
+            self._transcript.take(fact, event)
         match event:
             case CommandAccepted(command=command):
                 return self._accepted(command, stored.time)
@@ -98,7 +116,17 @@ class ThreadSpans:
             case _:
                 return [self._request(command, time)]
         self._commands[command.id] = command, time
+        if len(self._whose) >= _MOST_REMEMBERED:
+            del self._whose[next(iter(self._whose))]
+        self._whose[command.id] = self._owner(command)
         return []
+
+    def whose(self, effect: str) -> dict[str, str]:
+        """Give the session and the user of a model call; it is named after its run, or after its generation."""
+        found = effect
+        while found not in self._whose and "-" in found:
+            found = found.rpartition("-")[0]
+        return self._whose.get(found) or self._owner(None)
 
     def _run_event(self, event: Event, stored: StoredEvent) -> list[Span]:
         fact = stored.fact
@@ -112,7 +140,7 @@ class ThreadSpans:
             case ToolCalled(effect=effect, call=call) | ToolHandedOver(effect=effect, call=call):
                 run.tool_called(effect, call, stored.time)
             case ModelCalled():
-                return run.model_called(event, stored.time)
+                return run.model_called(event, self._heard(event, fact.entity), stored.time)
             case ModelReturned() | ModelFailed():
                 told = run.model_ended(event, stored.time)
                 return told + (self._over(fact.entity, _problem(event)) if fact.kind == "generation" else [])
@@ -124,6 +152,11 @@ class ThreadSpans:
             case _:
                 run.noticed(fact.type, stored.time)
         return []
+
+    def _heard(self, called: ModelCalled, run: str) -> Sequence[Message]:
+        """Give what a model is asked with: the last that was said, where no more is known."""
+        whole = () if self._transcript is None else self._transcript.input_of(called, run)
+        return whole or (Message("user", self._said),)
 
     def _run_of(self, kind: str, entity: str, traceparent: str) -> OpenRun:
         """Find a run; of one whose command is elsewhere, as in a fork, the first event's trace is taken."""
@@ -164,6 +197,8 @@ class ThreadSpans:
             "ostinato.command": command.id,
             "ostinato.source": command.source,
         }
+        if command.request_id:
+            about["ostinato.request_id"] = command.request_id
         kind = "server" if command.source in {"http", "cli", "python"} else "consumer"
         return Span(
             trace=context.trace,
@@ -179,11 +214,15 @@ class ThreadSpans:
         )
 
     def _about(self, command: Command | None) -> dict[str, str]:
-        session = self.thread
-        if command is not None and isinstance(command.data, Generate) and command.data.session_id:
-            session = command.data.session_id
-        about = {self.names.session: session, "ostinato.tenant": self.tenant, "ostinato.thread": self.thread}
-        return about | ({self.names.user: self._resource} if self._resource else {})
+        return {**self._owner(command), "ostinato.tenant": self.tenant, "ostinato.thread": self.thread}
+
+    def _owner(self, command: Command | None) -> dict[str, str]:
+        """Say whose a command is: the user that its client names, else the person whose thread it is in."""
+        data = None if command is None else command.data
+        session = data.session_id if isinstance(data, Generate) else ""
+        user = _user(data.note) if isinstance(data, Generate | RunAgent) else ""
+        user = user or self._resource
+        return {self.names.session: session or self.thread, **({self.names.user: user} if user else {})}
 
     def _remembered(self, event: _REMEMBERED, stored: StoredEvent) -> list[Span]:
         fact = stored.fact
@@ -214,13 +253,9 @@ class ThreadSpans:
         ]
 
 
-def spans_of(events: Sequence[StoredEvent], names: Names, content: NoContent) -> list[Span]:
-    """Give the spans of a whole thread, as far as they have ended."""
-    if not events:
-        return []
-    first = events[0].fact
-    fold = ThreadSpans(first.tenant, first.thread, names, content)
-    return [span for event in events for span in fold.take(event)]
+def _user(note: Mapping[str, Any]) -> str:
+    """Find the user in what a client says of itself; `safety_identifier` is what OpenAI calls the same now."""
+    return next((user for name in ("user", "safety_identifier") if isinstance(user := note.get(name), str)), "")
 
 
 def _problem(event: Event) -> str:

@@ -51,6 +51,7 @@ class Names:
     messaging_system: str = "messaging.system"
     remember: str = "update_memory"
     """The operation of a write to memory."""
+    recall: str = "search_memory"
 
 
 NAMES: Final[dict[Version, Names]] = {

@@ -9,7 +9,7 @@ from typing import Any
 from infra.spans.content import NoContent
 from infra.spans.names import Names
 from infra.spans.span import Moment, Span
-from schemas.messages import ToolCall, Usage
+from schemas.messages import Message, ToolCall, Usage
 from schemas.processing import Processed
 from schemas.runs import (
     ModelCalled,
@@ -53,7 +53,8 @@ class OpenRun:
     step: int = 0
     """The step that is under way; 0 before the first."""
     _step_begun: int = 0
-    _models: dict[str, tuple[ModelCalled, int]] = field(default_factory=dict)
+    _models: dict[str, tuple[ModelCalled, int, dict[str, Any]]] = field(default_factory=dict)
+    """Those that are asked, with when and with what."""
     _tools: dict[str, tuple[ToolCall, int]] = field(default_factory=dict)
     _times: dict[str, int] = field(default_factory=dict)
     """How often a tool with an effect's id was begun: one that waited for data is begun again."""
@@ -73,9 +74,9 @@ class OpenRun:
         if what in _NOTICED:
             self._moments.append(Moment(what, time))
 
-    def model_called(self, called: ModelCalled, time: int) -> list[Span]:
+    def model_called(self, called: ModelCalled, heard: Sequence[Message], time: int) -> list[Span]:
         """A model is asked: with the first time in a step, that begins."""
-        self._models[called.effect] = called, time
+        self._models[called.effect] = called, time, self.content.heard(self.names, heard)
         if self.kind != "run" or called.step == self.step:
             return []
         ended = self._step_ended(time)
@@ -87,7 +88,7 @@ class OpenRun:
         found = self._models.pop(event.effect, None)
         if found is None:
             return []
-        called, begun = found
+        called, begun, heard = found
         names = self.names
         about: dict[str, Any] = {
             names.operation: "chat",
@@ -98,7 +99,7 @@ class OpenRun:
             names.max_tokens: called.sampling.max_tokens,
             names.provider: called.model.split("/", 1)[0] if "/" in called.model else "ostinato",
             "ostinato.effect": called.effect,
-            **self.content.heard(names, self.asked),
+            **heard,
         }
         problem = ""
         if isinstance(event, ModelReturned):
@@ -158,7 +159,8 @@ class OpenRun:
         about: dict[str, Any] = {names.operation: "invoke_agent", names.agent: self.agent, "ostinato.run": self.entity}
         if isinstance(event, RunFinished):
             about |= {names.finish_reasons: [event.finish_reason], **self._used(event.usage)}
-            about |= {**self.content.heard(names, self.asked), **self.content.said(names, event.text)}
+            asked = [Message("user", self.asked)]
+            about |= {**self.content.heard(names, asked), **self.content.said(names, event.text)}
             problem = ""
         else:
             about[names.error] = event.problem.kind
@@ -181,23 +183,22 @@ class OpenRun:
 
     def _processors(self, done: Sequence[Processed], effect: str, parent: str, begun: int, time: int) -> list[Span]:
         """Make spans as long as each took; when it did is not recorded, so they end with what they were about."""
-        return [
-            self._made(
-                self._id(f"{effect} processor {index}"),
-                parent,
-                f"processor {one.processor}",
-                max(begun, time - one.took_us),
-                time,
-                {
-                    "ostinato.processor": one.processor,
-                    "ostinato.hook": one.hook,
-                    "ostinato.action": one.action,
-                    "ostinato.found": one.found,
-                    "ostinato.reason": one.reason,
-                },
-            )
-            for index, one in enumerate(done)
-        ]
+        spans = list[Span]()
+        for index, one in enumerate(done):
+            if one.memory and any(before.memory and before.processor == one.processor for before in done[:index]):
+                continue  # a search is one span, whatever it found
+            name, about = f"processor {one.processor}", _processed(one)
+            if one.memory:
+                found = [other for other in done if other.memory and other.processor == one.processor]
+                name, about = f"{self.names.recall} {one.processor}", self._recalled(one, found)
+            own = self._id(f"{effect} processor {index}")
+            spans.append(self._made(own, parent, name, max(begun, time - one.took_us), time, about))
+        return spans
+
+    def _recalled(self, one: Processed, found: Sequence[Processed]) -> dict[str, Any]:
+        places = [other.reason for other in found if other.reason]
+        told = {self.names.operation: self.names.recall, "ostinato.memory.found": places}
+        return {**_processed(one), **told, "ostinato.found": len(places)}
 
     def _used(self, usage: Usage) -> dict[str, int]:
         names = self.names
@@ -235,3 +236,13 @@ class OpenRun:
             moments=tuple(moments),
             sampled=self.context.sampled,
         )
+
+
+def _processed(one: Processed) -> dict[str, Any]:
+    return {
+        "ostinato.processor": one.processor,
+        "ostinato.hook": one.hook,
+        "ostinato.action": one.action,
+        "ostinato.found": one.found,
+        "ostinato.reason": one.reason,
+    }

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import nats
 import pytest
 from nats.micro import add_service
@@ -22,6 +23,7 @@ from bus.connection import Connection
 from bus.microservices import Info
 from bus.streams import ensure_streams
 from schemas.runs import ToolFailed, ToolIndeterminate, ToolReturned
+from schemas.tracing import span_id
 from tests.actors.runtime.bench import Bench, answer_of, answering, owning, run
 from tests.actors.runtime.test_shard_waits import outcome_of
 
@@ -72,6 +74,25 @@ async def test_a_service_is_a_tool(bench: Bench) -> None:
     (returned,) = await bench.events(ToolReturned)
     assert returned.content == "sun in Rome acme/t1/c1-1-t0"
     await bench.verified("t1")
+
+
+async def test_a_service_is_called_within_the_caller_s_trace_and_the_call_s_span(bench: Bench) -> None:
+    heard: list[dict[str, str]] = []
+
+    async def listening(request: Request) -> None:
+        heard.append(request.headers or {})
+        await request.respond(b"sun")
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    trace = "ab" * 16
+    traced = msgspec.structs.replace(
+        run("c1", "use weather Rome", agent="sky"), traceparent=f"00-{trace}-{'cd' * 8}-01"
+    )
+    async with served(bench.url, "weather", listening, effect="pure"), owning(bench.runtime("p1")):
+        await answer_of(bench, traced)
+        await answer_of(bench, run("c2", "use weather Rome", agent="sky"))
+    assert heard[0]["traceparent"] == f"00-{trace}-{span_id('acme', 't1', 'c1-1-t0')}-01"
+    assert "traceparent" not in heard[1]
 
 
 async def test_a_service_that_is_not_there_is_named_before_the_run(bench: Bench) -> None:

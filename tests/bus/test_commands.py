@@ -19,6 +19,7 @@ from bus.streams import CMD, DEAD, ensure_streams
 from infra.services.nats_server import NatsServer
 from schemas import codec
 from schemas.commands import Command, RunAgent
+from schemas.context import REQUEST
 from schemas.live import Outcome
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
@@ -96,6 +97,19 @@ async def test_a_trace_comes_in_the_body_or_as_a_header_and_goes_out_as_both(bus
             await delivery.ack()
     assert heard[0].headers["traceparent"] == trace
     assert msgspec.json.decode(heard[0].data)["traceparent"] == trace
+
+
+async def test_the_id_of_the_http_request_goes_with_a_command(bus: Connection) -> None:
+    before = REQUEST.set("of-the-task")
+    try:
+        await send_command(bus, command("c1"))
+        await send_command(bus, msgspec.structs.replace(command("c2"), request_id="own"))
+    finally:
+        REQUEST.reset(before)
+    await send_command(bus, command("c3"))
+    async with pulling(bus) as queue:
+        received = [(await queue.get()).command for _ in range(3)]
+    assert {one.id: one.request_id for one in received} == {"c1": "of-the-task", "c2": "own", "c3": ""}
 
 
 async def test_a_command_sent_twice_is_kept_once(bus: Connection) -> None:

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from infra.telemetry import JsonLines, TextLines, formatter, without_secrets
-from schemas.context import TRACE
+from schemas.context import REQUEST, TRACE
 
 
 def logged(message: str, *arguments: object) -> logging.LogRecord:
@@ -32,6 +32,17 @@ def test_a_line_names_process_trace_and_span() -> None:
         "span_id": "cd" * 8,
     }
     assert text.endswith("agents-0    warning: lost x  trace abababab")
+
+
+def test_a_line_names_the_request() -> None:
+    token = REQUEST.set("req-7")
+    try:
+        line, text = (form("host").format(logged("lost")) for form in (JsonLines, TextLines))
+    finally:
+        REQUEST.reset(token)
+    assert json.loads(line)["request_id"] == "req-7"
+    assert text.endswith("lost  request req-7")
+    assert "request_id" not in json.loads(JsonLines("host").format(logged("lost")))
 
 
 @pytest.mark.parametrize(

@@ -500,6 +500,12 @@ EXAMPLES: tuple[Event, ...] = (
         usage=Usage(3, 4),
         worded="its provider answered 400: response_format: not supported",
     ),
+    CommandAccepted(command=replace(_RUN, request_id="req-7")),
+    ModelFailed(
+        effect="run-1-1-m",
+        problem=_PROBLEM,
+        processed=(Processed("semantic-recall", "prompt", "noticed", 1, "t1 2/0", memory=True),),
+    ),
 )
 
 ENVELOPE = Envelope(

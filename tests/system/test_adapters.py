@@ -71,6 +71,16 @@ def test_each_is_a_model_that_answers_as_itself_whoever_is_beside_it(served: UpP
     assert {chunk.model for chunk in chat} == {"two"}
 
 
+def test_gateways_are_told_of_them_as_vllm_tells(served: UpProcess) -> None:
+    (line,) = [
+        line
+        for line in httpx.get(f"{served.url}/metrics", timeout=10).text.splitlines()
+        if line.startswith("vllm:lora_requests_info")
+    ]
+    labels = 'max_lora="2",running_lora_adapters="",waiting_lora_adapters=""'
+    assert sorted(line[line.index("{") + 1 : line.index("}")].split(",")) == labels.split(",")
+
+
 def test_what_is_known_of_a_prompt_is_known_to_its_adapter_alone(served: UpProcess) -> None:
     def cached(model: str) -> int:
         usage = ask(served, model, cache_salt="apart", max_tokens=1)["usage"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.system.conftest import UpProcess, ask
+from tests.infra.metrics.expressions import EXPRESSIONS, asked_by
+from tests.system.conftest import UpProcess, ask, start
 
 pytestmark = pytest.mark.servers
 
@@ -19,8 +21,9 @@ CALLER = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 
 def asked(stack: UpProcess) -> str:
     """Ask the demo agent within a trace; return the thread."""
-    body = ask("What is 12 times 34?")
-    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, headers={"traceparent": CALLER}, timeout=60)
+    body = ask("What is 12 times 34?", user="ada")
+    headers = {"traceparent": CALLER, "x-request-id": "MYREQ77"}
+    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200
     return answer.headers["X-Ostinato-Thread"]
 
@@ -51,6 +54,38 @@ def test_metrics_tell_of_every_process_and_of_the_engine(stack: UpProcess) -> No
     assert {labels["shard"] for labels, _ in found["ostinato_bus_commands_waiting"]} == {"0", "1", "2", "3"}
 
 
+CONFIGURATION = """
+[telemetry]
+spans = "on"
+[[models.budgets]]
+scope = "tenant"
+tokens = 1000000
+usd = 5
+"""
+
+
+@pytest.fixture
+def whole(system_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpProcess]:
+    """A stack that tells of all it can tell of: it has a budget, and sends spans (to where nobody listens)."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    file = tmp_path / "ostinato.toml"
+    file.write_text(CONFIGURATION, encoding="utf-8")
+    up = start(system_folder / tmp_path.name, "--config", str(file))
+    yield up
+    assert up.stop() == 0
+
+
+def test_what_dashboard_and_alerts_ask_for_is_told_by_a_stack_that_runs(whole: UpProcess) -> None:
+    assert samples(whole)["ostinato_runs"] == [({"status": name}, 0) for name in ("queued", "running", "waiting")]
+    asked(whole)
+    found = {name: set().union(*(labels for labels, _ in told)) for name, told in samples(whole).items()}
+    for expression in EXPRESSIONS:
+        metrics, labels = asked_by(expression)
+        for name in metrics:
+            assert name in found, expression
+            assert labels <= found[name], expression
+
+
 def test_top_prints_one_table_for_scripts(stack: UpProcess) -> None:
     asked(stack)
     table = stack.cli("top", "--once")
@@ -62,6 +97,44 @@ def test_top_prints_one_table_for_scripts(stack: UpProcess) -> None:
     look = json.loads(stack.cli("top", "--once", "--json").stdout)
     assert look["engines"][0]["engine"] == "ostinato-mini"
     assert look["runs"][0]["agent"] == "demo"
+
+
+DOORS: list[tuple[str, str, dict[str, Any]]] = [
+    ("responses", "/v1/responses", {"model": "agent/demo", "input": "Hello!"}),
+    ("messages", "/v1/messages", {**ask("Hello!"), "max_tokens": 99}),
+    ("rest-run", "/api/runs", {"agent": "demo", "text": "Hello!", "wait_s": 30}),
+    ("rest-thread", "/api/threads", {"title": "Hello!"}),
+    (
+        "a2a",
+        "/a2a/demo/message:send",
+        {"message": {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "Hello!"}]}},
+    ),
+    ("mcp", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
+    ("mcp-again", "/mcp", {"method": "tools/call", "params": {"name": "ask_demo", "arguments": {"text": "Hello!"}}}),
+]
+
+
+def test_the_id_of_a_request_is_on_its_span_whichever_door_it_came_through(own_stack: UpProcess) -> None:
+    accept = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2025-11-25",
+        "a2a-version": "1.0",
+    }
+    for name, path, body in DOORS:
+        rpc = {"jsonrpc": "2.0", "id": 1} if path == "/mcp" else {}
+        headers = {**accept, "x-request-id": name}
+        answer = httpx.post(f"{own_stack.url}{path}", json={**rpc, **body}, headers=headers, timeout=60)
+        assert answer.is_success, answer.text
+    done = own_stack.cli("replay", "export", "--otel", "--all", "-o", str(own_stack.data / "spans.json"))
+    assert done.returncode == 0, done.stderr
+    lines = (own_stack.data / "spans.json").read_text(encoding="utf-8").splitlines()
+    spans = [span for line in lines for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+    found = [told_of(span).get("ostinato.request_id") for span in spans]
+    assert sorted(filter(None, found)) == sorted(name for name, *_ in DOORS)
+
+
+def told_of(span: dict[str, Any]) -> dict[str, str]:
+    return {one["key"]: one["value"].get("stringValue", "") for one in span["attributes"]}
 
 
 def test_spans_are_rebuilt_from_the_log_though_nobody_sent_them(stack: UpProcess, tmp_path: Path) -> None:
@@ -81,6 +154,11 @@ def test_spans_are_rebuilt_from_the_log_though_nobody_sent_them(stack: UpProcess
     assert all(span["parentSpanId"] in ids for span in spans if span is not root)
     engine = next(span for span in spans if span["name"] == "llm_request")
     assert engine["links"]
+    assert {told_of(span)["user.id"] for span in spans} == {"ada"}
+    assert {told_of(span)["session.id"] for span in spans} == {thread}
+    assert told_of(root)["ostinato.request_id"] == "MYREQ77"
+    lines = (stack.data / "logs" / "agents-0.log").read_text(encoding="utf-8").splitlines()
+    assert any(line.get("request_id") == "MYREQ77" for line in map(json.loads, lines))
     told = {one["key"] for one in engine["attributes"]}
     assert {"gen_ai.latency.time_in_queue", "gen_ai.latency.time_in_model_prefill"} <= told
     assert "12 times 34" not in line

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Hashable
 from contextlib import ExitStack
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from infra.bridge.bodies import again
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import HOUSE, Door, Operation, told
+from infra.bridge.guard import work_on
 from infra.bridge.openai import BadRequest
 from infra.bridge.working import RpcMessage, at_work, refuse_no_rpc, rpc_call, rpc_error
 from infra.client import Client
@@ -75,7 +77,8 @@ class _Served:
     async def _started(self) -> Any:
         if self._manager is None:
             self._manager = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._run(self._manager), name="mcp")
+            # it is everybody's: nothing of the request that is the first may cling to it
+            self._task = asyncio.create_task(self._run(self._manager), name="mcp", context=Context())
         return await asyncio.shield(self._manager)
 
     async def _run(self, ready: asyncio.Future[Any]) -> None:
@@ -103,6 +106,7 @@ class _Served:
 
     def _client_of(self, context: Any) -> Client:
         desk = self.desk
+        work_on(context.request)
         return Client(desk.connection, desk.read_back, desk.store, caller_of(context.request).tenant, "mcp")
 
 

@@ -15,8 +15,8 @@ from infra.access import recorded
 from infra.cli.printing import say, say_json
 from infra.settings import TelemetrySettings
 from infra.spans.content import NoContent, Redacted
-from infra.spans.engine import engine_span
-from infra.spans.fold import spans_of
+from infra.spans.engine import asked_by, engine_span
+from infra.spans.fold import ThreadSpans
 from infra.spans.names import NAMES, Names
 from infra.spans.otlp import request
 from infra.spans.span import Span
@@ -59,9 +59,14 @@ async def export_spans(options: argparse.Namespace, chosen: Chosen) -> int:
 
 async def all_spans(store: Store, events: list[StoredEvent], names: Names, content: NoContent) -> list[Span]:
     """Give the spans of a thread with those of its engine requests, as far as the trace still has them."""
-    spans = spans_of(events, names, content)
-    served = await served_of(store, requests_of(events))
-    return [*spans, *(engine_span(decoded(engine), one, names) for engine, one in served)]
+    if not events:
+        return []
+    first = events[0].fact
+    fold = ThreadSpans(first.tenant, first.thread, names, content)
+    spans = [span for event in events for span in fold.take(event)]
+    for engine, one in await served_of(store, requests_of(events)):
+        spans.append(engine_span(decoded(engine), one, names, fold.whose(asked_by(one).effect)))
+    return spans
 
 
 def requests_of(events: list[StoredEvent]) -> list[str]:

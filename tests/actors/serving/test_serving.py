@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +35,7 @@ from engine.text.tokenizer import Tokenizer
 from infra.settings import EMBEDDED_CHECKPOINT
 from schemas import codec
 from schemas.answers import CallTold, TokenTold
-from schemas.context import Clock
+from schemas.context import TRACE, Clock
 from schemas.generation import Accepted, Announce, Answer, Attach, Refused, Sampling, Submit, TokenLogprobs
 from schemas.messages import Calling, Rendering, ToolCall, ToolSpec
 from schemas.messages import Message as ChatMessage
@@ -205,6 +206,26 @@ async def test_a_call_ends_at_its_deadline_though_no_worker_ever_comes(nats_url:
         assert not later.done()
         later.cancel()
     assert (answer.text, answer.finish_reason) == ("", "timeout")
+
+
+async def test_a_request_that_is_broken_off_is_logged_in_its_trace(nats_url: str) -> None:
+    clock, lines = SystemClock(), list[tuple[str, str]]()
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append((TRACE.get(), record.getMessage()))
+
+    kept, trace = Kept(), "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    logging.getLogger("actors.serving.scheduler").addHandler(kept)
+    try:
+        async with stage(nats_url) as on:
+            await on.scheduler("epoch-1", clock=clock)
+            due = replace(model_call("e1"), deadline=clock.now() + 1, traceparent=trace)
+            await (await on.frontend("f1")).call(due, Listener())
+    finally:
+        logging.getLogger("actors.serving.scheduler").removeHandler(kept)
+    told = [(where, text) for where, text in lines if "e1" in text]
+    assert told == [(trace, f"request {due.request} ended with 'timeout'")]
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,29 @@ def test_a_request_that_finds_no_place_is_told_so_before_its_body_is_read(house:
     assert house.send("POST", "/v1/chat/completions", "ost_agents", json=QUESTION).status_code == 404
 
 
+def test_what_is_answered_and_refused_is_counted_by_route_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(monkeypatch, requests_per_minute=1, body_mb=1)
+    for key in ("ost_wrong", "ost_metrics", "ost_inference", "ost_inference"):
+        house.send("GET", "/v1/models", key)
+    house.send("POST", "/v1/responses/r-1/cancel", "ost_wrong")
+    house.send("POST", "/v1/tokenize", "ost_admin")
+    house.send("GET", "/nowhere/at/all")
+    answers = house.bridge.answers
+    assert answers.answered == {
+        ("/v1/models", 401): 1,
+        ("/v1/models", 403): 1,
+        ("/v1/models", 200): 1,
+        ("/v1/models", 429): 1,
+        ("/v1/responses/{response_id}/cancel", 401): 1,
+        ("none", 404): 2,
+    }
+    assert +answers.refused == {
+        (401, "invalid_api_key"): 2,
+        (403, "insufficient_scope"): 1,
+        (429, "rate_limit_exceeded"): 1,
+    }
+
+
 def test_only_where_answers_are_made_places_are_counted(house: House) -> None:
     assert {route.path for route, _, _ in routes(house.bridge) if isinstance(route, Workplace)} >= {
         "/v1/chat/completions",

@@ -44,6 +44,8 @@ from infra.spans.sending import SdkSender, readable, sender_from
 from infra.spans.span import Span
 from infra.spans.wanted import wanted
 from schemas import codec
+from schemas.commands import RunAgent
+from schemas.runs import CommandAccepted
 from schemas.steps import Served
 from tests.bus.recording import record
 from tests.bus.test_keyring import giving
@@ -52,7 +54,19 @@ from tests.conftest import History
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "threads"
-EVENTS = next(events for events in Bundle(GOLDEN / "0.1.0.jsonl").threads() if events[0].fact.thread == "approved")
+
+
+def by_ada(first: StoredEvent) -> StoredEvent:
+    """A thread's first event, as a client that names a user would have asked."""
+    accepted = codec.event_of(first.fact)
+    assert isinstance(accepted, CommandAccepted)
+    assert isinstance(accepted.command.data, RunAgent)
+    asked = replace(accepted.command, data=replace(accepted.command.data, note={"user": "ada"}))
+    return first._replace(fact=replace(first.fact, payload=codec.payload(CommandAccepted(asked))))
+
+
+RECORDED = next(events for events in Bundle(GOLDEN / "0.1.0.jsonl").threads() if events[0].fact.thread == "approved")
+EVENTS = [by_ada(RECORDED[0]), *RECORDED[1:]]
 WHERE = Resource({"service.name": "ostinato"})
 SPAN = Span("ab" * 16, "cd" * 8, "", "chat tiny", 1_700_000_000_000_000, 1_700_000_000_500_000, "client", {"a": 1})
 
@@ -98,6 +112,8 @@ async def test_spans_sent_live_are_those_that_an_export_makes_of_the_log(
     assert len(live) == len(rebuilt) > 10
     assert shown(live) == shown([readable(span, WHERE) for span in rebuilt])
     assert export.statistics()["exported"] == len(live)
+    engine = next(span for span in live if span.name == "llm_request")
+    assert dict(engine.attributes or {}).items() >= {"user.id": "ada", "session.id": "approved"}.items()
     assert {span.name for span in live} >= {"llm_request", "execute_tool calculator", "invoke_agent careful"}
 
 

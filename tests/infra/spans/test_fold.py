@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,11 +12,13 @@ from bus.store import StoredEvent
 from infra.bundles import Bundle
 from infra.spans.content import NoContent, Redacted
 from infra.spans.engine import engine_span
-from infra.spans.fold import ThreadSpans, spans_of
-from infra.spans.names import NAMES
+from infra.spans.fold import ThreadSpans
+from infra.spans.names import NAMES, Names
 from infra.spans.span import Span
 from schemas import codec
+from schemas.messages import Message, ToolCall
 from schemas.processing import Processed
+from schemas.runs import MessageAdded, ModelCalled
 from schemas.steps import Served
 from schemas.tracing import beginning, request_span, span_id, within
 
@@ -31,6 +34,11 @@ NAMES_NOW = NAMES["1.41"]
 
 def thread(identity: str) -> list[StoredEvent]:
     return next(events for events in Bundle(GOLDEN / "0.1.0.jsonl").threads() if events[0].fact.thread == identity)
+
+
+def spans_of(events: list[StoredEvent], names: Names, content: NoContent) -> list[Span]:
+    fold = ThreadSpans(events[0].fact.tenant, events[0].fact.thread, names, content)
+    return [span for event in events for span in fold.take(event)]
 
 
 def spans(events: list[StoredEvent], content: NoContent | None = None) -> list[Span]:
@@ -88,9 +96,94 @@ def test_nothing_that_was_said_is_told_unless_it_is_asked_for() -> None:
 
 
 def test_secrets_are_not_told_with_what_was_said() -> None:
-    told = Redacted().heard(NAMES_NOW, "write to ada@example.org with sk-proj-abcdefghijklmnopqrstuvwxyz123456")
+    secret = "write to ada@example.org with sk-proj-abcdefghijklmnopqrstuvwxyz123456"
+    call = ToolCall("c1", "mail", f'{{"text": "{secret}"}}')
+    messages = [Message("system", secret), Message("user", secret), Message("assistant", secret, (call,))]
+    messages.append(Message("tool", secret, tool_call_id="c1"))
+    told = {**Redacted().heard(NAMES_NOW, messages), **Redacted().said(NAMES_NOW, secret, [call])}
+    assert str(told).count("write to") == 7
     assert "ada@example.org" not in str(told)
     assert "sk-proj-abcdefghij" not in str(told)
+
+
+def input_of(span: Span) -> list[dict[str, Any]]:
+    return list(msgspec.json.decode(span.attributes["gen_ai.input.messages"]))
+
+
+def test_a_model_call_is_told_of_with_all_that_it_was_asked_with() -> None:
+    calls = [span for span in spans(thread("approved"), Redacted()) if span.name.startswith("chat")][:2]
+    first, second = [input_of(call) for call in calls]
+    assert [one["role"] for one in first] == ["system", "user"]
+    assert [one["role"] for one in second] == ["system", "user", "assistant", "tool"]
+    (called,), (answered,) = second[2]["parts"], second[3]["parts"]
+    assert (called["type"], called["name"], called["arguments"]) == (
+        "tool_call",
+        "calculator",
+        '{"expression": "8 * 9"}',
+    )
+    assert answered == {"type": "tool_call_response", "id": called["id"], "response": "72"}
+    assert second[:2] == first
+
+
+def test_a_later_run_is_told_of_with_the_turns_before_it() -> None:
+    events = thread("approved")
+    runs = [span for span in spans(events, Redacted()) if span.name.startswith("chat")]
+    last = input_of(runs[-1])
+    added = [codec.event_of(one.fact) for one in events if one.fact.type == "message.added"]
+    said = [one.message.content for one in added if isinstance(one, MessageAdded)]
+    assert len(said) > 1
+    assert [one["parts"][0]["content"] for one in last if one["role"] == "user"] == said
+
+
+@pytest.mark.parametrize("events", THREADS)
+def test_what_the_log_has_of_a_call_is_what_it_was_asked_with(events: list[StoredEvent]) -> None:
+    called = [codec.event_of(one.fact) for one in events if one.fact.type == "model.called"]
+    told = [span for span in spans(events, Redacted()) if span.name.startswith("chat")]
+    wanted = {one.effect: one.seen - one.first for one in called if isinstance(one, ModelCalled)}
+    for span in told:
+        shown = [one for one in input_of(span) if one["role"] != "system"]
+        assert len(shown) >= wanted[span.attributes["ostinato.effect"]], span.attributes["ostinato.effect"]
+
+
+def test_of_an_input_that_is_too_much_instructions_and_the_latest_are_told() -> None:
+    messages = [Message("system", "Be brief."), *(Message("user", f"{n} " + "x" * 20_000) for n in range(9))]
+    told = Redacted().heard(NAMES_NOW, messages)
+    shown = msgspec.json.decode(told["gen_ai.input.messages"])
+    assert [one["parts"][0]["content"][:2] for one in shown] == ["Be", "6 ", "7 ", "8 "]
+    assert told["ostinato.input.left_out"] == 6
+    assert len(told["gen_ai.input.messages"]) < 66_000
+
+
+def test_what_was_erased_is_told_with_nothing_that_stands_for_it() -> None:
+    events = thread("approved")
+    at = next(index for index, one in enumerate(events) if one.fact.type == "message.added")
+    erased = msgspec.structs.replace(events[at].fact, payload=codec.ERASED)
+    told = spans([*events[:at], events[at]._replace(fact=erased), *events[at + 1 :]], Redacted())
+    assert all("8 times 9" not in str(span) for span in told)
+    assert {span.span for span in told} == {span.span for span in spans(events)}
+
+
+def test_a_search_of_memory_is_one_span_of_its_operation() -> None:
+    events = thread("approved")
+    at = next(index for index, one in enumerate(events) if one.fact.type == "model.returned")
+    found = [Processed("semantic-recall", "prompt", "noticed", 1, place, memory=True) for place in ("t1 2/0", "t2 5/1")]
+    processed = (msgspec.structs.replace(found[0], took_us=40), found[1], Processed("regex-filter", "stream", "passed"))
+    returned = msgspec.structs.replace(codec.event_of(events[at].fact), processed=processed)
+    fact = msgspec.structs.replace(events[at].fact, payload=msgspec.Raw(codec.payload(returned)))
+    made = spans([*events[:at], events[at]._replace(fact=fact), *events[at + 1 :]])
+    (search,) = [span for span in made if span.name == "search_memory semantic-recall"]
+    assert search.end - search.start == 40
+    assert search.attributes["gen_ai.operation.name"] == "search_memory"
+    assert search.attributes["ostinato.memory.found"] == ["t1 2/0", "t2 5/1"]
+    assert search.attributes["ostinato.found"] == 2
+    assert [span.name for span in made if span.name.startswith("processor")] == ["processor regex-filter"]
+
+
+def test_a_write_to_memory_is_a_span_of_its_operation_within_what_wrote() -> None:
+    bundles = [events for path in BUNDLES for events in Bundle(path).threads()]
+    written = [span for events in bundles for span in spans(events) if span.name.startswith("update_memory")]
+    assert {span.attributes["gen_ai.operation.name"] for span in written} == {"update_memory"}
+    assert {span.name for span in written} >= {"update_memory memory.written", "update_memory thread.created"}
 
 
 def test_each_processor_that_looked_at_a_call_has_a_span_as_long_as_it_took() -> None:
@@ -156,7 +249,7 @@ def test_an_engine_request_says_how_long_it_waited_and_names_its_steps() -> None
         steps=((3, 4), (7, 12)),
         traceparent="00-" + "ab" * 16 + "-" + "cd" * 8 + "-01",
     )
-    span = engine_span("tiny", served, NAMES_NOW)
+    span = engine_span("tiny", served, NAMES_NOW, {"session.id": "s1", "user.id": "ada"})
     assert span.trace == "ab" * 16
     assert span.parent == span_id("acme", "t1", "r1-1-m")
     assert span.attributes["gen_ai.latency.time_in_queue"] == 0.5
