@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from llguidance import LLMatcher
 
+from engine.errors import BadRequest
 from engine.structured.grammar import GrammarError
 from engine.structured.regexes import Unreadable
 from engine.structured.scanner import Scanner
@@ -56,6 +57,19 @@ _COMMON: Final[Mapping[str, str]] = {
     "NEWLINE": r"(?:\r?\n)+",
 }
 """The terminals of Lark's own `common` that are imported."""
+
+
+def expression_of(syntax: Literal["lark", "regex"], definition: str, field: str) -> str:
+    """Write a grammar as a regular expression of the same texts.
+
+    Raises:
+        BadRequest: it is none, or it cannot be one; `field` is what whoever wrote it calls it.
+    """
+    try:
+        return regex_of_lark(definition) if syntax == "lark" else whole_regex(definition)
+    except GrammarError as error:
+        mend = "give one without what is named, or let any text do"
+        raise BadRequest(field, f"{error}: {mend}") from error
 
 
 def regex_of_lark(source: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Sequence
@@ -10,8 +11,6 @@ from typing import Any, Final
 import msgspec
 
 from engine.errors import BadRequest
-from engine.structured.grammar import GrammarError
-from engine.structured.regular import regex_of_lark, whole_regex
 from engine.text.patterns import anchored
 from schemas.messages import ToolSpec
 from schemas.openai import ChatTool, CustomGrammar, CustomTool
@@ -56,19 +55,18 @@ def _function(tool: CustomTool, field: str) -> ToolSpec:
     if format_ is not None and format_.type == "grammar":
         if format_.grammar is None:
             raise BadRequest(field, "give its `syntax` and its `definition`")
-        shape["pattern"] = anchored(_regex(format_.grammar, field))
+        shape["pattern"] = anchored(_expression(format_.grammar, field))
         told = f"The input keeps to this {format_.grammar.syntax} grammar:\n{format_.grammar.definition}"
         about = f"{about}\n\n{told}" if about else told
     parameters = {"type": "object", "properties": {"input": shape}, "required": ["input"]}
     return ToolSpec(tool.name, about, {**parameters, "additionalProperties": False}, strict="pattern" in shape)
 
 
-def _regex(grammar: CustomGrammar, field: str) -> str:
-    try:
-        return regex_of_lark(grammar.definition) if grammar.syntax == "lark" else whole_regex(grammar.definition)
-    except GrammarError as error:
-        mend = "give one without what is named, or let the input be of type 'text'"
-        raise BadRequest(f"{field}.definition", f"{error}: {mend}") from error
+def _expression(grammar: CustomGrammar, field: str) -> str:
+    # with it come numpy and llguidance, which most bridges never need
+    regular = importlib.import_module("engine.structured.regular")
+    found: str = regular.expression_of(grammar.syntax, grammar.definition, f"{field}.definition")
+    return found
 
 
 class InputReader:
