@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.commands import MaxSteps, MaxTokens, Milliseconds, Seed, Temperature
-from schemas.live import Committed, Progress
 from schemas.memory import Metadata, Resource, Title
 from schemas.messages import Message, ToolChoice, ToolSpec, Usage
 from schemas.profiles import ToolEffect, ToolPlace
@@ -260,30 +259,6 @@ class RunLine(Wire, frozen=True):
     finished: int | None
     prompt_tokens: int
     completion_tokens: int
-
-
-class EventsQuery(Wire, frozen=True):
-    """From where on a run is told."""
-
-    last_event_id: str = ""
-    """Behind this one, as the header `Last-Event-ID` has it for clients that can set one."""
-
-
-class RunPiece(Wire, frozen=True, kw_only=True, tag="delta", tag_field="frame"):
-    """A piece of what a run's model writes."""
-
-    kind: str
-    """`text`, `reasoning`, or `arguments` of a call."""
-    call: str = ""
-    """Its id."""
-    tool: str = ""
-    offset: int
-    """Characters of the same that came before."""
-    text: str
-
-
-RunTold = Committed | RunPiece | Progress
-"""What the events of a run's stream carry."""
 
 
 class RunsQuery(Wire, frozen=True):

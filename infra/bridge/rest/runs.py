@@ -27,7 +27,8 @@ from infra.follow import attend
 from schemas import codec
 from schemas.commands import Command, RunAgent
 from schemas.live import Committed, Delta, Frame
-from schemas.rest import Cancelling, Done, EventsQuery, RunLine, Runs, RunShown, RunsQuery, RunTold, StartRun
+from schemas.rest import Cancelling, Done, RunLine, Runs, RunShown, RunsQuery, StartRun
+from schemas.rest_stream import EventsQuery, RunTold
 
 _DAY_S: Final = 86_400.0
 _DECIDED_S: Final = 60.0

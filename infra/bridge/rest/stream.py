@@ -22,7 +22,7 @@ from infra.bridge.openai import BadRequest, refusal
 from schemas import codec
 from schemas.answers import CallTold
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
-from schemas.rest import RunPiece
+from schemas.rest_stream import RunPiece
 from schemas.runs import ModelReturned, Problem
 
 LAST_EVENT_ID: Final = "last-event-id"
