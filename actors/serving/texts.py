@@ -45,8 +45,9 @@ class Texts:
 
     def _described(self) -> dict[str, Any]:
         template, size = self._prompter.template, self._prompter.tokenizer.size
-        # what prompts are written by, wherever that lies; clients that write them themselves do the same
-        written = {} if template is None else {"chat_template": template.source}
+        # what prompts are written by, without the newline at its end: Jinja leaves that out, but for
+        # clients that have it keep such
+        written = {} if template is None else {"chat_template": template.source.removesuffix("\n")}
         return {**self._about, **written, "vocab_size": size}
 
     def _encoded(self, asked: Encode) -> Encoded:
