@@ -62,6 +62,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
     except DefinitionError as error:
         raise Unresolved(f"tools: {error}", "tools") from error
+    chosen = _processors(processors, command)
     _refuse_lifting(agent, processors, command)
     profile = Profile(
         agent=agent.name,
@@ -85,7 +86,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         observed=agent.hooks.observes,
         chain=model if isinstance(model, ModelChain) and not command.model else None,
         memory=None if memory is None else memory.plan(),
-        processors=_processors(processors, command),
+        processors=chosen,
         most_cost=agent.most_cost,
         edition=EDITION,
     )

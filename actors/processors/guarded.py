@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ from schemas.messages import Calling, Message, Rendering, ToolSpec, added
 from schemas.processing import Hook
 from schemas.programs import ProgramNote
 from schemas.runs import Problem
-
-log = logging.getLogger(__name__)
 
 _AGAIN_MS = 1
 """A problem that says when is one that may pass."""
@@ -251,9 +248,3 @@ async def tool_result(processors: Sequence[Processor], tool: str, content: str, 
             about.note(processor, "tool_result", "changed")
         content = after
     return content
-
-
-def _text(given: object) -> str:
-    if not isinstance(given, str):
-        raise TypeError(f"tool_result gave {type(given).__name__}: give the text")
-    return given

@@ -215,7 +215,7 @@ async def test_a_processor_that_fails_on_a_result_keeps_it_back(broken: Exceptio
 
     about, event = About(None), ToolReturned(effect="r1-1-t0", call_id="k", content="it is a@b.org", result={"a": 1})
     read = await tool_result([Broken(), FILTER], "look", event.content, about)
-    assert read.startswith("error: kept back by processor 'broken', which failed")
+    assert read.startswith("error: kept back by processor 'broken': it ")
     looked = await looked_at([Broken()], "look", event)
     assert isinstance(looked, ToolReturned)
     assert (looked.content, looked.result) == (read, None)
@@ -225,7 +225,7 @@ async def test_a_processor_that_fails_on_a_result_keeps_it_back(broken: Exceptio
 async def test_names_tell_processors_apart() -> None:
     with pytest.raises(DefinitionError, match="two processors of one name"):
         Agent("demo", "", processors=(RegexFilter(), RegexFilter()))
-    agent = Agent("demo", "", processors=(RegexFilter(), SchemaValidator()))
+    agent = Agent("demo", "", processors=(RegexFilter(), SchemaValidator()), open_to=["processors"])
     around = Surroundings("acme", "t1", RequestContext(), None)
     for chosen, used in ((None, ("regex-filter", "schema-validator")), ((), ())):
         profile = await profile_of(agent, RunAgent("demo", processors=chosen), around, "m")
