@@ -366,11 +366,11 @@ def test_run_with_a_timeout_ends_then_with_its_reason(stack: UpProcess) -> None:
 def test_run_tells_an_agent_what_it_is_asked_for(stack: UpProcess) -> None:
     wanted = (
         "--context",
-        "user=ann",
+        "user=beth",
         "--context",
         'limits={"notes":2}',
         "--resource",
-        "ann",
+        "beth",
         "--model",
         "ostinato-mini",
     )
@@ -380,9 +380,9 @@ def test_run_tells_an_agent_what_it_is_asked_for(stack: UpProcess) -> None:
     wait_until_recorded(stack)
     shown = records(stack.cli("replay", "show", thread, "--json"))
     asked = next(line["data"]["command"]["data"] for line in shown if line["kind"] == "command.accepted")
-    assert asked["context"] == {"user": "ann", "limits": {"notes": 2}}
-    assert (asked["resource"], asked["model"]) == ("ann", "ostinato-mini")
-    assert stack.cli("run", "ostinato-mini", "hello", "--context", "user=ann").returncode == 2
+    assert asked["context"] == {"user": "beth", "limits": {"notes": 2}}
+    assert (asked["resource"], asked["model"]) == ("beth", "ostinato-mini")
+    assert stack.cli("run", "ostinato-mini", "hello", "--context", "user=beth").returncode == 2
     wrong = stack.cli("run", "demo", "hello", "--context", "user")
     assert wrong.returncode == 2
     assert "write NAME=VALUE" in wrong.stderr

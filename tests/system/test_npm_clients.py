@@ -161,7 +161,7 @@ async def test_its_tools_are_called_with_whole_arguments(stack: UpProcess) -> No
 @asynccontextmanager
 async def listening(door: Scripted) -> AsyncIterator[str]:
     """Have a bridge that answers as a script says listen on a port."""
-    server = uvicorn.Server(uvicorn.Config(door.application, port=0, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(door.application, port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     (port,) = [listener.getsockname()[1] for one in server.servers for listener in one.sockets]

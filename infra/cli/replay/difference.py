@@ -15,7 +15,9 @@ import msgspec
 
 from bus.store import StoredEvent
 
-_LEFT_OUT = frozenset({"time", "traceparent", "prefix", "cached_tokens", "preemptions", "recomputed_tokens", "sampled"})
+_LEFT_OUT = frozenset(
+    {"time", "traceparent", "request_id", "prefix", "cached_tokens", "preemptions", "recomputed_tokens", "sampled"}
+)
 _OWN_THREAD = "command.thread"
 """A command names the thread it was sent to; those that a fork took over name its origin."""
 _IDS = frozenset({"id", "thread", "effect", "behind", "call_id", "tool_call_id", "entity", "origin"})

@@ -35,7 +35,7 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 
 
 @pytest.fixture
-def logged() -> Iterator[list[dict[str, Any]]]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What is logged meanwhile, as a process writes it."""
     lines: list[dict[str, Any]] = []
 
@@ -44,6 +44,8 @@ def logged() -> Iterator[list[dict[str, Any]]]:
             lines.append(json.loads(JsonLines("host").format(record)))
 
     handler = Kept()
+    # a server of another test may have set uvicorn's own logging up
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     logging.getLogger().addHandler(handler)
     yield lines
     logging.getLogger().removeHandler(handler)
