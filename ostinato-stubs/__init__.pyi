@@ -42,7 +42,7 @@ from actors.toolsets import (
 )
 from infra.answers import Answer
 from infra.client import Client, connect
-from infra.errors import NoAnswer, ScheduleUnfit, SettlementRefused, ThreadUnfit
+from infra.errors import Joined, NoAnswer, ScheduleUnfit, SettlementRefused, ThreadUnfit
 from infra.inline import inline
 from infra.running import Running, Waiting
 from schemas.models import ModelChain, ModelEntry
@@ -62,6 +62,7 @@ __all__ = [
     "Embedder",
     "Filtered",
     "Fixed",
+    "Joined",
     "Judged",
     "McpTools",
     "Memory",

@@ -70,7 +70,7 @@ def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
         *("About", "Agent", "Answer", "Approval", "BatchParts", "Client", "Combined", "CostControl"),
-        *("DefinitionError", "Delegated", "Delegation", "Embedder", "Filtered", "Fixed", "Judged"),
+        *("DefinitionError", "Delegated", "Delegation", "Embedder", "Filtered", "Fixed", "Joined", "Judged"),
         *("McpTools", "Memory", "ModelChain", "ModelEntry", "NoAnswer", "Prefixed", "Processor", "Refused"),
         *("RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder", "RunEnd", "Running", "ScheduleUnfit"),
         *("SchemaValidator", "SemanticRecall", "Services", "SettlementRefused", "Skill", "Skills"),
