@@ -1,12 +1,14 @@
 """Tools that are NATS services: found by what they say of themselves, and called with the model's arguments.
 
 A service `tool-<name>` tells its JSON Schema as `parameters` in its metadata, and perhaps `effect` and `timeout_s`; its
-description is the tool's. It is called on `rpc.tool-<name>.call` with the arguments as JSON.
+description is the tool's. It is called on `rpc.tool-<name>.call` with the arguments as JSON, and hears on
+`rpc.tool-<name>.cancel` of calls that were given up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -52,6 +54,12 @@ class BusServices:
         except Refused as error:
             raise ToolError(str(error)) from error
         return reply.decode("utf-8", "replace")
+
+    async def cancel(self, binding: ToolBinding, key: str) -> None:
+        """Say that nobody waits for a call any more; who does not hear it goes on in vain."""
+        with suppress(BusError):
+            where = subjects.tool_cancelled(binding.service)
+            await self._connection.publish(where, b"", {"Ostinato-Key": key})
 
 
 def tool_of(name: str, info: Info) -> Tool:

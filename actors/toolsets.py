@@ -36,6 +36,9 @@ class ToolServices(Protocol):
             TimeoutError: it did not answer in time.
         """
 
+    async def cancel(self, binding: ToolBinding, key: str) -> None:
+        """Tell one that nobody waits for the call of this key any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:

@@ -245,6 +245,15 @@ def status(slot: str) -> str:
     return f"rpc.{checked(slot, 'slot')}.status"
 
 
+def tool_cancelled(name: str) -> str:
+    """Where all instances of a tool's service hear of calls that nobody waits for any more.
+
+    Raises:
+        BadSubject: it cannot be one.
+    """
+    return tool(name).removesuffix("call") + "cancel"
+
+
 def tool(name: str) -> str:
     """Where a tool that is a NATS service is called; its name may have capitals.
 

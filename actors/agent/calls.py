@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -94,12 +95,18 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
 async def run_service(services: ToolServices, binding: ToolBinding, effect: CallTool, key: str, run: str) -> Event:
     """Call a service. One that does not answer in time may have taken effect, unless it says that this is the same."""
     call = effect.called.call
-    headers = {"Ostinato-Key": key, "Ostinato-Run": run}
+    headers = {"Ostinato-Key": key, "Ostinato-Run": run, "Ostinato-Agent": effect.agent}
+    if effect.context:
+        headers["Ostinato-Context"] = json.dumps(effect.context)  # in ASCII, as headers are
     if effect.traceparent:
         headers["traceparent"] = effect.traceparent
     try:
         content = await services.call(binding, call.arguments, headers)
+    except asyncio.CancelledError:
+        await services.cancel(binding, key)
+        raise
     except TimeoutError as error:
+        await services.cancel(binding, key)
         if binding.effect == "once":
             content = f"error: it is not known whether {call.name!r} took effect: {error}"
             return ToolIndeterminate(effect=effect.id, call_id=call.id, content=kept(content))

@@ -19,9 +19,11 @@ from actors.errors import NoService
 from actors.services import BusServices, tool_of
 from actors.testing import ScriptedModel
 from actors.toolsets import Approval, Prefixed, Services
-from bus.connection import Connection
+from bus.commands import send_command
+from bus.connection import Connection, Message
 from bus.microservices import Info
 from bus.streams import ensure_streams
+from schemas.commands import AbortRun, Command
 from schemas.runs import ToolFailed, ToolIndeterminate, ToolReturned
 from schemas.tracing import span_id
 from tests.actors.runtime.bench import Bench, answer_of, answering, owning, run
@@ -93,6 +95,45 @@ async def test_a_service_is_called_within_the_caller_s_trace_and_the_call_s_span
         await answer_of(bench, run("c2", "use weather Rome", agent="sky"))
     assert heard[0]["traceparent"] == f"00-{trace}-{span_id('acme', 't1', 'c1-1-t0')}-01"
     assert "traceparent" not in heard[1]
+
+
+async def test_a_service_knows_whose_call_it_is_and_what_the_request_said(bench: Bench) -> None:
+    heard: list[dict[str, str]] = []
+
+    async def listening(request: Request) -> None:
+        heard.append(request.headers or {})
+        await request.respond(b"sun")
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    context = {"user": "Zoë", "limits": {"amount": 5}}
+    async with served(bench.url, "weather", listening, effect="pure"), owning(bench.runtime("p1")):
+        await answer_of(bench, run("c1", "use weather Rome", agent="sky", context=context))
+        await answer_of(bench, run("c2", "use weather Rome", agent="sky"))
+    assert json.loads(heard[0]["Ostinato-Context"]) == context
+    assert (heard[0]["Ostinato-Agent"], heard[0]["Ostinato-Run"]) == ("sky", "c1")
+    assert "Ostinato-Context" not in heard[1]
+
+
+@pytest.mark.parametrize("limit", ["0.1", "60"], ids=["too long", "aborted"])
+async def test_a_service_hears_of_a_call_that_nobody_waits_for(bench: Bench, limit: str) -> None:
+    called, given_up = asyncio.Event(), asyncio.Queue[str]()
+
+    async def silent(request: Request) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    async def heard(message: Message) -> None:
+        given_up.put_nowait((message.headers or {})["Ostinato-Key"])
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    await bench.connection.subscribe("rpc.tool-weather.cancel", heard)
+    async with served(bench.url, "weather", silent, timeout_s=limit), owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "use weather x", agent="sky"))
+        await called.wait()
+        if limit == "60":
+            abort = Command(id="x", tenant="acme", kind="agent", thread="t1", verb="abort", data=AbortRun())
+            await send_command(bench.connection, abort)
+        assert await given_up.get() == "acme/t1/c1-1-t0"
 
 
 async def test_a_service_that_is_not_there_is_named_before_the_run(bench: Bench) -> None:

@@ -330,7 +330,12 @@ def test_what_was_answered_verifies_without_the_provider_and_the_key_is_nowhere(
     threads = [line["thread"] for line in records(up.cli("replay", "ls", "--json"))]
     shown = "".join(up.cli("replay", "show", thread, "--json").stdout for thread in threads)
     logs = "".join(path.read_text(encoding="utf-8") for path in up.data.rglob("*.log"))
-    for place in (shown, logs, up.cli("config", "show").stdout):
+    spans = up.data / "spans.json"
+    exported = up.cli("replay", "export", "--otel", "--all", "-o", str(spans))
+    assert exported.returncode == 0, exported.stderr
+    told = spans.read_text(encoding="utf-8")
+    assert "agent/outside" in told or '"outside"' in told
+    for place in (shown, logs, told, up.cli("config", "show").stdout):
         assert CANARY[8:20] not in place
     assert CANARY.encode() not in b"".join(
         path.read_bytes() for path in up.data.rglob("*") if path.is_file() and os.access(path, os.R_OK)
