@@ -269,7 +269,9 @@ class AgentPerformer:
         if not processors or call.model not in self._models:
             return self._models, call
         first, about = effect.called.step == 1, (self._library, effect.memory.resource)
-        return {call.model: Guarded(self._asked(call), processors, first, *about)}, replace(call, chain=None)
+        return {call.model: Guarded(self._asked(call), processors, first, *about, self._models)}, replace(
+            call, chain=None
+        )
 
     def _asked(self, call: ModelCall) -> ModelProvider:
         return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)
@@ -277,7 +279,8 @@ class AgentPerformer:
     def _everywhere(self, effect: CallModel, call: ModelCall, box: Toolbox) -> ModelProvider:
         """Give the model for what is no turn, with the processors that go around that too."""
         processors = box.guards(effect.profile.processors)
-        return Guarded(self._asked(call), [one for one in processors if one.everywhere], first=False)
+        everywhere = [one for one in processors if one.everywhere]
+        return Guarded(self._asked(call), everywhere, first=False, models=self._models)
 
     async def _noted(self, effect: CallTool, site: Site, again: bool) -> Event:
         """Call a tool, and have the engine know for how long it is that the program waits."""

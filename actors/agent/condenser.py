@@ -90,7 +90,8 @@ class Condenser:
             raise CallFailed(unknown_model(call.model, self._models))
         box = await self._toolboxes.of(effect.profile, effect.begun.run, site, effect.context)
         processors = [one for one in box.guards(effect.profile.processors) if one.everywhere]
-        return await Guarded(self._model(call), processors, first=False).call(call, hear_nothing)
+        guarded = Guarded(self._model(call), processors, first=False, models=self._models)
+        return await guarded.call(call, hear_nothing)
 
     def _model(self, call: ModelCall) -> ModelProvider:
         return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)

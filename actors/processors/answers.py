@@ -117,6 +117,8 @@ class StructuredOutput(Processor):
     """Tokens of the JSON."""
     name: str = "structured-output"
     holds: bool = True
+    model: str = ""
+    """That makes it, as `Agent.model` names it; empty is the agent's own."""
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -126,7 +128,9 @@ class StructuredOutput(Processor):
         """Give the answer as JSON."""
         text = unfenced(answer.text)
         if _misfit(text, self.type) and about.judge is not None:
-            text = unfenced(await about.judge(f"{self.name}-form", self._question(answer.text), self.most))
+            text = unfenced(
+                await about.judge(f"{self.name}-form", self._question(answer.text), self.most, model=self.model)
+            )
         problem = _misfit(text, self.type)
         if problem:
             raise Tripped(f"not taken: {problem}", again=True)

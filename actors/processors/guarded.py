@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from actors.errors import CallFailed
+from actors.models.asking import unknown_model
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, OnText, Piece
 from actors.processors.hooked import hooked, shown, unicode
 from actors.processors.processor import About, Processor, Tripped
@@ -38,6 +39,7 @@ class Guarded:
         first: bool,
         library: Any = None,
         resource: str = "",
+        models: Mapping[str, ModelProvider] = {},
     ) -> None:
         """Put processors around a model.
 
@@ -47,12 +49,14 @@ class Guarded:
             first: whether it is the first call of its run, before which they look at what came in.
             library: what was said before, for those that search it.
             resource: whose thread it is.
+            models: those that a processor may ask by name in place of the model.
         """
         self._inner = inner
         self._processors = processors
         self._first = first
         self._library = library
         self._resource = resource
+        self._models = models
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Ask, with the processors on the way there and back.
@@ -162,10 +166,13 @@ class Guarded:
             raise _stopped(tripped, about, hook) from tripped
 
     def _about(self, call: ModelCall) -> About:
-        """Give a processor a way to ask the same model about a text: a generation of its own that nobody hears."""
+        """Give a processor a way to ask a model about a text: a generation of its own that nobody hears."""
 
-        async def judge(who: str, prompt: str, most: int = _VERDICT, /) -> str:
-            answer = await self._inner.call(aside(call, who, prompt, most), hear_nothing)
+        async def judge(who: str, prompt: str, most: int = _VERDICT, /, *, model: str = "") -> str:
+            if model and model not in self._models:
+                raise CallFailed(unknown_model(model, self._models))
+            asked, of = aside(call, who, prompt, most), self._models[model] if model else self._inner
+            answer = await of.call(elsewhere(asked, model) if model else asked, hear_nothing)
             about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
             return answer.text
 
@@ -200,6 +207,12 @@ def aside(call: ModelCall, who: str, prompt: str, most: int) -> ModelCall:
         length_penalty=None,
         return_token_ids=False,
     )
+
+
+def elsewhere(call: ModelCall, model: str) -> ModelCall:
+    """Ask another model: how the one before is spoken to, and where it ends, is its own."""
+    plain = Sampling(seed=call.sampling.seed, max_tokens=call.sampling.max_tokens)
+    return replace(call, model=model, chain=None, options={}, rendering=Rendering(), sampling=plain)
 
 
 _TELLTALE: dict[str, Any] = {"logprobs": (), "token_ids": (), "sampled": None, "thoughts": ()}

@@ -1,7 +1,7 @@
 """Processors that ask a model about a text: moderation, attempts at taking an agent over, personal data, languages.
 
-The same model as the agent's is asked, in a call of its own whose tokens count as the run's. What it says is the
-outcome that is recorded; the text is not.
+The agent's model or one that is named is asked, in a call of its own whose tokens count as the run's. What it says is
+the outcome that is recorded; the text is not.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Judged(Processor):
     strategy: Strategy = "block"
     looks_at: Sequence[Literal["input", "result"]] = ("input", "result")
     name: str = "moderation"
+    model: str = ""
+    """That is asked, as `Agent.model` names it; empty is the agent's own."""
 
     def __post_init__(self) -> None:
         if not self.classes or not all(name.strip() for name in self.classes):
@@ -97,7 +99,7 @@ class Judged(Processor):
     async def _judge(self, text: str, hook: Hook, about: About) -> None:
         if about.judge is None or not text.strip():
             return
-        verdict = await about.judge(f"{self.name}-{hook}", self.question(text))
+        verdict = await about.judge(f"{self.name}-{hook}", self.question(text), model=self.model)
         # a model may say more than it was asked for: names alone count
         found = [name for name in self.classes if _is_said(name, verdict)]
         if not found:
@@ -133,22 +135,26 @@ def _is_said(name: str, verdict: str) -> bool:
     return re.search(rf"(?<![\w-]){words}(?![\w-])", verdict.lower()) is not None
 
 
-def moderation(strategy: Strategy = "block", classes: Mapping[str, str] = HARMS) -> Judged:
+def moderation(strategy: Strategy = "block", classes: Mapping[str, str] = HARMS, model: str = "") -> Judged:
     """Stop, or note, what harms people; in what comes in and in answers."""
-    return Judged(classes, strategy)
+    return Judged(classes, strategy, model=model)
 
 
-def prompt_injection_detector(strategy: Strategy = "block", classes: Mapping[str, str] = ATTACKS) -> Judged:
+def prompt_injection_detector(
+    strategy: Strategy = "block", classes: Mapping[str, str] = ATTACKS, model: str = ""
+) -> Judged:
     """Stop, or note, attempts at taking the agent over, in what comes in."""
-    return Judged(classes, strategy, ("input",), "prompt-injection-detector")
+    return Judged(classes, strategy, ("input",), "prompt-injection-detector", model)
 
 
-def personal_data_detector(strategy: Strategy = "block", classes: Mapping[str, str] = PERSONAL_DATA) -> Judged:
+def personal_data_detector(
+    strategy: Strategy = "block", classes: Mapping[str, str] = PERSONAL_DATA, model: str = ""
+) -> Judged:
     """Stop, or note, personal data that has no form of its own, such as names; what has one `RegexFilter` takes."""
-    return Judged(classes, strategy, ("input", "result"), "personal-data-detector")
+    return Judged(classes, strategy, ("input", "result"), "personal-data-detector", model)
 
 
-def language_detector(allowed: Sequence[str], strategy: Strategy = "block") -> Judged:
+def language_detector(allowed: Sequence[str], strategy: Strategy = "block", model: str = "") -> Judged:
     """Stop, or note, what comes in in another language than these, such as `English`."""
     other = {"other": f"a text that is mainly in another language than {' or '.join(allowed)}"}
-    return Judged(other, strategy, ("input",), "language-detector")
+    return Judged(other, strategy, ("input",), "language-detector", model)

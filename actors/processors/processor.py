@@ -26,8 +26,8 @@ _REASON = 500
 class Judge(Protocol):
     """Asks a model."""
 
-    def __call__(self, who: str, prompt: str, most: int = ..., /) -> Awaitable[str]:
-        """Ask for who it is that asks, for at most so many tokens; give the answer."""
+    def __call__(self, who: str, prompt: str, most: int = ..., /, *, model: str = ...) -> Awaitable[str]:
+        """Ask for who it is that asks, for at most so many tokens; give the answer. Empty is the agent's own model."""
 
 
 class Tripped(Exception):

@@ -38,6 +38,8 @@ class Translator(Processor):
     most: int = 1000
     """Tokens of a translation."""
     name: str = "translator"
+    model: str = ""
+    """That translates, as `Agent.model` names it; empty is the agent's own."""
     _known: OrderedDict[str, str] = field(default_factory=OrderedDict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +85,11 @@ class Translator(Processor):
         return self._known[key]
 
     async def _asked(self, which: str, prompt: str, about: About) -> str:
-        return "" if about.judge is None else (await about.judge(f"{self.name}-{which}", prompt, self.most)).strip()
+        return (
+            ""
+            if about.judge is None
+            else (await about.judge(f"{self.name}-{which}", prompt, self.most, model=self.model)).strip()
+        )
 
 
 def _is_same(told: str) -> bool:

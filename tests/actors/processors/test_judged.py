@@ -107,7 +107,7 @@ async def test_what_is_said_beside_calls_of_tools_is_judged_too() -> None:
 )
 async def test_a_class_may_be_of_several_words_and_is_no_part_of_others(verdict: str, found: bool) -> None:
     judge = Judged({"Self harm": "hurting oneself"}, "warn")
-    about = About(None, judge=lambda _who, _prompt, _most=0: said(verdict))
+    about = About(None, judge=lambda _who, _prompt, _most=0, model="": said(verdict))
     await judge.input([Message("user", "x")], about)
     assert ([one.reason for one in about.done] == ["Self harm"]) == found
 
@@ -126,6 +126,21 @@ async def test_a_warning_is_noted_and_what_judging_took_is_counted() -> None:
         ("answer", "passed", ""),
     ]
     assert answer.usage == Usage(prompt_tokens=4, completion_tokens=3)
+
+
+async def test_another_model_may_be_the_judge() -> None:
+    own, small = ScriptedModel(lambda _: "fine words"), ScriptedModel(lambda _: "hate")
+    spoken = msgspec.structs.replace(CALL, sampling=Sampling(temperature=0.7, max_tokens=9, stop_tokens=(2,)))
+    guarded = Guarded(own, [moderation(model="small")], first=True, models={"small": small})
+    with pytest.raises(CallFailed, match="hate"):
+        await guarded.call(spoken, Heard())
+    assert not own.calls
+    (asked,) = small.calls
+    # nothing of how the agent's own model is spoken to
+    assert (asked.model, asked.sampling.stop_tokens, asked.sampling.temperature) == ("small", (), 0.0)
+    with pytest.raises(CallFailed, match="no model 'large'") as failed:
+        await Guarded(own, [moderation(model="large")], first=True).call(CALL, Heard())
+    assert failed.value.problem.kind == "unknown_model"
 
 
 async def test_a_verdict_that_cannot_be_read_lets_nothing_through() -> None:
