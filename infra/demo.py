@@ -44,4 +44,5 @@ DEMO = Agent(
         "You are Ostinato's demo assistant. Use the tools for arithmetic, for the date and time, and for notes."
     ),
     tools=(calculator, clock, save_note, find_note),
+    description="Works sums out, tells the date and the time, and keeps notes.",
 )

@@ -115,11 +115,11 @@ class AgentPerformer:
             return Asked(command)  # an approval is about a run that has its profile
         data = command.data
         holder = state.holder(data.agent) if isinstance(state, Conversation) else data.agent
-        if holder != data.agent:
-            data = handed_over(data, holder)
         agent = self._agents.get(holder)
         if agent is None:
             return Asked(command, missing=self._unknown(holder))
+        if holder != data.agent:
+            data = handed_over(data, agent)
         context = RequestContext(data.context)
         around = Surroundings(command.tenant, command.thread, context, self._services)
         try:

@@ -41,7 +41,7 @@ async def hand_over(
         return failed(effect, f"no agent {name!r} is here (there are: {', '.join(sorted(agents)) or 'none'})")
     around = Surroundings(site.tenant, site.thread, RequestContext(effect.context), services)
     try:
-        profile = await profile_of(agent, handed_over(effect.asked, name), around, default_model)
+        profile = await profile_of(agent, handed_over(effect.asked, agent), around, default_model)
     except Unresolved as error:
         return failed(effect, str(error))
     missing = missing_model(profile, models)

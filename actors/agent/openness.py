@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from schemas.commands import RunAgent
@@ -19,26 +19,29 @@ OPEN: Final[Sequence[Open]] = (
 )
 
 
-def lifted(command: RunAgent, opened: Sequence[str], bounds: dict[str, Any], processors: Sequence[str]) -> str:
+def lifted(command: RunAgent, opened: Sequence[str], bounds: Mapping[str, Any], processors: Sequence[str]) -> str:
     """Say what a request lifts that its agent has not opened; empty where there is nothing.
 
     Args:
-        command: what is asked. One of another run is what that run's author wrote.
+        command: what is asked.
         opened: what the agent has opened.
         bounds: its own, by field; 0 is none.
         processors: names of its own.
     """
-    if command.parent is not None:
-        return ""
     return next((name for name in _lifts(command, bounds, processors) if name not in opened), "")
 
 
-def _lifts(command: RunAgent, bounds: dict[str, Any], processors: Sequence[str]) -> Iterator[str]:
-    if command.instructions is not None:
-        yield "instructions"
-    if command.processors is not None and not set(processors) <= set(command.processors):
-        yield "processors"
+def loosened(command: RunAgent, bounds: Mapping[str, Any]) -> Iterator[str]:
+    """Name the bounds of an agent that a request wants looser, or gone."""
     for name, bound in bounds.items():
         wanted = getattr(command, name)
         if bound and wanted is not None and (wanted > bound or not wanted):
             yield name
+
+
+def _lifts(command: RunAgent, bounds: Mapping[str, Any], processors: Sequence[str]) -> Iterator[str]:
+    if command.instructions is not None:
+        yield "instructions"
+    if command.processors is not None and not set(processors) <= set(command.processors):
+        yield "processors"
+    yield from loosened(command, bounds)

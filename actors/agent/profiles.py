@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.agent.definition import Agent, FromContext, processors_from, toolset_from
-from actors.agent.openness import lifted
+from actors.agent.openness import lifted, loosened
 from actors.blocking import called
 from actors.errors import ActorError, DefinitionError
 from actors.memory.plan import Memory
@@ -100,8 +100,7 @@ def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunA
     Raises:
         Unresolved: it does not.
     """
-    bounds = {name: getattr(agent, name) for name in ("max_steps", "most_tokens", "most_cost")}
-    bounds["step_timeout_ms"] = round(agent.step_timeout_s * 1000)
+    bounds = _bounds(agent)
     name = lifted(command, agent.open_to, bounds, [one.name for one in processors])
     if name:
         most = f" (at most {bounds[name]:g})" if name in bounds else ""
@@ -109,11 +108,17 @@ def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunA
         raise Unresolved(message, name)
 
 
-def handed_over(data: RunAgent, agent: str) -> RunAgent:
+def _bounds(agent: Agent) -> dict[str, float]:
+    bounds = {name: getattr(agent, name) for name in ("max_steps", "most_tokens", "most_cost")}
+    return {**bounds, "step_timeout_ms": round(agent.step_timeout_s * 1000)}
+
+
+def handed_over(data: RunAgent, agent: Agent) -> RunAgent:
     """Give what another agent is asked for with in place of the one that a client named: what the client wanted of that
-    one alone is left out."""
+    one alone is left out, and so are bounds that are looser than this one's."""
     own: dict[str, Any] = {"instructions": None, "active_tools": None, "tool_choice": None, "tool": "", "model": None}
-    return replace(data, agent=agent, processors=None, **own)
+    own |= {name: None for name in loosened(data, _bounds(agent)) if name not in agent.open_to}
+    return replace(data, agent=agent.name, processors=None, **own)
 
 
 def _first(model: str | ModelChain | None) -> str | None:

@@ -24,8 +24,9 @@ from schemas.commands import AbortRun, Approve, Command
 from schemas.delegation import RunHandedOver
 from schemas.live import Committed, Progress
 from schemas.messages import ToolCall
-from schemas.runs import CommandAccepted, MemoryWritten, RunFailed, RunFinished, ToolFailed, ToolReturned
+from schemas.runs import CommandAccepted, MemoryWritten, RunFailed, RunFinished, RunStarted, ToolFailed, ToolReturned
 from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, settling, until
+from tests.actors.runtime.test_shard_waits import outcome_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(60)]
 
@@ -261,6 +262,30 @@ async def test_a_thread_is_handed_to_another_agent_for_this_step_and_the_turns_a
     (handed,) = await bench.events(RunHandedOver)
     assert (handed.agent, handed.by) == ("billing", "front")
     await bench.verified("t1")
+
+
+async def test_bounds_that_a_client_wants_of_one_agent_lift_none_of_the_one_that_has_its_thread(bench: Bench) -> None:
+    def script(call: ModelCall) -> Say:
+        wanted = call.messages[-1].content == "bill me" and call.agent == "front"
+        return ToolCall("k1", call.tools[0].name, "{}") if wanted else f"{call.agent} answers"
+
+    bench.model.script = script
+    bench.agents = [
+        Agent("front", "Greet.", tools=[handoff("billing", "For invoices.")]),
+        Agent("billing", "Bill.", max_steps=2, most_tokens=1000, step_timeout_s=5),
+    ]
+    loose = {"max_steps": 6, "most_tokens": 5000, "step_timeout_ms": 60_000}
+    async with owning(bench.runtime("p1")):
+        assert await answer_of(bench, run("c1", "bill me", agent="front", **loose)) == "billing answers"
+        assert await answer_of(bench, run("c2", "thanks", agent="front", **loose)) == "billing answers"
+        tight = {"max_steps": 1, "most_tokens": 900, "step_timeout_ms": 4000}
+        assert await answer_of(bench, run("c3", "thanks", agent="front", **tight)) == "billing answers"
+        refused = await outcome_of(bench, run("c4", "thanks", agent="billing", max_steps=6))
+    assert refused.problem is not None
+    assert refused.problem.field == "max_steps"
+    made = [event.profile for event in await bench.events(RunStarted)]
+    told = [(one.max_steps, one.most_tokens, one.step_timeout_ms) for one in made]
+    assert told == [(6, 5000, 60_000), (2, 1000, 5000), (1, 900, 4000)]
 
 
 async def test_what_is_said_into_a_running_thread_joins_at_its_next_step(bench: Bench) -> None:
