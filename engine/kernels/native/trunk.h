@@ -78,7 +78,7 @@ template <typename T> class Trunk {
           turnings_(turnings, turnings + ropes), last_norm_(last_norm) {
         int64_t groups = 0;
         for (const Layer<T>& layer : layers_) groups = std::max(groups, layer.group + 1);
-        pieces_.resize(groups);
+        plans_.resize(groups);
     }
 
     // x [tokens, hidden] from vectors of tokens to hidden states behind the last norm; caches of all layers.
@@ -98,7 +98,7 @@ template <typename T> class Trunk {
             place(crew, layer, batch, caches[i]);
             const Look look{shape_.scale, shape_.cap, layer.window};
             const Query<T> query{qkv_.data(), qkv_width(), shape_.heads, seen_.data()};
-            attend(crew, cache_, look, caches[i], pieces_[layer.group], query);
+            attend(crew, cache_, look, caches[i], plans_[layer.group], query);
             run<T, T>(crew, *layer.out, seen_.data(), q_width(), tokens, given_.data());
             adapt(crew, layer, OUT, batch, seen_.data(), q_width(), given_.data(), shape_.hidden);
             normalise(crew, tokens, given_.data(), layer.behind_attention, layer.between);
@@ -149,8 +149,8 @@ template <typename T> class Trunk {
                 }
             });
         }
-        for (size_t group = 0; group < pieces_.size(); ++group)
-            pieces_[group] = pieces(cache_, shape_.heads, batch.requests, batch.groups[group].tables, batch.widest,
+        for (size_t group = 0; group < plans_.size(); ++group)
+            plans_[group] = planned(cache_, shape_.heads, batch.requests, batch.groups[group].tables, batch.widest,
                                     batch.counts, batch.lengths);
     }
 
@@ -254,7 +254,7 @@ template <typename T> class Trunk {
     std::vector<float> wide_, added_;
     std::vector<const float*> beside_;
     std::vector<std::vector<float>> angles_;
-    std::vector<std::vector<Piece>> pieces_;
+    std::vector<Plan> plans_;
 };
 
 }  // namespace ostinato
