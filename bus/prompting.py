@@ -37,6 +37,8 @@ KEEPALIVE_S = 20.0
 """A caller gives up after a minute of silence."""
 QUERY_S = 3600.0
 """How long a question to the caller waits; then it is left to others to answer."""
+_ASKED_MOST = 3
+"""How often a question is put to a caller whose answers cannot be read."""
 _MOST = 100
 """Prompts under way, of one agent in one process."""
 _GROUP = "agents"
@@ -44,11 +46,19 @@ _LONGEST_ERROR = 200
 _SEMVER = re.compile(r"\d+\.\d+\.\d+")
 
 
+class Attachment(msgspec.Struct, frozen=True):
+    """A file that comes with a prompt."""
+
+    filename: str
+    content: bytes
+    """In base64 where it is written."""
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """What a caller asks."""
 
     prompt: str
-    attachments: tuple[Any, ...] = ()
+    attachments: tuple[Attachment, ...] | None = None
     thread: str | None = None
     """The conversation to go on with."""
 
@@ -91,7 +101,23 @@ class Replies:
         await self.connection.publish(self.reply, b"")
 
     async def ask(self, identity: str, question: str, timeout_s: float = QUERY_S) -> str | None:
-        """Ask the caller something in the middle of the answer; None when it says nothing in time."""
+        """Ask the caller something in the middle of the answer; None when it says nothing in time that can be read."""
+        wanted = question
+        for _ in range(_ASKED_MOST):
+            given = await self._heard(identity, wanted, timeout_s)
+            if given is None:
+                return None
+            try:
+                answer = prompt_of(given)
+            except Unfit as error:
+                wanted = f"{question} (your answer: {error})"
+                continue
+            if not answer.attachments:
+                return answer.prompt
+            wanted = f"{question} (your answer: attachments are taken with prompts alone)"
+        return None
+
+    async def _heard(self, identity: str, question: str, timeout_s: float) -> bytes | None:
         inbox = self.connection.client.new_inbox()
         heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -104,11 +130,8 @@ class Replies:
             await self.connection.flush()
             await self.chunk("query", {"id": identity, "reply_subject": inbox, "prompt": question})
             async with asyncio.timeout(timeout_s):
-                return prompt_of(await heard).prompt
+                return await heard
         except TimeoutError:
-            return None
-        except Unfit as error:
-            log.info("the answer to %s cannot be read: %s", identity, error)
             return None
         finally:
             with contextlib.suppress(NatsError):
@@ -155,7 +178,7 @@ class Hosted:
 
 
 def prompt_of(data: bytes) -> Prompt:
-    """Read a request: plain text, or a JSON envelope.
+    """Read a request: plain text, or a JSON envelope, with files in strict base64.
 
     Raises:
         Unfit: it is neither, or empty.
@@ -167,8 +190,6 @@ def prompt_of(data: bytes) -> Prompt:
         raise Unfit(400, f"neither text nor an envelope with a prompt: {error}") from error
     if not found.prompt.strip():
         raise Unfit(400, "prompt missing or empty")
-    if found.attachments:
-        raise Unfit(400, "attachments are not taken")
     return found
 
 
@@ -188,8 +209,10 @@ async def hosting(connection: Connection, agent: Hosted, clock: Clock) -> AsyncI
         service = await add_service(
             connection.client, name="agents", version=version, description=described, metadata=named
         )
-        beat = _beat(about, service.id, clock)
-        most = {"max_payload": f"{connection.client.max_payload}B", "attachments_ok": "false"}
+        most = {"max_payload": f"{connection.client.max_payload}B", "attachments_ok": "true"}
+        prompted = {"subject": subjects.agent("prompt", HARNESS, agent.owner, agent.name), "metadata": most}
+        declared = {**about, "protocol_version": PROTOCOL, "endpoints": {"prompt": prompted}}
+        beat = _beat(declared, service.id, clock)
         for verb, handler, metadata in (
             ("prompt", _prompted(connection, agent), most),
             ("status", _status(beat), {}),
@@ -212,7 +235,7 @@ async def hosting(connection: Connection, agent: Hosted, clock: Clock) -> AsyncI
             await service.stop()
 
 
-def _beat(about: dict[str, str], instance: str, clock: Clock) -> Callable[[], bytes]:
+def _beat(about: dict[str, Any], instance: str, clock: Clock) -> Callable[[], bytes]:
     def beat() -> bytes:
         told = {"instance_id": instance, "ts": rfc3339(clock.now()), "interval_s": INTERVAL_S}
         return msgspec.json.encode({**about, **told})

@@ -14,11 +14,13 @@ import msgspec
 
 from actors.agent.definition import Agent
 from bus import subjects
+from bus.admission import FULL
 from bus.connection import Connection
-from bus.errors import BadSubject
+from bus.errors import TOO_LARGE, BadSubject, Refused
 from bus.prompting import Cancel, Hosted, Prompt, Replies, Unfit, hosting
+from infra.attachments import laid_open
 from infra.client import Client
-from infra.errors import SettlementRefused
+from infra.errors import PictureRefused, SettlementRefused
 from infra.running import Running, Settling, Waiting
 from schemas import codec
 from schemas.context import Clock
@@ -30,6 +32,7 @@ _CODES = {
     "too_long": 400,
     "unknown_agent": 404,
     "unknown_thread": 404,
+    "aborted": 409,
     "overloaded": 429,
     "budget": 429,
 }
@@ -63,12 +66,15 @@ class _Offer:
         async def asked(waits: Waiting) -> Settling | None:
             return await _asked(waits, replies)
 
+        text, pictures = laid_open(prompt.prompt, prompt.attachments or ())
         try:
-            running = self._client.stream(self._agent, prompt.prompt, thread=prompt.thread, on_wait=asked)
-        except BadSubject as error:
+            running = self._client.stream(self._agent, text, thread=prompt.thread, on_wait=asked, images=pictures)
+            await replies.chunk("thread", {"thread": running.thread, "run": running.run})
+            await _said(running, replies)
+        except (BadSubject, PictureRefused) as error:
             raise Unfit(400, str(error)) from error
-        await replies.chunk("thread", {"thread": running.thread, "run": running.run})
-        await _said(running, replies)
+        except Refused as error:
+            raise Unfit({TOO_LARGE: 400, FULL: 429}.get(error.code, 500), str(error)) from error
         if running.problem is not None:
             raise _unfit(running.problem)
 

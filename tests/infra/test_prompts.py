@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,7 +41,8 @@ def script(call: ModelCall) -> Say:
     last = call.messages[-1]
     if last.role == "user" and last.content.startswith("pay"):
         return ToolCall("k1", "pay", '{"amount": 7}')
-    return f"you said {last.content}" if last.role == "user" else f"done: {last.content}"
+    shown = f" and showed {len(last.images)}" if last.images else ""
+    return f"you said {last.content}{shown}" if last.role == "user" else f"done: {last.content}"
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ async def test_an_agent_is_found_and_says_what_it_takes(caller: Nats) -> None:
     assert found["metadata"]["protocol_version"] == "0.3"
     prompt = await endpoint(caller, "prompt")
     assert prompt["queue_group"] == "agents"
-    assert prompt["metadata"] == {"max_payload": f"{caller.max_payload}B", "attachments_ok": "false"}
+    assert prompt["metadata"] == {"max_payload": f"{caller.max_payload}B", "attachments_ok": "true"}
     assert prompt["subject"] == f"agents.prompt.ostinato.acme.{found['metadata']['session']}"
     assert (await endpoint(caller, "status"))["queue_group"] == "agents"
 
@@ -143,11 +145,60 @@ async def test_what_is_no_prompt_is_refused_and_the_stream_ends(caller: Nats, bo
     assert (end.data, end.headers) == (b"", None)
 
 
-async def test_attachments_are_refused(caller: Nats) -> None:
-    body = {"prompt": "look", "attachments": [{"filename": "a.png", "content": "aGk="}]}
-    _, error, _ = await stream(caller, json.dumps(body).encode())
+def attached(*files: tuple[str, bytes]) -> bytes:
+    """A prompt with files."""
+    shown = [{"filename": name, "content": base64.b64encode(data).decode()} for name, data in files]
+    return json.dumps({"prompt": "look", "attachments": shown}).encode()
+
+
+async def test_texts_that_are_attached_are_read_and_pictures_are_shown(caller: Nats) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(9)
+    named = ('../a<b>/c\u202e"d.txt', "\ufeffgrüße".encode())
+    said = text(await stream(caller, attached(named, ("a.png", png), ("b.png", png))))
+    assert said == 'you said look\n\n<attachment name="c__d.txt">\ngrüße\n</attachment> and showed 2'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        attached(("a.pdf", b"%PDF-1.7\n\xff\xfe")),
+        attached(("a.txt", b"")),
+        attached(("a.txt", b"a\0b")),
+        b'{"prompt": "look", "attachments": [{"filename": "a", "content": "a Gk="}]}',
+        b'{"prompt": "look", "attachments": [{"filename": "a", "content": "_-8="}]}',
+        b'{"prompt": "look", "attachments": [{"content": "aGk="}]}',
+        b'{"prompt": "look", "attachments": "aGk="}',
+        attached(*[("a.png", b"\x89PNG\r\n\x1a\n")] * 65),
+    ],
+    ids=["pdf", "empty", "zero", "blank", "url-safe", "nameless", "none", "many"],
+)
+async def test_attachments_that_no_model_takes_are_refused(caller: Nats, body: bytes) -> None:
+    *_, error, end = await stream(caller, body)
     assert error.headers is not None
     assert error.headers["Nats-Service-Error-Code"] == "400"
+    assert (end.data, end.headers) == (b"", None)
+
+
+async def test_a_prompt_that_no_command_can_carry_is_refused(caller: Nats) -> None:
+    *_, error, _ = await stream(caller, b"x" * (caller.max_payload - 10))
+    assert error.headers is not None
+    assert error.headers["Nats-Service-Error-Code"] == "400"
+
+
+async def test_an_answer_that_cannot_be_read_is_asked_for_again(caller: Nats) -> None:
+    questions, heard = list[str](), list[Msg]()
+    async with asking(caller, b"pay") as messages:
+        async for message in messages:
+            heard.append(message)
+            chunk = json.loads(message.data or b"{}")
+            if chunk.get("type") == "query":
+                questions.append(chunk["data"]["prompt"])
+                reply = [b'{"nonsense"', attached(("a.txt", b"yes")), b"yes"][len(questions) - 1]
+                await caller.publish(chunk["data"]["reply_subject"], reply)
+    assert text(heard) == "done: paid 7"
+    assert len(questions) == 3
+    assert "attachments" in questions[2]
+    assert all(question.startswith(questions[0]) for question in questions)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +252,8 @@ async def test_it_beats_and_says_the_same_when_asked(caller: Nats, connection: C
     assert status["instance_id"] == (await info(caller))["id"]
     assert status["interval_s"] == 30
     assert {"agent", "owner", "session", "ts"} < status.keys()
+    prompt = await endpoint(caller, "prompt")
+    assert status["endpoints"] == {"prompt": {"subject": prompt["subject"], "metadata": prompt["metadata"]}}
 
 
 async def test_the_first_beat_comes_with_the_service(connection: Connection, nats_url: str) -> None:
