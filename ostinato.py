@@ -3,6 +3,7 @@
 Doubles for tests are in `actors.testing`, shapes of the wire in `schemas`.
 """
 
+from actors.agent.around_tools import Answered, ToolUse, ToolUsed
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
@@ -51,6 +52,7 @@ __all__ = [
     "About",
     "Agent",
     "Answer",
+    "Answered",
     "Approval",
     "BatchParts",
     "Client",
@@ -96,6 +98,8 @@ __all__ = [
     "ToolCallFilter",
     "ToolContext",
     "ToolSearch",
+    "ToolUse",
+    "ToolUsed",
     "Toolset",
     "Translator",
     "Tripped",

@@ -212,7 +212,7 @@ class Tool:
             BadArguments: they do not fit: nobody need be asked.
             NoThreadLeft: the function that says so hangs in all of the tool's threads.
         """
-        values = self._values(arguments)
+        values = self.values(arguments)
         if not callable(self.approval):
             return self.approval
         needed: bool = await called(self._owner, self.approval, **chosen(self.approval, values))
@@ -222,14 +222,28 @@ class Tool:
     def _owner(self) -> str:
         return f"tool {self.name!r}"
 
-    def _values(self, arguments: str) -> dict[str, Any]:
+    def values(self, arguments: str) -> dict[str, Any]:
+        """Read the model's JSON arguments.
+
+        Raises:
+            BadArguments: they do not fit; the message names the field.
+        """
         if self.signature is not None:
             return self.signature.read(self.name, arguments)
-        try:
-            values: dict[str, Any] = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise BadArguments(f"arguments of {self.name!r} do not fit: {error}") from error
-        return values
+        return arguments_of(self.name, arguments)
+
+
+def arguments_of(name: str, arguments: str) -> dict[str, Any]:
+    """Read a model's JSON arguments for any tool.
+
+    Raises:
+        BadArguments: they are no JSON object.
+    """
+    try:
+        values: dict[str, Any] = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise BadArguments(f"arguments of {name!r} do not fit: {error}") from error
+    return values
 
 
 @overload

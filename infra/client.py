@@ -24,7 +24,7 @@ from bus.store import Store
 from infra.access import runtime_of
 from infra.answers import Answer
 from infra.conversations import Threads
-from infra.errors import Joined, NoAnswer, SettlementRefused
+from infra.errors import Joined, Misfit, SettlementRefused
 from infra.follow import ReadBack, attend, send
 from infra.memories import Memories
 from infra.pictures import follow_pictured, picture
@@ -73,6 +73,7 @@ class Client:
         images: Sequence[bytes | str] = (),
         output_type: Any = None,
         repairs: int = 1,
+        fallback: Any = msgspec.UNSET,
         timeout_s: float | None = None,
         **wanted: Any,
     ) -> Answer:
@@ -90,15 +91,19 @@ class Client:
                 Where the model's engine can bind what is written, it is; where not, the model is told what does not
                 fit.
             repairs: how often it is told so.
+            fallback: what `output` is where the answer does not fit even then, and `misfit` says why; without it
+                there is no answer.
             timeout_s: how long the run may take, with its repairs, seconds: then it fails with kind `timeout`.
             wanted: any other field of `schemas.commands.RunAgent`, such as `model`, `max_steps` or `active_tools`.
 
         Raises:
             NoAnswer: the run was refused or failed; carries the `Problem`.
-            ValueError: `timeout_s` is not above 0, or `deadline` is given too.
+            ValueError: `timeout_s` is not above 0, or `deadline` is given too; or a `fallback` without `output_type`.
             PictureRefused: an image is none that models take.
             TimeoutError: it did not end within a day.
         """
+        if fallback is not msgspec.UNSET and output_type is None:
+            raise ValueError("fallback: leave it out, or say by `output_type` what it stands in for")
         wanted |= _deadline(timeout_s, wanted)
         about = {"context": context, "tools": tools, "on_wait": on_wait, "output_type": output_type, **wanted}
         running = self.stream(agent, text, thread=thread, images=images, **about)
@@ -106,13 +111,15 @@ class Client:
             pass
         try:
             return await self._answer(running, output_type)
-        except NoAnswer as failure:
-            misfit = failure.__cause__
-            if not repairs or not isinstance(misfit, msgspec.DecodeError):
+        except Misfit as misfit:
+            unfit: Answer = misfit.answer
+            if not repairs and fallback is msgspec.UNSET:
                 raise
-            again = f"Your answer does not fit: {misfit}. Answer again, with JSON alone."
-            about |= {"output_type": output_type, "repairs": repairs - 1}
-            return await self.run(agent, again, thread=running.thread, **about)
+            if not repairs:
+                return replace(unfit, output=fallback, misfit=misfit.why)
+            again = f"Your answer does not fit: {misfit.why}. Answer again, with JSON alone."
+            about |= {"repairs": repairs - 1, "fallback": fallback}
+            return (await self.run(agent, again, thread=running.thread, **about)).after(unfit)
 
     async def _answer(self, running: Running, output_type: Any) -> Answer:
         """Give what a run came to; of a message that another run took along, what that one comes to.

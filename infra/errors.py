@@ -22,6 +22,7 @@ InfraError
 ├── MasterKeyWrong             threads were sealed with another master key
 ├── RotationUnfit              a master key was to take another's place, and cannot
 ├── NoAnswer                   a run was refused or failed
+│   ├── Misfit                 its answer is not of the type that was asked for
 │   └── Joined                 another run took the message along, and answers it
 ├── RecordBehind               the record lacks what the log holds, and everything was asked for
 ├── SettlementRefused          what was answered is not waited for
@@ -44,6 +45,7 @@ Every message names what is wrong and how to mend it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from schemas.runs import Problem
 
@@ -262,6 +264,17 @@ class NoAnswer(InfraError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
+
+
+class Misfit(NoAnswer):
+    """A run's answer is not of the type that was asked for."""
+
+    def __init__(self, problem: Problem, answer: Any, why: str) -> None:
+        super().__init__(problem)
+        self.answer = answer
+        """The `Answer`, without an `output`."""
+        self.why = why
+        """What does not fit."""
 
 
 class Joined(NoAnswer):

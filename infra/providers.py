@@ -21,6 +21,7 @@ from actors.models.breaker import Breaker
 from actors.models.budgets import Books, Budgeted, Ledger, Tell
 from actors.models.cache import Answers, Cached
 from actors.models.embedding import Embeddings, RoutedEmbedder
+from actors.models.poolers import Poolers
 from actors.models.pricing import Priced, Pricing
 from actors.models.provider import ModelProvider
 from actors.models.registry import Registry
@@ -69,8 +70,10 @@ def make_models(
     nearby: Callable[[str], ModelProvider] | None = None,
     environment: Mapping[str, str] = os.environ,
     show: Show = as_it_is,
+    poolers: Poolers | None = None,
 ) -> Models:
-    """Put the models of a process together; `tell` tells others what was spent, `show` gives pictures whole."""
+    """Put the models of a process together; `tell` tells others what was spent, `show` gives pictures whole, and
+    `poolers` are the stack's own models that give vectors."""
 
     making: list[asyncio.Task[Transport]] = []
 
@@ -98,7 +101,7 @@ def make_models(
     chains = {name: _chain(entries) for name, entries in settings.chains.items()}
     breaker = functools.partial(Breaker, clock, settings.breaker_failures, settings.breaker_s)
     router = Router(engines, registry, outside, chains, breaker, wrap, nearby, pricing)
-    return Models(router, ledger, Embeddings(registry, outside, books), answers)
+    return Models(router, ledger, Embeddings(registry, outside, books, poolers), answers)
 
 
 def _client(settings: ModelSettings) -> Transport:

@@ -138,6 +138,8 @@ class AccessSettings(Wire, frozen=True):
     """The claim that names a token's tenant."""
     scope_claim: str = "scope"
     """The claim with its scopes, a list, or a text with spaces."""
+    resource_claim: str = ""
+    """The claim that names the person a token is bound to, such as `sub`; empty binds none."""
 
 
 class LimitSettings(Wire, frozen=True):

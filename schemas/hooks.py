@@ -39,11 +39,15 @@ class HooksTold(Wire, frozen=True, tag="hooks.told"):
 
 
 class Judgement(Wire, frozen=True):
-    """What a tool says of a call of it before anybody is asked to agree."""
+    """What a tool, and its agent, say of a call before anybody is asked to agree."""
 
     index: int
     """Of the call in its answer."""
     approval: bool
     """Whether a person must agree to this one."""
     problem: str = ""
-    """Why it cannot be called at all: its arguments do not fit."""
+    """Why it is not called at all: its arguments do not fit, or the agent refuses it."""
+    arguments: str | None = None
+    """What it is called with in place of what the model wrote, JSON."""
+    answer: str | None = None
+    """What the model reads: it is not called."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from schemas.memory import Resource
 from schemas.wire import Wire
 
 KeyScope = Literal["inference", "agents", "metrics", "admin"]
@@ -34,6 +35,8 @@ class IssueKey(Wire, frozen=True, tag="issue"):
     """Requests at the same time; 0 is what the server is set to."""
     tokens_per_minute: _Count = 0
     """Of prompts and answers together; 0 is what the server is set to."""
+    resource: Resource = ""
+    """The one person or project that its holder is; empty binds it to none."""
 
 
 class RevokeKey(Wire, frozen=True, tag="revoke"):

@@ -188,6 +188,8 @@ class MemoryPlan(Wire, frozen=True):
     observe_timeout_ms: _Count = 0
     """How long condensing may take. 0 is in runs from before it was an effect: whoever asked the model sent `observe`,
     and nothing follows from the run's end."""
+    model: str = ""
+    """That condenses and finds titles; empty is the run's own."""
 
 
 WriteScope = Literal["note", "working", "merge"]

@@ -29,7 +29,9 @@ from actors.agent.entitling import Entitler
 from actors.agent.erasing import Eraser, EraseThread
 from actors.agent.guarding import looked_at
 from actors.agent.handoffs import hand_over, is_handoff
-from actors.agent.hooks import Hooks, prepared, told
+from actors.agent.hooks import Hooks, prepared
+from actors.agent.hooks import told as told_of_end
+from actors.agent.judging import answers_looked_at, judged, looked_after
 from actors.agent.profiles import Unresolved, handed_over, profile_of
 from actors.agent.progress import Reporter
 from actors.agent.retries import AwaitRetry
@@ -41,7 +43,7 @@ from actors.memory.prompt import shared_by
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
 from actors.models.provider import ModelCall, ModelProvider
-from actors.processors.guarded import Guarded
+from actors.processors.guarded import Guarded, elsewhere
 from actors.processors.processor import Processor
 from actors.processors.recall import Library
 from actors.processors.shared import SharedMemories, SharedWorking
@@ -188,7 +190,7 @@ class AgentPerformer:
         hooks = self._hooks(effect.run.profile.agent)
         if isinstance(effect, PrepareStep):
             return await prepared(hooks, effect, site.thread)
-        return await told(hooks, effect, site.thread)
+        return await told_of_end(hooks, effect, site.thread)
 
     async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:
         if isinstance(effect, EraseThread):
@@ -235,9 +237,15 @@ class AgentPerformer:
         if isinstance(event, ModelReturned) and not event.tool_calls:
             await self._models[call.model].note(ToolBegan(call.program, effect.id, PERSON))
             if self._entitler is not None:
-                self._entitler.consider(effect, call, self._everywhere(effect, call, box))
+                plan = effect.profile.memory
+                titled = elsewhere(call, plan.model) if plan is not None and plan.model else call
+                if titled.model in self._models:
+                    self._entitler.consider(effect, titled, self._everywhere(effect, titled, box))
         if isinstance(event, ModelReturned) and event.tool_calls:
-            return replace(event, judged=await box.judged(effect.profile.tools, event.tool_calls))
+            before = self._hooks(effect.profile.agent).before_tool
+            told = await judged(before, effect, site.thread, box.tools, event.tool_calls)
+            processors = box.guards(effect.profile.processors) if any(one.answer is not None for one in told) else ()
+            return replace(event, judged=await answers_looked_at(processors, event.tool_calls, told))
         return event
 
     async def _asked_in_time(
@@ -299,7 +307,9 @@ class AgentPerformer:
             if effect.processors:
                 box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
                 processors = box.guards(effect.processors)
-            event = await looked_at(processors, effect.called.call.name, await self._call_tool(effect, site, again))
+            event, after = await self._call_tool(effect, site, again), self._hooks(effect.agent).after_tool
+            event = await looked_after(after, effect, site.thread, event)
+            event = await looked_at(processors, effect.called.call.name, event)
             if self._shared is not None and effect.shared and isinstance(event, ToolReturned):
                 key = request_id(site.tenant, site.thread, effect.id)
                 await self._shared.write(site.tenant, effect.shared, key, event.writes)

@@ -127,7 +127,7 @@ def _call_of(effect: Condense, site: Site, again: bool) -> ModelCall:
     prompt = condensing_prompt(profile.memory, effect.messages, effect.observations, effect.begun.whole)
     return ModelCall(
         effect=effect.id,
-        model=profile.model,
+        model=profile.memory.model or profile.model,
         messages=(Message(role="user", content=prompt),),
         tools=(),
         sampling=Sampling(seed=profile.sampling.seed, max_tokens=_LONGEST),
@@ -137,7 +137,7 @@ def _call_of(effect: Condense, site: Site, again: bool) -> ModelCall:
         deadline=effect.begun.at,
         program=program_id(site.tenant, site.thread),
         agent=profile.agent,
-        chain=chain_of(profile, profile.model),
+        chain=None if profile.memory.model else chain_of(profile, profile.model),
         again=again,
         root=None if effect.parent is None else effect.parent.first,
     )

@@ -360,10 +360,12 @@ def _resolved(state: Conversation, run: Run, event: ToolResult) -> Conversation:
             run, event.effect, result=event.content, waits=None, returned=isinstance(event, ToolReturned)
         ).pending
     else:
-        # refused before it was called (no such tool): it has its place among the others all the same
+        # refused or answered before it was called: it has its place among the others all the same
         assert run.answer is not None
-        call = run.answer.tool_calls[index_of(event.effect)]
-        pending = (*run.pending, Pending(event.effect, call, event.content))
+        index = index_of(event.effect)
+        answered = any(one.index == index and one.answer is not None for one in run.answer.judged)
+        call = run.answer.tool_calls[index]
+        pending = (*run.pending, Pending(event.effect, call, event.content, returned=answered))
     took = _took(run, event) if isinstance(event, ToolReturned | ToolFailed) else {}
     run = replace(run, pending=pending, **took)
     if isinstance(event, ToolReturned) and event.handover is not None and run.handover is None:

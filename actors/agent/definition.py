@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.agent.around_tools import AfterTool, BeforeTool
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
 from actors.agent.openness import OPEN, Open
 from actors.agent.stack import reached
@@ -66,11 +67,16 @@ class Agent:
     prepare_step: Prepare | None = None
     """Asked before each step how it differs from the rest."""
     on_step: OnStep | None = None
-    """Told of each step that another one follows."""
+    """Told of each step that is over; of the last one where the run ends with an answer."""
     on_finish: OnEnd | None = None
     """Told of a run that ended with an answer."""
     on_error: OnEnd | None = None
     """Told of a run that ended without one."""
+    before_tool: BeforeTool | None = None
+    """Asked about each call of a tool that the model wants, before anybody is asked to agree to it: it may change the
+    arguments, refuse, or answer in the tool's place."""
+    after_tool: AfterTool | None = None
+    """Told what came of each call that is not the caller's to make; may change what the model reads of it."""
     memory: Memory | Callable[[RequestContext], Memory | Awaitable[Memory | None] | None] | None = None
     """How much of its thread the model is shown, and what it keeps in mind; None shows all of it."""
     processors: (
@@ -100,7 +106,8 @@ class Agent:
             except DefinitionError as error:
                 raise DefinitionError(f"agent {self.name!r}: {error}") from error
         conditions = (self.stop_when,) if callable(self.stop_when) else tuple(self.stop_when)
-        hooks = Hooks(self.prepare_step, conditions, self.on_step, self.on_finish, self.on_error)
+        observers = (self.on_step, self.on_finish, self.on_error)
+        hooks = Hooks(self.prepare_step, conditions, *observers, self.before_tool, self.after_tool)
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
         object.__setattr__(self, "open_to", tuple(self.open_to))

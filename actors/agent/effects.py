@@ -74,8 +74,12 @@ class PrepareStep(Effect, frozen=True, kw_only=True):
 class TellEnd(Effect, frozen=True, kw_only=True):
     """Tell the agent's observers that a run is over."""
 
+    step: int
+    """The model call that would have come next."""
     run: Run
     ended: RunFinished | RunFailed
+    messages: tuple[Message, ...]
+    notes: dict[str, str]
     context: Mapping[str, Any]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from actors.agent.around_tools import AfterTool, BeforeTool
 from actors.agent.effects import PrepareStep, TellEnd
 from actors.agent.run import Run
 from actors.blocking import called
@@ -47,7 +48,7 @@ class StepView:
     agent: str
     thread: str
     step: int
-    """The model call that is to come, from 1."""
+    """The model call that is to come, from 1: of a run's last step, the one that does not come any more."""
     messages: Sequence[Message]
     """The thread so far."""
     text: str
@@ -109,6 +110,8 @@ class Hooks:
     on_step: OnStep | None = None
     on_finish: OnEnd | None = None
     on_error: OnEnd | None = None
+    before_tool: BeforeTool | None = None
+    after_tool: AfterTool | None = None
 
     @property
     def prepares(self) -> bool:
@@ -118,7 +121,7 @@ class Hooks:
     @property
     def observes(self) -> bool:
         """Whether there is something to call at the end."""
-        return self.on_finish is not None or self.on_error is not None
+        return self.on_step is not None or self.on_finish is not None or self.on_error is not None
 
 
 async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepared:
@@ -141,13 +144,21 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepar
 async def told(hooks: Hooks, effect: TellEnd, thread: str) -> HooksTold:
     """Tell the observers of a run's end."""
     end = _end(effect.run, effect.ended, thread, RequestContext(effect.context))
+    if hooks.on_step is not None and _has_untold_step(effect):
+        await _observed(hooks.on_step, replace(_view(effect, thread), text=end.text))
     observer = hooks.on_finish if end.problem is None else hooks.on_error
     if observer is not None:
         await _observed(observer, end)
     return HooksTold(effect=effect.id)
 
 
-def _view(effect: PrepareStep, thread: str) -> StepView:
+def _has_untold_step(effect: TellEnd) -> bool:
+    """Say whether a run's last step was made, and its observer was not asked about the one after it."""
+    stopped = effect.run.prepared is not None and effect.run.prepared.stop
+    return isinstance(effect.ended, RunFinished) and not stopped
+
+
+def _view(effect: PrepareStep | TellEnd, thread: str) -> StepView:
     run = effect.run
     return StepView(
         run=run.id,

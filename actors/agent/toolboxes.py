@@ -3,24 +3,21 @@ wherever its run goes on."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.agent.definition import Agent
-from actors.agent.hooks import HOOK_S
 from actors.agent.profiles import Unresolved, memory_of, processors_of, tools_of
-from actors.errors import BadArguments, DefinitionError
+from actors.errors import DefinitionError
 from actors.processors.processor import Processor
 from actors.request_context import RequestContext
 from actors.runtime.performer import Site
 from actors.tools import Tool
 from actors.toolsets import Surroundings, ToolServices
 from schemas.faults import fault
-from schemas.hooks import Judgement
-from schemas.messages import ToolCall, ToolSpec
+from schemas.messages import ToolSpec
 from schemas.profiles import Profile, ToolBinding
 
 log = logging.getLogger(__name__)
@@ -46,13 +43,6 @@ class Toolbox:
     def _spec(self, binding: ToolBinding) -> ToolSpec | None:
         tool = self.tools.get(binding.name)
         return tool.spec if tool is not None and tool.binding.digest == binding.digest else None
-
-    async def judged(self, bindings: Sequence[ToolBinding], calls: Sequence[ToolCall]) -> tuple[Judgement, ...]:
-        """Say of each call that may need a person's agreement whether it does; where that fails, it does."""
-        asked = {binding.name for binding in bindings if binding.approval}
-        found = ((index, call, self.tools.get(call.name)) for index, call in enumerate(calls) if call.name in asked)
-        judging = (_judgement(index, call, tool) for index, call, tool in found if tool is not None)
-        return tuple(await asyncio.gather(*judging))
 
     def guards(self, names: Sequence[str]) -> list[Processor]:
         """Give a run's processors.
@@ -104,14 +94,3 @@ class Toolboxes:
             log.warning("the tools of a run of agent %r cannot be had: %s", name, fault(error))
             return Toolbox(problem=str(error), processors=processors)
         return Toolbox({tool.name: tool for tool in tools}, processors=processors)
-
-
-async def _judgement(index: int, call: ToolCall, tool: Tool) -> Judgement:
-    try:
-        async with asyncio.timeout(HOOK_S):
-            return Judgement(index, await tool.needs_approval(call.arguments))
-    except BadArguments as error:
-        return Judgement(index, approval=True, problem=str(error))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  what cannot be judged is for a person to judge
-        log.warning("whether %s needs approval cannot be said: %s", tool.name, fault(error))
-        return Judgement(index, approval=True)

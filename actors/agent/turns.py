@@ -91,8 +91,9 @@ def tell_end(state: Conversation, name: str) -> TellEnd:
     """Make the effect of an observed run's end."""
     run = state.runs[name]
     assert run.ended is not None
-    trace = state.commands[name].traceparent
-    return TellEnd(f"{name}-h", "run", name, trace, run=run, ended=run.ended, context=context_of(state, name))
+    place, context = (f"{name}-h", "run", name, state.commands[name].traceparent), context_of(state, name)
+    told: dict[str, Any] = {"messages": state.messages, "notes": dict(state.notes), "context": context}
+    return TellEnd(*place, step=run.step + 1, run=run, ended=run.ended, **told)
 
 
 def ask_model(folding: Folding, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from actors.agent.conversation import Conversation
 from actors.agent.effects import CallTool, RunTask
 from actors.agent.folding import Folding, context_of, parent_of
@@ -72,7 +74,18 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
         refuse_tool(folding, run, effect, call, "the thread is handed to somebody already")
     elif judged is not None and judged.problem:
         refuse_tool(folding, run, effect, call, judged.problem)
-    elif not (tools[call.name].approval if judged is None else judged.approval):
+    elif judged is not None and judged.answer is not None:
+        folding.emit("run", run.id, ToolReturned(effect=effect, call_id=call.id, content=judged.answer))
+    else:
+        arguments = None if judged is None else judged.arguments
+        wanted = call if arguments is None else replace(call, arguments=arguments)
+        needed = tools[call.name].approval if judged is None else judged.approval
+        _approved_or_asked(folding, run, effect, wanted, needed=needed)
+
+
+def _approved_or_asked(folding: Folding, run: Run, effect: str, call: ToolCall, *, needed: bool) -> None:
+    """Call a tool, or ask a person first where that is needed."""
+    if not needed:
         begin_tool(folding, run, effect, call)
     elif can_ask(folding.state, run.id):
         folding.emit("run", run.id, ApprovalRequested(effect=effect, call=call))

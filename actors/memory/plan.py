@@ -41,6 +41,8 @@ class Memory:
     """Seconds after which condensing is given up; a later turn has it tried again."""
     titles: bool = False
     """Whether the model finds a title for a thread that has none, after its first turn."""
+    model: str = ""
+    """That condenses and finds titles, as `Agent.model` names it; empty is the agent's own."""
 
     def __post_init__(self) -> None:
         for name in ("last", "tokens", "observe"):
@@ -64,6 +66,7 @@ class Memory:
             working=self._working(),
             observe=self.observe,
             titles=self.titles,
+            model=self.model,
             observe_timeout_ms=round(1000 * self.observe_timeout_s) if self.observe else 0,
         )
 

@@ -35,8 +35,10 @@ def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
 
 
 def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:
-    """Say why a run's model cannot be asked, or one of its chain; None where all can."""
+    """Say why a run's model cannot be asked, or one of its chain or of its memory; None where all can."""
     names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
+    if profile.memory is not None and profile.memory.model:
+        names.append(profile.memory.model)
     return next((unknown_model(name, models) for name in names if name not in models), None)
 
 

@@ -1,14 +1,15 @@
-"""Vectors of texts by models of providers elsewhere."""
+"""Vectors of texts by models of providers elsewhere, and by those that the stack itself serves."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from actors.errors import CallFailed
 from actors.models.budgets import Books, tokens_of
+from actors.models.poolers import LOCAL, Embedded, Poolers
 from actors.models.registry import Reached, Registry, reach
 from actors.models.remote import UNREADABLE, Outside, discreet
 from actors.models.transport import Answered, Lost, Slow
@@ -21,24 +22,21 @@ _MOST_BYTES: Final = 64 << 20
 """Of one answer."""
 
 
-class Embedded(NamedTuple):
-    """Vectors of length one, each of a text, and how many tokens those were."""
-
-    vectors: list[list[float]]
-    tokens: int
-
-
 class Embeddings:
-    """Asks any provider for vectors, by `provider/model`."""
+    """Asks any provider for vectors, by `provider/model`; `local/NAME` is a model that the stack serves."""
 
-    def __init__(self, registry: Registry, outside: Outside, books: Books | None = None) -> None:
+    def __init__(
+        self, registry: Registry, outside: Outside, books: Books | None = None, poolers: Poolers | None = None
+    ) -> None:
         """Take what there is to ask.
 
         Args:
             registry: the providers.
             outside: what their models share.
             books: what is spent, where there are budgets.
+            poolers: the models that the stack serves.
         """
+        self._poolers = poolers
         self._registry = registry
         self._outside = outside
         self._books = books
@@ -56,11 +54,20 @@ class Embeddings:
             raise CallFailed(Problem(kind="unknown_model", message=message, field="model"))
         return reach(*found, model, self._outside.environment)
 
+    def check(self, name: str) -> None:
+        """See that a model can be asked, as far as that is known before; one of the stack may come up later.
+
+        Raises:
+            CallFailed: its provider is not known, or its key is missing.
+        """
+        if self._poolers is None or not name.startswith(LOCAL):
+            self.reached(name)
+
     async def embed(self, name: str, texts: Sequence[str], dimensions: int | None = None, tenant: str = "") -> Embedded:
         """Give a vector for each text, in their order.
 
         Args:
-            name: `provider/model`.
+            name: `provider/model`, or `local/NAME`.
             texts: any number of them.
             dimensions: only so many of each vector, for models that were trained for it.
             tenant: whose budget it is.
@@ -68,6 +75,8 @@ class Embeddings:
         Raises:
             CallFailed: there are none; no problem holds a key.
         """
+        if self._poolers is not None and name.startswith(LOCAL):
+            return await self._poolers.embed(name.removeprefix(LOCAL), texts, dimensions)
         reached, vectors, tokens = self.reached(name), list[list[float]](), 0
         most = most_texts(reached)
         for first in range(0, len(texts), most):
@@ -139,9 +148,10 @@ def _read(body: bytes, reached: Reached, count: int) -> Embedded:
 
 
 class RoutedEmbedder:
-    """An `Embedder` that is a model of a provider: `RoutedEmbedder("openai/text-embedding-3-small")`.
+    """An `Embedder` that is a model of a provider, or `local/NAME`, one that the stack serves (`pooling.model`).
 
-    What is said goes to the provider, also what is only to be found again.
+    `RoutedEmbedder("openai/text-embedding-3-small")`: what is said goes to the provider, also what is only to be found
+    again. `RoutedEmbedder("local/all-MiniLM-L6-v2")`: nothing leaves the stack, and no process of agents loads a model.
     """
 
     def __init__(self, model: str, dimensions: int | None = None) -> None:
@@ -162,7 +172,7 @@ class RoutedEmbedder:
             CallFailed: its provider is not known, or its key is missing.
         """
         self._embeddings = embeddings
-        embeddings.reached(self._model)
+        embeddings.check(self._model)
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector for each text.

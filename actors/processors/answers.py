@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -18,25 +18,31 @@ from actors.processors.processor import About, Processor, Stream, Tripped
 
 _PLACE = re.compile(r" - at (`\$[^`]*`)$")
 _SHORTEST = 12
+_REPEATED = "instructions repeated"
+Strategy = Literal["redact", "block", "warn"]
 _MISSING = re.compile(r"Object missing required field `[^`]*`$")
 
 
 @dataclass(frozen=True)
 class SystemPromptScrubber(Processor):
-    """Takes out of an answer what it repeats of the instructions word for word.
+    """Takes out of an answer what it repeats of the instructions word for word, or stops or notes it.
 
     Raises:
-        DefinitionError: the length is so short that plain words would be taken out.
+        DefinitionError: the length is so short that plain words would be taken out, or there is no such strategy.
     """
 
     length: int = 40
     """Characters in a row that count as repeated; of instructions that are shorter, all of them."""
     instead: str = "[…]"
     name: str = "system-prompt-scrubber"
+    strategy: Strategy = "redact"
+    """`block` ends the run before the repeated part is told, `warn` only notes it."""
 
     def __post_init__(self) -> None:
         if self.length < _SHORTEST:
             raise DefinitionError(f"{self.name}: length={self.length}: give at least {_SHORTEST} characters")
+        if self.strategy not in (known := get_args(Strategy)):
+            raise DefinitionError(f"{self.name}: no strategy {self.strategy!r}: use one of {known}")
 
     def stream(self, about: About) -> Stream | None:
         """Compare with the instructions of the call."""
@@ -76,13 +82,24 @@ class _Scrubbing:
             )
             if length:
                 if at >= self._covered:
-                    given.append(self._scrubber.instead)
-                    self._about.note(self._scrubber, "stream", "changed", 1, "instructions repeated")
+                    given.append(self._found())
                 self._covered = max(self._covered, at + length)
-            if at >= self._covered:
+            if at >= self._covered or self._scrubber.strategy == "warn":
                 given.append(self._text[at])
         self._text, self._covered = self._text[max(0, end) :], max(0, self._covered - max(0, end))
         return "".join(given)
+
+    def _found(self) -> str:
+        """Note a part that is repeated; give what stands in its place.
+
+        Raises:
+            Tripped: it is to be blocked.
+        """
+        if self._scrubber.strategy == "block":
+            raise Tripped(_REPEATED)
+        warns = self._scrubber.strategy == "warn"
+        self._about.note(self._scrubber, "stream", "noticed" if warns else "changed", 1, _REPEATED)
+        return "" if warns else self._scrubber.instead
 
 
 @dataclass(frozen=True)

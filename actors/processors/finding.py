@@ -14,11 +14,13 @@ from msgspec.structs import replace
 
 from actors.errors import DefinitionError
 from actors.processors.processor import About, Processor
+from actors.processors.skill_files import files_of, part_of
 from actors.tools import Tool, tool
 from schemas.messages import Message, ToolSpec
 
 SEARCH = "search_tools"
 READ = "read_skill"
+READ_FILE = "read_skill_file"
 _WORD = re.compile(r"\w+")
 _SMALL = frozenset(
     re.findall(r"\w+", "a an and are can do does for from how i in is it me my of on or tell that the to what with you")
@@ -98,11 +100,21 @@ class Skill:
     name: str
     description: str
     body: str = field(repr=False)
+    folder: Path = field(default=Path(), repr=False)
+    files: tuple[str, ...] = ()
+    """Those beside it that can be read."""
+
+    @property
+    def told(self) -> str:
+        """What the model reads of it."""
+        if not self.files:
+            return self.body
+        return f"{self.body}\n\nFiles beside it, to be read with `{READ_FILE}`:\n" + "\n".join(self.files)
 
 
 @dataclass(frozen=True)
 class Skills(Processor):
-    """Tells the model which skills there are, in a line each; it reads one by a tool when it needs it.
+    """Tells the model which skills there are, in a line each; it reads one, and files beside it, by tools.
 
     Give the agent `tools=skills.tools` and `processors=(skills,)`.
 
@@ -127,17 +139,31 @@ class Skills(Processor):
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """What the agent gets: a tool that reads a skill."""
-        bodies = {skill.name: skill.body for skill in self.found}
+        """What the agent gets: a tool that reads a skill, and where there are files beside one, a tool for them."""
 
         @tool(name=READ, effect="pure")
         def read(name: str) -> str:
             """Read how something is done, before doing it."""
-            if name not in bodies:
-                raise LookupError(f"no skill {name!r}: there are {', '.join(sorted(bodies))}")
-            return bodies[name]
+            return self._skill(name).told
 
-        return (read,)
+        @tool(name=READ_FILE, effect="pure")
+        def read_file(name: str, path: str, start: int = 0) -> str:
+            """Read a file that a skill speaks of.
+
+            Args:
+                name: of the skill.
+                path: of the file, as the skill has it.
+                start: the character to read from, where not all was read at once.
+            """
+            return part_of(self._skill(name).folder, path, start)
+
+        return (read, read_file) if any(skill.files for skill in self.found) else (read,)
+
+    def _skill(self, name: str) -> Skill:
+        for skill in self.found:
+            if skill.name == name:
+                return skill
+        raise LookupError(f"no skill {name!r}: there are {', '.join(sorted(skill.name for skill in self.found))}")
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Add the list to the instructions, where it stays the same."""
@@ -158,4 +184,4 @@ def _skill(file: Path) -> Skill:
     name, description = (" ".join(str(told.get(field) or "").split()) for field in ("name", "description"))
     if found is None or not name or not description:
         raise DefinitionError(f"{str(file)!r} must begin with `---`, `name:`, `description:` and `---`")
-    return Skill(name, description, (found[2] or "").strip())
+    return Skill(name, description, (found[2] or "").strip(), file.parent, files_of(file.parent))

@@ -139,6 +139,8 @@ class Guarded:
         about.used, about.paid = about.used + answer.usage, added(about.paid, answer.cost)
         # what is no call no processor sees
         left = replace(answer, text=text, reasoning=reasoning, cut_off=())
+        if left.finish_reason in BROKEN_OFF and outlet.holds:
+            left = replace(left, text="", reasoning="")  # nobody looked at it
         if left.finish_reason not in BROKEN_OFF:
             hooks: tuple[Hook, ...] = ("answer",) if left.tool_calls else ("answer", "result")
             for hook in hooks:

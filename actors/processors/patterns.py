@@ -64,11 +64,11 @@ class RegexFilter(Processor):
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
         """Take out what is found in all that was said, but not in the agent's own instructions."""
         size = sum(len(message.content) for message in messages)
-        return await _aside(size, lambda: tuple(self._cleaned(message, about) for message in messages))
+        return await aside(size, lambda: tuple(self._cleaned(message, about) for message in messages))
 
     async def tool_result(self, tool: str, content: str, about: About) -> str:
         """Take out what is found in a tool's result."""
-        return await _aside(len(content), lambda: self.cleaned(content, about, "tool_result"))
+        return await aside(len(content), lambda: self.cleaned(content, about, "tool_result"))
 
     def stream(self, about: About) -> Stream:
         """Take out what is found in an answer, as it comes."""
@@ -128,7 +128,7 @@ class RegexFilter(Processor):
                 return f"[{name}]"
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
+async def aside(size: int, work: Callable[[], T]) -> T:
     """Look through long texts beside the event loop, which has others to serve."""
     return work() if size <= _AT_ONCE else await asyncio.to_thread(work)
 

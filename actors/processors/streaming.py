@@ -38,7 +38,8 @@ class Outlet:
         self._offset: dict[Spoken, int] = {"text": 0, "reasoning": 0}
         self.tripped: Tripped | None = None
         """Why the answer was stopped on its way."""
-        self._holds = any(processor.holds for processor in processors)
+        self.holds = any(processor.holds for processor in processors)
+        """Whether nothing is told before all was looked at."""
 
     async def __call__(self, piece: Piece, /) -> None:
         """Take what the model says next; calls are told with the answer, once processors have seen them whole."""
@@ -58,14 +59,14 @@ class Outlet:
             text += stream.end()
             if at + 1 < len(streams):
                 text = streams[at + 1].feed(text)
-        if self._holds:
+        if self.holds:
             return text
         await self._tell(kind, text)
         return "".join(self._told[kind])
 
     async def release(self, kind: Spoken, text: str) -> None:
         """Tell what was held until it had been looked at; nothing if it went out as it came."""
-        if self._holds:
+        if self.holds:
             await self._tell(kind, text)
 
     async def _tell(self, kind: Spoken, text: str) -> None:
@@ -80,7 +81,7 @@ class Outlet:
         if kind not in self._streams:
             made = (stream_of(processor, self._about) for processor in self._processors)
             streams: list[Stream] = [stream for stream in made if stream is not None]
-            self._streams[kind] = [*streams, _Held()] if self._holds else streams
+            self._streams[kind] = [*streams, _Held()] if self.holds else streams
         return self._streams[kind]
 
 

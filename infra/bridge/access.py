@@ -56,7 +56,7 @@ class Access:
             raise unknown("this API key is not known here, was revoked, or has expired: see `ostinato keys list`")
         scopes, issued = frozenset(key.issued.scopes), key.issued
         rates = Rates(issued.requests_per_minute, issued.concurrent, issued.tokens_per_minute)
-        return Caller(key.tenant, scopes, key.id, rates)
+        return Caller(key.tenant, scopes, key.id, rates, issued.resource)
 
     def _refuse_strangers(self, headers: Mapping[str, str]) -> None:
         """See that no web page elsewhere has a browser on this machine ask in its name, by whatever host's name.

@@ -43,6 +43,8 @@ from infra.bridge.openai import (
     retry_headers,
 )
 from infra.bridge.openapi import openapi_door
+from infra.bridge.ownership import keep_commands_to_own
+from infra.bridge.persons import owned
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
@@ -204,6 +206,7 @@ class Bridge:
             exchange = ask(request, await request.body())
             headers = exchange.headers
             exchange.commands = [await self.ready(command) for command in exchange.commands]
+            await keep_commands_to_own(self, request, exchange.commands)
             await exchange.before()
             return await self._answer(request, exchange, request_id_of(request))
         except BadRequest as error:
@@ -276,6 +279,7 @@ class Bridge:
         agent = isinstance(data, RunAgent)
         caller = caller_of(request)
         caller.must("agents" if agent else "inference")
+        data = owned(caller, data)
         session = request.headers.get(SESSION_HEADER, "")
         if len(session) > _LONGEST_SESSION:
             message = f"header {SESSION_HEADER}: longer than {_LONGEST_SESSION} characters"

@@ -33,6 +33,8 @@ class Caller:
     """The id of its key, or whom its token names; empty is whoever reaches a port that is open to all."""
     rates: Rates = field(default_factory=Rates)
     """0 is what the server is set to."""
+    resource: str = ""
+    """The one person or project that it is; empty is not bound to any."""
 
     def must(self, scope: KeyScope) -> None:
         """See that it may do something.

@@ -20,6 +20,7 @@ from infra.bridge.answers import PROBLEM, ROUTE, Answers
 from infra.bridge.bodies import again, bounded, refuse_deep, whole_body
 from infra.bridge.callers import CALLER, Caller, forbidden
 from infra.bridge.openai import BadRequest
+from infra.bridge.persons import shut_to
 from infra.settings import LimitSettings
 from schemas.keys import KeyScope
 
@@ -283,7 +284,7 @@ def _refused(scope: Scope, wants: tuple[KeyScope, ...]) -> BadRequest | None:
         return None
     if isinstance(caller, BadRequest):
         return caller
-    return forbidden(wants) if caller.scopes.isdisjoint(wants) else None
+    return forbidden(wants) if caller.scopes.isdisjoint(wants) else shut_to(caller, scope[ROUTE])
 
 
 def _counted(send: Send, quota: Quota) -> Send:

@@ -15,6 +15,7 @@ import httpx
 from bus import subjects
 from bus.errors import BadSubject
 from infra.bridge.callers import ALL_SCOPES, Caller
+from infra.bridge.persons import LONGEST_RESOURCE
 from infra.errors import InfraError
 from infra.settings import AccessSettings
 
@@ -68,7 +69,7 @@ class Issuer:
         """Say whom a token names.
 
         Raises:
-            BadToken: it is not one of this issuer for this audience, is over, or names no tenant.
+            BadToken: it is not one of this issuer for this audience, is over, or names no tenant, or nobody.
         """
         settings = self._settings
         try:
@@ -86,7 +87,19 @@ class Issuer:
             )
         except self._jwt.PyJWTError as error:
             raise BadToken(f"the token is not taken: {error}") from error
-        return Caller(self._tenant(claims), self._scopes(claims), f"sub {claims['sub']}")
+        whose, resource = f"sub {claims['sub']}", self._resource(claims)
+        return Caller(self._tenant(claims), self._scopes(claims), whose, resource=resource)
+
+    def _resource(self, claims: Mapping[str, Any]) -> str:
+        """Say which person a token is bound to, where tokens are."""
+        name = self._settings.resource_claim
+        if not name:
+            return ""
+        said = claims.get(name)
+        if not isinstance(said, str) or not 0 < len(said) <= LONGEST_RESOURCE or "\0" in said:
+            most = LONGEST_RESOURCE
+            raise BadToken(f"the token names nobody: claim {name!r} must be a text of 1 to {most} characters")
+        return said
 
     def _tenant(self, claims: Mapping[str, Any]) -> str:
         name = self._settings.tenant_claim

@@ -46,6 +46,8 @@ class KeyLine(msgspec.Struct, frozen=True):
     created: str
     expires: str
     revoked: str
+    resource: str = ""
+    """The one person or project that its holder is."""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -65,6 +67,7 @@ def _create(options: argparse.Namespace) -> int:
         requests_per_minute=options.requests_per_minute or 0,
         concurrent=options.concurrent or 0,
         tokens_per_minute=options.tokens_per_minute or 0,
+        resource=options.resource,
     )
     tenant = subjects.checked(options.tenant, "tenant")
     command = key_command(ids.new("k"), data, tenant)
@@ -78,7 +81,8 @@ def _create(options: argparse.Namespace) -> int:
         return 0
     say(secret.text)
     ends = f", until {until}" if until else ""
-    _notice(f"key {command.thread} of tenant {tenant} for {', '.join(data.scopes)}{ends}; it is not shown again")
+    bound = f", bound to {data.resource}" if data.resource else ""
+    _notice(f"key {command.thread} of tenant {tenant}{bound} for {', '.join(data.scopes)}{ends}; it is not shown again")
     return 0
 
 
@@ -107,6 +111,7 @@ def _list(options: argparse.Namespace) -> int:
             say(
                 printable(
                     f"{line.id}  {line.prefix}…  {line.state:8}{line.tenant}  {','.join(line.scopes)}  {line.name}"
+                    + (f"  bound to {line.resource}" if line.resource else "")
                 )
             )
     if not lines and not options.json:
@@ -135,6 +140,7 @@ def _line(key: Key, now: int) -> KeyLine:
         created=key.time,
         expires=rfc3339(issued.expires) if issued.expires else "",
         revoked=key.revoked_at,
+        resource=issued.resource,
     )
 
 

@@ -122,6 +122,9 @@ def add_key_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posit
     create.add_argument(
         "--tokens-per-minute", type=positive, default=None, metavar="COUNT", help="(default: as the server is set)"
     )
+    create.add_argument(
+        "--resource", default="", metavar="NAME", help="bind it to one person or project (default: to none)"
+    )
     revoke.add_argument("key", metavar="KEY", help="its id, as listed")
     revoke.add_argument("--reason", default="", help="why, for the record")
     for verb in (create, revoke):

@@ -17,6 +17,7 @@ from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
 from actors.models.nearby import Nearby, offer_model
+from actors.models.poolers import Poolers
 from actors.models.provider import ModelProvider
 from actors.models.router import Router
 from actors.processors.recall import RecordedLibrary, SemanticRecall
@@ -134,7 +135,7 @@ async def _models(
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
     engines, settings = _served(place, frontend), place.settings.models
-    make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show)
+    make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show, poolers=Poolers(connection))
     made = await asyncio.to_thread(make)
     await heed_erasure(connection, made.answers)
     reading = await keep_books(made, connection, record, status)

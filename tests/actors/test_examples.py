@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,10 +15,14 @@ import nats
 import pytest
 
 from actors.agent.definition import Agent
+from actors.models.provider import ModelCall
 from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
+from bus.errors import Unavailable
+from bus.store import Store
 from bus.streams import ensure_streams
+from infra.client import Client
 from infra.follow import send
 from schemas.commands import Approve, PostResult, Resume
 from schemas.messages import ToolCall
@@ -30,7 +35,6 @@ from tests.actors.schedules.clocks import HOUR, NOON, Alarm, about, firing
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def example(name: str) -> ModuleType:
@@ -185,22 +189,52 @@ async def served(bench: Bench, name: str, verb: str = "PING") -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    scripts = {"chat", "digest", "extraction", "machine", "payments", "research", "travel", "weather_service"}
-    assert {path.stem for path in EXAMPLES} == scripts
+    """What a test loads or starts is named in it: here, or where a whole stack is there to run it."""
+    tests = [Path(__file__), ROOT / "tests" / "system" / "test_waits.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in tests)
+    run_by_tests = set(re.findall(r'\b(?:agent_of|example)\("(\w+)"\)', code))
+    run_by_tests |= set(re.findall(r'"examples" / "(\w+)\.\w+"', code))
+    there = {path.stem for path in (ROOT / "examples").iterdir() if path.is_file()}
+    assert there
+    assert there == run_by_tests
+
+
+def looking_up(order: str) -> Any:
+    """A model that looks an order up, and says what it reads."""
+
+    def script(asked: ModelCall) -> Any:
+        last = asked.messages[-1]
+        return call("look_up", order=order) if last.role == "user" else last.content
+
+    return script
+
+
+async def no_record() -> Store:
+    raise Unavailable("there is no record")
 
 
 @pytest.mark.usefixtures("streams")
-async def test_the_page_on_agents_does_what_it_says(connection: Connection, nats_url: str) -> None:
+async def test_the_page_on_agents_does_what_it_says(
+    connection: Connection, nats_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
     named: dict[str, Any] = {}
     for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL):
         exec(block, named)
     bench = bench_with(connection, nats_url, call("office_look_up", order="4711"), "It comes.", "Hello Ann")
-    bench.agents = [named["shop"], named["careful"]]
+    bench.agents = [named["shop"], named["careful"], named["shielded"]]
     async with owning(bench.runtime("p1")):
         assert await answer_of(bench, run("c1", "Where is it?", agent="careful")) == "It comes."
         assert await answer_of(bench, run("c2", "Hello", agent="shop", context={"customer": "Ann"})) == "Hello Ann"
-    assert bench.model.calls[-1].messages[0].content == "You answer Ann."
+        assert bench.model.calls[-1].messages[0].content == "You answer Ann."
+        for order, read in (("4711", "4711 is coming"), ("x", "error: an order's number"), ("1", "it was delivered")):
+            bench.model.script = looking_up(order)
+            assert (await answer_of(bench, run(f"o{order}", "Where?", agent="shielded"))).startswith(read)
+        # the stack that the page connects to is this one
+        named["connect"] = lambda: nullcontext(Client(connection, bench.read_back, no_record, "acme"))
+        bench.model.script = looking_up("4712")
+        await named["ask"]()
+        assert capsys.readouterr().out == "4712 is on its way"
     client = await nats.connect(nats_url)
     await named["serve"](client)
     reply = await client.request("rpc.tool-weather.call", b'{"city": "Rome"}', timeout=2)

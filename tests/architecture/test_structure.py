@@ -69,13 +69,14 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
-        *("About", "Agent", "Answer", "Approval", "BatchParts", "Client", "Combined", "CostControl"),
+        *("About", "Agent", "Answer", "Answered", "Approval", "BatchParts", "Client", "Combined", "CostControl"),
         *("DefinitionError", "Delegated", "Delegation", "Embedder", "Filtered", "Fixed", "Joined", "Judged"),
         *("McpTools", "Memory", "ModelChain", "ModelEntry", "NoAnswer", "Prefixed", "Processor", "Refused"),
         *("RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder", "RunEnd", "Running", "ScheduleUnfit"),
         *("SchemaValidator", "SemanticRecall", "Services", "SettlementRefused", "Skill", "Skills"),
         *("StepChanges", "StepView", "StructuredOutput", "Surroundings", "SystemPromptScrubber"),
-        *("ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter", "ToolContext", "ToolSearch", "Toolset"),
+        *("ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter", "ToolContext", "ToolSearch", "ToolUse"),
+        *("ToolUsed", "Toolset"),
         *("Translator", "Tripped", "UnicodeNormalizer", "Waiting", "WordEmbedder", "agent_tool"),
         *("client_tool", "connect", "handoff", "inline", "language_detector", "moderation"),
         *("personal_data_detector", "prompt_injection_detector", "tool"),

@@ -223,6 +223,30 @@ async def test_a_stream_has_partial_objects_and_at_its_end_the_one_that_was_aske
             await client.run("boss", "who?", output_type=Person, repairs=0)
 
 
+async def test_an_answer_that_was_mended_counts_what_it_took_and_one_that_cannot_be_has_a_fallback(
+    connection: Connection, nats_url: str
+) -> None:
+    lines = iter(["hm", "well", '{"name": "Ann", "age": 5}', "hm", '{"name": "Ann"}', "hm", '{"name": "Ann"}'])
+    model = ScriptedModel(lambda _: next(lines), price=0.5)
+    async with served(connection, nats_url, [Agent("boss", "Help.")], model) as client:
+        answer = await client.run("boss", "who?", output_type=Person, repairs=2)
+        assert (answer.output, answer.misfit) == (Person(name="Ann", age=5), "")
+        # a prompt counts its messages: the instructions, and two more at each try
+        assert answer.usage == Usage(prompt_tokens=2 + 4 + 6, completion_tokens=3)
+        assert (answer.cost, answer.steps) == (1.5, 3)
+        nobody = Person(name="nobody", age=0)
+        other = await client.run("boss", "who?", output_type=Person, fallback=nobody)
+        assert other.output is nobody
+        assert other.misfit == "`age`: Field required"
+        assert (other.text, other.steps, other.usage.completion_tokens) == ('{"name": "Ann"}', 2, 2)
+        nothing = await client.run("boss", "who?", output_type=Person, repairs=0, fallback=None)
+        assert (nothing.output, nothing.misfit[:17]) == (None, "JSON is malformed")
+        with pytest.raises(NoAnswer, match="the answer is no Person"):
+            await client.run("boss", "who?", output_type=Person, repairs=0)
+        with pytest.raises(ValueError, match="fallback"):
+            await client.run("boss", "who?", fallback=nobody)
+
+
 class Thinking(ScriptedModel):
     """Thinks before it speaks."""
 

@@ -506,6 +506,17 @@ EXAMPLES: tuple[Event, ...] = (
         problem=_PROBLEM,
         processed=(Processed("semantic-recall", "prompt", "noticed", 1, "t1 2/0", memory=True),),
     ),
+    ModelReturned(
+        effect="run-1-1-m",
+        text="",
+        finish_reason="tool_calls",
+        usage=Usage(prompt_tokens=10),
+        tool_calls=(_CALL, _CALL),
+        judged=(
+            Judgement(0, approval=True, arguments='{"a":1}'),
+            Judgement(1, approval=False, answer="it is known already"),
+        ),
+    ),
 )
 
 ENVELOPE = Envelope(

@@ -17,6 +17,7 @@ from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
 from infra.bridge.openai import BadRequest
+from infra.bridge.ownership import keep_out_of_others, keep_to_own
 from infra.bridge.telling.counter import Counter
 from infra.bridge.telling.recorded import commands_in, noted_in, thread_of
 from infra.bridge.telling.tapes import Tape
@@ -33,6 +34,9 @@ class _Agents:
         """Run an agent on what is new in a thread, go on with a run whose client answers, or tell what was said."""
         asked = read_input(await request.body())
         thread = thread_of(asked.thread_id, "threadId")
+        begins = asked.messages and not asked.resume and not results_in(asked)
+        keep = keep_out_of_others if begins else keep_to_own
+        await keep(self.desk, request, thread, "threadId")
         events = await self.counter.record.thread_events(caller_of(request).tenant, thread)
         if not asked.messages and not asked.resume:
             return await self._told(asked, events)
@@ -45,7 +49,9 @@ class _Agents:
 
     async def stop(self, request: Request) -> Response:
         """End the run that is under way in a thread."""
-        return await self.counter.stop(request, thread_of(request.path_params["thread_id"], "thread_id"))
+        thread = thread_of(request.path_params["thread_id"], "thread_id")
+        await keep_to_own(self.desk, request, thread, "thread_id")
+        return await self.counter.stop(request, thread)
 
     async def _begun(
         self, request: Request, asked: AguiInput, thread: str, events: list[Committed], state: ThreadState

@@ -16,6 +16,7 @@ from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
+from infra.bridge.ownership import keep_out_of_others, keep_to_own
 from infra.bridge.telling.counter import Counter
 from infra.bridge.telling.recorded import (
     RecordedRun,
@@ -39,6 +40,8 @@ class _Chats:
         asked = read_chat(await request.body())
         thread = thread_of(asked.id, "id")
         message = answering(asked)
+        keep = keep_out_of_others if message is None else keep_to_own
+        await keep(self.desk, request, thread, "id")
         if message is None:
             tape = await self._begun(request, asked, thread)
         else:
@@ -47,7 +50,7 @@ class _Chats:
 
     async def resume(self, request: Request) -> Response:
         """Tell what is under way in a conversation, from its beginning; 204 where nothing is."""
-        tenant, thread = self._where(request)
+        tenant, thread = await self._where(request)
         tape = self.counter.tapes.of(tenant, thread)
         if tape is None:
             run = await self.counter.record.latest_run(tenant, thread)
@@ -58,17 +61,19 @@ class _Chats:
 
     async def stop(self, request: Request) -> Response:
         """End the run that is under way in a conversation."""
-        return await self.counter.stop(request, self._where(request)[1])
+        return await self.counter.stop(request, (await self._where(request))[1])
 
     async def stored(self, request: Request) -> Response:
         """List the messages of a conversation."""
-        tenant, thread = self._where(request)
+        tenant, thread = await self._where(request)
         events = await self.counter.record.thread_events(tenant, thread)
         runs = [await self.counter.record.run_of(command) for command in commands_in(events)]
         return Response(msgspec.json.encode(ui_messages(runs)), media_type="application/json")
 
-    def _where(self, request: Request) -> tuple[str, str]:
-        return caller_of(request).tenant, thread_of(request.path_params["chat_id"], "chat_id")
+    async def _where(self, request: Request) -> tuple[str, str]:
+        thread = thread_of(request.path_params["chat_id"], "chat_id")
+        await keep_to_own(self.desk, request, thread, "chat_id")
+        return caller_of(request).tenant, thread
 
     async def _begun(self, request: Request, asked: ChatAsked, thread: str) -> Tape:
         data = run_agent(asked, self._agent(request, asked), ())

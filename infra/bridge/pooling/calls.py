@@ -8,21 +8,16 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from actors.models.poolers import ask_pooler, cut_up, parted
 from actors.models.together import together
-from bus import subjects
 from bus.connection import Connection
 from bus.errors import BusError, Refused
 from infra.bridge.openai import BadRequest, decoded, refusal
 from infra.bridge.pooling.elsewhere import embed_elsewhere
 from infra.bridge.pooling.shapes import inputs, shown
 from schemas.embeddings import EmbeddingRequest
-from schemas.pooling import Embed, Labelled, PoolAsked, PoolRefused, PoolTold, Scores, Vectors
+from schemas.pooling import Embed, Labelled, PoolAsked, PoolRefused, Scores, Vectors
 
-_MOST_TEXTS: Final = 32
-"""In one request over the bus."""
-_MOST_BYTES: Final = 256 << 10
-"""Of their texts."""
-_ASK_S: Final = 120.0
 _UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
     "messages": ((), "these models read texts: give `input`"),
     "embed_dtype": (("float32",), "numbers have 32 bits: leave it out"),
@@ -34,7 +29,6 @@ _UNSERVED: Final[dict[str, tuple[tuple[object, ...], str]]] = {
 }
 """By field: the values that change nothing, and what can be done."""
 
-Item = TypeVar("Item")
 Told = TypeVar("Told", Vectors, Scores, Labelled)
 
 
@@ -80,9 +74,7 @@ class PoolerCalls:
 
     async def _one(self, model: str, asked: PoolAsked, wanted: type[Told]) -> Told:
         try:
-            data = msgspec.json.encode(asked)
-            reply = await self.connection.request(subjects.ask_pooler(model), data, _ASK_S)
-            told = msgspec.json.decode(reply.data, type=PoolTold)
+            told = await ask_pooler(self.connection, model, asked)
         except Refused as error:
             raise BadRequest(
                 413, f"a text is too much for the bus: {error.description}", "input", "too_large"
@@ -105,25 +97,6 @@ def too_long(truncate: int | None) -> Literal["cut", "refuse"]:
         return "refuse" if truncate is None else "cut"
     message = "truncate_prompt_tokens: -1 cuts texts at what the model takes: give that, or leave it out"
     raise BadRequest(400, message, "truncate_prompt_tokens", "invalid_value")
-
-
-def parted(items: Sequence[Item]) -> list[tuple[Item, ...]]:
-    """Part texts, so that each part goes over the bus."""
-    parts, size = [list[Item]()], 0
-    for item in items:
-        weight = len(msgspec.json.encode(item))
-        if parts[-1] and (len(parts[-1]) == _MOST_TEXTS or size + weight > _MOST_BYTES):
-            parts.append([])
-            size = 0
-        parts[-1].append(item)
-        size += weight
-    return [tuple(part) for part in parts]
-
-
-def cut_up(told: Vectors) -> list[bytes]:
-    """Give the bytes of each vector."""
-    step = 4 * told.width
-    return [told.data[first : first + step] for first in range(0, len(told.data), step)]
 
 
 def usage(told: Sequence[Vectors | Scores | Labelled]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from actors.models.poolers import cut_up, parted
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace, charging
 from infra.bridge.openai import BadRequest, decoded
-from infra.bridge.pooling.calls import PoolerCalls, cut_up, parted, too_long, usage
+from infra.bridge.pooling.calls import PoolerCalls, too_long, usage
 from infra.bridge.pooling.shapes import document, inputs, pairs_of, shown
 from schemas.embeddings import ClassifyRequest, PoolingRequest, RerankRequest, ScoreRequest
 from schemas.pooling import Classify, Embed, Labelled, PooledText, Score, Scores, Vectors

@@ -16,7 +16,7 @@ _NOTED: Final = (
 )
 
 
-def noted(command: Command, asked: ResponsesRequest, created: int, earlier: int = 0) -> Command:
+def noted(command: Command, asked: ResponsesRequest, created: int, earlier: int = 0, resource: str = "") -> Command:
     """Put into a command what its response tells, and the command itself does not.
 
     Args:
@@ -24,9 +24,12 @@ def noted(command: Command, asked: ResponsesRequest, created: int, earlier: int 
         asked: the request.
         created: when, seconds since the Unix epoch.
         earlier: how many of the command's messages were said in earlier responses.
+        resource: the one person that its caller is, who alone may ask for it again.
     """
     given = {name: value for name in _NOTED if (value := getattr(asked, name)) is not None}
     note: dict[str, Any] = {"created": created, "instructed": bool(asked.instructions), "earlier": earlier, **given}
+    if resource:
+        note["resource"] = resource
     if asked.text is not None:
         told = {"format": asked.text.format or {"type": "text"}, "verbosity": asked.text.verbosity}
         note["text"] = {name: value for name, value in told.items() if value is not None}

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bus.errors import BusError
-from infra.bridge.callers import caller_of
+from infra.bridge.callers import Caller, caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace, house_of
 from infra.bridge.exchange import Exchange, Stream
@@ -25,7 +25,7 @@ from infra.bridge.responses.offered import LEFT_OUT, left_out
 from infra.bridge.responses.refusing import wrong
 from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
 from infra.follow import follow, send
-from schemas.commands import Command, RunAgent
+from schemas.commands import Command, Generate, RunAgent
 from schemas.live import Frame
 from schemas.memory import DeleteThread
 from schemas.responses import ResponsesRequest
@@ -94,7 +94,13 @@ class _Responses:
         """
         tenant = caller_of(request).tenant
         told = self.memory.find(identity)
-        if told is None or told.events is None or told.command.tenant != tenant or not told.kept:
+        if (
+            told is None
+            or told.events is None
+            or told.command.tenant != tenant
+            or not told.kept
+            or not _is_own(caller_of(request), told.command)
+        ):
             if after is not None:
                 wanted = "how this stream was numbered is not known any more: leave it out, and read from the beginning"
                 await self._kept(request, identity)
@@ -153,16 +159,19 @@ class _Responses:
         if self.memory.is_gone(identity):
             raise unknown(identity)
         try:
-            return await kept(self.desk, caller_of(request).tenant, identity, over_s=over_s)
+            found = await kept(self.desk, caller_of(request).tenant, identity, over_s=over_s)
         except (BusError, TimeoutError) as error:
             raise BadRequest(503, "the record cannot be asked: try again", None, "unavailable") from error
+        if not _is_own(caller_of(request), found.command):
+            raise unknown(identity)
+        return found
 
     def _exchange(self, request: Request, asked: ResponsesRequest, earlier: Kept | None) -> Exchange:
         agent = asked.model.startswith(AGENT_PREFIX)
         before = () if earlier is None or agent else earlier.history()
         thread = earlier.command.thread if earlier is not None and agent else None
         bare = self.desk.conversation(request, chat_request(asked, before), thread)
-        command = noted(bare, asked, self.desk.seconds(), len(before))
+        command = noted(bare, asked, self.desk.seconds(), len(before), caller_of(request).resource)
         encoder = Retold(command)
         if not asked.stream and not asked.background:
             encoder.forget()  # nobody knows of numbers that could be asked for
@@ -171,6 +180,14 @@ class _Responses:
         headers = {LEFT_OUT: ", ".join(kinds)} if (kinds := left_out(asked)) else {}
         background = asked.background is True
         return Exchange([command], encoder, asked.stream, False, headers, framing, background)
+
+
+def _is_own(caller: Caller, command: Command) -> bool:
+    """Whether a response is the caller's, where that is one person."""
+    data = command.data
+    if isinstance(data, RunAgent):
+        return caller.resource in {"", data.resource}
+    return not caller.resource or (isinstance(data, Generate) and data.note.get("resource") == caller.resource)
 
 
 def _json(value: object) -> Response:

@@ -17,6 +17,7 @@ from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Operation, Workplace
 from infra.bridge.late import caught_up, lately
 from infra.bridge.openai import BadRequest, decoded, refusal
+from infra.bridge.ownership import keep_to_own
 from infra.client import Client
 from infra.errors import ForkUnfit, NothingRecorded, ScheduleUnfit, SettlementRefused, ThreadUnfit
 from schemas import codec
@@ -51,6 +52,8 @@ class Rest:
         """Make a route of what answers it."""
 
         async def answered(request: Request) -> object:
+            if "thread" in request.path_params:
+                await keep_to_own(self.desk, request, named(request, "thread"))
             return await self._lately(answer, request)
 
         return Door(path, _answering(answered, operation), "agents", methods=(method,), operation=operation)

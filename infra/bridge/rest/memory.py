@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from starlette.requests import Request
 
+from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.openai import BadRequest
+from infra.bridge.ownership import keep_to_own
+from infra.bridge.persons import LONGEST_RESOURCE, own_resource
 from infra.bridge.rest.answering import Rest, body_of, named, query_of
 from schemas.recollections import AskRecall, AskUnindexed, ReindexTold
 from schemas.rest import Done, Recollections, UnindexedTexts, WorkingMemory, Writing
-
-_LONGEST_RESOURCE = 200
 
 
 class MemoryRoutes(Rest):
@@ -47,14 +48,30 @@ class MemoryRoutes(Rest):
     async def shared(self, request: Request) -> WorkingMemory:
         """Read what the threads of a person or project share."""
         resource: str = request.path_params["resource"]
-        if len(resource) > _LONGEST_RESOURCE:
-            raise BadRequest(400, f"resource: at most {_LONGEST_RESOURCE} characters", "resource", "invalid_value")
+        if len(resource) > LONGEST_RESOURCE:
+            raise BadRequest(400, f"resource: at most {LONGEST_RESOURCE} characters", "resource", "invalid_value")
+        own_resource(caller_of(request), resource)
         return WorkingMemory(await self.client(request).memory.working(resource=resource))
 
     async def recall(self, request: Request) -> Recollections:
         """Find what was said."""
-        asked = asdict(await body_of(request, AskRecall))
+        asked = asdict(await self._own(request, await body_of(request, AskRecall)))
         return Recollections(await self.client(request).memory.recall(asked.pop("text"), **asked))
+
+    async def _own(self, request: Request, asked: AskRecall) -> AskRecall:
+        """Have somebody who is one person recall what was said in that person's threads.
+
+        Raises:
+            BadRequest: more is asked for.
+        """
+        caller = caller_of(request)
+        if not caller.resource:
+            return asked
+        if asked.scope == "tenant":
+            raise BadRequest(403, f"scope: this key is bound to {caller.resource!r}", "scope", "bound_key")
+        if asked.thread:
+            await keep_to_own(self.desk, request, asked.thread)
+        return asked if asked.scope == "thread" else replace(asked, resource=own_resource(caller, asked.resource))
 
     async def unindexed(self, request: Request) -> UnindexedTexts:
         """List what the embedder refuses."""

@@ -19,6 +19,7 @@ from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.exchange import ClientGone, Stream, while_there
 from infra.bridge.late import lately
 from infra.bridge.openai import BadRequest
+from infra.bridge.ownership import keep_out_of_others, keep_to_own
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
 from infra.bridge.rest.repeats import KEY, Repeats
 from infra.bridge.rest.stream import LAST_EVENT_ID, RunEvents, broken_off, place_of
@@ -89,6 +90,10 @@ class RunRoutes(Rest):
     async def listed(self, request: Request) -> Runs:
         """List runs, as far as they are recorded."""
         asked = query_of(request, RunsQuery)
+        if caller_of(request).resource:
+            if not asked.thread:
+                raise BadRequest(400, "thread: this key is bound to one person: name a thread", "thread", "missing")
+            await keep_to_own(self.desk, request, asked.thread)
         wanted = RunsWanted(asked.thread, asked.agent, asked.status, asked.before)
         rows = await runs_of(await self.desk.store(), caller_of(request).tenant, wanted, asked.limit)
         lines = tuple(RunLine(row.run, row.thread, *row[3:]) for row in rows)
@@ -125,6 +130,8 @@ class RunRoutes(Rest):
             for name in asked.__struct_fields__
             if name not in _OWN and (value := getattr(asked, name)) is not None
         }
+        if where is not None:
+            await keep_out_of_others(self.desk, request, where)
         data = self.desk.timed(RunAgent(**fields), asked.timeout_s)
         fresh = self.desk.command(request, data, where)
         command = self._repeats.named(request, fresh, where)

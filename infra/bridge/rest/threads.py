@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from starlette.requests import Request
 
 from bus.spent import ends_of_runs
@@ -10,6 +10,7 @@ from infra.access import projected
 from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.late import LATE_S, caught_up
+from infra.bridge.persons import own_resource
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
 from infra.bridge.rest.told import taken_by
 from schemas.recollections import MessagesTold, ThreadTold
@@ -54,12 +55,15 @@ class ThreadRoutes(Rest):
         """Begin a thread before anything is said in it."""
         asked = await body_of(request, NewThread)
         threads, about = self.client(request).threads, asked.metadata
-        made = await threads.create(asked.thread or None, resource=asked.resource, title=asked.title, metadata=about)
+        resource = own_resource(caller_of(request), asked.resource)
+        made = await threads.create(asked.thread or None, resource=resource, title=asked.title, metadata=about)
         return ThreadNamed(made)
 
     async def listed(self, request: Request) -> Threads:
         """List threads, as far as they are recorded."""
-        asked = query_of(request, ThreadsQuery)
+        asked, caller = query_of(request, ThreadsQuery), caller_of(request)
+        if caller.resource:
+            asked = replace(asked, resource=own_resource(caller, asked.resource or ""))
         found = await self.client(request).memory.threads(**asdict(asked))
         return Threads(found, found[-1].last if len(found) == asked.limit else None)
 

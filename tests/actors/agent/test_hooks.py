@@ -11,9 +11,9 @@ from actors.agent.definition import Agent
 from actors.agent.effects import CallModel, CallTool, PrepareStep, TellEnd
 from actors.agent.hooks import RunEnd, StepChanges, StepView, prepared, told
 from actors.errors import DefinitionError
-from schemas.hooks import HooksTold, StepPrepared
+from schemas.hooks import HooksTold, Judgement, StepPrepared
 from schemas.messages import Calling
-from schemas.runs import RunFailed, RunFinished, ToolFailed
+from schemas.runs import ApprovalRequested, RunFailed, RunFinished, ToolCalled, ToolFailed, ToolReturned
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said, tags
 
 PREPARED = replace(PROFILE, prepares=True)
@@ -77,6 +77,34 @@ def test_the_end_is_told_until_it_is_known_to_have_been() -> None:
     assert world.result(HooksTold("c1-h")) == []
     world.crash()
     assert list(world.open) == ["c2-1-m"]
+    world.verified()
+
+
+def test_what_an_agent_says_before_its_tools_is_what_is_called_asked_about_and_read() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    said_of = (
+        Judgement(0, approval=False, arguments='{"a":2}'),
+        Judgement(1, approval=False, answer="known already"),
+        Judgement(2, approval=False, problem="not on Sundays"),
+        Judgement(3, approval=True, arguments='{"a":3}'),
+    )
+    wanted = [call(1), call(2, "mail"), call(3, "mail"), call(4, "pay")]
+    events = world.result(replace(said("c1-1-m", "", wanted), judged=said_of))
+    (begun,) = (event for event in events if isinstance(event, ToolCalled))
+    assert (begun.call.name, begun.call.arguments) == ("add", '{"a":2}')
+    (answered,) = (event for event in events if isinstance(event, ToolReturned))
+    assert (answered.call_id, answered.content) == ("call-2", "known already")
+    (refused,) = (event for event in events if isinstance(event, ToolFailed))
+    assert refused.content == "error: not on Sundays"
+    (asked,) = (event for event in events if isinstance(event, ApprovalRequested))
+    assert asked.call.arguments == '{"a":3}'
+    world.crash()
+    assert set(world.open) == {"c1-1-t0"}
+    assert [(item.call.name, item.returned) for item in world.state.runs["c1"].pending if item.result] == [
+        ("mail", True),
+        ("mail", False),
+    ]
     world.verified()
 
 
@@ -145,6 +173,34 @@ async def test_the_observer_that_fits_is_told_of_the_end() -> None:
     assert await told(agent.hooks, effect, "t1") == HooksTold("c1-h")
     ((name, end),) = ends
     assert (name, end.text, end.problem, end.usage.prompt_tokens) == ("finish", "hello", None, 3)
+
+
+@pytest.mark.anyio
+async def test_the_last_step_is_told_too_and_none_twice() -> None:
+    seen: list[tuple[int, str]] = []
+    agent = Agent("a", "", on_step=lambda view: seen.append((view.step, view.text)), stop_when=lambda view: True)
+    assert agent.hooks.observes
+    profile = replace(PREPARED, observed=True)
+    world = World()
+    world.ask("c1", profile, text="hi")
+    world.result(StepPrepared("c1-1-p"))
+    world.result(said("c1-1-m", "hello"))
+    ended = world.open["c1-h"]
+    assert isinstance(ended, TellEnd)
+    await told(agent.hooks, ended, "t1")
+    assert seen == [(2, "hello")]
+    # one that a condition ended was told of its last step when that was asked; one that failed has none
+    for how in (StepPrepared("c1-2-p", stop="enough"), StepPrepared("c1-2-p", failure="no")):
+        world = World()
+        world.ask("c1", profile, text="hi")
+        world.result(StepPrepared("c1-1-p"))
+        world.result(said("c1-1-m", "let me see", [call(1)]))
+        returned(world, "c1-1-t0", "4")
+        world.result(how)
+        ended = world.open["c1-h"]
+        assert isinstance(ended, TellEnd)
+        await told(agent.hooks, ended, "t1")
+    assert len(seen) == 1
 
 
 def test_a_number_that_makes_no_sense_is_refused_where_the_agent_is_defined() -> None:

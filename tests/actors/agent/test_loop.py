@@ -38,7 +38,7 @@ from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, PostR
 from schemas.context import Context
 from schemas.delegation import ChildEnded, RunJoined
 from schemas.generation import Sampling
-from schemas.hooks import HooksTold, StepPrepared
+from schemas.hooks import HooksTold, Judgement, StepPrepared
 from schemas.memory import DeleteThread, MemoryWrite
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.profiles import Profile, Retries, ToolBinding
@@ -675,7 +675,13 @@ class Threads(RuleBasedStateMachine):
         else:
             ids = st.sampled_from(["x", "y", "z"])
             calls = data.draw(st.lists(st.builds(ToolCall, ids, names, st.just("{}")), max_size=4))
-            self.world.result(said(effect.id, data.draw(texts), calls))
+            told: list[dict[str, Any]] = [{}, {"arguments": '{"a":1}'}, {"answer": "known"}, {"problem": "no"}]
+            judged = tuple(
+                Judgement(index, data.draw(st.booleans()), **data.draw(st.sampled_from(told)))
+                for index in range(len(calls))
+                if data.draw(st.integers(0, 2)) == 0
+            )
+            self.world.result(msgspec.structs.replace(said(effect.id, data.draw(texts), calls), judged=judged))
 
     @invariant()
     def no_effect_has_two_results(self) -> None:

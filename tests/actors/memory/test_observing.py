@@ -16,6 +16,7 @@ from actors.agent.effects import CallModel
 from actors.agent.entitling import Entitler
 from actors.memory.observing import MOST, condensable, condensing_prompt, is_rewritten, recall_tool
 from actors.memory.plan import Memory
+from actors.models.asking import missing_model
 from actors.models.provider import ModelCall
 from actors.processors.patterns import RegexFilter
 from actors.testing import FixedClock, ScriptedModel
@@ -256,18 +257,19 @@ class Condensed(Bench):
 
     entitler: Entitler | None = None
     limit_s: float = 30.0
+    other: ScriptedModel | None = None
+    """That condenses and finds titles in the place of the agent's own."""
 
     def agent(self) -> Agent:
-        memory = Memory(observe=3, titles=True, observe_timeout_s=self.limit_s)
+        memory = Memory(observe=3, titles=True, observe_timeout_s=self.limit_s, model="other" if self.other else "")
         return replace(super().agent(), memory=memory, processors=(RegexFilter(),))
 
     def runtime(self, process: str, connection: Connection | None = None, machine: Any = None) -> Any:
         runtime = super().runtime(process, connection, machine)
         clock = FixedClock()
         self.entitler = Entitler(lambda command: send_command(self.connection, command), clock, self.limit_s)
-        performer = AgentPerformer(
-            [self.agent()], {"m": self.model}, "m", Live(self.connection), clock, entitler=self.entitler
-        )
+        models = {"m": self.model} | ({} if self.other is None else {"other": self.other})
+        performer = AgentPerformer([self.agent()], models, "m", Live(self.connection), clock, entitler=self.entitler)
         return replace(runtime, performers={**runtime.performers, "agent": performer})
 
 
@@ -328,6 +330,31 @@ async def test_a_long_history_is_condensed_after_its_turn_and_a_failure_changes_
     shown = [call for call in bench.model.calls if call.effect == "last-1-m"]
     assert "<observations>" in shown[0].messages[1].content
     await bench.verified("t1")
+
+
+@pytest.mark.servers
+@pytest.mark.deadline(40)
+async def test_another_model_may_condense_and_find_titles(connection: Connection, nats_url: str) -> None:
+    await ensure_streams(connection, 1)
+    bench = Condensed(connection, nats_url, ScriptedModel(lambda _: "fine"), other=ScriptedModel(script))
+    async with owning(bench.runtime("p1")):
+        await turned(bench, "c0", condenses=False)
+        (ended,) = await turned(bench, "c1")
+    assert ended.text == "- her cat is Mitzi"
+    assert [event.title for event in await bench.events(ThreadRenamed)] == ["A cat called Mitzi"]
+    assert bench.other is not None
+    asked = {call.effect.rpartition(".")[2].rpartition("-")[2]: call for call in bench.other.calls}
+    assert set(asked) == {"c", "title"}
+    assert {call.model for call in bench.other.calls} == {"other"}
+    assert [call.effect for call in bench.model.calls] == ["c0-1-m", "c1-1-m"]
+    await bench.verified("t1")
+
+
+def test_a_run_is_refused_where_the_model_of_its_memory_is_not_there() -> None:
+    profile = msgspec.structs.replace(PROFILE, memory=Memory(observe=3, model="other").plan())
+    problem = missing_model(profile, {"m": ScriptedModel(script)})
+    assert problem is not None
+    assert "no model 'other'" in problem.message
 
 
 @pytest.mark.servers

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from actors.agent.around_tools import ToolUse
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.memory.plan import Memory
@@ -404,4 +405,51 @@ async def test_tools_of_one_step_run_at_once_as_far_as_the_agent_allows(bench: B
     async with owning(bench.runtime("p1")):
         assert await answer_of(bench, run("c1", "dig", agent="digger")) == "done"
     assert most == 2
+    await bench.verified("t1")
+
+
+async def test_functions_around_tools_are_recorded_and_a_person_agrees_to_what_is_called(bench: Bench) -> None:
+    paid: list[int] = []
+    seen: list[tuple[str, int]] = []
+    steps: list[tuple[int, str]] = []
+
+    @tool(effect="once", needs_approval=True)
+    async def pay(amount: int) -> str:
+        """Pay."""
+        paid.append(amount)
+        return f"paid {amount} from DE1"
+
+    def before(use: ToolUse) -> Any:
+        seen.append((use.tool, use.arguments["amount"]))
+        return {"amount": min(use.arguments["amount"], 100)}
+
+    def script(call: ModelCall) -> Say:
+        last = call.messages[-1]
+        return ToolCall("k", "pay", '{"amount": 900}') if last.role == "user" else f"re: {last.content}"
+
+    bench.model.script = script
+    bench.agents = [
+        Agent(
+            "payer",
+            "Help.",
+            tools=(pay,),
+            before_tool=before,
+            after_tool=lambda used: used.content.replace("DE1", "an account"),
+            on_step=lambda view: steps.append((view.step, view.text)),
+        )
+    ]
+    async with owning(bench.runtime("p1")), hearing(bench, "run.c1") as watcher:
+        await send_command(bench.connection, run("c1", "pay", agent="payer"))
+        await until(watcher, happened("approval.requested"))
+    (asked,) = await bench.events(ApprovalRequested)
+    assert asked.call.arguments == '{"amount":100}'
+    # whoever goes on needs no second word of the function before
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c1") as watcher:
+        await send_command(bench.connection, settling("a1", Approve(asked.effect, '{"amount":100}')))
+        await until(watcher, happened("hooks.told"))
+    assert (paid, seen) == ([100], [("pay", 900)])
+    (finished,) = await bench.events(RunFinished)
+    assert finished.text == "re: paid 100 from an account"
+    assert steps == [(2, ""), (3, "re: paid 100 from an account")]
+    assert not any(b"DE1" in bytes(fact.payload) for _, _, fact in await bench.facts())
     await bench.verified("t1")

@@ -65,7 +65,7 @@ class Bus:
         return Message(subject, codec.encode(Forgotten(1)))
 
 
-def issued(ring: ApiKeys, secret: str, tenant: str, *scopes: KeyScope, **more: int) -> None:
+def issued(ring: ApiKeys, secret: str, tenant: str, *scopes: KeyScope, **more: Any) -> None:
     """Put a key on a ring."""
     data = IssueKey(digest_of(secret), secret[:12], scopes, **more)
     command = Command(f"m-{secret}", tenant, "key", f"k-{secret}", "issue", data)

@@ -143,6 +143,22 @@ async def test_a_token_that_somebody_else_signed_is_not_taken(published: Publish
 
 
 @pytest.mark.anyio
+async def test_a_claim_may_bind_a_token_to_whom_it_names(published: Published) -> None:
+    assert (await Issuer(settings(published)).caller(token(published))).resource == ""
+    issuer = Issuer(settings(published, resource_claim="sub"))
+    caller = await issuer.caller(token(published))
+    assert (caller.resource, caller.key) == ("ada", "sub ada")
+    by_person = Issuer(settings(published, resource_claim="person"))
+    assert (await by_person.caller(token(published, person="ann"))).resource == "ann"
+    # who could not be told from anybody is nobody, and not everybody
+    for person in (None, "", 7, ["ann"], "a" * 201, "a\0"):
+        with pytest.raises(BadToken, match="person"):
+            await by_person.caller(token(published, person=person))
+    with pytest.raises(BadToken, match="person"):
+        await by_person.caller(token(published))
+
+
+@pytest.mark.anyio
 async def test_scopes_may_be_a_list_under_another_name(published: Published) -> None:
     issuer = Issuer(settings(published, scope_claim="roles", tenant_claim="org"))
     caller = await issuer.caller(token(published, roles=["admin", "emperor"], org="umbrella"))
