@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from bus.store import Store
 from bus.trim import trim
 from bus.under_way import runs_under_way
 from infra.settings import Settings
+from infra.spans.searching import Searched, nobody_follows
 from infra.spans.wanted import span_export
 from schemas.context import Clock
 from schemas.times import DAY
@@ -55,6 +56,11 @@ class Books:
         self._runs: dict[str, int] = {}
         self.spans = span_export(store, settings.telemetry)
         """Sends spans; None where nobody wants them."""
+
+    @property
+    def searched(self) -> Callable[[Searched], None]:
+        """Hears of searches of memory."""
+        return nobody_follows if self.spans is None else self.spans.search
 
     async def _opened(self) -> Store:
         return self._store

@@ -380,6 +380,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             limits=settings.limits,
             places=places_of(settings),
             answers=stack.answers,
+            searched=stack.books.searched,
             origins=settings.access.origins,
             more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )

@@ -39,6 +39,7 @@ def _offered(agent: Agent) -> AgentOffered:
         processors=None if callable(agent.processors) else tuple(one.name for one in agent.processors),
         memory=agent.memory is not None,
         max_steps=agent.max_steps,
+        open_to=tuple(agent.open_to),
     )
 
 

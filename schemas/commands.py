@@ -7,7 +7,7 @@ CloudEvents attributes are kept as given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -50,6 +50,9 @@ MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Dollars = Annotated[float, msgspec.Meta(ge=0)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+MOST_TOOLS: Final = 128
+"""Of a run's caller."""
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class RepetitionDetection(Wire, frozen=True):
@@ -116,7 +119,7 @@ class RunAgent(Wire, frozen=True, tag="run"):
     tool_concurrency: MaxSteps | None = None
     step_timeout_ms: Milliseconds | None = None
     most_tokens: Milliseconds | None = None
-    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=128)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=MOST_TOOLS)] = ()
     """Tools that the caller runs: the run waits for each call's `result`."""
     structured: Structured | None = None
     """What the run's last answer is to look like."""
@@ -139,6 +142,19 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """The thread's working memory from here on; empty leaves it."""
     task: str = ""
     """The background task that the run is told of."""
+    system: str = ""
+    """What its client instructs besides: the model is told behind the agent's own, which must be open to it."""
+    top_p: TopP | None = None
+    """How tokens are drawn, where the agent is open to `sampling`; so are those that follow."""
+    top_k: TopK | None = None
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Repetition | None = None
+    stop: tuple[StopText, ...] = ()
+    """Texts that end an answer of the model."""
+    reasoning_effort: Effort | None = None
+    """Of the model, where the agent is open to it: templates that know of it are told; `none` switches thinking off."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -177,6 +193,8 @@ class PostResult(Wire, frozen=True, tag="result", forbid_unknown_fields=True):
     """What the model reads."""
     error: str = ""
     """Why the call came to nothing; the model reads it in place of the content."""
+    note: Mapping[str, Any] = {}
+    """What its sender wants to find beside it in the log; nothing here reads it."""
 
 
 class Generate(Wire, frozen=True, tag="generate"):

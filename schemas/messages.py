@@ -131,6 +131,13 @@ class Rendering(Wire, frozen=True):
     """Whether the answer goes on with the last message, which the prompt ends with."""
 
 
+def told_of_effort(effort: str) -> dict[str, Any]:
+    """Give the names by which templates are told how much is to be thought; `none` switches it off."""
+    if not effort:
+        return {}
+    return {"reasoning_effort": effort} | ({"enable_thinking": False} if effort == "none" else {})
+
+
 def added(cost: float | None, more: float | None) -> float | None:
     """Add up what was paid: what is not known of a part is not known of the whole."""
     return None if cost is None or more is None else cost + more
@@ -149,6 +156,11 @@ class Usage(Wire, frozen=True):
     """Tokens whose KV entries were computed again because of that."""
     reasoning_tokens: int = 0
     """Of the completion's tokens, those that were thought and not said."""
+
+    def __sub__(self, other: Usage) -> Usage:
+        """Leave out of a usage what is part of it."""
+        fields = self.__struct_fields__
+        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in fields})
 
     def __add__(self, other: Usage) -> Usage:
         """Sum two usages field by field."""

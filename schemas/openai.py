@@ -13,6 +13,7 @@ from schemas.commands import (
     BadWords,
     Bias,
     CandidateIds,
+    Effort,
     ExtraArgs,
     ForcedIds,
     MinTokens,
@@ -29,13 +30,12 @@ from schemas.commands import (
     Truncation,
 )
 from schemas.generation import TruncationSide
-from schemas.messages import Image, Message, Role, ToolCall, ToolSpec
+from schemas.messages import Image, Message, Role, ToolCall, ToolSpec, told_of_effort
 from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 
 GrammarText = Annotated[str, msgspec.Meta(max_length=MOST_SOURCE)]
 Noted = Annotated[str, msgspec.Meta(max_length=512)]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
 TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 
@@ -336,11 +336,8 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
 
     def kwargs(self) -> dict[str, Any]:
         """Give the further names for the template."""
-        told = {"reasoning_effort": self.reasoning_effort, "verbosity": self.verbosity}
-        given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-        if self.reasoning_effort == "none":
-            given["enable_thinking"] = False
-        return given | (self.chat_template_kwargs or {})
+        verbosity = {} if self.verbosity is None else {"verbosity": self.verbosity}
+        return told_of_effort(self.reasoning_effort or "") | verbosity | (self.chat_template_kwargs or {})
 
 
 class ErrorBody(Wire, frozen=True):

@@ -84,3 +84,7 @@ class Profile(Wire, frozen=True):
     edition: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Which form the loop's decisions have. From 1 on an end tells what the run took, however it came to that, and
     runs that it asked for are ended by an effect of their own."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer of the model."""
+    reasoning_effort: str = ""
+    """What templates that know of it are told; empty is nothing."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import Alternatives
-from schemas.openai import Effort, Noted, StreamOptions, Verbosity
+from schemas.commands import Alternatives, Effort
+from schemas.openai import Noted, StreamOptions, Verbosity
 from schemas.wire import Wire
 
 
@@ -29,15 +29,26 @@ class InputItem(Wire, frozen=True):
     content: str | list[Part] | None = None
     call_id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: str | dict[str, Any] = ""
     input: str = ""
     """Of `custom_tool_call`."""
     action: dict[str, Any] | None = None
-    """Of `local_shell_call`."""
+    """Of calls of a shell, of a computer and of a web search."""
     id: str | None = None
-    output: str | list[Part] = ""
+    output: str | list[dict[str, Any]] | dict[str, Any] | None = ""
     summary: list[Part] | None = None
     encrypted_content: str | None = None
+    operation: dict[str, Any] | None = None
+    """Of `apply_patch_call`."""
+    server_label: str = ""
+    """Of `mcp_call`."""
+    error: Any = None
+    code: str | None = None
+    """Of `code_interpreter_call`, as the next."""
+    outputs: list[dict[str, Any]] | None = None
+    queries: list[str] | None = None
+    """Of `file_search_call`, as the next."""
+    results: list[dict[str, Any]] | None = None
 
 
 class ReasoningAsked(Wire, frozen=True):

@@ -7,7 +7,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import MaxSteps, MaxTokens, Milliseconds, Seed, Temperature
+from schemas.commands import (
+    MOST_TOOLS,
+    Effort,
+    MaxSteps,
+    MaxTokens,
+    Milliseconds,
+    Penalty,
+    Repetition,
+    Seed,
+    Share,
+    StopText,
+    Temperature,
+    TopK,
+    TopP,
+)
 from schemas.memory import Metadata, Resource, Title
 from schemas.messages import Message, ToolChoice, ToolSpec, Usage
 from schemas.profiles import ToolEffect, ToolPlace
@@ -55,6 +69,8 @@ class AgentOffered(Wire, frozen=True):
     memory: bool = False
     """Whether it may keep more in mind than what was said."""
     max_steps: int = 0
+    open_to: tuple[str, ...] = ()
+    """What requests may say in its place, and besides."""
 
 
 class Agents(Wire, frozen=True):
@@ -166,13 +182,26 @@ class StartRun(Wire, frozen=True, forbid_unknown_fields=True):
     step_timeout_ms: Milliseconds | None = None
     most_tokens: Milliseconds | None = None
     most_cost: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=128)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], msgspec.Meta(max_length=MOST_TOOLS)] = ()
     """Tools that the caller runs."""
     structured: Structured | None = None
     """What the last answer is to look like."""
     processors: tuple[str, ...] | None = None
     resource: Resource = ""
     """The person or project whose thread it is."""
+    system: str = ""
+    """What is instructed behind the agent's own instructions, which must be open to it."""
+    top_p: TopP | None = None
+    """How tokens are drawn, where the agent is open to `sampling`; so are those that follow."""
+    top_k: TopK | None = None
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Repetition | None = None
+    stop: tuple[StopText, ...] = ()
+    """Texts that end an answer of the model."""
+    reasoning_effort: Effort | None = None
+    """Of the model, where the agent is open to it."""
 
 
 class WaitShown(Wire, frozen=True):

@@ -42,6 +42,7 @@ from actors.errors import DefinitionError
 from actors.memory.prompt import shared_by
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
+from actors.models.metering import CallMeter
 from actors.models.provider import ModelCall, ModelProvider
 from actors.processors.guarded import Guarded, elsewhere
 from actors.processors.processor import Processor
@@ -58,7 +59,7 @@ from schemas.context import Clock
 from schemas.delegation import ChildEnded
 from schemas.generation import request_id
 from schemas.memory import ThreadErased
-from schemas.messages import Message
+from schemas.messages import Message, Rendering, told_of_effort
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
     DeadlinePassed,
@@ -94,6 +95,7 @@ class AgentPerformer:
         entitler: Entitler | None = None,
         eraser: Eraser | None = None,
         shared: SharedMemories | None = None,
+        meter: CallMeter | None = None,
     ) -> None:
         self._agents = {agent.name: agent for agent in agents}
         self._models = models
@@ -106,6 +108,7 @@ class AgentPerformer:
         self._entitler = entitler
         self._eraser = eraser
         self._shared = shared
+        self._meter = meter
         self._toolboxes = Toolboxes(self._agents, services)
         self._condenser = Condenser(models, self._toolboxes, clock)
 
@@ -127,7 +130,7 @@ class AgentPerformer:
         try:
             profile = await profile_of(agent, data, around, self._default_model)
         except Unresolved as error:
-            return Asked(command, missing=Problem(kind="definition", message=str(error), field=error.field))
+            return Asked(command, missing=Problem(kind=error.kind, message=str(error), field=error.field))
         missing = missing_model(profile, self._models) or unpriced(profile, self._models)
         return Asked(command, profile) if missing is None else Asked(command, missing=missing)
 
@@ -225,7 +228,9 @@ class AgentPerformer:
             sampling=effect.called.sampling,
             tenant=site.tenant,
             thread=site.thread,
+            stop=effect.profile.stop,
             traceparent=effect.called.traceparent,
+            rendering=Rendering(chat_template_kwargs=told_of_effort(effect.profile.reasoning_effort)),
             program=program_id(site.tenant, site.thread),
             agent=effect.profile.agent,
             calling=effect.profile.calling,
@@ -256,7 +261,7 @@ class AgentPerformer:
         limit = asyncio.timeout(limit_ms / 1000 if limit_ms else None)
         try:
             async with limit:
-                return await ask_model(*self._guarded(effect, call, box), self._live, effect, site)
+                return await ask_model(*self._guarded(effect, call, box), self._live, effect, site, self._meter)
         except DefinitionError as error:
             return ModelFailed(effect=effect.id, problem=Problem(kind="definition", message=str(error)))
         except TimeoutError:

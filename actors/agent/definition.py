@@ -87,7 +87,9 @@ class Agent:
     """What it is for, told to whoever may ask it. What it is instructed to do is told to nobody."""
     open_to: Sequence[Open] = ()
     """What requests may say in its place: `instructions`, `processors` (left out, too), and bounds past its own
-    (`max_steps`, `most_tokens`, `most_cost`, `step_timeout_ms`). Tighter bounds any request may have."""
+    (`max_steps`, `most_tokens`, `most_cost`, `step_timeout_ms`). Tighter bounds any request may have. And besides:
+    `system`, what a client instructs behind the agent's own instructions, `sampling` (`top_p`, `top_k`, `min_p`, three
+    penalties and `stop`), and `reasoning_effort`."""
     hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from actors.agent.definition import Agent, FromContext, processors_from, toolset_from
-from actors.agent.openness import lifted, loosened
+from actors.agent.openness import SAMPLING, lifted, loosened, opener, unheard
 from actors.blocking import called
 from actors.errors import ActorError, DefinitionError
 from actors.memory.plan import Memory
@@ -22,6 +22,7 @@ from schemas.generation import Sampling
 from schemas.messages import Calling
 from schemas.models import ModelChain
 from schemas.profiles import Profile, Retries
+from schemas.runs import ErrorKind
 
 LOOK_UP_S = 10.0
 """How long an agent's functions may take before a run: its thread waits meanwhile."""
@@ -40,11 +41,12 @@ _KINDS = {
 
 
 class Unresolved(Exception):
-    """An agent's function did not give what a run needs."""
+    """An agent's function did not give what a run needs, or a request wants what the agent has not."""
 
-    def __init__(self, message: str, field: str) -> None:
+    def __init__(self, message: str, field: str, kind: ErrorKind = "definition") -> None:
         super().__init__(message)
         self.field = field
+        self.kind = kind
 
 
 async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, default_model: str) -> Profile:
@@ -61,19 +63,20 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
     try:
         tools = distinct([*tools, *(_handed_over(spec) for spec in command.tools)])
     except DefinitionError as error:
-        raise Unresolved(f"tools: {error}", "tools") from error
+        raise Unresolved(f"tools: {error}", "tools", "invalid" if command.tools else "definition") from error
     chosen = _processors(processors, command)
     _refuse_lifting(agent, processors, command)
     profile = Profile(
         agent=agent.name,
         model=command.model or _first(model) or default_model,
-        instructions=instructions if command.instructions is None else command.instructions,
+        instructions=_instructions(instructions, command),
         tools=tuple(tool.binding for tool in _active(tools, command)),
         sampling=Sampling(
             temperature=agent.temperature if command.temperature is None else command.temperature,
             seed=0 if command.seed is None else command.seed,
             max_tokens=agent.max_tokens if command.max_tokens is None else command.max_tokens,
             structured=command.structured,
+            **_drawn(command),
         ),
         max_steps=command.max_steps or agent.max_steps,
         retries=Retries(most=agent.retries),
@@ -89,9 +92,28 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         processors=chosen,
         most_cost=agent.most_cost,
         edition=EDITION,
+        stop=command.stop,
+        reasoning_effort=command.reasoning_effort or "",
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens", "most_cost")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
+
+
+def _instructions(own: str, command: RunAgent) -> str:
+    """Give what the model is instructed to do: what a client adds comes last, and is told as what it is."""
+    told = own if command.instructions is None else command.instructions
+    if not command.system:
+        return told
+    return f"{told}\n\n{_SAID_BESIDES}\n{command.system}" if told else command.system
+
+
+_SAID_BESIDES = "Whoever asks you says besides, which counts where it does not go against the above:"
+
+
+def _drawn(command: RunAgent) -> dict[str, Any]:
+    given = {name: getattr(command, name) for name in SAMPLING if name != "stop"}
+    drawn = {name: value for name, value in given.items() if value is not None}
+    return drawn | ({"top_k": max(drawn["top_k"], 0)} if "top_k" in drawn else {})
 
 
 def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunAgent) -> None:
@@ -104,8 +126,8 @@ def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunA
     name = lifted(command, agent.open_to, bounds, [one.name for one in processors])
     if name:
         most = f" (at most {bounds[name]:g})" if name in bounds else ""
-        message = f"{name}: agent {agent.name!r} keeps its own{most}: leave it out, or open it there (`open_to`)"
-        raise Unresolved(message, name)
+        mend = f"leave it out, or open it there (`open_to` has {opener(name)!r})"
+        raise Unresolved(f"{name}: agent {agent.name!r} keeps its own{most}: {mend}", name, "invalid")
 
 
 def _bounds(agent: Agent) -> dict[str, float]:
@@ -118,6 +140,7 @@ def handed_over(data: RunAgent, agent: Agent) -> RunAgent:
     one alone is left out, and so are bounds that are looser than this one's."""
     own: dict[str, Any] = {"instructions": None, "active_tools": None, "tool_choice": None, "tool": "", "model": None}
     own |= {name: None for name in loosened(data, _bounds(agent)) if name not in agent.open_to}
+    own |= unheard(agent.open_to)
     return replace(data, agent=agent.name, processors=None, **own)
 
 
@@ -214,7 +237,7 @@ def _active(tools: Sequence[Tool], command: RunAgent) -> Sequence[Tool]:
     for name in command.active_tools:
         if name not in known:
             names = ", ".join(known) or "none"
-            raise Unresolved(f"active_tools: no tool named {name!r} (tools: {names})", "active_tools")
+            raise Unresolved(f"active_tools: no tool named {name!r} (tools: {names})", "active_tools", "invalid")
     return [tool for tool in tools if tool.name in command.active_tools]
 
 
@@ -228,13 +251,13 @@ def _processors(processors: Sequence[Processor], command: RunAgent) -> tuple[str
     for name in command.processors or ():
         if name not in known:
             names = ", ".join(known) or "none"
-            raise Unresolved(f"processors: no processor {name!r} (there are: {names})", "processors")
+            raise Unresolved(f"processors: no processor {name!r} (there are: {names})", "processors", "invalid")
     return tuple(known) if command.processors is None else command.processors
 
 
 def _calling(tools: Sequence[Tool], command: RunAgent) -> Calling:
     if command.tool and command.tool not in {tool.name for tool in tools}:
-        raise Unresolved(f"tool: no tool named {command.tool!r}", "tool")
+        raise Unresolved(f"tool: no tool named {command.tool!r}", "tool", "invalid")
     return Calling(
         choice=command.tool_choice or ("required" if command.tool else "auto"),
         tool=command.tool,

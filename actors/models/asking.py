@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.chain import Chained, ChainFailed
 from actors.models.choices import alternative, answers, total, total_cost
+from actors.models.metering import CallMeter
 from actors.models.provider import ModelCall, ModelProvider, Piece
 from actors.models.router import Router
 from actors.runtime.machine import Effect
@@ -61,11 +62,18 @@ def chain_of(profile: Profile, model: str) -> ModelChain | None:
 
 
 async def ask_model(
-    models: Mapping[str, ModelProvider], call: ModelCall, live: Live, effect: Effect, site: Site
+    models: Mapping[str, ModelProvider],
+    call: ModelCall,
+    live: Live,
+    effect: Effect,
+    site: Site,
+    meter: CallMeter | None = None,
 ) -> ModelReturned | ModelFailed:
-    """Call a model, sending its text to the watchers of the effect's entity as it comes."""
+    """Call a model, sending its text to the watchers of the effect's entity as it comes; `meter` counts the call."""
+    watch = (meter or CallMeter()).begin(call)
 
     async def on_text(choice: int, piece: Piece) -> None:
+        watch.heard()
         frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
         if piece.kind == "reasoning":
             frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
@@ -84,18 +92,22 @@ async def ask_model(
     try:
         answer, *others = await answers(provider, call, on_text)
     except CallFailed as failure:
+        watch.failed(failure.problem.kind)
         return _failed(effect, failure)
     except BusError:
         raise
     except Exception as error:  # noqa: BLE001  what breaks a provider ends its call alone
+        watch.failed("engine")
         log.error("the provider of model %r broke: %s", call.model, fault(error))  # noqa: TRY400
         message = f"the provider of model {call.model!r} broke: {error!r} (see the log of this process)"
         return ModelFailed(effect=effect.id, problem=Problem(kind="engine", message=message))
+    used = total([answer, *others])
+    watch.answered(used)
     return ModelReturned(
         effect=effect.id,
         text=answer.text,
         finish_reason=answer.finish_reason,
-        usage=total([answer, *others]),
+        usage=used,
         tool_calls=answer.tool_calls,
         engine=answer.engine,
         reasoning=answer.reasoning,

@@ -7,9 +7,10 @@ is cumulative, with vLLM's bounds, so that whoever asks may ask as seldom as he 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, get_args
 
+from actors.tally import Tally
 from schemas.generation import FinishReason, Submit
 from schemas.steps import RequestEvent, Served, StepPlan
 
@@ -29,26 +30,8 @@ BETWEEN_TOKENS: Final = (
 )  # fmt: skip
 STEP_TOKENS: Final = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 ANSWERS: Final = (1, 2, 5, 10, 20)
-
-
-class Tally:
-    """Counts values up to each of some bounds."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def add(self, value: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def numbers(self) -> dict[str, Any]:
-        """Say what was counted."""
-        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": round(self.sum, 6)}
+REQUESTS: Final = tuple(round(0.01 * 2**power, 2) for power in range(14))
+"""Of OpenTelemetry's conventions, which want others for a request's duration."""
 
 
 class _Open:
@@ -91,7 +74,7 @@ class Meter:
         self._first, self._between, self._step = Tally(FIRST_TOKEN), Tally(BETWEEN_TOKENS), Tally(STEP_TOKENS)
         self._per_token, self._answers = Tally(BETWEEN_TOKENS), Tally(ANSWERS)
         self._whole, self._queue, self._inference = Tally(LATENCIES), Tally(LATENCIES), Tally(LATENCIES)
-        self._prefill, self._decode = Tally(LATENCIES), Tally(LATENCIES)
+        self._prefill, self._decode, self._request = Tally(LATENCIES), Tally(LATENCIES), Tally(REQUESTS)
         self._prompt, self._output, self._asked = Tally(tokens), Tally(tokens), Tally(tokens)
         self._preempted, self._computed = Tally(ANSWERS), Tally(tokens)
 
@@ -150,6 +133,7 @@ class Meter:
         del self._open[submit.request]
         self._finished[finish] += 1
         self._whole.add((now - opened.submitted) * _SECONDS)
+        self._request.add((now - opened.submitted) * _SECONDS)
         if opened.began:
             self._queue.add(max(0, opened.began - opened.submitted) * _SECONDS)
         if opened.first:
@@ -211,6 +195,7 @@ class Meter:
             "request_params_n": self._answers,
             "request_num_preemptions": self._preempted,
             "request_prefill_kv_computed_tokens": self._computed,
+            "request_duration": self._request,
         }
         histograms = {name: tally.numbers() for name, tally in tallies.items()}
         return {"generated": self._generated, "finished": dict(self._finished), "histograms": histograms}

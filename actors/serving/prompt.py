@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.models.asking import ask_model, unknown_model
+from actors.models.metering import CallMeter
 from actors.models.provider import ModelCall, ModelProvider
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
@@ -22,8 +23,11 @@ from schemas.runs import Event, ModelReturned
 class GenerationPerformer:
     """The `Performer` of bare generations."""
 
-    def __init__(self, models: Mapping[str, ModelProvider], defaults: Sampling, live: Live) -> None:
+    def __init__(
+        self, models: Mapping[str, ModelProvider], defaults: Sampling, live: Live, meter: CallMeter | None = None
+    ) -> None:
         self._models = models
+        self._meter = meter
         self._defaults = defaults
         self._live = live
 
@@ -86,7 +90,7 @@ class GenerationPerformer:
             program=program_id(site.tenant, session=data.session_id) if data.session_id else "",
             again=again,
         )
-        event = await ask_model(self._models, call, self._live, effect, site)
+        event = await ask_model(self._models, call, self._live, effect, site, self._meter)
         if call.program and data.prompt is None and isinstance(event, ModelReturned):
             await self._tell_wait(call, event)
         return event

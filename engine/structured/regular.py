@@ -1,7 +1,8 @@
-"""Lark grammars in which no rule holds itself, as one regular expression.
+"""Lark grammars as one regular expression.
 
 Where a text stands inside of another one (an argument of a call, with JSON's escapes), a grammar cannot follow it; a
-regular expression can.
+regular expression can. Rules that hold themselves are written out as deep as there is room: the texts are of the
+grammar all the same, those that nest deeper are not among them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ MOST: Final = 1 << 13
 MOST_SOURCE: Final = 1 << 14
 """Characters of a grammar."""
 
+DEEPEST: Final = 40
+"""How many rules that hold themselves stand within one another, at most: expressions nest no deeper."""
+_TRIES: Final = 3
+"""How many of the deepest forms are tried, where what reads expressions takes one for too large."""
+
 _MOST_TOLD: Final = 500
 
 _START: Final = "start"
@@ -31,6 +37,7 @@ _IMPORT: Final = re.compile(
     r"[ \t]+common(?:\.(?P<one>\w+)(?:[ \t]*->[ \t]*(?P<alias>\w+))?|[ \t]*\((?P<some>[\w, \t]+)\))"
 )
 _TIMES: Final = re.compile(r"~\s*(\d+)(?:\.\.(\d+))?")
+_NONE: Final = re.compile(r"\{0+\D")
 _FLAGS: Final = "ims"
 _META: Final = frozenset(r"\.+*?()|[]{}^$#&-~/")
 _BLANKS: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
@@ -73,15 +80,22 @@ def expression_of(syntax: Literal["lark", "regex"], definition: str, field: str)
 
 
 def regex_of_lark(source: str) -> str:
-    """Write a grammar as a regular expression of the same texts.
+    """Write a grammar as a regular expression of the same texts, as deep as they nest where a rule holds itself.
 
     Raises:
-        GrammarError: It is none, a rule of it holds itself, or it has something in it that is not read here.
+        GrammarError: It is none, a rule of it never ends, or it has something in it that is not read here.
     """
     if len(source) > MOST_SOURCE:
         raise GrammarError(f"it has more than {MOST_SOURCE} characters")
     try:
-        return _checked(_Reader(source).expression())
+        *shallower, deepest = _Reader(source).expressions()
+        while True:
+            try:
+                return _checked(deepest)
+            except GrammarError:
+                if not shallower:
+                    raise
+                deepest = shallower.pop()
     except Unreadable as error:
         raise GrammarError(f"this cannot be read, or not as a regular expression: {error}") from error
     except RecursionError as error:
@@ -115,19 +129,47 @@ def _validate(grammar: str) -> None:
         raise GrammarError(problem[:_MOST_TOLD].strip())
 
 
+class _TooLong(Unreadable):
+    """What it comes to has too many characters."""
+
+
 class _Reader(Scanner):
-    """Reads the rules as expressions, each where it is needed first."""
+    """Reads the rules as expressions, each where it is needed first; None is what never ends at this depth."""
 
     def __init__(self, source: str) -> None:
         super().__init__(source)
         self._rules: dict[str, int] = {}
         """Where each begins."""
-        self._known: dict[str, str] = {}
-        self._open: list[str] = []
-        """Rules that are being read."""
+        self._common: dict[str, str] = {}
+        """What is imported."""
+        self._known: dict[tuple[str, int], str | None] = {}
+        """By name, and how many rules that hold themselves may stand within."""
+        self._depth = 0
+        self._loops = frozenset[str]()
+        """Rules that hold themselves."""
 
-    def expression(self) -> str:
-        """Write the whole grammar."""
+    def expressions(self) -> list[str]:
+        """Write the whole grammar: as deep as there is room, and before that some that are not as deep."""
+        self._begin()
+        if _START not in self._rules:
+            raise Unreadable(f"there is no rule {_START!r}")
+        self._loops = self._found_loops()
+        found = list[str]()
+        for depth in range(1, (DEEPEST if self._loops else 1) + 1):
+            self._depth = depth
+            try:
+                made = self._named(_START)
+            except _TooLong:
+                if not found:
+                    raise
+                break
+            if made is not None:
+                found = [*found[1 - _TRIES :], made]
+        if not found:
+            raise Unreadable(f"{min(self._loops)!r} holds itself, and never ends")
+        return found
+
+    def _begin(self) -> None:
         while (token := self._ahead()) is not None:
             head = self._head()
             if head is not None:
@@ -141,9 +183,34 @@ class _Reader(Scanner):
                 raise Unreadable(token[0])
             else:
                 self._at = token.end()
-        if _START not in self._rules:
-            raise Unreadable(f"there is no rule {_START!r}")
-        return self._named(_START)
+
+    def _found_loops(self) -> frozenset[str]:
+        """Find the rules that hold themselves, and those between two such: leave out whatever leads to none, or comes
+        from none."""
+        held = {name: self._names_in(at) & self._rules.keys() for name, at in self._rules.items()}
+        holders: dict[str, set[str]] = {name: set() for name in held}
+        for name, names in held.items():
+            for one in names:
+                holders[one].add(name)
+        for ahead, behind in ((held, holders), (holders, held)):
+            leaving = [name for name, names in ahead.items() if not names]
+            while leaving:
+                gone = leaving.pop()
+                for one in behind.pop(gone):
+                    ahead[one].discard(gone)
+                    if not ahead[one]:
+                        leaving.append(one)
+                for one in ahead.pop(gone):
+                    behind[one].discard(gone)
+        return frozenset(held)
+
+    def _names_in(self, at: int) -> set[str]:
+        found, self._at = set[str](), at
+        while (token := self._ahead()) is not None and self._head() is None and token["directive"] is None:
+            self._at = token.end()
+            if token.lastgroup == "name":
+                found.add(token[0])
+        return found
 
     def _imported(self) -> None:
         found = _IMPORT.match(self._source, self._at)
@@ -153,50 +220,56 @@ class _Reader(Scanner):
         for name in [found["one"]] if found["one"] else found["some"].replace(",", " ").split():
             if name not in _COMMON:
                 raise Unreadable(f"common.{name}")
-            self._known[found["alias"] or name] = _COMMON[name]
+            self._common[found["alias"] or name] = _COMMON[name]
 
-    def _named(self, name: str) -> str:
+    def _named(self, name: str) -> str | None:
         """Give what a name stands for, as one piece."""
-        if name in self._open:
-            raise Unreadable(f"{name!r} holds itself")
-        if name not in self._known:
-            if name not in self._rules:
-                raise Unreadable(f"there is no rule {name!r}")
+        if name in self._common:
+            return f"(?:{self._common[name]})"
+        if name not in self._rules:
+            raise Unreadable(f"there is no rule {name!r}")
+        depth, loops = self._depth, name in self._loops
+        if loops and not depth:
+            return None
+        if (name, depth) not in self._known:
             before, self._at = self._at, self._rules[name]
-            self._open.append(name)
-            self._known[name] = self._choice()
+            self._depth -= loops
+            self._known[name, depth] = self._choice()
             if (left := self._ahead()) is not None and self._head() is None and left["directive"] is None:
                 raise Unreadable(left[0])
-            self._open.pop()
-            self._at = before
-        return f"(?:{self._known[name]})"
+            self._at, self._depth = before, depth
+        found = self._known[name, depth]
+        return None if found is None else f"(?:{found})"
 
-    def _choice(self) -> str:
+    def _choice(self) -> str | None:
         ways = [self._series()]
         while (token := self._ahead()) is not None and token["sign"] == "|" and self._head() is None:
             self._at = token.end()
             ways.append(self._series())
-        return self._bounded("|", ways)
+        there = [way for way in ways if way is not None]
+        return self._bounded("|", list(dict.fromkeys(there))) if there else None
 
-    def _series(self) -> str:
-        parts, size = list[str](), 0
+    def _series(self) -> str | None:
+        parts, size, whole = list[str](), 0, True
         while (token := self._ahead()) is not None and self._head() is None:
             if token["sign"] in {"|", ")", "]"} or token["directive"] is not None:
                 break
             self._at = token.end()
-            parts.append(self._times(self._part(token)))
+            part = self._times(self._part(token))
+            whole = whole and part is not None
+            parts.append(part or "")
             size += len(parts[-1])
             if size > MOST:
                 break
-        return self._bounded("", parts)
+        return self._bounded("", parts) if whole else None
 
     def _bounded(self, between: str, parts: list[str]) -> str:
         """Join parts that stay within bounds."""
         if sum(map(len, parts)) > MOST:
-            raise Unreadable(f"it comes to more than {MOST} characters")
+            raise _TooLong(f"it comes to more than {MOST} characters")
         return between.join(parts)
 
-    def _part(self, token: re.Match[str]) -> str:
+    def _part(self, token: re.Match[str]) -> str | None:
         match token.lastgroup:
             case "any_case":
                 return self._quoted(token)
@@ -209,7 +282,9 @@ class _Reader(Scanner):
                 if end is None or end[0] != (")" if token[0] == "(" else "]"):
                     raise Unreadable("a group without an end")
                 self._at = end.end()
-                return f"(?:{inner})" if token[0] == "(" else f"(?:{inner})?"
+                if token[0] == "(":
+                    return None if inner is None else f"(?:{inner})"
+                return f"(?:{inner or ''})?"
         raise Unreadable(token[0])
 
     def _quoted(self, token: re.Match[str]) -> str:
@@ -225,14 +300,17 @@ class _Reader(Scanner):
         self._at = end.end()
         return f"[{_escaped(text)}-{_escaped(last)}]"
 
-    def _times(self, part: str) -> str:
+    def _times(self, part: str | None) -> str | None:
         while (token := self._ahead()) is not None and (times := token["times"]) and self._head() is None:
             self._at = token.end()
             if counted := _TIMES.fullmatch(times):
                 times = f"{{{counted[1]},{counted[2]}}}" if counted[2] else f"{{{counted[1]}}}"
             elif times.startswith("{,"):
                 times = f"{{0{times[1:]}"
-            part = f"(?:{part}{times})"
+            if part is not None:
+                part = f"(?:{part}{times})"
+            elif times[0] in "?*" or _NONE.match(times):
+                part = ""  # which may be left out
         return part
 
 

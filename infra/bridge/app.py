@@ -30,6 +30,8 @@ from infra.bridge.desk import Timed
 from infra.bridge.doors import SHAPE, Door, House, Operation, Wing, Workplace, charging, openai_error, told
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules, trace_of
+from infra.bridge.handed import Told
+from infra.bridge.handing import heard, in_turn, met, thread_for
 from infra.bridge.metering import exchange_of
 from infra.bridge.openai import (
     ONLY_ONCE,
@@ -51,6 +53,7 @@ from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow_together
 from infra.pictures import with_pictures_kept
 from infra.settings import LimitSettings
+from infra.spans.searching import Searched, nobody_follows
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import TRACE, Chance, Clock, Ids
@@ -118,6 +121,8 @@ class Bridge:
     """Counts them."""
     keyed: bool = False
     """Whether nobody comes in without a key or token."""
+    searched: Callable[[Searched], None] = nobody_follows
+    """Hears of searches of memory."""
 
     @cached_property
     def under_way(self) -> UnderWay:
@@ -203,7 +208,7 @@ class Bridge:
         """
         headers = dict[str, str]()
         try:
-            exchange = ask(request, await request.body())
+            exchange = met(self, request, ask(request, await request.body()))
             headers = exchange.headers
             exchange.commands = [await self.ready(command) for command in exchange.commands]
             await keep_commands_to_own(self, request, exchange.commands)
@@ -251,6 +256,9 @@ class Bridge:
         """Make a command of messages to a model or an agent; an agent may have a thread for them already."""
         given = thread or request.headers.get(THREAD_HEADER)
         data = self.timed(command_data(asked, given), asked.timeout_s)
+        if isinstance(data, RunAgent):
+            given = thread_for(data, given)
+            data = heard(self, request, data)
         if given is not None:
             try:
                 subjects.checked(given, f"header {THREAD_HEADER}:")
@@ -326,7 +334,7 @@ class Bridge:
     async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[Chunks]:
         """Follow the commands; the answer's headers name an agent's thread as soon as that is known to exist."""
         encoder, agent, heard = exchange.encoder, exchange.agent, 0
-        followed = [follow_together(self.connection, self.read_back, command) for command in exchange.commands]
+        followed = [(exchange.source or self._followed)(command) for command in exchange.commands]
         self.under_way.enter(exchange, name)
         try:
             async with aclosing(merged(exchange, followed)) as together:
@@ -345,6 +353,11 @@ class Bridge:
         finally:
             self.under_way.leave(exchange, name)
             exchange.charge(encoder.usage.prompt_tokens + encoder.usage.completion_tokens or heard)
+
+    def _followed(self, command: Command) -> AsyncGenerator[Sequence[Told]]:
+        """Hear of a command from its beginning; of an agent's run up to where its client is to act."""
+        frames = follow_together(self.connection, self.read_back, command)
+        return in_turn(self, command, frames) if command.kind == "agent" else frames
 
     async def abort(self, tenant: str, name: str, reason: str, thread: str | None = None) -> None:
         """End a generation, or an agent's run in a thread, by the name that its command has."""

@@ -13,14 +13,15 @@ import msgspec
 from msgspec.structs import replace
 
 from infra.bridge.custom import InputReader
+from infra.bridge.handed import Handed, Resumed, Told
 from infra.bridge.logprobs import Naming, by_id, by_text, content, prompt
 from infra.bridge.openai import broken_off
 from infra.bridge.untold import Untold
 from schemas import codec
 from schemas.answers import Alternative, CallTold
-from schemas.commands import Command, RunAgent
+from schemas.commands import Command, Generate
 from schemas.generation import BROKEN_OFF
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.live import Committed, Delta, Outcome
 from schemas.messages import Usage
 from schemas.openai import ChatRequest, CompletionUsage
 from schemas.runs import ModelFailed, ModelReturned, Problem, RunFailed, RunFinished
@@ -34,7 +35,7 @@ LastEvent = Literal["run.finished", "model.returned"]
 
 def last_of(command: Command) -> LastEvent:
     """Say after which event a command's answer is over."""
-    return "run.finished" if isinstance(command.data, RunAgent) else "model.returned"
+    return "model.returned" if isinstance(command.data, Generate) else "run.finished"
 
 
 @dataclass(slots=True)
@@ -124,10 +125,12 @@ class ChatEncoder:
         self.problem: Problem | None = None
         """Why there is no (whole) answer."""
         self.usage = Usage()
+        self._before = Resumed(Usage(), 0.0)
+        """What of a run that goes on was told in the answer before."""
         self._cost: float | msgspec.UnsetType | None = msgspec.UNSET
         """Of a run; a bare model's answer tells none."""
 
-    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+    def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame; there is one command, so its `index` is 0."""
         self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
         match frame:
@@ -138,9 +141,11 @@ class ChatEncoder:
             case Committed(type="model.returned", data=data):
                 return self._returned(codec.decode(data, ModelReturned))
             case Committed(type="run.finished", data=data):
-                finished: RunFinished = codec.decode(data, RunFinished)
-                self.usage, self._cost = finished.usage, finished.cost
-                return self._finish(0, finished.finish_reason)
+                return self._finished(codec.decode(data, RunFinished))
+            case Resumed():
+                self._before = frame
+            case Handed():
+                return self._handed_over(frame)
             case Committed(type="run.failed", data=data):
                 run: RunFailed = codec.decode(data, RunFailed)
                 self.problem = run.problem
@@ -152,6 +157,22 @@ class ChatEncoder:
             case _:
                 pass
         return []
+
+    def _finished(self, run: RunFinished) -> list[dict[str, Any]]:
+        before = self._before
+        self.usage, self._cost = run.usage - before.usage, run.cost
+        if run.cost is not None:
+            self._cost = None if before.cost is None else run.cost - before.cost
+        return self._finish(0, run.finish_reason)
+
+    def _handed_over(self, handed: Handed) -> list[dict[str, Any]]:
+        """Tell of the calls that the client is to carry out; the run waits for it, and this answer is over."""
+        self.usage, self._cost = handed.usage, handed.cost
+        chunks: list[dict[str, Any]] = []
+        for at, call in enumerate(handed.calls):
+            chunks += self._called(0, CallTold(at, call.id, call.name), call.arguments)
+            chunks += self._read(0, at)
+        return chunks + self._finish(0, "tool_calls")
 
     def _delta_of(self, frame: Delta) -> list[dict[str, Any]]:
         choice = self._choice(frame.choice)

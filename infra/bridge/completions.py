@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from infra.bridge.chat import usage
 from infra.bridge.formats import structured
+from infra.bridge.handed import Told
 from infra.bridge.logprobs import Legacy, by_id
 from infra.bridge.logprobs import prompt as prompt_logprobs
 from infra.bridge.openai import (
@@ -32,7 +33,7 @@ from schemas.answers import Alternative, TokenTold
 from schemas.commands import Generate, RawPrompt
 from schemas.completions import MOST_PROMPTS, CompletionRequest
 from schemas.generation import BROKEN_OFF
-from schemas.live import Committed, Delta, Frame, Outcome
+from schemas.live import Committed, Delta, Outcome
 from schemas.messages import Usage
 from schemas.runs import ModelFailed, ModelReturned, Problem
 
@@ -150,7 +151,7 @@ class CompletionEncoder:
         self.problem: Problem | None = None
         """Why there is no (whole) answer."""
 
-    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+    def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame of one prompt's generation."""
         self.accepted = self.accepted or not isinstance(frame, Outcome) or frame.result == "accepted"
         match frame:

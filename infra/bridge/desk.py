@@ -13,8 +13,9 @@ from bus.store import Store
 from infra.bridge.exchange import Exchange
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
+from infra.spans.searching import Searched
 from schemas.commands import Command, CommandData
-from schemas.context import Ids
+from schemas.context import Clock, Ids
 from schemas.openai import ChatRequest
 from schemas.rest import AgentOffered
 
@@ -67,6 +68,14 @@ class Around(Protocol):
     @property
     def keyed(self) -> bool:
         """Whether nobody comes in without a key or token."""
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+
+    @property
+    def searched(self) -> Callable[[Searched], None]:
+        """Hears of searches of memory."""
 
     @property
     def under_way(self) -> UnderWay:

@@ -15,10 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bus.errors import BusError
 from infra.bridge.framing import IDLE, OPENAI, Framing
+from infra.bridge.handed import Told
 from infra.bridge.openai import ONLY_ONCE, BadRequest, refusal
 from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
-from schemas.live import Frame
 from schemas.messages import Usage
 from schemas.runs import Problem
 
@@ -51,7 +51,7 @@ class Encoder(Protocol):
     def usage(self) -> Usage:
         """What it took, as far as that is known."""
 
-    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+    def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame of the command with this index."""
 
     def whole(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -85,6 +85,8 @@ class Exchange:
     """What is to be known before its commands are sent."""
     over: set[str] = field(default_factory=set)
     """Ids of commands that nothing more is heard of."""
+    source: Callable[[Command], AsyncGenerator[Sequence[Told]]] | None = None
+    """What is heard of its command, where that is not all that comes of it from its beginning."""
 
     @property
     def agent(self) -> bool:
@@ -127,11 +129,11 @@ async def _gone(request: Request) -> None:
         pass
 
 
-Heard = tuple[int, Sequence[Frame]]
+Heard = tuple[int, Sequence[Told]]
 """The index of a command, and what came of it at once."""
 
 
-async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[Frame]]]) -> AsyncGenerator[Heard]:
+async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[Told]]]) -> AsyncGenerator[Heard]:
     """Yield the frames of several commands as they come, each with its command's index; what one raises is raised."""
     if len(followed) == 1:
         # nothing to merge: a queue and a task in between would cost as much as all else
@@ -139,10 +141,10 @@ async def merged(exchange: Exchange, followed: Sequence[AsyncIterator[Sequence[F
             yield 0, only
         exchange.over.add(exchange.commands[0].id)
         return
-    heard: asyncio.Queue[tuple[int, Sequence[Frame] | None]] = asyncio.Queue()
+    heard: asyncio.Queue[tuple[int, Sequence[Told] | None]] = asyncio.Queue()
     room = asyncio.Semaphore(_AHEAD)
 
-    async def hear(index: int, together: AsyncIterator[Sequence[Frame]]) -> None:
+    async def hear(index: int, together: AsyncIterator[Sequence[Told]]) -> None:
         try:
             async for frames in together:
                 await room.acquire()  # who reads slowly has what he follows drop what it must

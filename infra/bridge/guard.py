@@ -12,10 +12,10 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.bridge.asked_of_agents import LEFT_OUT
 from infra.bridge.callers import CALLER, NAME, NAMED, REQUEST_ID, Caller, request_id_of
 from infra.bridge.doors import HOUSE, House, told
 from infra.bridge.openai import THREAD_HEADER, BadRequest
-from infra.bridge.responses.offered import LEFT_OUT
 from schemas.context import REQUEST, TRACE, Ids
 
 CROSS_ORIGIN: Final[Mapping[str, Any]] = {

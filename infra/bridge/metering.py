@@ -12,11 +12,12 @@ from starlette.requests import Request
 from infra.bridge.callers import rename
 from infra.bridge.desk import Desk
 from infra.bridge.exchange import Encoder, Exchange
+from infra.bridge.handed import Told
 from infra.bridge.openai import BadRequest
 from infra.bridge.tokenizing import ask_texts
 from schemas import codec
 from schemas.commands import Command, Generate
-from schemas.live import Committed, Delta, Frame
+from schemas.live import Committed, Delta
 from schemas.messages import Usage
 from schemas.openai import AnswerRequest
 from schemas.runs import ModelReturned, Problem
@@ -89,7 +90,7 @@ class Metered:
         """What it took, as far as that is known."""
         return self._encoder.usage
 
-    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+    def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the chunks that follow from one frame of the command with this index."""
         match frame:
             case Delta():

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from engine.errors import BadRequest as Unfit
+from infra.bridge.asked_of_agents import agent_checks, run_asked
 from infra.bridge.custom import as_functions
-from infra.bridge.formats import format_checks, is_formatted, structured
+from infra.bridge.formats import format_checks, structured
 from infra.bridge.tools import narrowed, tool_choice
 from infra.bridge.unserved import unheeded_checks, unserved_checks
-from schemas.commands import CommandData, Generate, RunAgent
+from schemas.commands import CommandData, Generate
 from schemas.messages import Message, misplaced_in
 from schemas.openai import AnswerRequest, ChatRequest, ErrorBody, ErrorResponse
 from schemas.runs import ErrorKind, Problem
@@ -257,22 +258,7 @@ def _model_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
 
 
 def _agent_checks(request: ChatRequest) -> Iterator[tuple[str, bool, str]]:
-    """Refuse what a run cannot honour: a field dropped in silence is a wrong answer that nobody sees."""
-    instructed = any(message.role in {"system", "developer"} for message in request.messages)
-    yield "messages", not instructed, "an agent has its own instructions: leave system messages out"
-    yield "tools", not request.tools, "an agent has its own tools: leave them out"
-    yield "stop", not request.stop, "an agent's run ends where its model ends: leave it out"
-    yield "vllm_xargs", not request.vllm_xargs, "an agent samples as its model does: leave it out"
-    yield "logprobs", not request.logprobs, "of an agent's run, which may ask its model often, there are none"
-    given = "response_format" if request.structured_outputs is None else "structured_outputs"
-    yield given, not is_formatted(request), "an agent answers in free text: leave it out"
-    for name, neutral in {"top_p": (1,), **CHOOSING, **_CONVERSING, **_TOLD}.items():
-        fits = getattr(request, name) in (None, *neutral)
-        yield name, fits, "an agent samples as its model does: leave it out, or give `temperature`"
-    yield "tool_choice", request.tool_choice in (None, "auto"), "an agent chooses its tools itself: leave it out"
-    yield "chat_template_kwargs", not request.chat_template_kwargs, "an agent's prompts are its own: leave it out"
-    for name, neutral in {"reasoning_effort": (), "verbosity": ("medium",)}.items():
-        yield name, getattr(request, name) in (None, *neutral), "an agent's prompts are its own: leave it out"
+    yield from agent_checks(request, {**CHOOSING, **_CONVERSING, **_TOLD})
 
 
 def command_data(request: ChatRequest, thread: str | None) -> CommandData:
@@ -285,16 +271,10 @@ def command_data(request: ChatRequest, thread: str | None) -> CommandData:
     limit = _limit(request)
     if request.model.startswith(AGENT_PREFIX):
         fresh = _fresh(messages) if thread is not None else messages
-        return RunAgent(
-            agent=request.model.removeprefix(AGENT_PREFIX),
-            messages=fresh,
-            thread="any" if thread is None else "existing",
-            temperature=request.temperature,
-            seed=request.seed,
-            max_tokens=limit,
-            approvals="refuse",
-            note=note_of(request),
-        )
+        said = [message for message in fresh if message.role != "system"]
+        about = {"max_tokens": limit, "note": note_of(request)}
+        where: Literal["any", "existing"] = "any" if thread is None else "existing"
+        return run_asked(request, request.model.removeprefix(AGENT_PREFIX), said, thread=where, **about)
     stop = request.stop or ()
     chosen = {name: value for name in (*CHOOSING, *_CONVERSING) if (value := getattr(request, name)) is not None}
     if request.echo and request.logprobs:

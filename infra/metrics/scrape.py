@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from bus.connection import Connection
 from bus.errors import BusError
 from bus.numbers import Backlog, ProcessNumbers, backlog, numbers_of_all
+from infra.metrics.conventions import client_metrics, server_metrics
 from infra.metrics.engines import engine_metrics
 from infra.metrics.stack import backlog_metrics, stack_metrics
 
@@ -77,6 +78,8 @@ class _Gathered:
         for process in self._processes:
             if process.role == "scheduler":
                 yield from engine_metrics(process.numbers)
+                yield from server_metrics(process.numbers)
+        yield from client_metrics(self._processes)
         yield from stack_metrics(self._processes, self._slots)
         if self._waiting is not None:
             yield from backlog_metrics(self._waiting)

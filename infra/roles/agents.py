@@ -16,6 +16,7 @@ from actors.blocking import left_behind
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
+from actors.models.metering import CallMeter
 from actors.models.nearby import Nearby, offer_model
 from actors.models.poolers import Poolers
 from actors.models.provider import ModelProvider
@@ -78,7 +79,7 @@ async def _run(
     place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace, record: LateStore
 ) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
-    agents = served_agents(settings)
+    agents, meter = served_agents(settings), CallMeter()
     frontend = await _frontend(place, connection, status)
     made, reading = await _models(place, connection, status, frontend, record)
     for name, model in _served(place, frontend).items():
@@ -93,7 +94,7 @@ async def _run(
         writer=Writer(status.run, importlib.metadata.version("ostinato")),
         slot=place.slot,
         machines=MACHINES,
-        performers=_performers(place, connection, agents, made.router, Live(connection, trace), record),
+        performers=_performers(place, connection, agents, made.router, Live(connection, trace), record, meter),
         record=record,
     )
     embedders = _embedders(agents)
@@ -108,6 +109,7 @@ async def _run(
     status.statistics = lambda: {
         "shards": {str(shard): owner.statistics() for shard, owner in owners.items()},
         "model_calls": frontend.under_way,
+        "calls": meter.numbers(),
         "trace": trace.statistics(),
         "budgets": [] if made.ledger is None else made.ledger.statistics(),
         "threads_left_behind": left_behind(),
@@ -168,7 +170,13 @@ async def _frontend(place: Place, connection: Connection, status: Status) -> Fro
 
 
 def _performers(
-    place: Place, connection: Connection, agents: Sequence[Agent], models: Router, live: Live, record: LateStore
+    place: Place,
+    connection: Connection,
+    agents: Sequence[Agent],
+    models: Router,
+    live: Live,
+    record: LateStore,
+    meter: CallMeter,
 ) -> dict[str, Performer]:
     """Make those who do what runs and generations ask for."""
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
@@ -185,10 +193,11 @@ def _performers(
         Entitler(send, clock),
         eraser,
         SharedMemories(record.opened, send),
+        meter,
     )
     return {
         "agent": runs,
-        "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live),
+        "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live, meter),
         "key": KeyPerformer(),
         "batch": batch_performer(place, connection, record),
         "schedule": SchedulePerformer([agent.name for agent in agents], send, clock, erase=eraser.erase_schedule),

@@ -38,6 +38,10 @@ class NoContent:
         """Tell a tool's arguments, or its result."""
         return {}
 
+    def searched(self, text: str) -> str:
+        """Tell what was looked for; empty where it is not told."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Redacted(NoContent):
@@ -82,6 +86,10 @@ class Redacted(NoContent):
         """Tell a tool's arguments, or its result."""
         told = {names.arguments: arguments, names.result: result}
         return {key: self._clean(text) for key, text in told.items() if text is not None}
+
+    def searched(self, text: str) -> str:
+        """Tell what was looked for."""
+        return self._clean(text)
 
     def _clean(self, text: str) -> str:
         return self.rules.cleaned(text[:_LONGEST], About(None), "prompt")

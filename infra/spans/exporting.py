@@ -20,6 +20,7 @@ from infra.spans.content import NoContent
 from infra.spans.engine import asked_by, engine_span
 from infra.spans.fold import ThreadSpans
 from infra.spans.names import Names
+from infra.spans.searching import Searched, search_span
 from infra.spans.sending import Sender
 from infra.spans.span import Span
 from schemas.errors import SchemaError
@@ -55,6 +56,10 @@ class SpanExport:
         """Take what is recorded by now as known."""
         self._events, self._served = await record_end(self._store)
         self._begun = True
+
+    def search(self, searched: Searched) -> None:
+        """Send the span of a search of memory, which is in no record."""
+        self._send([search_span(searched, self._names, self._content)])
 
     def close(self) -> None:
         """Send what is queued."""

@@ -236,7 +236,14 @@ class ThreadSpans:
             trace, sampled = owner.context.trace, owner.context.sampled
             # a command's id is its run's, and the cause of what it wrote itself; else it is an effect
             parent = owner.span if fact.cause == owner.entity else span_id(self.tenant, self.thread, fact.cause)
-        about = {self.names.operation: self.names.remember, "ostinato.memory": fact.type}
+        operation, record, count = self._written(event, fact.type)
+        about: dict[str, Any] = {self.names.operation: operation, "ostinato.memory": fact.type}
+        told = {
+            self.names.memory_store: self.thread,
+            self.names.memory_record: record,
+            self.names.memory_records: count,
+        }
+        about |= {name: value for name, value in told.items() if name and value}
         if isinstance(event, MemoryWritten):
             about["ostinato.memory.topic"] = event.topic
         return [
@@ -244,13 +251,27 @@ class ThreadSpans:
                 trace=trace,
                 span=span_id(self.tenant, self.thread, f"{fact.kind} {fact.entity} {fact.version}"),
                 parent=parent,
-                name=f"{self.names.remember} {fact.type}",
+                name=f"{operation} {fact.type}",
                 start=stored.time,
                 end=stored.time,
                 attributes={**self._about(None), **about},
                 sampled=sampled,
             )
         ]
+
+    def _written(self, event: _REMEMBERED, kind: str) -> tuple[str, str, int]:
+        """Give the operation that a write is, what it is of, and of how many."""
+        names = self.names
+        operation = names.writes.get(kind, names.remember)
+        match event:
+            case MemoryWritten(topic=topic, text=text):
+                return operation if text else names.forget or operation, topic, 1
+            case WorkingWritten(content=content):
+                return operation if content else names.forget or operation, "working", 1
+            case Observed():
+                return operation, "observation", 1
+            case _:
+                return operation, "", 0
 
 
 def _user(note: Mapping[str, Any]) -> str:

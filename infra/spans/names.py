@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 Version = Literal["1.36", "1.41", "0.1"]
@@ -50,12 +51,35 @@ class Names:
     error: str = "error.type"
     messaging_system: str = "messaging.system"
     remember: str = "update_memory"
-    """The operation of a write to memory."""
+    """The operation of a write to memory, of which there is no other in `writes`."""
     recall: str = "search_memory"
+    writes: Mapping[str, str] = field(default_factory=dict)
+    """The operations of writes, by the type of the event."""
+    forget: str = ""
+    """The operation of a write that leaves nothing; empty where it is as any other."""
+    memory_store: str = ""
+    """From here on what only some versions have a name for."""
+    memory_record: str = ""
+    memory_records: str = ""
+    memory_query: str = ""
 
 
 NAMES: Final[dict[Version, Names]] = {
     "1.36": Names(provider="gen_ai.system", cached_tokens="gen_ai.usage.cached_tokens"),
     "1.41": Names(),
-    "0.1": Names(reasoning_tokens="gen_ai.usage.reasoning_tokens"),
+    "0.1": Names(
+        reasoning_tokens="gen_ai.usage.reasoning_tokens",
+        writes={
+            "thread.created": "create_memory_store",
+            "thread.deleted": "delete_memory_store",
+            "memory.observed": "create_memory",
+            "memory.written": "upsert_memory",
+            "working.written": "update_memory",
+        },
+        forget="delete_memory",
+        memory_store="gen_ai.memory.store.id",
+        memory_record="gen_ai.memory.record.id",
+        memory_records="gen_ai.memory.record.count",
+        memory_query="gen_ai.memory.query.text",
+    ),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.models.metering import provider_of
 from infra.spans.content import NoContent
 from infra.spans.names import Names
 from infra.spans.span import Moment, Span
@@ -97,7 +98,7 @@ class OpenRun:
             names.top_p: called.sampling.top_p,
             names.seed: called.sampling.seed,
             names.max_tokens: called.sampling.max_tokens,
-            names.provider: called.model.split("/", 1)[0] if "/" in called.model else "ostinato",
+            names.provider: provider_of(called.model),
             "ostinato.effect": called.effect,
             **heard,
         }
@@ -198,7 +199,8 @@ class OpenRun:
     def _recalled(self, one: Processed, found: Sequence[Processed]) -> dict[str, Any]:
         places = [other.reason for other in found if other.reason]
         told = {self.names.operation: self.names.recall, "ostinato.memory.found": places}
-        return {**_processed(one), **told, "ostinato.found": len(places)}
+        counted = {self.names.memory_records: len(places)} if self.names.memory_records else {}
+        return {**_processed(one), **told, **counted, "ostinato.found": len(places)}
 
     def _used(self, usage: Usage) -> dict[str, int]:
         names = self.names

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.agent.definition import Agent
-from actors.agent.profiles import Unresolved, profile_of
+from actors.agent.profiles import Unresolved, handed_over, profile_of
 from actors.errors import DefinitionError, NoService
 from actors.memory.embedding import WordEmbedder
 from actors.processors.prompts import TokenLimiter
@@ -186,6 +186,42 @@ async def test_a_request_lifts_nothing_that_guards_an_agent(field: str) -> None:
     assert getattr(opened, field) == LIFTED[field]
     with pytest.raises(Unresolved, match="keeps its own"):  # whoever says that another run asks
         await profile(GUARDED, parent=Parent("t", "r", "e", 1), **wanted)
+
+
+ASKING: dict[str, Any] = {
+    "system": "Be kind.",
+    "top_p": 0.5,
+    "top_k": 3,
+    "min_p": 0.1,
+    "presence_penalty": 0.2,
+    "frequency_penalty": 0.3,
+    "repetition_penalty": 1.1,
+    "stop": ("END",),
+    "reasoning_effort": "low",
+}
+
+
+@pytest.mark.parametrize("field", ASKING)
+async def test_how_a_model_is_asked_is_a_request_s_to_say_where_the_agent_is_open_to_it(field: str) -> None:
+    agent, wanted = Agent("a", "Be brief."), {field: ASKING[field]}
+    with pytest.raises(Unresolved, match=f"{field}: agent 'a' keeps its own") as refused:
+        await profile(agent, **wanted)
+    assert (refused.value.field, refused.value.kind) == (field, "invalid")
+    group: Any = field if field in {"system", "reasoning_effort"} else "sampling"
+    assert f"has '{group}'" in str(refused.value)
+    opened = await profile(replace(agent, open_to=[group]), **wanted)
+    if field == "system":
+        assert opened.instructions.startswith("Be brief.")
+        assert opened.instructions.endswith("Be kind.")
+    else:
+        drawn = opened if field in {"stop", "reasoning_effort"} else opened.sampling
+        assert getattr(drawn, field) == ASKING[field]
+
+
+async def test_who_has_a_thread_handed_over_hears_what_it_is_open_to_itself() -> None:
+    asked = RunAgent(agent="a", text="hi", **ASKING)
+    handed = handed_over(asked, Agent("b", "", open_to=["sampling"]))
+    assert (handed.system, handed.reasoning_effort, handed.top_p, handed.stop) == ("", None, 0.5, ("END",))
 
 
 async def test_a_request_may_have_tighter_bounds() -> None:

@@ -77,6 +77,9 @@ def note_end(end: RunEnd) -> None:
 
 
 THEIRS = client_tool("calculator", calculator.description, calculator.parameters)
+receptive = Agent(
+    "receptive", DEMO.instructions, tools=DEMO.tools[1:], open_to=("system", "sampling", "reasoning_effort")
+)
 leaving = Agent("leaving", DEMO.instructions, tools=(leaving_calculator, *DEMO.tools[1:]))
 choosy = Agent("choosy", DEMO.instructions, tools=(choosy_calculator, *DEMO.tools[1:]))
 lent = Agent("lent", DEMO.instructions, tools=(THEIRS, *DEMO.tools[1:]), prepare_step=prepare, on_finish=note_end)
@@ -104,3 +107,7 @@ condenser = Agent("condenser", "Answer.", SCRIPTED, memory=Memory(observe=3))
 hasty = Agent("hasty", "Answer.", SCRIPTED, memory=Memory(observe=3, observe_timeout_s=1))
 head = Agent("head", "Have it led.", SCRIPTED, tools=[agent_tool("chief", "Leads.")])
 both = Agent("both", "Do it.", SCRIPTED, tools=[agent_tool("careful_twice", "Works things out."), asking_calculator])
+fetching = client_tool("fetch", "Fetches.", {"type": "object", "properties": {"what": {"type": "string"}}})
+fetcher = Agent("fetcher", "Fetch.", SCRIPTED, tools=[fetching])
+sender = Agent("sender", "Have it fetched.", SCRIPTED, tools=[agent_tool("fetcher", "Fetches.")])
+carrier = Agent("carrier", "Do it.", SCRIPTED, tools=[calculator])

@@ -106,7 +106,7 @@ def test_a_custom_tool_s_call_is_read_back_from_the_log_and_answered(stack: UpPr
         assert second.status in {"completed", "incomplete"}
         (item,) = client.responses.input_items.list(second.id).data
         assert (item.type, item.output) == ("custom_tool_call_output", "Done.")
-        recursive = {**GRAMMAR, "definition": 'start: "(" start? ")"'}
+        recursive = {**GRAMMAR, "definition": 'start: "(" start ")"'}
         with pytest.raises(openai.BadRequestError) as refused:
             client.responses.create(**asked, tools=[{**OFFERED[1], "format": recursive}])
         assert refused.value.param == "tools[0].format.definition"

@@ -159,6 +159,9 @@ def called_with(arguments: str) -> dict[str, Any]:
     return {"model": "ostinato-mini", "messages": messages}
 
 
+TOOL: Any = {"type": "function", "function": {"name": "calculator"}}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "word"),
     [
@@ -172,9 +175,11 @@ def called_with(arguments: str) -> dict[str, Any]:
         (ask("x", model="no-such-model"), 404, "model", "ostinato-mini"),
         (ask("x", model="agent/nobody"), 404, "model", "demo"),
         (ask("x", stop="END"), 400, "stop", "leave it out"),
-        (ask("x", top_p=0.5), 400, "top_p", "leave it out"),
+        (ask("x", top_logprobs=1, logprobs=True), 400, "logprobs", "there are none"),
         (ask("x", max_tokens=1 << 31), 400, "max_tokens", "at most"),
-        ({"model": "agent/demo", "messages": [{"role": "system", "content": "x"}]}, 400, "messages", "instructions"),
+        ({"model": "agent/demo", "messages": [{"role": "system", "content": "x"}]}, 400, "messages", "user's"),
+        (ask("x", top_p=0.5), 400, "top_p", "`open_to` has 'sampling'"),
+        (ask("x", tools=[TOOL]), 400, "tools", "calculator"),
         (called_with("[" * 50_000), 400, "messages", "messages[1].tool_calls"),
         (called_with('{"x":"\\ud800"}'), 400, "messages", "messages[1].tool_calls"),
         (ask("word " * 5000), 400, "messages", "context"),

@@ -15,6 +15,7 @@ from schemas.messages import Message, ToolCall, ToolSpec
 
 NOTE: Final = "agui"
 """Where a command notes the ids that its messages have with the client."""
+_INSTRUCTING: Final = frozenset({"system", "developer"})
 _SAID: Final = frozenset({"user", "assistant", "tool"})
 
 
@@ -103,6 +104,7 @@ def run_agent(asked: AguiInput, agent: str, known: Collection[str], working: str
         context={name: value for name, value in about.items() if value},
         note={NOTE: [one.id for one in fresh if one.role == "user"], "runId": asked.run_id},
         working=working,
+        system="\n\n".join(filter(None, (_text(one) for one in asked.messages if one.role in _INSTRUCTING))),
     )
 
 

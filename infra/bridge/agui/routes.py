@@ -16,6 +16,7 @@ from infra.bridge.agui.state import ThreadState
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
+from infra.bridge.handing import heard, left_out
 from infra.bridge.openai import BadRequest
 from infra.bridge.ownership import keep_out_of_others, keep_to_own
 from infra.bridge.telling.counter import Counter
@@ -45,7 +46,7 @@ class _Agents:
             tape = await self._gone_on(request, asked, thread, state)
         else:
             tape = await self._begun(request, asked, thread, events, state)
-        return await self.counter.told(request, tape, _opened(tape, asked, state), {})
+        return await self.counter.told(request, tape, _opened(tape, asked, state), left_out(request))
 
     async def stop(self, request: Request) -> Response:
         """End the run that is under way in a thread."""
@@ -59,6 +60,7 @@ class _Agents:
         commands = commands_in(events)
         known = {name for command in commands for name in noted_in(command, NOTE)}
         data = run_agent(asked, request.path_params["agent"], known, state.wanted(asked.state))
+        data = heard(self.desk, request, data)
         if commands and (await self.counter.record.run_of(commands[-1])).reader.paused:
             # who says something else in place of an answer does not want the run that waits for it
             data = msgspec.structs.replace(data, when_busy="replace")

@@ -95,6 +95,7 @@ def run_agent(asked: ChatAsked, agent: str, known: Collection[str]) -> RunAgent:
     again = asked.trigger == "regenerate-message"
     fresh = [one for one in messages[last + 1 if ours or again else 0 :] if again or one.id not in known]
     fresh = [one for one in fresh if one.role != "system"]
+    told = ["".join(map(_text, one.parts)) for one in messages if one.role == "system"]
     if not fresh:
         raise _wrong("messages", "the last one is to be new, and the user's")
     waited = last >= 0 and any(part.state == "approval-requested" for part in messages[last].parts)
@@ -104,6 +105,7 @@ def run_agent(asked: ChatAsked, agent: str, known: Collection[str]) -> RunAgent:
         note={NOTE: [one.id for one in fresh if one.role == "user"]},
         # who says something else in place of an answer does not want the run that waits for it
         when_busy="replace" if waited else "queue",
+        system="\n\n".join(filter(None, told)),
     )
 
 

@@ -15,6 +15,7 @@ from infra.bridge.aisdk.stored import ui_messages
 from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace
+from infra.bridge.handing import heard, left_out
 from infra.bridge.openai import AGENT_PREFIX, BadRequest
 from infra.bridge.ownership import keep_out_of_others, keep_to_own
 from infra.bridge.telling.counter import Counter
@@ -46,7 +47,7 @@ class _Chats:
             tape = await self._begun(request, asked, thread)
         else:
             tape = await self._gone_on(request, message, thread)
-        return await self.counter.told(request, tape, tape.play(), HEADERS)
+        return await self.counter.told(request, tape, tape.play(), {**HEADERS, **left_out(request)})
 
     async def resume(self, request: Request) -> Response:
         """Tell what is under way in a conversation, from its beginning; 204 where nothing is."""
@@ -82,7 +83,7 @@ class _Chats:
             events = await self.counter.record.thread_events(caller_of(request).tenant, thread)
             known = {name for command in commands_in(events) for name in noted_in(command, NOTE)}
             data = run_agent(asked, data.agent, known)
-        command = self.desk.command(request, data, thread)
+        command = self.desk.command(request, heard(self.desk, request, data), thread)
         return await self.counter.begin(command, UiEncoder(command))
 
     async def _gone_on(self, request: Request, message: UiMessage, thread: str) -> Tape:

@@ -13,10 +13,11 @@ import msgspec
 from infra.bridge.anthropic.asking import anthropic_error
 from infra.bridge.chat import ChatEncoder, LastEvent
 from infra.bridge.framing import NamedFraming
+from infra.bridge.handed import Told
 from infra.bridge.openai import BadRequest
 from infra.bridge.seals import sealed
 from schemas import codec
-from schemas.live import Committed, Frame
+from schemas.live import Committed
 from schemas.messages import Thought, Usage
 from schemas.runs import ModelReturned, Problem
 
@@ -84,7 +85,7 @@ class MessageEncoder:
         """Why there is no (whole) answer."""
         return self._chat.problem
 
-    def feed(self, frame: Frame, index: int = 0) -> list[dict[str, Any]]:
+    def feed(self, frame: Told, index: int = 0) -> list[dict[str, Any]]:
         """Give the events that follow from one frame."""
         if isinstance(frame, Committed) and frame.type == "model.returned":
             self._thoughts = codec.decode(frame.data, ModelReturned).thoughts

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from infra.bridge.openai import AGENT_PREFIX, CHOOSING, checked, decoded
+from infra.bridge.openai import CHOOSING, checked, decoded
+from infra.bridge.responses.hosted import is_hosted, told_of
 from infra.bridge.responses.offered import offered
 from infra.bridge.responses.refusing import wrong
 from infra.bridge.seals import SealedMessage, unsealed, unsealed_text
@@ -92,8 +93,6 @@ def _checks(asked: ResponsesRequest) -> Iterator[tuple[str, bool, str]]:
     yield "include", known, f"what can be told besides is {' and '.join(_INCLUDES)}"
     kept = asked.store is not False
     yield "background", kept or not asked.background, "what nobody waits for must be kept: leave `store` out"
-    agent = asked.model.startswith(AGENT_PREFIX)
-    yield "instructions", not (agent and asked.instructions), "an agent has its own: leave it out"
 
 
 def chat_request(asked: ResponsesRequest, before: Sequence[Message] = ()) -> ChatRequest:
@@ -154,7 +153,16 @@ def _as_chat(message: Message) -> ChatMessage:
     )
 
 
-_CALLS: Final = ("function_call", "custom_tool_call", "local_shell_call")
+_ANSWERED: Final = {
+    "local_shell_call": ("local_shell", "action"),
+    "shell_call": ("shell", "action"),
+    "computer_call": ("computer", "action"),
+    "apply_patch_call": ("apply_patch", "operation"),
+}
+"""Calls of tools that a model knows from its training: what each is as a function, and the field of its arguments."""
+CALLS: Final = ("custom_tool_call", *_ANSWERED)
+"""Kinds of calls that are not of functions."""
+_CALLS: Final = ("function_call", *CALLS)
 _OUTPUTS: Final = tuple(f"{kind}_output" for kind in _CALLS)
 _TURN: Final = (*_CALLS, "reasoning")
 """Items of an assistant's turn, besides what it says."""
@@ -178,12 +186,17 @@ class _Turn:
         """Add an item."""
         match item.type:
             case "function_call":
-                self.calls.append(ChatToolCall(item.call_id, FunctionCall(item.name, item.arguments)))
+                arguments = item.arguments
+                text = arguments if isinstance(arguments, str) else codec.encode(arguments).decode()
+                self.calls.append(ChatToolCall(item.call_id, FunctionCall(item.name, text)))
             case "custom_tool_call":
                 self.calls.append(ChatToolCall(item.call_id, custom=CustomCall(item.name, item.input)))
-            case "local_shell_call":
-                action = codec.encode(item.action or {}).decode()
-                self.calls.append(ChatToolCall(call_id_of(item), FunctionCall("local_shell", action)))
+            case kind if kind in _ANSWERED:
+                name, field_ = _ANSWERED[kind]
+                arguments = codec.encode(getattr(item, field_) or {}).decode()
+                self.calls.append(ChatToolCall(call_id_of(item), FunctionCall(name, arguments)))
+            case _ if is_hosted(item):
+                self.said += filter(None, [told_of(item)])
             case "reasoning":
                 text = _joined(item.content or item.summary or (), path)
                 seal = item.encrypted_content or ""
@@ -214,13 +227,13 @@ def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
     for at, item in enumerate(given):
         path = f"input[{at}]"
         match item.type, item.role:
-            case (kind, _) if kind in _TURN:
+            case (kind, _) if kind in _TURN or is_hosted(item):
                 turn.take(item, path)
             case "message", "assistant":
                 turn.take(item, path)
             case (kind, _) if kind in _OUTPUTS:
                 yield from turn.over()
-                yield ChatMessage("tool", _joined(item.output, path), tool_call_id=call_id_of(item))
+                yield ChatMessage("tool", _put_out(item, path), tool_call_id=call_id_of(item))
             case "message", str(role):
                 yield from turn.over()
                 said = item.content or ""
@@ -231,6 +244,22 @@ def _messages(given: str | list[InputItem]) -> Iterator[ChatMessage]:
                 )
                 raise wrong(path, wanted)
     yield from turn.over()
+
+
+def _put_out(item: InputItem, path: str) -> str:
+    """Give what a call came to."""
+    match item.output:
+        case None | str() as text:
+            return text or ""
+        case dict():
+            return "[screenshot]"  # models here are shown pictures by the user alone
+        case list() as parts if item.type == "shell_call_output":
+            return "".join(f"{part.get('stdout', '')}{part.get('stderr', '')}" for part in parts)
+        case list() as parts:
+            try:
+                return _joined(msgspec.convert(parts, list[Part]), path)
+            except msgspec.ValidationError as error:
+                raise wrong(f"{path}.output", f"a text, or parts of one: {error}") from error
 
 
 def _shown(content: str | Iterable[Part], path: str) -> str | list[TextPart | ImagePart]:

@@ -6,19 +6,21 @@ made of the command's, so they cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from infra.bridge.chat import ChatEncoder, last_of
 from infra.bridge.framing import NamedFraming
+from infra.bridge.handed import Resumed, Told
 from infra.bridge.openai import BadRequest, refusal
 from infra.bridge.responses.asking import SEALED
 from infra.bridge.responses.items import Called, CustomCalled, Event, Item, ItemStatus, Said, Sealed, Thinking
+from infra.bridge.responses.noting import tool_told
 from infra.bridge.seals import sealed
 from schemas import codec
-from schemas.commands import Command, Generate, RunAgent
-from schemas.live import Committed, Frame, Outcome
-from schemas.messages import Thought, ToolSpec, Usage
+from schemas.commands import Command, Generate, PostResult, RunAgent
+from schemas.live import Committed, Outcome
+from schemas.messages import Thought, Usage
 from schemas.runs import ModelReturned, Problem
 
 _MARK: Final = "resp_"
@@ -31,7 +33,7 @@ _CALLS: Final[dict[bool, tuple[str, type[Called | CustomCalled], str]]] = {
 
 def response_id(command: Command) -> str:
     """Name the response to a command, so that it is found again: an agent's is in a thread."""
-    where = f".{command.thread}" if isinstance(command.data, RunAgent) else ""
+    where = "" if isinstance(command.data, Generate) else f".{command.thread}"
     return f"{_MARK}{command.id}{where}"
 
 
@@ -47,7 +49,7 @@ class ResponseEncoder:
     def __init__(self, command: Command) -> None:
         """Begin; the command's note says what its client asked for."""
         self._command = command
-        self._note = command.data.note if isinstance(command.data, Generate | RunAgent) else {}
+        self._note = command.data.note if isinstance(command.data, Generate | RunAgent | PostResult) else {}
         self._head = _head(command, self._note)
         custom = self._note.get("custom", ())
         self._chat = ChatEncoder(command.id, str(self._note.get("model", "")), 0, last_of(command), custom=custom)
@@ -83,13 +85,14 @@ class ResponseEncoder:
         """Whether its client may ask for it again; what was no response in the first place has no note."""
         return "created" in self._note and self._note.get("store") is not False
 
-    def feed(self, frame: Frame, index: int = 0) -> list[Event]:
+    def feed(self, frame: Told, index: int = 0) -> list[Event]:
         """Give the events that follow from one frame."""
         if isinstance(frame, Committed) and frame.type == "model.returned":
             self._thoughts = codec.decode(frame.data, ModelReturned).thoughts
         chunks = self._chat.feed(frame)
         # nobody waits for one in the background: it is told of as soon as it is there
-        early = isinstance(frame, Outcome) and frame.result == "accepted" and self._note.get("background")
+        begun = isinstance(frame, Resumed) or (isinstance(frame, Outcome) and frame.result == "accepted")
+        early = begun and self._note.get("background")
         opening = self._opening() if chunks or early else []
         return self._numbered([*opening, *(event for chunk in chunks for event in self._events(chunk))])
 
@@ -206,24 +209,14 @@ class ResponsesFraming(NamedFraming):
 
 def _head(command: Command, note: Any) -> dict[str, Any]:
     """Give what a response tells of its request."""
-    data = command.data
-    bare = data if isinstance(data, Generate) else None
-    instructed = bare is not None and note.get("instructed")
-    tools = [_tool(tool, note.get("custom", {})) for tool in (bare.tools if bare is not None else ())]
     return {
         "id": response_id(command),
         "object": "response",
         "created_at": note.get("created", 0),
         "model": note.get("model", ""),
-        "instructions": bare.messages[0].content if bare is not None and instructed else None,
+        **(_of_model(command.data, note) if isinstance(command.data, Generate) else _of_run(command.data, note)),
         "metadata": note.get("metadata", {}),
-        "parallel_tool_calls": bare is None or bare.parallel_tool_calls,
-        "tools": tools,
         "tool_choice": note.get("tool_choice", "auto"),
-        "temperature": getattr(data, "temperature", None),
-        "top_p": None if bare is None else bare.top_p,
-        "top_logprobs": None if bare is None else bare.logprobs,
-        "max_output_tokens": getattr(data, "max_tokens", None),
         "previous_response_id": note.get("previous_response_id"),
         "text": note.get("text", {"format": {"type": "text"}}),
         "reasoning": note.get("reasoning", {"effort": None, "summary": None}),
@@ -237,16 +230,28 @@ def _head(command: Command, note: Any) -> dict[str, Any]:
     }
 
 
-def _tool(tool: ToolSpec, custom: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell a tool as it was given; `custom` says what the functions of custom tools do not."""
-    if tool.name in custom:
-        return {"type": "custom", "name": tool.name, **custom[tool.name]}
+def _of_model(data: Generate, note: Any) -> dict[str, Any]:
     return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
+        "instructions": data.messages[0].content if note.get("instructed") else None,
+        "parallel_tool_calls": data.parallel_tool_calls,
+        "tools": [tool_told(tool, note.get("custom", {})) for tool in data.tools],
+        "temperature": data.temperature,
+        "top_p": data.top_p,
+        "top_logprobs": data.logprobs,
+        "max_output_tokens": data.max_tokens,
+    }
+
+
+def _of_run(data: Any, note: Any) -> dict[str, Any]:
+    asked = note.get("asked", {})
+    return {
+        "instructions": asked.get("instructions"),
+        "parallel_tool_calls": asked.get("parallel_tool_calls", True),
+        "tools": note.get("tools", []),
+        "temperature": asked.get("temperature", getattr(data, "temperature", None)),
+        "top_p": asked.get("top_p"),
+        "top_logprobs": None,
+        "max_output_tokens": asked.get("max_output_tokens", getattr(data, "max_tokens", None)),
     }
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 
 from infra.bridge.custom import InputReader
+from infra.bridge.handed import call_id
 from infra.bridge.responses.refusing import wrong
-from schemas.commands import Command, Generate, RunAgent
+from schemas.commands import Command, Generate, PostResult, RunAgent
 from schemas.messages import Message, ToolCall
 
 _MOST = 100
 _USUAL = 20
 
 
-def input_of(command: Command) -> list[dict[str, Any]]:
+def input_of(command: Command, results: Sequence[PostResult] = ()) -> list[dict[str, Any]]:
     """List the items that were given, without the instructions and what was said in earlier responses."""
     data = command.data
+    if isinstance(data, PostResult):
+        answered = [Message("tool", one.content, tool_call_id=call_id(one.effect, command.thread)) for one in results]
+        data = RunAgent(agent="", messages=tuple(answered), note=data.note)
     assert isinstance(data, Generate | RunAgent)
     first = 0
     if isinstance(data, Generate):
@@ -27,6 +31,8 @@ def input_of(command: Command) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for message in data.messages[first:]:
         items += _items(message, data.note.get("calls", {}))
+    # calls that nobody answers are in no message
+    items += [{"status": "completed", **one} for one in data.note.get("hosted", ())]
     return [{"id": f"{_PREFIX.get(item['type'], 'msg')}_{command.id}_in{at}", **item} for at, item in enumerate(items)]
 
 
@@ -37,6 +43,9 @@ _PREFIX = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "local_shell_call": "lsh",
+    "shell_call": "sh",
+    "apply_patch_call": "apc",
+    "computer_call": "cu",
     "local_shell_call_output": "lsho",
     "reasoning": "rs",
 }
@@ -66,8 +75,9 @@ def _call(call: ToolCall, kind: str) -> dict[str, Any]:
             reader = InputReader()
             given = reader.feed(call.arguments) + reader.end()
             return {"type": kind, "call_id": call.id, "name": call.name, "input": given}
-        case "local_shell_call":
-            return {"type": kind, "call_id": call.id, "action": msgspec.json.decode(call.arguments)}
+        case "local_shell_call" | "shell_call" | "computer_call" | "apply_patch_call":
+            field = "operation" if kind == "apply_patch_call" else "action"
+            return {"type": kind, "call_id": call.id, field: msgspec.json.decode(call.arguments)}
         case _:
             return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
 

@@ -9,13 +9,11 @@ import msgspec
 
 from engine.errors import BadRequest as Unfit
 from infra.bridge.custom import as_functions
+from infra.bridge.responses.hosted import left_out_items
 from infra.bridge.responses.refusing import wrong
 from schemas.messages import ToolSpec
 from schemas.openai import ChatTool, CustomFormat, CustomGrammar, CustomTool
 from schemas.responses import ResponsesRequest
-
-LEFT_OUT: Final = "X-Ostinato-Left-Out"
-"""Of an answer: the kinds of tools that its request offered and the model was not told of."""
 
 _HOSTED: Final = frozenset({
     *("web_search", "web_search_preview", "file_search", "image_generation", "code_interpreter", "mcp"),
@@ -33,7 +31,11 @@ def _hosted(kind: object) -> str:
 
 
 def left_out(asked: ResponsesRequest) -> list[str]:
-    """List the kinds of tools that the model is not told of, each once."""
+    """List the kinds of tools, and of calls in its history, that the model is not told of, each once."""
+    return list(dict.fromkeys([*_kinds_left_out(asked), *left_out_items(asked)]))
+
+
+def _kinds_left_out(asked: ResponsesRequest) -> list[str]:
     return list(dict.fromkeys(kind for tool in asked.tools or () if (kind := _hosted(tool.get("type")))))
 
 
@@ -53,7 +55,7 @@ def offered(asked: ResponsesRequest) -> tuple[Any, list[ChatTool]]:
             choice, tools = mode, [tool for tool in tools if tool.spec.name in names]
         case {"type": kind} if hosted := _hosted(kind):
             raise _required([hosted])
-    if choice == "required" and not tools and (without := left_out(asked)):
+    if choice == "required" and not tools and (without := _kinds_left_out(asked)):
         raise _required(without)
     return choice, tools
 

@@ -15,15 +15,16 @@ from typing import Final
 
 from bus.errors import BusError
 from infra.bridge.framing import NamedFraming
+from infra.bridge.handed import Told
 from infra.bridge.openai import BadRequest
 from infra.bridge.responses.events import ResponseEncoder
 from infra.bridge.responses.items import Event
 from schemas.commands import Command
-from schemas.live import Delta, Frame
+from schemas.live import Delta
 
 log = logging.getLogger(__name__)
 
-Following = Callable[[Command], AsyncGenerator[Frame]]
+Following = Callable[[Command], AsyncGenerator[Told]]
 """Hears what comes of a command, from the beginning."""
 
 _MOST_TOLD: Final = 256
@@ -48,7 +49,7 @@ class Retold(ResponseEncoder):
         self.feeding = asyncio.Lock()
         self._more = asyncio.Event()
 
-    def feed(self, frame: Frame, index: int = 0) -> list[Event]:
+    def feed(self, frame: Told, index: int = 0) -> list[Event]:
         """Give the events that follow from one frame, and remember them."""
         return self._remembered(super().feed(frame, index))
 

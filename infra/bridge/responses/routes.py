@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -11,17 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bus.errors import BusError
+from infra.bridge.asked_of_agents import LEFT_OUT
 from infra.bridge.callers import Caller, caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.doors import Door, Workplace, house_of
 from infra.bridge.exchange import Exchange, Stream
+from infra.bridge.handed import Told
+from infra.bridge.handing import gone_on, in_turn
 from infra.bridge.openai import AGENT_PREFIX, BadRequest, refusal
 from infra.bridge.responses.asking import chat_request, read_responses
 from infra.bridge.responses.events import ResponsesFraming
 from infra.bridge.responses.kept import Kept, kept, unknown
 from infra.bridge.responses.listing import flag, input_of, listed, number
 from infra.bridge.responses.noting import noted
-from infra.bridge.responses.offered import LEFT_OUT, left_out
+from infra.bridge.responses.offered import left_out
 from infra.bridge.responses.refusing import wrong
 from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
 from infra.follow import follow, send
@@ -62,14 +66,14 @@ class _Responses:
         """List what a response was asked with."""
         identity = request.path_params["response_id"]
         found = await self._kept(request, identity)
-        return _json(listed(input_of(found.command), request))
+        return _json(listed(input_of(found.command, found.results), request))
 
     async def delete(self, request: Request) -> Response:
         """Have a response be shown no more, and gone on from by nobody."""
         identity = request.path_params["response_id"]
         found = await self._kept(request, identity)
         caller = caller_of(request)
-        if isinstance(found.command.data, RunAgent):
+        if not isinstance(found.command.data, Generate):
             raise wrong("response_id", "an agent's response is part of its thread: delete the thread")
         caller.must("inference")
         command = found.command
@@ -111,8 +115,8 @@ class _Responses:
                 told.failed()
         name = told.command.id
 
-        def following(command: Command) -> AsyncGenerator[Frame]:
-            return cast("AsyncGenerator[Frame]", follow(self.desk.connection, self.desk.read_back, command))
+        def following(command: Command) -> AsyncGenerator[Told]:
+            return self._following(request, command)
 
         def elsewhere() -> bool:
             return (tenant, name) in self.desk.under_way
@@ -121,16 +125,33 @@ class _Responses:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         return Stream(written_again(events), events, headers, house_of(request).limits)
 
+    async def _following(self, request: Request, command: Command) -> AsyncGenerator[Told]:
+        """Hear of a command from its beginning to its end, or to where its client is to act."""
+
+        async def one_by_one() -> AsyncGenerator[Sequence[Frame]]:
+            frames = cast("AsyncGenerator[Frame]", follow(self.desk.connection, self.desk.read_back, command))
+            async with aclosing(frames):
+                async for frame in frames:
+                    yield (frame,)
+
+        source = gone_on(self.desk, request, command)
+        if source is None and isinstance(command.data, RunAgent):
+            source = in_turn(self.desk, command, one_by_one())
+        async with aclosing(source or one_by_one()) as together:
+            async for several in together:
+                for one in several:
+                    yield one
+
     async def cancel(self, request: Request) -> Response:
         """End a response that is under way."""
         identity = request.path_params["response_id"]
         found = await self._kept(request, identity)
         if not found.encoder.over:
             caller = caller_of(request)
-            agent = isinstance(found.command.data, RunAgent)
+            agent = not isinstance(found.command.data, Generate)
             caller.must("agents" if agent else "inference")
             thread = found.command.thread if agent else None
-            await self.desk.abort(caller.tenant, found.command.id, "a client cancelled it", thread)
+            await self.desk.abort(caller.tenant, found.run, "a client cancelled it", thread)
             found = await self._kept(request, identity, _CANCEL_S)
         return _json(found.encoder.response())
 
@@ -149,7 +170,7 @@ class _Responses:
             told = error.body.error
             raise BadRequest(error.status, told.message, "previous_response_id", told.code) from error
         agent = asked.model.startswith(AGENT_PREFIX)
-        if agent != isinstance(found.command.data, RunAgent):
+        if agent == isinstance(found.command.data, Generate):
             raise wrong("previous_response_id", "an agent goes on from an agent's, a model from a model's")
         if not agent and (found.answer is None or found.encoder.problem is not None):
             raise wrong("previous_response_id", "this one has no answer to go on from")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from msgspec.structs import asdict, replace
 from starlette.requests import Request
 
-from infra.bridge.callers import caller_of
+from infra.bridge.callers import caller_of, request_id_of
 from infra.bridge.doors import Door, Operation
+from infra.bridge.guard import trace_of
 from infra.bridge.openai import BadRequest
 from infra.bridge.ownership import keep_to_own
 from infra.bridge.persons import LONGEST_RESOURCE, own_resource
 from infra.bridge.rest.answering import Rest, body_of, named, query_of
-from schemas.recollections import AskRecall, AskUnindexed, ReindexTold
+from infra.spans.searching import Searched
+from schemas.recollections import AskRecall, AskUnindexed, Recalled, ReindexTold
 from schemas.rest import Done, Recollections, UnindexedTexts, WorkingMemory, Writing
 
 
@@ -55,8 +57,17 @@ class MemoryRoutes(Rest):
 
     async def recall(self, request: Request) -> Recollections:
         """Find what was said."""
-        asked = asdict(await self._own(request, await body_of(request, AskRecall)))
-        return Recollections(await self.client(request).memory.recall(asked.pop("text"), **asked))
+        wanted = await self._own(request, await body_of(request, AskRecall))
+        asked, start = asdict(wanted), self.desk.clock.now()
+        found, problem = tuple[Recalled, ...](), "it came to nothing"
+        try:
+            found = await self.client(request).memory.recall(asked.pop("text"), **asked)
+            problem = ""
+        finally:
+            whose = {"thread": wanted.thread, "resource": wanted.resource}.get(wanted.scope) or wanted.scope
+            about = (caller_of(request).tenant, request_id_of(request), trace_of(request.headers), whose, wanted.text)
+            self.desk.searched(Searched(*about, len(found), start, self.desk.clock.now(), problem))
+        return Recollections(found)
 
     async def _own(self, request: Request, asked: AskRecall) -> AskRecall:
         """Have somebody who is one person recall what was said in that person's threads.

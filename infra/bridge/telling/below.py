@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple, Protocol, cast
 
@@ -121,10 +121,29 @@ async def with_what_is_below(
     whose: tuple[str, str],
     open_calls: Callable[[], Mapping[str, bool]],
 ) -> AsyncGenerator[Heard]:
+    """Do as `together_with_what_is_below` does, one frame at a time."""
+
+    async def one_by_one() -> AsyncGenerator[Sequence[Frame]]:
+        async with aclosing(cast("AsyncGenerator[Frame]", frames)) as source:
+            async for frame in source:
+                yield (frame,)
+
+    async with aclosing(together_with_what_is_below(one_by_one(), desk, whose, open_calls)) as passed:
+        async for several in passed:
+            for one in several:
+                yield one
+
+
+async def together_with_what_is_below(
+    frames: AsyncGenerator[Sequence[Frame]],
+    desk: Around,
+    whose: tuple[str, str],
+    open_calls: Callable[[], Mapping[str, bool]],
+) -> AsyncGenerator[Sequence[Heard]]:
     """Pass a run's frames on, and between them what the record has of what is beneath its calls: all of it, each time.
 
     Args:
-        frames: of the run.
+        frames: of the run, those that came at once together.
         desk: the record.
         whose: the run's tenant and thread.
         open_calls: gives the effects of its calls that have not ended, and whether anything is beneath each.
@@ -139,32 +158,31 @@ async def with_what_is_below(
             log.warning("thread %s: it is not known what is waited for beneath it: %s", whose[1], error)
             return Below(())
 
-    source = cast("AsyncGenerator[Frame]", frames)
-    async with aclosing(source), aclosing(_passed(source, open_calls, look)) as passed:
-        async for one in passed:
-            yield one
+    async with aclosing(frames), aclosing(_passed(frames, open_calls, look)) as passed:
+        async for several in passed:
+            yield several
 
 
 async def _passed(
-    source: AsyncGenerator[Frame], open_calls: Callable[[], Mapping[str, bool]], look: Look
-) -> AsyncGenerator[Heard]:
+    source: AsyncGenerator[Sequence[Frame]], open_calls: Callable[[], Mapping[str, bool]], look: Look
+) -> AsyncGenerator[Sequence[Heard]]:
     while True:
         if not open_calls():
-            frame = await anext(source, None)
+            frames = await anext(source, None)
         else:
             coming = asyncio.ensure_future(anext(source, None))
             async with aclosing(_meanwhile(coming, look)) as meanwhile:
                 async for one in meanwhile:
-                    yield one
-            frame = coming.result()
-        if frame is None:
+                    yield (one,)
+            frames = coming.result()
+        if frames is None:
             return
-        if _says_something_waits(frame) or _ends_what_is_above(frame, open_calls()):
-            yield await look(late=True)
-        yield frame
+        if any(_says_something_waits(frame) or _ends_what_is_above(frame, open_calls()) for frame in frames):
+            yield (await look(late=True),)
+        yield frames
 
 
-async def _meanwhile(coming: asyncio.Future[Frame | None], look: Look) -> AsyncGenerator[Below]:
+async def _meanwhile(coming: asyncio.Future[Sequence[Frame] | None], look: Look) -> AsyncGenerator[Below]:
     """Look now and then, as long as nothing is heard."""
     silence = _SILENCE_S
     try:

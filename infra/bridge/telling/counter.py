@@ -63,14 +63,7 @@ class Counter:
             self._answering(request, own if isinstance(answer, AbortRun) else threads[answer.effect], answer)
             for answer in answers
         ]
-        await self.desk.ready(commands[-1])
-        for command in commands:
-            try:
-                outcome = await send(self.desk.connection, command)
-            except (BusError, TimeoutError) as error:
-                raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
-            if outcome.problem is not None:
-                raise refusal(outcome.problem)
+        await sent(self.desk, commands)
         return self.rejoin(run, tape)
 
     def rejoin(self, run: RecordedRun, tape: Tape) -> Tape:
@@ -153,3 +146,19 @@ class Counter:
             except (BusError, TimeoutError) as error:
                 raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
         return Response(status_code=204)
+
+
+async def sent(desk: Desk, commands: Sequence[Command]) -> None:
+    """Send answers to what waits, one after another.
+
+    Raises:
+        BadRequest: one is not waited for, or nothing can be taken now.
+    """
+    await desk.ready(commands[-1])
+    for command in commands:
+        try:
+            outcome = await send(desk.connection, command)
+        except (BusError, TimeoutError) as error:
+            raise BadRequest(503, "the event bus does not answer: try again", None, "unavailable") from error
+        if outcome.problem is not None:
+            raise refusal(outcome.problem)

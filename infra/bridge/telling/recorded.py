@@ -119,7 +119,7 @@ class Record:
         return await self.run_of(commands[-1]) if commands else None
 
     async def waiting_run(self, tenant: str, thread: str, answered: Collection[str]) -> RecordedRun | None:
-        """Read the run that a thread is at, once the record has one of what its client answers.
+        """Read the run whose effects a client answers, else the one that a thread is at, once the record has them.
 
         Args:
             tenant: whose it is.
@@ -131,7 +131,9 @@ class Record:
         """
 
         async def read() -> tuple[RecordedRun | None, bool]:
-            found = await self.latest_run(tenant, thread)
+            commands = commands_in(await self.thread_events(tenant, thread))
+            named = [command for command in commands if any(one.startswith(f"{command.id}-") for one in answered)]
+            found = await self.run_of((named or commands)[-1]) if commands else None
             waits = () if found is None else found.reader.waits
             answers = any(wait.effect in answered or wait.call.id in answered for wait in waits)
             return found, answers or (found is not None and found.reader.over)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from actors.serving.metering import Meter, Tally, one_two_five
+from actors.serving.metering import Meter, one_two_five
+from actors.tally import Tally
 from engine.config import SchedulerConfig
 from engine.core.scheduler import Scheduler
 from schemas.generation import Sampling, Submit

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from engine.structured.grammar import GrammarError
-from engine.structured.regular import regex_of_lark, whole_regex
+from engine.structured.regular import DEEPEST, MOST, regex_of_lark, whole_regex
 from engine.text.formats import FORMATS
 from engine.text.grammars import calling_grammar
 from engine.text.parsers import OutputParser, Wanted
@@ -76,8 +76,8 @@ def test_what_lark_has_is_read(source: str, texts: list[str], others: list[str])
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ('start: "(" start? ")"', "'start' holds itself"),
-        ('start: a\na: b\nb: "x" a | "y"', "'a' holds itself"),
+        ('start: "(" start ")"', "'start' holds itself, and never ends"),
+        ('start: a "!"\na: b\nb: "x" a', "'a' holds itself, and never ends"),
         ("start: other", "there is no rule 'other'"),
         ('first: "a"', "there is no rule 'start'"),
         ('start: "a" & "b"', "&"),
@@ -102,6 +102,56 @@ def test_what_lark_has_is_read(source: str, texts: list[str], others: list[str])
 def test_what_cannot_be_one_expression_is_refused_with_what_is_in_the_way(source: str, told: str) -> None:
     with pytest.raises(GrammarError, match=re.escape(told)):
         regex_of_lark(source)
+
+
+VALUES: Final = """
+start: object
+value: object | list | STRING | NUMBER | "true" | "false" | "null"
+object: "{" [member ("," member)*] "}"
+member: STRING ":" value
+list: "[" [value ("," value)*] "]"
+STRING: /"[^"\\\\]*"/
+NUMBER: /-?[0-9]+/
+"""
+"""Like JSON, and nested without end."""
+
+
+@pytest.mark.parametrize(
+    ("source", "texts", "others"),
+    [
+        ('start: "(" start? ")"', ["()", "((()))", "(" * 20 + ")" * 20], ["", "(", "(()", "())"]),
+        ('start: a\na: b\nb: "x" a | "y"', ["y", "xxxxy"], ["x", "yx"]),
+        ('start: sum\nsum: sum "+" N | N\nN: /[0-9]/', ["1", "1+2+3"], ["+1", "1+"]),
+        ('start: word*\nword: "a" | "[" word* "]"', ["", "a[a[]]a"], ["[", "a]"]),
+        (VALUES, ["{}", '{"a":[1,{"b":"c"}],"d":null}'], ["[]", '{"a"}', '{"a":[1,}']),
+    ],
+)
+def test_rules_that_hold_themselves_nest_as_deep_as_there_is_room(
+    source: str, texts: list[str], others: list[str]
+) -> None:
+    expression = regex_of_lark(source)
+    assert len(expression) <= MOST
+    assert all(re.fullmatch(expression, text) for text in texts)
+    assert not any(re.fullmatch(expression, text) for text in others)
+
+
+def test_what_nests_deeper_is_not_among_the_texts() -> None:
+    expression = regex_of_lark('start: "(" start? ")"')
+    assert not re.fullmatch(expression, "(" * (DEEPEST + 1) + ")" * (DEEPEST + 1))
+
+
+def test_an_argument_keeps_to_a_grammar_that_nests() -> None:
+    name = "hermes"
+    grammar = calling_grammar(Wanted(FORMATS[name]), [patching(regex_of_lark(VALUES))], {})
+    for text, fits in (('{"a":[1,{"b":"c"}]}', True), ('{"a":[1,{"b":"c"}}', False)):
+        call = JSON_FORMATS[name].format(json.dumps({"input": text}, ensure_ascii=False))
+        assert Bound(grammar).takes(call) == fits, call
+
+
+def test_many_rules_that_hold_themselves_are_refused() -> None:
+    rules = "\n".join(f"a{n}: a{n + 1} | b" for n in range(900))
+    with pytest.raises(GrammarError, match=r"too deep|more than"):
+        regex_of_lark(f'start: a0 | "x" start\n{rules}\na900: "z"\nb: "y"')
 
 
 @pytest.mark.parametrize("source", ["(a", "a)|(?:b", r"(a)\1", "a" * 40_000])

@@ -107,8 +107,6 @@ def test_raw_prompts_are_completed_in_a_form_as_well() -> None:
             {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
             "structured_outputs",
         ),
-        ({"structured_outputs": {"regex": "a"}, "model": "agent/demo"}, "structured_outputs"),
-        ({"response_format": {"type": "json_object"}, "model": "agent/demo"}, "response_format"),
     ],
 )
 def test_a_form_that_is_none_is_refused_by_its_field(fields: dict[str, Any], param: str) -> None:

@@ -483,15 +483,13 @@ BAD = {
     "tool_choice object": (body(tool_choice={"type": "function", "name": "f"}), "tool_choice"),
     "tool_choice of another type": (body(tool_choice={"type": "tool", "function": {"name": "f"}}), "tool_choice"),
     "chat_template_kwargs": (body(chat_template_kwargs=[1]), "chat_template_kwargs"),
-    "tool_choice of an agent": (body(model="agent/demo", tool_choice="none"), "tool_choice"),
-    "template of an agent": (body(model="agent/demo", chat_template_kwargs={"a": 1}), "chat_template_kwargs"),
-    "effort of an agent": (body(model="agent/demo", reasoning_effort="low"), "reasoning_effort"),
-    "one call of an agent": (body(model="agent/demo", parallel_tool_calls=False), "parallel_tool_calls"),
+    "tool_choice of an agent": (body(model="agent/demo", tool_choice="required"), "tool_choice"),
     "tools of an agent": (
-        body(model="agent/demo", tools=[{"type": "function", "function": {"name": "f"}}]),
+        body(model="agent/demo", tools=[{"type": "function", "function": {"name": f"f{n}"}} for n in range(129)]),
         "tools",
     ),
-    "stop of an agent": (body(model="agent/demo", stop=["END"]), "stop"),
+    "bias of an agent": (body(model="agent/demo", logit_bias={"7": 1}), "logit_bias"),
+    "template of an agent": (body(model="agent/demo", chat_template_kwargs={"a": 1}), "chat_template_kwargs"),
     "presence_penalty": (body(presence_penalty=3), "presence_penalty"),
     "logit_bias": (body(logit_bias={"7": 101}), "logit_bias[...]"),
     "logit_bias of no token": (body(logit_bias={"-7": 1}), "logit_bias"),
@@ -499,16 +497,6 @@ BAD = {
     "min_p": (body(min_p=1.5), "min_p"),
     "stream_interval": (body(stream_interval=0), "stream_interval"),
     "stream_interval of an agent": (body(model="agent/demo", stream_interval=2), "stream_interval"),
-    "penalty of an agent": (body(model="agent/demo", presence_penalty=0.5), "presence_penalty"),
-    "top_p of an agent": (body(model="agent/demo", top_p=0.5), "top_p"),
-    "system message to an agent": (
-        body(model="agent/demo", messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]),
-        "messages",
-    ),
-    "developer message to an agent": (
-        body(model="agent/demo", messages=[{"role": "developer", "content": "x"}, {"role": "user", "content": "hi"}]),
-        "messages",
-    ),
     "an empty stop": (body(stop=["a", ""]), "stop"),
     "a result without a call": (
         chat({"role": "tool", "content": "4", "tool_call_id": "c1"}),
@@ -667,6 +655,30 @@ def test_an_agent_gets_the_history_in_a_new_thread_and_only_what_is_new_in_an_ol
     assert [message.content for message in new.messages] == ["one", "two", "three"]
     assert [message.content for message in old.messages] == ["three"]
     assert (new.agent, new.thread, old.thread) == ("demo", "any", "existing")
+
+
+def test_an_agent_gets_what_its_author_may_open_and_its_client_s_tools() -> None:
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "one"},
+        {"role": "developer", "content": "Be brief."},
+    ]
+    wanted = {"top_p": 0.5, "presence_penalty": 0.5, "reasoning_effort": "low", "parallel_tool_calls": False}
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    more = {"stop": "END", "tools": [FUNCTION], "response_format": schema, "messages": messages}
+    data = command_data(read_request(body(model="agent/demo", **wanted, **more)), None)
+    assert isinstance(data, RunAgent)
+    assert {name: getattr(data, name) for name in wanted} == wanted
+    assert [message.content for message in data.messages] == ["one"]
+    assert (data.system, data.stop, [tool.name for tool in data.tools]) == ("Be kind.\n\nBe brief.", ("END",), ["f"])
+    assert data.structured is not None
+    assert data.structured.kind == "json_schema"
+    without = command_data(read_request(body(model="agent/demo", tools=[FUNCTION], tool_choice="none")), None)
+    assert isinstance(without, RunAgent)
+    assert not without.tools
+    neutral = {"top_p": 1, "top_k": -1, "min_p": 0, "presence_penalty": 0, "repetition_penalty": 1}
+    closed = command_data(read_request(body(model="agent/demo", **neutral)), None)
+    assert closed == command_data(read_request(body(model="agent/demo")), None)
 
 
 @pytest.mark.parametrize("kind", ErrorKind.__args__)  # type: ignore[attr-defined]

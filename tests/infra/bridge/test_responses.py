@@ -287,7 +287,7 @@ def test_a_choice_among_tools_is_one_among_those_that_are_told_of(monkeypatch: p
             "messages[0].content",
         ),
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "input[0]"),
-        ({"model": "agent/demo", "instructions": "Be."}, "instructions"),
+        ({"model": "agent/demo", "top_logprobs": 1}, "include"),
         ({"previous_response_id": "chatcmpl-1"}, "previous_response_id"),
     ],
 )

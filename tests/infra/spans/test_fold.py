@@ -186,6 +186,54 @@ def test_a_write_to_memory_is_a_span_of_its_operation_within_what_wrote() -> Non
     assert {span.name for span in written} >= {"update_memory memory.written", "update_memory thread.created"}
 
 
+MEMORY = {
+    "create_memory", "create_memory_store", "delete_memory", "delete_memory_store", "search_memory", "update_memory",
+    "upsert_memory",
+}  # fmt: skip
+"""The operations on memory that the conventions of 0.1 know."""
+
+
+def test_operations_on_memory_are_those_that_a_version_knows() -> None:
+    names = NAMES["0.1"]
+    assert {*names.writes.values(), names.forget, names.recall} == MEMORY
+    bundles = [events for path in BUNDLES for events in Bundle(path).threads()]
+    made = [span for events in bundles for span in spans_of(events, names, NoContent())]
+    told = {span.attributes["ostinato.memory"]: span for span in made if "ostinato.memory" in span.attributes}
+    by_event = {kind: span.attributes["gen_ai.operation.name"] for kind, span in told.items()}
+    assert (
+        by_event.items()
+        <= {
+            "thread.created": "create_memory_store",
+            "thread.deleted": "delete_memory_store",
+            "thread.renamed": "update_memory",
+            "memory.observed": "create_memory",
+            "memory.written": "upsert_memory",
+            "working.written": "update_memory",
+        }.items()
+    )
+    assert by_event.keys() >= {"thread.created", "memory.written"}
+    note = told["memory.written"].attributes
+    assert note["gen_ai.memory.store.id"] == note["ostinato.thread"]
+    assert note["gen_ai.memory.record.id"] == note["ostinato.memory.topic"]
+    assert note["gen_ai.memory.record.count"] == 1
+    # the versions before know none of these
+    assert not any("gen_ai.memory" in name for events in bundles for span in spans(events) for name in span.attributes)
+
+
+def test_a_note_that_is_emptied_is_deleted() -> None:
+    events = next(
+        events
+        for path in BUNDLES
+        for events in Bundle(path).threads()
+        if any(one.fact.type == "memory.written" for one in events)
+    )
+    at = next(index for index, one in enumerate(events) if one.fact.type == "memory.written")
+    emptied = msgspec.structs.replace(codec.event_of(events[at].fact), text="")
+    fact = msgspec.structs.replace(events[at].fact, payload=msgspec.Raw(codec.payload(emptied)))
+    changed = [*events[:at], events[at]._replace(fact=fact), *events[at + 1 :]]
+    assert any(span.name == "delete_memory memory.written" for span in spans_of(changed, NAMES["0.1"], NoContent()))
+
+
 def test_each_processor_that_looked_at_a_call_has_a_span_as_long_as_it_took() -> None:
     events = thread("approved")
     at = next(index for index, one in enumerate(events) if one.fact.type == "model.returned")
