@@ -48,7 +48,7 @@ from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow_together
 from infra.pictures import with_pictures_kept
-from infra.settings import LimitSettings
+from infra.settings import A2ASettings, LimitSettings
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
 from schemas.context import TRACE, Chance, Clock, Ids
@@ -116,6 +116,8 @@ class Bridge:
     """Counts them."""
     keyed: bool = False
     """Whether nobody comes in without a key or token."""
+    a2a: A2ASettings = field(default_factory=A2ASettings)
+    """What is set of the Agent2Agent protocol."""
 
     @cached_property
     def under_way(self) -> UnderWay:

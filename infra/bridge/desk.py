@@ -13,6 +13,7 @@ from bus.store import Store
 from infra.bridge.exchange import Exchange
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
+from infra.settings import A2ASettings
 from schemas.commands import Command, CommandData
 from schemas.context import Ids
 from schemas.openai import ChatRequest
@@ -67,6 +68,10 @@ class Around(Protocol):
     @property
     def keyed(self) -> bool:
         """Whether nobody comes in without a key or token."""
+
+    @property
+    def a2a(self) -> A2ASettings:
+        """What is set of the Agent2Agent protocol."""
 
     @property
     def under_way(self) -> UnderWay:
