@@ -8,6 +8,7 @@ from typing import Any
 from actors.access.key import KeyMachine
 from actors.agent.loop import ConversationMachine
 from actors.batches.machine import BatchMachine
+from actors.pushes.machine import PushMachine
 from actors.runtime.machine import Machine
 from actors.schedules.machine import ScheduleMachine
 from actors.serving.generation import GenerationMachine
@@ -18,4 +19,5 @@ MACHINES: Mapping[str, Machine[Any]] = {
     "key": KeyMachine(),
     "schedule": ScheduleMachine(),
     "batch": BatchMachine(),
+    "push": PushMachine(),
 }

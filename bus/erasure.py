@@ -44,6 +44,15 @@ async def keys_of(store: Store, tenant: str, thread: str) -> set[str]:
     return {row["key_id"] for row in rows}
 
 
+async def runs_of_thread(store: Store, tenant: str, thread: str) -> list[str]:
+    """Name the runs of a thread, as far as they are recorded.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+    """
+    return [row["entity"] for row in await store.rows(_RUNS, tenant, thread)]
+
+
 async def unsealed(store: Store, tenant: str, thread: str) -> int:
     """Count the recorded events of a thread that are in the log unsealed.
 
@@ -119,8 +128,7 @@ async def scrub_traces(connection: Connection, store: Store, tenant: str, thread
     begins, count = request_id(tenant, thread, ""), 0
     for row in await store.rows(_RANGES, begins):
         count += await _scrub_steps(connection, store, tuple(row.values()), begins)
-    runs = await store.rows(_RUNS, tenant, thread)
-    frames = [subjects.frames(tenant, "run", row["entity"]) for row in runs]
+    frames = [subjects.frames(tenant, "run", run) for run in await runs_of_thread(store, tenant, thread)]
     scrubbed = [(row, _wordless(bytes(row["payload"]))) for row in await store.rows(_FRAMES, frames)]
     return count + await _keep(connection, store, scrubbed)
 

@@ -53,7 +53,7 @@ class _Lost(Exception):
     """An event that does not follow from those before it."""
 
 
-_ALONE = {"generation", "key", "schedule", "batch"}
+_ALONE = {"generation", "key", "schedule", "batch", "push"}
 """Kinds of entities that have a thread to themselves, and say what such a thread is."""
 
 
@@ -367,7 +367,7 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 _WITHOUT_EFFECT = frozenset({
     "batch.expired", "batch.lines_begun",
     "child.disowned", "child.ended", "condensing.begun", "condensing.ended", "deadline.passed", "hooks.told",
-    "memory.observed", "memory.written",
+    "memory.observed", "memory.written", "push.forgotten", "push.noticed", "push.tried",
     "ownership.taken", "retry.due", "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased",
     "schedule.missed", "schedule.sent", "step.opened", "step.prepared", "task.cancelled", "task.ended",
     "task.started", "thread.erased", "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned",

@@ -5,11 +5,13 @@ A service answers `$SRV.INFO.<name>`; one that cannot do what it is asked says s
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 
 import msgspec
 
-from bus.connection import Connection
+from bus.connection import Connection, Message
 
 _ERROR = "Nats-Service-Error"
 _ERROR_CODE = "Nats-Service-Error-Code"
@@ -56,6 +58,30 @@ async def info_of(connection: Connection, name: str, timeout_s: float = 2.0) -> 
         return msgspec.json.decode(reply.data, type=Info)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"service {name!r} says nothing of itself that can be read: {error}") from error
+
+
+async def names_of_services(connection: Connection, prefix: str, wait_s: float) -> list[str]:
+    """Name the services that answer within a time and whose names begin so.
+
+    Raises:
+        Unavailable: the connection is closed.
+    """
+    found: set[str] = set()
+
+    async def hear(message: Message) -> None:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            name = msgspec.json.decode(message.data, type=Info).name
+            if name.startswith(prefix):
+                found.add(name)
+
+    inbox = connection.client.new_inbox()
+    subscription = await connection.subscribe(inbox, hear)
+    try:
+        await connection.publish("$SRV.PING", b"", reply=inbox)
+        await asyncio.sleep(wait_s)
+    finally:
+        await subscription.unsubscribe()
+    return sorted(found)
 
 
 async def ask(connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:

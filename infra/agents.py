@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from actors.agent.definition import Agent
+from actors.errors import DefinitionError
 from infra.demo import DEMO
-from infra.errors import AgentsNotFound
+from infra.errors import AgentsNotFound, ToolsNotOpened
+from infra.mcp.opened import opened_agents
 from infra.settings import Settings
 
 _MEND = "name a Python file or module that defines an Agent"
@@ -23,8 +25,14 @@ def served_agents(settings: Settings) -> list[Agent]:
 
     Raises:
         AgentsNotFound: a place cannot be imported or defines no agent, or two agents share a name.
+        ToolsNotOpened: a tool that is to be open is not there.
     """
-    return load_agents(settings.agents, (DEMO,) if settings.demo_agent else ())
+    agents = load_agents(settings.agents, (DEMO,) if settings.demo_agent else ())
+    try:
+        opened_agents(agents, settings.mcp)
+    except DefinitionError as error:
+        raise ToolsNotOpened(str(error)) from error
+    return agents
 
 
 def load_agents(places: Sequence[str], beside: Sequence[Agent] = (DEMO,)) -> list[Agent]:

@@ -18,6 +18,12 @@ _SILENCE_S, _LONGEST_S = 0.3, 5.0
 
 Say = Callable[[str], Awaitable[None]]
 """Takes what the model says, as it comes."""
+Note = Callable[[Frame], Awaitable[None]]
+"""Takes all that is heard of a run."""
+
+
+async def unnoted(frame: Frame) -> None:
+    """Heed nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +72,41 @@ def _wait(one: Waiting) -> dict[str, Any]:
     return told if one.schema is None else {**told, "schema": dict(one.schema)}
 
 
-def asked(client: Client, agent: str, text: str, thread: str | None) -> Running:
-    """Ask an agent, as soon as it is heard.
+def asked(client: Client, agent: str, text: str, thread: str | None, **wanted: Any) -> Running:
+    """Ask an agent, as soon as it is heard; `wanted` is as of `Client.stream`.
 
     Raises:
         BadSubject: the thread cannot be one.
     """
-    return client.stream(agent, text, thread=thread, on_wait=_nobody)
+    return client.stream(agent, text, thread=thread, on_wait=_nobody, **wanted)
 
 
-async def heard(client: Client, running: Running, say: Say) -> Came:
+async def heard(client: Client, running: Running, say: Say, note: Note = unnoted) -> Came:
     """Hear of what was asked.
 
     Raises:
         BusError: the bus cannot be reached.
     """
-    return await _heard(client, aiter(running), running.thread, running.run, say, ())
+    return await _heard(client, aiter(running), running.thread, running.run, say, (), note=note)
 
 
-async def gone_on(client: Client, thread: str, run: str, answered: Sequence[str], say: Say) -> Came:
-    """Go on hearing of a run, some of whose waits were just answered."""
-    return await _heard(client, client.attend(thread, run), thread, run, say, answered)
+async def gone_on(
+    client: Client,
+    thread: str,
+    run: str,
+    answered: Sequence[str],
+    say: Say,
+    *,
+    note: Note = unnoted,
+    longest_s: float = _LONGEST_S,
+) -> Came:
+    """Go on hearing of a run, some of whose waits were just answered; in a silence it is looked at so often at least.
+
+    Raises:
+        BusError: the bus cannot be reached.
+        TimeoutError: it did not end within a day.
+    """
+    return await _heard(client, client.attend(thread, run), thread, run, say, answered, note=note, longest_s=longest_s)
 
 
 async def _nobody(wait: Waiting) -> None:
@@ -94,7 +114,15 @@ async def _nobody(wait: Waiting) -> None:
 
 
 async def _heard(
-    client: Client, frames: AsyncIterator[Frame], thread: str, run: str, say: Say, answered: Sequence[str]
+    client: Client,
+    frames: AsyncIterator[Frame],
+    thread: str,
+    run: str,
+    say: Say,
+    answered: Sequence[str],
+    *,
+    note: Note,
+    longest_s: float = _LONGEST_S,
 ) -> Came:
     coming = asyncio.ensure_future(_next(frames))
     silence = _SILENCE_S
@@ -102,13 +130,15 @@ async def _heard(
         while True:
             done, _ = await asyncio.wait({coming}, timeout=silence)
             if not done:
-                silence = min(2 * silence, _LONGEST_S)
+                silence = min(2 * silence, longest_s)
                 waits = tuple(one for one in await client.waiting(thread) if one.effect not in answered)
                 if waits:
                     return Came(thread, run, waits=waits)
                 continue
             silence = _SILENCE_S
             frame = coming.result()
+            if frame is not None:
+                await note(frame)
             ended = _end(thread, run, frame)
             if ended is not None:
                 return ended

@@ -17,10 +17,12 @@ from actors.models.registry import Registry
 from bus.address import masked
 from infra.errors import InfraError
 from infra.settings import (
+    A2ASettings,
     AccessSettings,
     BatchSettings,
     EngineSettings,
     LimitSettings,
+    McpSettings,
     ModelSettings,
     PoolingSettings,
     PrivacySettings,
@@ -42,11 +44,21 @@ _GROUPS: Mapping[str, Any] = {
     "limits": LimitSettings,
     "pooling": PoolingSettings,
     "batches": BatchSettings,
+    "a2a": A2ASettings,
+    "mcp": McpSettings,
     "privacy": PrivacySettings,
     "telemetry": TelemetrySettings,
 }
 """Settings that belong to one component, by the beginning of their keys."""
-_LISTS = {"agents", "access.origins", "access.hosts", "access.algorithms"}
+_LISTS = {
+    "agents",
+    "access.origins",
+    "access.hosts",
+    "access.algorithms",
+    "a2a.push_hosts",
+    "mcp.tools",
+    "mcp.services",
+}
 """Settings that a variable gives parted by commas."""
 _STRUCTURED = {"engine.adapters", "models.providers", "models.chains", "models.budgets", "models.prices"}
 

@@ -21,6 +21,7 @@ from bus.erasure import (
     destroy_of_schedule,
     is_recorded,
     keys_of,
+    runs_of_thread,
     scrub_traces,
     traced_up_to,
     unsealed,
@@ -33,6 +34,7 @@ from schemas import codec
 from schemas.commands import Command
 from schemas.errors import SchemaError
 from schemas.memory import DeleteThread
+from schemas.pushes import ForgetPushes, push_id
 from schemas.runs import ToolCalled
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class StackEraser:
         store, keys = await self._opened(), self._connection.keys
         await self._until_recorded(store, tenant, thread)
         await self._end_children(store, tenant, thread)
+        await self._forget_pushes(store, tenant, thread)
         sealed = await keys_of(store, tenant, thread)
         if keys is not None and (own := keys.of(tenant, thread)) is not None:
             sealed.add(own)
@@ -107,6 +110,25 @@ class StackEraser:
                 await send_command(
                     self._connection, Command(f"{child}-e", tenant, "agent", child, "delete", data, "agent")
                 )
+
+    async def _forget_pushes(self, store: Store, tenant: str, thread: str) -> None:
+        """Have nobody told any more of the thread's runs, and destroy what says who was."""
+        for run in await runs_of_thread(store, tenant, thread):
+            push = push_id(thread, run)
+            if not await store.rows(_THERE, tenant, push):
+                continue
+            forget = Command(f"{push}-e", tenant, "push", push, "forget", ForgetPushes(), "agent")
+            await send_command(self._connection, forget)
+            await self._until_forgotten(store, tenant, push)
+            sealed = await keys_of(store, tenant, push)
+            await destroy(store, sealed, tenant, push)
+            await told_destroyed(self._connection, sealed)
+
+    async def _until_forgotten(self, store: Store, tenant: str, push: str) -> None:
+        for _ in range(int(_RECORDED_S / _LOOK_S)):
+            if await store.rows(_FORGOTTEN, tenant, push):
+                return
+            await asyncio.sleep(_LOOK_S)
 
 
 async def _until_done(erase: Callable[[], Awaitable[int]], what: str) -> int:
@@ -169,4 +191,5 @@ async def heed_erasure(connection: Connection, answers: Answers) -> None:
     connection.on_reconnect(again)
 
 
+_FORGOTTEN = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 AND type = 'push.forgotten'"
 _THERE = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 LIMIT 1"

@@ -13,6 +13,7 @@ InfraError
 ├── AgentsNotFound             a place named with `--agents` gives no agents
 ├── BatchUnfit                 a batch, or its file, was asked for that none can be
 ├── BundleUnusable             a bundle file cannot be read or made
+├── ToolsNotOpened             what `mcp.tools` names cannot be open to clients
 ├── CannotListen               the HTTP bridge cannot have its address
 ├── CheckpointNotFound         the model that was named cannot be had
 ├── ExporterUnknown            an OTEL_* variable names no exporter of spans
@@ -182,6 +183,10 @@ class AgentsNotFound(InfraError):
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(f"--agents {place}: {problem}")
         self.place = place
+
+
+class ToolsNotOpened(InfraError):
+    """What `mcp.tools` names cannot be open to clients."""
 
 
 class CannotListen(InfraError):

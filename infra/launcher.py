@@ -377,6 +377,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             metrics=Scrape(stack.connection, (_HOST, *(slot for slot, _ in slots(settings))), settings.shards),
             ask=access.caller,
             keyed=access.required,
+            a2a=settings.a2a,
             limits=settings.limits,
             places=places_of(settings),
             answers=stack.answers,

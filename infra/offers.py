@@ -47,10 +47,11 @@ def _tools(agent: Agent) -> tuple[ToolOffered, ...] | None:
     if callable(agent.tools):
         return None
     tools = toolset_of(agent.tools)
-    return tuple(map(_tool, tools.always)) if isinstance(tools, Fixed) else None
+    return tuple(map(tool_offered, tools.always)) if isinstance(tools, Fixed) else None
 
 
-def _tool(tool: Tool) -> ToolOffered:
+def tool_offered(tool: Tool) -> ToolOffered:
+    """Tell of a tool."""
     return ToolOffered(
         name=tool.name,
         description=tool.description,

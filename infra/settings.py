@@ -207,6 +207,27 @@ class BatchSettings(Wire, frozen=True):
     """Requests of all batches that are answered at a time; 0 is a quarter of `engine.max_running`."""
 
 
+class A2ASettings(Wire, frozen=True):
+    """The Agent2Agent protocol."""
+
+    push: Literal["on", "off"] = "on"
+    """Whether clients may have an address of theirs told of a task's changes."""
+    push_hosts: tuple[str, ...] = ()
+    """Names of hosts, addresses and networks (`10.1.0.0/16`) that may be told though they are not public."""
+    push_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 12
+    """After so many tries an address is given up: a second after the first, then twice as long each time, 600 s at
+    most."""
+
+
+class McpSettings(Wire, frozen=True):
+    """Tools that clients of the Model Context Protocol may call by themselves; none, unless they are named here."""
+
+    tools: tuple[str, ...] = ()
+    """Tools of agents, each as `AGENT/TOOL`."""
+    services: tuple[str, ...] = ()
+    """Tools that are NATS services, by the names that follow `tool-` in theirs; `*` is all that there are."""
+
+
 class PrivacySettings(Wire, frozen=True):
     """How what people say is kept."""
 
@@ -261,6 +282,8 @@ class Settings(Wire, frozen=True):
     limits: LimitSettings = LimitSettings()
     pooling: PoolingSettings = PoolingSettings()
     batches: BatchSettings = BatchSettings()
+    a2a: A2ASettings = A2ASettings()
+    mcp: McpSettings = McpSettings()
     privacy: PrivacySettings = PrivacySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -32,6 +32,7 @@ from schemas.live import Frame
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread
 from schemas.messages import Message
 from schemas.old import UPCASTS
+from schemas.pushes import ForgetPushes, SubscribePush, UnsubscribePush
 from schemas.runs import Event
 from schemas.schedules import AddSchedule, FireSchedule, PauseSchedule, RemoveSchedule, UnpauseSchedule
 
@@ -81,6 +82,9 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("schedule", "remove"): RemoveSchedule,
     ("batch", "submit"): CreateBatch,
     ("batch", "withdraw"): CancelBatch,
+    ("push", "subscribe"): SubscribePush,
+    ("push", "unsubscribe"): UnsubscribePush,
+    ("push", "forget"): ForgetPushes,
 }
 
 

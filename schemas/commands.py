@@ -16,6 +16,7 @@ from schemas.generation import TruncationSide
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
+from schemas.pushes import PushCommand
 from schemas.schedules import ScheduleCommand
 from schemas.structured import Structured
 from schemas.wire import Wire
@@ -370,6 +371,7 @@ CommandData = (
     | CancelTask
     | ScheduleCommand
     | BatchCommand
+    | PushCommand
 )
 
 

@@ -29,6 +29,7 @@ from schemas.messages import Message, Thought, ToolCall, Usage
 from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
+from schemas.pushes import PushEvent
 from schemas.schedules import ScheduleEvent
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
@@ -391,9 +392,8 @@ Event = (
     | ThreadErased
     | ScheduleEvent
     | BatchEvent
+    | PushEvent
 )
 """Every event a log may hold."""
 
 ToolResult = ToolReturned | ToolFailed | ToolIndeterminate
-
-JsonObject = dict[str, Any]

@@ -42,6 +42,7 @@ FAMILY = {
     "key": "key",
     "schedule": "schedule",
     "batch": "batch",
+    "push": "push",
 }
 """Entity kind to the kind of the commands that lead to it: one machine each."""
 KINDS = {family: tuple(kind for kind in FAMILY if FAMILY[kind] == family) for family in set(FAMILY.values())}
@@ -49,8 +50,8 @@ ROOM = 1000
 """Idle threads that a shard keeps in memory."""
 SNAPSHOT_EACH = 100
 """Events of a thread after which its state is worth a snapshot."""
-_KEY_GONE = "schedule.erased"
-"""A thread is over when its key is destroyed; a schedule may be added again."""
+_KEY_GONE = frozenset({"schedule.erased", "push.forgotten"})
+"""A thread is over when its key is destroyed; a schedule may be added again, and who subscribes late is refused."""
 _AT_ONCE = 200
 """Threads that are read in one query, and snapshots that are written with one checkpoint."""
 
@@ -122,7 +123,7 @@ class Cell:
     def noted(self, fact: Fact) -> None:
         """Note the version of a fact that is in the log; what follows an erasure has another key."""
         self.versions[fact.kind, fact.entity] = fact.version
-        if fact.type == _KEY_GONE:
+        if fact.type in _KEY_GONE:
             self.seal = None
 
     def stop(self, place: str, reason: str, told: str = "") -> None:

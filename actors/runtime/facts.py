@@ -9,9 +9,10 @@ from actors.runtime.machine import Emitted
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.memory import ThreadDeleted, ThreadErased
+from schemas.pushes import PushForgotten
 from schemas.schedules import ScheduleClosed, ScheduleErased, ScheduleRemoved
 
-_LEGIBLE = frozenset({ThreadDeleted, ThreadErased, ScheduleRemoved, ScheduleClosed, ScheduleErased})
+_LEGIBLE = frozenset({ThreadDeleted, ThreadErased, ScheduleRemoved, ScheduleClosed, ScheduleErased, PushForgotten})
 """Events that are never sealed: they say of what is erased that it is."""
 
 

@@ -14,6 +14,7 @@ from schemas.delegation import ChildEnded
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import CondensingEnded, ThreadErased
 from schemas.profiles import Profile
+from schemas.pushes import PushNoticed, PushTried
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.schedules import ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
 from schemas.tasks import TaskEnded
@@ -42,6 +43,8 @@ Result = (
     | BatchLineEnded
     | BatchExpired
     | BatchWritten
+    | PushNoticed
+    | PushTried
 )
 """What an effect ends in."""
 

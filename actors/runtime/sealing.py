@@ -10,8 +10,8 @@ from actors.runtime.cells import Cell
 from bus.errors import Unavailable
 from bus.keyring import Keyring
 
-_SEALED = frozenset({"agent", "batch", "generation", "schedule"})
-_OWN = frozenset({"agent", "schedule"})
+_SEALED = frozenset({"agent", "batch", "generation", "push", "schedule"})
+_OWN = frozenset({"agent", "push", "schedule"})
 """Those that have a key each."""
 
 

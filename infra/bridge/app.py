@@ -52,7 +52,7 @@ from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
 from infra.follow import ReadBack, follow_together
 from infra.pictures import with_pictures_kept
-from infra.settings import LimitSettings
+from infra.settings import A2ASettings, LimitSettings
 from infra.spans.searching import Searched, nobody_follows
 from schemas import codec
 from schemas.commands import AbortRun, Command, CommandData, Generate, RunAgent
@@ -123,6 +123,8 @@ class Bridge:
     """Whether nobody comes in without a key or token."""
     searched: Callable[[Searched], None] = nobody_follows
     """Hears of searches of memory."""
+    a2a: A2ASettings = field(default_factory=A2ASettings)
+    """What is set of the Agent2Agent protocol."""
 
     @cached_property
     def under_way(self) -> UnderWay:

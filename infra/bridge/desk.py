@@ -13,6 +13,7 @@ from bus.store import Store
 from infra.bridge.exchange import Exchange
 from infra.bridge.under_way import UnderWay
 from infra.follow import ReadBack
+from infra.settings import A2ASettings
 from infra.spans.searching import Searched
 from schemas.commands import Command, CommandData
 from schemas.context import Clock, Ids
@@ -76,6 +77,10 @@ class Around(Protocol):
     @property
     def searched(self) -> Callable[[Searched], None]:
         """Hears of searches of memory."""
+
+    @property
+    def a2a(self) -> A2ASettings:
+        """What is set of the Agent2Agent protocol."""
 
     @property
     def under_way(self) -> UnderWay:

@@ -13,6 +13,7 @@ from typing import Any
 from infra.access import runtime_of
 from infra.client import connect
 from infra.errors import NotRunning
+from infra.mcp.opened import Opened
 from schemas.rest import AgentOffered
 
 _AGENT = "agent/"
@@ -35,7 +36,8 @@ async def _serve(data: str, tenant: str) -> None:
         # one client at the other end, which says so when it cancels; one that goes away ends nothing
         origin = calls.Origin(lambda context: client, lambda context: "stdio", lambda context: False)
         offer = importlib.import_module("infra.mcp.offer").OfferToOne(agents)
-        server = importlib.import_module("infra.mcp.server").AgentServer(offer, calls.Calls(origin)).server()
+        opened = Opened(client.connection).tools
+        server = importlib.import_module("infra.mcp.server").AgentServer(offer, calls.Calls(origin), opened).server()
         about = importlib.import_module("mcp.server.lowlevel").NotificationOptions(tools_changed=True)
         looking = asyncio.create_task(_look(data, offer), name="agents")
         try:

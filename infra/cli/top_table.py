@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bus.numbers import Backlog
 from bus.under_way import LateRun
@@ -83,9 +83,16 @@ def _engine(now: Mapping[str, Any], before: Mapping[str, Any], seconds: float) -
     )
 
 
+_WIDE: Final = 107
+"""Columns from which on an engine is one line and a run says what it took; on fewer an engine is two."""
+
+
 def lines(engines: Sequence[EngineRow], now: Look, style: Style, width: int) -> list[str]:
-    """Write the whole table."""
-    told = [*_engines(engines), "", *_processes(now), "", *_queues(now), "", *_runs(now.runs)]
+    """Write the whole table, for a terminal of so many columns."""
+    wide = width >= _WIDE
+    engine_lines = _wide_engines(engines) if wide else _narrow_engines(engines)
+    run_lines = _wide_runs(now.runs) if wide else _narrow_runs(now.runs)
+    told = [*engine_lines, "", *_processes(now, 24 if wide else 12), "", *_queues(now), "", *run_lines]
     shown = []
     for line in told:
         short = printable(line)[:width]
@@ -94,29 +101,53 @@ def lines(engines: Sequence[EngineRow], now: Look, style: Style, width: int) -> 
     return shown
 
 
-def _engines(engines: Sequence[EngineRow]) -> Iterator[str]:
-    yield (
-        f"{'ENGINE':<24} {'batch':>6} {'wait':>6} {'KV':>6} {'hits':>6} {'in t/s':>9} {'out t/s':>9} {'steps/s':>8} "
-        f"{'TTFT':>8} {'done':>7} {'preempt':>8}"
+_LOAD_HEADING: Final = f"{'ENGINE':<24} {'batch':>6} {'wait':>6} {'KV':>6} {'hits':>6} {'in t/s':>9} {'out t/s':>9}"
+
+
+def _load(one: EngineRow) -> str:
+    hits = "-" if one.hit_rate is None else f"{one.hit_rate:.0%}"
+    return (
+        f"{one.engine[:24]:<24} {one.running:>6} {one.waiting:>6} {one.kv_use:>6.1%} {hits:>6} "
+        f"{one.prompt_s:>9.1f} {one.output_s:>9.1f}"
     )
+
+
+def _first(one: EngineRow) -> str:
+    return "-" if one.first_token_ms is None else f"{one.first_token_ms:.0f} ms"
+
+
+def _wide_engines(engines: Sequence[EngineRow]) -> Iterator[str]:
+    yield f"{_LOAD_HEADING} {'steps/s':>8} {'TTFT':>8} {'done':>7} {'preempt':>8}"
     for one in engines:
-        hits = "-" if one.hit_rate is None else f"{one.hit_rate:.0%}"
-        first = "-" if one.first_token_ms is None else f"{one.first_token_ms:.0f} ms"
-        yield (
-            f"{one.engine[:24]:<24} {one.running:>6} {one.waiting:>6} {one.kv_use:>6.1%} {hits:>6} "
-            f"{one.prompt_s:>9.1f} {one.output_s:>9.1f} {one.steps_s:>8.1f} "
-            f"{first:>8} {one.finished:>7} {one.preemptions:>8}"
-        )
+        yield f"{_load(one)} {one.steps_s:>8.1f} {_first(one):>8} {one.finished:>7} {one.preemptions:>8}"
     if not engines:
-        yield "no scheduler answers"
+        yield _NO_ENGINE
 
 
-def _processes(now: Look) -> Iterator[str]:
+def _narrow_engines(engines: Sequence[EngineRow]) -> Iterator[str]:
+    yield _LOAD_HEADING
+    for one in engines:
+        yield _load(one)
+        told = (
+            f"{one.steps_s:.1f} steps/s",
+            f"TTFT {_first(one)}",
+            f"{one.finished} done",
+            f"{one.preemptions} preempt",
+        )
+        yield "  " + ", ".join(told)
+    if not engines:
+        yield _NO_ENGINE
+
+
+_NO_ENGINE: Final = "no scheduler answers"
+
+
+def _processes(now: Look, room: int) -> Iterator[str]:
     host = next((row.numbers for row in now.processes if row.role == "host"), {})
     restarts = host.get("restarts", {})
-    yield f"{'PROCESS':<24} {'restarts':>8}  what it does"
+    yield f"{'PROCESS':<{room}} {'restarts':>8}  what it does"
     for row in now.processes:
-        yield f"{row.slot[:24]:<24} {restarts.get(row.slot, 0):>8}  {_work(row)}"
+        yield f"{row.slot[:room]:<{room}} {restarts.get(row.slot, 0):>8}  {_work(row)}"
 
 
 def _work(row: Row) -> str:
@@ -154,12 +185,25 @@ def _queues(now: Look) -> Iterator[str]:
         yield f"{name:<24} {stream.messages:>9} {stream.bytes / 2**20:>8.1f}{lag}"
 
 
-def _runs(runs: Sequence[LateRun]) -> Iterator[str]:
+def _wide_runs(runs: Sequence[LateRun]) -> Iterator[str]:
     yield f"{'RUN':<24} {'agent':<16} {'status':<10} {'took':>8} {'in':>7} {'out':>6}  thread"
     for run in runs:
-        took = "-" if run.finished is None else f"{(run.finished - run.asked) / 1e6:.1f} s"
-        what = run.agent or run.model
         yield (
-            f"{run.run[:24]:<24} {what[:16]:<16} {run.status[:10]:<10} {took:>8} {run.prompt_tokens:>7} "
+            f"{run.run[:24]:<24} {_who(run)[:16]:<16} {run.status[:10]:<10} {_took(run):>8} {run.prompt_tokens:>7} "
             f"{run.completion_tokens:>6}  {run.thread}"
         )
+
+
+def _narrow_runs(runs: Sequence[LateRun]) -> Iterator[str]:
+    """Leave out the tokens, so that ids of ours fit whole: 23 characters each."""
+    yield f"{'RUN':<23} {'agent':<12} {'status':<8} {'took':>8}  thread"
+    for run in runs:
+        yield f"{run.run[:23]:<23} {_who(run)[:12]:<12} {run.status[:8]:<8} {_took(run):>8}  {run.thread}"
+
+
+def _who(run: LateRun) -> str:
+    return run.agent or run.model
+
+
+def _took(run: LateRun) -> str:
+    return "-" if run.finished is None else f"{(run.finished - run.asked) / 1e6:.1f} s"

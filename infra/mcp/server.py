@@ -20,18 +20,22 @@ from pydantic import ValidationError
 
 from bus import subjects
 from bus.errors import BadSubject, BusError
-from infra.called import Came, Say, asked, gone_on, heard
+from infra.called import Came, Note, Say, asked, gone_on, heard, unnoted
 from infra.client import Client
 from infra.errors import SettlementRefused
 from infra.mcp.calls import Call, Calls, Context
 from infra.mcp.offer import Offer
+from infra.mcp.opened import AGENT, NAMED
 from infra.mcp.shapes import (
     ASK,
+    TOOL,
     AnswerWait,
     Ask,
     CancelRun,
     always,
     asking,
+    called_result,
+    calling,
     questions,
     result,
     settled,
@@ -42,10 +46,16 @@ from infra.mcp.shapes import (
 from infra.running import Waiting
 from schemas import codec
 from schemas.faults import fault
-from schemas.rest import AgentOffered
+from schemas.live import Committed, Frame, Progress
+from schemas.rest import AgentOffered, ToolOffered
+from schemas.runs import ToolResult
 
 log = logging.getLogger(__name__)
 
+_INSTRUCTIONS: Final = (
+    "Each `ask_` tool asks an agent, each `tool_` tool does one thing by itself. Cancel the call to end its run, or "
+    "call `cancel_run`."
+)
 _THREADS: Final = "ostinato://threads/"
 _MOST_THREADS: Final = 50
 _MOST_MESSAGES: Final = 1000
@@ -60,6 +70,8 @@ class AgentServer:
 
     offer: Offer
     calls: Calls
+    opened: Callable[[], Awaitable[Sequence[ToolOffered]]]
+    """Lists the tools that are called by themselves."""
 
     @property
     def offered(self) -> Sequence[AgentOffered]:
@@ -72,7 +84,7 @@ class AgentServer:
             "ostinato",
             version=importlib.metadata.version("ostinato"),
             title="Ostinato",
-            instructions="Each `ask_` tool asks an agent. Cancel the call to end its run, or call `cancel_run`.",
+            instructions=_INSTRUCTIONS,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
@@ -89,7 +101,8 @@ class AgentServer:
 
     async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
         self.offer.listed(context)
-        return types.ListToolsResult(tools=[*map(asking, self.offered), *always()])
+        tools = [*map(asking, self.offered), *map(calling, await self.opened()), *always()]
+        return types.ListToolsResult(tools=tools)
 
     async def _call_tool(self, context: Context, params: types.CallToolRequestParams) -> Any:
         try:
@@ -117,18 +130,37 @@ class AgentServer:
             call.about(answer.thread, answer.run)
             await client.settle(wait.thread, settled(answer, wait.kind))
             return result(await gone_on(client, answer.thread, answer.run, (answer.effect,), say))
+        if params.name.startswith(TOOL):
+            return await self._called_tool(context, params, call)
         agent = params.name.removeprefix(ASK)
         if params.name == agent or agent not in {one.name for one in self.offered}:
-            there = ", ".join(ASK + one.name for one in self.offered)
-            return wrong(f"there is no tool {params.name!r}: there are {there}, answer_wait and cancel_run")
+            return await self._unknown(params.name)
         wanted = msgspec.convert(given, Ask)
         if params.request_state is not None:
-            came = await _answered(call, params, say)
+            came = await _answered(call, params, say, unnoted)
         else:
             running = asked(client, agent, wanted.text, wanted.thread or None)
             call.about(running.thread, running.run)
             came = await heard(client, running, say)
         return questions(came) if came.waits and _can_ask(context) else result(came)
+
+    async def _called_tool(self, context: Context, params: types.CallToolRequestParams, call: Call) -> Any:
+        """Have one tool called, as a run of its own: in the log before it happens."""
+        tool, heeding = params.name.removeprefix(TOOL), Heeding(context)
+        if tool not in {one.name for one in await self.opened()}:
+            return await self._unknown(params.name)
+        if params.request_state is not None:
+            came = await _answered(call, params, _unsaid, heeding.note)
+        else:
+            arguments = codec.encode(params.arguments or {}).decode()
+            running = asked(call.client, AGENT, arguments, None, context={NAMED: tool})
+            call.about(running.thread, running.run)
+            came = await heard(call.client, running, _unsaid, heeding.note)
+        return questions(came) if came.waits and _can_ask(context) else called_result(came, heeding.returned)
+
+    async def _unknown(self, name: str) -> types.CallToolResult:
+        there = [*(ASK + one.name for one in self.offered), *(TOOL + one.name for one in await self.opened())]
+        return wrong(f"there is no tool {name!r}: there are {', '.join(there)}, answer_wait and cancel_run")
 
     async def _list_resources(self, context: Context, params: Any) -> types.ListResourcesResult:
         threads = await self.calls.origin.client_of(context).memory.threads(limit=_MOST_THREADS)
@@ -142,6 +174,7 @@ class AgentServer:
                     mime_type="application/json",
                 )
                 for one in threads
+                if one.agent != AGENT
             ]
         )
 
@@ -181,6 +214,32 @@ async def _soundly(ctx: Context, call_next: Callable[[Context], Awaitable[Any]])
         raise MCPError(types.INTERNAL_ERROR, "internal error: see the server's log") from error
 
 
+@dataclass
+class Heeding:
+    """Heeds what a tool says while it runs, and what it gave."""
+
+    context: Context
+    returned: ToolResult | None = None
+    _said: int = 0
+
+    async def note(self, frame: Frame) -> None:
+        """Heed what is heard of its run."""
+        match frame:
+            case Progress(data=data):
+                self._said += 1
+                told = data if isinstance(data, str) else codec.encode(data).decode()
+                await self.context.session.report_progress(float(self._said), None, told)
+            case Committed(type="tool.returned" | "tool.failed" | "tool.indeterminate", data=data):
+                event = codec.decode_event(data)
+                self.returned = event if isinstance(event, ToolResult) else None
+            case _:
+                pass
+
+
+async def _unsaid(text: str) -> None:
+    """Tell nobody: what is said is what the tool gave."""
+
+
 def _progress(context: Context) -> Say:
     """Tell a client that wants to know what the model says, as it comes."""
     said = 0
@@ -199,7 +258,7 @@ def _can_ask(context: Context) -> bool:
     return context.protocol_version >= _MODERN and able is not None and able.elicitation is not None
 
 
-async def _answered(call: Call, params: types.CallToolRequestParams, say: Say) -> Came:
+async def _answered(call: Call, params: types.CallToolRequestParams, say: Say, note: Note) -> Came:
     """Give a run what its client's person answered, and go on hearing of it.
 
     Raises:
@@ -213,7 +272,7 @@ async def _answered(call: Call, params: types.CallToolRequestParams, say: Say) -
         if isinstance(answer, types.ElicitResult):
             wait = await _waiting(client, thread, effect)
             await client.settle(wait.thread, settling(wait, answer))
-    return await gone_on(client, thread, run, tuple(given), say)
+    return await gone_on(client, thread, run, tuple(given), say, note=note)
 
 
 async def _check_begun(client: Client, thread: str, run: str) -> None:

@@ -12,9 +12,11 @@ from infra.called import Came
 from infra.running import Settling, Waiting
 from schemas import codec
 from schemas.commands import Approve, Deny, PostResult, Resume
-from schemas.rest import AgentOffered
+from schemas.rest import AgentOffered, ToolOffered
+from schemas.runs import ToolResult, ToolReturned
 
 ASK: Final = "ask_"
+TOOL: Final = "tool_"
 _LONGEST_SHOWN: Final = 2000
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -68,6 +70,24 @@ def asking(agent: AgentOffered) -> types.Tool:
     )
 
 
+def calling(tool: ToolOffered) -> types.Tool:
+    """Show a tool that is called by itself."""
+    hints = types.ToolAnnotations(
+        title=tool.name,
+        read_only_hint=tool.effect == "pure",
+        destructive_hint=tool.effect in {"once", "checkable"},
+        idempotent_hint=tool.effect in {"pure", "idempotent"},
+        open_world_hint=tool.place == "service",
+    )
+    about = tool.description + (" A person must agree to a call first." if tool.approval else "")
+    return types.Tool(
+        name=TOOL + tool.name,
+        description=about[:_LONGEST_SHOWN],
+        input_schema=dict(tool.parameters),
+        annotations=hints,
+    )
+
+
 def always() -> list[types.Tool]:
     """Show the tools that there are beside agents."""
     answer = types.ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True)
@@ -93,6 +113,20 @@ def told(text: str, plain: Mapping[str, Any]) -> types.CallToolResult:
     """Tell a model, and a program."""
     content = [types.TextContent(type="text", text=text)]
     return types.CallToolResult(content=list(content), structured_content=dict(plain))
+
+
+def called_result(came: Came, returned: ToolResult | None) -> types.CallToolResult:
+    """Tell what a tool gave, and that it failed where it did."""
+    if returned is None:
+        return result(came)
+    plain = {name: value for name, value in came.plain().items() if name in {"thread", "run", "status"}}
+    try:
+        value = msgspec.json.decode(returned.content)
+    except msgspec.DecodeError:
+        value = returned.content
+    found = told(returned.content, {**plain, "result": value})
+    found.is_error = came.problem is not None or not isinstance(returned, ToolReturned)
+    return found
 
 
 def result(came: Came) -> types.CallToolResult:

@@ -16,6 +16,7 @@ from actors.blocking import left_behind
 from actors.machines import MACHINES
 from actors.memory.embedding import Embedder
 from actors.memory.indexing import index
+from actors.models.direct import DIRECT, DirectCalls
 from actors.models.metering import CallMeter
 from actors.models.nearby import Nearby, offer_model
 from actors.models.poolers import Poolers
@@ -45,9 +46,11 @@ from bus.pictures import Pictures
 from bus.trace import Trace
 from engine.text.prompts import Customs
 from infra.agents import served_agents
+from infra.bridge.a2a.pushing import push_performer
 from infra.bridge.batches.performing import batch_performer
 from infra.client import Client
 from infra.erasing import StackEraser, heed_destruction, heed_erasure
+from infra.mcp.opened import OpenedService, opened_agents
 from infra.memories import serve_memory
 from infra.process import Status, until
 from infra.prompts import offered
@@ -55,7 +58,7 @@ from infra.providers import Models, bind_embedders, keep_books, make_models, ser
 from infra.readback import LateStore
 from infra.recollections import MemoryService
 from infra.runs import BusRuns
-from infra.settings import Place
+from infra.settings import McpSettings, Place
 from schemas.generation import Sampling
 
 DRAIN_S = STOP_S - 1.0
@@ -100,6 +103,7 @@ async def _run(
     embedders = _embedders(agents)
     bind_embedders(embedders, made)
     await serve_memory(connection, MemoryService(record.opened, embedders))
+    await OpenedService(connection, agents, settings.mcp, BusServices(connection)).serve()
     leases = Leases(connection, place.slot, status.run)
 
     async def ready(shards: frozenset[int]) -> None:
@@ -137,6 +141,8 @@ async def _models(
     tell, nearby = teller(connection, status), partial(Nearby, connection=connection)
     show = Pictures(Blobs(connection), SystemChance(), SystemIds()).shown
     engines, settings = _served(place, frontend), place.settings.models
+    if place.settings.mcp != McpSettings():
+        engines = {**engines, DIRECT: DirectCalls()}
     make = partial(make_models, engines, settings, SystemClock(), tell, nearby, show=show, poolers=Poolers(connection))
     made = await asyncio.to_thread(make)
     await heed_erasure(connection, made.answers)
@@ -182,7 +188,7 @@ def _performers(
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
     eraser, send = StackEraser(connection, record.opened), partial(send_command, connection)
     runs = AgentPerformer(
-        agents,
+        [*agents, *opened_agents(agents, settings.mcp)],
         models,
         settings.models.default or engine.name,
         live,
@@ -200,6 +206,7 @@ def _performers(
         "generation": GenerationPerformer(models, Sampling(temperature=engine.temperature), live, meter),
         "key": KeyPerformer(),
         "batch": batch_performer(place, connection, record),
+        "push": push_performer(place, connection, record),
         "schedule": SchedulePerformer([agent.name for agent in agents], send, clock, erase=eraser.erase_schedule),
     }
 

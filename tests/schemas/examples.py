@@ -43,6 +43,15 @@ from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usag
 from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolBinding
+from schemas.pushes import (
+    ForgetPushes,
+    PushForgotten,
+    PushNoticed,
+    PushTarget,
+    PushTried,
+    SubscribePush,
+    UnsubscribePush,
+)
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -517,6 +526,21 @@ EXAMPLES: tuple[Event, ...] = (
             Judgement(1, approval=False, answer="it is known already"),
         ),
     ),
+    CommandAccepted(
+        command=Command(
+            "a1",
+            "acme",
+            "push",
+            "p1",
+            "subscribe",
+            SubscribePush("t1", "r1", PushTarget("c1", "https://example.com/hook", "secret", "Bearer", "key")),
+        )
+    ),
+    CommandAccepted(command=Command("a2", "acme", "push", "p1", "unsubscribe", UnsubscribePush("c1"))),
+    CommandAccepted(command=Command("a3", "acme", "push", "p1", "forget", ForgetPushes())),
+    PushNoticed(effect="p1-w1", outcome="waiting", waits=("r1-1-t0",), body='{"task":{}}'),
+    PushTried(effect="p1-1-0-a1", code=503, problem="answered 503", again=1_767_225_601_000_000),
+    PushForgotten(),
 )
 
 ENVELOPE = Envelope(

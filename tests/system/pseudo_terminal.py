@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Self
 
 WAIT_S = 60.0
 _PATIENCE_S = 4.0
+_SIZED = {"COLUMNS", "LINES"}
 CTRL_C, CTRL_D = "\x03", "\x04"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -21,9 +23,14 @@ _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 class PseudoTerminal:
     """Runs a command whose standard streams are a terminal of its own."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], size: tuple[int, int] | None = None
+    ) -> None:
+        """Start it, on a terminal of so many lines and columns where a size is given."""
         self._master, slave = pty.openpty()
-        plain = {name: os.environ[name] for name in os.environ if name not in {"NO_COLOR", "FORCE_COLOR"}}
+        if size is not None:
+            termios.tcsetwinsize(slave, size)
+        plain = {name: os.environ[name] for name in os.environ if name not in {"NO_COLOR", "FORCE_COLOR", *_SIZED}}
         self.process = subprocess.Popen(
             argv,
             stdin=slave,

@@ -391,7 +391,7 @@ def test_the_card_says_where_and_how(stack: UpProcess, guarded: UpProcess) -> No
     assert card["supportedInterfaces"][0]["url"] == f"{stack.url}/a2a/demo/"
     assert "calculator" in {skill["id"] for skill in card["skills"]}
     assert card.keys().isdisjoint({"securitySchemes", "securityRequirements"})
-    assert card["capabilities"].get("pushNotifications", False) is False
+    assert card["capabilities"]["pushNotifications"] is True
     assert httpx.get(f"{url(guarded)}/.well-known/agent-card.json").status_code == 401
 
 

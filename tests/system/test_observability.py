@@ -12,7 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.infra.metrics.expressions import EXPRESSIONS, asked_by
-from tests.system.conftest import UpProcess, ask, start
+from tests.system.conftest import OSTINATO, UpProcess, ask, start
+from tests.system.pseudo_terminal import CTRL_C, PseudoTerminal
 
 pytestmark = pytest.mark.servers
 
@@ -97,6 +98,22 @@ def test_top_prints_one_table_for_scripts(stack: UpProcess) -> None:
     look = json.loads(stack.cli("top", "--once", "--json").stdout)
     assert look["engines"][0]["engine"] == "ostinato-mini"
     assert look["runs"][0]["agent"] == "demo"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_top_fits_the_terminal_that_it_is_drawn_on(stack: UpProcess, columns: int) -> None:
+    asked(stack)
+    thread = json.loads(stack.cli("top", "--once", "--json").stdout)["runs"][0]["thread"]
+    argv = [*OSTINATO, "top", "--interval", "0.5", "--data", str(stack.data)]
+    with PseudoTerminal(argv, {}, (24, columns)) as screen:
+        screen.until("ENGINE")
+        drawn = "ENGINE" + screen.until("ENGINE").removesuffix("ENGINE")
+        assert screen.press_until_end(CTRL_C) == 130
+    lines = drawn.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= columns
+    for told in ("batch", "out t/s", "steps/s", "TTFT", "done", "preempt", "agents-0", "TRACE", "took", thread):
+        assert told in drawn
 
 
 DOORS: list[tuple[str, str, dict[str, Any]]] = [

@@ -29,7 +29,6 @@ from a2a.utils.errors import (
     A2AError,
     InternalError,
     InvalidParamsError,
-    PushNotificationNotSupportedError,
     TaskNotCancelableError,
     TaskNotFoundError,
     UnsupportedOperationError,
@@ -41,6 +40,7 @@ from starlette.requests import Request
 from bus import subjects
 from bus.errors import BadSubject, BusError
 from bus.under_way import RunsWanted, runs_of
+from infra.bridge.a2a.pushes import Pushes
 from infra.bridge.a2a.shapes import (
     Unnamed,
     answers,
@@ -114,8 +114,9 @@ class ContextBuilder(ServerCallContextBuilder):
 class AgentHandler(RequestHandler):
     """One agent's tasks."""
 
-    def __init__(self, agent: str, client_of: ClientOf, card: AgentCard) -> None:
+    def __init__(self, agent: str, client_of: ClientOf, card: AgentCard, pushes: Pushes) -> None:
         self._agent = agent
+        self._pushes = pushes
         self._client_of = client_of
         self._card = card
         self._ended: OrderedDict[Place, None] = OrderedDict()
@@ -128,7 +129,7 @@ class AgentHandler(RequestHandler):
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
         """Ask the agent, or answer what a task waits for; return when it is over, or waits again."""
         client = self._client_of(context)
-        place, call = await self._call(params.message, client)
+        place, call = await self._call(params, client)
         if not params.configuration.return_immediately:
             return task_of(self._over(await _sound(call(_unheard))))
         going_on = asyncio.create_task(_sound(call(_unheard)), name=f"a2a {place[1]}")
@@ -143,15 +144,22 @@ class AgentHandler(RequestHandler):
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[Event]:
         """The same, told of as it goes on."""
-        async for event in self._told(*await _sound(self._call(params.message, self._client_of(context)))):
+        async for event in self._told(*await _sound(self._call(params, self._client_of(context)))):
             yield event
 
-    async def _call(self, message: Message, client: Client) -> tuple[Place, Call]:
-        """Make of a message what its task is to be heard by, and where that is.
+    async def _call(self, params: SendMessageRequest, client: Client) -> tuple[Place, Call]:
+        """Make of a message what its task is to be heard by, and where that is; have told of it whom its sender named.
 
         Raises:
             A2AError: nothing can be made of it.
         """
+        target = await self._pushes.wanted(params.configuration)
+        place, call = await self._called(params.message, client)
+        if target is not None:
+            await self._pushes.subscribe(client, *place, target)
+        return place, call
+
+    async def _called(self, message: Message, client: Client) -> tuple[Place, Call]:
         if message.task_id:
             return await self._answered(message, client)
         text = get_message_text(message)
@@ -250,21 +258,34 @@ class AgentHandler(RequestHandler):
         async for event in self._told((thread, run), lambda say: gone_on(client, thread, run, (), say)):
             yield event
 
+    @_soundly
+    @validate_request_params
     async def on_create_task_push_notification_config(self, params: Any, context: ServerCallContext) -> Any:
-        """Refuse: there are no push notifications."""
-        raise PushNotificationNotSupportedError
+        """Have somebody told of a task."""
+        client = self._client_of(context)
+        place = await self._found(client, params.task_id)
+        return await self._pushes.subscribe(client, *place, await self._pushes.target(params))
 
+    @_soundly
+    @validate_request_params
     async def on_get_task_push_notification_config(self, params: Any, context: ServerCallContext) -> Any:
-        """Refuse: there are no push notifications."""
-        raise PushNotificationNotSupportedError
+        """Tell who is told of a task."""
+        client = self._client_of(context)
+        return await self._pushes.get(client, *await self._found(client, params.task_id), params.id)
 
+    @_soundly
+    @validate_request_params
     async def on_list_task_push_notification_configs(self, params: Any, context: ServerCallContext) -> Any:
-        """Refuse: there are no push notifications."""
-        raise PushNotificationNotSupportedError
+        """List who is told of a task."""
+        client = self._client_of(context)
+        return await self._pushes.listed(client, *await self._found(client, params.task_id))
 
+    @_soundly
+    @validate_request_params
     async def on_delete_task_push_notification_config(self, params: Any, context: ServerCallContext) -> None:
-        """Refuse: there are no push notifications."""
-        raise PushNotificationNotSupportedError
+        """Have somebody told no more of a task."""
+        client = self._client_of(context)
+        await self._pushes.delete(client, *await self._found(client, params.task_id), params.id)
 
     async def on_get_extended_agent_card(self, params: Any, context: ServerCallContext) -> AgentCard:
         """Describe the agent: there is no more to tell than the card does."""

@@ -88,7 +88,8 @@ class _Served:
         described = self._card(request)
         routes = importlib.import_module("a2a.server.routes")
         handler = importlib.import_module("infra.bridge.a2a.handler")
-        made = handler.AgentHandler(self.agent.name, self._client_of, described)
+        pushes = importlib.import_module("infra.bridge.a2a.pushes").Pushes(self.desk.a2a)
+        made = handler.AgentHandler(self.agent.name, self._client_of, described, pushes)
         builder = handler.ContextBuilder()
         return Starlette(
             routes=[
@@ -111,7 +112,8 @@ class _Served:
             raise BadRequest(501, "A2A is not served: install ostinato[a2a]", None, "not_installed")
         base = str(request.base_url).partition("/a2a/")[0].rstrip("/")
         url = f"{base}/a2a/{self.agent.name}/"
-        return importlib.import_module("infra.bridge.a2a.shapes").card(self.agent, url, keyed=self.desk.keyed)
+        shapes = importlib.import_module("infra.bridge.a2a.shapes")
+        return shapes.card(self.agent, url, keyed=self.desk.keyed, pushes=self.desk.a2a.push == "on")
 
     def _shown(self, request: Request) -> bytes:
         described = self._card(request)

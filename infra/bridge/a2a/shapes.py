@@ -76,8 +76,8 @@ def state_of(status: str) -> TaskState:
     return _STATES.get(status, TaskState.TASK_STATE_WORKING)
 
 
-def card(agent: AgentOffered, url: str, *, keyed: bool = False) -> AgentCard:
-    """Describe an agent that answers at a URL, and with what key where one is needed."""
+def card(agent: AgentOffered, url: str, *, keyed: bool = False, pushes: bool = False) -> AgentCard:
+    """Describe an agent that answers at a URL, with what key where one is needed, and whether it tells of tasks."""
     tools = [
         AgentSkill(id=one.name, name=one.name, description=one.description, tags=[one.effect])
         for one in agent.tools or ()
@@ -91,7 +91,7 @@ def card(agent: AgentOffered, url: str, *, keyed: bool = False) -> AgentCard:
             AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0"),
             AgentInterface(url=url, protocol_binding="HTTP+JSON", protocol_version="1.0"),
         ],
-        capabilities=AgentCapabilities(streaming=True, push_notifications=False),
+        capabilities=AgentCapabilities(streaming=True, push_notifications=pushes),
         default_input_modes=["text/plain", "application/json"],
         default_output_modes=["text/plain"],
         skills=[asking, *tools],

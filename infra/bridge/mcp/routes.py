@@ -24,6 +24,7 @@ from infra.bridge.guard import work_on
 from infra.bridge.openai import BadRequest
 from infra.bridge.working import RpcMessage, at_work, refuse_no_rpc, rpc_call, rpc_error
 from infra.client import Client
+from infra.mcp.opened import Opened
 
 _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
@@ -100,7 +101,8 @@ class _Served:
         calls = importlib.import_module("infra.mcp.calls")
         offer = importlib.import_module("infra.mcp.offer").Offer(self.desk.offered)
         origin = calls.Origin(self._client_of, _session_of, _left)
-        server = ours.AgentServer(offer, calls.Calls(origin)).server()
+        opened = Opened(self.desk.connection).tools
+        server = ours.AgentServer(offer, calls.Calls(origin), opened).server()
         unguarded = security.TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the door has looked
         return http.StreamableHTTPSessionManager(app=server, stateless=True, security_settings=unguarded)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bus.numbers import Backlog, StreamNumbers
 from bus.under_way import LateRun
 from infra.cli.terminal import PLAIN
@@ -63,6 +65,19 @@ def test_the_table_has_engines_processes_queues_and_runs() -> None:
     assert "waiting by shard: 0:3 1:0" in text
     assert "r1" in text
     assert all(len(line) <= 120 for line in told)
+
+
+THREAD = "t01jdkq3f5zabcdefghjkmn"
+
+
+@pytest.mark.parametrize("width", [80, 100, 106, 107, 120])
+def test_whatever_the_width_nothing_that_matters_is_cut_off(width: int) -> None:
+    now = look(12.0, scheduler(running=256, waiting=9999, steps=4711, preemptions=17))
+    run = LateRun("default", THREAD, "r" + THREAD[1:], "demo", "tiny", "finished", 1_000_000, 9_000_000, 12, 3)
+    text = "\n".join(lines(rates(look(11.0, scheduler()), now), now._replace(runs=(run,)), PLAIN, width))
+    for told in ("steps/s", "4701.0", "TTFT", "250 ms", "3", "done", "17", "preempt", THREAD, run.run, "8.0 s"):
+        assert told in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_stack_of_which_nobody_answers_is_shown_as_that() -> None:

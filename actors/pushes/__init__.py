@@ -1,0 +1,1 @@
+"""Word of tasks for addresses that their clients named."""
