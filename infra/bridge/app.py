@@ -27,7 +27,7 @@ from infra.bridge.callers import ALL_SCOPES, Caller, caller_of, may_look, reques
 from infra.bridge.chat import chat_encoder
 from infra.bridge.completions import CompletionEncoder, generations, read_completion
 from infra.bridge.desk import Timed
-from infra.bridge.doors import SHAPE, Door, House, Operation, Wing, Workplace, charging, openai_error, told
+from infra.bridge.doors import Door, House, Operation, Wing, Workplace, charging
 from infra.bridge.exchange import Chunks, ClientGone, Exchange, Stream, failure, merged, while_there, written
 from infra.bridge.guard import CROSS_ORIGIN, Ask, Guarded, GuardRules, trace_of
 from infra.bridge.handed import Told
@@ -47,6 +47,7 @@ from infra.bridge.openai import (
 from infra.bridge.openapi import openapi_door
 from infra.bridge.ownership import keep_commands_to_own
 from infra.bridge.persons import owned
+from infra.bridge.plain import HANDLERS, json_answer
 from infra.bridge.protocols import protocol_doors
 from infra.bridge.under_way import UnderWay
 from infra.errors import PictureRefused
@@ -156,7 +157,7 @@ class Bridge:
             GuardRules(self.ask or self._anybody, house, self.ids),
             routes=self.doors(),
             middleware=crossing,
-            exception_handlers={404: _not_found, 405: _not_found, 500: _broken, BadRequest: _refused},
+            exception_handlers=dict(HANDLERS),
         )
 
     async def _anybody(self, headers: Mapping[str, str]) -> Caller:
@@ -168,11 +169,11 @@ class Bridge:
         status = 200 if state["status"] == "ok" else 503
         if not may_look(request):
             state = {"status": state["status"]}
-        return _json(state, status, retry_headers(status))
+        return json_answer(state, status, retry_headers(status))
 
     async def _tell_metrics(self, request: Request) -> Response:
         if self.metrics is None:
-            return _json(error_body(404, "this stack tells no metrics", None, "not_found"), 404)
+            return json_answer(error_body(404, "this stack tells no metrics", None, "not_found"), 404)
         body, content_type = await self.metrics(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
@@ -199,8 +200,8 @@ class Bridge:
                 blocks += codec.decode(reply.data, Forgotten).blocks
         except (BusError, TimeoutError) as error:
             log.warning("prefix caches: %s", error)
-            return _json(error_body(503, "an engine does not answer: try again", None, "unavailable"), 503)
-        return _json({"blocks": blocks})
+            return json_answer(error_body(503, "an engine does not answer: try again", None, "unavailable"), 503)
+        return json_answer({"blocks": blocks})
 
     async def served(self, request: Request, ask: Callable[[Request, bytes], Exchange]) -> Response:
         """Answer with what a request becomes.
@@ -327,11 +328,11 @@ class Bridge:
             return Stream(written(first, chunks, exchange), chunks, headers, self.limits, exchange.framing.idle)
         if exchange.background:
             await chunks.aclose()
-            return _json(encoder.whole(first[:1]), 200, exchange.headers)
+            return json_answer(encoder.whole(first[:1]), 200, exchange.headers)
         everything = [*first, *await while_there(request, _rest(chunks))]
         if encoder.problem is not None:
             raise failure(exchange)
-        return _json(encoder.whole(everything), 200, exchange.headers)
+        return json_answer(encoder.whole(everything), 200, exchange.headers)
 
     async def _chunks(self, exchange: Exchange, name: str) -> AsyncGenerator[Chunks]:
         """Follow the commands; the answer's headers name an agent's thread as soon as that is known to exist."""
@@ -385,22 +386,3 @@ async def _next(chunks: AsyncGenerator[Chunks]) -> Chunks | None:
 
 async def _rest(chunks: AsyncGenerator[Chunks]) -> Chunks:
     return [chunk async for some in chunks for chunk in some]
-
-
-def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, "application/json")
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    body = error_body(status, f"no route {request.method} {request.url.path}", None, "not_found")
-    return _json(body, status)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BadRequest)
-    return told(error, request.scope.get(SHAPE, openai_error))
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return _json(error_body(500, "internal error: see the server's log", None, "internal"), 500)
