@@ -34,6 +34,7 @@ from schemas.messages import Message
 from schemas.old import UPCASTS
 from schemas.runs import Event
 from schemas.schedules import AddSchedule, FireSchedule, PauseSchedule, RemoveSchedule, UnpauseSchedule
+from schemas.standing import StandingCommand
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "delete"): DeleteThread,
     ("agent", "remember"): Remember,
     ("agent", "observe"): Observe,
+    **{("agent", str(shape.__struct_config__.tag)): shape for shape in get_args(StandingCommand)},
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
     ("generation", "delete"): DeleteThread,

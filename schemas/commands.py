@@ -17,6 +17,7 @@ from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.schedules import ScheduleCommand
+from schemas.standing import ModeName, StandingCommand
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -139,6 +140,10 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """The thread's working memory from here on; empty leaves it."""
     task: str = ""
     """The background task that the run is told of."""
+    mode: ModeName | None = None
+    """The thread's mode from here on; None leaves it."""
+    goal: str = ""
+    """The goal that it is begun for."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -148,6 +153,8 @@ class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
     """Of the `approval.requested`."""
     arguments: str | None = None
     """What is agreed to: the call's arguments exactly as they were shown. Refused where they are others."""
+    always: bool = False
+    """Whether to further calls of the tool in this thread, too; refused where its rule lets nobody."""
 
 
 class Deny(Wire, frozen=True, tag="deny", forbid_unknown_fields=True):
@@ -352,6 +359,7 @@ CommandData = (
     | CancelTask
     | ScheduleCommand
     | BatchCommand
+    | StandingCommand
 )
 
 

@@ -14,6 +14,7 @@ from schemas.profiles import ToolEffect, ToolPlace
 from schemas.recollections import Recalled, ThreadTold, UnindexedTold
 from schemas.runs import Problem
 from schemas.schedules import Schedule
+from schemas.standing import ModeName
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -173,6 +174,8 @@ class StartRun(Wire, frozen=True, forbid_unknown_fields=True):
     processors: tuple[str, ...] | None = None
     resource: Resource = ""
     """The person or project whose thread it is."""
+    mode: ModeName | None = None
+    """The thread's mode from here on."""
 
 
 class WaitShown(Wire, frozen=True):
@@ -290,6 +293,8 @@ class Approving(Wire, frozen=True, forbid_unknown_fields=True):
 
     arguments: str
     """The call's arguments exactly as they were shown."""
+    always: bool = False
+    """Whether to further calls of the tool in this thread, too; refused where its rule lets nobody."""
 
 
 class Resuming(Wire, frozen=True, forbid_unknown_fields=True):

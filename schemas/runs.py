@@ -30,7 +30,8 @@ from schemas.models import PassedOver
 from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
 from schemas.schedules import ScheduleEvent
-from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
+from schemas.standing import StandingEvent
+from schemas.tasks import TaskEvent
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
@@ -385,12 +386,11 @@ Event = (
     | RunHandedOver
     | ChildDisowned
     | ChildEnded
-    | TaskStarted
-    | TaskEnded
-    | TaskCancelled
+    | TaskEvent
     | ThreadErased
     | ScheduleEvent
     | BatchEvent
+    | StandingEvent
 )
 """Every event a log may hold."""
 

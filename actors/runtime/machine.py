@@ -16,6 +16,7 @@ from schemas.memory import CondensingEnded, ThreadErased
 from schemas.profiles import Profile
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.schedules import ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
+from schemas.standing import GoalJudged
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
@@ -34,6 +35,7 @@ Result = (
     | TaskEnded
     | ThreadErased
     | CondensingEnded
+    | GoalJudged
     | ScheduleDue
     | ScheduleSent
     | ScheduleClosed
