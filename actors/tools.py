@@ -155,6 +155,10 @@ class Tool:
     """The NATS service that is this tool, without its `tool-`; or the agent."""
     background: bool = False
     """Whether a run goes on at once, and the thread is told later what a call came to."""
+    category: str = ""
+    """What kind of thing it does, in its author's words: `actors.permissions`."""
+    grantable: bool = False
+    """Whether a person may agree to all calls of it in a thread beforehand."""
     delegating: Any = None
     """How another agent is asked: `actors.delegates.Delegating`."""
 
@@ -176,6 +180,7 @@ class Tool:
             spec=None if own else self.spec,
             service=self.service,
             background=self.background,
+            grantable=self.grantable,
             timeout_ms=0 if own or self.timeout_s is None else max(1, round(self.timeout_s * 1000)),
         )
 
@@ -260,6 +265,7 @@ def tool(
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
     background: bool = False,
+    category: str = "",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -274,6 +280,7 @@ def tool(
     timeout_s: float | None = None,
     to_model_output: Callable[[Any], str] | None = None,
     background: bool = False,
+    category: str = "",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool.
 
@@ -293,6 +300,7 @@ def tool(
         to_model_output: makes the text that the model reads of what the function returned, which is recorded beside.
         background: the model reads a receipt at once and its run goes on; what the function returns begins a turn of
             the thread, once. It cannot `suspend`.
+        category: what kind of thing it does, such as `edit`: permission rules may go by that.
 
     Raises:
         DefinitionError: a parameter has no type or one that JSON cannot carry, the name is not one that models may
@@ -313,6 +321,7 @@ def tool(
         timeout_s=timeout_s,
         to_model_output=to_model_output,
         background=background,
+        category=category,
     )
 
 

@@ -136,7 +136,7 @@ class Approval:
 
     async def tools(self, around: Surroundings) -> tuple[Tool, ...]:
         """List them."""
-        return tuple(replace(tool, approval=self.when) for tool in await self.inner.tools(around))
+        return tuple(replace(tool, approval=self.when, grantable=False) for tool in await self.inner.tools(around))
 
 
 @dataclass(frozen=True, slots=True)

@@ -366,12 +366,13 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 
 _WITHOUT_EFFECT = frozenset({
     "batch.expired", "batch.lines_begun",
-    "child.disowned", "child.ended", "condensing.begun", "condensing.ended", "deadline.passed", "hooks.told",
-    "memory.observed", "memory.written", "push.forgotten", "push.noticed", "push.tried",
+    "child.disowned", "child.ended", "condensing.begun", "condensing.ended", "deadline.passed", "goal.cleared",
+    "goal.judged", "goal.judging", "goal.paused", "goal.resumed", "goal.set", "grant.withdrawn", "hooks.told",
+    "memory.observed", "memory.written", "mode.changed", "push.forgotten", "push.noticed", "push.tried",
     "ownership.taken", "retry.due", "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased",
     "schedule.missed", "schedule.sent", "step.opened", "step.prepared", "task.cancelled", "task.ended",
-    "task.started", "thread.erased", "tool.failed", "tool.indeterminate", "tool.resumed", "tool.returned",
-    "working.written",
+    "task.started", "thread.erased", "tool.failed", "tool.granted", "tool.indeterminate", "tool.resumed",
+    "tool.returned", "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

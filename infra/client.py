@@ -13,6 +13,7 @@ import msgspec
 from actors.agent.definition import Agent
 from actors.agent.stack import around
 from actors.agent.task import Task
+from actors.classifier import Classified, Classifier
 from actors.parameters import schema_of
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from actors.tools import Tool
@@ -23,16 +24,29 @@ from bus.steps import frames_of_call
 from bus.store import Store
 from infra.access import runtime_of
 from infra.answers import Answer
+from infra.classifying import asking
 from infra.conversations import Threads
 from infra.errors import Joined, Misfit, SettlementRefused
 from infra.follow import ReadBack, attend, send
+from infra.goals import Goals
 from infra.memories import Memories
 from infra.pictures import follow_pictured, picture
 from infra.privacy import known_master
 from infra.readback import LateStore
 from infra.running import Running, Waiting, children_of, folded, tasks_of, waits_of
 from infra.schedules import Schedules
-from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, PostResult, Resume, RunAgent
+from schemas.commands import (
+    AbortRun,
+    Approve,
+    CancelTask,
+    Command,
+    CommandData,
+    Deny,
+    Generate,
+    PostResult,
+    Resume,
+    RunAgent,
+)
 from schemas.context import TRACE
 from schemas.live import Delta, Frame
 from schemas.messages import Message
@@ -196,6 +210,28 @@ class Client:
     def threads(self) -> Threads:
         """Conversations, and whose they are."""
         return Threads(self.tell, self.store, self.tenant, self._ids)
+
+    @property
+    def goals(self) -> Goals:
+        """What agents are to reach by themselves."""
+        return Goals(self.tell, self.store, self.tenant, self._ids)
+
+    async def classify(self, classifier: Classifier, text: str, model: str = "") -> dict[str, Classified[Any]]:
+        """Ask a model questions about a text that have few answers.
+
+        Args:
+            classifier: the questions, and perhaps the model.
+            text: what they are about.
+            model: who is asked, where the classifier names nobody.
+
+        Raises:
+            CallFailed: the model failed; carries the `Problem`.
+        """
+        return await classifier.classify(text, asking(self.connection, self.read_back, self._generation, model))
+
+    def _generation(self, data: Generate) -> Command:
+        identity = self._ids.new("g")
+        return self._command(identity, identity, "generate", data, "generation")
 
     async def waiting(self, thread: str) -> tuple[Waiting, ...]:
         """List what a thread's run waits for, and those of other agents that it has asked, as far as is recorded."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-import msgspec
-
+from actors.agent.standing import Standing
 from bus import subjects
 from bus.store import Store
-from infra.errors import NothingRecorded, ThreadUnfit
+from infra.errors import NothingRecorded
+from infra.fitting import checked
 from infra.forking import plan
+from infra.goals import standing_of
 from schemas.commands import CommandData
 from schemas.context import Ids
 from schemas.memory import CreateThread, DeleteThread, Remember, RenameThread
-
-T = TypeVar("T")
+from schemas.standing import GrantTool, SetMode, WithdrawGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Threads:
             SettlementRefused: there is such a thread; carries the `Problem`.
         """
         name = self.ids.new("t") if thread is None else subjects.checked(thread, "thread")
-        await self.send(name, _checked(CreateThread(resource, title, dict(metadata or {}))))
+        await self.send(name, checked(CreateThread(resource, title, dict(metadata or {}))))
         return name
 
     async def rename(
@@ -62,7 +61,7 @@ class Threads:
             ThreadUnfit: a field has a value that it cannot have.
             SettlementRefused: there is no such thread; carries the `Problem`.
         """
-        await self.send(thread, _checked(RenameThread(title, dict(metadata or {}))))
+        await self.send(thread, checked(RenameThread(title, dict(metadata or {}))))
 
     async def remember(self, thread: str, content: str, *, merge: bool = False) -> None:
         """Put something into a thread's working memory: in place of it, or as a JSON object to be merged into it.
@@ -71,7 +70,7 @@ class Threads:
             ThreadUnfit: it is too long.
             SettlementRefused: there is no such thread, or nothing to merge into; carries the `Problem`.
         """
-        await self.send(thread, _checked(Remember(content, merge)))
+        await self.send(thread, checked(Remember(content, merge)))
 
     async def clone(self, thread: str, at: int | None = None, into: str | None = None) -> str:
         """Begin a thread with all that is recorded of another, or the events up to one; return its name.
@@ -90,6 +89,36 @@ class Threads:
         await self.send(name, plan(thread, events, at or len(events), {}).fork)
         return name
 
+    async def mode(self, thread: str, mode: str) -> None:
+        """Have the thread's agent be in one of its modes, from its next step on.
+
+        Raises:
+            ThreadUnfit: no mode is named like that.
+            SettlementRefused: none of the agents that ran there has it; carries the `Problem`.
+        """
+        await self.send(thread, checked(SetMode(mode)))
+
+    async def grant(self, thread: str, tool: str) -> None:
+        """Agree beforehand to calls of tools that `Permitted` asks about; `*` in the name stands for anything.
+
+        Raises:
+            ThreadUnfit: no tool is named like that.
+            SettlementRefused: there is no such thread; carries the `Problem`.
+        """
+        await self.send(thread, checked(GrantTool(tool)))
+
+    async def withdraw(self, thread: str, tool: str) -> None:
+        """Be asked again.
+
+        Raises:
+            SettlementRefused: that was not granted; carries the `Problem`.
+        """
+        await self.send(thread, checked(WithdrawGrant(tool)))
+
+    async def standing(self, thread: str) -> Standing:
+        """Tell the thread's mode, grants and goal, as far as is recorded."""
+        return await standing_of(await self.store(), self.tenant, thread)
+
     async def delete(self, thread: str, reason: str = "") -> None:
         """End a thread for good: what was said in it can be read nowhere any more.
 
@@ -97,15 +126,3 @@ class Threads:
             SettlementRefused: there is no such thread; carries the `Problem`.
         """
         await self.send(thread, DeleteThread(reason))
-
-
-def _checked(data: T) -> T:
-    """See that fields are within their bounds, which a struct that is made does not look at.
-
-    Raises:
-        ThreadUnfit: one is not; says which.
-    """
-    try:
-        return msgspec.convert(msgspec.to_builtins(data), type(data))
-    except msgspec.ValidationError as error:
-        raise ThreadUnfit(str(error)) from error

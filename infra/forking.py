@@ -153,6 +153,7 @@ def _profile(
     return replace(
         profile,
         model=changes.get("model", profile.model),
+        modes=tuple(replace(mode, model="") for mode in profile.modes) if "model" in changes else profile.modes,
         instructions=changes.get("prompt", profile.instructions),
         sampling=replace(profile.sampling, seed=_seed(changes["seed"])) if "seed" in changes else profile.sampling,
     )

@@ -22,7 +22,7 @@ _KEPT = frozenset({
     "place", "service", "run", "choice", "stop_tools", "active_tools", "when_busy",
     "processor", "processors", "hook", "action", "scope", "at", "outcome", "into", "task", "cron", "timezone",
     "missed", "detail", "media_type", "input_file", "output_file", "error_file", "endpoint", "window", "code",
-    "commands", "request_id", "reasoning_effort", "waits",
+    "commands", "request_id", "reasoning_effort", "waits", "mode", "goal", "verdict",
 })  # fmt: skip
 """Keys of events whose texts are structure. Any other text is taken for something that was said."""
 

@@ -60,9 +60,9 @@ class Waiting:
     agent: str = ""
     """Whose run it is; empty where that is not known."""
 
-    def approve(self) -> Approve:
-        """Agree to the call with these arguments."""
-        return Approve(effect=self.effect, arguments=self.call.arguments)
+    def approve(self, *, always: bool = False) -> Approve:
+        """Agree to the call with these arguments; `always` to further ones of the tool in the thread, too."""
+        return Approve(effect=self.effect, arguments=self.call.arguments, always=always)
 
     def deny(self, reason: str = "") -> Deny:
         """Refuse it; the model reads the reason."""

@@ -6,12 +6,21 @@ Doubles for tests are in `actors.testing`, shapes of the wire in `schemas`.
 from actors.agent.around_tools import Answered, ToolUse, ToolUsed
 from actors.agent.definition import Agent
 from actors.agent.hooks import RunEnd, StepChanges, StepView
+from actors.agent.judge import GoalVerdict, GoalView
+from actors.agent.modes import Mode
+from actors.agent.selection import ModelSelection
+from actors.built_in.asking import ask_user
+from actors.built_in.planning import submit_plan, switch_mode
+from actors.built_in.task_list import TaskItem, TaskList
+from actors.built_in.web import Fetcher, web_fetch
+from actors.classifier import Choice, Classified, Classifier, Score, YesNo
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
 from actors.errors import DefinitionError
 from actors.mcp_tools import McpTools
 from actors.memory.embedding import Embedder, WordEmbedder
 from actors.memory.plan import Memory
 from actors.models.embedding import RoutedEmbedder
+from actors.permissions import Permission, Permitted, allow, ask, deny
 from actors.processors.answers import SchemaValidator, StructuredOutput, SystemPromptScrubber
 from actors.processors.costs import CostControl
 from actors.processors.finding import Skill, Skills, ToolSearch
@@ -55,6 +64,9 @@ __all__ = [
     "Answered",
     "Approval",
     "BatchParts",
+    "Choice",
+    "Classified",
+    "Classifier",
     "Client",
     "Combined",
     "CostControl",
@@ -62,15 +74,22 @@ __all__ = [
     "Delegated",
     "Delegation",
     "Embedder",
+    "Fetcher",
     "Filtered",
     "Fixed",
+    "GoalVerdict",
+    "GoalView",
     "Joined",
     "Judged",
     "McpTools",
     "Memory",
+    "Mode",
     "ModelChain",
     "ModelEntry",
+    "ModelSelection",
     "NoAnswer",
+    "Permission",
+    "Permitted",
     "Prefixed",
     "Processor",
     "Refused",
@@ -82,6 +101,7 @@ __all__ = [
     "Running",
     "ScheduleUnfit",
     "SchemaValidator",
+    "Score",
     "SemanticRecall",
     "Services",
     "SettlementRefused",
@@ -92,6 +112,8 @@ __all__ = [
     "StructuredOutput",
     "Surroundings",
     "SystemPromptScrubber",
+    "TaskItem",
+    "TaskList",
     "ThreadUnfit",
     "TokenLimiter",
     "Tool",
@@ -106,14 +128,22 @@ __all__ = [
     "UnicodeNormalizer",
     "Waiting",
     "WordEmbedder",
+    "YesNo",
     "agent_tool",
+    "allow",
+    "ask",
+    "ask_user",
     "client_tool",
     "connect",
+    "deny",
     "handoff",
     "inline",
     "language_detector",
     "moderation",
     "personal_data_detector",
     "prompt_injection_detector",
+    "submit_plan",
+    "switch_mode",
     "tool",
+    "web_fetch",
 ]

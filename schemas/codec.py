@@ -35,6 +35,7 @@ from schemas.old import UPCASTS
 from schemas.pushes import ForgetPushes, SubscribePush, UnsubscribePush
 from schemas.runs import Event
 from schemas.schedules import AddSchedule, FireSchedule, PauseSchedule, RemoveSchedule, UnpauseSchedule
+from schemas.standing import StandingCommand
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ _VERBS: dict[tuple[str, str], type[Any]] = {
     ("agent", "delete"): DeleteThread,
     ("agent", "remember"): Remember,
     ("agent", "observe"): Observe,
+    **{("agent", str(shape.__struct_config__.tag)): shape for shape in get_args(StandingCommand)},
     ("generation", "generate"): Generate,
     ("generation", "abort"): AbortRun,
     ("generation", "delete"): DeleteThread,

@@ -18,6 +18,7 @@ from schemas.memory import CreateThread, DeleteThread, Observe, Remember, Rename
 from schemas.messages import Message, ToolChoice, ToolSpec
 from schemas.pushes import PushCommand
 from schemas.schedules import ScheduleCommand
+from schemas.standing import ModeName, StandingCommand
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -156,6 +157,10 @@ class RunAgent(Wire, frozen=True, tag="run"):
     """Texts that end an answer of the model."""
     reasoning_effort: Effort | None = None
     """Of the model, where the agent is open to it: templates that know of it are told; `none` switches thinking off."""
+    mode: ModeName | None = None
+    """The thread's mode from here on; None leaves it."""
+    goal: str = ""
+    """The goal that it is begun for."""
 
 
 class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
@@ -165,6 +170,8 @@ class Approve(Wire, frozen=True, tag="approve", forbid_unknown_fields=True):
     """Of the `approval.requested`."""
     arguments: str | None = None
     """What is agreed to: the call's arguments exactly as they were shown. Refused where they are others."""
+    always: bool = False
+    """Whether to further calls of the tool in this thread, too; refused where its rule lets nobody."""
 
 
 class Deny(Wire, frozen=True, tag="deny", forbid_unknown_fields=True):
@@ -372,6 +379,7 @@ CommandData = (
     | ScheduleCommand
     | BatchCommand
     | PushCommand
+    | StandingCommand
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.messages import Calling
+from schemas.messages import Calling, Usage
 from schemas.wire import Wire
 
 
@@ -29,6 +29,12 @@ class StepPrepared(Wire, frozen=True, tag="step.prepared"):
     temperature: float | None = None
     max_tokens: int | None = None
     calling: Calling | None = None
+    why: str = ""
+    """What the functions say of it."""
+    usage: Usage = Usage()
+    """Of what they asked a model."""
+    cost: float | None = 0.0
+    """Of that, US dollars; None where a price is not known."""
 
 
 class HooksTold(Wire, frozen=True, tag="hooks.told"):

@@ -192,8 +192,8 @@ class MemoryPlan(Wire, frozen=True):
     """That condenses and finds titles; empty is the run's own."""
 
 
-WriteScope = Literal["note", "working", "merge"]
-"""Where a tool's write goes: to a topic, to the whole working memory, or merged into it."""
+WriteScope = Literal["note", "working", "merge", "mode"]
+"""Where a tool's write goes: to a topic, to the whole working memory, or merged into it; or it is the thread's mode."""
 
 
 class MemoryWrite(Wire, frozen=True):

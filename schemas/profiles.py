@@ -36,6 +36,8 @@ class ToolBinding(Wire, frozen=True):
     """How long a service may take; 0 is as long as always."""
     background: bool = False
     """Whether the run goes on at once, and is told later what the call came to."""
+    grantable: bool = False
+    """Whether a person may agree to all calls of it in a thread beforehand."""
 
 
 class Retries(Wire, frozen=True):
@@ -47,6 +49,18 @@ class Retries(Wire, frozen=True):
     """The longest wait before the first; before each further one it is twice as long."""
     longest_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 30_000
     """No wait is longer, unless the engine asks for one."""
+
+
+class ModePlan(Wire, frozen=True):
+    """One of the modes that an agent may be in."""
+
+    name: str
+    instructions: str = ""
+    """What is said after the agent's own."""
+    active_tools: tuple[str, ...] | None = None
+    """Those of the agent's that the model sees; None is all."""
+    model: str = ""
+    """That is asked; empty is the agent's."""
 
 
 class Profile(Wire, frozen=True):
@@ -88,3 +102,7 @@ class Profile(Wire, frozen=True):
     """Texts that end an answer of the model."""
     reasoning_effort: str = ""
     """What templates that know of it are told; empty is nothing."""
+    background_concurrency: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many of the agent's tools may run in the background of its thread at once; 0 is all."""
+    modes: tuple[ModePlan, ...] = ()
+    """What the agent may be in; it is in the first one unless its thread says otherwise."""

@@ -28,6 +28,7 @@ from schemas.profiles import ToolEffect, ToolPlace
 from schemas.recollections import Recalled, ThreadTold, UnindexedTold
 from schemas.runs import Problem
 from schemas.schedules import Schedule
+from schemas.standing import ModeName
 from schemas.structured import Structured
 from schemas.wire import Wire
 
@@ -202,6 +203,8 @@ class StartRun(Wire, frozen=True, forbid_unknown_fields=True):
     """Texts that end an answer of the model."""
     reasoning_effort: Effort | None = None
     """Of the model, where the agent is open to it."""
+    mode: ModeName | None = None
+    """The thread's mode from here on."""
 
 
 class WaitShown(Wire, frozen=True):
@@ -319,6 +322,8 @@ class Approving(Wire, frozen=True, forbid_unknown_fields=True):
 
     arguments: str
     """The call's arguments exactly as they were shown."""
+    always: bool = False
+    """Whether to further calls of the tool in this thread, too; refused where its rule lets nobody."""
 
 
 class Resuming(Wire, frozen=True, forbid_unknown_fields=True):

@@ -31,7 +31,8 @@ from schemas.processing import Processed
 from schemas.profiles import Profile, ToolEffect
 from schemas.pushes import PushEvent
 from schemas.schedules import ScheduleEvent
-from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
+from schemas.standing import StandingEvent
+from schemas.tasks import TaskEvent
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 from schemas.wire import Wire
 
@@ -386,13 +387,12 @@ Event = (
     | RunHandedOver
     | ChildDisowned
     | ChildEnded
-    | TaskStarted
-    | TaskEnded
-    | TaskCancelled
+    | TaskEvent
     | ThreadErased
     | ScheduleEvent
     | BatchEvent
     | PushEvent
+    | StandingEvent
 )
 """Every event a log may hold."""
 

@@ -39,3 +39,6 @@ class TaskCancelled(Wire, frozen=True, tag="task.cancelled"):
     by: str
     """Source of the command."""
     reason: str = ""
+
+
+TaskEvent = TaskStarted | TaskEnded | TaskCancelled

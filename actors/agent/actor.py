@@ -27,6 +27,8 @@ from actors.agent.delegation import Runs, child_abort, delegated, is_delegated
 from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, PrepareStep, RunTask, TellEnd
 from actors.agent.entitling import Entitler
 from actors.agent.erasing import Eraser, EraseThread
+from actors.agent.goal_judging import GoalJudges
+from actors.agent.goals import JudgeGoal, run_asked_for
 from actors.agent.guarding import looked_at
 from actors.agent.handoffs import hand_over, is_handoff
 from actors.agent.hooks import Hooks, prepared
@@ -40,6 +42,7 @@ from actors.agent.toolboxes import Toolbox, Toolboxes
 from actors.delegates import Delegating
 from actors.errors import DefinitionError
 from actors.memory.prompt import shared_by
+from actors.models.aside import Asker
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
 from actors.models.metering import CallMeter
@@ -60,6 +63,7 @@ from schemas.delegation import ChildEnded
 from schemas.generation import request_id
 from schemas.memory import ThreadErased
 from schemas.messages import Message, Rendering, told_of_effort
+from schemas.profiles import Profile
 from schemas.programs import PERSON, ToolBegan, ToolEnded, program_id
 from schemas.runs import (
     DeadlinePassed,
@@ -77,6 +81,23 @@ log = logging.getLogger(__name__)
 
 _MOST_US = 10 * 365 * 86_400_000_000
 """The longest that anything is waited for: ten years."""
+
+
+def _call_beside(effect: PrepareStep, site: Site) -> ModelCall:
+    """Make what calls have in common that an agent's functions ask for."""
+    profile = effect.run.profile
+    return ModelCall(
+        effect=effect.id,
+        model=profile.model,
+        messages=(),
+        tools=(),
+        sampling=profile.sampling,
+        tenant=site.tenant,
+        thread=site.thread,
+        traceparent=effect.traceparent,
+        program=program_id(site.tenant, site.thread),
+        agent=profile.agent,
+    )
 
 
 class AgentPerformer:
@@ -111,28 +132,32 @@ class AgentPerformer:
         self._meter = meter
         self._toolboxes = Toolboxes(self._agents, services)
         self._condenser = Condenser(models, self._toolboxes, clock)
+        self._judges = GoalJudges(self._agents, models, self._toolboxes, self._profile)
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
         """Find the agent a command names, or the one that it handed the thread to, and fix its profile."""
         if isinstance(command.data, Fork):
             return Asked(command, missing=self._missing(command.data.profile))
-        if not isinstance(command.data, RunAgent):
+        data = run_asked_for(command.data, state if isinstance(state, Conversation) else None)
+        if data is None:
             return Asked(command)  # an approval is about a run that has its profile
-        data = command.data
         holder = state.holder(data.agent) if isinstance(state, Conversation) else data.agent
-        agent = self._agents.get(holder)
+        if holder != data.agent and holder in self._agents:
+            data = handed_over(data, self._agents[holder])
+        found = await self._profile(command.tenant, command.thread, replace(data, agent=holder))
+        return Asked(command, missing=found) if isinstance(found, Problem) else Asked(command, found)
+
+    async def _profile(self, tenant: str, thread: str, data: RunAgent) -> Profile | Problem:
+        """Find the agent that a run is asked of, and fix its profile."""
+        agent = self._agents.get(data.agent)
         if agent is None:
-            return Asked(command, missing=self._unknown(holder))
-        if holder != data.agent:
-            data = handed_over(data, agent)
-        context = RequestContext(data.context)
-        around = Surroundings(command.tenant, command.thread, context, self._services)
+            return self._unknown(data.agent)
+        around = Surroundings(tenant, thread, RequestContext(data.context), self._services)
         try:
             profile = await profile_of(agent, data, around, self._default_model)
         except Unresolved as error:
-            return Asked(command, missing=Problem(kind=error.kind, message=str(error), field=error.field))
-        missing = missing_model(profile, self._models) or unpriced(profile, self._models)
-        return Asked(command, profile) if missing is None else Asked(command, missing=missing)
+            return Problem(kind=error.kind, message=str(error), field=error.field)
+        return missing_model(profile, self._models) or unpriced(profile, self._models) or profile
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note each further attempt at a tool that may run again."""
@@ -165,6 +190,8 @@ class AgentPerformer:
         """Stop a model's generation; a tool ends with its task, and another agent's run by an effect of its own."""
         if isinstance(effect, Condense):
             await self._condenser.abort(effect, site)
+        if isinstance(effect, JudgeGoal):
+            await self._judges.abort(effect, site)
         if isinstance(effect, CallModel) and effect.called.model in self._models:
             request = request_id(site.tenant, site.thread, effect.id)
             chain = chain_of(effect.profile, effect.called.model)
@@ -174,7 +201,7 @@ class AgentPerformer:
     async def perform(self, effect: Effect, site: Site, again: bool) -> Event:
         """Do one effect; its outcome, good or bad, is an event."""
         match effect:
-            case CallModel() | Condense():
+            case CallModel() | Condense() | JudgeGoal():
                 return await self._modelled(effect, site, again)
             case CallTool():
                 return await self._noted(effect, site, again)
@@ -192,7 +219,7 @@ class AgentPerformer:
     async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
         hooks = self._hooks(effect.run.profile.agent)
         if isinstance(effect, PrepareStep):
-            return await prepared(hooks, effect, site.thread)
+            return await prepared(hooks, effect, site.thread, Asker(self._models, _call_beside(effect, site)))
         return await told_of_end(hooks, effect, site.thread)
 
     async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:
@@ -212,7 +239,9 @@ class AgentPerformer:
         """Give an agent's functions; of one that is not here any more, none."""
         return self._agents[agent].hooks if agent in self._agents else Hooks()
 
-    async def _modelled(self, effect: CallModel | Condense, site: Site, again: bool) -> Event:
+    async def _modelled(self, effect: CallModel | Condense | JudgeGoal, site: Site, again: bool) -> Event:
+        if isinstance(effect, JudgeGoal):
+            return await self._judges.judge(effect, site, again)
         if isinstance(effect, Condense):
             return await self._condenser.condense(effect, site, again)
         return await self._call_model(effect, site, again)

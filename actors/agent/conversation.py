@@ -8,8 +8,9 @@ from typing import Any, assert_never, get_args
 import msgspec
 from msgspec.structs import replace
 
-from actors.agent.run import Handover, Pending, Run, call_of, called, changed, index_of, with_call
-from actors.agent.task import Task, TaskEvent, after_task, again
+from actors.agent.run import Handover, Pending, Run, call_of, called, changed, in_mode, index_of, with_call
+from actors.agent.standing import Standing, accepted, began, ended, parted, stood
+from actors.agent.task import Task, after_task, again
 from actors.memory.state import Memory, MemoryEvent, asked, begun, forgotten, measured, refusal, remembered
 from actors.runtime.machine import Emitted
 from schemas import codec
@@ -48,6 +49,8 @@ from schemas.runs import (
     ToolResumed,
     ToolReturned,
 )
+from schemas.standing import StandingEvent
+from schemas.tasks import TaskEvent
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 ThreadEvent = CommandAccepted | CommandRefused | MessageAdded | MemoryWritten | OwnershipTaken | ThreadForked
@@ -82,6 +85,8 @@ class Conversation(msgspec.Struct, frozen=True):
     """Tool calls in the background, and those that no run was told of yet."""
     holders: tuple[str, ...] = ()
     """Agents that the thread was handed from and to, the one that has it last."""
+    standing: Standing = Standing()
+    """Its mode, grants and goal."""
 
     def holder(self, agent: str) -> str:
         """Name who answers for an agent: the one that it handed the thread to, if it did."""
@@ -110,7 +115,8 @@ def _evolve_thread(state: Conversation, _name: str, event: ThreadEvent) -> Conve
         case MessageAdded(message=message):
             return _said(state, message)
         case CommandAccepted(command=command):
-            return replace(state, commands={**state.commands, command.id: command})
+            commands = {**state.commands, command.id: command}
+            return replace(state, commands=commands, standing=accepted(state.standing, command))
         case CommandRefused(command=command, problem=problem):
             return replace(state, refused={**state.refused, command.id: problem})
         case MemoryWritten(topic=topic, text=text):
@@ -136,9 +142,10 @@ def _evolve_run(state: Conversation, name: str, event: RunEvent) -> Conversation
         case RunStarted(profile=profile):
             queue = tuple(waiting for waiting in state.queue if waiting != name)
             memory = begun(state.memory, len(state.messages))
-            return replace(_begun(state, name, profile), active=name, queue=queue, memory=memory)
+            about = {"active": name, "queue": queue, "memory": memory, "standing": began(state.standing)}
+            return replace(_begun(state, name, profile), **about)
         case RunFinished() | RunFailed():
-            return _over(state, name, event)
+            return replace(_over(state, name, event), standing=ended(state.standing, name, event))
         case RunQueued(profile=profile, joins=joins):
             ahead = state.joining if joins else state.queue
             queue = (*ahead, name, *(waiting for waiting in state.queue if waiting not in ahead))
@@ -176,7 +183,9 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
     match event:
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
+            mode = state.standing.mode if run.retry is None else run.mode
             asking = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
+            asking = replace(asking, mode=mode, asked_model=event.model)
             return _with(replace(state, memory=asked(state.memory, event.first)), asking)
         case ModelReturned():
             return _answered(state, run, event)
@@ -197,7 +206,7 @@ def _evolve_step(state: Conversation, name: str, event: StepEvent) -> Conversati
         case StepOpened():
             return _with(state, replace(run, opened=event, prepared=None))
         case StepPrepared():
-            return _with(state, replace(run, opened=None, prepared=event))
+            return _with(state, replace(run, opened=None, prepared=event, **_took(run, event)))
         case _:
             assert_never(event)
 
@@ -236,6 +245,10 @@ def _evolve_wait(state: Conversation, name: str, event: WaitEvent) -> Conversati
             assert_never(event)
 
 
+def _evolve_standing(state: Conversation, _name: str, event: StandingEvent) -> Conversation:
+    return replace(state, standing=stood(state.standing, event))
+
+
 _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
     shape: fold
     for shapes, fold in (
@@ -248,6 +261,7 @@ _FOLDS: dict[type[Event], Callable[[Conversation, str, Any], Conversation]] = {
         (StepEvent, _evolve_step),
         (ToolEvent, _evolve_call),
         (WaitEvent, _evolve_wait),
+        (StandingEvent, _evolve_standing),
     )
     for shape in get_args(shapes)
 }
@@ -264,6 +278,7 @@ def _gone_over(state: Conversation, profile: Profile | None) -> Conversation:
         orphans=(),
         tasks={},
         memory=replace(state.memory, condensing=None),
+        standing=parted(state.standing),
     )
     run = state.runs.get(state.active or "")
     if run is None:
@@ -341,7 +356,8 @@ def _said(state: Conversation, message: Message) -> Conversation:
 
 
 def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversation:
-    state = replace(state, memory=measured(state.memory, state.messages, run.asking, run.profile, event))
+    profile = in_mode(run.profile, run.mode)
+    state = replace(state, memory=measured(state.memory, state.messages, run.asking, profile, event))
     state = _with(state, replace(run, asking=None, answer=event, refused="", **_took(run, event)))
     if event.tool_calls or event.finish_reason in BROKEN_OFF:
         return state
@@ -349,7 +365,7 @@ def _answered(state: Conversation, run: Run, event: ModelReturned) -> Conversati
     return _said(state, said)
 
 
-def _took(run: Run, event: ModelReturned | ToolReturned | ToolFailed) -> dict[str, Any]:
+def _took(run: Run, event: ModelReturned | ToolReturned | ToolFailed | StepPrepared) -> dict[str, Any]:
     return {"usage": run.usage + event.usage, "cost": added(run.cost, event.cost)}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from actors.agent.around_tools import AfterTool, BeforeTool
 from actors.agent.hooks import Hooks, OnEnd, OnStep, Prepare, StopWhen
+from actors.agent.judge import Judge
+from actors.agent.modes import Mode
 from actors.agent.openness import OPEN, Open
 from actors.agent.stack import reached
 from actors.errors import DefinitionError
@@ -90,6 +92,13 @@ class Agent:
     (`max_steps`, `most_tokens`, `most_cost`, `step_timeout_ms`). Tighter bounds any request may have. And besides:
     `system`, what a client instructs behind the agent's own instructions, `sampling` (`top_p`, `top_k`, `min_p`, three
     penalties and `stop`), and `reasoning_effort`."""
+    background_concurrency: int = 0
+    """How many of its tools may run in the background of one thread at once; 0 is all. The others wait their turn."""
+    modes: Sequence[Mode] = ()
+    """What it may be in, each with instructions, tools and a model of its own; a thread begins in the first one."""
+    judge: Judge = None
+    """Says whether a goal of a thread is reached: a function of a `GoalView`, or the name of a model that is asked;
+    None asks the agent's own."""
     hooks: Hooks = field(init=False, repr=False, default_factory=Hooks)
 
     def __post_init__(self) -> None:
@@ -113,6 +122,9 @@ class Agent:
         object.__setattr__(self, "hooks", hooks)
         object.__setattr__(self, "stop_tools", tuple(self.stop_tools))
         object.__setattr__(self, "open_to", tuple(self.open_to))
+        object.__setattr__(self, "modes", tuple(self.modes))
+        if len({mode.name for mode in self.modes}) < len(tuple(self.modes)):
+            raise DefinitionError(f"agent {self.name!r} has two modes of one name: rename one")
 
     async def run(self, text: str, **about: Any) -> Any:
         """Run it on a message, on the stack of the `connect` or `inline` block around; return its `Answer`.
@@ -141,7 +153,7 @@ class Agent:
             processors_from(self, self.processors)
         if self.retries not in range(_MOST_RETRIES + 1):
             raise DefinitionError(f"agent {self.name!r}: retries={self.retries!r}: give a number from 0 to 100")
-        for name in ("tool_concurrency", "step_timeout_s", "most_tokens", "most_cost"):
+        for name in ("tool_concurrency", "background_concurrency", "step_timeout_s", "most_tokens", "most_cost"):
             if not getattr(self, name) >= 0:
                 raise DefinitionError(f"agent {self.name!r}: {name}={getattr(self, name)!r}: give 0 or more")
 

@@ -145,7 +145,7 @@ class _Heard:
             self._tell({"agent": self._agent, "thread": frame.thread, "run": frame.subject, "event": frame.data})
         match codec.decode_event(frame.data):
             case ToolReturned(writes=writes):
-                self.writes += writes
+                self.writes += [write for write in writes if write.scope != "mode"]  # which is its own
             case RunFinished(text=text, usage=usage, cost=cost):
                 self.text, self.usage, self.cost, self.problem = text, usage, cost, None
             case RunFailed(problem=problem, usage=usage, cost=cost):

@@ -33,12 +33,13 @@ from schemas.runs import (
     ThreadForked,
     ToolReturned,
 )
+from schemas.standing import ModeChanged
 
 _UNFOLDABLE = (KeyError, IndexError, ValueError, AssertionError)
 """What folding events raises that do not follow from one another."""
 
 
-_WRITTEN = MemoryWritten | WorkingWritten
+_WRITTEN = MemoryWritten | WorkingWritten | ModeChanged
 
 
 class Unfit(Exception):

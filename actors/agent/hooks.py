@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from actors.agent.around_tools import AfterTool, BeforeTool
 from actors.agent.effects import PrepareStep, TellEnd
 from actors.agent.run import Run
 from actors.blocking import called
+from actors.models.aside import Ask, Asker
 from actors.request_context import RequestContext
 from schemas.faults import fault
 from schemas.hooks import HooksTold, StepPrepared
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 HOOK_S = 30.0
 """How long one function may take."""
+LONGEST_WHY = 1_000
+"""Characters of what they say of it that are kept."""
 
 T = TypeVar("T")
 
@@ -62,6 +67,10 @@ class StepView:
     context: RequestContext
     notes: dict[str, str]
     """The thread's memory."""
+    model: str = ""
+    """That made the step before; empty before the first."""
+    ask: Ask | None = None
+    """Asks a model beside the run, which counts what that takes; not before `on_step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,8 @@ class StepChanges:
     max_tokens: int | None = None
     calling: Calling | None = None
     """Which tools may or must be called."""
+    why: str = ""
+    """What the record says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +135,19 @@ class Hooks:
         return self.on_step is not None or self.on_finish is not None or self.on_error is not None
 
 
-async def prepared(hooks: Hooks, effect: PrepareStep, thread: str) -> StepPrepared:
-    """Tell the observer of the step before, ask whether the run goes on, and how."""
+async def prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker | None = None) -> StepPrepared:
+    """Tell the observer of the step before, ask whether the run goes on, and how; count what that asks a model."""
+    found = await _prepared(hooks, effect, thread, asker)
+    if asker is None:
+        return found
+    return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid)
+
+
+async def _prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker | None) -> StepPrepared:
     view = _view(effect, thread)
     if hooks.on_step is not None and view.step > 1:
         await _observed(hooks.on_step, view)
+    view = replace(view, ask=asker)
     try:
         for condition in hooks.stop_when if view.step > 1 else ():
             if await called_hook(view.agent, condition, view):
@@ -172,6 +191,7 @@ def _view(effect: PrepareStep | TellEnd, thread: str) -> StepView:
         cost=run.cost,
         context=RequestContext(effect.context),
         notes=effect.notes,
+        model=run.asked_model,
     )
 
 
@@ -208,6 +228,7 @@ def _recorded(effect: str, changes: StepChanges) -> StepPrepared:
         temperature=changes.temperature,
         max_tokens=changes.max_tokens,
         calling=changes.calling,
+        why=changes.why[:LONGEST_WHY].encode("utf-8", "replace").decode(),
     )
 
 

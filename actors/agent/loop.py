@@ -16,10 +16,12 @@ from actors.agent.conversation import Conversation, evolve, incoming
 from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.fork import forked
+from actors.agent.goals import after_judge, go_on_with_goal, judge_goal, steer_goal
+from actors.agent.orders import mode_of, ordered, ungrantable
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.run import Pending, Run, Waits
 from actors.agent.tasks import cancelled, run_tasks, told_of_task
-from actors.agent.threads import gone, managed, misowned, noted, owned
+from actors.agent.threads import Managing, gone, managed, misowned, noted, owned
 from actors.agent.turns import (
     after_model,
     after_tool,
@@ -62,6 +64,7 @@ from schemas.runs import (
     ToolFailed,
     ToolReturned,
 )
+from schemas.standing import GoalJudged, GrantTool, SetMode, StandingCommand, ToolGranted, WithdrawGrant
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolContinued, ToolSuspended
 
@@ -107,8 +110,8 @@ class ConversationMachine:
                 return _ended(state, command, ending)
             case Fork() as fork:
                 return forked(state, command, fork, asked.missing)
-            case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe() as managing:
-                return managed(state, command, managing)
+            case data if isinstance(data, Managing | StandingCommand):
+                return _of_thread(state, asked, data, context)
             case _:
                 return self._taken_on(state, asked, context)
 
@@ -123,6 +126,7 @@ class ConversationMachine:
         if isinstance(command.data, RunAgent):
             owned(folding, command.data)
             noted(folding, command.data)
+            mode_of(folding, command)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -146,8 +150,11 @@ class ConversationMachine:
                 told_of_task(folding, ended)
             case CondensingEnded() as condensed:
                 after_condensing(folding, condensed)
+            case GoalJudged() as judged:
+                after_judge(folding, judged)
             case event:
                 self._go_on(folding, state.runs[result.entity], event, context)
+        go_on_with_goal(folding)
         return folding.decision()
 
     def _go_on(self, folding: Folding, run: Run, result: Event, context: Context) -> None:
@@ -178,6 +185,7 @@ class ConversationMachine:
         told += [*(tell_end(state, name) for name in state.untold), *(end_child(state, one) for one in state.orphans)]
         if state.memory.deleted and not state.memory.erased:
             told.append(erase_thread(state.thread))
+        told += judge_goal(state)
         run = state.runs.get(state.active or "")
         if run is None:
             return told
@@ -239,6 +247,16 @@ def _held_up(state: Conversation, command: Command) -> Problem | None:
     return Problem(kind="invalid", message=message, field="thread")
 
 
+def _of_thread(state: Conversation, asked: Asked, data: Managing | StandingCommand, context: Context) -> Decision:
+    match data:
+        case CreateThread() | RenameThread() | DeleteThread() | Remember() | Observe():
+            return managed(state, asked.command, data)
+        case SetMode() | GrantTool() | WithdrawGrant():
+            return ordered(state, asked.command, data)
+        case _:
+            return steer_goal(state, asked, data, context)
+
+
 def _ended(state: Conversation, command: Command, data: AbortRun | CancelTask) -> Decision:
     return cancelled(state, command, data) if isinstance(data, CancelTask) else _abort(state, command, data)
 
@@ -258,6 +276,7 @@ def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:
     because = f": {data.reason}" if data.reason else ""
     problem = Problem(kind="aborted", message=f"the run was aborted by {command.source or 'a client'}{because}")
     break_off(folding, run, problem)
+    go_on_with_goal(folding)
     return folding.decision()
 
 
@@ -265,7 +284,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
     """Give a call that waits what it waits for; the first answer counts."""
     kind = _KINDS[type(data)]
     item = next((item for item in waiting(state, kind) if _named(item) == data.effect), None)
-    problem = _misses(state, data, kind) if item is None else _other_arguments(data, item)
+    problem = _misses(state, data, kind) if item is None else _unfit_answer(state, data, item)
     if problem is not None or item is None or state.active is None:
         assert problem is not None
         return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
@@ -273,8 +292,10 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
     folding = Folding(state)
     folding.emit("thread", state.thread, CommandAccepted(command=command))
     match data:
-        case Approve():
+        case Approve(always=always):
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
+            if always:
+                folding.emit("thread", state.thread, ToolGranted(tool=item.call.name, by=command.source))
             begin_tool(folding, run, item.effect, item.call)
             after_tool(folding, run)
         case Deny(reason=reason):
@@ -290,6 +311,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
             made = (item.effect, item.call.id)
             folding.emit("run", run.id, ToolFailed(*made, f"error: {error}") if error else ToolReturned(*made, content))
             after_tool(folding, run)
+    go_on_with_goal(folding)
     return folding.decision()
 
 
@@ -304,6 +326,10 @@ def _misses(state: Conversation, data: Settling, kind: Waits) -> Problem:
     for_what = {"approval": "approval", "data": "data", "caller": "a result"}[kind]
     message = f"no tool call {data.effect!r} waits for {for_what} in thread {state.thread!r} (waiting: {names})"
     return Problem(kind="invalid", message=message, field="effect")
+
+
+def _unfit_answer(state: Conversation, data: Settling, item: Pending) -> Problem | None:
+    return _other_arguments(data, item) or ungrantable(state, data, item)
 
 
 def _other_arguments(data: Settling, item: Pending) -> Problem | None:

@@ -21,7 +21,7 @@ from schemas.commands import RunAgent
 from schemas.generation import Sampling
 from schemas.messages import Calling
 from schemas.models import ModelChain
-from schemas.profiles import Profile, Retries
+from schemas.profiles import ModePlan, Profile, Retries
 from schemas.runs import ErrorKind
 
 LOOK_UP_S = 10.0
@@ -94,6 +94,8 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         edition=EDITION,
         stop=command.stop,
         reasoning_effort=command.reasoning_effort or "",
+        background_concurrency=agent.background_concurrency,
+        modes=_modes(agent, tools, command),
     )
     told = {name: getattr(command, name) for name in ("step_timeout_ms", "most_tokens", "most_cost")}
     return replace(profile, **{name: value for name, value in told.items() if value is not None})
@@ -114,6 +116,18 @@ def _drawn(command: RunAgent) -> dict[str, Any]:
     given = {name: getattr(command, name) for name in SAMPLING if name != "stop"}
     drawn = {name: value for name, value in given.items() if value is not None}
     return drawn | ({"top_k": max(drawn["top_k"], 0)} if "top_k" in drawn else {})
+
+
+def _modes(agent: Agent, tools: Sequence[Tool], command: RunAgent) -> tuple[ModePlan, ...]:
+    """Give what a run records of its agent's modes.
+
+    Raises:
+        Unresolved: the request wants another one.
+    """
+    if command.mode is not None and command.mode not in {mode.name for mode in agent.modes}:
+        names = ", ".join(mode.name for mode in agent.modes) or "none"
+        raise Unresolved(f"mode: agent {agent.name!r} has no mode {command.mode!r} (modes: {names})", "mode")
+    return tuple(mode.plan([tool.name for tool in tools], command.model is None) for mode in agent.modes)
 
 
 def _refuse_lifting(agent: Agent, processors: Sequence[Processor], command: RunAgent) -> None:
@@ -139,6 +153,7 @@ def handed_over(data: RunAgent, agent: Agent) -> RunAgent:
     """Give what another agent is asked for with in place of the one that a client named: what the client wanted of that
     one alone is left out, and so are bounds that are looser than this one's."""
     own: dict[str, Any] = {"instructions": None, "active_tools": None, "tool_choice": None, "tool": "", "model": None}
+    own["mode"] = None
     own |= {name: None for name in loosened(data, _bounds(agent)) if name not in agent.open_to}
     own |= unheard(agent.open_to)
     return replace(data, agent=agent.name, processors=None, **own)

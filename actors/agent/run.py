@@ -82,11 +82,15 @@ class Run(msgspec.Struct, frozen=True):
     handover: Handover | None = None
     """Who goes on from the next step."""
     refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
+    mode: str = ""
+    """The thread's, as the step under way began."""
+    asked_model: str = ""
+    """The one that was asked last."""
 
     @property
     def effective(self) -> Profile:
         """The profile as the step under way has it."""
-        prepared, profile = self.prepared, self.profile
+        prepared, profile = self.prepared, in_mode(self.profile, self.mode)
         if prepared is None:
             return profile
         named = ("model", "instructions", "calling")
@@ -97,6 +101,17 @@ class Run(msgspec.Struct, frozen=True):
         active = prepared.active_tools
         tools = profile.tools if active is None else tuple(tool for tool in profile.tools if tool.name in active)
         return replace(profile, tools=tools, sampling=replace(profile.sampling, **drawn), **changed)
+
+
+def in_mode(profile: Profile, name: str) -> Profile:
+    """Give a profile as one of its modes has it: the first one, where it has none of that name."""
+    if not profile.modes:
+        return profile
+    mode = next((mode for mode in profile.modes if mode.name == name), profile.modes[0])
+    instructions = "\n\n".join(filter(None, (profile.instructions, mode.instructions)))
+    seen = mode.active_tools
+    tools = profile.tools if seen is None else tuple(tool for tool in profile.tools if tool.name in seen)
+    return replace(profile, instructions=instructions, tools=tools, model=mode.model or profile.model)
 
 
 def called(run: Run, effect: str, call: ToolCall) -> Run:

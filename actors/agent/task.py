@@ -11,9 +11,7 @@ from msgspec.structs import replace
 from actors.agent.run import Run
 from schemas.messages import ToolCall, Usage
 from schemas.profiles import ToolBinding
-from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
-
-TaskEvent = TaskStarted | TaskEnded | TaskCancelled
+from schemas.tasks import TaskCancelled, TaskEnded, TaskEvent, TaskStarted
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -28,6 +26,8 @@ class Task(msgspec.Struct, frozen=True):
     processors: tuple[str, ...] = ()
     attempts: int = 1
     """How often it was begun."""
+    most: int = 0
+    """How many of its agent's may run at once; 0 is all."""
     ended: bool = False
     """Whether it waits only for a run to be told of it."""
     usage: Usage = Usage()
@@ -40,6 +40,7 @@ def after_task(tasks: Mapping[str, Task], run: Run, event: TaskEvent) -> dict[st
         case TaskStarted(effect=effect, call=call):
             binding = next(tool for tool in run.profile.tools if tool.name == call.name)
             task = Task(effect, run.id, call, run.profile.agent, binding, run.profile.processors)
+            task = replace(task, most=run.profile.background_concurrency)
         case TaskEnded(effect=effect, usage=usage, cost=cost):
             task = replace(tasks[effect], ended=True, usage=usage, cost=cost)
         case TaskCancelled(effect=effect):
@@ -47,6 +48,17 @@ def after_task(tasks: Mapping[str, Task], run: Run, event: TaskEvent) -> dict[st
         case _:
             assert_never(event)
     return {**tasks, effect: task}
+
+
+def under_way(tasks: Mapping[str, Task]) -> list[str]:
+    """Name the tasks that run: of each agent's the first ones, as far as there is room."""
+    running, count = list[str](), dict[str, int]()
+    for name, task in tasks.items():
+        if task.ended or 0 < task.most <= count.get(task.agent, 0):
+            continue
+        count[task.agent] = count.get(task.agent, 0) + 1
+        running.append(name)
+    return running
 
 
 def again(tasks: Mapping[str, Task], effect: str, attempt: int) -> dict[str, Task]:

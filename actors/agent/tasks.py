@@ -6,9 +6,14 @@ commit: there is one such run, whoever dies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from actors.agent.conversation import Conversation
 from actors.agent.effects import RunTask
 from actors.agent.folding import Folding, context_of
+from actors.agent.task import Task, under_way
 from actors.agent.turns import disown, start
 from actors.agent.wishes import run_task
 from actors.memory.working import written
@@ -29,6 +34,7 @@ def told_of_task(folding: Folding, event: TaskEnded) -> None:
     """Begin the run that is told what a task came to, or have it wait for its turn."""
     state = folding.state
     task = state.tasks[event.effect]
+    _go_on(folding, {**state.tasks, event.effect: replace(task, ended=False)})
     for write in event.writes:
         folding.emit("thread", state.thread, written(folding.state.memory, write))
     profile, asked = _who_goes_on(state, task.run), state.commands[task.run]
@@ -71,12 +77,20 @@ def cancelled(state: Conversation, command: Command, data: CancelTask) -> Decisi
 
 def cancel(folding: Folding, name: str, by: str, reason: str) -> None:
     """End a task, and another agent's run that it is."""
-    task = folding.state.tasks[name]
+    task, before = folding.state.tasks[name], folding.state.tasks
     folding.emit("run", task.run, TaskCancelled(effect=name, by=by, reason=reason))
+    _go_on(folding, before)
     if task.binding.place == "agent":
         disown(folding, task.run, name)
 
 
+def _go_on(folding: Folding, before: Mapping[str, Task]) -> None:
+    """Begin the tasks that there is room for now."""
+    ran = set(under_way(before))
+    begun = (name for name in under_way(folding.state.tasks) if name not in ran)
+    folding.effects += [run_task(folding.state, name) for name in begun]
+
+
 def run_tasks(state: Conversation) -> list[RunTask]:
-    """Make the effects of the tasks that go on."""
-    return [run_task(state, name) for name, task in state.tasks.items() if not task.ended]
+    """Make the effects of the tasks that run."""
+    return [run_task(state, name) for name in under_way(state.tasks)]

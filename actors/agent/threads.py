@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.agent.conversation import Conversation
 from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
-from actors.agent.tasks import cancel, run_tasks
+from actors.agent.tasks import cancel
 from actors.agent.turns import break_off
 from actors.memory.observing import begins_turn
 from actors.memory.working import written
@@ -118,7 +118,8 @@ def _renamed(state: Conversation, command: Command, data: RenameThread) -> Threa
 def _end_all(folding: Folding) -> None:
     """Break off what is under way and what waits, the last first, so that nothing of the queue begins."""
     under_way = [*reversed(folding.state.queue), *([folding.state.active] if folding.state.active else [])]
-    for task in run_tasks(folding.state):
-        cancel(folding, task.id, "", "the thread was deleted")
+    # the last first: whoever waits for room is not to begin
+    for name in [name for name, task in folding.state.tasks.items() if not task.ended][::-1]:
+        cancel(folding, name, "", "the thread was deleted")
     for name in under_way:
         break_off(folding, folding.state.runs[name], Problem(kind="aborted", message="the thread was deleted"))

@@ -100,6 +100,8 @@ def ask_model(folding: Folding, name: str) -> None:
     """Ask the run's model to go on, or what it was asked already."""
     state = folding.state
     run = state.runs[name]
+    if run.retry is None:
+        run = replace(run, mode=state.standing.mode)
     profile = run.effective
     step, attempt = (run.step + 1, "") if run.retry is None else (run.step, str(run.retry.attempt))
     called = ModelCalled(
@@ -113,7 +115,7 @@ def ask_model(folding: Folding, name: str) -> None:
         first=shown_from(state.messages, state.memory, profile.memory),
     )
     folding.emit("run", name, called)
-    folding.effects.append(call_model(folding.state, run, called))
+    folding.effects.append(call_model(folding.state, folding.state.runs[name], called))
 
 
 def call_model(state: Conversation, run: Run, called: ModelCalled) -> CallModel:

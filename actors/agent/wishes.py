@@ -8,9 +8,12 @@ from actors.agent.conversation import Conversation
 from actors.agent.effects import CallTool, RunTask
 from actors.agent.folding import Folding, context_of, parent_of
 from actors.agent.run import Pending, Run, Waits
+from actors.agent.task import under_way
 from actors.memory.prompt import shared_by
 from schemas.commands import RunAgent
+from schemas.hooks import Judgement
 from schemas.messages import ToolCall
+from schemas.profiles import ToolBinding
 from schemas.runs import NEEDS_PERSON, ApprovalRequested, ToolCalled, ToolFailed, ToolReturned
 from schemas.tasks import TaskStarted
 from schemas.waits import ToolHandedOver
@@ -79,7 +82,7 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
     else:
         arguments = None if judged is None else judged.arguments
         wanted = call if arguments is None else replace(call, arguments=arguments)
-        needed = tools[call.name].approval if judged is None else judged.approval
+        needed = _must_be_asked(folding.state, tools[call.name], judged)
         _approved_or_asked(folding, run, effect, wanted, needed=needed)
 
 
@@ -92,6 +95,11 @@ def _approved_or_asked(folding: Folding, run: Run, effect: str, call: ToolCall, 
     else:
         message = f"{call.name!r} {NEEDS_PERSON}, which cannot be asked for here"
         refuse_tool(folding, run, effect, call, message)
+
+
+def _must_be_asked(state: Conversation, tool: ToolBinding, judged: Judgement | None) -> bool:
+    """Say whether a person must agree to a call, and has not agreed beforehand."""
+    return (tool.approval if judged is None else judged.approval) and not state.standing.is_granted(tool)
 
 
 def _is_handed_over(run: Run) -> bool:
@@ -118,7 +126,8 @@ def begin_tool(folding: Folding, run: Run, effect: str, call: ToolCall) -> None:
         folding.emit("run", run.id, TaskStarted(effect=task, call=call))
         receipt = f"It goes on in the background as task {task!r}; you are told when it has ended."
         folding.emit("run", run.id, ToolReturned(effect=effect, call_id=call.id, content=receipt))
-        folding.effects.append(run_task(folding.state, task))
+        if task in under_way(folding.state.tasks):
+            folding.effects.append(run_task(folding.state, task))
         return
     folding.emit("run", run.id, begun.called)
     folding.effects.append(begun)

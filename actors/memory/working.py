@@ -13,6 +13,7 @@ from actors.tools import Tool, ToolContext, tool
 from schemas import codec
 from schemas.memory import MemoryWrite, Working, WorkingWritten
 from schemas.runs import MemoryWritten
+from schemas.standing import ModeChanged
 
 TOOL = "update_working_memory"
 LONGEST = 16_384
@@ -43,7 +44,7 @@ def _merged(there: Any, patch: Any) -> Any:
     return found
 
 
-def written(memory: Memory, write: MemoryWrite, by: str = "") -> MemoryWritten | WorkingWritten:
+def written(memory: Memory, write: MemoryWrite, by: str = "") -> MemoryWritten | WorkingWritten | ModeChanged:
     """Give the event that a write becomes."""
     match write.scope:
         case "note":
@@ -52,6 +53,8 @@ def written(memory: Memory, write: MemoryWrite, by: str = "") -> MemoryWritten |
             return WorkingWritten(content=write.text, by=by)
         case "merge":
             return WorkingWritten(content=merged(memory.working, write.text), by=by)
+        case "mode":
+            return ModeChanged(mode=write.text, by=by)
 
 
 def working_tool(working: Working) -> Tool:

@@ -36,8 +36,8 @@ def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
 
 
 def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:
-    """Say why a run's model cannot be asked, or one of its chain or of its memory; None where all can."""
-    names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
+    """Say why a run's model cannot be asked, or one of its chain, its modes or its memory; None where all can."""
+    names = _models_of(profile)
     if profile.memory is not None and profile.memory.model:
         names.append(profile.memory.model)
     return next((unknown_model(name, models) for name in names if name not in models), None)
@@ -47,12 +47,17 @@ def unpriced(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem |
     """Say why a run's cost cannot be bounded: the price of its model is not known, or of one of its chain."""
     if not profile.most_cost or not isinstance(models, Router):
         return None
-    names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
-    for name in names:
+    for name in _models_of(profile):
         if not models.is_priced(name):
             message = f"most_cost: no price of model {name!r} is known: give one in `models.prices`, or leave it out"
             return Problem(kind="definition", message=message, field="most_cost")
     return None
+
+
+def _models_of(profile: Profile) -> list[str]:
+    """Name all that a run may ask."""
+    names = [profile.model] if profile.chain is None else [entry.model for entry in profile.chain.entries]
+    return [*names, *(mode.model for mode in profile.modes if mode.model)]
 
 
 def chain_of(profile: Profile, model: str) -> ModelChain | None:

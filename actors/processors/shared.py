@@ -96,7 +96,7 @@ class SharedMemories:
             TimeoutError: no acknowledgement.
         """
         thread = shared_thread(tenant, resource)
-        kept = [write for write in writes if write.scope != "note"]
+        kept = [write for write in writes if write.scope in {"working", "merge"}]
         if not kept:
             return
         store = await self._opened()

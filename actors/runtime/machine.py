@@ -17,6 +17,7 @@ from schemas.profiles import Profile
 from schemas.pushes import PushNoticed, PushTried
 from schemas.runs import DeadlinePassed, Event, ModelFailed, ModelReturned, Problem, RetryDue, ToolResult, ToolResumed
 from schemas.schedules import ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
+from schemas.standing import GoalJudged
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolSuspended
 
@@ -35,6 +36,7 @@ Result = (
     | TaskEnded
     | ThreadErased
     | CondensingEnded
+    | GoalJudged
     | ScheduleDue
     | ScheduleSent
     | ScheduleClosed

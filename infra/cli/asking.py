@@ -20,6 +20,7 @@ from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message
 from schemas.schedules import ScheduleCommand
+from schemas.standing import StandingCommand
 from schemas.times import rfc3339
 from schemas.tracing import beginning
 
@@ -137,6 +138,13 @@ def abort_command(thread: str, run: str = "", reason: str = "", tenant: str = "d
 
 def thread_command(thread: str | None, data: CreateThread | RenameThread | DeleteThread, tenant: str) -> Command:
     """Make the command that begins a thread, renames it, or ends it for good."""
+    ids = SystemIds()
+    where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
+    return _command(ids.new("m"), tenant, "agent", where, str(data.__struct_config__.tag), data)
+
+
+def standing_command(thread: str | None, data: StandingCommand, tenant: str) -> Command:
+    """Make the command that sets a thread's mode, grants or goal; the thread is a new one unless it is named."""
     ids = SystemIds()
     where = subjects.checked(thread, "thread") if thread is not None else ids.new("t")
     return _command(ids.new("m"), tenant, "agent", where, str(data.__struct_config__.tag), data)

@@ -1,4 +1,5 @@
-"""The verbs of `ostinato log`, `thread`, `keys`, `schedule`, `batch`, `waits` and `tasks`, for the command line."""
+"""The verbs of `ostinato log`, `thread`, `keys`, `schedule`, `batch`, `waits`, `tasks` and `goal`, for the command
+line."""
 
 from __future__ import annotations
 
@@ -91,8 +92,17 @@ def add_thread_verbs(
         verb.add_argument(
             "--metadata", action="append", default=[], metavar="NAME=VALUE", help="a note; may be given again"
         )
-    for verb in (create, rename, delete):
-        verb.set_defaults(module="infra.cli.threads", verb=verb.prog.rpartition(" ")[2])
+    mode = told(verbs, "mode", "have a thread's agent be in one of its modes, from its next step on")
+    grant = told(verbs, "grant", "agree beforehand to calls of tools that permission rules ask about")
+    withdraw = told(verbs, "withdraw", "be asked again")
+    for verb in (mode, grant, withdraw):
+        verb.add_argument("thread", metavar="THREAD", help="which one")
+    mode.add_argument("mode", metavar="MODE", help="one of its agent's")
+    for verb in (grant, withdraw):
+        verb.add_argument("tool", metavar="TOOL", help="a tool's name, in which * stands for anything")
+    for verb in (create, rename, delete, mode, grant, withdraw):
+        module = "goals" if verb in {mode, grant, withdraw} else "threads"
+        verb.set_defaults(module=f"infra.cli.{module}", verb=verb.prog.rpartition(" ")[2])
         verb.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
         verb.add_argument("--json", action="store_true", help="print what became of it as a JSON line")
         data(verb)
@@ -202,6 +212,7 @@ def add_wait_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, posi
     every.add_argument(
         "--limit", type=positive, default=100, metavar="COUNT", help="of at most so many runs (default: %(default)s)"
     )
+    approve.add_argument("--always", action="store_true", help="and all further calls of the tool in that thread")
     resume = told(verbs, "resume", "give a suspended tool the data that it waits for")
     for verb in (approve, decline, resume):
         verb.add_argument("thread", metavar="THREAD", help="where it waits")
@@ -256,3 +267,26 @@ def _kept_of(positive: Callable[[str], int]) -> Callable[[str], int]:
     span = _span_of(positive)
     # nothing needs to be kept of what is recorded and behind every checkpoint
     return lambda text: 0 if text == "0d" else span(text)
+
+
+def add_goal_verbs(parser: argparse.ArgumentParser, told: Told, data: Data, positive: Callable[[str], int]) -> None:
+    """Add them, as above."""
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    begin = told(verbs, "set", "have an agent go on by itself, run after run, until a goal is reached")
+    show = told(verbs, "show", "say how a thread's goal stands")
+    pause = told(verbs, "pause", "have no further run begin; one that is under way goes on")
+    resume = told(verbs, "resume", "go on with the goal")
+    clear = told(verbs, "clear", "have no goal any more; a run that is under way goes on")
+    begin.add_argument("agent", metavar="AGENT", help="who is to reach it")
+    begin.add_argument("text", metavar="TEXT", help="what is to be reached")
+    begin.add_argument("--thread", default=None, help="where (default: a new one)")
+    begin.add_argument("--budget", type=positive, default=50, metavar="COUNT", help="runs at most (50)")
+    for verb in (show, pause, resume, clear):
+        verb.add_argument("thread", metavar="THREAD", help="whose")
+    pause.add_argument("--reason", default="", help="why, for the record")
+    resume.add_argument("--budget", type=positive, default=None, metavar="COUNT", help="runs in all from here on")
+    for verb in (begin, show, pause, resume, clear):
+        verb.set_defaults(module="infra.cli.goals", verb=verb.prog.rpartition(" ")[2])
+        verb.add_argument("--tenant", default="default", help="whose thread (default: %(default)s)")
+        verb.add_argument("--json", action="store_true", help="one JSON object a line")
+        data(verb)

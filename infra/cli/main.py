@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from infra.cli.engine_verbs import add_bench_verbs, add_complete, add_serve
 from infra.cli.log_verbs import (
     add_batch_verbs,
+    add_goal_verbs,
     add_key_verbs,
     add_log_verbs,
     add_schedule_verbs,
@@ -138,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add_wait_verbs(waits, _told, _data, _positive)
     tasks = _told(commands, "tasks", "list what goes on in the background of a thread, and end it")
     add_task_verbs(tasks, _told, _data)
+    add_goal_verbs(_told(commands, "goal", "have agents reach goals by themselves"), _told, _data, _positive)
     _dead(_told(commands, "dead", "look at commands that nobody could handle, mend, send again or drop them"))
     add_bench_verbs(_told(commands, "bench", "measure how fast a model answers"), _told, _port, _positive)
     _mcp(_told(commands, "mcp", "offer the running stack's agents to an MCP client, on standard input and output"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.cli.told_standing import told_of_standing
 from schemas import codec
 from schemas.batches import (
     BatchCancelling,
@@ -28,6 +29,7 @@ from schemas.schedules import (
     SchedulePlanned,
     ScheduleRemoved,
 )
+from schemas.standing import StandingEvent
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
 from schemas.times import rfc3339
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
@@ -59,7 +61,13 @@ def _told_of_tasks(event: Event) -> tuple[str, str]:
         case TaskCancelled(effect=effect, by=by, reason=reason):
             return by or "client", f"cancels {effect}{': ' if reason else ''}{reason}"
         case _:
-            return _told_of_schedules(event) if isinstance(event, ScheduleEvent) else _told_of_batches(event)
+            return _told_elsewhere(event)
+
+
+def _told_elsewhere(event: Event) -> tuple[str, str]:
+    if isinstance(event, StandingEvent):
+        return told_of_standing(event)
+    return _told_of_schedules(event) if isinstance(event, ScheduleEvent) else _told_of_batches(event)
 
 
 def _told_among_runs(event: RunJoined | RunHandedOver | ChildDisowned | ChildEnded) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def _is_meant(wait: Wait, options: argparse.Namespace) -> bool:
 def _answer(options: argparse.Namespace, wait: Wait) -> int:
     answer: Approve | Deny | Resume
     if options.verb == "approve":
-        answer = Approve(effect=wait.effect, arguments=wait.call.arguments)
+        answer = Approve(effect=wait.effect, arguments=wait.call.arguments, always=options.always)
     elif options.verb == "decline":
         answer = Deny(effect=wait.effect, reason=options.reason)
     else:

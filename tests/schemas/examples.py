@@ -42,7 +42,7 @@ from schemas.memory import (
 from schemas.messages import Calling, Message, Thought, ToolCall, ToolSpec, Usage
 from schemas.models import ModelChain, ModelEntry, PassedOver
 from schemas.processing import Processed
-from schemas.profiles import Profile, ToolBinding
+from schemas.profiles import ModePlan, Profile, ToolBinding
 from schemas.pushes import (
     ForgetPushes,
     PushForgotten,
@@ -92,6 +92,17 @@ from schemas.schedules import (
     SchedulePlanned,
     ScheduleRemoved,
     ScheduleSent,
+)
+from schemas.standing import (
+    GoalCleared,
+    GoalJudged,
+    GoalJudging,
+    GoalPaused,
+    GoalResumed,
+    GoalSet,
+    GrantWithdrawn,
+    ModeChanged,
+    ToolGranted,
 )
 from schemas.structured import Structured
 from schemas.tasks import TaskCancelled, TaskEnded, TaskStarted
@@ -541,6 +552,31 @@ EXAMPLES: tuple[Event, ...] = (
     PushNoticed(effect="p1-w1", outcome="waiting", waits=("r1-1-t0",), body='{"task":{}}'),
     PushTried(effect="p1-1-0-a1", code=503, problem="answered 503", again=1_767_225_601_000_000),
     PushForgotten(),
+    ModeChanged(mode="build", by="cli"),
+    ToolGranted(tool="write_*", by="cli"),
+    GrantWithdrawn(tool="write_*", by="cli"),
+    GoalSet(goal="g1", agent="shop", text="Empty the inbox.", budget=5, by="cli"),
+    GoalJudging(effect="g1-g1-1-g", run="g1-g1"),
+    GoalJudged(
+        effect="g1-g1-1-g",
+        verdict="go_on",
+        reason="two letters are left",
+        profile=_PROFILE,
+        usage=Usage(300, 20),
+        cost=0.01,
+    ),
+    GoalPaused(reason="its budget of 5 runs is used up", by="cli"),
+    GoalResumed(budget=10, by="cli"),
+    GoalCleared(by="cli"),
+    RunStarted(
+        profile=replace(
+            _PROFILE,
+            tools=(ToolBinding("write", "once", "d1", approval=True, grantable=True),),
+            modes=(ModePlan("plan", "Plan only.", ("read",), "m2"), ModePlan("build")),
+        )
+    ),
+    CommandAccepted(command=replace(_RUN, data=replace(_RUN.data, mode="plan", goal="g1"))),
+    StepPrepared(effect="run-1-1-p", model="m2", why="m2 (0.93)", usage=Usage(40, 1), cost=0.001),
 )
 
 ENVELOPE = Envelope(

@@ -11,7 +11,25 @@ from actors.memory.plan import Memory
 from actors.processors.patterns import RegexFilter
 from actors.processors.rules import Rule
 from infra.demo import DEMO
-from ostinato import Agent, RunEnd, StepChanges, StepView, ToolContext, agent_tool, client_tool, handoff, tool
+from ostinato import (
+    Agent,
+    Fixed,
+    Mode,
+    ModelSelection,
+    Permitted,
+    RunEnd,
+    StepChanges,
+    StepView,
+    TaskList,
+    ToolContext,
+    agent_tool,
+    ask,
+    ask_user,
+    client_tool,
+    handoff,
+    submit_plan,
+    tool,
+)
 
 WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
 
@@ -111,3 +129,28 @@ fetching = client_tool("fetch", "Fetches.", {"type": "object", "properties": {"w
 fetcher = Agent("fetcher", "Fetch.", SCRIPTED, tools=[fetching])
 sender = Agent("sender", "Have it fetched.", SCRIPTED, tools=[agent_tool("fetcher", "Fetches.")])
 carrier = Agent("carrier", "Do it.", SCRIPTED, tools=[calculator])
+
+
+@tool(effect="once", category="edit")
+def paint(colour: str, context: ToolContext) -> str:
+    """Paint the shed."""
+    with WITNESS.open("a", encoding="utf-8") as witness:
+        witness.write(f"{colour} {context.key}\n")
+    return f"it is {colour}"
+
+
+MODES = (
+    Mode("plan", "Only plan.", ["ask_user", "submit_plan", "*_task*"]),
+    Mode("build", "Carry it out.", ["paint", "*_task*"]),
+)
+painter = Agent(
+    "painter",
+    "Paint.",
+    SCRIPTED,
+    tools=[ask_user(), submit_plan("build"), TaskList(), Permitted(Fixed((paint,)), [ask(category="edit")])],
+    modes=MODES,
+)
+goaler = Agent("goaler", "Work.", SCRIPTED)
+chooser = Agent(
+    "chooser", "Answer.", prepare_step=ModelSelection({SCRIPTED: "everything", "local/nobody": "nothing"}, SCRIPTED)
+)

@@ -20,9 +20,12 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 
+from actors.agent.profiles import profile_of
+from actors.toolsets import Surroundings
 from engine.models.families import FAMILIES
 from engine.models.pooled import SUPPORTED
 from infra.cli.main import parser
+from schemas.commands import RunAgent
 from tests.system.conftest import OSTINATO, UpProcess, start
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +97,17 @@ def test_what_the_page_on_sampling_writes_in_python_runs(written: tuple[dict[str
 @pytest.mark.parametrize("written", ["memory.md"], indirect=True)
 def test_what_the_page_on_memory_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
     assert written[1] == ["update_working_memory"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("written", ["steering.md"], indirect=True)
+async def test_what_the_page_on_steering_writes_in_python_runs(written: tuple[dict[str, Any], list[str]]) -> None:
+    named, _ = written
+    left = {tool.name: tool.binding.approval for tool in await named["files"].tools(Surroundings())}
+    assert left == {"read_file": False, "write_file": True}
+    plan, _build = (await profile_of(named["editor"], RunAgent(agent="editor"), Surroundings(), "m")).modes
+    assert plan.active_tools == ("read_file", "ask_user", "submit_plan")
+    assert named["sorter"].judge is named["judge"]
 
 
 @pytest.mark.parametrize("written", ["mcp.md"], indirect=True)

@@ -31,6 +31,7 @@ _GONE = {
     "effect": (409, "not_waiting"),
     "run": (409, "not_under_way"),
     "task": (409, "not_under_way"),
+    "goal": (409, "goal_unfit"),
 }
 """By the field that a problem names."""
 

@@ -10,6 +10,7 @@ from infra.bridge.rest.answering import Rest, missing
 from infra.bridge.rest.memory import MemoryRoutes
 from infra.bridge.rest.runs import RunRoutes
 from infra.bridge.rest.schedules import ScheduleRoutes
+from infra.bridge.rest.standing import StandingRoutes
 from infra.bridge.rest.threads import ThreadRoutes
 from infra.bridge.rest.waits import WaitRoutes
 from infra.offers import tools_of
@@ -46,5 +47,5 @@ class OfferRoutes(Rest):
 
 def rest_doors(desk: Desk) -> list[Door]:
     """List them."""
-    routes = (OfferRoutes, ThreadRoutes, RunRoutes, WaitRoutes, MemoryRoutes, ScheduleRoutes)
+    routes = (OfferRoutes, ThreadRoutes, RunRoutes, WaitRoutes, MemoryRoutes, ScheduleRoutes, StandingRoutes)
     return [door for some in routes for door in some(desk).doors()]

@@ -248,7 +248,7 @@ async def _next(frames: AsyncGenerator[Frame]) -> Frame | None:
 def _of_the_request(problem: BadRequest, asked: StartRun) -> BadRequest:
     """Tell a tool that is not there as what is wrong with a request that named it, and not with its agent."""
     error = problem.body.error
-    named = {"active_tools": asked.active_tools is not None, "tool": bool(asked.tool)}
+    named = {"active_tools": asked.active_tools is not None, "tool": bool(asked.tool), "mode": asked.mode is not None}
     if error.code != "agent_definition" or not named.get(error.param or ""):
         return problem
     return BadRequest(400, error.message, error.param, "invalid_value")

@@ -167,7 +167,9 @@ def _uninstructed(frame: Committed) -> Committed:
     if frame.type not in _INSTRUCTED:
         return frame
     event: dict[str, Any] = msgspec.json.decode(frame.data)
-    for part in (event, event.get("profile"), event.get("handover")):
+    profiles = [event.get(name) for name in ("profile", "handover")]
+    modes = [mode for profile in profiles if isinstance(profile, dict) for mode in profile.get("modes", ())]
+    for part in (event, *profiles, *modes):
         if isinstance(part, dict) and part.get("instructions"):
             part["instructions"] = ""
     return replace(frame, data=msgspec.Raw(codec.encode(event)))

@@ -72,7 +72,7 @@ class WaitRoutes(Rest):
     async def approve(self, request: Request) -> Done:
         """Agree to a call."""
         asked = await body_of(request, Approving)
-        return await self._settle(request, Approve(named(request, "effect"), asked.arguments))
+        return await self._settle(request, Approve(named(request, "effect"), asked.arguments, asked.always))
 
     async def decline(self, request: Request) -> Done:
         """Refuse a call; the model is told why."""

@@ -252,3 +252,39 @@ def test_the_end_of_its_run_is_not_the_end_of_a_task_but_that_of_its_thread_is()
     assert "task.cancelled" in tags(world.settle("d1", DeleteThread()))
     assert list(world.open) == ["t1-e"]
     world.verified()
+
+
+ROOM = replace(EDITED, background_concurrency=1)
+
+
+def tasks(world: World) -> list[str]:
+    return [name for name in world.open if name.endswith("b")]
+
+
+def test_tasks_for_which_there_is_no_room_wait_their_turn() -> None:
+    world = World()
+    world.ask("c1", ROOM, text="dig")
+    world.result(said("c1-1-m", "", [call(1, "dig"), call(2, "dig"), call(3, "dig")]))
+    assert tasks(world) == ["c1-1-t0b"]
+    world.crash()
+    assert tasks(world) == ["c1-1-t0b"]
+    world.settle("x1", CancelTask("c1-1-t1b"))
+    assert tasks(world) == ["c1-1-t0b"]
+    world.result(TaskEnded("c1-1-t0b", "returned", "gold"))
+    assert tasks(world) == ["c1-1-t2b"]
+    world.crash()
+    world.settle("x2", CancelTask("c1-1-t2b"))
+    assert tasks(world) == []
+    world.verified()
+
+
+def test_a_task_that_is_cancelled_makes_room_and_none_begins_in_a_thread_that_is_deleted() -> None:
+    world = World()
+    world.ask("c1", ROOM, text="dig")
+    world.result(said("c1-1-m", "", [call(1, "dig"), call(2, "dig"), call(3, "dig")]))
+    world.settle("x1", CancelTask("c1-1-t0b"))
+    assert tasks(world) == ["c1-1-t1b"]
+    world.settle("d1", DeleteThread())
+    assert tasks(world) == []
+    assert world.begun["c1-1-t2b"] == 0
+    world.verified()

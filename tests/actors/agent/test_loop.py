@@ -26,7 +26,6 @@ from actors.agent.effects import AwaitDeadline, CallModel, CallTool, EndChild, P
 from actors.agent.loop import ConversationMachine
 from actors.agent.retries import AwaitRetry
 from actors.agent.run import Pending
-from actors.agent.task import TaskEvent
 from actors.agent.wishes import waiting
 from actors.errors import Divergence
 from actors.memory.state import MemoryEvent
@@ -39,7 +38,7 @@ from schemas.context import Context
 from schemas.delegation import ChildEnded, RunJoined
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepPrepared
-from schemas.memory import DeleteThread, MemoryWrite
+from schemas.memory import CreateThread, DeleteThread, MemoryWrite
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.profiles import Profile, Retries, ToolBinding
 from schemas.runs import (
@@ -59,7 +58,8 @@ from schemas.runs import (
     ToolReturned,
 )
 from schemas.schedules import ScheduleEvent
-from schemas.tasks import TaskEnded
+from schemas.standing import StandingCommand, StandingEvent
+from schemas.tasks import TaskEnded, TaskEvent
 from schemas.waits import ToolSuspended
 
 MACHINE = ConversationMachine()
@@ -126,14 +126,25 @@ class World:
         return events
 
     def settle(
-        self, name: str, data: Approve | Deny | AbortRun | Resume | PostResult | DeleteThread | CancelTask
+        self,
+        name: str,
+        data: Approve
+        | Deny
+        | AbortRun
+        | Resume
+        | PostResult
+        | DeleteThread
+        | CancelTask
+        | CreateThread
+        | StandingCommand,
+        profile: Profile | None = None,
     ) -> list[Event]:
         """Send an answer about a tool call that waits for approval, or end a run, as a client would."""
         verb = str(data.__struct_config__.tag)
         command = Command(id=name, tenant="acme", kind="agent", thread=self.thread, verb=verb, data=data, source="cli")
         if MACHINE.answered(self.state, name) is not None:
             return []
-        events = self._take(MACHINE.ask(self.state, Asked(command), self._context()), [], name)
+        events = self._take(MACHINE.ask(self.state, Asked(command, profile), self._context()), [], name)
         self._drop_what_is_over()
         return events
 
@@ -220,6 +231,7 @@ def roles(world: World) -> list[str]:
 
 def test_each_event_is_folded_by_one_of_the_groups() -> None:
     unions = (TaskEvent, ThreadEvent, RunEvent, AmongEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
+    unions += (StandingEvent,)
     groups = [shape for union in unions for shape in get_args(union)]
     elsewhere = (*get_args(ScheduleEvent), *get_args(BatchEvent))  # by other machines
     assert Counter([*groups, *elsewhere]) == Counter(codec.EVENT_TYPES.values())

@@ -16,7 +16,7 @@ from schemas.generation import Sampling
 from schemas.hooks import StepPrepared
 from schemas.live import Committed, Delta, Frame, Progress
 from schemas.messages import ToolCall, Usage
-from schemas.profiles import Profile
+from schemas.profiles import ModePlan, Profile
 from schemas.runs import Event, ModelReturned, RunFinished, RunQueued, RunStarted, ToolReturned
 
 EFFECT = "r1-1-m"
@@ -55,7 +55,8 @@ class Answer:
 
 
 def test_instructions_are_told_to_nobody() -> None:
-    secret = Profile("a", "m", "The word is Rumpelstiltskin.", (), Sampling(), 4)
+    mode = ModePlan("plan", "Never say Rumpelstiltskin.")
+    secret = Profile("a", "m", "The word is Rumpelstiltskin.", (), Sampling(), 4, modes=(mode,))
     told = RunEvents()
     handed = ToolReturned("e", "c", "it is theirs", handover=secret)
     for version, data in enumerate([RunStarted(secret), RunQueued("r0", secret), handed]):
