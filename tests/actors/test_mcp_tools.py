@@ -133,14 +133,15 @@ def test_the_sdk_is_imported_off_the_event_loop() -> None:
         "import asyncio, sys, threading\n"
         "from actors.mcp_tools import McpTools\n"
         "from actors.toolsets import Surroundings\n"
+        "where = []\n"
         "def heard(event, args):\n"
-        "    if event == 'import' and args[0] == 'mcp':\n"
-        "        print(threading.current_thread() is threading.main_thread())\n"
+        "    if event == 'import' and args[0].startswith('mcp.'):\n"
+        "        where.append(threading.current_thread() is threading.main_thread())\n"
         "sys.addaudithook(heard)\n"
-        f"print(len(asyncio.run(McpTools(command={COMMAND!r}).tools(Surroundings()))))\n"
+        f"print(len(asyncio.run(McpTools(command={COMMAND!r}).tools(Surroundings()))), where[0])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
-    assert done.stdout.split() == ["False", "6"]
+    assert done.stdout.split() == ["6", "False"]
 
 
 def test_a_set_that_says_not_where_is_refused() -> None:

@@ -97,7 +97,7 @@ class Errander(Client):
     async def _ask(self, kind: str, turn: Turn, thread: str) -> None:
         what = f"{self._name}-{self._errands}-{len(self._ledger.asked)}"
         command = question(turn.agent, turn.text.format(what), thread)
-        about = {"context": {"what": what}, "resource": self._name if kind == "memory" else ""}
+        about = {"approvals": "ask", "context": {"what": what}, "resource": self._name if kind == "memory" else ""}
         command = msgspec.structs.replace(command, data=msgspec.structs.replace(command.data, **about))
         asked = Asked(command, turn.expected.format(what), kind=kind)
         await self.see_through(asked)

@@ -76,7 +76,7 @@ def kill_neighbour(name: str) -> Happen:
     return from_its_beginning(happen)
 
 
-@from_its_beginning
+@from_its_end
 async def kill_mcp_server(ground: Ground, chance: random.Random) -> None:
     """Kill an MCP server that an agents process has started."""
     async with asyncio.timeout(POINT_S):

@@ -55,7 +55,7 @@ class Verdict:
     wrong: list[Finding] = field(default_factory=list)
     """Answers that are not what the tool said, and what does not follow from the log."""
     errands: Counter[str] = field(default_factory=Counter)
-    """How many of each kind were seen through."""
+    """How many questions of each kind came to what they were to come to."""
     verified: int = 0
     """Threads that were decided again."""
     in_doubt: int = 0
@@ -230,8 +230,9 @@ def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: Times
 
 def _errand(verdict: Verdict, story: _Story, asked: Asked, times: Times) -> None:
     """An errand comes to nothing only for what was away, or because it was told to."""
-    verdict.errands[asked.kind] += asked.over
     kind = story.failed.get(asked.command.id)
+    done = kind == "aborted" if asked.kind == "disowned" else asked.expected in story.texts.get(asked.command.id, "")
+    verdict.errands[asked.kind] += done
     if kind is None:
         return
     verdict.came_to_nothing[kind] += 1
