@@ -7,6 +7,7 @@ ActorError
 ├── ContextMissing     a request came without what an agent's function needs to know
 ├── ToolError          a tool that runs elsewhere answered that it cannot; the model reads the message
 ├── NoService          a tool's NATS service is not there, or says nothing of itself
+│   └── InDoubt        a tool's server went away, or does not answer, in the course of a call
 ├── PageRefused        a page of the web must not, or cannot, be read; the model reads the message
 ├── Undecidable        a command that cannot be decided here: it goes to the dead letters
 ├── NoThreadLeft       a function that is not async hangs in all of the threads that it may have
@@ -50,6 +51,10 @@ class ToolError(ActorError):
 
 class NoService(ActorError):
     """Nobody serves a tool, or it does not say how it is called."""
+
+
+class InDoubt(NoService):
+    """Nobody knows whether a tool that runs elsewhere took effect."""
 
 
 class PageRefused(ActorError):

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.errors import BadArguments, DefinitionError, NoService, ToolError
+from actors.errors import BadArguments, DefinitionError, InDoubt, NoService, ToolError
 from actors.tools import Approval, Tool, ToolContext, ToolOutput, check_name
 from actors.toolsets import Surroundings, distinct
 from schemas import codec
@@ -108,14 +108,18 @@ class McpTools:
 
         Raises:
             ToolError: it says that something is wrong.
-            NoService: it is not there, or went away: then nobody knows whether the call took effect.
+            NoService: it is not there.
+            InDoubt: it went away, or did not answer in time.
             Suspend: it wants something of a person.
         """
 
         async def called(client: Any) -> Any:
             return await _rounds(client, name, arguments, context)
 
-        answer = await self._link().ask(called, self.timeout_s)
+        try:
+            answer = await self._link().ask(called, self.timeout_s)
+        except TimeoutError as error:
+            raise InDoubt(f"{self._where}: it did not answer within {self.timeout_s:g} s") from error
         told = "\n".join(_shown(block) for block in answer.content)
         if answer.is_error:
             raise ToolError(told or "the server says that it failed, and not why")
@@ -201,11 +205,12 @@ class _Link:
         """Ask the server something.
 
         Raises:
-            NoService: it cannot be reached, or goes away before it has answered.
+            NoService: it cannot be reached.
+            InDoubt: it goes away before it has answered.
             ToolError: it answers with an error.
         """
-        mcp_error: type[Exception] = importlib.import_module("mcp").MCPError
         client = await asyncio.shield(self._ready)
+        mcp_error: type[Exception] = importlib.import_module("mcp").MCPError
         asked = asyncio.ensure_future(question(client))
         try:
             async with asyncio.timeout(within_s):
@@ -220,18 +225,20 @@ class _Link:
             raise self._gone() from error
         except (OSError, EOFError) as error:
             self._leave.set()
-            raise NoService(f"{self._where}: {error}") from error
+            raise InDoubt(f"{self._where}: {error}") from error
         finally:
             asked.cancel()
 
-    def _gone(self) -> NoService:
-        return NoService(f"{self._where} went away: it is not known whether the call took effect")
+    def _gone(self) -> InDoubt:
+        return InDoubt(f"{self._where} went away before it answered")
 
     async def _hold(self, start_s: float) -> None:
         contextlib = importlib.import_module("contextlib")
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(start_s) as limit:
+                    # it takes a second, and leases live two
+                    await asyncio.to_thread(importlib.import_module, "mcp")
                     client = await stack.enter_async_context(self._client_of(stack))
                     limit.reschedule(None)
                 self._ready.set_result(client)

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from actors.agent.effects import CallTool
-from actors.errors import NoService
+from actors.errors import InDoubt, NoService
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import ToolServices
 from schemas import codec
@@ -76,12 +76,10 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
         return ToolSuspended(
             effect=effect.id, call_id=call.id, payload=suspend.payload, schema=suspend.schema, problem=suspend.problem
         )
-    except TimeoutError as error:
-        why = f"it took longer than {tool.timeout_s:g} s" if limit.expired() else str(error) or "TimeoutError"
-        return failed(effect, why)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
-        log.info("tool %s failed: %s", tool.name, fault(error))
-        return failed(effect, str(error) or type(error).__name__)
+        if isinstance(error, TimeoutError) and limit.expired():
+            return in_doubt(effect, f"it took longer than {tool.timeout_s:g} s")
+        return _broken(tool, effect, error)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -90,6 +88,13 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
     writes = tuple(MemoryWrite(kept(write.topic), kept(write.text), write.scope) for write in context.writes)
     result = None if _is_too_long(output.result) else output.result
     return ToolReturned(effect=effect.id, call_id=call.id, content=kept(output.content), writes=writes, result=result)
+
+
+def _broken(tool: Tool, effect: CallTool, error: BaseException) -> ToolFailed | ToolIndeterminate:
+    """Say what becomes of a call that raised something."""
+    log.info("tool %s failed: %s", tool.name, fault(error))
+    why = str(error) or type(error).__name__
+    return in_doubt(effect, why) if isinstance(error, InDoubt) else failed(effect, why)
 
 
 async def run_service(services: ToolServices, binding: ToolBinding, effect: CallTool, key: str, run: str) -> Event:
@@ -107,10 +112,7 @@ async def run_service(services: ToolServices, binding: ToolBinding, effect: Call
         raise
     except TimeoutError as error:
         await services.cancel(binding, key)
-        if binding.effect == "once":
-            content = f"error: it is not known whether {call.name!r} took effect: {error}"
-            return ToolIndeterminate(effect=effect.id, call_id=call.id, content=kept(content))
-        return failed(effect, str(error))
+        return in_doubt(effect, str(error))
     except NoService as error:
         return failed(effect, f"{call.name!r} was not called: {error}")
     except Exception as error:  # noqa: BLE001  whatever a service answers is the model's to read
@@ -131,6 +133,15 @@ def task_ended(event: Event) -> TaskEnded:
             return TaskEnded(effect, "failed", "error: a tool in the background cannot wait for data")
         case _:
             raise AssertionError(f"not what a call comes to: {event!r}")
+
+
+def in_doubt(effect: CallTool, why: str) -> ToolIndeterminate | ToolFailed:
+    """Tell the model why there is no result of a call of which nobody knows whether it took effect."""
+    if effect.called.effect_class != "once":
+        return failed(effect, why)
+    call = effect.called.call
+    content = kept(f"error: it is not known whether {call.name!r} took effect: {why}")
+    return ToolIndeterminate(effect=effect.id, call_id=call.id, content=content)
 
 
 def failed(effect: CallTool, why: str) -> ToolFailed:

@@ -65,11 +65,16 @@ def child_run(thread: str) -> str:
     return f"{thread}-r"
 
 
+def child_end(thread: str) -> str:
+    """Name the command that ends the run that a call is, by its thread."""
+    return f"{thread}-a"
+
+
 def child_abort(effect: EndChild, site: Site) -> Command:
     """Make the command that ends the run that a call is."""
     thread = child_thread(site.tenant, site.thread, effect.call)
     data = AbortRun(run=child_run(thread), reason=f"run {effect.entity!r} that asked for it was ended")
-    return _command(f"{thread}-a", site.tenant, thread, "abort", data, effect.traceparent)
+    return _command(child_end(thread), site.tenant, thread, "abort", data, effect.traceparent)
 
 
 async def delegated(

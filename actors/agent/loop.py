@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from actors.agent.condensing import after_condensing, begin_condensing, condense
 from actors.agent.conversation import Conversation, evolve, incoming
+from actors.agent.delegation import child_end
 from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.fork import forked
@@ -204,7 +205,8 @@ def _unfit(state: Conversation, command: Command) -> Problem | None:
     data = command.data
     if not isinstance(data, RunAgent):
         return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
-    return _unfit_messages(incoming(command)) or _unfit_request(state, data) or misowned(state, data)
+    found = _unfit_messages(incoming(command)) or _unfit_request(state, data) or misowned(state, data)
+    return found or _ended_before(state, data)
 
 
 def _unfit_messages(messages: Sequence[Message]) -> Problem | None:
@@ -230,6 +232,13 @@ def _unfit_request(state: Conversation, data: RunAgent) -> Problem | None:
         message = f"thread {state.thread!r} does not exist: leave the thread out to start a new one"
         return Problem(kind="unknown_thread", message=message, field="thread")
     return None
+
+
+def _ended_before(state: Conversation, data: RunAgent) -> Problem | None:
+    """Refuse a run that was ended before it came: whoever asked for it may have stood still, and sends it late."""
+    if data.parent is None or child_end(state.thread) not in state.refused:
+        return None
+    return Problem(kind="aborted", message=f"run {data.parent.run!r} that asks for it was ended before")
 
 
 def _held_up(state: Conversation, command: Command) -> Problem | None:

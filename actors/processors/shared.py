@@ -25,6 +25,7 @@ from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.commands import Command, CommandData
 from schemas.errors import SchemaError
+from schemas.faults import fault
 from schemas.memory import CreateThread, MemoryWrite, Remember, Working, WorkingWritten
 from schemas.messages import Message
 
@@ -99,18 +100,30 @@ class SharedMemories:
         kept = [write for write in writes if write.scope in {"working", "merge"}]
         if not kept:
             return
-        store = await self._opened()
-        before = await store.rows(_COUNT, tenant, thread)
+        before = await self._recorded(tenant, thread)
         # refused where it is there already
         await self._tell(f"{thread}-c", tenant, thread, CreateThread(resource=resource, title="Working memory"))
         for index, write in enumerate(kept):
             name = blake2b(f"{effect}/{index}".encode(), digest_size=12).hexdigest()
             await self._tell(f"w{name}", tenant, thread, Remember(write.text, merge=write.scope == "merge"))
         for _ in range(int(_RECORDED_S / _LOOK_S)):
-            if (await store.rows(_COUNT, tenant, thread))[0]["count"] >= before[0]["count"] + len(kept):
+            there = None if before is None else await self._recorded(tenant, thread)
+            if before is None or there is None:
+                break
+            if there >= before + len(kept):
                 return
             await asyncio.sleep(_LOOK_S)
         log.warning("a write to the working memory of %r is not recorded yet", resource)
+
+    async def _recorded(self, tenant: str, thread: str) -> int | None:
+        """Count the writes that are recorded; None while the record cannot be asked: no turn waits for Postgres."""
+        try:
+            async with asyncio.timeout(_RECORDED_S):
+                (row,) = await (await self._opened()).rows(_COUNT, tenant, thread)
+        except (BusError, TimeoutError) as error:
+            log.warning("the record cannot be asked what a resource's threads share: %s", fault(error))
+            return None
+        return int(row["count"])
 
     async def _tell(self, name: str, tenant: str, thread: str, data: CommandData) -> None:
         verb = str(data.__struct_config__.tag)

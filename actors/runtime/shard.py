@@ -25,7 +25,7 @@ from actors.runtime.sealing import sealing
 from bus.commands import CommandQueue, Delivery
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
-from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused
+from bus.errors import BusError, Fenced, LogDamaged, OutcomeUnknown, Refused, Unavailable
 from bus.live import Live
 from bus.log import START
 from bus.snapshots import ThreadKey
@@ -339,10 +339,8 @@ class ShardOwner:
         """Do an effect, commit its result with what follows from it, and go on."""
         TRACE.set(effect.traceparent)
         REQUEST.set("")  # whichever command's task it was made in
-        version = cell.versions[effect.kind, effect.entity]
-        performer = self._runtime.performers[cell.family]
         try:
-            event = await performer.perform(effect, Site(cell.tenant, cell.thread, version, cell.seal), again)
+            event = await self._performed(cell, effect, again)
             self._doing[cell.key][effect.id].settles = True
             async with cell.lock:
                 if cell.stopped is None and self._is_open(cell, effect):
@@ -351,6 +349,18 @@ class ShardOwner:
             raise
         except Exception as error:  # noqa: BLE001  what breaks one thread must not take its shard along
             cell.stop(f"after {effect.id!r}", traceback.format_exc(limit=3), fault(error))
+
+    async def _performed(self, cell: Cell, effect: Effect, again: bool) -> Event:
+        """Do an effect. One that cannot get at a server begins again, alone: the others of its shard are under way."""
+        site = Site(cell.tenant, cell.thread, cell.versions[effect.kind, effect.entity], cell.seal)
+        performer = self._runtime.performers[cell.family]
+        while True:
+            try:
+                return await performer.perform(effect, site, again)
+            except (Unavailable, Refused, TimeoutError) as error:
+                log.warning("shard %s: %s of thread %r waits: %s", self._shard, effect.id, cell.thread, fault(error))
+            await asyncio.sleep(_AGAIN_S)
+            again = True
 
     def _is_open(self, cell: Cell, effect: Effect) -> bool:
         """Say whether a result is still wanted: what was aborted may not heed it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.errors import BadArguments, DefinitionError, NoService, ToolError
+from actors.errors import BadArguments, DefinitionError, InDoubt, NoService, ToolError
 from actors.mcp_tools import McpTools
 from actors.tools import Suspend, Tool, ToolContext
 from actors.toolsets import Prefixed, Surroundings, toolset_of
@@ -82,7 +82,7 @@ async def test_progress_is_told_and_the_environment_is_the_servers() -> None:
 async def test_a_server_that_dies_in_a_call_is_told_of_and_started_again(tmp_path: Path) -> None:
     server = McpTools(command=COMMAND, env={"STARTS": str(tmp_path / "starts")})
     tools = await tools_of(server)
-    with pytest.raises(NoService, match="not known whether"):
+    with pytest.raises(InDoubt, match="went away before it answered"):
         await tools["die"].call("{}", context())
     assert (await tools["add"].call('{"a": 1, "b": 1}', context())).content == "2"
     assert (tmp_path / "starts").read_text("ascii") == "xx"
@@ -126,6 +126,22 @@ async def test_only_some_under_a_prefix() -> None:
         await McpTools(command=COMMAND, only=("nothing",)).tools(Surroundings())
     prefixed = await tools_of(Prefixed(McpTools(command=COMMAND, only=("add",)), "x_"))
     assert (await prefixed["x_add"].call('{"a": 4}', context())).content == "4"
+
+
+def test_the_sdk_is_imported_off_the_event_loop() -> None:
+    script = (
+        "import asyncio, sys, threading\n"
+        "from actors.mcp_tools import McpTools\n"
+        "from actors.toolsets import Surroundings\n"
+        "where = []\n"
+        "def heard(event, args):\n"
+        "    if event == 'import' and args[0].startswith('mcp.'):\n"
+        "        where.append(threading.current_thread() is threading.main_thread())\n"
+        "sys.addaudithook(heard)\n"
+        f"print(len(asyncio.run(McpTools(command={COMMAND!r}).tools(Surroundings()))), where[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["6", "False"]
 
 
 def test_a_set_that_says_not_where_is_refused() -> None:

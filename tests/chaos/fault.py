@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from tests.chaos.links import Links
 from tests.chaos.load import Ledger
+from tests.chaos.neighbours import Neighbours
 from tests.chaos.stack import Stack
 from tests.chaos.volume import Volume
 
@@ -22,6 +23,7 @@ class Ground:
 
     stack: Stack
     ledger: Ledger
+    neighbours: Neighbours
     links: Links | None = None
     """How processes reach the servers; None where those are somebody else's."""
     volume: Volume | None = None

@@ -7,15 +7,18 @@ import os
 import random
 import signal
 
+from infra.services.process import command_line
 from tests.chaos import disks, network, strain
 from tests.chaos.fault import Fault, Ground, Happen, from_its_beginning, from_its_end
 from tests.chaos.processes import descendants, signal_all
 
-POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K12")
-"""Failpoints of `inject/sitecustomize.py` that owners pass all the time; K10 is before and after a checkpoint."""
+POINTS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8", "K9", "K10", "K12", "K13")
+"""Failpoints of `inject/sitecustomize.py` that owners pass all the time; K10 is before and after a checkpoint, K13
+between the end of a run and that of another agent's run that it had asked for."""
 STALE_S = 3.0
 """Longer than a lease lives."""
 POINT_S = 20.0
+LOOK_S = 0.05
 DOWN_S = 3.0
 PAUSED_S = 12.0
 """Longer than a cluster takes to choose another leader."""
@@ -62,6 +65,28 @@ async def kill_both_servers(ground: Ground, chance: random.Random) -> None:
 async def stop_postgres_hard(ground: Ground, chance: random.Random) -> None:
     """Have Postgres stop at once (`immediate`): it drops its clients, writes nothing, and recovers at its start."""
     os.kill(ground.stack.pid("postgres"), signal.SIGQUIT)
+
+
+def kill_neighbour(name: str) -> Happen:
+    """Kill a process that agents ask and that is none of the stack's."""
+
+    async def happen(ground: Ground, chance: random.Random) -> None:
+        ground.neighbours.kill(name)
+
+    return from_its_beginning(happen)
+
+
+@from_its_end
+async def kill_mcp_server(ground: Ground, chance: random.Random) -> None:
+    """Kill an MCP server that an agents process has started."""
+    async with asyncio.timeout(POINT_S):
+        while not (found := await asyncio.to_thread(_mcp_servers, ground.stack.pid("host"))):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+    os.kill(chance.choice(found), signal.SIGKILL)
+
+
+def _mcp_servers(host: int) -> list[int]:
+    return [pid for pid in descendants(host) if "tests.chaos.stamps" in command_line(pid)]
 
 
 def at(point: str) -> Happen:
@@ -123,6 +148,12 @@ _STALE = Fault("stale owner", False, "commands", pause("agents-0", STALE_S))
 _TWICE = Fault("every command twice", False, "commands", strain.everything_twice)
 _CLOCK = Fault("clock an hour off", True, "commands", strain.clock_an_hour_off, agents_die=1)
 
+NEIGHBOUR_FAULTS = (
+    Fault("kill tool service", True, "commands", kill_neighbour("tools")),
+    Fault("kill scripted model", True, "commands", kill_neighbour("model")),
+    Fault("kill MCP server", True, "commands", kill_mcp_server),
+)
+
 CLUSTER_FAULTS = (
     Fault("lose the leader", True, "commands", lose_the_leader),
     Fault("lose a server", True, "commands", lose_any),
@@ -135,6 +166,7 @@ CLUSTER_FAULTS = (
     _CLOCK,
     Fault("agents die at K3", True, "commands", at("K3"), agents_die=1),
     Fault("agents die at K7", True, "commands", at("K7"), agents_die=1),
+    *NEIGHBOUR_FAULTS,
 )
 """With three nats-servers."""
 
@@ -188,7 +220,7 @@ DISK_FAULTS = (
     Fault("power cut", True, "start", disks.power_cut, missing=disks.no_volume),
 )
 
-FAULTS = (*PROCESS_FAULTS, *NETWORK_FAULTS, *STRAINS, *DISK_FAULTS)
+FAULTS = (*PROCESS_FAULTS, *NEIGHBOUR_FAULTS, *NETWORK_FAULTS, *STRAINS, *DISK_FAULTS)
 """With one nats-server, ours."""
 
 QUICK = tuple(
@@ -198,7 +230,8 @@ QUICK = tuple(
     in {
         "kill agents", "kill nats-server", "kill recorder", "kill Postgres", "stale owner", "agents die at K3",
         "agents die at K6", "block cut at rest", "link cut", "agents-1 half-open", "agents-1 hears nothing",
-        "every command twice", "clock an hour off", "Postgres stopped hard",
+        "every command twice", "clock an hour off", "Postgres stopped hard", "agents die at K13", "kill tool service",
+        "kill MCP server", "kill scripted model",
     }
 )  # fmt: skip
 """Those that take little time, for every test run."""

@@ -24,17 +24,20 @@ from bus.errors import BusError
 from infra.access import catch_up, resting_log_servers
 from tests.chaos.calm import forgive_the_model
 from tests.chaos.disks import no_volume
+from tests.chaos.errands import Errander
 from tests.chaos.fault import Fault, Ground
 from tests.chaos.faults import CLUSTER_FAULTS, FAULTS
 from tests.chaos.links import links_to
-from tests.chaos.load import Client, Ledger, Line, Saboteur, until_answered, until_recorded, until_served
+from tests.chaos.load import Client, Ledger, Line, Saboteur, until_answered, until_at_rest, until_recorded, until_served
+from tests.chaos.neighbours import Neighbours
 from tests.chaos.oracle import Finding, Verdict, judge
 from tests.chaos.report import Report, Trials
 from tests.chaos.stack import Cluster, Stack
 from tests.chaos.volume import CannotMount, mounted
 from tests.system.foreign import nats_servers
 
-CLIENTS = 8
+CLIENTS = 4
+ERRANDERS = 8
 PROBES = 12
 """Threads that are asked after a fault: enough to meet every shard."""
 CALM_S = 60.0
@@ -70,17 +73,19 @@ async def burn(
     stack, chance = ground.stack, random.Random(seed)
     try:
         await stack.start()
-        asking = _askers(ground, seed)
-        tasks = [asyncio.create_task(one.run()) for one in asking]
-        began = time.monotonic()
-        trials, kills = await _faults(ground, chance, able, length, say)
-        for one in asking:
-            one.stopping.set()
-        done, hanging = await asyncio.wait(tasks, timeout=CALM_S)
-        for task in done:
-            task.result()
-        took = time.monotonic() - began
-        own = await forgive_the_model(Line(stack.urls, "calm"), ground.ledger)
+        async with ground.neighbours.running():
+            asking = _askers(ground, seed)
+            tasks = [asyncio.create_task(one.run()) for one in asking]
+            began = time.monotonic()
+            trials, kills = await _faults(ground, chance, able, length, say)
+            for one in asking:
+                one.stopping.set()
+            done, hanging = await asyncio.wait(tasks, timeout=CALM_S)
+            for task in done:
+                task.result()
+            took = time.monotonic() - began
+            own = await forgive_the_model(Line(stack.urls, "calm"), ground.ledger)
+            await until_at_rest(Line(stack.urls, "rest"), CALM_S)
         await stack.stop()
     finally:
         stack.kill()
@@ -90,20 +95,22 @@ async def burn(
         task.cancel()
     if hanging:
         sentence = f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault"
-        verdict.lost.append(Finding(sentence, min(asked.began for asked in ground.ledger.open)))
+        verdict.lost.append(Finding(sentence, min((asked.began for asked in ground.ledger.open), default=0.0)))
     return Report(seed, faults, trials, missing, verdict, kills, took, own)
 
 
 def _askers(ground: Ground, seed: int) -> list[Client | Saboteur]:
-    """Make the clients: half of them send every command twice, half of those reach NATS through a link."""
+    """Make the clients: half of them send every command twice, half of those reach NATS through a link; two of three
+    do errands."""
     stack, links = ground.stack, ground.links
 
     def far() -> dict[str, str]:
         return stack.urls() if links is None else links.client_urls(stack.urls())
 
     clients = [
-        Client(Line(far if n % 4 >= 2 else stack.urls, f"client-{n}"), ground.ledger, n, seed, duplicates=n % 2 == 1)
-        for n in range(CLIENTS)
+        kind(Line(far if n % 4 >= 2 else stack.urls, f"{name}-{n}"), ground.ledger, n, seed, duplicates=n % 2 == 1)
+        for kind, name, count in ((Client, "client", CLIENTS), (Errander, "errander", ERRANDERS))
+        for n in range(count)
     ]
     return [*clients, Saboteur(Line(stack.urls, "saboteur"), seed, CLIENTS)]
 
@@ -202,7 +209,8 @@ def standing(folder: Path, faults: Sequence[Fault], servers: int = 1) -> Iterato
     with ExitStack() as exits:
         if servers > 1:
             nodes = exits.enter_context(nats_servers(folder, servers))
-            yield Ground(Stack(folder, "--nats", nodes.url, cluster=Cluster(nodes)), Ledger())
+            stack = Stack(folder, "--nats", nodes.url, cluster=Cluster(nodes))
+            yield Ground(stack, Ledger(), Neighbours(stack.data / "runtime.json", stack.witness))
             return
         volume, why = None, ""
         if any(fault.missing is no_volume for fault in faults):
@@ -213,7 +221,7 @@ def standing(folder: Path, faults: Sequence[Fault], servers: int = 1) -> Iterato
         stack = Stack(folder, data=None if volume is None else volume.folder / "data")
         links = exits.enter_context(links_to(stack.data / "runtime.json"))
         stack.links = links.of_processes()
-        yield Ground(stack, Ledger(), links, volume, why)
+        yield Ground(stack, Ledger(), Neighbours(stack.data / "runtime.json", stack.witness), links, volume, why)
 
 
 def run(length: Length, seed: int, only: Sequence[str] = (), servers: int = 1) -> int:

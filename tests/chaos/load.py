@@ -21,7 +21,7 @@ from bus import subjects
 from bus.commands import send_command
 from bus.connection import Connection, accepted
 from bus.errors import BusError
-from bus.store import Store
+from bus.store import Store, read_events
 from bus.streams import EV
 from infra.cli.asking import agent_command, model_command
 from infra.follow import follow, send
@@ -30,11 +30,12 @@ from schemas import codec
 from schemas.commands import Command
 from schemas.live import Committed, Frame, Outcome
 from schemas.messages import Message
+from tests.chaos import laws
 
 ANSWER_S = 30.0
 TURNS = 6
 """Questions of one thread: the model has room for no more than about thirty."""
-_AGAIN_S = 0.2
+AGAIN_S = 0.2
 _POISON_S = 0.5
 PROBE_S = 60.0
 
@@ -49,6 +50,14 @@ class Asked:
     taken: bool = False
     """The command stream acknowledged it."""
     heard: list[Committed] = field(default_factory=list)
+    kind: str = ""
+    """Of the errand that it belongs to: then a scripted model answers it, and it may ask for more; see `errands.py`."""
+    refused: bool = False
+    """What it needs was not there."""
+    answers: list[Command] = field(default_factory=list)
+    """What is to be said to what its run waits for."""
+    answered: int = 0
+    """How many of those the stream took."""
     over: bool = False
     began: float = field(default_factory=time.time)
     ended: float = math.inf
@@ -104,7 +113,7 @@ class Line:
 
 
 class Client:
-    """Asks until told to stop; every question it began it sees through."""
+    """Asks a calculator until told to stop; every question it began it sees through."""
 
     def __init__(self, line: Line, ledger: Ledger, number: int, seed: int, duplicates: bool) -> None:
         self._line = line
@@ -124,29 +133,48 @@ class Client:
                 left, right = self._chance.randrange(2, 99), self._chance.randrange(2, 99)
                 thread = f"{self._name}-{number // TURNS}"
                 command = question(self._agent, f"What is {left} times {right}?", thread)
-                asked = Asked(command, str(left * right))
-                self._ledger.asked.append(asked)
-                while not asked.over:
-                    await self._attempt(asked)
+                await self.see_through(Asked(command, str(left * right)))
         finally:
             await self._line.close()
+
+    async def see_through(self, asked: Asked) -> None:
+        """Ask, and ask again, until the run is over."""
+        self._ledger.asked.append(asked)
+        while not asked.over:
+            await self._attempt(asked)
 
     async def _attempt(self, asked: Asked) -> None:
         try:
             connection, late = await self._line.open()
-            await send_command(connection, asked.command)
+            await self._send(connection, asked.command)
             asked.taken = True
-            if self._ledger.twice:
-                await send_command(connection, asked.command)
-            if self._ledger.twice or self._duplicates:
-                await _send_twin(connection, asked.command)
+            await self._answer(connection, asked)
             async for frame in follow(connection, late.read_back, asked.command, ANSWER_S, _version(asked)):
-                self._note(asked, frame)
+                self.note(asked, frame)
+                await self._answer(connection, asked)
         except (BusError, TimeoutError, OSError):
             await self._line.close()
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
-    def _note(self, asked: Asked, frame: Frame) -> None:
+    async def _send(self, connection: Connection, command: Command) -> None:
+        await send_command(connection, command)
+        if self._ledger.twice:
+            await send_command(connection, command)
+        if self._ledger.twice or self._duplicates:
+            await _send_twin(connection, command)
+
+    async def _answer(self, connection: Connection, asked: Asked) -> None:
+        """Say what is to be said to what the run waits for, and has not been taken yet."""
+        while asked.answered < len(asked.answers):
+            await self._send(connection, asked.answers[asked.answered])
+            asked.answered += 1
+
+    def note(self, asked: Asked, frame: Frame) -> None:
+        """Take in what is heard of a question's run.
+
+        Raises:
+            AssertionError: it was refused.
+        """
         if isinstance(frame, Committed):
             asked.heard.append(frame)
             if frame.type in {"run.finished", "run.failed"}:
@@ -192,7 +220,7 @@ class Saboteur:
             self.taken.add(name)
         except (BusError, TimeoutError, OSError):
             await self._line.close()
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
 
 def question(agent: str, text: str, thread: str) -> Command:
@@ -263,3 +291,19 @@ async def until_recorded(line: Line) -> None:
                 if cursor is not None and cursor.sequence >= last:
                     return
             await asyncio.sleep(0.02)
+
+
+async def until_at_rest(line: Line, within_s: float) -> None:
+    """Wait until all that was begun has ended, or so many seconds: what has not by then is the oracle's to tell."""
+    end = time.monotonic() + within_s
+    try:
+        while time.monotonic() < end:
+            await until_recorded(line)
+            _, late = await line.open()
+            store = await late.opened()
+            rows = await store.rows("SELECT * FROM event WHERE kind IN ('run', 'thread', 'schedule') ORDER BY seq, idx")
+            if not laws.fold([stored.fact for stored in await read_events(store, rows)]).open():
+                return
+            await asyncio.sleep(AGAIN_S)
+    finally:
+        await line.close()

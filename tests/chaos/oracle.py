@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from actors.agent.delegation import child_thread
 from bus.connection import Connection
 from bus.dead import command_id, letters
 from bus.inspection import inspect
@@ -17,10 +18,14 @@ from bus.record import recorded_envelopes
 from bus.store import Store
 from schemas import codec
 from schemas.envelope import Fact
-from schemas.runs import CommandAccepted, MessageAdded, RunFinished, ToolCalled
+from schemas.runs import CommandAccepted, CommandRefused, MessageAdded, RunFailed, RunFinished
+from tests.chaos import laws
+from tests.chaos.errands import ELSEWHERE
 from tests.chaos.load import Asked, Ledger
 
 _EVERY = 1_000_000
+AWAY = frozenset({"overloaded", "timeout"})
+"""Problems of runs that asked for what was away for too long."""
 
 
 class Finding(NamedTuple):
@@ -48,7 +53,15 @@ class Verdict:
     duplicated: list[Finding] = field(default_factory=list)
     reordered: list[Finding] = field(default_factory=list)
     wrong: list[Finding] = field(default_factory=list)
-    """Answers that are not what the tool said."""
+    """Answers that are not what the tool said, and what does not follow from the log."""
+    errands: Counter[str] = field(default_factory=Counter)
+    """How many questions of each kind came to what they were to come to."""
+    verified: int = 0
+    """Threads that were decided again."""
+    in_doubt: int = 0
+    """Calls of which nobody knows whether they took effect; the model was told."""
+    came_to_nothing: Counter[str] = field(default_factory=Counter)
+    """Runs of errands that failed, by the kind of problem."""
 
 
 async def judge(
@@ -67,15 +80,17 @@ async def judge(
     if found.cursor.sequence != found.bounds.last:
         verdict.lost.append(Finding(f"recorded up to {found.cursor.sequence} of {found.bounds.last}"))
     verdict.events = len(facts)
-    times = _Times({asked.command.id: asked for asked in ledger.asked})
+    times, books = Times({asked.command.id: asked for asked in ledger.asked}), laws.fold(facts)
     _versions(verdict, facts, times)
     _commands(verdict, facts, ledger, times)
     _heard(verdict, facts, ledger, times)
-    _tools(verdict, facts, await asyncio.to_thread(_lines, witness), times)
+    _effects(verdict, books, times)
+    tools(verdict, books, await asyncio.to_thread(_lines, witness), times)
+    await _derived(verdict, store, times)
     return verdict
 
 
-class _Times(NamedTuple):
+class Times(NamedTuple):
     """Says when what went wrong was under way, by the question that it belongs to: clocks of processes may be wrong."""
 
     asked: Mapping[str, Asked]
@@ -89,12 +104,16 @@ class _Times(NamedTuple):
                 return Finding(sentence, asked.began, asked.ended)
         return Finding(sentence)
 
+    def told(self, sentence: str) -> Finding:
+        """Make a finding of a sentence that names what it is about."""
+        return self.of(sentence, *sentence.split())
+
 
 def _lines(witness: Path) -> list[str]:
     return witness.read_text(encoding="utf-8").splitlines() if witness.exists() else []
 
 
-def _versions(verdict: Verdict, facts: Sequence[Fact], times: _Times) -> None:
+def _versions(verdict: Verdict, facts: Sequence[Fact], times: Times) -> None:
     """Each entity's versions are 1, 2, 3 … in the order of the log."""
     last: dict[tuple[str, str, str, str], int] = {}
     for fact in facts:
@@ -113,6 +132,7 @@ class _Story:
     """What the log says of commands and their runs."""
 
     accepted: Counter[str] = field(default_factory=Counter)
+    refused: set[str] = field(default_factory=set)
     order: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Thread to commands."""
     messages: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -120,6 +140,8 @@ class _Story:
     texts: dict[str, str] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
     """Threads in which a model was told of a tool that failed: what it says then is its own affair."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Runs that failed, and the kind of problem."""
 
     def fold(self, fact: Fact) -> None:
         """Take in one fact."""
@@ -129,6 +151,8 @@ class _Story:
                 accepted: CommandAccepted = codec.decode(data, CommandAccepted)
                 self.accepted[accepted.command.id] += 1
                 self.order[fact.thread].append(accepted.command.id)
+            case "command.refused":
+                self.refused.add(codec.decode(data, CommandRefused).command.id)
             case "message.added":
                 said: MessageAdded = codec.decode(data, MessageAdded)
                 self.messages[fact.cause, said.message.content] += 1
@@ -139,11 +163,12 @@ class _Story:
                 self.texts[fact.entity] = codec.decode(data, RunFinished).text
             case "run.failed":
                 self.ends[fact.entity] += 1
+                self.failed[fact.entity] = codec.decode(data, RunFailed).problem.kind
             case _:
                 pass
 
 
-def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: _Times) -> None:
+def _commands(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: Times) -> None:
     """What the stream took is in the log once, in the order it was asked in, and came to an end."""
     story = _Story()
     for fact in facts:
@@ -168,9 +193,13 @@ def _displaced(found: Sequence[str], asked: Sequence[str]) -> list[str]:
     return [is_ for is_, should in zip(found, sorted(found, key=asked.index), strict=True) if is_ != should]
 
 
-def _command(verdict: Verdict, story: _Story, asked: Asked, times: _Times) -> None:
+def _command(verdict: Verdict, story: _Story, asked: Asked, times: Times) -> None:
     identity = asked.command.id
     accepted, ends = story.accepted[identity], story.ends[identity]
+    if asked.kind:
+        _errand(verdict, story, asked, times)
+    if asked.refused and identity in story.refused and not accepted:
+        return
     if not accepted:
         verdict.lost.append(times.of(f"command {identity} was taken and is not in the log", identity))
     elif not ends:
@@ -179,12 +208,13 @@ def _command(verdict: Verdict, story: _Story, asked: Asked, times: _Times) -> No
         sentence = f"command {identity} was accepted {accepted} times, and ended {ends} times"
         verdict.duplicated.append(times.of(sentence, identity))
     text = story.texts.get(identity, asked.expected)
-    if asked.command.thread not in story.unsure and asked.expected not in text:
+    unsure = {asked.command.thread, child_thread(asked.command.tenant, asked.command.thread, f"{identity}-1-t0")}
+    if not unsure & story.unsure and asked.expected not in text:
         sentence = f"{identity} in {asked.command.thread} said {text!r}, not {asked.expected}"
         verdict.wrong.append(times.of(sentence, identity))
 
 
-def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: _Times) -> None:
+def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: Times) -> None:
     """What a client was told is in the log with the same bytes, and it was told each event once and in order."""
     logged = {(fact.thread, fact.kind, fact.entity, fact.version): bytes(fact.payload) for fact in facts}
     for asked in ledger.asked:
@@ -198,29 +228,55 @@ def _heard(verdict: Verdict, facts: Sequence[Fact], ledger: Ledger, times: _Time
                 verdict.lost.append(times.of(sentence, asked.command.id))
 
 
-def _tools(verdict: Verdict, facts: Sequence[Fact], witness: Sequence[str], times: _Times) -> None:
-    """No `once` call took effect twice, no call without its intention, none that returned without effect."""
-    called: Counter[str] = Counter()
-    returned: set[str] = set()
-    for fact in facts:
-        key = f"{fact.tenant}/{fact.thread}/"
-        if fact.type == "tool.called":
-            event: ToolCalled = codec.decode(bytes(fact.payload), ToolCalled)
-            if event.call.name == "calculator":
-                called[key + event.effect] += 1
-        elif fact.type == "tool.returned":
-            returned.add(key + fact.cause)
-    done: Counter[tuple[str, str]] = Counter()
+def _errand(verdict: Verdict, story: _Story, asked: Asked, times: Times) -> None:
+    """An errand comes to nothing only for what was away, or because it was told to."""
+    kind = story.failed.get(asked.command.id)
+    done = kind == "aborted" if asked.kind == "disowned" else asked.expected in story.texts.get(asked.command.id, "")
+    verdict.errands[asked.kind] += done
+    if kind is None:
+        return
+    verdict.came_to_nothing[kind] += 1
+    excused = {("disowned", "aborted"), *((one, "definition") for one in ELSEWHERE)}
+    if kind not in AWAY and (asked.kind, kind) not in excused:
+        sentence = f"errand {asked.kind} {asked.command.id} failed: {kind}"
+        verdict.wrong.append(times.of(sentence, asked.command.id))
+
+
+def _effects(verdict: Verdict, books: laws.Books, times: Times) -> None:
+    """Every intention has one result, and what follows from it."""
+    verdict.lost += map(times.told, books.open())
+    verdict.duplicated += map(times.told, books.twice())
+    verdict.wrong += map(times.told, books.wrong())
+    verdict.errands["schedule"] = sum(books.by_hand.values())
+    verdict.in_doubt = sum(kind == "tool.indeterminate" for kind in books.results.values())
+
+
+def tools(verdict: Verdict, books: laws.Books, witness: Sequence[str], times: Times) -> None:
+    """No `once` call took effect twice, none without its intention, none returned without effect or failed with one."""
+    done: Counter[str] = Counter()
     for line in witness:
         effect, key, _ = line.split(" ", 2)
-        done[effect, key] += 1
+        done[key] += 1
         verdict.tool_calls += 1
-    twice = [(key, count) for (effect, key), count in done.items() if effect == "once" and count > 1]
-    verdict.duplicated += [times.of(f"once-only {key} took effect {count} times", key) for key, count in twice]
-    again = [(key, count) for key, count in called.items() if count > 1]
-    verdict.duplicated += [times.of(f"tool call {key} was logged {count} times", key) for key, count in again]
-    seen = {key for _, key in done}
-    unsaid = [key for key in seen if not called[key]]
+        if effect == "once" and done[key] == 2:
+            verdict.duplicated.append(times.of(f"once-only {key} took effect more than once", key))
+    intended = set[str]()
+    for (thread, effect), told in books.called.items():
+        if told.call["name"] not in laws.WITNESSED:
+            continue
+        key, result = laws.key_of(thread, effect, told), books.results.get((thread, effect))
+        intended.add(key)
+        if result == "tool.returned" and not done[key]:
+            verdict.lost.append(times.of(f"{key} returned and never took effect", effect))
+        if result == "tool.failed" and told.effect_class == "once" and done[key]:
+            verdict.wrong.append(times.of(f"{key} took effect, and is said to have failed", effect))
+    unsaid = [key for key in done if key not in intended]
     verdict.lost += [times.of(f"{key} took effect and was never called", key) for key in unsaid]
-    undone = [key for key in returned if key in called and key not in seen]
-    verdict.lost += [times.of(f"{key} returned and never took effect", key) for key in undone]
+
+
+async def _derived(verdict: Verdict, store: Store, times: Times) -> None:
+    """The log verifies by replay, and what is made of it is what is made of it anew."""
+    verdict.verified, differing = await laws.verified(store)
+    verdict.wrong += map(times.told, differing)
+    verdict.wrong += map(times.told, await laws.rebuilt(store))
+    verdict.lost += map(times.told, await laws.indexed(store))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.fault import Fault
@@ -101,13 +101,19 @@ class Report:
             f"\nseed {self.seed}: {self.kills} kills in {self.seconds:.0f} s; {verdict.commands} commands, "
             f"{verdict.events} events, {verdict.tool_calls} tool calls, "
             f"{verdict.poison} poisonous commands; lost {len(verdict.lost)}, "
-            f"duplicated {len(verdict.duplicated)}, reordered {len(verdict.reordered)}"
+            f"duplicated {len(verdict.duplicated)}, reordered {len(verdict.reordered)}",
+            f"{verdict.verified} threads decided the same again; {verdict.in_doubt} tool calls in doubt, and told so",
+            f"errands: {_counted(verdict.errands)}; came to nothing: {_counted(verdict.came_to_nothing)}",
         ]
         for what in ("lost", "duplicated", "reordered", "wrong"):
             found: list[Finding] = getattr(verdict, what)
             lines += [f"  {what} ({self.under_way(finding)}): {finding}" for finding in found[:_MOST]]
         lines += [f"  the model's own mistake: {sentence}" for sentence in self.own[:_MOST]]
         return lines
+
+
+def _counted(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counted.items())) or "none"
 
 
 def _p99(values: Sequence[float]) -> float:

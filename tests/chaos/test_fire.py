@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.errands import ERRANDS
 from tests.chaos.faults import QUICK
 from tests.chaos.fire import Length, burn, standing
 
@@ -22,4 +23,5 @@ def test_nothing_is_lost_doubled_or_reordered_under_fire(folder: Path) -> None:
     assert report.kills >= 3
     assert report.verdict.commands > 10
     assert report.verdict.tool_calls > 5
+    assert {kind for kind, count in report.verdict.errands.items() if count} == {*ERRANDS}
     assert report.broken() == []

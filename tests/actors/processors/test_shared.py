@@ -15,13 +15,16 @@ from actors.processors.shared import SharedMemories, content_of, shared_thread, 
 from actors.testing import ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
+from bus.errors import Unavailable
 from bus.recorder import Recorder
 from bus.store import Store
 from bus.streams import ensure_streams
 from schemas.commands import Command, RunAgent
+from schemas.memory import RenameThread
 from schemas.messages import ToolCall
 from schemas.runs import ModelReturned
 from tests.actors.runtime.bench import Bench, answer_of, owning
+from tests.actors.runtime.test_shard_waits import outcome_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
@@ -75,6 +78,29 @@ async def test_what_one_thread_keeps_in_mind_the_next_one_of_the_same_person_is_
     assert noted[0].reason == f"{shared_thread('acme', 'ann')} {held.sequence}/{held.idx}"
     for thread in ("t1", "t2", "t3", "t4", shared_thread("acme", "ann")):
         await bench.verified(thread)
+
+
+async def test_a_write_waits_for_no_record_that_is_away(connection: Connection, nats_url: str) -> None:
+    await ensure_streams(connection, shards=1)
+    agent = Agent("keeper", "Help.", memory=Memory(working="- name:", scope="resource"))
+    bench = Bench(connection, nats_url, ScriptedModel(script), agents=(agent,))
+
+    async def away() -> Store:
+        raise Unavailable("Postgres is away")
+
+    runtime = bench.runtime("p1")
+    performer = runtime.performers["agent"]
+    assert isinstance(performer, AgentPerformer)
+    performer._shared = SharedMemories(away, lambda command: send_command(connection, command))
+    async with owning(runtime):
+        assert await answer_of(bench, asked("c1", "t1", "remember Ann", "ann")) == "fine"
+        # what is asked of the thread that holds it comes after what was written into it
+        shared = shared_thread("acme", "ann")
+        rename = Command("c2", "acme", "agent", shared, "rename", RenameThread(title="Ann"))
+        assert (await outcome_of(bench, rename)).problem is None
+    written = [fact.thread for _, _, fact in await bench.facts() if fact.type == "working.written"]
+    assert sorted(written) == sorted(["t1", shared])
+    await bench.verified("t1")
 
 
 def test_a_scope_that_is_none_is_refused() -> None:

@@ -11,6 +11,7 @@ import msgspec
 import nats
 import pytest
 
+from actors.agent.definition import Agent
 from actors.agent.loop import ConversationMachine
 from actors.errors import NotNow
 from actors.models.provider import ModelCall
@@ -20,11 +21,12 @@ from actors.runtime.machine import Asked, Decision
 from actors.runtime.partitions import own_shards
 from actors.runtime.shard import ShardOwner
 from actors.testing import FixedClock, NoRecord, Say, ScriptedModel
+from actors.tools import tool
 from bus.commands import CommandQueue, send_command
 from bus.commit import ShardWriter, Writer
 from bus.connection import Connection
 from bus.dead import DeadCommand
-from bus.errors import Fenced, LogDamaged
+from bus.errors import Fenced, LogDamaged, Unavailable
 from bus.live import Live
 from bus.log import Position, last_commit
 from bus.streams import DEAD, ensure_streams
@@ -35,6 +37,7 @@ from schemas.context import Context
 from schemas.envelope import Envelope, Fact
 from schemas.live import Committed, Outcome
 from schemas.messages import Message
+from schemas.programs import ProgramNote
 from schemas.runs import MessageAdded, RunFailed, ToolFailed, ToolIndeterminate, ToolResumed, ToolReturned
 from tests.actors.runtime.bench import (
     STUBBORN,
@@ -261,6 +264,46 @@ async def test_a_tool_that_may_run_once_is_not_run_again_after_a_crash(bench: Be
             await until(watcher, ends)
     assert bench.used == ["mail acme/t1/c1-1-t0"]
     assert len(await bench.events(ToolIndeterminate)) == 1
+    await bench.verified("t1")
+
+
+async def test_an_effect_that_cannot_get_at_a_server_waits_alone_and_leaves_its_shard_be(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, away, met = bench.model.note, [Unavailable("Postgres is away")], asyncio.Event()
+
+    async def fails(about: ProgramNote) -> None:
+        if about.program.endswith("t2") and away:
+            met.set()
+            raise away.pop()
+        await note(about)
+
+    monkeypatch.setattr(bench.model, "note", fails)
+    bench.hold["mail"] = asyncio.Event()
+    async with hearing(bench, "run.c1", "run.c2") as watcher, owning(bench.runtime("p1")):
+        await send_command(bench.connection, run("c1", "use mail"))
+        await bench.began.wait()
+        await send_command(bench.connection, run("c2", "use look", thread="t2"))
+        await met.wait()
+        await until(watcher, lambda frame: ends(frame) and frame.subject == "c2")
+        bench.hold["mail"].set()
+        await until(watcher, ends)
+    assert bench.used == ["mail acme/t1/c1-1-t0", "look acme/t2/c2-1-t0"]
+    assert await bench.events(ToolIndeterminate) == []
+    assert await bench.finished() == {"c1", "c2"}
+
+
+async def test_a_tool_that_may_run_once_and_takes_too_long_is_not_said_to_have_failed(bench: Bench) -> None:
+    @tool(effect="once", timeout_s=0.05)
+    async def telegram() -> str:
+        """Wire."""
+        return await asyncio.Event().wait() and "never"
+
+    bench.agents = [Agent("wirer", "Help.", tools=[telegram])]
+    async with owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "use telegram", agent="wirer"))).startswith("re: error: it is not kno")
+    (doubt,) = await bench.events(ToolIndeterminate)
+    assert doubt.content.endswith("whether 'telegram' took effect: it took longer than 0.05 s")
     await bench.verified("t1")
 
 

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from actors.agent.definition import Agent
-from actors.agent.delegation import child_thread
+from actors.agent.delegation import child_abort, child_run, child_thread
+from actors.agent.effects import EndChild
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
 from actors.models.provider import ModelCall
+from actors.runtime.performer import Site
 from actors.testing import Say, ScriptedModel
 from actors.tools import ToolContext, tool
 from bus.commands import send_command
@@ -20,7 +22,7 @@ from bus.errors import Unavailable
 from bus.streams import ensure_streams
 from infra.runs import BusRuns
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command
+from schemas.commands import AbortRun, Approve, Command, Parent
 from schemas.delegation import RunHandedOver
 from schemas.live import Committed, Progress
 from schemas.messages import ToolCall
@@ -128,6 +130,21 @@ async def test_who_is_ended_ends_what_it_asked_for(bench: Bench) -> None:
     assert (parent.problem.kind, child.problem.kind) == ("aborted", "aborted")
     for thread in ("t1", CHILD):
         await bench.verified(thread)
+
+
+async def test_what_is_asked_for_after_its_end_was_is_not_begun(bench: Bench) -> None:
+    # whoever asks may have stood still between the log and the bus, and another one has ended all of it meanwhile
+    end = child_abort(EndChild("c1-1-t0x", "run", "c1", "", call="c1-1-t0"), Site("acme", "t1", 1))
+    asked = run(child_run(CHILD), "sum up", CHILD, "worker", parent=Parent("t1", "c1", "c1-1-t0"))
+    async with owning(bench.runtime("p1")):
+        assert (await outcome_of(bench, end)).result == "refused"
+        refused = await outcome_of(bench, asked)
+        assert refused.problem is not None
+        assert refused.problem.kind == "aborted"
+        assert refused.problem.message == "run 'c1' that asks for it was ended before"
+        again = run("c2", "sum up", CHILD, "worker")
+        assert await answer_of(bench, again) == "worker: sum up"
+    await bench.verified(CHILD)
 
 
 async def test_who_ends_between_an_abort_and_passing_it_on_has_it_passed_on_by_the_next(
