@@ -23,9 +23,10 @@ from bus.columns import day, text, whole
 from bus.places import AT_REST, Change, Delta, OpenRun, Place, UsageKey
 from bus.store import StoredEvent
 from schemas import codec
-from schemas.commands import Fork, Generate, Parent, PostResult, RunAgent
+from schemas.commands import Generate, Parent, PostResult, RunAgent
 from schemas.delegation import RunHandedOver
 from schemas.errors import Erased, SchemaError
+from schemas.forks import Fork
 from schemas.generation import BROKEN_OFF
 from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage

@@ -18,7 +18,8 @@ from bus.errors import BusError
 from bus.live import expecting
 from schemas import codec
 from schemas.answers import TokenTold
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, PostResult, Resume
+from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume
+from schemas.forks import Fork
 from schemas.live import Committed, Delta, Frame, Outcome, Progress
 from schemas.runs import CommandRefused, ModelCalled
 

@@ -14,7 +14,8 @@ from actors.agent.fork import Unfit, fold, going_on, past
 from bus.store import StoredEvent
 from infra.errors import ForkUnfit
 from schemas import codec
-from schemas.commands import Change, Fork, Past, RunAgent
+from schemas.commands import RunAgent
+from schemas.forks import Change, Fork, Past
 from schemas.profiles import Profile
 from schemas.runs import (
     CommandAccepted,

@@ -18,7 +18,6 @@ from schemas.commands import (
     Command,
     CommandData,
     Deny,
-    Fork,
     Generate,
     PostResult,
     RawPrompt,
@@ -27,6 +26,7 @@ from schemas.commands import (
 )
 from schemas.envelope import FORMAT, Envelope, Fact
 from schemas.errors import BadShape, Erased, Sealed, UnknownEvent, UnknownFormat
+from schemas.forks import Fork
 from schemas.keys import IssueKey, RevokeKey
 from schemas.live import Frame
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread

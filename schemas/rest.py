@@ -33,7 +33,7 @@ from schemas.structured import Structured
 from schemas.wire import Wire
 
 _Few = Annotated[int, msgspec.Meta(ge=1, le=200)]
-_Many = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Many = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -143,8 +143,8 @@ class MessagesQuery(Wire, frozen=True):
     """Which messages."""
 
     first: _Count = 0
-    limit: _Many = 100
-    last: _Many | None = None
+    limit: Many = 100
+    last: Many | None = None
     """The last so many, in place of those."""
 
 
@@ -205,39 +205,6 @@ class StartRun(Wire, frozen=True, forbid_unknown_fields=True):
     """Of the model, where the agent is open to it."""
     mode: ModeName | None = None
     """The thread's mode from here on."""
-
-
-class WaitShown(Wire, frozen=True):
-    """A tool call that waits for somebody."""
-
-    kind: Literal["approval", "data", "caller"]
-    thread: str
-    effect: str
-    """What an answer names."""
-    tool: str
-    arguments: str
-    """JSON, as the model wrote it: what is agreed to."""
-    payload: Any = None
-    """What a suspended tool has to show."""
-    schema: Mapping[str, Any] | None = None
-    """Of the data that it wants."""
-    problem: str = ""
-    """Why the data that it was given last did not do."""
-    run: str = ""
-    agent: str = ""
-    since: int | None = None
-
-
-class Waits(Wire, frozen=True):
-    """What waits."""
-
-    data: tuple[WaitShown, ...]
-
-
-class WaitsQuery(Wire, frozen=True):
-    """How many waits."""
-
-    limit: _Many = 100
 
 
 class RunShown(Wire, frozen=True, omit_defaults=False):

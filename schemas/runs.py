@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from schemas.answers import Alternative, AnswerFinish, Sampled, TokenTold
 from schemas.batches import BatchEvent
-from schemas.commands import Change, Command
+from schemas.commands import Command
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
+from schemas.forks import Change
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import (

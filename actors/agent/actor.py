@@ -57,9 +57,10 @@ from actors.runtime.performer import Site
 from actors.tools import ToolContext
 from actors.toolsets import Surroundings, ToolServices
 from bus.live import Live
-from schemas.commands import Command, Fork, RunAgent
+from schemas.commands import Command, RunAgent
 from schemas.context import Clock
 from schemas.delegation import ChildEnded
+from schemas.forks import Fork
 from schemas.generation import request_id
 from schemas.memory import ThreadErased
 from schemas.messages import Message, Rendering, told_of_effort

@@ -19,8 +19,9 @@ from actors.agent.turns import after_model, next_step, start
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
 from schemas import codec
-from schemas.commands import Command, Fork, Past, RunAgent
+from schemas.commands import Command, RunAgent
 from schemas.errors import BadShape
+from schemas.forks import Fork, Past
 from schemas.memory import ThreadDeleted, WorkingWritten
 from schemas.profiles import Profile
 from schemas.runs import (

@@ -43,9 +43,10 @@ from actors.agent.wishes import begin_tool, call_tool, can_ask, go_on_with, refu
 from actors.memory.working import written
 from actors.request_context import too_large
 from actors.runtime.machine import Answer, Asked, Decision, Effect, Emitted
-from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, Fork, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, Deny, PostResult, Resume, RunAgent
 from schemas.context import Context
 from schemas.delegation import ChildEnded
+from schemas.forks import Fork
 from schemas.hooks import HooksTold, StepPrepared
 from schemas.memory import CondensingEnded, CreateThread, DeleteThread, Observe, Remember, RenameThread, ThreadErased
 from schemas.messages import Message, misplaced_in

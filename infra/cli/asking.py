@@ -15,7 +15,8 @@ import msgspec
 from actors.runtime.context import SystemChance, SystemClock, SystemIds
 from bus import subjects
 from infra.services.data_directory import Runtime
-from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, Fork, Generate, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, CancelTask, Command, CommandData, Deny, Generate, Resume, RunAgent
+from schemas.forks import Fork
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, RenameThread
 from schemas.messages import Message

@@ -16,7 +16,8 @@ from infra.cli.remembered import told_of_memory
 from infra.cli.terminal import PLAIN, Style, printable
 from infra.cli.told import told_of_waits
 from schemas import codec
-from schemas.commands import AbortRun, Approve, Command, Deny, Fork, Generate, PostResult, Resume, RunAgent
+from schemas.commands import AbortRun, Approve, Command, Deny, Generate, PostResult, Resume, RunAgent
+from schemas.forks import Fork
 from schemas.generation import request_id
 from schemas.runs import (
     ApprovalDenied,

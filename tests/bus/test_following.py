@@ -20,8 +20,9 @@ from bus.projections import PROJECTIONS, Collected
 from bus.store import StoredEvent
 from infra.bundles import Bundle
 from schemas import codec
-from schemas.commands import AbortRun, Command, Fork, Generate, Past, RunAgent
+from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.envelope import Fact
+from schemas.forks import Fork, Past
 from schemas.messages import Usage
 from schemas.runs import (
     CommandAccepted,

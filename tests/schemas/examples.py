@@ -21,9 +21,10 @@ from schemas.batches import (
     BatchWritten,
     LineProblem,
 )
-from schemas.commands import Change, Command, Generate, Parent, RunAgent
+from schemas.commands import Command, Generate, Parent, RunAgent
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.envelope import FORMAT, GENESIS, Envelope, Fact
+from schemas.forks import Change
 from schemas.generation import Sampling
 from schemas.hooks import HooksTold, Judgement, StepOpened, StepPrepared
 from schemas.memory import (

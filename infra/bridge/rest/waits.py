@@ -9,7 +9,8 @@ from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
 from infra.bridge.rest.answering import Rest, body_of, named, query_of
 from schemas.commands import Approve, Deny, PostResult, Resume
-from schemas.rest import Approving, Cancelling, Done, Resulting, Resuming, Waits, WaitShown, WaitsQuery
+from schemas.rest import Approving, Cancelling, Done, Resulting, Resuming
+from schemas.rest_waits import Waits, WaitShown, WaitsQuery
 
 
 class WaitRoutes(Rest):

@@ -15,8 +15,9 @@ from actors.agent.fork import Unfit, fold, going_on, past
 from actors.agent.loop import ConversationMachine
 from actors.runtime.machine import Asked, Emitted
 from schemas import codec
-from schemas.commands import Approve, Change, Command, Fork, Past
+from schemas.commands import Approve, Command
 from schemas.context import Context
+from schemas.forks import Change, Fork, Past
 from schemas.generation import Sampling
 from schemas.memory import MemoryWrite
 from schemas.messages import ToolCall

@@ -17,8 +17,9 @@ from actors.runtime.machine import Asked
 from actors.runtime.replay import verify
 from actors.toolsets import Surroundings
 from schemas import codec
-from schemas.commands import AbortRun, Command, Fork, Past, RunAgent
+from schemas.commands import AbortRun, Command, RunAgent
 from schemas.context import Context
+from schemas.forks import Fork, Past
 from schemas.profiles import Profile, Retries
 from schemas.runs import (
     DeadlinePassed,

@@ -13,8 +13,9 @@ from actors.agent.loop import ConversationMachine
 from actors.memory.state import MemoryEvent
 from actors.runtime.machine import Asked
 from schemas import codec
-from schemas.commands import Command, Fork
+from schemas.commands import Command
 from schemas.context import Context
+from schemas.forks import Fork
 from schemas.memory import (
     CreateThread,
     DeleteThread,
