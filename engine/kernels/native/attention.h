@@ -255,16 +255,12 @@ template <typename T> class Attention {
     }
 
   private:
-    const int64_t* places(int64_t run, int64_t head) const {
-        return plan_.places.data() + plan_.runs[run].places + head * plan_.runs[run].sixteens;
-    }
-
     // Ask for what a piece begins with, where nobody has.
     void begin_with(const Piece& piece) const {
         constexpr int FIRST = 4;
         const Run& run = plan_.runs[piece.run];
         const int64_t from = look_.window ? std::max<int64_t>(0, run.seen - look_.window) / LANES : 0;
-        const int64_t* own = places(piece.run, piece.kv_head);
+        const int64_t* own = plan_.places.data() + piece.places;
         for (int64_t n = from; n < std::min(from + FIRST, run.sixteens); ++n)
             for (int64_t i = 0; i < 2 * cache_.part(); i += LANES * F::TOGETHER)
                 _mm_prefetch(reinterpret_cast<const char*>(memory_ + own[n] + i), _MM_HINT_T1);
@@ -281,14 +277,14 @@ template <typename T> class Attention {
                      {query_.to + ((run.first + token) * query_.heads + head) * width,
                       look_.window ? std::max<int64_t>(0, until - look_.window) : 0, until});
         }
-        // what is looked at together is read again and again, and so are keys of several tokens: nobody asks for them far
-        // ahead
-        const int64_t common = look_.window ? 0 : piece.common;
-        if (common) over(rows, 0, rows.count, places(piece.run, piece.kv_head), 0, common, 0);
+        // keys of several tokens are looked at by one tile after the other: nobody asks for them far ahead
+        const int64_t ahead = plan_.runs[piece.run].tokens == 1 ? ahead_ : 0, common = piece.common;
+        const int64_t* places = plan_.places.data() + piece.places;
+        if (common) over(rows, 0, rows.count, places, 0, common, ahead);
         for (int i = 0, first = 0; i < piece.many; ++i, first += piece.rows) {
-            const int64_t from = std::max(common, rows.sights[first].from);
-            over(rows, first, piece.rows, places(piece.run + i, piece.kv_head), from,
-                 rows.sights[first + piece.rows - 1].until, plan_.runs[piece.run + i].tokens == 1 ? ahead_ : 0);
+            over(rows, first, piece.rows, places, std::max(common, rows.sights[first].from),
+                 rows.sights[first + piece.rows - 1].until, ahead);
+            places += plan_.runs[piece.run + i].sixteens - common / LANES;  // the next one's begin where these end
         }
         for (int r = 0; r < rows.count; ++r) {
             const Vector whole = _mm512_set1_ps(1.0f / rows.sum[r]);

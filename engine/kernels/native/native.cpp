@@ -127,7 +127,7 @@ template <typename T>
 void attend_all(Crew& crew, const Cache& cache, const Look& look, const Batch& batch, const void* query,
                 int64_t stride, int64_t heads, const void* memory, void* to) {
     const Plan plan = planned(cache, heads, batch.requests, batch.groups->tables, batch.widest, batch.counts,
-                              batch.lengths);
+                              batch.lengths, look.window == 0);
     attend(crew, cache, look, static_cast<const T*>(memory), plan,
            Query<T>{static_cast<const T*>(query), stride, heads, static_cast<T*>(to)});
 }

@@ -79,6 +79,9 @@ template <typename T> class Trunk {
         int64_t groups = 0;
         for (const Layer<T>& layer : layers_) groups = std::max(groups, layer.group + 1);
         plans_.resize(groups);
+        whole_.resize(groups, true);
+        for (const Layer<T>& layer : layers_)
+            if (layer.window) whole_[layer.group] = false;
     }
 
     // x [tokens, hidden] from vectors of tokens to hidden states behind the last norm; caches of all layers.
@@ -151,7 +154,7 @@ template <typename T> class Trunk {
         }
         for (size_t group = 0; group < plans_.size(); ++group)
             plans_[group] = planned(cache_, shape_.heads, batch.requests, batch.groups[group].tables, batch.widest,
-                                    batch.counts, batch.lengths);
+                                    batch.counts, batch.lengths, whole_[group]);
     }
 
     // residual += what was given, normed if it is to be; then the norm of the residual, or itself.
@@ -255,6 +258,7 @@ template <typename T> class Trunk {
     std::vector<const float*> beside_;
     std::vector<std::vector<float>> angles_;
     std::vector<Plan> plans_;
+    std::vector<bool> whole_;  // by group: whether tokens see all that lies before them
 };
 
 }  // namespace ostinato
