@@ -79,17 +79,7 @@ async def ask_model(
 
     async def on_text(choice: int, piece: Piece) -> None:
         watch.heard()
-        frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
-        if piece.kind == "reasoning":
-            frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
-        if piece.kind == "call":
-            frame = replace(
-                frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text
-            )
-        if piece.logprobs or piece.token_ids:
-            told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
-            frame = replace(frame, token_offset=piece.before, **told)
-        await live.delta(site.tenant, effect.kind, frame)
+        await live.delta(site.tenant, effect.kind, _frame(effect, site, choice, piece))
 
     provider = Chained(call.chain, models) if call.chain is not None else models.get(call.model)
     if provider is None:
@@ -129,6 +119,19 @@ async def ask_model(
         cost=total_cost([answer, *others]),
         worded=answer.worded,
     )
+
+
+def _frame(effect: Effect, site: Site, choice: int, piece: Piece) -> Delta:
+    """Make what watchers hear of a piece."""
+    frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
+    if piece.kind == "reasoning":
+        frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
+    if piece.kind == "call":
+        frame = replace(frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text)
+    if piece.logprobs or piece.token_ids:
+        told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
+        frame = replace(frame, token_offset=piece.before, **told)
+    return frame
 
 
 def _failed(effect: Effect, failure: CallFailed) -> ModelFailed:

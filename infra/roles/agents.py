@@ -82,19 +82,19 @@ async def _run(
     place: Place, connection: Connection, status: Status, stopping: asyncio.Event, trace: Trace, record: LateStore
 ) -> None:
     settings, engine, clock = place.settings, place.settings.engine, SystemClock()
-    agents, meter = served_agents(settings), CallMeter()
+    agents, meter, version = served_agents(settings), CallMeter(), importlib.metadata.version("ostinato")
     frontend = await _frontend(place, connection, status)
     made, reading = await _models(place, connection, status, frontend, record)
     for name, model in _served(place, frontend).items():
-        await offer_model(connection, name, importlib.metadata.version("ostinato"), model)
+        await offer_model(connection, name, version, model)
     texts = await asyncio.to_thread(Texts, frontend.prompter, Path(engine.model), engine.context_length)
-    await offer_texts(connection, engine.name, importlib.metadata.version("ostinato"), texts)
+    await offer_texts(connection, engine.name, version, texts)
     runtime = Runtime(
         connection=connection,
         clock=clock,
         ids=SystemIds(),
         chance=SystemChance(),
-        writer=Writer(status.run, importlib.metadata.version("ostinato")),
+        writer=Writer(status.run, version),
         slot=place.slot,
         machines=MACHINES,
         performers=_performers(place, connection, agents, made.router, Live(connection, trace), record, meter),
@@ -119,7 +119,6 @@ async def _run(
         "threads_left_behind": left_behind(),
     }
     client = Client(connection, record.read_back, record.opened, settings.tenant)
-    version = importlib.metadata.version("ostinato")
     async with offered(connection, client, agents, version, clock):
         owning = asyncio.create_task(own_shards(runtime, leases.ownership(settings.shards), ready, owners))
         indexing = [asyncio.create_task(index(record.opened, embedder)) for embedder in embedders]

@@ -41,6 +41,7 @@ from schemas.hooks import HooksTold, Judgement, StepPrepared
 from schemas.memory import CreateThread, DeleteThread, MemoryWrite
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
 from schemas.profiles import Profile, Retries, ToolBinding
+from schemas.pushes import PushEvent
 from schemas.runs import (
     CommandAccepted,
     CommandRefused,
@@ -233,7 +234,7 @@ def test_each_event_is_folded_by_one_of_the_groups() -> None:
     unions = (TaskEvent, ThreadEvent, RunEvent, AmongEvent, ModelEvent, StepEvent, ToolEvent, WaitEvent, MemoryEvent)
     unions += (StandingEvent,)
     groups = [shape for union in unions for shape in get_args(union)]
-    elsewhere = (*get_args(ScheduleEvent), *get_args(BatchEvent))  # by other machines
+    elsewhere = (*get_args(ScheduleEvent), *get_args(BatchEvent), *get_args(PushEvent))  # by other machines
     assert Counter([*groups, *elsewhere]) == Counter(codec.EVENT_TYPES.values())
 
 
