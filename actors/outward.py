@@ -73,7 +73,7 @@ async def outward(url: str, allowed: Collection[str] = ()) -> Outward:
     if name not in {one.lower() for one in allowed}:
         networks = [network for one in allowed if (network := _network(one)) is not None]
         for address in found:
-            if not _is_public(address) and not any(address in network for network in networks):
+            if not is_public(address) and not any(address in network for network in networks):
                 raise NotOutward(f"host {name!r} is not public")
     return Outward(asked.copy_with(host=str(found[0]), fragment=None), asked.netloc.decode("ascii"), name)
 
@@ -97,16 +97,21 @@ def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return address
 
 
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Say whether an address is anybody's in the world, and one machine's, and so is any other that it stands for."""
-    if isinstance(address, IPv6Address):
-        through = [address.sixtofour, *(address.teredo or ())]
-        if address in _TRANSLATED:
-            through.append(IPv4Address(int(address) & 0xFFFF_FFFF))
-        if address.is_site_local or not all(_is_public(inner) for inner in through if inner is not None):
+def is_public(address: str | IPv4Address | IPv6Address) -> bool:
+    """Say whether an address is anybody's in the world, and one machine's, and so is any other that it stands for.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    found = _plain(ip_address(address))
+    if isinstance(found, IPv6Address):
+        through = [found.sixtofour, *(found.teredo or ())]
+        if found in _TRANSLATED:
+            through.append(IPv4Address(int(found) & 0xFFFF_FFFF))
+        if found.is_site_local or not all(is_public(inner) for inner in through if inner is not None):
             return False
-    bad = address.is_private or address.is_loopback or address.is_link_local or address.is_multicast
-    return address.is_global and not (bad or (address.is_reserved and address not in _TRANSLATED))
+    bad = found.is_private or found.is_loopback or found.is_link_local or found.is_multicast
+    return found.is_global and not (bad or (found.is_reserved and found not in _TRANSLATED))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +20,7 @@ import httpx
 
 from actors.blocking import called
 from actors.errors import DefinitionError, PageRefused
+from actors.outward import is_public
 from actors.tools import Approval, Tool, tool
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -29,22 +29,8 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PAGES = ("text/html", "application/xhtml+xml")
 _TEXTS = ("application/json", "application/xml", "application/yaml", "application/javascript")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ASKING = {"Accept": "text/*, application/json", "Accept-Encoding": "identity"}
 _OWNER = "web_fetch"
-
-
-def is_public(address: str) -> bool:
-    """Say whether an address is one of the internet's: not private, loopback, link-local, reserved or multicast, nor
-    one that stands for such an address of IPv4."""
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return found.is_global and not found.is_multicast
 
 
 async def resolved(host: str, port: int) -> Sequence[str]:

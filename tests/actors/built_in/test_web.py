@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from actors.built_in.web import Fetcher, Page, is_public, readable, resolved, web_fetch
+from actors.built_in.web import Fetcher, Page, readable, resolved, web_fetch
 from actors.errors import DefinitionError, PageRefused
+from actors.outward import is_public
 from actors.tools import ToolContext
 
 pytestmark = pytest.mark.anyio
