@@ -75,7 +75,7 @@ async def burn(
         await stack.start()
         async with ground.neighbours.running():
             asking = _askers(ground, seed)
-            tasks = [asyncio.create_task(one.run()) for one in asking]
+            tasks = {asyncio.create_task(one.run()): one for one in asking}
             began = time.monotonic()
             trials, kills = await _faults(ground, chance, able, length, say)
             for one in asking:
@@ -93,8 +93,7 @@ async def burn(
     verdict = await _judged(ground, poison)
     for task in hanging:
         task.cancel()
-    if hanging:
-        sentence = f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault"
+        sentence = f"a client had no answer {CALM_S:.0f} s after the last fault: {tasks[task].at}"
         verdict.lost.append(Finding(sentence, min((asked.began for asked in ground.ledger.open), default=0.0)))
     return Report(seed, faults, trials, missing, verdict, kills, took, own)
 
