@@ -134,6 +134,7 @@ class Errander(Client):
     async def _tell(self, schedule: str, data: CommandData, name: str) -> None:
         """Tell a schedule something, until it has heard."""
         command = _command(name, schedule, data, "schedule")
+        self.at = f"{name} to be heard by {schedule}"
         while True:
             try:
                 connection, _ = await self._line.open()
@@ -149,6 +150,7 @@ class Errander(Client):
     async def _hear_out(self, thread: str, run: str) -> None:
         """Wait until a run that somebody else began is over."""
         command = _command(run, thread, RunAgent(agent=""))
+        self.at = f"{run} in {thread}, begun by somebody else"
         while True:
             try:
                 connection, late = await self._line.open()
@@ -162,6 +164,7 @@ class Errander(Client):
 
     async def _entitled(self, thread: str) -> None:
         """Wait until a thread has its title."""
+        self.at = f"a title of {thread}"
         _, late = await self._line.open()
         store = await late.opened()
         async with asyncio.timeout(TITLE_S):

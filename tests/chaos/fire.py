@@ -40,7 +40,7 @@ CLIENTS = 4
 ERRANDERS = 8
 PROBES = 12
 """Threads that are asked after a fault: enough to meet every shard."""
-CALM_S = 60.0
+CALM_S = 120.0
 BEARABLE = CRASHES - 2
 """Ends of a process that who starts it again bears in its window."""
 
@@ -75,7 +75,7 @@ async def burn(
         await stack.start()
         async with ground.neighbours.running():
             asking = _askers(ground, seed)
-            tasks = [asyncio.create_task(one.run()) for one in asking]
+            tasks = {asyncio.create_task(one.run()): one for one in asking}
             began = time.monotonic()
             trials, kills = await _faults(ground, chance, able, length, say)
             for one in asking:
@@ -83,6 +83,7 @@ async def burn(
             done, hanging = await asyncio.wait(tasks, timeout=CALM_S)
             for task in done:
                 task.result()
+            late = [_hanging(tasks[task], ground.ledger) for task in hanging]
             took = time.monotonic() - began
             own = await forgive_the_model(Line(stack.urls, "calm"), ground.ledger)
             await until_at_rest(Line(stack.urls, "rest"), CALM_S)
@@ -93,10 +94,14 @@ async def burn(
     verdict = await _judged(ground, poison)
     for task in hanging:
         task.cancel()
-    if hanging:
-        sentence = f"{len(hanging)} clients had no answer {CALM_S:.0f} s after the last fault"
-        verdict.lost.append(Finding(sentence, min((asked.began for asked in ground.ledger.open), default=0.0)))
+    verdict.lost += late
     return Report(seed, faults, trials, missing, verdict, kills, took, own)
+
+
+def _hanging(client: Client | Saboteur, ledger: Ledger) -> Finding:
+    """Tell of a client that has no answer, although all is well."""
+    sentence = f"a client had no answer {CALM_S:.0f} s after the last fault: {client.at}"
+    return Finding(sentence, min((asked.began for asked in ledger.open), default=0.0))
 
 
 def _askers(ground: Ground, seed: int) -> list[Client | Saboteur]:

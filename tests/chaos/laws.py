@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from actors.agent.delegation import child_run, child_thread
 from actors.agent.run import call_of
 from actors.memory.embedding import WordEmbedder
 from actors.memory.indexing import catch_up
+from actors.schedules.cron import zone_of
 from bus.projections import PROJECTIONS
 from bus.projector import bring_up
 from bus.rebuild import rebuild
@@ -221,6 +223,7 @@ def key_of(thread: str, effect: str, told: Told) -> str:
 
 async def verified(store: Store) -> tuple[int, list[str]]:
     """Decide all threads again; return how many there are, and those that are decided otherwise."""
+    await asyncio.to_thread(zone_of, "UTC")  # schedules' decisions read no files
     found: list[Checked] = []
     async for outcomes in sweep(store, 2, lambda _done, _all: None):
         found += outcomes

@@ -123,6 +123,8 @@ class Client:
         self._name = f"chaos-{seed}-{number}"
         self._duplicates = duplicates
         self.stopping = asyncio.Event()
+        self.at = ""
+        """What it waits for, for whoever finds it hanging."""
 
     async def run(self) -> None:
         """Ask, hear the answer, ask again."""
@@ -140,6 +142,7 @@ class Client:
     async def see_through(self, asked: Asked) -> None:
         """Ask, and ask again, until the run is over."""
         self._ledger.asked.append(asked)
+        self.at = f"{asked.command.id} in {asked.command.thread}"
         while not asked.over:
             await self._attempt(asked)
 
@@ -192,6 +195,7 @@ class Saboteur:
         self._names = [f"chaos-{seed}-{number}-0" for number in range(clients)]
         self.taken: set[str] = set()
         self.stopping = asyncio.Event()
+        self.at = "poison"
 
     async def run(self) -> None:
         """Send one after the other until told to stop."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -109,4 +110,5 @@ async def main(role: str, runtime: Path) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.CRITICAL)  # clients of a dying stack have much to say
     asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
