@@ -51,6 +51,8 @@ class RunsWanted(NamedTuple):
     status: str | None = None
     before: int | None = None
     """Asked for before this time: where the page before ended."""
+    resource: str | None = None
+    """In threads of this person or project."""
 
 
 async def runs_of(store: Store, tenant: str, wanted: RunsWanted, limit: int = 20) -> list[LateRun]:
@@ -75,7 +77,11 @@ FROM projection JOIN projected_run USING (build)
 WHERE projection.name = 'runs' AND kind = 'agent' AND asked IS NOT NULL AND ($1::text IS NULL OR thread = $1)
 AND ($2::text IS NULL OR agent = $2) AND ($3::text IS NULL OR {_STATUS} = $3)
 AND ($4::bigint IS NULL OR asked < $4)
-ORDER BY asked DESC, run LIMIT $5
+AND ($5::text IS NULL OR thread IN (
+    SELECT thread FROM projection JOIN projected_thread USING (build)
+    WHERE projection.name = 'threads' AND kind = 'agent' AND resource = $5
+))
+ORDER BY asked DESC, run LIMIT $6
 """
 
 _UNDER_WAY = """

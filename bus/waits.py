@@ -30,8 +30,14 @@ class Wait(NamedTuple):
     """What a suspended tool has to show."""
 
 
-async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> list[Wait]:
+async def waits(store: Store, tenant: str | None = None, limit: int = 100, resource: str | None = None) -> list[Wait]:
     """Return what waits, of one tenant or of all: of up to `limit` runs, those that were asked for first coming first.
+
+    Args:
+        store: the record.
+        tenant: whose.
+        limit: runs.
+        resource: only in threads of this person or project.
 
     Raises:
         Unavailable: Postgres cannot be reached.
@@ -39,7 +45,7 @@ async def waits(store: Store, tenant: str | None = None, limit: int = 100) -> li
     """
     found: dict[tuple[str, str, str, str], Wait] = {}
     calls: dict[tuple[str, str, str, str], ToolCall] = {}
-    rows = await store.rows(_EVENTS, tenant, limit, list(_TYPES))
+    rows = await store.rows(_EVENTS, tenant, limit, list(_TYPES), resource)
     for row, stored in zip(rows, await read_events(store, rows), strict=True):
         if codec.is_erased(stored.fact.payload):
             continue
@@ -89,6 +95,7 @@ _EVENTS = """
 WITH waiting AS MATERIALIZED (
     SELECT tenant, thread, run, coalesce(agent, '') AS agent, asked FROM projection JOIN projected_run USING (build)
     WHERE projection.name = 'runs' AND status = 'waiting' AND ($1::text IS NULL OR tenant = $1)
+    AND ($4::text IS NULL OR (tenant, thread) IN (SELECT tenant, thread FROM threads WHERE resource = $4))
     ORDER BY asked LIMIT $2
 )
 SELECT event.*, agent FROM waiting JOIN event

@@ -29,6 +29,9 @@ from schemas.processing import Hook
 Strategy = Literal["block", "warn", "filter", "redact", "rewrite"]
 """`block` ends the run, `warn` notes it; `filter` puts the processor's name in the place of the whole text,
 `redact` the class's name in the place of what the judge quotes, and `rewrite` has the text written anew without it."""
+Looked = Literal["input", "tools", "result"]
+"""`input` is what users say, `tools` what tools return, once the model is to see it, `result` what it answers."""
+_SPEAKERS: Mapping[str, Looked] = MappingProxyType({"user": "input", "tool": "tools"})
 _MENDING = ("filter", "redact", "rewrite")
 _UNREAD = "the verdict could not be read"
 _KEPT = 1000
@@ -84,7 +87,7 @@ class Judged(Processor):
     classes: Mapping[str, str] = field(default_factory=lambda: HARMS)
     """Name of each class to what it is."""
     strategy: Strategy = "block"
-    looks_at: Sequence[Literal["input", "result"]] = ("input", "result")
+    looks_at: Sequence[Looked] = ("input", "result")
     name: str = "moderation"
     model: str = ""
     """That is asked, as `Agent.model` names it; empty is the agent's own."""
@@ -108,12 +111,12 @@ class Judged(Processor):
     @property
     def everywhere(self) -> bool:  # type: ignore[override]
         """What the model is not to see, it does not see where a history is condensed either."""
-        return self._mends("input")
+        return self._mends("input") or self._mends("tools")
 
     def has(self, hook: Hook) -> bool:
         """Say whether it does anything in a hook: what comes in is judged once, or changed at each step."""
         if hook == "prompt":
-            return self._mends("input")
+            return self._mends("input") or "tools" in self.looks_at
         return super().has(hook) and not (hook == "input" and self._mends("input"))
 
     async def input(self, messages: Sequence[Message], about: About) -> None:
@@ -122,7 +125,7 @@ class Judged(Processor):
             await self._judge("\n".join(message.content for message in messages), "input", about)
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
-        """Take out of what users and tools said what is of a class."""
+        """Take out of what users and tools said what is of a class; or judge what tools said."""
         return tuple([await self._shown(at, message, about) for at, message in enumerate(messages)])
 
     async def answer(self, answer: ModelAnswer, about: About) -> ModelAnswer:
@@ -133,7 +136,7 @@ class Judged(Processor):
         """Judge the last answer."""
         return await self._looked_at(answer, "result", about)
 
-    def _mends(self, what: Literal["input", "result"]) -> bool:
+    def _mends(self, what: Looked) -> bool:
         return self.strategy in _MENDING and what in self.looks_at
 
     async def _looked_at(self, answer: ModelAnswer, hook: Hook, about: About) -> ModelAnswer:
@@ -146,10 +149,10 @@ class Judged(Processor):
             await self._judge("\n".join(filter(None, (answer.reasoning, answer.text))), hook, about)
         return answer
 
-    async def _judge(self, text: str, hook: Hook, about: About) -> None:
+    async def _judge(self, text: str, hook: Hook, about: About, place: str = "") -> None:
         if about.judge is None or not text.strip():
             return
-        found = self._said(await about.judge(f"{self.name}-{hook}", self.question(text), model=self.model))
+        found = self._said(await about.judge(f"{self.name}-{place or hook}", self.question(text), model=self.model))
         if found is None:
             self._puzzled(hook, about)
         elif found and self.strategy == "block":
@@ -170,24 +173,37 @@ class Judged(Processor):
         about.note(self, hook, "noticed", reason=_UNREAD)
 
     async def _shown(self, at: int, message: Message, about: About) -> Message:
-        if message.role not in {"user", "tool"}:
-            return message  # instructions are the author's, and answers were looked at when they were given
+        # instructions are the author's, and answers were looked at when they were given
+        what = _SPEAKERS.get(message.role)
+        if what == "tools" and what in self.looks_at and not self._mends(what):
+            await self._judge_once(message.content, f"prompt-{at}", about)
+        if what is None or not self._mends(what):
+            return message
         return replace(message, content=await self._mended(message.content, "prompt", f"prompt-{at}", about))
+
+    async def _judge_once(self, text: str, place: str, about: About) -> None:
+        """Judge what a tool said: each step shows it again."""
+        key = _key(text, about)
+        if key not in self._known:
+            await self._judge(text, "prompt", about, place)
+            self._keep(key, Mended(""))
 
     async def _mended(self, text: str, hook: Hook, place: str, about: About) -> str:
         """Give what is left of a text; the place names the judge's call, for its own hash would tell the text."""
         if about.judge is None or not text.strip():
             return text
-        tenant = "" if about.call is None else about.call.tenant
-        key = blake2b(f"{tenant}/{text}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+        key = _key(text, about)
         if key not in self._known:
-            self._known[key] = await self._made(about.judge, f"{self.name}-{place}", text)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+            self._keep(key, await self._made(about.judge, f"{self.name}-{place}", text))
         left = self._known[key]
         for reason, found in left.noted:
             about.note(self, hook, "changed", found, reason)
         return left.text
+
+    def _keep(self, key: str, left: Mended) -> None:
+        self._known[key] = left
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
 
     async def _made(self, judge: Judge, who: str, text: str) -> Mended:
         """Have a text looked at, and take out what is to go."""
@@ -246,6 +262,12 @@ class Judged(Processor):
         return "\n".join(f"- {name}: {self.classes[name]}" for name in names or self.classes)
 
 
+def _key(text: str, about: About) -> str:
+    """Name a text of a tenant's in the memory of a process."""
+    tenant = "" if about.call is None else about.call.tenant
+    return blake2b(f"{tenant}/{text}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
 def _fence(text: str) -> str:
     return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
@@ -264,15 +286,19 @@ def moderation(strategy: Strategy = "block", classes: Mapping[str, str] = HARMS,
 def prompt_injection_detector(
     strategy: Strategy = "block", classes: Mapping[str, str] = ATTACKS, model: str = ""
 ) -> Judged:
-    """Stop, note or take out attempts at taking the agent over, in what comes in."""
-    return Judged(classes, strategy, ("input",), "prompt-injection-detector", model)
+    """Stop, note or take out attempts at taking the agent over, in what users say and in what tools bring in."""
+    return Judged(classes, strategy, ("input", "tools"), "prompt-injection-detector", model)
 
 
 def personal_data_detector(
     strategy: Strategy = "block", classes: Mapping[str, str] = PERSONAL_DATA, model: str = ""
 ) -> Judged:
-    """Stop, note or take out personal data of no form of its own, such as names; what has one `RegexFilter` takes."""
-    return Judged(classes, strategy, ("input", "result"), "personal-data-detector", model)
+    """Stop, note or take out personal data of no form of its own, such as names; what has one `RegexFilter` takes.
+
+    It is taken out of what tools return, too; there it stops nothing, for tools are what brings it.
+    """
+    looks_at: Sequence[Looked] = ("input", "tools", "result") if strategy in _MENDING else ("input", "result")
+    return Judged(classes, strategy, looks_at, "personal-data-detector", model)
 
 
 def language_detector(allowed: Sequence[str], strategy: Strategy = "block", model: str = "") -> Judged:

@@ -28,7 +28,7 @@ OPEN: Final = frozenset({
     "/api/threads/{thread}/runs/{run}/events", "/api/threads/{thread}/runs/{run}/cancel",
     "/api/threads", "/api/threads/{thread}", "/api/threads/{thread}/fork", "/api/threads/{thread}/messages",
     "/api/threads/{thread}/usage", "/api/threads/{thread}/memory",
-    "/api/threads/{thread}/waits", "/api/threads/{thread}/waits/{effect}/approve",
+    "/api/waits", "/api/threads/{thread}/waits", "/api/threads/{thread}/waits/{effect}/approve",
     "/api/threads/{thread}/waits/{effect}/decline", "/api/threads/{thread}/waits/{effect}/resume",
     "/api/threads/{thread}/waits/{effect}/result",
     "/api/threads/{thread}/tasks", "/api/threads/{thread}/tasks/{task}/cancel",
@@ -38,8 +38,8 @@ OPEN: Final = frozenset({
     "/api/agents/{agent}/chat/{chat_id}/stop", "/api/agents/{agent}/chat/{chat_id}/messages",
     "/ag-ui/{agent}", "/ag-ui/{agent}/threads/{thread_id}/stop",
 })  # fmt: skip
-"""Routes that ask as the person, and tell of that person's threads alone. Files, batches, schedules, what waits in all
-threads, A2A and MCP are a tenant's."""
+"""Routes that ask as the person, and tell of that person's threads alone. Files, batches, schedules, A2A
+and MCP are a tenant's."""
 
 
 def shut_to(caller: Caller, route: str) -> BadRequest | None:

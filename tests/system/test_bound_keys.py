@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.system.conftest import UpProcess, start
+from tests.system.test_erasure import eventually
 from tests.system.test_keys import created, url
 
 pytestmark = pytest.mark.servers
@@ -110,10 +111,24 @@ def test_lists_have_ones_own_alone_and_other_names_are_refused(people: People) -
     assert code(people.ann.post("/api/recall", json={"text": "x", "scope": "tenant"})) == (403, "bound_key")
     thread = {"text": "x", "scope": "thread", "thread": own}
     assert code(people.ann.post("/api/recall", json=thread)) == (404, "thread_not_found")
-    assert code(people.ann.get("/api/runs")) == (400, "missing")
-    assert code(people.ann.get(f"/api/runs?thread={own}")) == (404, "thread_not_found")
+    assert whole(people.ann.get(f"/api/runs?thread={own}"))["data"] == []
+    listed = {one["thread"] for one in whole(people.bob.get("/api/runs"))["data"]}
+    assert own in listed
+    assert others not in listed
     assert [one["thread"] for one in whole(people.bob.get(f"/api/runs?thread={own}"))["data"]] == [own]
-    assert code(people.ann.get("/api/waits")) == (403, "bound_key")
+    assert code(people.ann.get("/api/schedules")) == (403, "bound_key")
+
+
+def test_what_waits_is_listed_for_whom_it_waits_for(people: People) -> None:
+    asked = {"agent": "careful", "text": "What is 12 times 34?", "wait_s": 0}
+    thread = whole(people.ann.post("/api/runs", json=asked))["thread"]
+    eventually(lambda: thread in {one["thread"] for one in whole(people.office.get("/api/waits"))["data"]})
+    (wait,) = whole(people.ann.get("/api/waits"))["data"]
+    assert (wait["thread"], wait["tool"]) == (thread, "calculator")
+    assert whole(people.bob.get("/api/waits"))["data"] == []
+    one = f"/api/threads/{thread}/waits/{wait['effect']}"
+    assert code(people.bob.post(f"{one}/approve", json={})) == (404, "thread_not_found")
+    assert people.ann.post(f"{one}/decline", json={}).status_code == 200
 
 
 def test_chats_and_responses_go_on_with_ones_own_alone(people: People) -> None:

@@ -19,7 +19,7 @@ from infra.bridge.doors import Door, Operation, house_of
 from infra.bridge.exchange import ClientGone, Stream, while_there
 from infra.bridge.late import lately
 from infra.bridge.openai import BadRequest
-from infra.bridge.ownership import keep_out_of_others, keep_to_own
+from infra.bridge.ownership import keep_out_of_others
 from infra.bridge.rest.answering import Rest, body_of, missing, named, query_of
 from infra.bridge.rest.repeats import KEY, Repeats
 from infra.bridge.rest.stream import LAST_EVENT_ID, RunEvents, broken_off, place_of
@@ -90,12 +90,9 @@ class RunRoutes(Rest):
     async def listed(self, request: Request) -> Runs:
         """List runs, as far as they are recorded."""
         asked = query_of(request, RunsQuery)
-        if caller_of(request).resource:
-            if not asked.thread:
-                raise BadRequest(400, "thread: this key is bound to one person: name a thread", "thread", "missing")
-            await keep_to_own(self.desk, request, asked.thread)
-        wanted = RunsWanted(asked.thread, asked.agent, asked.status, asked.before)
-        rows = await runs_of(await self.desk.store(), caller_of(request).tenant, wanted, asked.limit)
+        caller = caller_of(request)
+        wanted = RunsWanted(asked.thread, asked.agent, asked.status, asked.before, caller.resource or None)
+        rows = await runs_of(await self.desk.store(), caller.tenant, wanted, asked.limit)
         lines = tuple(RunLine(row.run, row.thread, *row[3:]) for row in rows)
         return Runs(lines, lines[-1].asked if len(lines) == asked.limit else None)
 

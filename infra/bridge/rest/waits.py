@@ -33,7 +33,8 @@ class WaitRoutes(Rest):
     async def everywhere(self, request: Request) -> Waits:
         """List what waits in all threads, as far as it is recorded."""
         asked = query_of(request, WaitsQuery)
-        found = await waits(await self.desk.store(), caller_of(request).tenant, asked.limit)
+        caller = caller_of(request)
+        found = await waits(await self.desk.store(), caller.tenant, asked.limit, caller.resource or None)
         return Waits(
             tuple(
                 WaitShown(

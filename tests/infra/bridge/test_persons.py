@@ -27,7 +27,7 @@ def test_a_route_that_is_not_known_to_keep_to_a_person_is_shut(house: House) -> 
     known = {route.path for route, _, _ in routes(house.bridge)}
     assert known >= OPEN
     shut = [one for one in routes(house.bridge) if one[0].path not in OPEN and one[0].wants]
-    assert {route.path for route, _, _ in shut} > {"/api/waits", "/api/schedules", "/inference/v1/abort_requests"}
+    assert {route.path for route, _, _ in shut} > {"/api/schedules", "/v1/files", "/inference/v1/abort_requests"}
     for route, method, path in shut:
         answer = house.send(method, path, "ost_ann", json=QUESTION)
         assert answer.status_code == 403, (method, path)
