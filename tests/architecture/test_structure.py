@@ -69,10 +69,11 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
-        *("About", "Agent", "Answer", "Approval", "BatchParts", "Choice", "Classified", "Classifier", "Client"),
-        *("Combined", "CostControl", "DefinitionError", "Delegated", "Delegation", "Embedder", "Fetcher", "Filtered"),
-        *("Fixed", "GoalVerdict", "GoalView", "Joined", "Judged", "McpTools", "Memory", "Mode", "ModelChain"),
-        *("ModelEntry", "ModelSelection", "NoAnswer", "Permission", "Permitted", "Prefixed", "Processor", "Refused"),
+        *("About", "Agent", "Answer", "Approval", "BatchParts", "Choice", "Classified", "Classifier"),
+        *("ClassifierProcessor", "Client", "Combined", "CostControl", "DefinitionError", "Delegated", "Delegation"),
+        *("Embedder", "Fetcher", "Filtered", "Fixed", "GoalVerdict", "GoalView", "Joined", "Judged", "McpTools"),
+        *("Memory", "Mode", "ModelChain", "ModelEntry", "ModelSelection", "NoAnswer", "Permission", "Permitted"),
+        *("Prefixed", "Processor", "Refused"),
         *("RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder", "RunEnd", "Running", "ScheduleUnfit"),
         *("SchemaValidator", "Score", "SemanticRecall", "Services", "SettlementRefused", "Skill", "Skills"),
         *("StepChanges", "StepView", "StructuredOutput", "Surroundings", "SystemPromptScrubber", "TaskItem"),

@@ -10,7 +10,7 @@ import pytest
 from actors.agent.definition import Agent
 from actors.agent.judge import GoalVerdict, GoalView, verdict_from, verdict_of
 from actors.agent.selection import ModelSelection
-from actors.models.provider import ModelCall
+from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.processors.patterns import RegexFilter
 from actors.processors.rules import Rule
 from actors.testing import Say, ScriptedModel
@@ -22,7 +22,7 @@ from schemas.commands import Command
 from schemas.hooks import StepPrepared
 from schemas.live import Committed
 from schemas.runs import Problem, RunStarted
-from schemas.standing import GoalJudged, GoalPaused, SetGoal, StandingCommand
+from schemas.standing import ClearGoal, GoalJudged, GoalPaused, SetGoal, StandingCommand
 from tests.actors.runtime.bench import Bench, hearing, owning, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
@@ -166,6 +166,39 @@ async def test_what_masks_a_text_masks_it_for_a_judge_and_for_what_chooses_the_m
     assert sum("works towards a goal" in prompt for prompt in prompts) == 2
     assert not [prompt for prompt in prompts if "4711" in prompt]
     assert [event.why for event in await bench.events(StepPrepared)] == ["m", "m"]
+    await bench.verified("t1")
+
+
+class Stuck(ScriptedModel):
+    """A judge that never says anything, and says when it is asked and stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(working)
+        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Judge for ever."""
+        if call.sampling.structured is not None:
+            self.begun.set()
+            await asyncio.Event().wait()
+        return await super().call(call, on_text)
+
+    async def abort(self, request: str) -> None:
+        """Note it."""
+        await super().abort(request)
+        self.stopped.set()
+
+
+async def test_a_model_that_judges_a_goal_that_was_cleared_is_stopped(bench: Bench) -> None:
+    model = bench.model = Stuck()
+    bench.agents = [Agent("worker", "Work.")]
+    async with owning(bench.runtime("p1")):
+        await send_command(bench.connection, steering("g", SetGoal("worker", "Work.")))
+        await asyncio.wait_for(model.begun.wait(), 5)
+        await send_command(bench.connection, steering("c", ClearGoal()))
+        await asyncio.wait_for(model.stopped.wait(), 5)
+    assert model.aborted == ["acme/t1/g-g1-1-g"]
+    assert not await bench.events(GoalJudged)
     await bench.verified("t1")
 
 
