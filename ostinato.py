@@ -22,6 +22,7 @@ from actors.memory.plan import Memory
 from actors.models.embedding import RoutedEmbedder
 from actors.permissions import Permission, Permitted, allow, ask, deny
 from actors.processors.answers import SchemaValidator, StructuredOutput, SystemPromptScrubber
+from actors.processors.classified import ClassifierProcessor
 from actors.processors.costs import CostControl
 from actors.processors.finding import Skill, Skills, ToolSearch
 from actors.processors.judged import (
@@ -67,6 +68,7 @@ __all__ = [
     "Choice",
     "Classified",
     "Classifier",
+    "ClassifierProcessor",
     "Client",
     "Combined",
     "CostControl",

@@ -220,8 +220,19 @@ class AgentPerformer:
     async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
         hooks = self._hooks(effect.run.profile.agent)
         if isinstance(effect, PrepareStep):
-            return await prepared(hooks, effect, site.thread, Asker(self._models, _call_beside(effect, site)))
+            return await prepared(hooks, effect, site.thread, self._asker(effect, site))
         return await told_of_end(hooks, effect, site.thread)
+
+    def _asker(self, effect: PrepareStep, site: Site) -> Asker:
+        """Give what the agent's functions ask a model with: the processors that go around everything go around that."""
+        run = effect.run
+
+        async def around(model: ModelProvider) -> ModelProvider:
+            box = await self._toolboxes.of(run.profile, run.id, site, effect.context)
+            everywhere = [one for one in box.guards(run.profile.processors) if one.everywhere]
+            return Guarded(model, everywhere, first=False, models=self._models)
+
+        return Asker(self._models, _call_beside(effect, site), around)
 
     async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:
         if isinstance(effect, EraseThread):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from actors.errors import CallFailed
@@ -10,6 +10,8 @@ from actors.models.asking import unknown_model
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Piece
 from schemas.generation import Sampling
 from schemas.messages import Message, Usage, added
+
+Around = Callable[[ModelProvider], Awaitable[ModelProvider]]
 
 
 class Ask(Protocol):
@@ -32,15 +34,17 @@ class Ask(Protocol):
 class Asker:
     """An `Ask` for the sake of one effect; what its calls took is added up."""
 
-    def __init__(self, models: Mapping[str, ModelProvider], call: ModelCall) -> None:
+    def __init__(self, models: Mapping[str, ModelProvider], call: ModelCall, around: Around | None = None) -> None:
         """Ask beside an effect.
 
         Args:
             models: by their names.
             call: what all calls have in common; its effect and its model among that.
+            around: puts around a model what goes around whatever is asked there; nothing does, unless given.
         """
         self._models = models
         self._call = call
+        self._around = around
         self.used = Usage()
         self.paid: float | None = 0.0
         """US dollars; None where a price is not known."""
@@ -52,8 +56,9 @@ class Asker:
             raise CallFailed(unknown_model(name, self._models))
         fields = {name: getattr(self._call, name) for name in self._call.__struct_fields__}
         about = {"effect": f"{self._call.effect}.{who}", "model": name, "messages": (Message("user", prompt),)}
+        model_of = self._models[name] if self._around is None else await self._around(self._models[name])
         try:
-            answer = await self._models[name].call(ModelCall(**{**fields, **about, "sampling": sampling}), _unheard)
+            answer = await model_of.call(ModelCall(**{**fields, **about, "sampling": sampling}), _unheard)
         except CallFailed as failure:
             self._count(failure.usage, failure.cost)
             raise

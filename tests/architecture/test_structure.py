@@ -70,17 +70,17 @@ def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
         *("About", "Agent", "Answer", "Answered", "Approval", "BatchParts", "Choice", "Classified", "Classifier"),
-        *("Client", "Combined", "CostControl", "DefinitionError", "Delegated", "Delegation", "Embedder", "Fetcher"),
-        *("Filtered", "Fixed", "GoalVerdict", "GoalView", "Joined", "Judged", "McpTools", "Memory", "Mode"),
-        *("ModelChain", "ModelEntry", "ModelSelection", "NoAnswer", "Permission", "Permitted", "Prefixed"),
-        *("Processor", "Refused", "RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder", "RunEnd", "Running"),
-        *("ScheduleUnfit", "SchemaValidator", "Score", "SemanticRecall", "Services", "SettlementRefused", "Skill"),
-        *("Skills", "StepChanges", "StepView", "StructuredOutput", "Surroundings", "SystemPromptScrubber"),
-        *("TaskItem", "TaskList", "ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter", "ToolContext"),
-        *("ToolSearch", "ToolUse", "ToolUsed", "Toolset", "Translator", "Tripped", "UnicodeNormalizer", "Waiting"),
-        *("WordEmbedder", "YesNo", "agent_tool", "allow", "ask", "ask_user", "client_tool", "connect", "deny"),
-        *("handoff", "inline", "language_detector", "moderation", "personal_data_detector"),
-        *("prompt_injection_detector", "submit_plan", "switch_mode", "tool", "web_fetch"),
+        *("ClassifierProcessor", "Client", "Combined", "CostControl", "DefinitionError", "Delegated", "Delegation"),
+        *("Embedder", "Fetcher", "Filtered", "Fixed", "GoalVerdict", "GoalView", "Joined", "Judged", "McpTools"),
+        *("Memory", "Mode", "ModelChain", "ModelEntry", "ModelSelection", "NoAnswer", "Permission", "Permitted"),
+        *("Prefixed", "Processor", "Refused", "RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder"),
+        *("RunEnd", "Running", "ScheduleUnfit", "SchemaValidator", "Score", "SemanticRecall", "Services"),
+        *("SettlementRefused", "Skill", "Skills", "StepChanges", "StepView", "StructuredOutput", "Surroundings"),
+        *("SystemPromptScrubber", "TaskItem", "TaskList", "ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter"),
+        *("ToolContext", "ToolSearch", "ToolUse", "ToolUsed", "Toolset", "Translator", "Tripped"),
+        *("UnicodeNormalizer", "Waiting", "WordEmbedder", "YesNo", "agent_tool", "allow", "ask", "ask_user"),
+        *("client_tool", "connect", "deny", "handoff", "inline", "language_detector", "moderation"),
+        *("personal_data_detector", "prompt_injection_detector", "submit_plan", "switch_mode", "tool", "web_fetch"),
     ]
     assert all(hasattr(module, name) for name in module.__all__)
 

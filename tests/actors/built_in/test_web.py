@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from actors.built_in.web import Fetcher, Page, readable, resolved, web_fetch
 from actors.errors import DefinitionError, PageRefused
@@ -56,9 +64,9 @@ def leading_to(url: str) -> bytes:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Site]:
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
     site = Site()
-    async with await asyncio.start_server(site.serve, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(site.serve, "127.0.0.1", 0, ssl=tls) as server:
         site.port = server.sockets[0].getsockname()[1]
         yield site
 
@@ -128,6 +136,42 @@ async def test_every_redirect_is_judged() -> None:
         with pytest.raises(PageRefused, match="may not be read from"):
             await site.fetcher(hosts=("*.example.org",)).fetch(start)
     assert len(site.asked) == 2 + 1 + 1 + 6
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make what a server called `named.test` shows, and what knows it by that."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, day = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "named.test")]), timedelta(days=1)
+    begun = datetime(2020, 1, 1, tzinfo=UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begun)
+        .not_valid_after(begun + 36_500 * day)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("named.test")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(Encoding.PEM)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "both.pem").write_bytes(pem + secret)
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(folder / "both.pem")
+    return shown, ssl.create_default_context(cadata=pem.decode())
+
+
+async def test_a_server_must_be_who_its_name_says_whatever_its_address(tmp_path: Path) -> None:
+    shown, known = certified(tmp_path)
+    async with serving(shown) as site:
+        site.pages = {"/": answer(b"hello", "text/plain")}
+        fetcher = site.fetcher(tls=known)
+        assert (await fetcher.fetch(f"https://named.test:{site.port}/")).text == "hello"
+        for made, host in ((fetcher, "other.test"), (site.fetcher(), "named.test")):
+            with pytest.raises(PageRefused, match="cannot be reached"):
+                await made.fetch(f"https://{host}:{site.port}/")
+    assert len(site.asked) == 1
 
 
 async def test_what_is_no_text_or_an_error_is_refused() -> None:

@@ -9,16 +9,20 @@ import pytest
 
 from actors.agent.definition import Agent
 from actors.agent.judge import GoalVerdict, GoalView, verdict_from, verdict_of
-from actors.models.provider import ModelCall
+from actors.agent.selection import ModelSelection
+from actors.models.provider import ModelAnswer, ModelCall, OnText
+from actors.processors.patterns import RegexFilter
+from actors.processors.rules import Rule
 from actors.testing import Say, ScriptedModel
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.live import Watcher
 from bus.streams import ensure_streams
 from schemas.commands import Command
+from schemas.hooks import StepPrepared
 from schemas.live import Committed
 from schemas.runs import Problem, RunStarted
-from schemas.standing import GoalJudged, GoalPaused, SetGoal, StandingCommand
+from schemas.standing import ClearGoal, GoalJudged, GoalPaused, SetGoal, StandingCommand
 from tests.actors.runtime.bench import Bench, hearing, owning, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
@@ -146,6 +150,55 @@ async def test_an_agent_that_is_not_there_is_given_no_goal(bench: Bench) -> None
         await send_command(bench.connection, steering("g", SetGoal("nobody", "Work.")))
         (outcome,) = await until(watcher, lambda frame: True)
     assert outcome.problem.kind == "unknown_agent"  # type: ignore[union-attr]
+    await bench.verified("t1")
+
+
+async def test_what_masks_a_text_masks_it_for_a_judge_and_for_what_chooses_the_model_too(bench: Bench) -> None:
+    masking = [RegexFilter([Rule("number", "4711", longest=4)])]
+    chosen = ModelSelection({"m": "all", "other": "nothing"})
+    bench.agents = [Agent("worker", "Work.", processors=masking, prepare_step=chosen)]
+    bench.model.script = lambda call: "A" if "nothing" in call.messages[-1].content else working(call)
+    async with owning(bench.runtime("p1")), hearing(bench, "thread.t1") as watcher:
+        await send_command(bench.connection, steering("g", SetGoal("worker", "Work on 4711.")))
+        await over(watcher)
+    prompts = [message.content for call in bench.model.calls for message in call.messages]
+    assert sum("Which of these is the text for?" in prompt for prompt in prompts) == 2
+    assert sum("works towards a goal" in prompt for prompt in prompts) == 2
+    assert not [prompt for prompt in prompts if "4711" in prompt]
+    assert [event.why for event in await bench.events(StepPrepared)] == ["m", "m"]
+    await bench.verified("t1")
+
+
+class Stuck(ScriptedModel):
+    """A judge that never says anything, and says when it is asked and stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(working)
+        self.begun, self.stopped = asyncio.Event(), asyncio.Event()
+
+    async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
+        """Judge for ever."""
+        if call.sampling.structured is not None:
+            self.begun.set()
+            await asyncio.Event().wait()
+        return await super().call(call, on_text)
+
+    async def abort(self, request: str) -> None:
+        """Note it."""
+        await super().abort(request)
+        self.stopped.set()
+
+
+async def test_a_model_that_judges_a_goal_that_was_cleared_is_stopped(bench: Bench) -> None:
+    model = bench.model = Stuck()
+    bench.agents = [Agent("worker", "Work.")]
+    async with owning(bench.runtime("p1")):
+        await send_command(bench.connection, steering("g", SetGoal("worker", "Work.")))
+        await asyncio.wait_for(model.begun.wait(), 5)
+        await send_command(bench.connection, steering("c", ClearGoal()))
+        await asyncio.wait_for(model.stopped.wait(), 5)
+    assert model.aborted == ["acme/t1/g-g1-1-g"]
+    assert not await bench.events(GoalJudged)
     await bench.verified("t1")
 
 
