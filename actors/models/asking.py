@@ -72,17 +72,7 @@ async def ask_model(
 
     async def on_text(choice: int, piece: Piece) -> None:
         watch.heard()
-        frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
-        if piece.kind == "reasoning":
-            frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
-        if piece.kind == "call":
-            frame = replace(
-                frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text
-            )
-        if piece.logprobs or piece.token_ids:
-            told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
-            frame = replace(frame, token_offset=piece.before, **told)
-        await live.delta(site.tenant, effect.kind, frame)
+        await live.delta(site.tenant, effect.kind, _frame(effect, site, choice, piece))
 
     provider = Chained(call.chain, models) if call.chain is not None else models.get(call.model)
     if provider is None:
@@ -122,6 +112,17 @@ async def ask_model(
         cost=total_cost([answer, *others]),
         worded=answer.worded,
     )
+
+
+def _frame(effect: Effect, site: Site, choice: int, piece: Piece) -> Delta:
+    frame = Delta(effect.entity, site.thread, effect.id, site.version, piece.offset, piece.text, choice)
+    if piece.kind == "reasoning":
+        frame = replace(frame, offset=0, text="", reasoning_offset=piece.offset, reasoning=piece.text)
+    if piece.kind == "call":
+        frame = replace(frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text)
+    if piece.logprobs or piece.token_ids:
+        frame = replace(frame, token_offset=piece.before, logprobs=piece.logprobs, token_ids=piece.token_ids)
+    return frame
 
 
 def _failed(effect: Effect, failure: CallFailed) -> ModelFailed:
