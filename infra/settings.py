@@ -167,9 +167,9 @@ class LimitSettings(Wire, frozen=True):
     """Of one key's prompts and answers, unless it was issued with another number; 0 has no bound; 429."""
     in_flight: _CountOrOurs = 0
     """Requests of all at the same time; 0 is twice `engine.max_running`; 429."""
-    system_messages: Literal["leave_out", "refuse"] = "leave_out"
-    """What becomes of what a client instructs an agent that is not open to it (`open_to`): the agent is not told, and
-    the header `X-Ostinato-Left-Out` says so; or the request is answered with 400."""
+    unopened: Literal["leave_out", "refuse"] = "leave_out"
+    """What becomes of system messages, and of an effort of thinking, to an agent that is not open to them (`open_to`):
+    it is not told, and the header `X-Ostinato-Left-Out` says so; or the request is answered with 400."""
 
 
 class PoolingSettings(Wire, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import Effort
+from schemas.messages import Effort
 from schemas.wire import Wire
 
 

@@ -7,7 +7,7 @@ CloudEvents attributes are kept as given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from schemas.forks import Fork
 from schemas.generation import TruncationSide
 from schemas.keys import IssueKey, RevokeKey
 from schemas.memory import CreateThread, DeleteThread, Observe, Remember, RenameThread, Resource
-from schemas.messages import Message, ToolChoice, ToolSpec
+from schemas.messages import MOST_TOOLS, Effort, Message, ToolChoice, ToolSpec
 from schemas.pushes import PushCommand
 from schemas.schedules import ScheduleCommand
 from schemas.standing import ModeName, StandingCommand
@@ -53,9 +53,6 @@ MaxSteps = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 Dollars = Annotated[float, msgspec.Meta(ge=0)]
 StreamInterval = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
-MOST_TOOLS: Final = 128
-"""Of a run's caller."""
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class RepetitionDetection(Wire, frozen=True):

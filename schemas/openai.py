@@ -13,7 +13,6 @@ from schemas.commands import (
     BadWords,
     Bias,
     CandidateIds,
-    Effort,
     ExtraArgs,
     ForcedIds,
     MinTokens,
@@ -30,7 +29,7 @@ from schemas.commands import (
     Truncation,
 )
 from schemas.generation import TruncationSide
-from schemas.messages import Image, Message, Role, ToolCall, ToolSpec, told_of_effort
+from schemas.messages import Effort, Image, Message, Role, ToolCall, ToolSpec, told_of_effort
 from schemas.structured import MOST_CHOICES, MOST_SOURCE
 from schemas.wire import Wire
 

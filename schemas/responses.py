@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from schemas.commands import Alternatives, Effort
+from schemas.commands import Alternatives
+from schemas.messages import Effort
 from schemas.openai import Noted, StreamOptions, Verbosity
 from schemas.wire import Wire
 

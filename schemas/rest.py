@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.commands import (
-    MOST_TOOLS,
-    Effort,
     MaxSteps,
     MaxTokens,
     Milliseconds,
@@ -23,7 +21,7 @@ from schemas.commands import (
     TopP,
 )
 from schemas.memory import Metadata, Resource, Title
-from schemas.messages import Message, ToolChoice, ToolSpec, Usage
+from schemas.messages import MOST_TOOLS, Effort, Message, ToolChoice, ToolSpec, Usage
 from schemas.profiles import ToolEffect, ToolPlace
 from schemas.recollections import Recalled, ThreadTold, UnindexedTold
 from schemas.runs import Problem
@@ -358,21 +356,3 @@ class Schedules(Wire, frozen=True):
     """All of them, those that are due next first."""
 
     data: tuple[ScheduleShown, ...]
-
-
-class TaskShown(Wire, frozen=True):
-    """A tool call that goes on in the background."""
-
-    task: str
-    """What a cancellation names."""
-    run: str
-    """The one that began it."""
-    agent: str
-    tool: str
-    arguments: str
-
-
-class Tasks(Wire, frozen=True):
-    """Those of a thread."""
-
-    data: tuple[TaskShown, ...]

@@ -129,8 +129,7 @@ def _frame(effect: Effect, site: Site, choice: int, piece: Piece) -> Delta:
     if piece.kind == "call":
         frame = replace(frame, offset=0, text="", call=piece.call, arguments_offset=piece.offset, arguments=piece.text)
     if piece.logprobs or piece.token_ids:
-        told = {"logprobs": piece.logprobs, "token_ids": piece.token_ids}
-        frame = replace(frame, token_offset=piece.before, **told)
+        frame = replace(frame, token_offset=piece.before, logprobs=piece.logprobs, token_ids=piece.token_ids)
     return frame
 
 

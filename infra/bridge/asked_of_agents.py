@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from infra.bridge.formats import structured
 from infra.bridge.unserved import Check
-from schemas.commands import MOST_TOOLS, RunAgent
-from schemas.messages import Message
+from schemas.commands import RunAgent
+from schemas.messages import MOST_TOOLS, Message
 from schemas.openai import ChatMessage, ChatRequest
 
 LEFT_OUT: Final = "X-Ostinato-Left-Out"

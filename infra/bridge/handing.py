@@ -107,20 +107,25 @@ async def in_turn(
 
 
 def heard(desk: Around, request: Request, data: RunAgent) -> RunAgent:
-    """Leave out what a client instructs an agent that is not open to it, or refuse it, as the settings say; `left_out`
-    tells of it.
+    """Leave out what a client instructs an agent that is not open to it, and how hard that is to think, or refuse it,
+    as the settings say; `left_out` tells of it. Clients say both to whatever they talk to.
 
     Raises:
         BadRequest: it is to be refused.
     """
     agent = next((one for one in desk.offered if one.name == data.agent), None)
-    if agent is None or not data.system or "system" in agent.open_to:
-        return data
-    if house_of(request).limits.system_messages == "refuse":
-        message = "messages: this agent has its own instructions: leave system messages out, or open it to `system`"
-        raise BadRequest(400, message, "messages", "invalid_value")
-    request.state.left_out = ["system"]
-    return replace(data, system="")
+    closed = {} if agent is None else {name: nothing for name, nothing in _HINTS.items() if name not in agent.open_to}
+    names = [name for name, nothing in closed.items() if getattr(data, name) != nothing]
+    if names and house_of(request).limits.unopened == "refuse":
+        param = "messages" if names[0] == "system" else names[0]
+        message = f"{param}: this agent keeps its own: leave it out, or open it there (`open_to` has {names[0]!r})"
+        raise BadRequest(400, message, param, "invalid_value")
+    request.state.left_out = names
+    return replace(data, **{name: closed[name] for name in names})
+
+
+_HINTS: Final[dict[str, str | None]] = {"system": "", "reasoning_effort": None}
+"""Fields without which a client is served well enough, and what says nothing."""
 
 
 def left_out(request: Request) -> dict[str, str]:

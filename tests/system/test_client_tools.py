@@ -195,18 +195,24 @@ def test_what_a_client_instructs_comes_behind_the_agent_s_own_where_it_is_open_t
     assert (profile["sampling"]["top_p"], profile["sampling"]["presence_penalty"]) == (0.9, 0.1)
 
 
+WHALES = {"role": "developer", "content": "Of whales."}
+
+
 @pytest.mark.parametrize("path", ["chat", "responses", "messages"])
 def test_where_it_is_not_the_answer_says_that_it_was_left_out(stack: UpProcess, path: str) -> None:
     asked: list[Any] = [{"role": "user", "content": "Hello!"}]
     bodies: dict[str, tuple[str, dict[str, Any]]] = {
-        "chat": ("/v1/chat/completions", {"messages": [{"role": "developer", "content": "Of whales."}, *asked]}),
-        "responses": ("/v1/responses", {"instructions": "Of whales.", "input": asked}),
-        "messages": ("/v1/messages", {"system": "Of whales.", "messages": asked, "max_tokens": 8}),
+        "chat": ("/v1/chat/completions", {"messages": [WHALES, *asked], "reasoning_effort": "low"}),
+        "responses": ("/v1/responses", {"instructions": "Of whales.", "input": asked, "reasoning": {"effort": "low"}}),
+        "messages": (
+            "/v1/messages",
+            {"system": "Of whales.", "messages": asked, "max_tokens": 8, "output_config": {"effort": "low"}},
+        ),
     }
     route, body = bodies[path]
     told = httpx.post(f"{stack.url}{route}", json={"model": "agent/demo", **body}, timeout=60)
     assert told.status_code == 200, told.text
-    assert told.headers["x-ostinato-left-out"] == "system"
+    assert told.headers["x-ostinato-left-out"] == "system, reasoning_effort"
     assert told.json().get("instructions") is None
     assert "whales" not in json.dumps(profile_of(stack, told.headers["x-ostinato-thread"]))
 

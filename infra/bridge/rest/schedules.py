@@ -8,7 +8,8 @@ from bus.scheduled import ScheduleRow
 from infra.bridge.doors import Door, Operation
 from infra.bridge.late import lately
 from infra.bridge.rest.answering import Rest, body_of, missing, named
-from schemas.rest import Cancelling, Done, Schedules, ScheduleShown, Tasks, TaskShown
+from schemas.rest import Cancelling, Done, Schedules, ScheduleShown
+from schemas.rest_tasks import Tasks, TaskShown
 from schemas.schedules import (
     AddSchedule,
     FireSchedule,

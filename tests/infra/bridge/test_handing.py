@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,17 @@ import pytest
 from infra.bridge.chat import ChatEncoder
 from infra.bridge.handed import Handed, Resumed, Told, call_id, results_in
 from infra.bridge.handing import Turn
+from infra.settings import LimitSettings
 from schemas.commands import Command, RunAgent
 from schemas.generation import Sampling
 from schemas.live import Committed
 from schemas.messages import Message, ToolCall, Usage
 from schemas.profiles import Profile
+from schemas.rest import AgentOffered
 from schemas.runs import Event, ModelCalled, ModelReturned, RunFinished, RunStarted, ToolCalled, ToolReturned
 from schemas.waits import ToolHandedOver
-from tests.infra.bridge.doors import committed
+from tests.infra.bridge.doors import Scripted, committed
+from tests.infra.bridge.test_responses import run
 
 COMMAND = Command("r1", "acme", "agent", "t1", "run", RunAgent(agent="demo", text="hi"))
 OWN, FIRST, SECOND = ToolCall("c0", "own", "{}"), ToolCall("c1", "fetch", '{"a": 1}'), ToolCall("c2", "fetch", "{}")
@@ -131,3 +135,33 @@ def test_an_id_tells_its_effect_and_its_thread(effect: str, thread: str) -> None
 
 def test_an_id_of_our_own_making_is_short_enough_for_every_client() -> None:
     assert len(call_id(f"r{'0' * 22}-12-t12", f"t{'0' * 22}")) <= 64
+
+
+OPEN, CLOSED = AgentOffered("demo", open_to=("system", "reasoning_effort")), AgentOffered("demo")
+INSTRUCTED = {
+    "model": "agent/demo",
+    "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}],
+    "reasoning_effort": "low",
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "unopened", "status", "left_out"),
+    [
+        (OPEN, "refuse", 200, None),
+        (CLOSED, "leave_out", 200, "system, reasoning_effort"),
+        (CLOSED, "refuse", 400, None),
+    ],
+)
+def test_what_an_agent_is_not_open_to_is_left_out_and_said_to_be_or_refused(
+    monkeypatch: pytest.MonkeyPatch, agent: AgentOffered, unopened: Any, status: int, left_out: str | None
+) -> None:
+    limits = LimitSettings(unopened=unopened)
+    door = Scripted(monkeypatch, run, offered=(agent,), limits=limits)
+    told = door.send("POST", "/v1/chat/completions", body=json.dumps(INSTRUCTED).encode())
+    assert (told.status_code, told.headers.get("x-ostinato-left-out")) == (status, left_out), told.text
+    if status == 200:
+        heard = (door.asked.system, door.asked.reasoning_effort)
+        assert heard == (("Be kind.", "low") if left_out is None else ("", None))
+    else:
+        assert told.json()["error"]["param"] == "messages"
