@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from actors.agent.beside import asker_of
 from actors.agent.calls import (
     MOST_ATTEMPTS,
     failed,
@@ -42,7 +43,6 @@ from actors.agent.toolboxes import Toolbox, Toolboxes
 from actors.delegates import Delegating
 from actors.errors import DefinitionError
 from actors.memory.prompt import shared_by
-from actors.models.aside import Asker
 from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
 from actors.models.chain import Chained
 from actors.models.metering import CallMeter
@@ -82,23 +82,6 @@ log = logging.getLogger(__name__)
 
 _MOST_US = 10 * 365 * 86_400_000_000
 """The longest that anything is waited for: ten years."""
-
-
-def _call_beside(effect: PrepareStep, site: Site) -> ModelCall:
-    """Make what calls have in common that an agent's functions ask for."""
-    profile = effect.run.profile
-    return ModelCall(
-        effect=effect.id,
-        model=profile.model,
-        messages=(),
-        tools=(),
-        sampling=profile.sampling,
-        tenant=site.tenant,
-        thread=site.thread,
-        traceparent=effect.traceparent,
-        program=program_id(site.tenant, site.thread),
-        agent=profile.agent,
-    )
 
 
 class AgentPerformer:
@@ -220,19 +203,8 @@ class AgentPerformer:
     async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
         hooks = self._hooks(effect.run.profile.agent)
         if isinstance(effect, PrepareStep):
-            return await prepared(hooks, effect, site.thread, self._asker(effect, site))
+            return await prepared(hooks, effect, site.thread, asker_of(self._models, self._toolboxes, effect, site))
         return await told_of_end(hooks, effect, site.thread)
-
-    def _asker(self, effect: PrepareStep, site: Site) -> Asker:
-        """Give what the agent's functions ask a model with: the processors that go around everything go around that."""
-        run = effect.run
-
-        async def around(model: ModelProvider) -> ModelProvider:
-            box = await self._toolboxes.of(run.profile, run.id, site, effect.context)
-            everywhere = [one for one in box.guards(run.profile.processors) if one.everywhere]
-            return Guarded(model, everywhere, first=False, models=self._models)
-
-        return Asker(self._models, _call_beside(effect, site), around)
 
     async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:
         if isinstance(effect, EraseThread):
