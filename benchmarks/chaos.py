@@ -1,5 +1,6 @@
 """The fault matrix as a benchmark: what a stack under load loses when processes, links, clocks and disks fail.
 
+The load asks for every kind of effect that agents have, and each is held to its law (`tests/chaos/laws.py`).
 Prints the table of faults (those that this system does not let us make are skipped, with the reason), then one JSON
 object: `kills`, `lost`, `duplicated`, `reordered` (all three are to be 0),
 and `recovery_p99_s`, the time from the end of a bus or agents process until every shard answers again.

@@ -80,22 +80,26 @@ async def serve_model(url: str) -> None:
 
 
 async def serve_tools(url: str) -> None:
-    """Offer the tools until killed, as anybody would with plain nats-py."""
-    client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=LOOK_S)  # type: ignore[arg-type]
-    for name, effect in TOOLS.items():
-        about = {"parameters": json.dumps(WANTS), "effect": effect, "timeout_s": SERVICE_S}
-        service = await add_service(
-            client, name=f"tool-{name}", version="1.0.0", description=f"{name.title()} something.", metadata=about
-        )
+    """Offer the tools until killed."""
+    async with await Connection.open(url, "neighbour-tools") as connection:
+        for name, effect in TOOLS.items():
+            await _serve_tool(connection.client, name, effect)
+        await asyncio.Event().wait()
 
-        async def take(request: Request, effect: str = effect) -> None:
-            key, what = (request.headers or {})["Ostinato-Key"], json.loads(request.data)["what"]
-            await asyncio.to_thread(leave, effect, key, what)
-            await asyncio.sleep(TAKES_S)
-            await request.respond(f"{what} done".encode())
 
-        await service.add_endpoint(name="call", subject=f"rpc.tool-{name}.call", handler=take)
-    await asyncio.Event().wait()
+async def _serve_tool(client: nats.NATS, name: str, effect: str) -> None:
+    about = {"parameters": json.dumps(WANTS), "effect": effect, "timeout_s": SERVICE_S}
+    service = await add_service(
+        client, name=f"tool-{name}", version="1.0.0", description=f"{name.title()} something.", metadata=about
+    )
+
+    async def take(request: Request) -> None:
+        key, what = (request.headers or {})["Ostinato-Key"], json.loads(request.data)["what"]
+        await asyncio.to_thread(leave, effect, key, what)
+        await asyncio.sleep(TAKES_S)
+        await request.respond(f"{what} done".encode())
+
+    await service.add_endpoint(name="call", subject=f"rpc.tool-{name}.call", handler=take)
 
 
 async def main(role: str, runtime: Path) -> None:

@@ -233,6 +233,7 @@ def _errand(verdict: Verdict, story: _Story, asked: Asked, times: Times) -> None
     kind = story.failed.get(asked.command.id)
     done = kind == "aborted" if asked.kind == "disowned" else asked.expected in story.texts.get(asked.command.id, "")
     verdict.errands[asked.kind] += done
+    verdict.came_to_nothing["refused"] += asked.refused
     if kind is None:
         return
     verdict.came_to_nothing[kind] += 1

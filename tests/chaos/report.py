@@ -113,7 +113,7 @@ class Report:
 
 
 def _counted(counted: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counted.items())) or "none"
+    return ", ".join(f"{name} {count}" for name, count in sorted(counted.items()) if count) or "none"
 
 
 def _p99(values: Sequence[float]) -> float:
