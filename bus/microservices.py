@@ -5,12 +5,24 @@ A service answers `$SRV.INFO.<name>`; one that cannot do what it is asked says s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
+from nats.errors import Error as NatsError
 
-from bus.connection import Connection
+from bus.connection import Connection, Message
 
+log = logging.getLogger(__name__)
+
+_MOST_NAMED = 10_000
+"""Messages of one call whose ids are known: of more, one that comes again is heard again."""
+_MOST_WAITS = 1000
+"""How often what has come is given time to be heard: whoever tells without end is not heard to it."""
 _ERROR = "Nats-Service-Error"
 _ERROR_CODE = "Nats-Service-Error-Code"
 
@@ -58,7 +70,9 @@ async def info_of(connection: Connection, name: str, timeout_s: float = 2.0) -> 
         raise ValueError(f"service {name!r} says nothing of itself that can be read: {error}") from error
 
 
-async def ask(connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+async def ask(
+    connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float
+) -> Message:
     """Have a service do something.
 
     Raises:
@@ -71,4 +85,38 @@ async def ask(connection: Connection, subject: str, data: bytes, headers: Mappin
     error = reply.headers.get(_ERROR)
     if error is not None or _ERROR_CODE in reply.headers:
         raise ServiceError(reply.headers.get(_ERROR_CODE, ""), error or "error")
-    return reply.data
+    return reply
+
+
+@asynccontextmanager
+async def hearing(connection: Connection, report: Callable[[Any], None]) -> AsyncIterator[str]:
+    """Hear JSON on a subject of its own, which is given, for as long as the block runs; after it nobody listens there.
+
+    A message that comes again with the same `Nats-Msg-Id` is heard once, one that is no JSON is not heard.
+
+    Raises:
+        Unavailable: the connection is closed.
+    """
+    inbox, named = connection.client.new_inbox(), set[str]()
+
+    async def hear(message: Message) -> None:
+        identity = message.headers.get("Nats-Msg-Id", "")
+        if identity in named:
+            return
+        if identity and len(named) < _MOST_NAMED:
+            named.add(identity)
+        try:
+            report(msgspec.json.decode(message.data))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.debug("what a service tells of itself is no JSON: %s", error)
+
+    subscription = await connection.subscribe(inbox, hear)
+    try:
+        yield inbox
+        for _ in range(_MOST_WAITS):
+            if not subscription.pending_msgs:
+                break
+            await asyncio.sleep(0)  # what came before the answer is heard before it
+    finally:
+        with contextlib.suppress(NatsError):
+            await subscription.unsubscribe()
