@@ -506,6 +506,12 @@ EXAMPLES: tuple[Event, ...] = (
         problem=_PROBLEM,
         processed=(Processed("semantic-recall", "prompt", "noticed", 1, "t1 2/0", memory=True),),
     ),
+    RunQueued(
+        behind="run-0",
+        profile=replace(
+            _PROFILE, chain=ModelChain((ModelEntry("openai/gpt-x", headers={"x-gateway": "${GATEWAY_TOKEN}"}),))
+        ),
+    ),
 )
 
 ENVELOPE = Envelope(
