@@ -2,27 +2,36 @@
 
 A service `tool-<name>` tells its JSON Schema as `parameters` in its metadata, and perhaps `effect` and `timeout_s`; its
 description is the tool's. It is called on `rpc.tool-<name>.call` with the arguments as JSON, and hears on
-`rpc.tool-<name>.cancel` of calls that were given up.
+`rpc.tool-<name>.cancel` of calls that were given up. Meanwhile it may tell of itself on the subject that the header
+`Ostinato-Progress` names. An answer with the header `Ostinato-Suspended` asks for data: the call comes again with that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from actors.errors import NoService, ToolError
-from actors.tools import Tool
+from actors.tools import Suspend, Tool
 from bus import subjects
 from bus.connection import Connection
 from bus.errors import BadSubject, BusError, Refused, Unavailable
-from bus.microservices import Info, ServiceError, ask, info_of
+from bus.microservices import Info, ServiceError, ask, hearing, info_of
 from schemas.profiles import ToolBinding, ToolEffect
 
 CALL_S = 60.0
 """How long a service may take that does not say."""
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What a service asks for in place of an answer."""
+
+    payload: Any = None
+    schema: dict[str, Any] = {}
+    problem: str = ""
 
 
 class BusServices:
@@ -41,25 +50,45 @@ class BusServices:
             raise NoService(f"tool {name!r} is the NATS service 'tool-{name}': {why}") from error
         return tool_of(name, info)
 
-    async def call(self, binding: ToolBinding, arguments: str, headers: Mapping[str, str]) -> str:
+    async def call(
+        self, binding: ToolBinding, arguments: str, headers: Mapping[str, str], report: Callable[[Any], None]
+    ) -> str:
         """Ask on its subject."""
         timeout_s = binding.timeout_ms / 1000 or CALL_S
         data = (arguments or "{}").encode("utf-8", "replace")
         try:
-            reply = await ask(self._connection, subjects.tool(binding.service), data, headers, timeout_s)
+            async with hearing(self._connection, report) as inbox:
+                about = {**headers, "Ostinato-Progress": inbox}
+                reply = await ask(self._connection, subjects.tool(binding.service), data, about, timeout_s)
         except ServiceError as error:
             raise ToolError(str(error)) from error
         except (Unavailable, BadSubject) as error:
             raise NoService(f"nobody serves {binding.service!r} at the moment") from error
         except Refused as error:
             raise ToolError(str(error)) from error
-        return reply.decode("utf-8", "replace")
+        if "Ostinato-Suspended" in reply.headers:
+            raise _suspend(reply.data)
+        return reply.data.decode("utf-8", "replace")
 
     async def cancel(self, binding: ToolBinding, key: str) -> None:
         """Say that nobody waits for a call any more; who does not hear it goes on in vain."""
         with suppress(BusError):
             where = subjects.tool_cancelled(binding.service)
             await self._connection.publish(where, b"", {"Ostinato-Key": key})
+
+
+def _suspend(data: bytes) -> Suspend:
+    """Read what a service asks for.
+
+    Raises:
+        ToolError: it cannot be read.
+    """
+    try:
+        wanted = msgspec.json.decode(data, type=_Wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = f"it asks for data in a form that cannot be read: give payload, schema and problem as JSON ({error})"
+        raise ToolError(why) from error
+    return Suspend(wanted.payload, wanted.schema, wanted.problem)
 
 
 def tool_of(name: str, info: Info) -> Tool:

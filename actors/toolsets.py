@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from actors.errors import DefinitionError, NoService
 from actors.request_context import RequestContext
@@ -27,10 +27,13 @@ class ToolServices(Protocol):
             NoService: nobody answers, or not with what a tool needs.
         """
 
-    async def call(self, binding: ToolBinding, arguments: str, headers: Mapping[str, str]) -> str:
-        """Call one; return what the model reads.
+    async def call(
+        self, binding: ToolBinding, arguments: str, headers: Mapping[str, str], report: Callable[[Any], None]
+    ) -> str:
+        """Call one; return what the model reads. `report` takes what it tells of itself meanwhile.
 
         Raises:
+            Suspend: it waits for data, and is to be called again with that.
             NoService: nobody answers: it was not called.
             ToolError: it answered with an error.
             TimeoutError: it did not answer in time.

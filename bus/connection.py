@@ -136,7 +136,7 @@ class Connection:
         try:
             await _heeding_cancellation(self.client.publish(subject, data, reply, headers))
         except MaxPayloadError as error:
-            raise self._too_large(subject, data) from error
+            raise self._too_large(subject, len(data)) from error
         except NatsError as error:
             raise Unavailable(f"cannot publish to {subject!r}: {error}") from error
 
@@ -201,6 +201,8 @@ class Connection:
             Refused: the data is larger than the server takes; it was not sent.
             TimeoutError: no answer in time.
         """
+        if headers and len(data) + _written(headers) > self.client.max_payload:
+            raise self._too_large(subject, len(data) + _written(headers))  # the server would close the connection
         try:
             reply = await _heeding_cancellation(self.client.request(subject, data, timeout=timeout_s, headers=headers))
         except NoRespondersError as error:
@@ -208,14 +210,14 @@ class Connection:
         except NatsTimeout as error:
             raise TimeoutError(f"no answer on {subject!r} within {timeout_s} s") from error
         except MaxPayloadError as error:
-            raise self._too_large(subject, data) from error
+            raise self._too_large(subject, len(data)) from error
         except NatsError as error:
             raise Unavailable(f"cannot ask {subject!r}: {error}") from error
         return Message(reply.subject, reply.data, reply.reply, reply.headers or {})
 
-    def _too_large(self, subject: str, data: bytes) -> Refused:
+    def _too_large(self, subject: str, size: int) -> Refused:
         limit = self.client.max_payload
-        return Refused(TOO_LARGE, f"{len(data)} bytes for {subject!r}, the server takes {limit}: send less")
+        return Refused(TOO_LARGE, f"{size} bytes for {subject!r}, the server takes {limit}: send less")
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
         """Call the JetStream API.
@@ -236,6 +238,11 @@ class Connection:
         if problem:
             raise Refused(int(problem.get("err_code", 0)), str(problem.get("description", "")))
         return answer
+
+
+def _written(headers: Mapping[str, str]) -> int:
+    """Count the bytes of headers, with what is around them."""
+    return 16 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
 
 class _Heard:

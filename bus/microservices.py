@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
+from nats.errors import Error as NatsError
 
 from bus.connection import Connection, Message
 
+log = logging.getLogger(__name__)
+
+_MOST_NAMED = 10_000
+"""Messages of one call whose ids are known: of more, one that comes again is heard again."""
+_MOST_WAITS = 1000
+"""How often what has come is given time to be heard: whoever tells without end is not heard to it."""
 _ERROR = "Nats-Service-Error"
 _ERROR_CODE = "Nats-Service-Error-Code"
 
@@ -84,7 +94,9 @@ async def names_of_services(connection: Connection, prefix: str, wait_s: float) 
     return sorted(found)
 
 
-async def ask(connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+async def ask(
+    connection: Connection, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float
+) -> Message:
     """Have a service do something.
 
     Raises:
@@ -97,4 +109,38 @@ async def ask(connection: Connection, subject: str, data: bytes, headers: Mappin
     error = reply.headers.get(_ERROR)
     if error is not None or _ERROR_CODE in reply.headers:
         raise ServiceError(reply.headers.get(_ERROR_CODE, ""), error or "error")
-    return reply.data
+    return reply
+
+
+@asynccontextmanager
+async def hearing(connection: Connection, report: Callable[[Any], None]) -> AsyncIterator[str]:
+    """Hear JSON on a subject of its own, which is given, for as long as the block runs; after it nobody listens there.
+
+    A message that comes again with the same `Nats-Msg-Id` is heard once, one that is no JSON is not heard.
+
+    Raises:
+        Unavailable: the connection is closed.
+    """
+    inbox, named = connection.client.new_inbox(), set[str]()
+
+    async def hear(message: Message) -> None:
+        identity = message.headers.get("Nats-Msg-Id", "")
+        if identity in named:
+            return
+        if identity and len(named) < _MOST_NAMED:
+            named.add(identity)
+        try:
+            report(msgspec.json.decode(message.data))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.debug("what a service tells of itself is no JSON: %s", error)
+
+    subscription = await connection.subscribe(inbox, hear)
+    try:
+        yield inbox
+        for _ in range(_MOST_WAITS):
+            if not subscription.pending_msgs:
+                break
+            await asyncio.sleep(0)  # what came before the answer is heard before it
+    finally:
+        with contextlib.suppress(NatsError):
+            await subscription.unsubscribe()

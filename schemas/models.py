@@ -15,6 +15,10 @@ Price = Annotated[tuple[Annotated[float, msgspec.Meta(ge=0)], ...], msgspec.Meta
 was thought, where that is not the price of the answer."""
 
 
+HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[\t -~]*$")]
+
+
 class ModelEntry(Wire, frozen=True):
     """One model of a chain, and how it is asked."""
 
@@ -32,6 +36,9 @@ class ModelEntry(Wire, frozen=True):
     """In place of the agent's."""
     options: Mapping[str, Any] = {}
     """Further fields of the request, as the provider spells them: `{"reasoning_effort": "low"}`."""
+    headers: Mapping[HeaderName, HeaderValue] = {}
+    """Sent with the request, over those of the provider; `${NAME}` stands for a variable of the environment. A chain is
+    recorded as it is written, so what is secret is a variable's."""
 
 
 class ModelChain(Wire, frozen=True):

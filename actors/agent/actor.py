@@ -358,7 +358,8 @@ class AgentPerformer:
             # what the service does is beneath the span of the call
             own = span_id(site.tenant, site.thread, effect.id)
             traced = replace(effect, traceparent=within(effect.traceparent, own))
-            return await run_service(self._services, binding, traced, key, effect.entity)
+            async with Reporter(self._live, effect, site) as reporter:
+                return await run_service(self._services, binding, traced, key, reporter.tell)
         box = await self._toolboxes.of(effect.agent, effect.entity, site, effect.context)
         tool = box.tools.get(called.call.name)
         if tool is None or tool.function is None:

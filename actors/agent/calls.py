@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from actors.agent.effects import CallTool
@@ -71,11 +72,7 @@ async def run_tool(tool: Tool, effect: CallTool, context: ToolContext) -> Event:
         async with limit:
             output = await tool.call(call.arguments, context)
     except Suspend as suspend:
-        if _is_too_long(suspend.payload, suspend.schema):
-            return failed(effect, f"what it asks for is longer than {LONGEST_RESULT} characters")
-        return ToolSuspended(
-            effect=effect.id, call_id=call.id, payload=suspend.payload, schema=suspend.schema, problem=suspend.problem
-        )
+        return _suspended(effect, suspend)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not ours
         if isinstance(error, TimeoutError) and limit.expired():
             return in_doubt(effect, f"it took longer than {tool.timeout_s:g} s")
@@ -97,16 +94,39 @@ def _broken(tool: Tool, effect: CallTool, error: BaseException) -> ToolFailed | 
     return in_doubt(effect, why) if isinstance(error, InDoubt) else failed(effect, why)
 
 
-async def run_service(services: ToolServices, binding: ToolBinding, effect: CallTool, key: str, run: str) -> Event:
-    """Call a service. One that does not answer in time may have taken effect, unless it says that this is the same."""
-    call = effect.called.call
-    headers = {"Ostinato-Key": key, "Ostinato-Run": run, "Ostinato-Agent": effect.agent}
+def _suspended(effect: CallTool, suspend: Suspend) -> ToolSuspended | ToolFailed:
+    if _is_too_long(suspend.payload, suspend.schema):
+        return failed(effect, f"what it asks for is longer than {LONGEST_RESULT} characters")
+    return ToolSuspended(
+        effect=effect.id,
+        call_id=effect.called.call.id,
+        payload=suspend.payload,
+        schema=suspend.schema,
+        problem=kept(suspend.problem),
+    )
+
+
+def _told(effect: CallTool, key: str) -> dict[str, str]:
+    """Say in a service's headers, which are ASCII, whose call it is and what it was given."""
+    headers = {"Ostinato-Key": key, "Ostinato-Run": effect.entity, "Ostinato-Agent": effect.agent}
     if effect.context:
-        headers["Ostinato-Context"] = json.dumps(effect.context)  # in ASCII, as headers are
+        headers["Ostinato-Context"] = json.dumps(effect.context)
+    if effect.answers:
+        headers["Ostinato-Answers"] = json.dumps(effect.answers)
     if effect.traceparent:
         headers["traceparent"] = effect.traceparent
+    return headers
+
+
+async def run_service(
+    services: ToolServices, binding: ToolBinding, effect: CallTool, key: str, report: Callable[[Any], None]
+) -> Event:
+    """Call a service. One that does not answer in time may have taken effect, unless it says that this is the same."""
+    call = effect.called.call
     try:
-        content = await services.call(binding, call.arguments, headers)
+        content = await services.call(binding, call.arguments, _told(effect, key), report)
+    except Suspend as suspend:
+        return _suspended(effect, suspend)
     except asyncio.CancelledError:
         await services.cancel(binding, key)
         raise

@@ -111,6 +111,6 @@ def key_of(model: str, call: ModelCall) -> str:
     """
     asked = (
         model, call.tenant, call.cache_salt, call.messages, call.prompt, call.tools, call.calling, call.rendering,
-        call.stop, call.bad_words, call.options, call.choice, replace(call.sampling, seed=0),
+        call.stop, call.bad_words, call.options, call.headers, call.choice, replace(call.sampling, seed=0),
     )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()

@@ -135,7 +135,8 @@ def _asked(entry: ModelEntry, call: ModelCall) -> ModelCall:
     if entry.max_tokens is not None:
         sampling = replace(sampling, max_tokens=entry.max_tokens)
     options = {**call.options, **entry.options}
-    return replace(call, model=entry.model, sampling=sampling, options=options, chain=None)
+    headers = {**call.headers, **entry.headers}
+    return replace(call, model=entry.model, sampling=sampling, options=options, headers=headers, chain=None)
 
 
 def _with(failure: CallFailed, passed: Sequence[PassedOver]) -> CallFailed:

@@ -90,6 +90,8 @@ class ModelCall(msgspec.Struct, frozen=True):
     """Whether an owner that ended may have asked already."""
     options: Mapping[str, Any] = {}
     """Further fields of the request, as the model's provider spells them."""
+    headers: Mapping[str, str] = {}
+    """Sent with the request of a model elsewhere, with variables as in `schemas.models.ModelEntry`."""
     root: tuple[str, str] | None = None
     """The thread and run that all of it is for, where another agent's run asked for this one."""
 

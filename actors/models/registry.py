@@ -28,7 +28,7 @@ _INSTEAD = {
     "GOOGLE_VERTEX_LOCATION": "GOOGLE_CLOUD_LOCATION",
 }
 
-WireName = Literal["chat", "anthropic", "gemini", "azure", "bedrock", "vertex"]
+WireName = Literal["chat", "anthropic", "gemini", "azure", "bedrock", "vertex", "responses"]
 Auth = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "aws", "google"]
 ToolIds = Literal["any", "short", "plain", "nine"]
 SchemaKind = Literal["plain", "openai", "anthropic", "gemini"]
@@ -44,6 +44,8 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
     also: tuple[str, ...] = ()
     """Other names that it goes by."""
     wire: WireName = "chat"
+    responses: tuple[str, ...] = ()
+    """Patterns of models that are asked by `responses` all the same."""
     auth: Auth = "bearer"
     """How the key is sent."""
     keyless: bool = False
@@ -83,6 +85,10 @@ class Provider(Wire, frozen=True, forbid_unknown_fields=True):
     """Whether any of its models sees pictures."""
     thinks: tuple[str, ...] = ()
     """Patterns of models that tell what they think when they are asked to."""
+
+    def speaks(self, model: str) -> WireName:
+        """Name the format that a model is asked in."""
+        return "responses" if _matches(model, self.responses) else self.wire
 
     def tempered(self, model: str) -> bool:
         """Say whether a model takes a temperature."""
@@ -192,8 +198,10 @@ class Reached:
     """Where further secrets are, for those that sign."""
 
 
-def reach(name: str, provider: Provider, model: str, environment: Mapping[str, str]) -> Reached:
-    """Fill in what the environment holds.
+def reach(
+    name: str, provider: Provider, model: str, environment: Mapping[str, str], headers: Mapping[str, str] | None = None
+) -> Reached:
+    """Fill in what the environment holds; `headers` are sent over the provider's.
 
     Raises:
         CallFailed: a variable is not set; the problem names it.
@@ -210,11 +218,10 @@ def reach(name: str, provider: Provider, model: str, environment: Mapping[str, s
         return _VARIABLE.sub(lambda found: _variable(found[1], environment).strip(), text)
 
     url = filled(provider.url, "a part of its address").rstrip("/")
-    headers = {header: filled(value, f"its header {header!r}") for header, value in provider.headers.items()}
-    hidden = [
-        _variable(found, environment) for value in provider.headers.values() for found in _VARIABLE.findall(value)
-    ]
-    return Reached(f"{name}/{model}", model, provider, url, key, headers, tuple(hidden), environment)
+    given = {header.lower(): value for header, value in (*provider.headers.items(), *(headers or {}).items())}
+    sent = {header: filled(value, f"its header {header!r}") for header, value in given.items()}
+    hidden = [_variable(found, environment) for value in given.values() for found in _VARIABLE.findall(value)]
+    return Reached(f"{name}/{model}", model, provider, url, key, sent, tuple(hidden), environment)
 
 
 def _variable(name: str, environment: Mapping[str, str]) -> str:

@@ -82,7 +82,7 @@ class RemoteModel:
             ProviderFailed: the provider did not answer.
             CallFailed: the key is missing, the call is over, or is not to be made again.
         """
-        reached = reach(self._name, self._provider, self._model, self._outside.environment)
+        reached = reach(self._name, self._provider, self._model, self._outside.environment, call.headers)
         if call.again and self._outside.after_crash == "fail":
             message = f"{reached.name}: its process ended while it was asked, and `models.after_crash` is `fail`"
             raise CallFailed(Problem(kind="engine", message=message))
@@ -146,7 +146,7 @@ class RemoteModel:
         return replace(answer, worded=why)
 
     async def _asked(self, call: ModelCall, reached: Reached, on_text: OnText, way: str = "") -> ModelAnswer:
-        wire = WIRES[reached.provider.wire]
+        wire = WIRES[reached.provider.speaks(reached.model)]
         try:
             request = wire.request(call, reached)
         except msgspec.MsgspecError as error:

@@ -16,7 +16,7 @@ from actors.models.registry import Registry, reach
 from actors.models.remote import Outside, RemoteModel
 from actors.models.sight import Unseeing
 from schemas.messages import Usage
-from schemas.models import ModelChain
+from schemas.models import ModelChain, ModelEntry
 from schemas.runs import Problem
 
 LOCAL = "local/"
@@ -133,7 +133,22 @@ class Router(Mapping[str, ModelProvider]):
 
     def explain_all(self, chain: ModelChain) -> Problem | None:
         """Say why a chain cannot be asked: a part of it that cannot is found out now, not on the day it is needed."""
-        return next(filter(None, (self.explain(entry.model) for entry in chain.entries)), None)
+        return next(filter(None, map(self._explain_entry, chain.entries)), None)
+
+    def _explain_entry(self, entry: ModelEntry) -> Problem | None:
+        problem = self.explain(entry.model)
+        if problem is not None or not entry.headers:
+            return problem
+        provider, _, model = entry.model.partition("/")
+        found = self._registry.find(provider)
+        if found is None or entry.model in self._engines:
+            message = f"no headers can be sent to {entry.model!r}, which is no model of a provider: leave `headers` out"
+            return Problem(kind="invalid", message=message, field="headers")
+        try:
+            reach(*found, model, self._outside.environment, entry.headers)
+        except CallFailed as failure:
+            return failure.problem
+        return None
 
     def _unknown(self, name: str, provider: str) -> Problem:
         message = f"no model {name!r}: this server has {', '.join(sorted(self))}"

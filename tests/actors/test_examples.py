@@ -17,6 +17,7 @@ import pytest
 from actors.agent.definition import Agent
 from actors.models.provider import ModelCall
 from actors.testing import ScriptedModel
+from actors.toolsets import Services
 from bus.commands import send_command
 from bus.connection import Connection
 from bus.errors import Unavailable
@@ -25,9 +26,11 @@ from bus.streams import ensure_streams
 from infra.client import Client
 from infra.follow import send
 from schemas.commands import Approve, PostResult, Resume
+from schemas.live import Progress
 from schemas.messages import ToolCall
 from schemas.runs import RunFinished, ToolReturned
 from schemas.schedules import AddSchedule, Schedule
+from schemas.waits import ToolSuspended
 from tests.actors.runtime.bench import Bench, answer_of, ends, hearing, owning, run, settling, until
 from tests.actors.runtime.test_shard_waits import happened
 from tests.actors.schedules.clocks import HOUR, NOON, Alarm, about, firing
@@ -239,4 +242,16 @@ async def test_the_page_on_agents_does_what_it_says(
     await named["serve"](client)
     reply = await client.request("rpc.tool-weather.call", b'{"city": "Rome"}', timeout=2)
     assert reply.data == b"sun in Rome"
+    await named["serve_booking"](client)
+    bench = bench_with(connection, nats_url, call("book"), "Done.")
+    bench.agents = [Agent("travel", "Book.", tools=[Services("book")])]
+    async with owning(bench.runtime("p2")), hearing(bench, "run.c3") as watcher:
+        await send_command(connection, run("c3", "book", agent="travel", thread="t3"))
+        await until(watcher, happened("tool.suspended"))
+        (suspended,) = await bench.events(ToolSuspended)
+        assert (suspended.payload, suspended.schema) == ({"price": 40}, {"type": "boolean"})
+        await send_command(connection, settling("y1", Resume(effect=suspended.effect, answer=True), "t3"))
+        heard = await until(watcher, ends)
+    assert [frame.data for frame in heard if isinstance(frame, Progress)] == [{"booked": "the seat"}]
+    assert [returned.content for returned in await bench.events(ToolReturned)][-1] == "booked"
     await client.close()

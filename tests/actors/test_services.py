@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 import nats
 import pytest
+from nats.aio.client import Client as Nats
 from nats.micro import add_service
 from nats.micro.request import Request
 
 from actors.agent.definition import Agent
-from actors.errors import NoService
+from actors.errors import NoService, ToolError
 from actors.services import BusServices, tool_of
 from actors.testing import ScriptedModel
 from actors.toolsets import Approval, Prefixed, Services
@@ -23,11 +24,13 @@ from bus.commands import send_command
 from bus.connection import Connection, Message
 from bus.microservices import Info
 from bus.streams import ensure_streams
-from schemas.commands import AbortRun, Command
+from schemas.commands import AbortRun, Command, Resume
+from schemas.live import Committed, Progress
 from schemas.runs import ToolFailed, ToolIndeterminate, ToolReturned
 from schemas.tracing import span_id
-from tests.actors.runtime.bench import Bench, answer_of, answering, owning, run
-from tests.actors.runtime.test_shard_waits import outcome_of
+from schemas.waits import ToolSuspended
+from tests.actors.runtime.bench import Bench, answer_of, answering, ends, hearing, owning, run, settling, until
+from tests.actors.runtime.test_shard_waits import happened, outcome_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
@@ -35,7 +38,7 @@ SCHEMA = {"type": "object", "properties": {"what": {"type": "string"}}, "require
 
 
 @asynccontextmanager
-async def served(url: str, name: str, handler: Callable[[Request], Any], **metadata: str) -> AsyncIterator[None]:
+async def served(url: str, name: str, handler: Callable[[Request], Any], **metadata: str) -> AsyncIterator[Nats]:
     """A tool as anybody would write it, with plain nats-py."""
     client = await nats.connect(url)
     service = await add_service(
@@ -48,7 +51,7 @@ async def served(url: str, name: str, handler: Callable[[Request], Any], **metad
     await service.add_endpoint(name="call", subject=f"rpc.tool-{name}.call", handler=handler)
     await client.flush()
     try:
-        yield
+        yield client
     finally:
         await client.close()
 
@@ -134,6 +137,110 @@ async def test_a_service_hears_of_a_call_that_nobody_waits_for(bench: Bench, lim
             abort = Command(id="x", tenant="acme", kind="agent", thread="t1", verb="abort", data=AbortRun())
             await send_command(bench.connection, abort)
         assert await given_up.get() == "acme/t1/c1-1-t0"
+
+
+async def test_a_service_tells_how_far_it_is_until_it_has_answered(bench: Bench) -> None:
+    """Twice the same is told once; what is no JSON, comes late, or was meant for another call, is not."""
+    inboxes, clients = list[str](), list[Nats]()
+
+    async def telling(request: Request) -> None:
+        headers = request.headers or {}
+        inbox, what = headers["Ostinato-Progress"], json.loads(request.data)["what"]
+        inboxes.append(inbox)
+        garbage = (b"{", b"\xff", b"", b"[" * 5000 + b"]" * 5000)
+        twice = {"Nats-Msg-Id": "m1"}
+        for data, named in ((b'{"part": 1}', twice), (b'{"part": 1}', twice), *((one, None) for one in garbage)):
+            await clients[0].publish(inbox, data, headers=named)
+        for other in inboxes:
+            await clients[0].publish(other, f'"of {what}"'.encode())
+        await request.respond(b"sun")
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    async with served(bench.url, "weather", telling, effect="pure") as client, owning(bench.runtime("p1")):
+        clients.append(client)
+        for number, city in enumerate(("Rome", "Brest"), 1):
+            async with hearing(bench, f"run.c{number}") as watcher:
+                await send_command(bench.connection, run(f"c{number}", f"use weather {city}", agent="sky"))
+                told = [frame for frame in await until(watcher, ends) if isinstance(frame, Progress)]
+            assert [(frame.n, frame.data) for frame in told] == [(1, {"part": 1}), (2, f"of {city}")]
+            assert {frame.effect for frame in told} == {f"c{number}-1-t0"}
+    assert len(set(inboxes)) == 2
+
+
+async def test_a_service_waits_for_data_and_goes_on_with_it_in_another_process(bench: Bench) -> None:
+    heard: list[tuple[str, str]] = []
+    wanted = {"payload": {"price": 40}, "schema": {"type": "boolean"}}
+
+    async def asking(request: Request) -> None:
+        headers = request.headers or {}
+        heard.append((headers["Ostinato-Key"], headers.get("Ostinato-Answers", "")))
+        answers = json.loads(headers.get("Ostinato-Answers", "[]"))
+        if answers[-1:] != [True]:
+            problem = {"problem": "say true or false"} if answers else {}
+            asked = json.dumps({**wanted, **problem}).encode()
+            await request.respond(asked, headers={"Ostinato-Suspended": "1"})
+            return
+        await request.respond(b"booked")
+
+    bench.agents = [Agent("travel", "Help.", tools=[Services("book")])]
+    async with served(bench.url, "book", asking), hearing(bench, "run.c1") as watcher:
+        async with owning(bench.runtime("p1")):
+            await send_command(bench.connection, run("c1", "use book seat", agent="travel"))
+            *_, suspended = await until(watcher, happened("tool.suspended"))
+            assert isinstance(suspended, Committed)
+        async with owning(bench.runtime("p2")):
+            await send_command(bench.connection, settling("r1", Resume("c1-1-t0", "Zoë")))
+            await until(watcher, happened("tool.suspended", suspended.version))
+        async with owning(bench.runtime("p3")):
+            await send_command(bench.connection, settling("r2", Resume("c1-1-t0s1", answer=True)))
+            await until(watcher, ends)
+    first, second = await bench.events(ToolSuspended)
+    assert (first.payload, first.schema, first.problem) == ({"price": 40}, {"type": "boolean"}, "")
+    assert second.problem == "say true or false"
+    key = "acme/t1/c1-1-t0"
+    assert heard == [(key, ""), (key, '["Zo\\u00eb"]'), (key, '["Zo\\u00eb", true]')]
+    (returned,) = await bench.events(ToolReturned)
+    assert returned.content == "booked"
+    await bench.verified("t1")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"schema": 3}',
+        b'{"payload": 1e999}',
+        b"[" * 5000 + b"]" * 5000,
+        json.dumps({"payload": "x" * 200_000}).encode(),
+    ],
+    ids=["nothing", "bytes", "a list", "a schema that is none", "a number that is none", "deep", "long"],
+)
+async def test_what_a_service_asks_for_in_garbage_is_the_models_to_read(bench: Bench, asked: bytes) -> None:
+    async def garbling(request: Request) -> None:
+        await request.respond(asked, headers={"Ostinato-Suspended": "1"})
+
+    bench.agents = [Agent("sky", "Help.", tools=[Services("weather")])]
+    async with served(bench.url, "weather", garbling), owning(bench.runtime("p1")):
+        assert (await answer_of(bench, run("c1", "use weather x", agent="sky"))).startswith("re: error: ")
+    (failed,) = await bench.events(ToolFailed)
+    assert "ask" in failed.content
+    assert len(failed.content) < 1000
+    await bench.verified("t1")
+
+
+async def test_what_no_message_can_carry_to_a_service_is_told_and_the_next_call_goes_through(bench: Bench) -> None:
+    """The server would close the connection of whoever sends more."""
+    services, heard = BusServices(bench.connection), list[object]()
+    headers = {"Ostinato-Key": "k", "Ostinato-Context": "x" * bench.connection.client.max_payload}
+    async with served(bench.url, "weather", weather):
+        binding = (await services.describe("weather")).binding
+        with pytest.raises(ToolError, match="too large"):
+            await services.call(binding, '{"what": "Rome"}', headers, heard.append)
+        fitting = {"Ostinato-Key": "k", "Ostinato-Context": "x" * 100_000}
+        assert await services.call(binding, '{"what": "Rome"}', fitting, heard.append) == "sun in Rome k"
+    assert heard == []
 
 
 async def test_a_service_that_is_not_there_is_named_before_the_run(bench: Bench) -> None:

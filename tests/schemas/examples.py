@@ -578,6 +578,12 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     CommandAccepted(command=replace(_RUN, data=replace(_RUN.data, mode="plan", goal="g1"))),
     StepPrepared(effect="run-1-1-p", model="m2", why="m2 (0.93)", usage=Usage(40, 1), cost=0.001),
+    RunQueued(
+        behind="run-0",
+        profile=replace(
+            _PROFILE, chain=ModelChain((ModelEntry("openai/gpt-x", headers={"x-gateway": "${GATEWAY_TOKEN}"}),))
+        ),
+    ),
 )
 
 ENVELOPE = Envelope(

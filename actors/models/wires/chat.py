@@ -139,7 +139,8 @@ def _tools(call: ModelCall, provider: Provider) -> dict[str, Any]:
     used = any(message.tool_calls for message in call.messages)
     if not call.tools or (call.calling.choice == "none" and not used):
         return {}
-    shown: dict[str, Any] = {"tools": [_tool(tool, provider) for tool in call.tools]}
+    functions = [function_of(tool, provider) for tool in call.tools]
+    shown: dict[str, Any] = {"tools": [{"type": "function", "function": function} for function in functions]}
     if call.calling.tool:
         shown["tool_choice"] = {"type": "function", "function": {"name": call.calling.tool}}
     elif call.calling.choice != "auto":
@@ -149,13 +150,12 @@ def _tools(call: ModelCall, provider: Provider) -> dict[str, Any]:
     return shown
 
 
-def _tool(tool: ToolSpec, provider: Provider) -> dict[str, Any]:
+def function_of(tool: ToolSpec, provider: Provider) -> dict[str, Any]:
+    """Write a tool."""
     strict = tool.strict and _binds(tool.parameters, provider)
     parameters = fitted(tool.parameters, provider.schema, strict=strict)
     function: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    if strict:
-        function["strict"] = True
-    return {"type": "function", "function": function}
+    return {**function, "strict": True} if strict else function
 
 
 def _form(call: ModelCall, reached: Reached) -> dict[str, Any]:

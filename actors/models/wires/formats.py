@@ -9,6 +9,7 @@ from actors.models.wires.anthropic import AnthropicWire, VertexWire
 from actors.models.wires.bedrock import BedrockWire
 from actors.models.wires.chat import AzureWire, ChatWire
 from actors.models.wires.gemini import GeminiWire
+from actors.models.wires.responses import ResponsesWire
 from actors.models.wires.wire import Wire
 
 WIRES: Mapping[WireName, Wire] = {
@@ -18,4 +19,5 @@ WIRES: Mapping[WireName, Wire] = {
     "vertex": VertexWire(),
     "gemini": GeminiWire(),
     "bedrock": BedrockWire(),
+    "responses": ResponsesWire(),
 }

@@ -80,6 +80,8 @@ class Heard:
         """Tokens that were told of with a piece."""
         self.events = 0
         """How often its provider said anything but that it is still there."""
+        self.opened = False
+        """Whether its provider said that a part of it begins."""
         self.over = False
         """Whether its provider said that nothing more comes."""
         self.said = 0
@@ -149,7 +151,7 @@ class Heard:
     @property
     def begun(self) -> bool:
         """Whether anything of the answer is there."""
-        return bool(self.said or self.thought or self._calls)
+        return bool(self.opened or self.said or self.thought or self._calls)
 
     def answer(self, engine: str) -> ModelAnswer:
         """Give the whole.

@@ -74,5 +74,5 @@ class StreamedReader:
             told = self._in_halves(event.data)
         if not isinstance(told, dict):
             raise broken(self.reached.name, f"its stream holds what is no part of an answer: {event.data[:80]!r}")
-        self.heard.events += told.get("type") != "ping"
+        self.heard.events += told.get("type") not in {"ping", "keepalive"}
         return self.heed(told)

@@ -29,7 +29,7 @@ def request_of(reached: Reached, texts: Sequence[str], dimensions: int | None) -
         ProviderFailed: the provider gives no vectors, or not so many at once.
     """
     match reached.provider.wire:
-        case "chat" | "azure":
+        case "chat" | "responses" | "azure":
             body = {"model": reached.model, "input": list(texts), "encoding_format": "float"}
             return _request(_address(reached), body | ({"dimensions": dimensions} if dimensions else {}))
         case "gemini" if _on_vertex(reached):

@@ -106,12 +106,13 @@ async def test_an_entry_has_its_own_retries_waits_and_settings() -> None:
     answers = iter([Problem(kind="overloaded", message="x", retry_after_ms=2000), Problem(kind="engine", message="y")])
     first = ScriptedModel(lambda _: next(answers, "third time"))
     waits = Waits()
-    entry = ModelEntry("a", retries=2, temperature=0.5, max_tokens=9, options={"reasoning_effort": "low"})
+    options, headers = {"reasoning_effort": "low"}, {"x-team": "search"}
+    entry = ModelEntry("a", retries=2, temperature=0.5, max_tokens=9, options=options, headers=headers)
     answer = await chain(entry, "b", waits=waits, a=first, b=failing("engine")).call(asking(), silently)
     assert answer.text == "third time"
     assert waits.waited == [2.0, 1.0]
     assert (first.calls[0].sampling.temperature, first.calls[0].sampling.max_tokens) == (0.5, 9)
-    assert first.calls[0].options == {"reasoning_effort": "low"}
+    assert (first.calls[0].options, first.calls[0].headers) == (options, headers)
 
 
 async def test_who_wants_to_be_left_alone_for_long_is_not_waited_for() -> None:

@@ -26,6 +26,7 @@ from schemas.structured import Structured
 from tests.actors.models.calls import REGISTRY, asking, sharing
 from tests.actors.models.double import AMAZON, Asked, Played, ProviderDouble, chat_chunks, event, fails, says
 from tests.actors.models.recorded import ANTHROPIC, BEDROCK, GEMINI, OPENAI_TOOLS, Recorded
+from tests.actors.models.recorded_responses import CODEX
 
 pytestmark = [pytest.mark.anyio, pytest.mark.deadline(20)]
 
@@ -68,6 +69,7 @@ async def silently(piece: Piece, /) -> None:
     ("provider", "model", "recorded", "path", "header"),
     [
         ("openai", "gpt-x", OPENAI_TOOLS, "/chat/completions", f"Bearer {CANARY}"),
+        ("openai", "gpt-5-codex", CODEX, "/responses", f"Bearer {CANARY}"),
         ("azure", "mine", OPENAI_TOOLS, "/openai/deployments/mine/chat/completions?api-version=2024-10-21", CANARY),
         ("anthropic", "claude-x", ANTHROPIC, "/messages", CANARY),
         ("google", "gemini-x", GEMINI, "/models/gemini-x:streamGenerateContent?alt=sse", CANARY),
@@ -345,6 +347,18 @@ async def test_a_header_of_ones_own_may_hold_a_variable_which_is_hidden_too(make
     assert "canary" not in failed.value.problem.message
     with ProviderDouble([]) as double, pytest.raises(CallFailed, match="GATEWAY_TOKEN"):
         await make(double, fields=fields).call(asking(), silently)
+
+
+async def test_a_call_s_own_headers_are_sent_over_the_provider_s_and_are_hidden_too(make: Make) -> None:
+    keys = {**KEYS, "GATEWAY_TOKEN": "gateway-canary-998877"}
+    call = asking(headers={"X-Gateway": "${GATEWAY_TOKEN}", "x-team": "search"})
+    with ProviderDouble(lambda asked: fails(403, f"no {asked.headers['x-gateway']}")) as double:
+        model = make(double, environment=keys, fields={"headers": {"x-gateway": "plain"}})
+        with pytest.raises(CallFailed) as failed:
+            await model.call(call, silently)
+        sent = double.asked[0].headers
+        assert (sent["x-gateway"], sent["x-team"]) == ("gateway-canary-998877", "search")
+        assert "canary" not in failed.value.problem.message
 
 
 async def test_bedrock_signs_with_the_credentials_of_the_environment(make: Make) -> None:

@@ -87,6 +87,18 @@ def test_a_chain_is_refused_for_any_part_that_cannot_be_asked() -> None:
     assert missing.field == "ANTHROPIC_API_KEY"
 
 
+def test_headers_of_an_entry_name_variables_that_are_there_and_a_model_that_is_sent_them() -> None:
+    def explained(model: str, value: str) -> tuple[str, str | None]:
+        chain = ModelChain((ModelEntry("mini"), ModelEntry(model, headers={"X-Team": value})))
+        problem = router().explain_all(chain)
+        return ("", None) if problem is None else (problem.kind, problem.field)
+
+    assert explained("openai/gpt-x", "search") == ("", None)
+    assert explained("openai/gpt-x", "${OPENAI_API_KEY}") == ("", None)
+    assert explained("openai/gpt-x", "${NOT_THERE}") == ("key", "NOT_THERE")
+    assert explained("mini", "search") == ("invalid", "headers")
+
+
 @pytest.mark.parametrize(
     ("name", "binds"),
     [

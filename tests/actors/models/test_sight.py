@@ -7,7 +7,8 @@ import pytest
 from actors.errors import CallFailed, ProviderFailed
 from actors.models.chain import Chained
 from actors.models.provider import Piece
-from actors.models.sight import Unseeing, with_pictures
+from actors.models.sight import LOST, Unseeing, with_pictures
+from actors.models.wires.turns import said_and_shown
 from actors.testing import ScriptedModel
 from bus.errors import LogDamaged
 from schemas.messages import Image, Message
@@ -55,5 +56,24 @@ async def test_a_picture_that_is_lost_ends_the_call_and_not_the_process() -> Non
         raise LogDamaged("OBJ_BLOB", 0, f"payload {image.blob!r} is missing or altered")
 
     with pytest.raises(CallFailed, match=r"messages: an image cannot be shown.*'b1'") as failed:
-        await with_pictures(SHOWN, lost)
+        await with_pictures(asking(Message("user", "See?", images=(KEPT,))), lost)
     assert failed.value.problem.kind == "invalid"
+
+
+async def test_of_an_earlier_turn_s_picture_that_is_lost_the_model_is_told_in_its_place() -> None:
+    async def some(image: Image) -> Image:
+        if image.blob == "gone":
+            raise LogDamaged("OBJ_BLOB", 0, "it is missing")
+        return Image(url="data:", rest=image.rest)
+
+    gone = Image(blob="gone", rest=9)
+    earlier = Message("user", "This: or that?", images=(Image(blob="a", rest=9), gone, Image(blob="b", rest=0)))
+    call = await with_pictures(asking(earlier, "And?"), some)
+    assert list(said_and_shown(call.messages[0])) == [
+        "This:",
+        Image(url="data:", rest=9 + len(LOST)),
+        f"{LOST} or that?",
+        Image(url="data:"),
+    ]
+    with pytest.raises(CallFailed):
+        await with_pictures(asking("Hi", earlier), some)

@@ -13,10 +13,13 @@ from actors.models.provider import ModelAnswer, Piece
 from actors.models.remote import UNREADABLE
 from actors.models.wires.formats import WIRES
 from schemas.answers import TokenTold
+from tests.actors.models import recorded_responses
 from tests.actors.models.calls import asking, reached
 from tests.actors.models.double import amazon_event, event
-from tests.actors.models.recorded import ALL, ANTHROPIC, BEDROCK, GEMINI, OPENAI, Recorded
+from tests.actors.models.recorded import ALL as RECORDED
+from tests.actors.models.recorded import ANTHROPIC, BEDROCK, GEMINI, OPENAI, Recorded
 
+ALL = {**RECORDED, **recorded_responses.ALL}
 NAMES = sorted(ALL)
 
 
@@ -71,6 +74,7 @@ def test_one_that_breaks_off_is_no_answer_and_may_be_asked_for_again(name: str) 
         "anthropic": b"stop_reason",
         "gemini": b"finishReason",
         "bedrock": b"stopReason",
+        "responses": b'"incomplete_details"',
     }
     last = next(
         index
