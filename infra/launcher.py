@@ -33,6 +33,7 @@ from infra.bookkeeping import Books, bookkeeping
 from infra.bridge.answers import Answers
 from infra.bridge.app import Bridge
 from infra.bridge.batches.routes import batch_doors
+from infra.bridge.mcp.routes import at_hand
 from infra.bridge.openai import AGENT_PREFIX
 from infra.checkpoint import Tell, resolve_engine
 from infra.draining import drain
@@ -385,7 +386,7 @@ async def _bridge(stack: Stack, listening: socket.socket) -> AsyncIterator[None]
             origins=settings.access.origins,
             more=batch_doors(batch_desk(settings, stack.connection, stack.store)),
         )
-        async with serving(bridge.application(), settings.access, settings.limits, listening):
+        async with serving(bridge.application(), settings.access, settings.limits, listening), at_hand():
             try:
                 yield
             finally:

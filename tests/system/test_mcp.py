@@ -265,6 +265,18 @@ def test_a_body_that_is_no_message_is_told_so_in_a_line(stack: UpProcess, body: 
     assert len(error["message"]) < 200
 
 
+@pytest.mark.parametrize("params", [{}, {"name": 3}, {"name": "ask_demo", "arguments": []}])
+def test_parameters_that_do_not_fit_are_told_so_in_a_line(stack: UpProcess, params: dict[str, Any]) -> None:
+    headers = {"accept": "application/json, text/event-stream"}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    answer = httpx.post(f"{stack.url}/mcp", json=call, headers=headers, timeout=60)
+    (data,) = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith(("data: {", "{"))]
+    error = json.loads(data)["error"]
+    assert error["code"] in {-32602, -32600}
+    assert "\n" not in error["message"]
+    assert len(error["message"]) < 200
+
+
 def test_a_page_elsewhere_may_not_ask_a_port_that_is_open_to_all(stack: UpProcess) -> None:
     port = stack.url.rpartition(":")[2]
     headers = {"origin": "http://evil.example", "host": f"evil.example:{port}"}

@@ -46,7 +46,7 @@ async def events(up: UpProcess, answer: types.CallToolResult) -> list[str]:
     """The types of what the log holds of a call."""
     thread = (answer.structured_content or {})["thread"]
     shown = records(await asyncio.to_thread(up.cli, "replay", "show", thread, "--json"))
-    return [one["type"] for one in shown if "type" in one]
+    return [one["kind"] for one in shown]
 
 
 @MODES

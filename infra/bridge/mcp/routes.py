@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-from collections.abc import Hashable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Hashable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,13 +30,15 @@ _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
 """Clients send it once they know it: they have been given a session by then, where they want one."""
 _LEFT: Final = "ostinato.mcp.left"
+_SDK: Final = ("mcp.server.streamable_http_manager", "mcp.server.transport_security", "infra.mcp.server")
+"""Modules that take a while to import, ours among them for what it needs of it."""
 _MODERN: Final = "2026-07-28"
 """From this revision on a client cancels a call by closing its answer's stream."""
 
 
 @dataclass
 class _Served:
-    """The SDK's application, made when it is first asked for: its import takes seconds."""
+    """The SDK's application, made when it is first asked for."""
 
     desk: Desk
     _manager: asyncio.Future[Any] | None = field(default=None)
@@ -94,10 +96,7 @@ class _Served:
             await asyncio.Event().wait()
 
     def _made(self) -> Any:
-        http = importlib.import_module("mcp.server.streamable_http_manager")
-        security = importlib.import_module("mcp.server.transport_security")
-        ours = importlib.import_module("infra.mcp.server")
-
+        http, security, ours = map(importlib.import_module, _SDK)
         calls = importlib.import_module("infra.mcp.calls")
         offer = importlib.import_module("infra.mcp.offer").Offer(self.desk.offered)
         origin = calls.Origin(self._client_of, _session_of, _left)
@@ -110,6 +109,23 @@ class _Served:
         desk = self.desk
         work_on(context.request)
         return Client(desk.connection, desk.read_back, desk.store, caller_of(context.request).tenant, "mcp")
+
+
+@asynccontextmanager
+async def at_hand() -> AsyncIterator[None]:
+    """Import the SDK, where it is there, while a server begins: who asks first need not wait for that."""
+    importing = asyncio.create_task(asyncio.to_thread(_imported), name="mcp import")
+    try:
+        yield
+    finally:
+        importing.cancel()
+
+
+def _imported() -> None:
+    with suppress(ImportError, AttributeError):  # whoever asks is told
+        if importlib.util.find_spec("mcp") is not None:
+            for name in _SDK:
+                importlib.import_module(name)
 
 
 def _session_of(context: Any) -> Hashable | None:
