@@ -63,12 +63,6 @@ def format_checks(request: AnswerRequest) -> Iterator[Check]:
         yield _FIELD if wanted is None else "structured_outputs", False, "it nests too deep"
 
 
-def is_formatted(request: AnswerRequest) -> bool:
-    """Say whether a request asks for an answer of some form."""
-    given = request.response_format
-    return request.structured_outputs is not None or (given is not None and given.get("type") != "text")
-
-
 def structured(request: AnswerRequest) -> Structured | None:
     """Give what the answer is to look like; all `format_checks` but the last were passed."""
     if request.structured_outputs is not None:

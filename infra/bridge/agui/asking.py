@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from infra.bridge.agui.events import MARK
+from infra.bridge.asked_of_agents import INSTRUCTING
 from infra.bridge.openai import BadRequest, decoded
 from infra.bridge.telling.counter import Answer
 from infra.running import Waiting
@@ -15,7 +16,6 @@ from schemas.messages import Message, ToolCall, ToolSpec
 
 NOTE: Final = "agui"
 """Where a command notes the ids that its messages have with the client."""
-_INSTRUCTING: Final = frozenset({"system", "developer"})
 _SAID: Final = frozenset({"user", "assistant", "tool"})
 
 
@@ -104,7 +104,7 @@ def run_agent(asked: AguiInput, agent: str, known: Collection[str], working: str
         context={name: value for name, value in about.items() if value},
         note={NOTE: [one.id for one in fresh if one.role == "user"], "runId": asked.run_id},
         working=working,
-        system="\n\n".join(filter(None, (_text(one) for one in asked.messages if one.role in _INSTRUCTING))),
+        system="\n\n".join(filter(None, (_text(one) for one in asked.messages if one.role in INSTRUCTING))),
     )
 
 
