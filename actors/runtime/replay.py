@@ -112,6 +112,17 @@ def verify(machine: Machine[Any], tenant: str, thread: str, log: Sequence[Record
     return Verdict(len(log), decisions, tuple(effect.id for effect in machine.open_effects(state)))
 
 
+def _refused(machine: Machine[Any], state: Any, first: Recorded, event: CommandRefused) -> Sequence[Emitted]:
+    """Refuse a command again. Where what it asks for did not fit its agent, only the record can say so."""
+    found = event.problem.kind in LOOKED_UP
+    decided = machine.ask(state, Asked(event.command, None, event.problem if found else None), _context(first, None))
+    told = decided.events[0].event if decided.events else None
+    nobody = isinstance(told, CommandRefused) and told.problem.kind == "unknown_agent"
+    if found or not nobody or event.problem.kind != "invalid":
+        return decided.events
+    return machine.ask(state, Asked(event.command, None, event.problem), _context(first, None)).events
+
+
 def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], position: int) -> Sequence[Emitted]:
     """Give the events that today's code says belong at `position`: an input, then what follows from it."""
     first = log[position]
@@ -120,8 +131,7 @@ def _decided(machine: Machine[Any], state: Any, log: Sequence[Recorded], positio
         profile, context = _inputs(log, position)
         return machine.ask(state, Asked(event.command, profile), context).events
     if isinstance(event, CommandRefused):
-        missing = event.problem if event.problem.kind in LOOKED_UP else None
-        return machine.ask(state, Asked(event.command, None, missing), _context(first, None)).events
+        return _refused(machine, state, first, event)
     if not is_result(event) and not is_resumption(event):
         raise Divergence(first.place, first.type, "a command or an effect's result", f"{_shown(event)} without a cause")
     result = Emitted(first.kind, first.entity, event)

@@ -34,6 +34,8 @@ from tests.bus.test_following import THREADS, Books, books
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(20)]
 
 NAMES = list(PROJECTIONS)
+_ALL = 1 << 30
+"""No envelope comes after it."""
 _UNKNOWN = Fact("acme", "strange", "run", "r1", 1, "model.dreamt", "c1", msgspec.Raw(b'{"type":"model.dreamt"}'))
 
 
@@ -120,7 +122,7 @@ async def reached(store: Store, at: At) -> None:
 async def test_batches_of_any_size_come_to_the_same(store: Store, page: int) -> None:
     events = log()
     await rebuild(store, NAMES, page=page)
-    for first, last in itertools.pairwise([0, 20, 21, 60, 1000]):
+    for first, last in itertools.pairwise([0, 20, 21, 60, _ALL]):
         await write(store, between(events, first, last))
         await Projector(store, page).catch_up()
     assert await kept(store) == expected(events)
@@ -173,7 +175,7 @@ async def test_readers_see_the_old_rows_until_the_new_are_complete(
     assert await kept(store) == before
     with pytest.raises(RebuildBusy):
         await rebuild(store, ["runs"])
-    await write(store, between(events, 50, 1000))
+    await write(store, between(events, 50, _ALL))
     await Projector(store).catch_up()
     assert await kept(store) == expected(events)
     go.set()
@@ -273,7 +275,7 @@ async def test_a_new_incarnation_goes_on_after_the_last(store: Store) -> None:
     events = log()
     await write(store, between(events, 0, 40))
     await rebuild(store, NAMES)
-    later = [stored._replace(incarnation=2) for stored in between(events, 40, 1000)]
+    later = [stored._replace(incarnation=2) for stored in between(events, 40, _ALL)]
     await write(store, later)
     await Projector(store).catch_up()
     assert await kept(store) == expected([*between(events, 0, 40), *later])
@@ -292,7 +294,7 @@ async def test_postgres_being_away_is_waited_for(store: Store, postgres_server: 
                     await live_builds(store)
         await postgres_server.restart()
         async with await Store.open(database) as again:
-            await write(again, between(events, 40, 1000))
+            await write(again, between(events, 40, _ALL))
             await reached(again, At(1, events[-1].sequence))
             async with asyncio.timeout(10):
                 while projector.statistics() != current(events):
