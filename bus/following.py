@@ -74,7 +74,7 @@ def follow(place: Place, stored: StoredEvent) -> tuple[Place, Change]:
         stopped = {**unread.thread, "status": "stopped", "stopped": text(reason)}
         return Place(stopped=text(reason)), Change(stopped, told, unread.usage)
     plain = {"events": 1, "first": stored.time, "last": stored.time, "kind": _family(stored)}
-    if after is not place:
+    if after is not place or stored.fact.kind == "push":  # nothing of which is ever under way
         plain["status"] = _status(after)
     if change is _NOTHING:
         return after, Change(plain)

@@ -56,7 +56,8 @@ def test_spans_have_ids_of_their_own_and_lie_within_their_parents(events: list[S
         if parent is not None:
             assert parent.trace == span.trace
             assert parent.start <= span.start, (parent.name, span.name)
-            assert span.end <= parent.end, (parent.name, span.name)
+            # a goal's runs go on when the request that set it is long answered
+            assert span.end <= parent.end or span.attributes.get("ostinato.source") == "goal", (parent.name, span.name)
         assert span.attributes["session.id"]
         assert span.attributes["ostinato.tenant"] == events[0].fact.tenant
 
