@@ -9,20 +9,22 @@ as a whole: a text could have talked its judge out of an answer.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from msgspec.structs import replace
 
 from actors.errors import DefinitionError
 from actors.models.provider import ModelAnswer
+from actors.processors.places import is_step, unanswered
 from actors.processors.processor import About, Judge, Processor, Tripped
 from actors.processors.quotes import masked, quotes_of
+from actors.processors.verdicts import Mended, Verdicts
 from schemas.messages import Message
 from schemas.processing import Hook
 
@@ -34,8 +36,8 @@ Looked = Literal["input", "tools", "result"]
 _SPEAKERS: Mapping[str, Looked] = MappingProxyType({"user": "input", "tool": "tools"})
 _MENDING = ("filter", "redact", "rewrite")
 _UNREAD = "the verdict could not be read"
-_KEPT = 1000
-"""Texts of which a process keeps what was made of them."""
+_AT_ONCE = 8
+"""Texts that one call has judged at the same time."""
 
 HARMS: Mapping[str, str] = MappingProxyType(
     {
@@ -66,13 +68,6 @@ PERSONAL_DATA: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Mended(NamedTuple):
-    """What was left of a text, and what to note of that: classes with how often each was found."""
-
-    text: str
-    noted: tuple[tuple[str, int], ...] = ()
-
-
 @dataclass(frozen=True)
 class Judged(Processor):
     """Asks a model which classes a text is of, and stops the run, notes it, or takes out what is of them.
@@ -93,7 +88,7 @@ class Judged(Processor):
     """That is asked, as `Agent.model` names it; empty is the agent's own."""
     most: int = 1000
     """Tokens of what the judge quotes; what it writes anew may take as many as a long text has."""
-    _known: OrderedDict[str, Mended] = field(default_factory=OrderedDict, init=False, compare=False, repr=False)
+    _known: Verdicts = field(default_factory=Verdicts, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.classes or not all(name.strip() for name in self.classes):
@@ -111,22 +106,38 @@ class Judged(Processor):
     @property
     def everywhere(self) -> bool:  # type: ignore[override]
         """What the model is not to see, it does not see where a history is condensed either."""
-        return self._mends("input") or self._mends("tools")
+        return self.strategy != "warn" and ("input" in self.looks_at or "tools" in self.looks_at)
 
     def has(self, hook: Hook) -> bool:
         """Say whether it does anything in a hook: what comes in is judged once, or changed at each step."""
         if hook == "prompt":
-            return self._mends("input") or "tools" in self.looks_at
+            return "tools" in self.looks_at or ("input" in self.looks_at and self.strategy != "warn")
         return super().has(hook) and not (hook == "input" and self._mends("input"))
 
     async def input(self, messages: Sequence[Message], about: About) -> None:
-        """Judge what came in."""
-        if "input" in self.looks_at:
-            await self._judge("\n".join(message.content for message in messages), "input", about)
+        """Judge what came in: what stopped a run before this one, and that nobody answered, stops this one no more."""
+        said = {at: message.content for at, message in enumerate(messages) if message.role == "user"}
+        if "input" not in self.looks_at:
+            return
+        if self.strategy != "block":
+            await self._judge("\n".join(said.values()), "input", about)
+            return
+        for stale in unanswered(messages):
+            gone = await self._gone({at: said[at] for at in stale}, "input", about)
+            said = {at: text for at, text in said.items() if at not in gone}
+        self._stop_for((await self._looked_each({"input": "\n".join(said.values())}, about))["input"], about)
 
     async def prompt(self, messages: Sequence[Message], about: About) -> Sequence[Message]:
-        """Take out of what users and tools said what is of a class; or judge what tools said."""
-        return tuple([await self._shown(at, message, about) for at, message in enumerate(messages)])
+        """Take out of what users and tools said what is of a class; or judge what tools said, and stop the run for it.
+
+        What stopped a run stays in its thread. Whoever goes on there is not stopped for it again: it is taken out.
+        """
+        seen = {at: message for at, message in enumerate(messages) if self._sees(message)}
+        looked = await self._looked_each({f"prompt-{at}": message.content for at, message in seen.items()}, about)
+        left = {at: looked[f"prompt-{at}"] for at in seen}
+        if self.strategy == "block":
+            left = await self._kept_back(messages, left, about)
+        return tuple([self._shown(message, left.get(at), about) for at, message in enumerate(messages)])
 
     async def answer(self, answer: ModelAnswer, about: About) -> ModelAnswer:
         """Judge what is said beside calls of tools."""
@@ -145,14 +156,14 @@ class Judged(Processor):
             reasoning = await self._mended(answer.reasoning, hook, f"{hook}-reasoning", about)
             text = await self._mended(answer.text, hook, hook, about)
             return replace(answer, text=text, reasoning=reasoning)
-        if "result" in self.looks_at:
+        if "result" in self.looks_at and is_step(about.call):
             await self._judge("\n".join(filter(None, (answer.reasoning, answer.text))), hook, about)
         return answer
 
-    async def _judge(self, text: str, hook: Hook, about: About, place: str = "") -> None:
+    async def _judge(self, text: str, hook: Hook, about: About) -> None:
         if about.judge is None or not text.strip():
             return
-        found = self._said(await about.judge(f"{self.name}-{place or hook}", self.question(text), model=self.model))
+        found = self._said(await about.judge(f"{self.name}-{hook}", self.question(text), model=self.model))
         if found is None:
             self._puzzled(hook, about)
         elif found and self.strategy == "block":
@@ -172,38 +183,87 @@ class Judged(Processor):
             raise Tripped(_UNREAD)
         about.note(self, hook, "noticed", reason=_UNREAD)
 
-    async def _shown(self, at: int, message: Message, about: About) -> Message:
+    def _sees(self, message: Message) -> bool:
+        """Say whether each step looks at a message by itself."""
         # instructions are the author's, and answers were looked at when they were given
         what = _SPEAKERS.get(message.role)
-        if what == "tools" and what in self.looks_at and not self._mends(what):
-            await self._judge_once(message.content, f"prompt-{at}", about)
-        if what is None or not self._mends(what):
+        return what is not None and what in self.looks_at and (what == "tools" or self._mends(what))
+
+    async def _kept_back(
+        self, messages: Sequence[Message], tools: Mapping[int, Mended], about: About
+    ) -> dict[int, Mended]:
+        """Stop the run for what a tool said just now; give what else is not to be seen, by its place."""
+        if not is_step(about.call) and self._known.get(_place(about)) is not None:
+            # made of all that was said in a thread in which something is not to be seen
+            self._stop_for((await self._looked_each({"prompt-0": messages[0].content}, about))["prompt-0"], about)
+        for at, left in tools.items():
+            if all(message.role == "tool" for message in messages[at:]):
+                self._stop_for(left, about)
+        gone = {at: left for at, left in tools.items() if left.text is not None}
+        for stale in unanswered(messages) if "input" in self.looks_at else ():
+            gone |= await self._gone({at: messages[at].content for at in stale}, "prompt", about)
+        if gone:
+            self._known.keep(_place(about), Mended())
+        return gone
+
+    async def _gone(self, said: Mapping[int, str], hook: Hook, about: About) -> dict[int, Mended]:
+        """Give what is not to be seen of what nobody answered: each that is of a class, or all that are together."""
+        looked = await self._looked_each({f"{hook}-{at}": text for at, text in said.items()}, about)
+        gone = {at: looked[f"{hook}-{at}"] for at in said if looked[f"{hook}-{at}"].text is not None}
+        rest = [at for at in said if at not in gone]
+        if len(rest) < 2:
+            return gone
+        who = f"{hook}-{rest[0]}-to-{rest[-1]}"
+        whole = (await self._looked_each({who: "\n".join(said[at] for at in rest)}, about))[who]
+        return gone if whole.text is None else gone | dict.fromkeys(rest, whole)
+
+    def _stop_for(self, left: Mended, about: About) -> None:
+        if left.text is not None:
+            self._known.keep(_place(about), Mended())
+            raise Tripped(_reasons(left))
+
+    def _shown(self, message: Message, left: Mended | None, about: About) -> Message:
+        if left is None:
             return message
-        return replace(message, content=await self._mended(message.content, "prompt", f"prompt-{at}", about))
+        self._note(left, "prompt", about)
+        return message if left.text is None else replace(message, content=left.text)
 
-    async def _judge_once(self, text: str, place: str, about: About) -> None:
-        """Judge what a tool said: each step shows it again."""
-        key = _key(text, about)
-        if key not in self._known:
-            await self._judge(text, "prompt", about, place)
-            self._keep(key, Mended(""))
-
-    async def _mended(self, text: str, hook: Hook, place: str, about: About) -> str:
-        """Give what is left of a text; the place names the judge's call, for its own hash would tell the text."""
-        if about.judge is None or not text.strip():
-            return text
-        key = _key(text, about)
-        if key not in self._known:
-            self._keep(key, await self._made(about.judge, f"{self.name}-{place}", text))
-        left = self._known[key]
+    def _note(self, left: Mended, hook: Hook, about: About) -> None:
+        if left.noted and self.strategy == "warn":
+            about.note(self, hook, "noticed", len(left.noted), _reasons(left))
+            return
         for reason, found in left.noted:
             about.note(self, hook, "changed", found, reason)
-        return left.text
 
-    def _keep(self, key: str, left: Mended) -> None:
-        self._known[key] = left
-        if len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+    async def _mended(self, text: str, hook: Hook, place: str, about: About) -> str:
+        """Give what is left of a text."""
+        left = (await self._looked_each({place: text}, about))[place]
+        self._note(left, hook, about)
+        return text if left.text is None else left.text
+
+    async def _looked_each(self, texts: Mapping[str, str], about: About) -> dict[str, Mended]:
+        """Say what is left of texts, some at once and each once; their places name the judge's calls, for a hash of its
+        own would tell the text. What was made of some is kept, also where there is no time for all."""
+        made: dict[str, Mended] = {}
+        keys = {place: _key(text, about) for place, text in texts.items()}
+        asked: dict[str, str] = {}
+        for place, key in keys.items():
+            known = self._known.get(key) if about.judge is not None and texts[place].strip() else Mended()
+            if known is None:
+                asked.setdefault(key, place)
+            else:
+                made[key] = known
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(key: str, place: str, judge: Judge) -> None:
+            async with room:
+                made[key] = await self._made(judge, f"{self.name}-{place}", texts[place])
+            # a warning is noted once, and not at each step
+            self._known.keep(key, Mended() if self.strategy == "warn" else made[key])
+
+        if about.judge is not None:
+            await _together([look(key, place, about.judge) for key, place in asked.items()])
+        return {place: made[key] for place, key in keys.items()}
 
     async def _made(self, judge: Judge, who: str, text: str) -> Mended:
         """Have a text looked at, and take out what is to go."""
@@ -212,11 +272,11 @@ class Judged(Processor):
             spared = None if told is None else await masked(text, told, self.classes, self.name)
             if spared is None:
                 return self._all_of(_UNREAD if told is None else "a quote that is not in the text")
-            return Mended(spared.text, spared.found)
+            return Mended(spared.text if spared.found else None, spared.found)
         found = self._said(await judge(who, self.question(text), model=self.model))
         if not found:
-            return self._all_of(_UNREAD) if found is None else Mended(text)
-        if self.strategy == "filter":
+            return self._all_of(_UNREAD) if found is None else Mended()
+        if self.strategy in {"block", "filter", "warn"}:
             return self._all_of(*found)
         room = max(self.most, len(text) // 2)  # in tokens: a text must not be cut where it is written anew
         anew = await judge(f"{who}-anew", self.rewriting(text, found), room, model=self.model)
@@ -224,7 +284,8 @@ class Judged(Processor):
         return Mended(anew, tuple((name, 1) for name in found)) if left == [] else self._all_of(*found)
 
     def _all_of(self, *reasons: str) -> Mended:
-        return Mended(f"[{self.name}]", tuple((reason, 1) for reason in reasons))
+        text = None if self.strategy == "warn" else f"[{self.name}]"
+        return Mended(text, tuple((reason, 1) for reason in reasons))
 
     def question(self, text: str) -> str:
         """Write what the model is asked. The fence goes by the text, so that no text can close it."""
@@ -266,6 +327,25 @@ def _key(text: str, about: About) -> str:
     """Name a text of a tenant's in the memory of a process."""
     tenant = "" if about.call is None else about.call.tenant
     return blake2b(f"{tenant}/{text}".encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _reasons(left: Mended) -> str:
+    return ", ".join(reason for reason, _ in left.noted)
+
+
+def _place(about: About) -> str:
+    """Name a thread in the memory of a process."""
+    return "" if about.call is None else f"{about.call.tenant}/{about.call.thread}"
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do them all; the first that fails ends the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(work)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def _fence(text: str) -> str:

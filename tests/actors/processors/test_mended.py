@@ -276,12 +276,12 @@ async def test_what_a_model_thinks_is_judged_with_what_it_says() -> None:
         await Guarded(Thinking(script), [moderation()], first=True).call(CALL, Heard())
 
 
-def test_only_a_guard_that_changes_prompts_goes_around_what_is_no_turn() -> None:
+def test_only_a_guard_that_keeps_something_from_the_model_goes_around_what_is_no_turn() -> None:
     guards: Sequence[Processor] = (moderation(), moderation("warn"), moderation("redact"), moderation("filter"))
-    assert [guard.everywhere for guard in guards] == [False, False, True, True]
-    assert [guard.has("prompt") for guard in guards] == [False, False, True, True]
+    assert [guard.everywhere for guard in guards] == [True, False, True, True]
+    assert [guard.has("prompt") for guard in guards] == [True, False, True, True]
     assert [guard.has("input") for guard in guards] == [True, True, False, False]
-    assert [prompt_injection_detector(how).everywhere for how in ("block", "filter")] == [False, True]
+    assert [prompt_injection_detector(how).everywhere for how in ("warn", "filter")] == [False, True]
     with pytest.raises(DefinitionError, match="most=0"):
         Judged(most=0)
 
