@@ -21,7 +21,6 @@ from bus.erasure import (
     destroy_of_schedule,
     is_recorded,
     keys_of,
-    runs_of_thread,
     scrub_traces,
     traced_up_to,
     unsealed,
@@ -34,8 +33,9 @@ from schemas import codec
 from schemas.commands import Command
 from schemas.errors import SchemaError
 from schemas.memory import DeleteThread
-from schemas.pushes import ForgetPushes, push_id
+from schemas.pushes import ForgetPushes, pushes_of
 from schemas.runs import ToolCalled
+from schemas.tasks import TaskStarted
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _LOOK_S: Final = 0.05
 _AGAIN_S: Final = 1.0
 _RECORDED_S: Final = 5.0
 """How long a recorder that is behind may keep a key from being destroyed; no other copy needs it."""
+_CALLED: Final = frozenset({"tool.called", "task.started"})
 
 
 class StackEraser:
@@ -103,7 +104,7 @@ class StackEraser:
         """Have the threads deleted that other agents' runs had, which this one's calls were."""
         called = [event.fact for event in await store.events_of_thread(tenant, thread)]
         for fact in called:
-            effect = _called(fact.payload) if fact.type == "tool.called" else ""
+            effect = _called(fact.payload) if fact.type in _CALLED else ""
             child = child_thread(tenant, thread, effect)
             if effect and await store.rows(_THERE, tenant, child):
                 data = DeleteThread(reason="the thread that it was a call of was deleted")
@@ -112,11 +113,9 @@ class StackEraser:
                 )
 
     async def _forget_pushes(self, store: Store, tenant: str, thread: str) -> None:
-        """Have nobody told any more of the thread's runs, and destroy what says who was."""
-        for run in await runs_of_thread(store, tenant, thread):
-            push = push_id(thread, run)
-            if not await store.rows(_THERE, tenant, push):
-                continue
+        """Have nobody told any more of the thread's runs, begun or not, and destroy what says who was."""
+        for row in await store.rows(_PUSHES, tenant, pushes_of(thread)):
+            push = row["entity"]
             forget = Command(f"{push}-e", tenant, "push", push, "forget", ForgetPushes(), "agent")
             await send_command(self._connection, forget)
             await self._until_forgotten(store, tenant, push)
@@ -145,7 +144,7 @@ def _called(payload: msgspec.Raw) -> str:
         event = codec.decode_event(payload)
     except SchemaError:
         return ""
-    return event.effect if isinstance(event, ToolCalled) else ""
+    return event.effect if isinstance(event, ToolCalled | TaskStarted) else ""
 
 
 async def told_destroyed(connection: Connection, keys: set[str]) -> None:
@@ -192,4 +191,5 @@ async def heed_erasure(connection: Connection, answers: Answers) -> None:
 
 
 _FORGOTTEN = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 AND type = 'push.forgotten'"
+_PUSHES = "SELECT DISTINCT entity FROM event WHERE tenant = $1 AND kind = 'push' AND starts_with(entity, $2)"
 _THERE = "SELECT 1 FROM event WHERE tenant = $1 AND thread = $2 LIMIT 1"

@@ -17,9 +17,18 @@ _Header = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[\x21-\x7e]?([
 """What can stand in an HTTP header."""
 
 
+def pushes_of(thread: str) -> str:
+    """Say how the names begin of all that is said of a thread's tasks: whoever erases it finds them, run or no run."""
+    return f"p{_hashed(thread)}"
+
+
 def push_id(thread: str, run: str) -> str:
     """Name what is said of a task, by its thread and run."""
-    return "p" + blake2b(f"{thread}/{run}".encode(), digest_size=12).hexdigest()
+    return pushes_of(thread) + _hashed(run)
+
+
+def _hashed(text: str) -> str:
+    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class PushTarget(Wire, frozen=True):

@@ -54,8 +54,8 @@ ErrorKind = Literal[
     "budget",
     "tripwire",
 ]
-LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key"})
-"""Kinds of problems that are found before a decision, where a command's agent is looked up."""
+LOOKED_UP = frozenset({"unknown_agent", "unknown_model", "definition", "key", "overloaded"})
+"""Kinds of problems that are found before a decision, where a command's agent is looked up, or room for it."""
 
 
 class Problem(Wire, frozen=True):

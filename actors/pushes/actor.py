@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
-from actors.pushes.machine import TellOf, WatchTask
+from actors.pushes.machine import PushState, TellOf, WatchTask
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
 from schemas.commands import Command
 from schemas.context import Clock
-from schemas.pushes import PushNoticed, PushTried
-from schemas.runs import Event
+from schemas.pushes import PushNoticed, PushTried, SubscribePush
+from schemas.runs import Event, Problem
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ _LOOK_S: Final = 60.0
 """A clock may be set meanwhile: it is looked at that often."""
 _AT_ONCE: Final = 64
 """Requests of a process."""
+_OF_ONE: Final = 16
+"""Of those, of one tenant's: one whose addresses do not answer must not hold up what others are told."""
+MOST_WATCHED: Final = 1000
+"""Tasks of one tenant that a process watches at once, those aside that it takes over from another."""
 
 
 class Told(NamedTuple):
@@ -64,10 +70,16 @@ class PushPerformer:
         self._attempts = attempts
         self._until = until or self._sleep_until
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places_of = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._watched = Counter[str]()
 
-    async def look_up(self, command: Command, state: Any = None) -> Asked:
-        """Give the command as it is: it names nothing."""
-        return Asked(command)
+    async def look_up(self, command: Command, state: PushState | None = None) -> Asked:
+        """See whether there is room to watch one more task of a tenant's."""
+        settled = state is not None and (bool(state.targets) or state.over)
+        if settled or not isinstance(command.data, SubscribePush) or self._watched[command.tenant] < MOST_WATCHED:
+            return Asked(command)
+        message = f"{MOST_WATCHED} tasks are watched already: wait until some are over, or have nobody told of them"
+        return Asked(command, missing=Problem(kind="overloaded", message=message, field="target"))
 
     def resumption(self, effect: Effect) -> Event | None:
         """Note nothing: who was told may be told again."""
@@ -84,16 +96,26 @@ class PushPerformer:
         """Wait, or tell."""
         match effect:
             case WatchTask():
-                return await self._watch(site.tenant, effect)
+                return await self._noticed(site.tenant, effect)
             case TellOf():
                 return await self._tried(site.tenant, effect)
             case _:
                 raise AssertionError(f"not an effect of a push: {effect!r}")
 
+    async def _noticed(self, tenant: str, effect: WatchTask) -> PushNoticed:
+        self._watched[tenant] += 1
+        try:
+            return await self._watch(tenant, effect)
+        finally:
+            self._watched[tenant] -= 1
+            if not self._watched[tenant]:
+                del self._watched[tenant]
+
     async def _tried(self, tenant: str, effect: TellOf) -> PushTried:
         due = effect.due
         await self._until(due.at)
-        async with self._places:
+        own = self._places_of.setdefault(tenant, asyncio.Semaphore(_OF_ONE))
+        async with own, self._places:
             told = await self._tell(tenant, effect)
         if not told.problem:
             return PushTried(effect=effect.id, code=told.code)

@@ -116,9 +116,10 @@ class PushMachine:
     def ask(self, state: PushState, asked: Asked, context: Context) -> Decision:
         """Take on whom to tell, or tell them no more."""
         command = asked.command
-        problem = _unfit(state, command)
+        problem = _unfit(state, command) or asked.missing
         if problem is not None:
-            if state.forgotten:  # what is said of what is over is not written down
+            # what is said of what is over is not written down, nor whom a task that may never be was to tell
+            if state.forgotten or problem is asked.missing:
                 command = replace(command, verb="forget", data=ForgetPushes())
             return Decision([_emitted(state, CommandRefused(command=command, problem=problem))], [])
         events: list[Event] = [CommandAccepted(command=command)]

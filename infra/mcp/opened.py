@@ -1,7 +1,9 @@
 """Tools that are open to clients by themselves, without an agent that decides: each call is a run of one tool.
 
-Nothing is open unless the settings name it. A tool comes with all that its agent has put around it, so what needs a
-person's agreement there needs it here. Whoever lists tools asks a process of agents, which knows them.
+Nothing is open unless the settings name it. A tool comes with what its agent has put around it: what needs a person's
+agreement there needs it here, and the agent's own functions before and after tools are asked. Processors stand between
+an agent and a model, and here is none: tools of agents that have some cannot be open. Whoever lists tools asks a
+process of agents, which knows them.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from actors.agent.around_tools import AfterTool, BeforeTool, ToolUse, ToolUsed
 from actors.agent.definition import Agent
+from actors.agent.hooks import called_hook
 from actors.errors import ActorError, DefinitionError
 from actors.models.direct import DIRECT
 from actors.tools import Tool
@@ -86,6 +90,25 @@ class OpenedTools:
                 found.append(tool_offered(tool))
         return found
 
+    def around_tools(self) -> tuple[BeforeTool | None, AfterTool | None]:
+        """Give what asks the functions of whose tool a call is of; None where no owner has such functions."""
+        owners = self._owners.values()
+        before = self._before if any(owner.before_tool for owner in owners) else None
+        after = self._after if any(owner.after_tool for owner in owners) else None
+        return before, after
+
+    async def _before(self, use: ToolUse) -> Any:
+        owner = self._owners.get(use.tool)
+        if owner is None or owner.before_tool is None:
+            return None
+        return await called_hook(owner.name, owner.before_tool, replace(use, agent=owner.name))
+
+    async def _after(self, used: ToolUsed) -> Any:
+        owner = self._owners.get(used.use.tool)
+        if owner is None or owner.after_tool is None:
+            return None
+        return await called_hook(owner.name, owner.after_tool, replace(used, use=replace(used.use, agent=owner.name)))
+
     async def _find(self, name: str, around: Surroundings) -> Tool | None:
         if name in self._owners:
             given = await toolset_of(self._owners[name].tools).tools(around)  # type: ignore[arg-type]  # no function
@@ -105,6 +128,9 @@ def _owners(settings: McpSettings, agents: Mapping[str, Agent]) -> Iterator[tupl
         if callable(agents[agent].tools):
             message = f"mcp.tools: {entry!r}: the tools of {agent!r} are a function of the request, and cannot be open"
             raise DefinitionError(message)
+        if agents[agent].processors:
+            message = f"mcp.tools: {entry!r}: {agent!r} has processors, which calls without its model would pass by"
+            raise DefinitionError(f"{message}: open the tool of an agent that has none")
         if tool in seen:
             raise DefinitionError(f"mcp.tools: two tools are named {tool!r}: open one of them")
         seen.add(tool)
@@ -126,7 +152,9 @@ def opened_agents(agents: Sequence[Agent], settings: McpSettings) -> list[Agent]
         return []
     if any(agent.name == AGENT for agent in agents):
         raise DefinitionError(f"the agent {AGENT!r} calls tools that are open (`mcp.tools`): name yours otherwise")
-    return [Agent(AGENT, "", DIRECT, tools=OpenedTools(agents, settings), max_steps=2, retries=0)]
+    opened = OpenedTools(agents, settings)
+    before, after = opened.around_tools()
+    return [Agent(AGENT, "", DIRECT, tools=opened, max_steps=2, retries=0, before_tool=before, after_tool=after)]
 
 
 class OpenedService:

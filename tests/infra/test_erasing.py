@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -15,12 +16,16 @@ from bus.batch import on_leader
 from bus.connection import Connection, Message
 from bus.dead import dead_command, keep, letters
 from bus.erasure import delete_letters
-from bus.store import Store
+from bus.store import Store, StoredEvent
 from bus.streams import CMD, TRACE, ensure_streams
 from infra.erasing import StackEraser, heed_erasure
+from schemas import codec
+from schemas.envelope import Fact
 from schemas.memory import ThreadDeleted
 from schemas.messages import ToolCall, Usage
-from schemas.runs import RunStarted, ToolCalled
+from schemas.pushes import PushForgotten, push_id
+from schemas.runs import Event, RunStarted, ToolCalled
+from schemas.tasks import TaskStarted
 from tests.bus.recording import record
 from tests.bus.test_following import EXAMPLES
 from tests.bus.test_keyring import giving
@@ -36,30 +41,51 @@ def calling(effect: str) -> ToolCalled:
     return ToolCalled(effect=effect, call=ToolCall("k1", "writer", "{}"), effect_class="idempotent")
 
 
+async def only_command(connection: Connection) -> tuple[str, str]:
+    """Name the one command that was sent: its subject, and its id."""
+    assert (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"] == 1
+    item = await on_leader(connection, CMD, {"seq": 1})
+    assert item is not None
+    return item.subject, msgspec.json.decode(item.data)["id"]
+
+
+def starting(effect: str) -> TaskStarted:
+    return TaskStarted(effect, ToolCall("k1", "writer", "{}"))
+
+
+@pytest.mark.parametrize(("called", "index"), [(calling, "t0"), (starting, "t0b")])
 async def test_threads_that_a_thread_called_are_deleted_with_it_and_no_others(
-    connection: Connection, store: Store
+    connection: Connection, store: Store, called: Callable[[str], Event], index: str
 ) -> None:
     await ensure_streams(connection, shards=1)
-    child = child_thread("acme", "t1", "r1-1-t0")
+    child = child_thread("acme", "t1", f"r1-1-{index}")
     await write(
         store,
         events(
-            ("acme", "t1", calling("r1-1-t0")),
-            ("acme", "t1", calling("r1-1-t1")),
+            ("acme", "t1", called(f"r1-1-{index}")),
+            ("acme", "t1", called("r1-1-t1")),
             ("acme", child, STARTED),
             ("acme", "t2", STARTED),
         ),
     )
 
-    async def opened() -> Store:
-        return store
+    await StackEraser(connection, giving(store))._end_children(store, "acme", "t1")
+    assert await only_command(connection) == (f"cmd.0.acme.agent.{child}.delete", f"{child}-e")
 
-    await StackEraser(connection, opened)._end_children(store, "acme", "t1")
-    assert (await connection.api(f"STREAM.INFO.{CMD}"))["state"]["messages"] == 1
-    item = await on_leader(connection, CMD, {"seq": 1})
-    assert item is not None
-    assert item.subject == f"cmd.0.acme.agent.{child}.delete"
-    assert msgspec.json.decode(item.data)["id"] == f"{child}-e"
+
+async def test_whoever_was_to_be_told_of_a_task_that_never_began_is_forgotten_with_its_thread_and_nobody_else(
+    connection: Connection, store: Store
+) -> None:
+    await ensure_streams(connection, shards=1)
+    mine = push_id("t1", "never-begun")
+    told = ("acme", mine), ("acme", push_id("t11", "r1")), ("other", push_id("t1", "r2"))
+    facts = [
+        Fact(tenant, push, "push", push, 1, "push.forgotten", "c", codec.payload(PushForgotten()))
+        for tenant, push in told
+    ]
+    await write(store, [StoredEvent(1, number, 0, number, fact) for number, fact in enumerate(facts, start=1)])
+    await StackEraser(connection, giving(store))._forget_pushes(store, "acme", "t1")
+    assert await only_command(connection) == (f"cmd.0.acme.push.{mine}.forget", f"{mine}-e")
 
 
 async def test_dead_letters_of_a_thread_are_deleted_and_those_of_others_stay(connection: Connection) -> None:

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ostinato import Agent, ToolContext, tool
+from ostinato import Agent, Refused, ToolContext, ToolUse, ToolUsed, tool
 
 WITNESS = Path(os.environ.get("OSTINATO_TEST_WITNESS", "/dev/null"))
 
@@ -62,4 +62,22 @@ def hidden() -> str:
     return "secret"
 
 
+@tool(effect="pure")
+def guarded(text: str) -> str:
+    """Say it again."""
+    return text
+
+
+def before(use: ToolUse) -> Any:
+    """Let nobody swear, and all be said in capitals."""
+    text = str(use.arguments["text"])
+    return Refused(f"{use.agent} does not swear") if text == "damn" else {"text": text.upper()}
+
+
+def after(used: ToolUsed) -> str:
+    """Take out what nobody is to read."""
+    return used.content.replace("SECRET", "***")
+
+
 holder = Agent("holder", "Hold.", tools=[adder, shout, counter, failing, promising, dying, hidden])
+guardian = Agent("guardian", "Guard.", tools=[guarded], before_tool=before, after_tool=after)

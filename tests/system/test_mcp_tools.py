@@ -34,7 +34,7 @@ def anyio_backend() -> str:
 def opened(system_folder: Path) -> Iterator[UpProcess]:
     """A stack with tools that are open."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OSTINATO_MCP_TOOLS", ",".join(f"holder/{name}" for name in OPEN))
+        patch.setenv("OSTINATO_MCP_TOOLS", ",".join((*(f"holder/{name}" for name in OPEN), "guardian/guarded")))
         patch.setenv("OSTINATO_MCP_SERVICES", "*")
         patch.setenv("OSTINATO_TEST_WITNESS", str(system_folder / "opened-witness"))
         up = start(system_folder / "opened", "--agents", str(AGENTS))
@@ -110,6 +110,18 @@ async def test_nothing_is_open_unless_it_is_named(stack: UpProcess) -> None:
     async with connected(stack) as client:
         assert not [tool for tool in (await client.list_tools()).tools if tool.name.startswith("tool_")]
         assert (await client.call_tool("tool_calculator", {"expression": "1"})).is_error
+
+
+async def test_what_its_agent_has_around_its_tools_is_around_them_here(opened: UpProcess) -> None:
+    async with connected(opened) as client:
+        answer = await client.call_tool("tool_guarded", {"text": "a secret"})
+        assert (answer.is_error, text(answer)) == (False, "A ***")
+        refused = await client.call_tool("tool_guarded", {"text": "damn"})
+        assert refused.is_error
+        assert "guardian does not swear" in text(refused)
+        assert "tool.called" not in await events(opened, refused)
+        verified = await asyncio.to_thread(opened.cli, "replay", "verify", answer.structured_content["thread"])
+        assert verified.returncode == 0, verified.stdout
 
 
 async def test_what_a_tool_says_meanwhile_is_progress(opened: UpProcess) -> None:

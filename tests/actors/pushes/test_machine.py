@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from actors.pushes.actor import PushPerformer, Told
+from actors.pushes.actor import _AT_ONCE, PushPerformer, Told
 from actors.pushes.machine import MOST_TARGETS, PushMachine, PushState, TellOf, WatchTask
 from actors.runtime.machine import Asked, Decision, Effect, Emitted
 from actors.runtime.performer import Site
@@ -22,7 +24,7 @@ from schemas.pushes import (
     SubscribePush,
     UnsubscribePush,
 )
-from schemas.runs import CommandRefused, Event
+from schemas.runs import LOOKED_UP, CommandRefused, Event
 
 MACHINE = PushMachine()
 NOW = Context(1_000_000, 0)
@@ -196,3 +198,69 @@ async def test_who_says_that_it_is_gone_is_not_asked_again() -> None:
     desk.result(ended())
     result = await performer.perform(desk.open[0], Site("acme", "p1", 1), again=False)
     assert result == PushTried("p1-1-0-a1", 410, "answered 410")
+
+
+@pytest.mark.anyio
+async def test_who_does_not_answer_one_tenant_holds_up_nobody_elses_word() -> None:
+    told, go = list[str](), asyncio.Event()
+
+    async def tell(tenant: str, effect: TellOf) -> Told:
+        told.append(tenant)
+        if tenant == "slow":
+            await go.wait()
+        return Told(200)
+
+    performer, desk = PushPerformer(_never, tell, FixedClock(), 9), Desk()
+    desk.ask(target())
+    desk.result(ended())
+    (effect,) = desk.open
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2 * _AT_ONCE):
+            tasks.create_task(performer.perform(effect, Site("slow", "p1", 1), again=False))
+        other = tasks.create_task(performer.perform(effect, Site("acme", "p2", 1), again=False))  # begins after those
+        await asyncio.wait_for(other, 5)
+        assert told.count("slow") < _AT_ONCE
+        go.set()
+    assert told.count("slow") == 2 * _AT_ONCE
+
+
+@pytest.mark.anyio
+async def test_so_many_tasks_of_one_tenant_are_watched_and_no_more_are_taken_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.pushes.actor.MOST_WATCHED", 2)
+    begun = asyncio.Semaphore(0)
+
+    async def watch(tenant: str, effect: WatchTask) -> PushNoticed:
+        begun.release()
+        return await asyncio.Future()
+
+    async def tell(tenant: str, effect: TellOf) -> Told:
+        raise AssertionError("nobody is told here")
+
+    performer, desk, fresh = PushPerformer(watch, tell, FixedClock(), 9), Desk(), Desk()
+    desk.ask(target())
+    (effect,) = desk.open
+    watching = [asyncio.create_task(performer.perform(effect, Site("acme", "p1", 1), again=False)) for _ in range(2)]
+    async with asyncio.timeout(5):
+        await begun.acquire()
+        await begun.acquire()
+    wanted = Command("c1", "acme", "push", "p9", "subscribe", target(token="secret"), "a2a")
+    asked = await performer.look_up(wanted, fresh.state)
+    (emitted,) = MACHINE.ask(fresh.state, asked, NOW).events
+    refused = emitted.event
+    assert isinstance(refused, CommandRefused)
+    assert (refused.problem.kind, refused.command.data) == ("overloaded", ForgetPushes())
+    # a replay has what was found from the record
+    assert refused.problem.kind in LOOKED_UP
+    assert MACHINE.ask(fresh.state, Asked(refused.command, None, refused.problem), NOW).events == [emitted]
+    for state, command in (
+        (desk.state, wanted),
+        (fresh.state, replace(wanted, tenant="other")),
+        (fresh.state, replace(wanted, verb="forget", data=ForgetPushes())),
+    ):
+        assert (await performer.look_up(command, state)).missing is None
+    watching[0].cancel()
+    await asyncio.wait(watching[:1])
+    assert (await performer.look_up(wanted, fresh.state)).missing is None
+    watching[1].cancel()

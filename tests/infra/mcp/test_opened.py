@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from actors.agent.around_tools import ToolUse, ToolUsed
 from actors.agent.definition import Agent
+from actors.delegates import Refused
 from actors.errors import DefinitionError
+from actors.processors.patterns import RegexFilter
 from actors.request_context import RequestContext
 from actors.tools import client_tool, tool
 from actors.toolsets import Approval, Fixed, Surroundings
@@ -37,6 +41,7 @@ def digger() -> str:
 THEIRS = client_tool("theirs", "Be run elsewhere.", None)
 HOLDER = Agent("holder", "", tools=[Approval(Fixed((adder,))), digger, THEIRS])
 OTHER = Agent("other", "", tools=[adder])
+CLEAN = Agent("clean", "", tools=[adder], processors=[RegexFilter()])
 FREE = Agent("free", "", tools=lambda context: [adder])
 
 
@@ -68,11 +73,31 @@ async def test_what_is_more_than_a_call_cannot_be_open() -> None:
         (("holder/",), "AGENT/TOOL"),
         (("holder/adder", "other/adder"), "two tools"),
         (("free/adder",), "function of the request"),
+        (("clean/adder",), "'clean' has processors"),
     ],
 )
 def test_what_cannot_be_open_is_told_before_anything_starts(tools: tuple[str, ...], why: str) -> None:
     with pytest.raises(DefinitionError, match=why):
-        OpenedTools([HOLDER, OTHER, FREE], McpSettings(tools=tools))
+        OpenedTools([HOLDER, OTHER, CLEAN, FREE], McpSettings(tools=tools))
+
+
+@pytest.mark.anyio
+async def test_whose_tool_is_called_is_asked_before_and_after_and_nobody_else() -> None:
+    def before(use: ToolUse) -> Refused:
+        return Refused(f"not to {use.agent}")
+
+    async def after(used: ToolUsed) -> str:
+        return f"{used.use.agent} saw {used.content}"
+
+    twice = replace(adder, name="twice")
+    owners = [replace(OTHER, before_tool=before, after_tool=after), Agent("third", "", tools=[twice])]
+    (opened,) = opened_agents(owners, McpSettings(tools=("other/adder", "third/twice")))
+    assert opened.before_tool is not None
+    assert opened.after_tool is not None
+    for name, said, left in (("adder", Refused("not to other"), "other saw 3"), ("twice", None, None)):
+        use = ToolUse("r1", AGENT, "t1", 1, name, {"a": 1, "b": 2}, RequestContext({NAMED: name}), "")
+        assert await opened.before_tool(use) == said
+        assert await opened.after_tool(ToolUsed(use, "3", returned=True)) == left
 
 
 def test_nobody_else_has_the_name_of_who_calls_them() -> None:
