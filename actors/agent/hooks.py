@@ -140,7 +140,7 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker 
     found = await _prepared(hooks, effect, thread, asker)
     if asker is None:
         return found
-    return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid)
+    return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid, engines=asker.by)
 
 
 async def _prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker | None) -> StepPrepared:

@@ -48,6 +48,8 @@ class Asker:
         self.used = Usage()
         self.paid: float | None = 0.0
         """US dollars; None where a price is not known."""
+        self.by = dict[str, Usage]()
+        """What each model took: the one that answered, or that was asked where none did."""
 
     async def __call__(self, who: str, prompt: str, sampling: Sampling, model: str = "") -> ModelAnswer:
         """Ask."""
@@ -60,13 +62,15 @@ class Asker:
         try:
             answer = await model_of.call(ModelCall(**{**fields, **about, "sampling": sampling}), _unheard)
         except CallFailed as failure:
-            self._count(failure.usage, failure.cost)
+            self._count(name, failure.usage, failure.cost)
             raise
-        self._count(answer.usage, answer.cost)
+        self._count(answer.engine or name, answer.usage, answer.cost)
         return answer
 
-    def _count(self, usage: Usage, cost: float | None) -> None:
+    def _count(self, model: str, usage: Usage, cost: float | None) -> None:
         self.used, self.paid = self.used + usage, added(self.paid, cost)
+        if usage != Usage():
+            self.by[model] = self.by.get(model, Usage()) + usage
 
 
 async def _unheard(_piece: Piece, /) -> None:
