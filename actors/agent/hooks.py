@@ -140,6 +140,7 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker 
     found = await _prepared(hooks, effect, thread, asker)
     if asker is None:
         return found
+    await asker.abort()  # what a function asked that has failed, or took too long
     return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid, engines=asker.by)
 
 
