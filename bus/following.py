@@ -27,7 +27,8 @@ from schemas.commands import Generate, Parent, PostResult, RunAgent
 from schemas.delegation import RunHandedOver
 from schemas.errors import Erased, SchemaError
 from schemas.forks import Fork
-from schemas.generation import BROKEN_OFF
+from schemas.generation import BROKEN_OFF, run_of
+from schemas.hooks import StepPrepared
 from schemas.memory import ThreadCreated, ThreadRenamed
 from schemas.messages import Usage
 from schemas.profiles import Profile
@@ -42,6 +43,7 @@ from schemas.runs import (
     RunStarted,
     ThreadForked,
 )
+from schemas.standing import GoalJudged
 
 _MOST = 1 << 40
 """Tokens that one call cannot have used."""
@@ -188,6 +190,20 @@ def _model_failed(place: Place, stored: StoredEvent, event: ModelFailed) -> tupl
     if stored.fact.kind != "generation":  # the run's own end follows
         return place, _told(place, stored, used, (_key(run, stored), used)) if any(used.values()) else _NOTHING
     return _ended(place, stored, "failed", event.problem.kind)
+
+
+def _step_prepared(place: Place, stored: StoredEvent, event: StepPrepared) -> tuple[Place, Change]:
+    run, used = _open(place, stored), _used(event.usage)
+    took = event.engines or {run.model: event.usage}
+    days = [(_key(replace(run, model=text(model)), stored), _used(usage)) for model, usage in took.items()]
+    return place, _told(place, stored, used, *days) if any(used.values()) else _NOTHING
+
+
+def _goal_judged(place: Place, stored: StoredEvent, event: GoalJudged) -> tuple[Place, Change]:
+    used, key = _used(event.usage), UsageKey(text(event.agent), text(event.engine), day(stored.time))
+    if place.forking or not any(used.values()):
+        return place, _NOTHING
+    return place, Change({}, ((run_of(event.effect), used),), ((key, used),))
 
 
 def _run_ended(place: Place, stored: StoredEvent, event: RunFinished | RunFailed) -> tuple[Place, Change]:
@@ -338,6 +354,8 @@ _WHOLE: Mapping[str, _Whole] = {
     "model.called": _called_model,
     "model.returned": _model_returned,
     "model.failed": _model_failed,
+    "step.prepared": _step_prepared,
+    "goal.judged": _goal_judged,
     "run.finished": _run_ended,
     "run.failed": _run_ended,
     "run.handed_over": _handed_over,
@@ -368,12 +386,11 @@ _BY_TYPE: Mapping[str, Callable[[Place, StoredEvent], tuple[Place, Change]]] = {
 _WITHOUT_EFFECT = frozenset({
     "batch.expired", "batch.lines_begun",
     "child.disowned", "child.ended", "condensing.begun", "condensing.ended", "deadline.passed", "goal.cleared",
-    "goal.judged", "goal.judging", "goal.paused", "goal.resumed", "goal.set", "grant.withdrawn", "hooks.told",
-    "memory.observed", "memory.written", "mode.changed", "push.forgotten", "push.noticed", "push.tried",
-    "ownership.taken", "retry.due", "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased",
-    "schedule.missed", "schedule.sent", "step.opened", "step.prepared", "task.cancelled", "task.ended",
-    "task.started", "thread.erased", "tool.failed", "tool.granted", "tool.indeterminate", "tool.resumed",
-    "tool.returned", "working.written",
+    "goal.judging", "goal.paused", "goal.resumed", "goal.set", "grant.withdrawn", "hooks.told", "memory.observed",
+    "memory.written", "mode.changed", "push.forgotten", "push.noticed", "push.tried", "ownership.taken", "retry.due",
+    "retry.scheduled", "schedule.closed", "schedule.due", "schedule.erased", "schedule.missed", "schedule.sent",
+    "step.opened", "task.cancelled", "task.ended", "task.started", "thread.erased", "tool.failed", "tool.granted",
+    "tool.indeterminate", "tool.resumed", "tool.returned", "working.written",
 })  # fmt: skip
 """Events that change no row but their thread's count and time."""
 

@@ -23,7 +23,7 @@ from bus.places import Change, Delta, OpenRun, Place
 from bus.store import StoredEvent
 from schemas import codec
 
-_MEANING = 2
+_MEANING = 3
 """Counts the meanings that these tables have had: raise it when a fold changes what it says."""
 
 _MERGED = ("add", "first")

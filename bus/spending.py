@@ -12,6 +12,7 @@ from bus.errors import BusError
 from bus.store import Store, StoredEvent, read_events
 from schemas import codec
 from schemas.errors import BadShape
+from schemas.generation import run_of
 from schemas.messages import Usage
 from schemas.models import Spent
 
@@ -44,8 +45,11 @@ async def hear_spent(connection: Connection, learn: Callable[[Spent], None], own
 class _Told(msgspec.Struct, frozen=True):
     """As much of what ended a model call as is counted; which model failed is not told."""
 
+    effect: str = ""
     engine: str = ""
     usage: Usage = Usage()
+    engines: dict[str, Usage] = {}
+    """Of several calls, what each model took."""
 
 
 async def recorded_spending(store: Store, since: int) -> AsyncIterator[list[Spent]]:
@@ -65,22 +69,21 @@ async def recorded_spending(store: Store, since: int) -> AsyncIterator[list[Spen
         last = rows[-1]
         place = (last["incarnation"], last["seq"], last["idx"])
         told = zip(rows, await read_events(store, rows), strict=True)
-        found = (_spent(stored, row["root"], row["root_run"]) for row, stored in told)
-        yield [spent for spent in found if spent is not None]
+        yield [spent for row, stored in told for spent in _spent(stored, row["root"], row["root_run"])]
 
 
-def _spent(stored: StoredEvent, root: str | None, root_run: str | None) -> Spent | None:
+def _spent(stored: StoredEvent, root: str | None, root_run: str | None) -> list[Spent]:
     fact = stored.fact
     if codec.is_erased(fact.payload):
-        return None
+        return []
     try:
         told: _Told = codec.decode(bytes(fact.payload), _Told)
     except BadShape:
-        return None
-    if told.usage == Usage():
-        return None
-    of = (root or fact.thread, (root_run if root else None) or fact.entity)
-    return Spent(stored.time, fact.tenant, *of, told.engine, told.usage)
+        return []
+    run = run_of(told.effect) if fact.kind == "thread" else fact.entity
+    of = (root or fact.thread, (root_run if root else None) or run)
+    took = told.engines or {told.engine: told.usage}
+    return [Spent(stored.time, fact.tenant, *of, model, usage) for model, usage in took.items() if usage != Usage()]
 
 
 _ANSWERS = """
@@ -89,7 +92,7 @@ SELECT event.*, made.root, made.root_run FROM event LEFT JOIN LATERAL (
     WHERE run.tenant = event.tenant AND run.thread = event.thread AND root <> ''
     AND (run.run = event.entity OR event.type = 'condensing.ended') LIMIT 1
 ) AS made ON true
-WHERE type IN ('model.returned', 'model.failed', 'condensing.ended')
+WHERE type IN ('model.returned', 'model.failed', 'condensing.ended', 'step.prepared', 'goal.judged')
 AND time >= $1 AND (incarnation, seq, idx) > ($2, $3, $4)
 ORDER BY incarnation, seq, idx LIMIT $5
 """

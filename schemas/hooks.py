@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from schemas.messages import Calling, Usage
 from schemas.wire import Wire
 
@@ -35,6 +37,8 @@ class StepPrepared(Wire, frozen=True, tag="step.prepared"):
     """Of what they asked a model."""
     cost: float | None = 0.0
     """Of that, US dollars; None where a price is not known."""
+    engines: Mapping[str, Usage] = {}
+    """Of the usage, what each model took."""
 
 
 class HooksTold(Wire, frozen=True, tag="hooks.told"):

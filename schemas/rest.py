@@ -233,15 +233,15 @@ class RunShown(Wire, frozen=True, omit_defaults=False):
 
 
 class ThreadUsage(Wire, frozen=True, omit_defaults=False):
-    """What the runs of a thread took that are over, with those of other agents that they asked."""
+    """What a thread's runs took that are over, with those of other agents that they asked, and its goals' judges."""
 
     thread: str
     runs: int
     usage: Usage
     cost: float | None
-    """US dollars, of the runs whose price is known; None where that is none."""
+    """US dollars, of what has a price that is known; None where nothing has."""
     unpriced: int
-    """Runs whose price is not known."""
+    """Runs, and times that a goal was judged, whose price is not known."""
 
 
 class RunLine(Wire, frozen=True):

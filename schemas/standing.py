@@ -136,6 +136,10 @@ class GoalJudged(Wire, frozen=True, tag="goal.judged"):
     """Of the judge."""
     cost: float | None = 0.0
     """Of that, US dollars; None where the price is not known."""
+    agent: str = ""
+    """Whose run was judged."""
+    engine: str = ""
+    """Where a model judged, the one that answered."""
 
 
 class GoalPaused(Wire, frozen=True, tag="goal.paused"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.agent.beside import asker_of
+from actors.agent.beside import Askers
 from actors.agent.calls import (
     MOST_ATTEMPTS,
     failed,
@@ -115,6 +115,7 @@ class AgentPerformer:
         self._shared = shared
         self._meter = meter
         self._toolboxes = Toolboxes(self._agents, services)
+        self._askers = Askers(models, self._toolboxes)
         self._condenser = Condenser(models, self._toolboxes, clock)
         self._judges = GoalJudges(self._agents, models, self._toolboxes, self._profile)
 
@@ -172,6 +173,8 @@ class AgentPerformer:
 
     async def abort(self, effect: Effect, site: Site) -> None:
         """Stop a model's generation; a tool ends with its task, and another agent's run by an effect of its own."""
+        if isinstance(effect, PrepareStep):
+            await self._askers.abort(effect, site)
         if isinstance(effect, Condense):
             await self._condenser.abort(effect, site)
         if isinstance(effect, JudgeGoal):
@@ -192,7 +195,7 @@ class AgentPerformer:
             case RunTask():
                 return task_ended(await self._looked_at(effect.call, site, again))
             case PrepareStep() | TellEnd():
-                return await self._hooked(effect, site)
+                return await self._hooked(effect, site, again)
             case EndChild() | EraseThread():
                 return await self._ended(effect, site)
             case AwaitDeadline() | AwaitRetry():
@@ -200,10 +203,11 @@ class AgentPerformer:
             case _:
                 raise AssertionError(f"not an effect of an agent: {effect!r}")
 
-    async def _hooked(self, effect: PrepareStep | TellEnd, site: Site) -> Event:
+    async def _hooked(self, effect: PrepareStep | TellEnd, site: Site, again: bool) -> Event:
         hooks = self._hooks(effect.run.profile.agent)
         if isinstance(effect, PrepareStep):
-            return await prepared(hooks, effect, site.thread, asker_of(self._models, self._toolboxes, effect, site))
+            with self._askers.of(effect, site, again) as asker:
+                return await prepared(hooks, effect, site.thread, asker)
         return await told_of_end(hooks, effect, site.thread)
 
     async def _ended(self, effect: EndChild | EraseThread, site: Site) -> ChildEnded | ThreadErased:

@@ -69,6 +69,8 @@ class PrepareStep(Effect, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     notes: dict[str, str]
     context: Mapping[str, Any]
+    parent: Parent | None = None
+    """The call of another run that its run is."""
 
 
 class TellEnd(Effect, frozen=True, kw_only=True):

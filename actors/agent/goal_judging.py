@@ -58,7 +58,7 @@ class GoalJudges:
 
     async def judge(self, effect: JudgeGoal, site: Site, again: bool) -> GoalJudged:
         """Ask whether the goal is reached; where it is not, find out what goes on."""
-        judged = await self._judged(effect, site, again)
+        judged = replace(await self._judged(effect, site, again), agent=effect.profile.agent)
         if judged.verdict != "go_on":
             return judged
         profile = await self._resolve(site.tenant, site.thread, effect.asked)
@@ -112,7 +112,7 @@ class GoalJudges:
         everywhere = [one for one in box.guards(effect.profile.processors) if one.everywhere]
         guarded = Guarded(self._asked(call), everywhere, first=False, models=self._models)
         answer = await guarded.call(replace(call, chain=None), hear_nothing)
-        took: dict[str, Any] = {"usage": answer.usage, "cost": answer.cost}
+        took: dict[str, Any] = {"usage": answer.usage, "cost": answer.cost, "engine": answer.engine or call.model}
         try:
             said = verdict_of(answer.text)
         except msgspec.DecodeError as error:

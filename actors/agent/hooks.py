@@ -140,7 +140,8 @@ async def prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker 
     found = await _prepared(hooks, effect, thread, asker)
     if asker is None:
         return found
-    return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid)
+    await asker.abort()  # what a function asked that has failed, or took too long
+    return msgspec.structs.replace(found, usage=asker.used, cost=asker.paid, engines=asker.by)
 
 
 async def _prepared(hooks: Hooks, effect: PrepareStep, thread: str, asker: Asker | None) -> StepPrepared:

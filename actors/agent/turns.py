@@ -84,7 +84,7 @@ def prepare_step(state: Conversation, name: str) -> list[PrepareStep]:
         return []
     place, context = (run.opened.effect, "run", name, state.commands[name].traceparent), context_of(state, name)
     told: dict[str, Any] = {"messages": state.messages, "notes": dict(state.notes), "context": context}
-    return [PrepareStep(*place, step=run.opened.step, run=run, **told)]
+    return [PrepareStep(*place, step=run.opened.step, run=run, parent=parent_of(state, name), **told)]
 
 
 def tell_end(state: Conversation, name: str) -> TellEnd:

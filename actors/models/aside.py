@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -10,6 +12,11 @@ from actors.models.asking import unknown_model
 from actors.models.provider import ModelAnswer, ModelCall, ModelProvider, Piece
 from schemas.generation import Sampling
 from schemas.messages import Message, Usage, added
+
+log = logging.getLogger(__name__)
+
+_STOP_S = 5.0
+"""How long an engine may take to stop what nobody waits for."""
 
 Around = Callable[[ModelProvider], Awaitable[ModelProvider]]
 
@@ -48,6 +55,10 @@ class Asker:
         self.used = Usage()
         self.paid: float | None = 0.0
         """US dollars; None where a price is not known."""
+        self.by = dict[str, Usage]()
+        """What each model took: the one that answered, or that was asked where none did."""
+        self._open = dict[str, ModelProvider]()
+        """By request: calls whose end nobody has heard, also where whoever asked does not wait any more."""
 
     async def __call__(self, who: str, prompt: str, sampling: Sampling, model: str = "") -> ModelAnswer:
         """Ask."""
@@ -57,16 +68,32 @@ class Asker:
         fields = {name: getattr(self._call, name) for name in self._call.__struct_fields__}
         about = {"effect": f"{self._call.effect}.{who}", "model": name, "messages": (Message("user", prompt),)}
         model_of = self._models[name] if self._around is None else await self._around(self._models[name])
+        call = ModelCall(**{**fields, **about, "sampling": sampling})
+        self._open[call.request] = self._models[name]
         try:
-            answer = await model_of.call(ModelCall(**{**fields, **about, "sampling": sampling}), _unheard)
+            answer = await model_of.call(call, _unheard)
         except CallFailed as failure:
-            self._count(failure.usage, failure.cost)
+            self._open.pop(call.request, None)
+            self._count(name, failure.usage, failure.cost)
             raise
-        self._count(answer.usage, answer.cost)
+        self._open.pop(call.request, None)
+        self._count(answer.engine or name, answer.usage, answer.cost)
         return answer
 
-    def _count(self, usage: Usage, cost: float | None) -> None:
+    async def abort(self) -> None:
+        """Stop the calls that have not ended: nobody waits for them any more."""
+        going, self._open = self._open, {}
+        for request, model in going.items():
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await model.abort(request)
+            except TimeoutError:
+                log.warning("%s goes on in the engine: it could not be stopped", request)
+
+    def _count(self, model: str, usage: Usage, cost: float | None) -> None:
         self.used, self.paid = self.used + usage, added(self.paid, cost)
+        if usage != Usage():
+            self.by[model] = self.by.get(model, Usage()) + usage
 
 
 async def _unheard(_piece: Piece, /) -> None:

@@ -23,6 +23,7 @@ from schemas import codec
 from schemas.commands import AbortRun, Command, Generate, RunAgent
 from schemas.envelope import Fact
 from schemas.forks import Fork, Past
+from schemas.hooks import StepPrepared
 from schemas.messages import Usage
 from schemas.runs import (
     CommandAccepted,
@@ -38,6 +39,7 @@ from schemas.runs import (
     ThreadForked,
     ToolCalled,
 )
+from schemas.standing import GoalJudged
 from tests.schemas.examples import EXAMPLES
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "threads").glob("*.jsonl"))
@@ -161,7 +163,7 @@ def test_recorded_threads_are_counted_as_they_show(events: list[StoredEvent]) ->
     types = [stored.fact.type for stored in events]
     here = events[types.index("thread.forked") + 1 :] if "thread.forked" in types else events
     own = [codec.event_of(stored.fact) for stored in here]
-    used = [event.usage for event in own if isinstance(event, ModelReturned)]
+    used = [event.usage for event in own if isinstance(event, ModelReturned | StepPrepared | GoalJudged)]
     found = books(events)
     (thread,) = found["threads"].values()
     assert "stopped" not in thread
@@ -205,6 +207,23 @@ def test_a_run_tells_how_it_stands_and_ended() -> None:
             "cached_tokens": 0,
         }
     }
+
+
+def test_what_is_asked_beside_a_run_and_of_its_judge_counts_for_whoever_answered() -> None:
+    writer = Writer()
+    asked = {"small": Usage(40, 1), "other": Usage(2, 3)}
+    writer.run(started, StepPrepared("r1-1-p", usage=Usage(42, 4), engines=asked), called, returned(10, 5))
+    # written before it was known who answered
+    writer.run(StepPrepared("r1-2-p", usage=Usage(7)), RunFinished(text="4", steps=1, usage=Usage(59, 9)))
+    judged = GoalJudged("r1-1-g", "done", usage=Usage(300, 20), agent="demo", engine="small")
+    writer.add(judged, "t1", "thread")
+    found = books(writer.events)
+    run, day = found["runs"]["acme", "t1", "r1"], date(1970, 1, 1)
+    assert (run["status"], run["prompt_tokens"], run["completion_tokens"]) == ("finished", 359, 29)
+    took = {key[2]: (row["prompt_tokens"], row["completion_tokens"]) for key, row in found["usage"].items() if
+            "prompt_tokens" in row}  # fmt: skip
+    assert took == {"m": (17, 5), "small": (340, 21), "other": (2, 3)}
+    assert {key[1::2] for key in found["usage"]} == {("demo", day)}
 
 
 def test_a_run_that_waits_for_a_person_says_so_until_it_does_not() -> None:

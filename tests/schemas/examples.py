@@ -584,6 +584,8 @@ EXAMPLES: tuple[Event, ...] = (
             _PROFILE, chain=ModelChain((ModelEntry("openai/gpt-x", headers={"x-gateway": "${GATEWAY_TOKEN}"}),))
         ),
     ),
+    StepPrepared(effect="run-1-1-p", usage=Usage(50, 3), engines={"m2": Usage(40, 1), "m3": Usage(10, 2)}),
+    GoalJudged(effect="g1-g1-1-g", verdict="done", usage=Usage(300, 20), agent="shop", engine="m2"),
 )
 
 ENVELOPE = Envelope(

@@ -16,6 +16,7 @@ from schemas.commands import Approve, Command, Generate, Parent, PostResult, Res
 from schemas.envelope import Envelope, Fact
 from schemas.errors import BadShape
 from schemas.generation import Output, Repetition, Sampling
+from schemas.hooks import StepPrepared
 from schemas.live import Committed, Delta, Frame, Outcome
 from schemas.memory import MemoryPlan, ThreadCreated, ThreadRenamed, Working
 from schemas.messages import Message, ToolCall, ToolSpec, Usage, misplaced_in
@@ -131,6 +132,8 @@ names = st.text(min_size=1, max_size=9)
 st.register_type_strategy(Batch, st.builds(Batch, names, metadata=st.dictionaries(names, texts, max_size=2)))
 st.register_type_strategy(ThreadCreated, st.builds(ThreadCreated, texts, texts, notes))
 st.register_type_strategy(ThreadRenamed, st.builds(ThreadRenamed, texts, notes, texts))
+engines = st.dictionaries(names, st.builds(Usage, ids), max_size=2)
+st.register_type_strategy(StepPrepared, st.builds(StepPrepared, texts, engines=engines))
 workings = st.builds(Working, texts, st.none() | notes)
 st.register_type_strategy(MemoryPlan, st.builds(MemoryPlan, ids, ids, st.none() | workings))
 st.register_type_strategy(Sampling, samplings)

@@ -26,6 +26,7 @@ from schemas.runs import (
     ToolIndeterminate,
     ToolReturned,
 )
+from schemas.standing import GoalJudged
 from schemas.waits import ToolContinued, ToolHandedOver, ToolSuspended
 
 
@@ -68,8 +69,10 @@ def _ended(shown: RunShown, event: RunFinished | RunFailed, time: str) -> RunSho
     return replace(shown, status=status, problem=event.problem, **told)
 
 
-def taken_by(thread: str, ends: Sequence[RunFinished | RunFailed]) -> ThreadUsage:
-    """Sum up what runs took, from their last words."""
-    priced = [end.cost for end in ends if end.cost is not None]
-    usage = sum((end.usage for end in ends), Usage())
-    return ThreadUsage(thread, len(ends), usage, sum(priced) if priced else None, len(ends) - len(priced))
+def taken_by(thread: str, ends: Sequence[RunFinished | RunFailed | GoalJudged]) -> ThreadUsage:
+    """Sum up what runs, and judges that are models, took, from their last words."""
+    took = [end for end in ends if not isinstance(end, GoalJudged) or end.usage != Usage()]
+    runs = sum(not isinstance(end, GoalJudged) for end in took)
+    priced = [end.cost for end in took if end.cost is not None]
+    usage = sum((end.usage for end in took), Usage())
+    return ThreadUsage(thread, runs, usage, sum(priced) if priced else None, len(took) - len(priced))

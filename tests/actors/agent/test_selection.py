@@ -59,6 +59,7 @@ async def test_a_model_is_chosen_for_the_whole_run_or_the_first_step(scope: Any,
     assert models(world) == asked
     assert [event.why for event in world.events(StepPrepared)] == ["big", ""]
     (finished,) = world.events(RunFinished)
+    assert [event.engines for event in world.events(StepPrepared)] == [{"m": Usage(1, 1)}, {}]
     assert (finished.usage, finished.cost) == (Usage(3 + 3 + 1, 2 + 2 + 1, 1 + 1), None)
 
 

@@ -22,10 +22,12 @@ from bus.store import Batch, Cursor, Store
 from schemas import codec
 from schemas.envelope import Fact
 from schemas.generation import Sampling
+from schemas.hooks import StepPrepared
 from schemas.memory import CondensingEnded
 from schemas.messages import Message, Usage
 from schemas.models import Budget, Spent
 from schemas.runs import ModelFailed, ModelReturned, Problem
+from schemas.standing import GoalJudged
 from tests.actors.models.calls import REGISTRY, asking
 
 pytestmark = pytest.mark.anyio
@@ -218,22 +220,35 @@ async def test_what_was_spent_before_a_process_began_is_read_from_the_record(sto
     failed = ModelFailed("r6-1-m", Problem("engine", "no"))
     condensed = CondensingEnded("r7-1-c", 0, 2, "- cats", usage=Usage(9, 4), engine="m")
 
+    beside = {"m": Usage(4, 1), "openai/gpt-4o": Usage(5, 1)}
+    prepared = StepPrepared("r9-1-p", usage=Usage(9, 2), engines=beside)
+    judged = GoalJudged("r2-1-g", "done", usage=Usage(30, 8), engine="openai/gpt-4o")
+
     def row(sequence: int, time: int, kind: str, key: str | None = None, held: bytes = payload) -> tuple[object, ...]:
-        return (1, sequence, 0, "acme", "t1", "run", f"r{sequence}", 1, kind, "c", time, "", key, held, None)
+        of = ("thread", "t1") if kind == "goal.judged" else ("run", f"r{sequence}")
+        return (1, sequence, 0, "acme", "t1", *of, 1, kind, "c", time, "", key, held, None)
 
     rows = [row(1, 10, "model.returned"), row(2, 99, "model.returned"), row(3, 99, "model.called"),
             row(4, 99, "model.returned", key, bytes(sealed.payload)),
             row(5, 99, "model.returned", "another", b'"nobody can read this"'),
             row(6, 99, "model.failed", None, codec.encode(replace(failed, usage=Usage(2, 1)))),
             row(7, 99, "model.failed", None, codec.encode(failed)),
-            row(8, 99, "condensing.ended", None, codec.encode(condensed))]  # fmt: skip
+            row(8, 99, "condensing.ended", None, codec.encode(condensed)),
+            row(9, 99, "step.prepared", None, codec.encode(prepared)),
+            row(10, 99, "step.prepared", None, codec.encode(StepPrepared("r10-1-p", usage=Usage(6)))),
+            row(11, 99, "step.prepared", None, codec.encode(StepPrepared("r11-1-p"))),
+            row(12, 99, "goal.judged", None, codec.encode(judged))]  # fmt: skip
     before = await store.claim("EV", "w")
-    await store.advance(before, Batch(Cursor("EV", 1, 8, "h"), {"event": rows}, {}), "w")
+    await store.advance(before, Batch(Cursor("EV", 1, 12, "h"), {"event": rows}, {}), "w")
     assert [spent async for part in recorded_spending(store, 50) for spent in part] == [
         Spent(99, "acme", "t1", run, "openai/gpt-4o", Usage(7, 3)) for run in ("r2", "r4")
     ] + [
         Spent(99, "acme", "t1", "r6", "", Usage(2, 1)),  # what judges were asked before it failed
         Spent(99, "acme", "t1", "r8", "m", Usage(9, 4)),
+        Spent(99, "acme", "t1", "r9", "m", Usage(4, 1)),
+        Spent(99, "acme", "t1", "r9", "openai/gpt-4o", Usage(5, 1)),
+        Spent(99, "acme", "t1", "r10", "", Usage(6)),  # written before it was known who answered
+        Spent(99, "acme", "t1", "r2", "openai/gpt-4o", Usage(30, 8)),  # the run that was judged, as when it was asked
     ]
 
 

@@ -96,6 +96,7 @@ async def test_the_agents_own_model_judges_unless_another_is_named(bench: Bench)
     first, second, third = await bench.events(GoalJudged)
     assert [one.verdict for one in (first, second, third)] == ["go_on", "done", "failed"]
     assert (first.reason, first.usage.completion_tokens) == ("so far", 1)
+    assert [(one.agent, one.engine) for one in (first, third)] == [("worker", "m"), ("elsewhere", "")]
     assert "'nobody'" in third.reason
     assert [event.reason for event in await bench.events(GoalPaused)] == [third.reason]
     await bench.verified("t1")
