@@ -14,7 +14,7 @@ from typing import Final
 
 from actors.agent.definition import Agent
 from actors.errors import ActorError, DefinitionError
-from actors.models.direct import DIRECT
+from actors.models.direct import DIRECT, OPENED
 from actors.tools import Tool
 from actors.toolsets import Surroundings, ToolServices, toolset_of
 from bus import subjects
@@ -30,7 +30,7 @@ from schemas.rest import ToolOffered
 
 log = logging.getLogger(__name__)
 
-AGENT: Final = "opened-tools"
+AGENT: Final = OPENED
 """Whose runs they are."""
 NAMED: Final = "opened_tool"
 """In a run's context: the tool that it calls."""
