@@ -1,0 +1,93 @@
+"""What somebody with a key of one person hears of runs that wait for their clients: of that person's own alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+from infra.bridge.callers import ALL_SCOPES, Caller
+from schemas.commands import RunAgent
+from schemas.memory import ThreadCreated
+from schemas.runs import CommandAccepted, Event
+from tests.infra.bridge.doors import Scripted, committed
+from tests.infra.bridge.test_handing import COMMAND, EVENTS
+from tests.infra.bridge.test_responses import run
+
+OWNED = replace(COMMAND, data=RunAgent(agent="demo", text="hi", resource="ann"))
+CALLS = tuple(f"call_r1-1-t{at}_t1" for at in (1, 2))
+FUNCTION = {"name": "fetch", "arguments": "{}"}
+
+
+async def who(headers: Mapping[str, str]) -> Caller:
+    """The key is the person's name; nobody's has none."""
+    return Caller("acme", ALL_SCOPES, "k", resource=headers.get("x-person", ""))
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """Ann's run handed two calls to her, and has their results."""
+    made = Scripted(monkeypatch, run, ask=who)
+    of_thread(made, ThreadCreated(title="", resource="ann"), CommandAccepted(OWNED))
+    made.recorded += [("run", committed(OWNED, at, event)) for at, event in enumerate(EVENTS, 1)]
+    return made
+
+
+def of_thread(door: Scripted, *events: Event) -> None:
+    """Have events of the thread be recorded, behind those that are."""
+    at = 1 + sum(kind == "thread" for kind, _ in door.recorded)
+    found = [committed(OWNED, version, event) for version, event in enumerate(events, at)]
+    door.recorded += [("thread", replace(one, subject="t1")) for one in found]
+
+
+def send(door: Scripted, person: str, method: str, path: str, body: Any = None) -> httpx.Response:
+    return door.send(method, path, {"x-person": person}, b"" if body is None else json.dumps(body).encode())
+
+
+CHAT = {
+    "messages": [
+        {"role": "assistant", "tool_calls": [{"id": one, "type": "function", "function": FUNCTION} for one in CALLS]},
+        *({"role": "tool", "tool_call_id": one, "content": "from outside"} for one in CALLS),
+    ]
+}
+MESSAGES = {
+    "max_tokens": 64,
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": one, "name": "fetch", "input": {}} for one in CALLS],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": one, "content": "from outside"} for one in CALLS],
+        },
+    ],
+}
+RESPONSES = {
+    "input": [
+        *({"type": "function_call", "call_id": one, **FUNCTION} for one in CALLS),
+        *({"type": "function_call_output", "call_id": one, "output": "from outside"} for one in CALLS),
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/chat/completions", CHAT), ("/v1/messages", MESSAGES), ("/v1/responses", RESPONSES)]
+)
+def test_results_of_calls_go_to_ones_own_run_alone(door: Scripted, path: str, body: dict[str, Any]) -> None:
+    asked = {"model": "agent/demo", **body}
+    for stream in (False, True):
+        told = send(door, "bob", "POST", path, {**asked, "stream": stream})
+        assert told.status_code == 404, told.text
+        assert "there is none" in told.text
+        assert "There." not in told.text
+    assert (door.commands, door.sent) == ([], [])
+    for person in ("ann", ""):
+        own = send(door, person, "POST", path, asked)
+        assert own.status_code == 200, own.text
+        assert "There." in own.text
