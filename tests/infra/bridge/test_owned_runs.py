@@ -11,8 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from infra.bridge.callers import ALL_SCOPES, Caller
-from schemas.commands import RunAgent
+from infra.bridge.responses.asking import read_responses
+from infra.bridge.responses.events import response_id
+from infra.bridge.responses.noting import noted
+from schemas.commands import Command, PostResult, RunAgent
 from schemas.memory import ThreadCreated
+from schemas.messages import Message
 from schemas.runs import CommandAccepted, Event
 from tests.infra.bridge.doors import Scripted, committed
 from tests.infra.bridge.test_handing import COMMAND, EVENTS
@@ -91,3 +95,22 @@ def test_results_of_calls_go_to_ones_own_run_alone(door: Scripted, path: str, bo
         own = send(door, person, "POST", path, asked)
         assert own.status_code == 200, own.text
         assert "There." in own.text
+
+
+def test_a_response_that_was_made_of_results_is_its_owner_s_to_go_on_from(door: Scripted) -> None:
+    asked = read_responses(json.dumps({"model": "agent/demo", **RESPONSES}).encode())
+    messages = tuple(Message("tool", "x", tool_call_id=one) for one in CALLS)
+    bare = Command("r5", "acme", "agent", "t1", "run", RunAgent(agent="demo", messages=messages, resource="ann"))
+    data = noted(bare, asked, 1, 0, "ann").data
+    assert isinstance(data, RunAgent)
+    given = replace(bare, verb="result", data=PostResult("r1-1-t1", "x", note=data.note))
+    of_thread(door, CommandAccepted(given))
+    path = f"/v1/responses/{response_id(given)}"
+    for person, status in (("ann", 200), ("", 200), ("bob", 404)):
+        for one in (path, f"{path}/input_items"):
+            told = send(door, person, "GET", one)
+            assert told.status_code == status, told.text
+    on = {"model": "agent/demo", "input": "And now?", "previous_response_id": response_id(given)}
+    assert send(door, "bob", "POST", "/v1/responses", on).status_code == 404
+    assert send(door, "ann", "POST", "/v1/responses", on).status_code == 200
+    assert door.commands[-1].thread == "t1"
