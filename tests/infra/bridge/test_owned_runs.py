@@ -9,11 +9,14 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
+from starlette.requests import Request
 
-from infra.bridge.callers import ALL_SCOPES, Caller
+from infra.bridge.callers import ALL_SCOPES, CALLER, Caller
+from infra.bridge.desk import Desk
 from infra.bridge.responses.asking import read_responses
 from infra.bridge.responses.events import response_id
 from infra.bridge.responses.noting import noted
+from infra.bridge.rest.repeats import KEY, Repeats
 from schemas.commands import Command, PostResult, RunAgent
 from schemas.memory import ThreadCreated
 from schemas.messages import Message
@@ -114,3 +117,14 @@ def test_a_response_that_was_made_of_results_is_its_owner_s_to_go_on_from(door: 
     assert send(door, "bob", "POST", "/v1/responses", on).status_code == 404
     assert send(door, "ann", "POST", "/v1/responses", on).status_code == 200
     assert door.commands[-1].thread == "t1"
+
+
+def test_an_idempotency_key_is_its_person_s_own(door: Scripted) -> None:
+    def name(person: str) -> str:
+        caller = Caller("acme", ALL_SCOPES, "k", resource=person)
+        request = Request({"type": "http", "headers": [(KEY.encode(), b"k1")], CALLER: caller})
+        desk: Desk = None  # type: ignore[assignment]  # a name is made of nothing but the request
+        return Repeats(desk).named(request, COMMAND, None).id
+
+    assert name("ann") == name("ann")
+    assert len({name(person) for person in ("ann", "bob", "")}) == 3
