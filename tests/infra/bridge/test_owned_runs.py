@@ -18,7 +18,7 @@ from infra.bridge.responses.events import response_id
 from infra.bridge.responses.noting import noted
 from infra.bridge.rest.repeats import KEY, Repeats
 from schemas.commands import Command, PostResult, RunAgent
-from schemas.memory import ThreadCreated
+from schemas.memory import ThreadCreated, ThreadDeleted
 from schemas.messages import Message
 from schemas.runs import CommandAccepted, Event
 from tests.infra.bridge.doors import Scripted, committed
@@ -128,3 +128,10 @@ def test_an_idempotency_key_is_its_person_s_own(door: Scripted) -> None:
 
     assert name("ann") == name("ann")
     assert len({name(person) for person in ("ann", "bob", "")}) == 3
+
+
+def test_what_stands_in_a_thread_that_was_deleted_is_not_there(door: Scripted) -> None:
+    of_thread(door, ThreadDeleted())
+    for path in ("standing", "goal"):
+        told = send(door, "", "GET", f"/api/threads/t1/{path}")
+        assert (told.status_code, told.json()["error"]["code"]) == (404, "thread_not_found"), told.text
