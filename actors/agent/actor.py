@@ -43,7 +43,7 @@ from actors.agent.toolboxes import Toolbox, Toolboxes
 from actors.delegates import Delegating
 from actors.errors import DefinitionError
 from actors.memory.prompt import shared_by
-from actors.models.asking import ask_model, chain_of, missing_model, unknown_model, unpriced
+from actors.models.asking import ask_model, chain_of, missing_model, unasked, unpriced
 from actors.models.chain import Chained
 from actors.models.metering import CallMeter
 from actors.models.provider import ModelCall, ModelProvider
@@ -159,7 +159,7 @@ class AgentPerformer:
         agent, model = str(profile.get("agent")), str(profile.get("model"))
         if agent not in self._agents:
             return self._unknown(agent)
-        return None if model in self._models else unknown_model(model, self._models)
+        return unasked(model, agent, self._models)
 
     def _unknown(self, agent: str) -> Problem:
         known = ", ".join(sorted(self._agents)) or "none"

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from actors.errors import CallFailed
 from actors.models.chain import Chained, ChainFailed
 from actors.models.choices import alternative, answers, total, total_cost
+from actors.models.direct import DIRECT, OPENED, not_its_own
 from actors.models.metering import CallMeter
 from actors.models.provider import ModelCall, ModelProvider, Piece
-from actors.models.router import Router
+from actors.models.router import LOCAL, Router
 from actors.runtime.machine import Effect
 from actors.runtime.performer import Site
 from bus.errors import BusError
@@ -35,12 +36,19 @@ def unknown_model(name: str, models: Mapping[str, ModelProvider]) -> Problem:
     return Problem(kind="unknown_model", message=message, field="model")
 
 
+def unasked(name: str, agent: str, models: Mapping[str, ModelProvider]) -> Problem | None:
+    """Say why an agent's run cannot ask a model; None where it can."""
+    if name.removeprefix(LOCAL) == DIRECT and agent != OPENED:
+        return not_its_own(name)
+    return None if name in models else unknown_model(name, models)
+
+
 def missing_model(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:
     """Say why a run's model cannot be asked, or one of its chain, its modes or its memory; None where all can."""
     names = _models_of(profile)
     if profile.memory is not None and profile.memory.model:
         names.append(profile.memory.model)
-    return next((unknown_model(name, models) for name in names if name not in models), None)
+    return next(filter(None, (unasked(name, profile.agent, models) for name in names)), None)
 
 
 def unpriced(profile: Profile, models: Mapping[str, ModelProvider]) -> Problem | None:

@@ -16,6 +16,14 @@ from schemas.runs import Problem
 
 DIRECT: Final = "direct"
 """Its name."""
+OPENED: Final = "opened-tools"
+"""The one agent that may have it: any other's tools are for a model to choose from, not for whoever asks."""
+
+
+def not_its_own(model: str) -> Problem:
+    """Say why an agent cannot ask it, by the name that was given."""
+    message = f"model {model!r} calls tools that are open by themselves, and answers no other agent: name another"
+    return Problem(kind="unknown_model", message=message, field="model")
 
 
 class DirectCalls:
@@ -25,8 +33,10 @@ class DirectCalls:
         """Call the tool, or tell what it gave.
 
         Raises:
-            CallFailed: there is not one tool to be called.
+            CallFailed: it is another agent's run, or there is not one tool to be called.
         """
+        if call.agent != OPENED:
+            raise CallFailed(not_its_own(DIRECT))
         last = call.messages[-1]
         if last.role == "tool":
             await on_text(Piece(0, last.content))

@@ -261,6 +261,8 @@ class Bridge:
         data = self.timed(command_data(asked, given), asked.timeout_s)
         if isinstance(data, RunAgent):
             given = thread_for(data, given)
+            if given is not None:  # results of calls tell their thread too: whoever brings them goes on with it
+                data = msgspec.structs.replace(data, thread="existing")
             data = heard(self, request, data)
         if given is not None:
             try:

@@ -21,6 +21,7 @@ from infra.bridge.doors import house_of
 from infra.bridge.exchange import Exchange
 from infra.bridge.handed import Handed, Results, Resumed, Told, call_id, results_in
 from infra.bridge.openai import ONLY_ONCE, THREAD_HEADER, BadRequest
+from infra.bridge.ownership import keep_to_own
 from infra.bridge.telling.below import Below, Heard, together_with_what_is_below
 from infra.bridge.telling.counter import FOLLOWED_S, sent
 from infra.bridge.telling.pieces import Paused
@@ -195,8 +196,9 @@ class _Going:
         """Find the run that the results are for.
 
         Raises:
-            BadRequest: there is none.
+            BadRequest: there is none, or it is in a thread that is not the caller's.
         """
+        await keep_to_own(self.desk, self.request, self.results.thread)
         answered, thread = frozenset(self.results.contents), self.results.thread
         run = await Record(self.desk).waiting_run(command.tenant, thread, answered)
         if run is None or not any(_hands_over(frame, answered) for frame in run.events):

@@ -18,7 +18,7 @@ from actors.agent.around_tools import AfterTool, BeforeTool, ToolUse, ToolUsed
 from actors.agent.definition import Agent
 from actors.agent.hooks import called_hook
 from actors.errors import ActorError, DefinitionError
-from actors.models.direct import DIRECT
+from actors.models.direct import DIRECT, OPENED
 from actors.tools import Tool
 from actors.toolsets import Surroundings, ToolServices, toolset_of
 from bus import subjects
@@ -34,7 +34,7 @@ from schemas.rest import ToolOffered
 
 log = logging.getLogger(__name__)
 
-AGENT: Final = "opened-tools"
+AGENT: Final = OPENED
 """Whose runs they are."""
 NAMED: Final = "opened_tool"
 """In a run's context: the tool that it calls."""

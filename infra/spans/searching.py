@@ -22,7 +22,7 @@ class Searched(NamedTuple):
     traceparent: str
     """Of its caller; empty begins a trace."""
     store: str
-    """Whose memory: a thread's, a resource's, or that of all."""
+    """What memory: the thread, or the scope."""
     text: str
     """What it looked for."""
     found: int
@@ -30,6 +30,8 @@ class Searched(NamedTuple):
     """Microseconds since the Unix epoch."""
     end: int
     problem: str = ""
+    resource: str = ""
+    """Whose, where it is one person's or project's: told only where content is."""
 
 
 def nobody_follows(searched: Searched) -> None:
@@ -40,7 +42,7 @@ def search_span(searched: Searched, names: Names, content: NoContent) -> Span:
     """Make its span, beneath the caller's."""
     context = trace_context(searched.traceparent, searched.tenant, searched.request)
     told = {
-        names.memory_store: searched.store,
+        names.memory_store: content.searched(searched.resource) or searched.store,
         names.memory_records: searched.found,
         names.memory_query: content.searched(searched.text),
     }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mcp_types as types
 import pytest
 from mcp import Client, StdioServerParameters
@@ -104,6 +105,12 @@ async def test_what_is_not_open_is_not_called(opened: UpProcess, name: str) -> N
         answer = await client.call_tool(name, {"text": "x"})
         assert answer.is_error
         assert f"there is no tool {name!r}" in text(answer)
+
+
+def test_who_names_the_model_that_calls_open_tools_calls_no_other_agent_s(opened: UpProcess) -> None:
+    body = {"agent": "holder", "text": "{}", "model": "direct", "active_tools": ["hidden"], "wait_s": 20}
+    answer = httpx.post(f"{opened.url}/api/runs", json=body, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found"), answer.text
 
 
 async def test_nothing_is_open_unless_it_is_named(stack: UpProcess) -> None:

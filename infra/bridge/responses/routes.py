@@ -29,7 +29,7 @@ from infra.bridge.responses.offered import left_out
 from infra.bridge.responses.refusing import wrong
 from infra.bridge.responses.retelling import Memory, Retold, told_again, written_again
 from infra.follow import follow, send
-from schemas.commands import Command, Generate, RunAgent
+from schemas.commands import Command, Generate, PostResult, RunAgent
 from schemas.live import Frame
 from schemas.memory import DeleteThread
 from schemas.responses import ResponsesRequest
@@ -208,7 +208,9 @@ def _is_own(caller: Caller, command: Command) -> bool:
     data = command.data
     if isinstance(data, RunAgent):
         return caller.resource in {"", data.resource}
-    return not caller.resource or (isinstance(data, Generate) and data.note.get("resource") == caller.resource)
+    return caller.resource == "" or (
+        isinstance(data, Generate | PostResult) and data.note.get("resource") == caller.resource
+    )
 
 
 def _json(value: object) -> Response:

@@ -64,9 +64,10 @@ class MemoryRoutes(Rest):
             found = await self.client(request).memory.recall(asked.pop("text"), **asked)
             problem = ""
         finally:
-            whose = {"thread": wanted.thread, "resource": wanted.resource}.get(wanted.scope) or wanted.scope
-            about = (caller_of(request).tenant, request_id_of(request), trace_of(request.headers), whose, wanted.text)
-            self.desk.searched(Searched(*about, len(found), start, self.desk.clock.now(), problem))
+            store = (wanted.thread if wanted.scope == "thread" else "") or wanted.scope
+            whose = wanted.resource if wanted.scope == "resource" else ""
+            about = (caller_of(request).tenant, request_id_of(request), trace_of(request.headers), store, wanted.text)
+            self.desk.searched(Searched(*about, len(found), start, self.desk.clock.now(), problem, whose))
         return Recollections(found)
 
     async def _own(self, request: Request, asked: AskRecall) -> AskRecall:

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from actors.runtime.context import SystemChance
 from bus.blobs import Blobs
 from bus.pictures import Pictures
+from infra.bridge.callers import caller_of
 from infra.bridge.desk import Desk
 from infra.bridge.openai import BadRequest
 from schemas import codec
@@ -50,7 +51,8 @@ class Repeats:
             return command
         if len(key) > _LONGEST:
             raise BadRequest(400, f"header {KEY}: longer than {_LONGEST} characters", KEY, "invalid_value")
-        digest = hashlib.blake2b(codec.encode([command.tenant, where, key]), digest_size=12).hexdigest()
+        whose = filter(None, [caller_of(request).resource])  # persons need not know of each other's keys
+        digest = hashlib.blake2b(codec.encode([command.tenant, where, key, *whose]), digest_size=12).hexdigest()
         return replace(command, id=f"r{digest}", thread=where or f"t{digest}")
 
     async def accepted(self, tenant: str, thread: str, run: str) -> Command | None:

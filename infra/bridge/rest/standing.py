@@ -6,7 +6,9 @@ from msgspec.structs import asdict
 from starlette.requests import Request
 
 from actors.agent.standing import Goal
+from infra.bridge.callers import caller_of
 from infra.bridge.doors import Door, Operation
+from infra.bridge.openai import BadRequest
 from infra.bridge.rest.answering import Rest, body_of, missing, named
 from schemas.commands import CommandData
 from schemas.rest import Cancelling, Done
@@ -41,7 +43,7 @@ class StandingRoutes(Rest):
 
     async def all_(self, request: Request) -> StandingShown:
         """Tell what stands in a thread, as far as is recorded."""
-        standing = await self.client(request).threads.standing(await self.thread(request))
+        standing = await self.client(request).threads.standing(await self._living(request))
         return StandingShown(standing.mode, standing.grants, None if standing.goal is None else _shown(standing.goal))
 
     async def mode(self, request: Request) -> Done:
@@ -58,10 +60,10 @@ class StandingRoutes(Rest):
 
     async def goal(self, request: Request) -> GoalShown:
         """Tell how its goal stands, as far as is recorded."""
-        thread = await self.thread(request)
+        thread = await self._living(request)
         found = await self.client(request).goals.get(thread)
         if found is None:
-            raise missing("goal of thread", thread)
+            raise BadRequest(404, f"thread {thread!r} has no goal", "goal", "goal_not_found")
         return _shown(found)
 
     async def put(self, request: Request) -> Done:
@@ -79,6 +81,18 @@ class StandingRoutes(Rest):
     async def resume(self, request: Request) -> Done:
         """Go on."""
         return await self._tell(request, ResumeGoal((await body_of(request, GoalResuming)).budget))
+
+    async def _living(self, request: Request) -> str:
+        """Read the id of a thread out of the path, that there is still.
+
+        Raises:
+            BadRequest: there is none, or it was deleted: 404.
+        """
+        thread = await self.thread(request)
+        events = await self.desk.read_back(caller_of(request).tenant, thread, "thread", thread, 0)
+        if any(event.type == "thread.deleted" for event in events):
+            raise missing("thread", thread)
+        return thread
 
     async def _tell(self, request: Request, data: CommandData) -> Done:
         await self.client(request).tell(named(request, "thread"), data)

@@ -19,7 +19,7 @@ from schemas.runs import Problem
 from tests.infra.bridge.doors import Counted
 
 TRACE = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
-SEARCH = Searched("acme", "q1", TRACE, "ann", "where is ada@example.org", 2, 5, 9)
+SEARCH = Searched("acme", "q1", TRACE, "resource", "where is ada@example.org", 2, 5, 9, resource="ann")
 
 
 def test_a_search_is_a_span_of_its_operation_beneath_its_caller_s() -> None:
@@ -29,7 +29,7 @@ def test_a_search_is_a_span_of_its_operation_beneath_its_caller_s() -> None:
     )
     assert span.attributes == {
         "gen_ai.operation.name": "search_memory",
-        "gen_ai.memory.store.id": "ann",
+        "gen_ai.memory.store.id": "resource",
         "gen_ai.memory.record.count": 2,
         "ostinato.tenant": "acme",
         "ostinato.request_id": "q1",
@@ -44,6 +44,17 @@ def test_what_was_looked_for_is_told_where_that_is_wanted_and_masked() -> None:
     told = search_span(SEARCH, NAMES["0.1"], Redacted()).attributes["gen_ai.memory.query.text"]
     assert told.startswith("where is")
     assert "ada@example.org" not in told
+
+
+def test_whose_memory_it_is_is_told_only_where_what_was_said_is() -> None:
+    def store(searched: Searched, content: NoContent) -> Any:
+        return search_span(searched, NAMES["0.1"], content).attributes["gen_ai.memory.store.id"]
+
+    assert "ann" not in search_span(SEARCH, NAMES["0.1"], NoContent()).attributes.values()
+    assert store(SEARCH, Redacted()) == "ann"
+    assert "ada@example.org" not in store(SEARCH._replace(resource="ada@example.org"), Redacted())
+    of_thread = SEARCH._replace(store="t1", resource="")
+    assert [store(of_thread, content) for content in (NoContent(), Redacted())] == ["t1", "t1"]
 
 
 @pytest.mark.anyio
@@ -71,7 +82,8 @@ async def test_a_search_over_http_is_told_whether_it_finds_something_or_not(conn
         refused = await client.post("/api/recall", json={**body, "scope": "tenant"}, headers=headers)
         assert refused.status_code == 400
     first, second = told
-    assert first[:7] == ("acme", "q1", TRACE, "ann", "who am I", 1, first.start)
+    assert first[:7] == ("acme", "q1", TRACE, "resource", "who am I", 1, first.start)
     assert first.start < first.end
-    assert (first.problem, second.store, second.found) == ("", "tenant", 0)
+    assert (first.problem, first.resource) == ("", "ann")
+    assert (second.store, second.resource, second.found) == ("tenant", "", 0)
     assert second.problem
