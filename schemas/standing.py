@@ -90,6 +90,10 @@ class ToolGranted(Wire, frozen=True, tag="tool.granted"):
     tool: str
     by: str = ""
     """Source of the command."""
+    agent: str = ""
+    """Whose tool it was that somebody agreed to; empty is any agent's of the thread."""
+    digest: str = ""
+    """Of the tool as it was then, as in its binding; empty is whatever it is."""
 
 
 class GrantWithdrawn(Wire, frozen=True, tag="grant.withdrawn"):

@@ -18,7 +18,7 @@ from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.goals import after_judge, go_on_with_goal, judge_goal, steer_goal
-from actors.agent.orders import mode_of, ordered, ungrantable
+from actors.agent.orders import granted, mode_of, ordered, ungrantable
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.run import Pending, Run, Waits
 from actors.agent.tasks import cancelled, run_tasks, told_of_task
@@ -66,7 +66,7 @@ from schemas.runs import (
     ToolFailed,
     ToolReturned,
 )
-from schemas.standing import GoalJudged, GrantTool, SetMode, StandingCommand, ToolGranted, WithdrawGrant
+from schemas.standing import GoalJudged, GrantTool, SetMode, StandingCommand, WithdrawGrant
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolContinued, ToolSuspended
 
@@ -305,7 +305,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
         case Approve(always=always):
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
             if always:
-                folding.emit("thread", state.thread, ToolGranted(tool=item.call.name, by=command.source))
+                folding.emit("thread", state.thread, granted(run.profile, item, command))
             begin_tool(folding, run, item.effect, item.call)
             after_tool(folding, run)
         case Deny(reason=reason):

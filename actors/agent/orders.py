@@ -5,8 +5,10 @@ from __future__ import annotations
 from actors.agent.conversation import Conversation
 from actors.agent.folding import Folding
 from actors.agent.run import Pending
+from actors.agent.standing import named_by
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Approve, Command, RunAgent
+from schemas.profiles import Profile
 from schemas.runs import CommandAccepted, CommandRefused, Problem
 from schemas.standing import (
     MOST_GRANTS,
@@ -62,12 +64,19 @@ def ungrantable(state: Conversation, data: object, item: Pending) -> Problem | N
     """Say why an agreement cannot be for all further calls: the tool's author wants each looked at."""
     if not isinstance(data, Approve) or not data.always or state.active is None:
         return None
-    tools = {tool.name: tool for tool in state.runs[state.active].profile.tools}
-    name = item.call.name
+    profile, name = state.runs[state.active].profile, item.call.name
+    tools = {tool.name: tool for tool in profile.tools}
     if name in tools and tools[name].grantable:
-        return _full(state, name)
+        return _full(state, name, named_by(profile))
     message = f"always: each call of {name!r} is to be agreed to by itself: leave it out"
     return Problem(kind="invalid", message=message, field="always")
+
+
+def granted(profile: Profile, item: Pending, command: Command) -> ToolGranted:
+    """Agree to all further calls of a tool: of the agent that asked, and while it is what it is now."""
+    agent, name = named_by(profile), item.call.name
+    digest = next(tool.digest for tool in profile.tools if tool.name == name) if agent else ""
+    return ToolGranted(tool=name, by=command.source, agent=agent, digest=digest)
 
 
 def _unfit(state: Conversation, data: Order) -> Problem | None:
@@ -79,7 +88,7 @@ def _unfit(state: Conversation, data: Order) -> Problem | None:
         case SetMode(mode=mode):
             return _unknown_mode(state, mode)
         case GrantTool(tool=tool):
-            return _full(state, tool)
+            return _full(state, tool, "")
         case WithdrawGrant(tool=tool) if tool not in grants:
             known = ", ".join(map(repr, grants)) or "none"
             message = f"{tool!r} is not granted in thread {state.thread!r} (granted: {known})"
@@ -88,8 +97,9 @@ def _unfit(state: Conversation, data: Order) -> Problem | None:
             return None
 
 
-def _full(state: Conversation, tool: str) -> Problem | None:
-    if tool in state.standing.grants or len(state.standing.grants) < MOST_GRANTS:
+def _full(state: Conversation, tool: str, agent: str) -> Problem | None:
+    there = state.standing.granted
+    if len(there) < MOST_GRANTS or any((grant.tool, grant.agent) == (tool, agent) for grant in there):
         return None
     message = f"thread {state.thread!r} has {MOST_GRANTS} grants: withdraw some, or grant a pattern"
     return Problem(kind="invalid", message=message, field="tool")

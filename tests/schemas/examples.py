@@ -584,6 +584,7 @@ EXAMPLES: tuple[Event, ...] = (
             _PROFILE, chain=ModelChain((ModelEntry("openai/gpt-x", headers={"x-gateway": "${GATEWAY_TOKEN}"}),))
         ),
     ),
+    ToolGranted(tool="write", by="cli", agent="editor", digest="d1"),
 )
 
 ENVELOPE = Envelope(
