@@ -82,6 +82,8 @@ class ModeChanged(Wire, frozen=True, tag="mode.changed"):
     mode: str
     by: str = ""
     """Source of the command; empty for a tool's."""
+    agent: str = ""
+    """Whose mode it is; empty is any agent's of the thread."""
 
 
 class ToolGranted(Wire, frozen=True, tag="tool.granted"):

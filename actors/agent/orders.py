@@ -53,11 +53,12 @@ def nowhere(state: Conversation) -> Problem | None:
     return Problem(kind="unknown_thread", message=message, field="thread")
 
 
-def mode_of(folding: Folding, command: Command) -> None:
-    """Have the thread be in the mode that a run is asked for in."""
-    data = command.data
-    if isinstance(data, RunAgent) and data.mode and data.mode != folding.state.standing.mode:
-        folding.emit("thread", folding.state.thread, ModeChanged(mode=data.mode, by=command.source))
+def mode_of(folding: Folding, command: Command, profile: Profile) -> None:
+    """Have an agent be in the mode that a run of it is asked for in."""
+    data, state = command.data, folding.state
+    if isinstance(data, RunAgent) and data.mode and data.mode != state.standing.mode_of(profile.agent):
+        changed = ModeChanged(mode=data.mode, by=command.source, agent=named_by(profile))
+        folding.emit("thread", state.thread, changed)
 
 
 def ungrantable(state: Conversation, data: object, item: Pending) -> Problem | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Literal, assert_never
 
@@ -73,7 +74,9 @@ class Standing(msgspec.Struct, frozen=True):
     """What holds until somebody says otherwise."""
 
     mode: str = ""
-    """Empty is the first one of whichever agent runs."""
+    """The one that was gone over to last, by whichever agent; empty is the first one of whichever runs."""
+    modes: Mapping[str, str] = {}
+    """By agent, those that went over to one by themselves; by an empty name what holds for all others."""
     granted: tuple[Grant, ...] = ()
     goal: Goal | None = None
 
@@ -81,6 +84,10 @@ class Standing(msgspec.Struct, frozen=True):
     def grants(self) -> tuple[str, ...]:
         """The patterns of tools' names that somebody agreed to, whosever the tools are."""
         return tuple(dict.fromkeys(grant.tool for grant in self.granted))
+
+    def mode_of(self, agent: str) -> str:
+        """Name the mode that an agent is in; empty is its first one."""
+        return self.modes.get(agent, self.modes.get("", ""))
 
     def is_granted(self, agent: str, tool: ToolBinding) -> bool:
         """Say whether somebody agreed beforehand to calls of an agent's tool that a person must agree to."""
@@ -95,8 +102,8 @@ def named_by(profile: Profile) -> str:
 def stood(standing: Standing, event: StandingEvent) -> Standing:
     """Fold one fact. Never fails: the event has already happened."""
     match event:
-        case ModeChanged(mode=mode):
-            return replace(standing, mode=mode)
+        case ModeChanged(mode=mode, agent=agent):
+            return replace(standing, mode=mode, modes={**standing.modes, agent: mode} if agent else {"": mode})
         case ToolGranted(tool=tool, agent=agent, digest=digest):
             others = (grant for grant in standing.granted if (grant.tool, grant.agent) != (tool, agent))
             return replace(standing, granted=(*others, Grant(tool, agent, digest)))

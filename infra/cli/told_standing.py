@@ -21,8 +21,8 @@ from schemas.standing import (
 def told_of_standing(event: StandingEvent) -> tuple[str, str]:
     """Say who did it, and what in one line."""
     match event:
-        case ModeChanged(mode=mode, by=by):
-            return by or "agent", f"goes over to mode {mode}"
+        case ModeChanged(mode=mode, by=by, agent=agent):
+            return by or agent or "agent", f"goes over to mode {mode}"
         case ToolGranted(tool=tool, by=by, agent=agent):
             return by or "client", f"agrees to all calls of {tool}{' by ' if agent else ''}{agent}"
         case GrantWithdrawn(tool=tool, by=by):

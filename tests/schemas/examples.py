@@ -585,6 +585,7 @@ EXAMPLES: tuple[Event, ...] = (
         ),
     ),
     ToolGranted(tool="write", by="cli", agent="editor", digest="d1"),
+    ModeChanged(mode="build", agent="editor"),
 )
 
 ENVELOPE = Envelope(

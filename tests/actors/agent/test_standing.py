@@ -23,7 +23,7 @@ from schemas.memory import CreateThread, DeleteThread, MemoryWrite
 from schemas.messages import ToolSpec
 from schemas.profiles import ModePlan, Profile, Retries, ToolBinding
 from schemas.runs import ApprovalRequested, CommandRefused, ModelFailed, Problem, RetryDue, ToolFailed, ToolReturned
-from schemas.standing import MOST_GRANTS, GrantTool, SetMode, ToolGranted, WithdrawGrant
+from schemas.standing import MOST_GRANTS, GrantTool, ModeChanged, SetMode, ToolGranted, WithdrawGrant
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said, tags
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +93,48 @@ def test_a_run_may_be_asked_for_in_a_mode() -> None:
     assert shown(world) == BUILDING
     world.result(said("c1-1-m", "hello"))
     assert "mode.changed" not in tags(world.ask("c2", MODAL, text="hi", mode="build"))
+    world.verified()
+
+
+EDITOR = replace(MODAL, agent="editor", edition=2)
+DEPLOYER = replace(EDITOR, agent="deployer")
+
+
+def test_an_agent_that_goes_over_to_a_mode_leaves_others_in_theirs() -> None:
+    world = World()
+    bill = ToolBinding("bill", "pure", "d6", place="handoff", spec=ToolSpec("bill"), service="deployer")
+    world.ask("c1", replace(EDITOR, tools=(*EDITOR.tools, bill)), text="hi")
+    world.result(said("c1-1-m", "", [call(1)]))
+    world.result(ToolReturned("c1-1-t0", "call-1", "ok", (MemoryWrite("", "build", "mode"),)))
+    assert shown(world)[:2] == BUILDING[:2]
+    world.result(said("c1-2-m", "", [call(2, "bill")]))
+    world.result(ToolReturned("c1-2-t0", "call-2", "it is deployer's", handover=DEPLOYER))
+    assert shown(world) == PLANNING
+    world.crash()
+    assert shown(world) == PLANNING
+    world.result(said("c1-3-m", "planned"))
+    world.ask("c2", EDITOR, text="and now?")
+    assert shown(world) == BUILDING
+    world.result(said("c2-1-m", "built"))
+    assert world.events(ModeChanged) == [ModeChanged("build", "", "editor")]
+    world.verified()
+
+
+def test_a_mode_that_a_run_is_asked_for_in_is_its_agents_and_one_that_a_person_sets_is_everybodys() -> None:
+    world = World()
+    world.ask("c1", EDITOR, text="hi", mode="build")
+    world.result(said("c1-1-m", "built"))
+    assert world.events(ModeChanged) == [ModeChanged("build", "", "editor")]
+    world.ask("c2", DEPLOYER, text="hi")
+    assert shown(world) == PLANNING
+    world.result(said("c2-1-m", "planned"))
+    for number, (mode, seen) in enumerate((("plan", PLANNING), ("build", BUILDING))):
+        world.settle(f"m{number}", SetMode(mode))
+        for profile in (EDITOR, DEPLOYER):
+            run = f"r{number}{profile.agent}"
+            world.ask(run, profile, text="hi")
+            assert shown(world) == seen
+            world.result(said(f"{run}-1-m", "said"))
     world.verified()
 
 
