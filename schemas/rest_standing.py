@@ -57,7 +57,7 @@ class StandingShown(Wire, frozen=True, omit_defaults=False):
     """What stands in a thread."""
 
     mode: str
-    """Empty is the first one of whichever agent runs."""
+    """The one that was gone over to last; empty is the first one of whichever agent runs."""
     grants: tuple[str, ...]
     goal: GoalShown | None
 

@@ -82,6 +82,8 @@ class ModeChanged(Wire, frozen=True, tag="mode.changed"):
     mode: str
     by: str = ""
     """Source of the command; empty for a tool's."""
+    agent: str = ""
+    """Whose mode it is; empty is any agent's of the thread."""
 
 
 class ToolGranted(Wire, frozen=True, tag="tool.granted"):
@@ -90,6 +92,10 @@ class ToolGranted(Wire, frozen=True, tag="tool.granted"):
     tool: str
     by: str = ""
     """Source of the command."""
+    agent: str = ""
+    """Whose tool it was that somebody agreed to; empty is any agent's of the thread."""
+    digest: str = ""
+    """Of the tool as it was then, as in its binding; empty is whatever it is."""
 
 
 class GrantWithdrawn(Wire, frozen=True, tag="grant.withdrawn"):

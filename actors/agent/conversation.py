@@ -183,7 +183,7 @@ def _evolve_model(state: Conversation, name: str, event: ModelEvent) -> Conversa
     match event:
         case ModelCalled(step=step):
             attempt = 1 if run.retry is None else run.retry.attempt
-            mode = state.standing.mode if run.retry is None else run.mode
+            mode = state.standing.mode_of(run.profile.agent) if run.retry is None else run.mode
             asking = replace(run, step=step, asking=event, attempt=attempt, retry=None, answer=None, pending=())
             asking = replace(asking, mode=mode, asked_model=event.model)
             return _with(replace(state, memory=asked(state.memory, event.first)), asking)

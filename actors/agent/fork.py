@@ -15,6 +15,8 @@ import msgspec
 
 from actors.agent.conversation import Conversation
 from actors.agent.folding import Folding
+from actors.agent.run import Run
+from actors.agent.standing import named_by
 from actors.agent.turns import after_model, next_step, start
 from actors.memory.working import written
 from actors.runtime.machine import Decision, Emitted
@@ -157,17 +159,18 @@ def _go_on(folding: Folding, name: str, history: Sequence[Emitted], profile: Pro
         said = sum(1 for _ in takewhile(lambda emitted: isinstance(emitted.event, MessageAdded), reversed(history)))
         start(folding, folding.state.commands[name], profile, said)
         return
-    _remember(folding, history)
+    _remember(folding, run, history)
     if run.answer is None:
         next_step(folding, name)
     else:
         after_model(folding, run, run.answer)
 
 
-def _remember(folding: Folding, history: Sequence[Emitted]) -> None:
+def _remember(folding: Folding, run: Run, history: Sequence[Emitted]) -> None:
     """Write what the last tool wanted remembered, as far as the history does not."""
     there = [*takewhile(lambda emitted: isinstance(emitted.event, _WRITTEN), reversed(history))]
     last = history[len(history) - len(there) - 1].event
     if isinstance(last, ToolReturned):
+        by = named_by(run.profile)
         for write in last.writes[len(there) :]:
-            folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
+            folding.emit("thread", folding.state.thread, written(folding.state.memory, write, agent=by))

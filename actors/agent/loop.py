@@ -18,9 +18,10 @@ from actors.agent.erasing import erase_thread
 from actors.agent.folding import Folding
 from actors.agent.fork import forked
 from actors.agent.goals import after_judge, go_on_with_goal, judge_goal, steer_goal
-from actors.agent.orders import mode_of, ordered, ungrantable
+from actors.agent.orders import granted, mode_of, ordered, ungrantable
 from actors.agent.retries import after_failure, await_retry
 from actors.agent.run import Pending, Run, Waits
+from actors.agent.standing import named_by
 from actors.agent.tasks import cancelled, run_tasks, told_of_task
 from actors.agent.threads import Managing, gone, managed, misowned, noted, owned
 from actors.agent.turns import (
@@ -66,7 +67,7 @@ from schemas.runs import (
     ToolFailed,
     ToolReturned,
 )
-from schemas.standing import GoalJudged, GrantTool, SetMode, StandingCommand, ToolGranted, WithdrawGrant
+from schemas.standing import GoalJudged, GrantTool, SetMode, StandingCommand, WithdrawGrant
 from schemas.tasks import TaskEnded
 from schemas.waits import ToolContinued, ToolSuspended
 
@@ -128,7 +129,7 @@ class ConversationMachine:
         if isinstance(command.data, RunAgent):
             owned(folding, command.data)
             noted(folding, command.data)
-            mode_of(folding, command)
+            mode_of(folding, command, asked.profile)
         profile = asked.profile
         if isinstance(command.data, RunAgent) and command.data.seed is None:
             profile = replace(profile, sampling=replace(profile.sampling, seed=context.seed))
@@ -172,7 +173,8 @@ class ConversationMachine:
                 break_off(folding, run, Problem(kind="timeout", message="the run's deadline has passed"))
             case ToolReturned(writes=writes):
                 for write in writes:
-                    folding.emit("thread", folding.state.thread, written(folding.state.memory, write))
+                    by = named_by(run.profile)
+                    folding.emit("thread", folding.state.thread, written(folding.state.memory, write, agent=by))
                 after_tool(folding, run)
             case ToolSuspended() as suspended:
                 _suspended(folding, run, suspended)
@@ -305,7 +307,7 @@ def _settle(state: Conversation, command: Command, data: Settling) -> Decision:
         case Approve(always=always):
             folding.emit("run", run.id, ApprovalGiven(effect=item.effect, by=command.source))
             if always:
-                folding.emit("thread", state.thread, ToolGranted(tool=item.call.name, by=command.source))
+                folding.emit("thread", state.thread, granted(run.profile, item, command))
             begin_tool(folding, run, item.effect, item.call)
             after_tool(folding, run)
         case Deny(reason=reason):

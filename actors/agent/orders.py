@@ -5,8 +5,10 @@ from __future__ import annotations
 from actors.agent.conversation import Conversation
 from actors.agent.folding import Folding
 from actors.agent.run import Pending
+from actors.agent.standing import named_by
 from actors.runtime.machine import Decision, Emitted
 from schemas.commands import Approve, Command, RunAgent
+from schemas.profiles import Profile
 from schemas.runs import CommandAccepted, CommandRefused, Problem
 from schemas.standing import (
     MOST_GRANTS,
@@ -51,23 +53,31 @@ def nowhere(state: Conversation) -> Problem | None:
     return Problem(kind="unknown_thread", message=message, field="thread")
 
 
-def mode_of(folding: Folding, command: Command) -> None:
-    """Have the thread be in the mode that a run is asked for in."""
-    data = command.data
-    if isinstance(data, RunAgent) and data.mode and data.mode != folding.state.standing.mode:
-        folding.emit("thread", folding.state.thread, ModeChanged(mode=data.mode, by=command.source))
+def mode_of(folding: Folding, command: Command, profile: Profile) -> None:
+    """Have an agent be in the mode that a run of it is asked for in."""
+    data, state = command.data, folding.state
+    if isinstance(data, RunAgent) and data.mode and data.mode != state.standing.mode_of(profile.agent):
+        changed = ModeChanged(mode=data.mode, by=command.source, agent=named_by(profile))
+        folding.emit("thread", state.thread, changed)
 
 
 def ungrantable(state: Conversation, data: object, item: Pending) -> Problem | None:
     """Say why an agreement cannot be for all further calls: the tool's author wants each looked at."""
     if not isinstance(data, Approve) or not data.always or state.active is None:
         return None
-    tools = {tool.name: tool for tool in state.runs[state.active].profile.tools}
-    name = item.call.name
+    profile, name = state.runs[state.active].profile, item.call.name
+    tools = {tool.name: tool for tool in profile.tools}
     if name in tools and tools[name].grantable:
-        return _full(state, name)
+        return _full(state, name, named_by(profile))
     message = f"always: each call of {name!r} is to be agreed to by itself: leave it out"
     return Problem(kind="invalid", message=message, field="always")
+
+
+def granted(profile: Profile, item: Pending, command: Command) -> ToolGranted:
+    """Agree to all further calls of a tool: of the agent that asked, and while it is what it is now."""
+    agent, name = named_by(profile), item.call.name
+    digest = next(tool.digest for tool in profile.tools if tool.name == name) if agent else ""
+    return ToolGranted(tool=name, by=command.source, agent=agent, digest=digest)
 
 
 def _unfit(state: Conversation, data: Order) -> Problem | None:
@@ -79,7 +89,7 @@ def _unfit(state: Conversation, data: Order) -> Problem | None:
         case SetMode(mode=mode):
             return _unknown_mode(state, mode)
         case GrantTool(tool=tool):
-            return _full(state, tool)
+            return _full(state, tool, "")
         case WithdrawGrant(tool=tool) if tool not in grants:
             known = ", ".join(map(repr, grants)) or "none"
             message = f"{tool!r} is not granted in thread {state.thread!r} (granted: {known})"
@@ -88,8 +98,9 @@ def _unfit(state: Conversation, data: Order) -> Problem | None:
             return None
 
 
-def _full(state: Conversation, tool: str) -> Problem | None:
-    if tool in state.standing.grants or len(state.standing.grants) < MOST_GRANTS:
+def _full(state: Conversation, tool: str, agent: str) -> Problem | None:
+    there = state.standing.granted
+    if len(there) < MOST_GRANTS or any((grant.tool, grant.agent) == (tool, agent) for grant in there):
         return None
     message = f"thread {state.thread!r} has {MOST_GRANTS} grants: withdraw some, or grant a pattern"
     return Problem(kind="invalid", message=message, field="tool")

@@ -83,7 +83,7 @@ class Run(msgspec.Struct, frozen=True):
     """Who goes on from the next step."""
     refused: str = ""  # why its last answer was not taken: the model is told when it is asked again
     mode: str = ""
-    """The thread's, as the step under way began."""
+    """Its agent's in the thread, as the step under way began."""
     asked_model: str = ""
     """The one that was asked last."""
 

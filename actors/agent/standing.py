@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Literal, assert_never
 
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from schemas.commands import Command, RunAgent
 from schemas.messages import Usage, added
-from schemas.profiles import ToolBinding
+from schemas.profiles import Profile, ToolBinding
 from schemas.runs import RunFailed, RunFinished
 from schemas.standing import (
     GoalCleared,
@@ -53,29 +54,61 @@ class Goal(msgspec.Struct, frozen=True):
     cost: float | None = 0.0
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """What somebody agreed to beforehand."""
+
+    tool: str
+    """A pattern of tools' names."""
+    agent: str = ""
+    """Whose tools; empty is any agent's."""
+    digest: str = ""
+    """What the tool must be, as in its binding; empty is whatever it is."""
+
+    def covers(self, agent: str, tool: ToolBinding) -> bool:
+        """Say whether a tool of an agent is one that was agreed to."""
+        fits = self.agent in {"", agent} and self.digest in {"", tool.digest}
+        return fits and fnmatchcase(tool.name, self.tool)
+
+
 class Standing(msgspec.Struct, frozen=True):
     """What holds until somebody says otherwise."""
 
     mode: str = ""
-    """Empty is the first one of whichever agent runs."""
-    grants: tuple[str, ...] = ()
-    """Patterns of tools' names."""
+    """The one that was gone over to last, by whichever agent; empty is the first one of whichever runs."""
+    modes: Mapping[str, str] = {}
+    """By agent, those that went over to one by themselves; by an empty name what holds for all others."""
+    granted: tuple[Grant, ...] = ()
     goal: Goal | None = None
 
-    def is_granted(self, tool: ToolBinding) -> bool:
-        """Say whether somebody agreed beforehand to calls of a tool that a person must agree to."""
-        return tool.grantable and any(fnmatchcase(tool.name, pattern) for pattern in self.grants)
+    @property
+    def grants(self) -> tuple[str, ...]:
+        """The patterns of tools' names that somebody agreed to, whosever the tools are."""
+        return tuple(dict.fromkeys(grant.tool for grant in self.granted))
+
+    def mode_of(self, agent: str) -> str:
+        """Name the mode that an agent is in; empty is its first one."""
+        return self.modes.get(agent, self.modes.get("", ""))
+
+    def is_granted(self, agent: str, tool: ToolBinding) -> bool:
+        """Say whether somebody agreed beforehand to calls of an agent's tool that a person must agree to."""
+        return tool.grantable and any(grant.covers(agent, tool) for grant in self.granted)
+
+
+def named_by(profile: Profile) -> str:
+    """Name a run's agent as what stands by it does: empty in what older versions recorded."""
+    return profile.agent if profile.edition > 1 else ""
 
 
 def stood(standing: Standing, event: StandingEvent) -> Standing:
     """Fold one fact. Never fails: the event has already happened."""
     match event:
-        case ModeChanged(mode=mode):
-            return replace(standing, mode=mode)
-        case ToolGranted(tool=tool):
-            return replace(standing, grants=tuple(dict.fromkeys((*standing.grants, tool))))
+        case ModeChanged(mode=mode, agent=agent):
+            return replace(standing, mode=mode, modes={**standing.modes, agent: mode} if agent else {"": mode})
+        case ToolGranted(tool=tool, agent=agent, digest=digest):
+            others = (grant for grant in standing.granted if (grant.tool, grant.agent) != (tool, agent))
+            return replace(standing, granted=(*others, Grant(tool, agent, digest)))
         case GrantWithdrawn(tool=tool):
-            return replace(standing, grants=tuple(left for left in standing.grants if left != tool))
+            return replace(standing, granted=tuple(grant for grant in standing.granted if grant.tool != tool))
         case GoalSet(goal=goal, agent=agent, text=text, budget=budget):
             return replace(standing, goal=Goal(goal, agent, text, budget))
         case GoalCleared():

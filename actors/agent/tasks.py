@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from actors.agent.conversation import Conversation
 from actors.agent.effects import RunTask
 from actors.agent.folding import Folding, context_of
+from actors.agent.standing import named_by
 from actors.agent.task import Task, under_way
 from actors.agent.turns import disown, start
 from actors.agent.wishes import run_task
@@ -35,8 +36,9 @@ def told_of_task(folding: Folding, event: TaskEnded) -> None:
     state = folding.state
     task = state.tasks[event.effect]
     _go_on(folding, {**state.tasks, event.effect: replace(task, ended=False)})
+    by = task.agent if named_by(state.runs[task.run].profile) else ""
     for write in event.writes:
-        folding.emit("thread", state.thread, written(folding.state.memory, write))
+        folding.emit("thread", state.thread, written(folding.state.memory, write, agent=by))
     profile, asked = _who_goes_on(state, task.run), state.commands[task.run]
     text = _TOLD[event.outcome].format(task=event.effect, tool=task.call.name, content=event.content)
     approvals = asked.data.approvals if isinstance(asked.data, RunAgent) else "ask"

@@ -101,7 +101,7 @@ def ask_model(folding: Folding, name: str) -> None:
     state = folding.state
     run = state.runs[name]
     if run.retry is None:
-        run = replace(run, mode=state.standing.mode)
+        run = replace(run, mode=state.standing.mode_of(run.profile.agent))
     profile = run.effective
     step, attempt = (run.step + 1, "") if run.retry is None else (run.step, str(run.retry.attempt))
     called = ModelCalled(

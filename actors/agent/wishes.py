@@ -82,7 +82,7 @@ def _after_wish(folding: Folding, run: Run, effect: str, call: ToolCall) -> None
     else:
         arguments = None if judged is None else judged.arguments
         wanted = call if arguments is None else replace(call, arguments=arguments)
-        needed = _must_be_asked(folding.state, tools[call.name], judged)
+        needed = _must_be_asked(folding.state, run, tools[call.name], judged)
         _approved_or_asked(folding, run, effect, wanted, needed=needed)
 
 
@@ -97,9 +97,10 @@ def _approved_or_asked(folding: Folding, run: Run, effect: str, call: ToolCall, 
         refuse_tool(folding, run, effect, call, message)
 
 
-def _must_be_asked(state: Conversation, tool: ToolBinding, judged: Judgement | None) -> bool:
+def _must_be_asked(state: Conversation, run: Run, tool: ToolBinding, judged: Judgement | None) -> bool:
     """Say whether a person must agree to a call, and has not agreed beforehand."""
-    return (tool.approval if judged is None else judged.approval) and not state.standing.is_granted(tool)
+    needed = tool.approval if judged is None else judged.approval
+    return needed and not state.standing.is_granted(run.profile.agent, tool)
 
 
 def _is_handed_over(run: Run) -> bool:

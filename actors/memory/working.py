@@ -44,8 +44,10 @@ def _merged(there: Any, patch: Any) -> Any:
     return found
 
 
-def written(memory: Memory, write: MemoryWrite, by: str = "") -> MemoryWritten | WorkingWritten | ModeChanged:
-    """Give the event that a write becomes."""
+def written(
+    memory: Memory, write: MemoryWrite, by: str = "", agent: str = ""
+) -> MemoryWritten | WorkingWritten | ModeChanged:
+    """Give the event that a write becomes: of somebody, or of a tool of an agent."""
     match write.scope:
         case "note":
             return MemoryWritten(topic=write.topic, text=write.text)
@@ -54,7 +56,7 @@ def written(memory: Memory, write: MemoryWrite, by: str = "") -> MemoryWritten |
         case "merge":
             return WorkingWritten(content=merged(memory.working, write.text), by=by)
         case "mode":
-            return ModeChanged(mode=write.text, by=by)
+            return ModeChanged(mode=write.text, by=by, agent=agent)
 
 
 def working_tool(working: Working) -> Tool:

@@ -7,6 +7,7 @@ outcome was not logged, as its process ended, is made again: each is told at lea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from schemas.pushes import (
     PushTried,
     SubscribePush,
     UnsubscribePush,
+    push_id,
 )
 from schemas.runs import CommandAccepted, CommandRefused, Event, Problem
 
@@ -211,6 +213,9 @@ def _unfit(state: PushState, command: Command) -> Problem | None:
     if state.forgotten:
         return Problem(kind="unknown_thread", message="the task's thread was deleted", field="thread")
     match command.data:
+        case SubscribePush(thread=thread, run=run) if not _is_named(state.id, thread, run):
+            message = f"what is said of run {run!r} of thread {thread!r} goes by {push_id(thread, run)!r}"
+            return Problem(kind="invalid", message=message, field="thread")
         case SubscribePush(target=target):
             if target.id not in state.targets and len(state.targets) >= MOST_TARGETS:
                 message = f"at most {MOST_TARGETS} may be told of a task: unsubscribe one first"
@@ -222,6 +227,13 @@ def _unfit(state: PushState, command: Command) -> Problem | None:
         case _:
             return Problem(kind="invalid", message=f"a push cannot {command.verb!r}", field="verb")
     return None
+
+
+def _is_named(name: str, thread: str, run: str) -> bool:
+    """Say whether what is said of a task goes by a name: a stranger's would be told of it, and outlive its thread."""
+    # as the first logs have it, which are decided the same whatever names are made of by now
+    recorded = "p" + blake2b(f"{thread}/{run}".encode(), digest_size=12).hexdigest()
+    return name in {push_id(thread, run), recorded}
 
 
 def _emitted(state: PushState, event: Event) -> Emitted:

@@ -21,10 +21,10 @@ from schemas.standing import (
 def told_of_standing(event: StandingEvent) -> tuple[str, str]:
     """Say who did it, and what in one line."""
     match event:
-        case ModeChanged(mode=mode, by=by):
-            return by or "agent", f"goes over to mode {mode}"
-        case ToolGranted(tool=tool, by=by):
-            return by or "client", f"agrees to all calls of {tool}"
+        case ModeChanged(mode=mode, by=by, agent=agent):
+            return by or agent or "agent", f"goes over to mode {mode}"
+        case ToolGranted(tool=tool, by=by, agent=agent):
+            return by or "client", f"agrees to all calls of {tool}{' by ' if agent else ''}{agent}"
         case GrantWithdrawn(tool=tool, by=by):
             return by or "client", f"is to be asked about {tool} again"
         case GoalSet() | GoalPaused() | GoalResumed() | GoalCleared():

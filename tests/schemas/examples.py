@@ -586,6 +586,8 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     StepPrepared(effect="run-1-1-p", usage=Usage(50, 3), engines={"m2": Usage(40, 1), "m3": Usage(10, 2)}),
     GoalJudged(effect="g1-g1-1-g", verdict="done", usage=Usage(300, 20), agent="shop", engine="m2"),
+    ToolGranted(tool="write", by="cli", agent="editor", digest="d1"),
+    ModeChanged(mode="build", agent="editor"),
 )
 
 ENVELOPE = Envelope(

@@ -45,10 +45,11 @@ _GONE: Final = 410
 class Pushing:
     """Watches tasks, and sends word of them."""
 
-    def __init__(self, connection: Connection, record: LateStore, allowed: Collection[str]) -> None:
+    def __init__(self, connection: Connection, record: LateStore, allowed: Collection[str], *, on: bool) -> None:
         self._connection = connection
         self._record = record
         self._allowed = allowed
+        self._on = on
         self._trusted: ssl.SSLContext | None = None
 
     async def watch(self, tenant: str, effect: WatchTask) -> PushNoticed:
@@ -73,6 +74,8 @@ class Pushing:
 
     async def tell(self, tenant: str, effect: TellOf) -> Told:
         """Send word of a task, once."""
+        if not self._on:  # who was named before is told no more either
+            return Told(problem="push notifications are switched off (a2a.push)", final=True)
         try:
             body = effect.due.body.encode() or await self._as_it_ended(tenant, effect)
         except (BusError, TimeoutError):
@@ -189,5 +192,5 @@ async def _unheard(text: str) -> None:
 def push_performer(place: Place, connection: Connection, record: LateStore) -> PushPerformer:
     """Make what performs them."""
     settings = place.settings.a2a
-    pushing = Pushing(connection, record, settings.push_hosts)
+    pushing = Pushing(connection, record, settings.push_hosts, on=settings.push == "on")
     return PushPerformer(pushing.watch, pushing.tell, SystemClock(), settings.push_attempts)

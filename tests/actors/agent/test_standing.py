@@ -12,6 +12,7 @@ from actors.agent.effects import CallModel
 from actors.agent.loop import ConversationMachine
 from actors.agent.modes import Mode
 from actors.agent.profiles import Unresolved, profile_of, tools_of
+from actors.agent.standing import Grant
 from actors.built_in.planning import submit_plan, switch_mode
 from actors.errors import DefinitionError
 from actors.models.asking import missing_model
@@ -19,9 +20,10 @@ from actors.tools import ToolContext, tool
 from actors.toolsets import Surroundings
 from schemas.commands import Approve, RunAgent
 from schemas.memory import CreateThread, DeleteThread, MemoryWrite
-from schemas.profiles import ModePlan, Retries, ToolBinding
+from schemas.messages import ToolSpec
+from schemas.profiles import ModePlan, Profile, Retries, ToolBinding
 from schemas.runs import ApprovalRequested, CommandRefused, ModelFailed, Problem, RetryDue, ToolFailed, ToolReturned
-from schemas.standing import MOST_GRANTS, GrantTool, SetMode, ToolGranted, WithdrawGrant
+from schemas.standing import MOST_GRANTS, GrantTool, ModeChanged, SetMode, ToolGranted, WithdrawGrant
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said, tags
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +96,48 @@ def test_a_run_may_be_asked_for_in_a_mode() -> None:
     world.verified()
 
 
+EDITOR = replace(MODAL, agent="editor", edition=2)
+DEPLOYER = replace(EDITOR, agent="deployer")
+
+
+def test_an_agent_that_goes_over_to_a_mode_leaves_others_in_theirs() -> None:
+    world = World()
+    bill = ToolBinding("bill", "pure", "d6", place="handoff", spec=ToolSpec("bill"), service="deployer")
+    world.ask("c1", replace(EDITOR, tools=(*EDITOR.tools, bill)), text="hi")
+    world.result(said("c1-1-m", "", [call(1)]))
+    world.result(ToolReturned("c1-1-t0", "call-1", "ok", (MemoryWrite("", "build", "mode"),)))
+    assert shown(world)[:2] == BUILDING[:2]
+    world.result(said("c1-2-m", "", [call(2, "bill")]))
+    world.result(ToolReturned("c1-2-t0", "call-2", "it is deployer's", handover=DEPLOYER))
+    assert shown(world) == PLANNING
+    world.crash()
+    assert shown(world) == PLANNING
+    world.result(said("c1-3-m", "planned"))
+    world.ask("c2", EDITOR, text="and now?")
+    assert shown(world) == BUILDING
+    world.result(said("c2-1-m", "built"))
+    assert world.events(ModeChanged) == [ModeChanged("build", "", "editor")]
+    world.verified()
+
+
+def test_a_mode_that_a_run_is_asked_for_in_is_its_agents_and_one_that_a_person_sets_is_everybodys() -> None:
+    world = World()
+    world.ask("c1", EDITOR, text="hi", mode="build")
+    world.result(said("c1-1-m", "built"))
+    assert world.events(ModeChanged) == [ModeChanged("build", "", "editor")]
+    world.ask("c2", DEPLOYER, text="hi")
+    assert shown(world) == PLANNING
+    world.result(said("c2-1-m", "planned"))
+    for number, (mode, seen) in enumerate((("plan", PLANNING), ("build", BUILDING))):
+        world.settle(f"m{number}", SetMode(mode))
+        for profile in (EDITOR, DEPLOYER):
+            run = f"r{number}{profile.agent}"
+            world.ask(run, profile, text="hi")
+            assert shown(world) == seen
+            world.result(said(f"{run}-1-m", "said"))
+    world.verified()
+
+
 def test_a_mode_that_no_agent_of_the_thread_has_is_refused() -> None:
     world = World()
     assert refusal(world.settle("m0", SetMode("build"))).kind == "unknown_thread"
@@ -121,6 +165,16 @@ def wished(world: World, run: str, name: str = "write", *, clients: str = "ask")
     return tags(world.result(said(f"{run}-1-m", "", [call(1, name)])))
 
 
+def ran(world: World, run: str, profile: Profile) -> list[str]:
+    world.ask(run, profile, text="write")
+    return tags(world.result(said(f"{run}-1-m", "", [call(1, "write")])))
+
+
+def over(world: World, run: str) -> None:
+    returned(world, f"{run}-1-t0")
+    world.result(said(f"{run}-2-m", "written"))
+
+
 def test_an_agreement_for_good_lets_further_calls_of_the_tool_run() -> None:
     world = World()
     assert wished(world, "c1") == ["approval.requested"]
@@ -135,6 +189,55 @@ def test_an_agreement_for_good_lets_further_calls_of_the_tool_run() -> None:
     world.result(said("c2-2-m", "written"))
     assert tags(world.settle("a2", WithdrawGrant("write"))) == ["command.accepted", "grant.withdrawn"]
     assert wished(world, "c3") == ["approval.requested"]
+    world.verified()
+
+
+def test_an_agreement_for_good_is_of_one_agents_tool_as_it_is() -> None:
+    world = World()
+    mine = replace(ASKING, edition=2)
+    changed = replace(mine, tools=(replace(mine.tools[0], digest="d9"), *PROFILE.tools))
+    theirs = replace(mine, agent="billing")
+    assert ran(world, "c1", mine) == ["approval.requested"]
+    world.settle("a1", Approve("c1-1-t0", always=True))
+    assert world.events(ToolGranted) == [ToolGranted("write", "cli", "demo", "d")]
+    over(world, "c1")
+    assert ran(world, "c2", mine) == ["tool.called"]
+    over(world, "c2")
+    for run, profile in (("c3", theirs), ("c4", changed)):
+        assert ran(world, run, profile) == ["approval.requested"]
+        world.settle(f"a{run}", Approve(f"{run}-1-t0", always=True))
+        over(world, run)
+    for run, profile in (("c5", theirs), ("c6", changed)):
+        assert ran(world, run, profile) == ["tool.called"]
+        over(world, run)
+    assert world.state.standing.granted == (Grant("write", "billing", "d"), Grant("write", "demo", "d9"))
+    assert world.state.standing.grants == ("write",)
+    world.settle("w1", WithdrawGrant("write"))
+    assert ran(world, "c7", theirs) == ["approval.requested"]
+    world.verified()
+
+
+def test_what_is_granted_beforehand_is_any_agents() -> None:
+    world = World()
+    world.settle("m1", CreateThread())
+    world.settle("g1", GrantTool("write"))
+    for run, agent in (("c1", "demo"), ("c2", "billing")):
+        assert ran(world, run, replace(ASKING, agent=agent, edition=2)) == ["tool.called"]
+        over(world, run)
+    world.verified()
+
+
+def test_who_the_thread_is_handed_to_is_asked_about() -> None:
+    world = World()
+    bill = ToolBinding("bill", "pure", "d6", place="handoff", spec=ToolSpec("bill"), service="billing")
+    mine = replace(ASKING, tools=(*ASKING.tools, bill), edition=2)
+    assert ran(world, "c1", mine) == ["approval.requested"]
+    world.settle("a1", Approve("c1-1-t0", always=True))
+    returned(world, "c1-1-t0")
+    world.result(said("c1-2-m", "", [call(2, "bill")]))
+    handover = replace(ASKING, agent="billing", edition=2)
+    world.result(ToolReturned("c1-2-t0", "call-2", "it is billing's", handover=handover))
+    assert tags(world.result(said("c1-3-m", "", [call(3, "write")]))) == ["approval.requested"]
     world.verified()
 
 

@@ -23,10 +23,12 @@ from schemas.pushes import (
     PushTried,
     SubscribePush,
     UnsubscribePush,
+    push_id,
 )
 from schemas.runs import LOOKED_UP, CommandRefused, Event
 
 MACHINE = PushMachine()
+PUSH = push_id("t1", "r1")
 NOW = Context(1_000_000, 0)
 
 
@@ -39,16 +41,16 @@ class Desk:
     """One task, and what was begun for it."""
 
     def __init__(self) -> None:
-        self.state: PushState = MACHINE.initial("acme", "p1")
+        self.state: PushState = MACHINE.initial("acme", PUSH)
         self.events: list[Event] = []
         self.begun: list[str] = []
 
     def ask(self, data: CommandData, verb: str = "subscribe") -> None:
         name = f"c{len(self.events)}"
-        self._take(MACHINE.ask(self.state, Asked(Command(name, "acme", "push", "p1", verb, data, "a2a")), NOW))
+        self._take(MACHINE.ask(self.state, Asked(Command(name, "acme", "push", PUSH, verb, data, "a2a")), NOW))
 
     def result(self, event: Event) -> None:
-        emitted = Emitted("push", "p1", event)
+        emitted = Emitted("push", PUSH, event)
         self.events.append(event)
         self.state = MACHINE.evolve(self.state, emitted)
         self._take(MACHINE.follow(self.state, emitted, NOW))
@@ -72,23 +74,23 @@ def target(name: str = "hook", **about: str) -> SubscribePush:
 
 
 def ended(number: int = 1) -> PushNoticed:
-    return PushNoticed(f"p1-w{number}", "ended")
+    return PushNoticed(f"{PUSH}-w{number}", "ended")
 
 
 def test_each_change_is_told_to_each_and_looked_for_until_the_end() -> None:
     desk = Desk()
     desk.ask(target("b"))
-    assert desk.begun == ["p1-w1"]
+    assert desk.begun == [f"{PUSH}-w1"]
     desk.ask(target("a"))
     assert desk.begun == []
-    desk.result(PushNoticed("p1-w1", "waiting", ("r1-1-t0",), "{}"))
-    assert desk.begun == ["p1-1-0-a1", "p1-1-1-a1", "p1-w2"]
+    desk.result(PushNoticed(f"{PUSH}-w1", "waiting", ("r1-1-t0",), "{}"))
+    assert desk.begun == [f"{PUSH}-1-0-a1", f"{PUSH}-1-1-a1", f"{PUSH}-w2"]
     watch = desk.open[-1]
     assert isinstance(watch, WatchTask)
     assert (watch.thread, watch.run, watch.told) == ("t1", "r1", ("r1-1-t0",))
-    desk.result(PushTried("p1-1-1-a1", 200))
+    desk.result(PushTried(f"{PUSH}-1-1-a1", 200))
     desk.result(ended(2))
-    assert desk.ids() == ["p1-1-0-a1", "p1-2-0-a1", "p1-2-1-a1"]
+    assert desk.ids() == [f"{PUSH}-1-0-a1", f"{PUSH}-2-0-a1", f"{PUSH}-2-1-a1"]
     assert [one.target.id for one in desk.open if isinstance(one, TellOf)] == ["a", "a", "b"]
 
 
@@ -96,11 +98,11 @@ def test_what_failed_is_tried_again_and_then_given_up() -> None:
     desk = Desk()
     desk.ask(target())
     desk.result(ended())
-    desk.result(PushTried("p1-1-0-a1", 500, "answered 500", again=2_000_000))
+    desk.result(PushTried(f"{PUSH}-1-0-a1", 500, "answered 500", again=2_000_000))
     (effect,) = desk.open
     assert isinstance(effect, TellOf)
-    assert (desk.begun, effect.due.at) == (["p1-1-0-a2"], 2_000_000)
-    desk.result(PushTried("p1-1-0-a2", 0, "no answer"))
+    assert (desk.begun, effect.due.at) == ([f"{PUSH}-1-0-a2"], 2_000_000)
+    desk.result(PushTried(f"{PUSH}-1-0-a2", 0, "no answer"))
     assert desk.ids() == []
 
 
@@ -108,7 +110,7 @@ def test_who_comes_when_all_is_over_is_told_at_once_and_once() -> None:
     desk = Desk()
     desk.ask(target())
     desk.result(ended())
-    desk.result(PushTried("p1-1-0-a1", 200))
+    desk.result(PushTried(f"{PUSH}-1-0-a1", 200))
     desk.ask(target("late"))
     (effect,) = desk.open
     assert isinstance(effect, TellOf)
@@ -123,17 +125,17 @@ def test_who_comes_when_all_is_over_is_told_at_once_and_once() -> None:
 def test_who_is_told_no_more_is_not_and_nothing_is_looked_for_when_nobody_is() -> None:
     desk = Desk()
     desk.ask(target("a"))
-    desk.result(PushNoticed("p1-w1", "waiting", ("e",), "{}"))
+    desk.result(PushNoticed(f"{PUSH}-w1", "waiting", ("e",), "{}"))
     desk.ask(UnsubscribePush("a"), "unsubscribe")
     assert desk.ids() == []
     desk.ask(target("b"))
-    assert desk.ids() == ["p1-w2"]
+    assert desk.ids() == [f"{PUSH}-w2"]
 
 
 def test_nothing_is_told_of_a_task_that_nobody_began() -> None:
     desk = Desk()
     desk.ask(target())
-    desk.result(PushNoticed("p1-w1", "lost"))
+    desk.result(PushNoticed(f"{PUSH}-w1", "lost"))
     assert desk.ids() == []
 
 
@@ -148,13 +150,23 @@ def test_what_cannot_be_is_refused(data: CommandData) -> None:
     assert refused.problem.field == "target"
 
 
+@pytest.mark.parametrize(("thread", "run"), [("t2", "r1"), ("t1", "r2")])
+def test_nobody_is_told_of_a_task_by_the_name_of_another(thread: str, run: str) -> None:
+    desk = Desk()
+    desk.ask(replace(target(), thread=thread, run=run))
+    refused = desk.events[-1]
+    assert isinstance(refused, CommandRefused)
+    assert (refused.problem.field, push_id(thread, run) in refused.problem.message) == ("thread", True)
+    assert desk.ids() == []
+
+
 def test_what_is_forgotten_is_the_same_to_whoever_cannot_read_what_was_before() -> None:
     desk = Desk()
     desk.ask(target(token="secret"))
     desk.result(ended())
     desk.ask(ForgetPushes(), "forget")
     assert desk.ids() == []
-    blind = MACHINE.evolve(MACHINE.initial("acme", "p1"), Emitted("push", "p1", PushForgotten()))
+    blind = MACHINE.evolve(MACHINE.initial("acme", PUSH), Emitted("push", PUSH, PushForgotten()))
     assert blind == desk.state
     desk.ask(target(token="another"))
     refused = desk.events[-1]
@@ -181,7 +193,7 @@ async def test_tries_are_twice_as_far_from_one_another_each_time_until_they_are_
     desk.ask(target())
     desk.result(ended())
     while desk.open:
-        result = await performer.perform(desk.open[0], Site("acme", "p1", 1), again=False)
+        result = await performer.perform(desk.open[0], Site("acme", PUSH, 1), again=False)
         assert isinstance(result, PushTried)
         desk.result(result)
     now = clock.now()
@@ -196,8 +208,8 @@ async def test_who_says_that_it_is_gone_is_not_asked_again() -> None:
     performer, desk = PushPerformer(_never, tell, FixedClock(), 9), Desk()
     desk.ask(target())
     desk.result(ended())
-    result = await performer.perform(desk.open[0], Site("acme", "p1", 1), again=False)
-    assert result == PushTried("p1-1-0-a1", 410, "answered 410")
+    result = await performer.perform(desk.open[0], Site("acme", PUSH, 1), again=False)
+    assert result == PushTried(f"{PUSH}-1-0-a1", 410, "answered 410")
 
 
 @pytest.mark.anyio
