@@ -106,3 +106,5 @@ class Profile(Wire, frozen=True):
     """How many of the agent's tools may run in the background of its thread at once; 0 is all."""
     modes: tuple[ModePlan, ...] = ()
     """What the agent may be in; it is in the first one unless its thread says otherwise."""
+    guards_calls: bool = False
+    """Whether a function of the agent is asked before each call: what the model writes need not be what is called."""
