@@ -97,7 +97,8 @@ class Profile(Wire, frozen=True):
     """No further step is begun once the run's calls have cost as much, US dollars; 0 has no bound."""
     edition: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Which form the loop's decisions have. From 1 on an end tells what the run took, however it came to that, and
-    runs that it asked for are ended by an effect of their own."""
+    runs that it asked for are ended by an effect of their own. From 2 on a run that was ended before it came is
+    refused, a goal's run that fails pauses the goal whatever else waits, and the goal's judge waits for tasks."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer of the model."""
     reasoning_effort: str = ""

@@ -158,13 +158,15 @@ def _begin(folding: Folding, profile: Profile, text: str) -> None:
 
 
 def go_on_with_goal(folding: Folding) -> None:
-    """Have the judge asked about a run that has ended, once nothing else is under way."""
+    """Have the judge asked about a run that has ended, once nothing else is under way, tasks included."""
     state, goal = folding.state, folding.state.standing.goal
     if goal is None or not goal.due or state.active is not None or goal.judging is not None:
         return
     if goal.failure:
         folding.emit("thread", state.thread, GoalPaused(reason=f"run {goal.due!r} failed: {goal.failure}"))
         return
+    if state.runs[goal.due].profile.edition > 1 and not all(task.ended for task in state.tasks.values()):
+        return  # the run that is told of it is judged
     effect = f"{goal.due}-{state.runs[goal.due].step}-g"
     folding.emit("thread", state.thread, GoalJudging(effect=effect, run=goal.due))
     folding.effects += judge_goal(folding.state)

@@ -268,7 +268,11 @@ def _of_thread(state: Conversation, asked: Asked, data: Managing | StandingComma
 
 
 def _ended(state: Conversation, command: Command, data: AbortRun | CancelTask) -> Decision:
-    return cancelled(state, command, data) if isinstance(data, CancelTask) else _abort(state, command, data)
+    if isinstance(data, AbortRun):
+        return _abort(state, command, data)
+    folding = cancelled(state, command, data)
+    go_on_with_goal(folding)
+    return folding.decision()
 
 
 def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:

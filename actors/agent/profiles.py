@@ -28,7 +28,7 @@ LOOK_UP_S = 10.0
 """How long an agent's functions may take before a run: its thread waits meanwhile."""
 
 
-EDITION = 1
+EDITION = 2
 """The form that the loop's decisions have today: `schemas.profiles.Profile.edition`."""
 
 

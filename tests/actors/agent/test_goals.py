@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from actors.agent.goals import JudgeGoal
 from actors.agent.standing import Goal
-from schemas.commands import AbortRun, Approve
+from schemas.commands import AbortRun, Approve, CancelTask
 from schemas.memory import DeleteThread
 from schemas.messages import Usage
+from schemas.profiles import ToolBinding
 from schemas.runs import CommandRefused, ModelFailed, Problem, RunStarted, ToolReturned
 from schemas.standing import ClearGoal, GoalJudged, GoalPaused, PauseGoal, ResumeGoal, SetGoal
+from schemas.tasks import TaskEnded
 from tests.actors.agent.test_loop import BILLING, PROFILE, World, call, said, tags
 
 NEXT = replace(PROFILE, instructions="newer")
@@ -220,6 +222,38 @@ def test_the_next_run_is_of_whoever_has_the_thread_by_then() -> None:
     world.result(GoalJudged("g-g1-1-g", "go_on", "", BILLING))
     run = world.state.commands["g-g2"].data
     assert run.agent == "billing"  # type: ignore[union-attr]
+
+
+def dug(*told: str) -> World:
+    """Begin a goal whose first run has a task begun, says so, and ends."""
+    tools = (ToolBinding("dig", "once", "d7", background=True),)
+    world = World()
+    world.settle("g", GOAL, replace(PROFILE, tools=tools, edition=2))
+    world.result(said("g-g1-1-m", "", [call(at, "dig") for at in range(len(told))]))
+    assert tags(world.result(said("g-g1-2-m", "begun"))) == ["run.finished"]
+    world.crash()
+    assert list(world.open) == [f"g-g1-1-t{at}b" for at in range(len(told))]
+    return world
+
+
+def test_the_judge_waits_for_what_goes_on_in_the_background() -> None:
+    world = dug("one", "two")
+    assert "run.started" in tags(world.result(TaskEnded("g-g1-1-t0b", "returned", "one")))
+    assert tags(world.result(said("g-g1-1-t0b-1-m", "one is done"))) == ["run.finished"]
+    world.result(TaskEnded("g-g1-1-t1b", "returned", "two"))
+    assert tags(world.result(said("g-g1-1-t1b-1-m", "both are"))) == ["run.finished", "goal.judging"]
+    judged(world, "g-g1-1-t1b", "done")
+    assert (goal(world).status, goal(world).runs) == ("done", 1)
+    world.verified()
+
+
+def test_a_task_that_is_cancelled_is_not_waited_for() -> None:
+    world = dug("one", "two")
+    assert "goal.judging" not in tags(world.settle("x1", CancelTask("g-g1-1-t0b")))
+    assert refusal(world.settle("x2", CancelTask("g-g1-1-t0b"))).field == "task"
+    assert tags(world.settle("x3", CancelTask("g-g1-1-t1b")))[-1] == "goal.judging"
+    assert list(world.open) == ["g-g1-2-g"]
+    world.verified()
 
 
 def test_what_does_not_fit_is_refused_and_names_the_mend() -> None:
