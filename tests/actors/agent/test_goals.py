@@ -12,7 +12,7 @@ from actors.agent.standing import Goal
 from schemas.commands import AbortRun, Approve, CancelTask
 from schemas.memory import DeleteThread
 from schemas.messages import Usage
-from schemas.profiles import ToolBinding
+from schemas.profiles import Profile, ToolBinding
 from schemas.runs import CommandRefused, ModelFailed, Problem, RunStarted, ToolReturned
 from schemas.standing import ClearGoal, GoalJudged, GoalPaused, PauseGoal, ResumeGoal, SetGoal
 from schemas.tasks import TaskEnded
@@ -22,9 +22,9 @@ NEXT = replace(PROFILE, instructions="newer")
 GOAL = SetGoal(agent="demo", text="Empty the inbox.", budget=3)
 
 
-def begun(goal: SetGoal = GOAL) -> World:
+def begun(goal: SetGoal = GOAL, profile: Profile = PROFILE) -> World:
     world = World()
-    world.settle("g", goal, PROFILE)
+    world.settle("g", goal, profile)
     return world
 
 
@@ -100,8 +100,9 @@ def test_a_budget_that_is_used_up_pauses_it_and_more_lets_it_go_on() -> None:
     world.verified()
 
 
-def test_a_run_that_fails_pauses_it() -> None:
-    world = begun()
+@pytest.mark.parametrize("edition", [1, 2])
+def test_a_run_that_fails_pauses_it(edition: int) -> None:
+    world = begun(profile=replace(PROFILE, edition=edition))
     events = tags(world.result(ModelFailed("g-g1-1-m", Problem(kind="engine", message="gone"))))
     assert events == ["run.failed", "goal.paused"]
     assert goal(world).reason == "run 'g-g1' failed: gone"
@@ -121,6 +122,39 @@ def test_an_abort_pauses_it() -> None:
     world = begun()
     assert tags(world.settle("x", AbortRun()))[-1] == "goal.paused"
     assert not world.open
+    world.verified()
+
+
+@pytest.mark.parametrize("how", ["fails", "is aborted"])
+def test_a_run_that_fails_pauses_it_although_another_waits(how: str) -> None:
+    world = begun(profile=replace(PROFILE, edition=2))
+    world.ask("c1", text="and water the plants")
+    problem = Problem(kind="engine", message="gone")
+    events = world.result(ModelFailed("g-g1-1-m", problem)) if how == "fails" else world.settle("x", AbortRun())
+    assert tags(events).count("goal.paused") == 1
+    assert "run 'g-g1' failed: " in goal(world).reason
+    assert tags(world.result(said("c1-1-m", "watered"))) == ["run.finished"]
+    assert (goal(world).status, world.open) == ("paused", {})
+    world.verified()
+
+
+def test_a_run_that_is_aborted_before_it_began_pauses_it() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.settle("g", GOAL, replace(PROFILE, edition=2))
+    assert tags(world.settle("x", AbortRun("g-g1"))) == ["command.accepted", "run.failed", "goal.paused"]
+    assert tags(world.result(said("c1-1-m", "hello"))) == ["run.finished"]
+    world.verified()
+
+
+def test_a_run_of_the_users_that_fails_does_not_pause_it_while_the_goals_waits() -> None:
+    world = World()
+    edited = replace(PROFILE, edition=2)
+    world.ask("c1", edited, text="hi")
+    world.settle("g", GOAL, edited)
+    assert "goal.paused" not in tags(world.settle("x", AbortRun("c1")))
+    world.result(said("g-g1-1-m", "half"))
+    assert goal(world).status == "active"
     world.verified()
 
 
@@ -187,8 +221,9 @@ def test_a_run_that_ends_while_an_older_one_is_judged_is_judged_after_it() -> No
     world.verified()
 
 
-def test_a_run_that_takes_the_place_of_another_does_not_pause_it() -> None:
-    world = begun()
+@pytest.mark.parametrize("edition", [1, 2])
+def test_a_run_that_takes_the_place_of_another_does_not_pause_it(edition: int) -> None:
+    world = begun(profile=replace(PROFILE, edition=edition))
     assert "goal.paused" not in tags(world.ask("c1", text="no, this", when_busy="replace"))
     assert goal(world).status == "active"
     world.result(said("c1-1-m", "done"))
