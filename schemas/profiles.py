@@ -98,7 +98,8 @@ class Profile(Wire, frozen=True):
     edition: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Which form the loop's decisions have. From 1 on an end tells what the run took, however it came to that, and
     runs that it asked for are ended by an effect of their own. From 2 on what stands in a thread by what an agent did
-    or was asked names that agent."""
+    or was asked names that agent, a run that was ended before it came is refused, a goal's run that fails pauses the
+    goal whatever else waits, and the goal's judge waits for tasks."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer of the model."""
     reasoning_effort: str = ""
@@ -107,3 +108,5 @@ class Profile(Wire, frozen=True):
     """How many of the agent's tools may run in the background of its thread at once; 0 is all."""
     modes: tuple[ModePlan, ...] = ()
     """What the agent may be in; it is in the first one unless its thread says otherwise."""
+    guards_calls: bool = False
+    """Whether a function of the agent is asked before each call: what the model writes need not be what is called."""

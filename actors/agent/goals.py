@@ -23,7 +23,7 @@ from schemas.commands import Command, CommandData, RunAgent
 from schemas.context import Context
 from schemas.messages import Message
 from schemas.profiles import Profile
-from schemas.runs import CommandAccepted, Problem, RunQueued
+from schemas.runs import CommandAccepted, Problem, RunFailed, RunQueued
 from schemas.standing import (
     ClearGoal,
     GoalCleared,
@@ -158,16 +158,37 @@ def _begin(folding: Folding, profile: Profile, text: str) -> None:
 
 
 def go_on_with_goal(folding: Folding) -> None:
-    """Have the judge asked about a run that has ended, once nothing else is under way."""
+    """Have the judge asked about a run that has ended, once nothing else is under way, tasks included."""
     state, goal = folding.state, folding.state.standing.goal
-    if goal is None or not goal.due or state.active is not None or goal.judging is not None:
+    if goal is None:
+        return
+    failed = _why_it_failed(folding, goal)
+    if failed:
+        folding.emit("thread", state.thread, GoalPaused(reason=failed))
+        return
+    if not goal.due or state.active is not None or goal.judging is not None:
         return
     if goal.failure:
         folding.emit("thread", state.thread, GoalPaused(reason=f"run {goal.due!r} failed: {goal.failure}"))
         return
+    if state.runs[goal.due].profile.edition > 1 and not all(task.ended for task in state.tasks.values()):
+        return  # the run that is told of it is judged
     effect = f"{goal.due}-{state.runs[goal.due].step}-g"
     folding.emit("thread", state.thread, GoalJudging(effect=effect, run=goal.due))
     folding.effects += judge_goal(folding.state)
+
+
+def _why_it_failed(folding: Folding, goal: Goal) -> str:
+    """Say how a run of the goal has just failed, whatever runs or waits beside it."""
+    if goal.status not in {"active", "waiting"}:
+        return ""
+    for _, name, event in folding.events:
+        if not isinstance(event, RunFailed) or folding.state.runs[name].profile.edition <= 1:
+            continue
+        data = folding.state.commands[name].data
+        if isinstance(data, RunAgent) and data.goal == goal.id:
+            return f"run {name!r} failed: {event.problem.message}"
+    return ""
 
 
 def judge_goal(state: Conversation) -> list[JudgeGoal]:

@@ -51,9 +51,9 @@ async def judged(
     for index, call in enumerate(calls):
         tool = tools.get(call.name)
         if before is not None and call.name in bound:
-            judging.append(_asked_before(before, effect, thread, index, call, tool))
+            judging.append(_asked_before(before, effect, thread, Judgement(index, bound[call.name]), call, tool))
         elif tool is not None and bound.get(call.name):
-            judging.append(_judgement(Judgement(index, approval=False), call, tool))
+            judging.append(_judgement(Judgement(index, bound[call.name]), call, tool))
     return tuple(await asyncio.gather(*judging))
 
 
@@ -93,20 +93,29 @@ async def looked_after(after: AfterTool | None, effect: CallTool, thread: str, e
 
 
 async def _asked_before(
-    before: BeforeTool, effect: CallModel, thread: str, index: int, call: ToolCall, tool: Tool | None
+    before: BeforeTool, effect: CallModel, thread: str, bound: Judgement, call: ToolCall, tool: Tool | None
 ) -> Judgement:
-    """Ask the agent's function about a call that fits, and then for approval of what it makes of it."""
+    """Ask the agent's function about a call that fits, and then for approval of what it makes of it.
+
+    Args:
+        before: the agent's function before its tools.
+        effect: what the model was asked.
+        thread: of the run.
+        bound: what holds of the call by its binding alone.
+        call: what the model wants.
+        tool: the one it names, if that is here.
+    """
     try:
         _fit(call, tool)
     except BadArguments as error:
-        return Judgement(index, approval=False, problem=str(error))
+        return Judgement(bound.index, approval=False, problem=str(error))
     about = (call.name, _plain(call), RequestContext(effect.context), effect.memory.resource)
     use = ToolUse(effect.entity, effect.profile.agent, thread, effect.called.step, *about)
-    said = await _said_before(before, use, index)
+    said = await _said_before(before, use, bound.index)
     if said.problem or said.answer is not None:
         return said
     changed = call if said.arguments is None else replace(call, arguments=said.arguments)
-    return await _judgement(said, changed, tool)
+    return await _judgement(replace(bound, arguments=said.arguments), changed, tool)
 
 
 async def _said_before(before: BeforeTool, use: ToolUse, index: int) -> Judgement:
@@ -143,7 +152,10 @@ def _recorded(index: int, said: Any) -> Judgement:
 
 
 async def _judgement(said: Judgement, call: ToolCall, tool: Tool | None) -> Judgement:
-    """Say whether a person must agree to a call; where that fails, one must."""
+    """Say whether a person must agree to a call; where that fails, one must.
+
+    Of a tool that is not here nothing more is known than its binding says: a service is called without it.
+    """
     try:
         if tool is None:
             _fit(call, tool)

@@ -120,7 +120,7 @@ class ConversationMachine:
 
     def _taken_on(self, state: Conversation, asked: Asked, context: Context) -> Decision:
         command = asked.command
-        problem = asked.missing or _unfit(state, command) or _held_up(state, command)
+        problem = asked.missing or _unfit(state, asked) or _held_up(state, command)
         if problem is not None or asked.profile is None:
             problem = problem or Problem(kind="unknown_agent", message="no such agent", field="agent")
             return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
@@ -204,12 +204,12 @@ class ConversationMachine:
         return [*waited, *(call_tool(state, run, item.under_way, item.call, item) for item in begun)]
 
 
-def _unfit(state: Conversation, command: Command) -> Problem | None:
-    data = command.data
+def _unfit(state: Conversation, asked: Asked) -> Problem | None:
+    data = asked.command.data
     if not isinstance(data, RunAgent):
-        return Problem(kind="invalid", message=f"an agent cannot {command.verb!r}", field="verb")
-    found = _unfit_messages(incoming(command)) or _unfit_request(state, data) or misowned(state, data)
-    return found or _ended_before(state, data)
+        return Problem(kind="invalid", message=f"an agent cannot {asked.command.verb!r}", field="verb")
+    found = _unfit_messages(incoming(asked.command)) or _unfit_request(state, data) or misowned(state, data)
+    return found or _ended_before(state, asked, data)
 
 
 def _unfit_messages(messages: Sequence[Message]) -> Problem | None:
@@ -237,10 +237,12 @@ def _unfit_request(state: Conversation, data: RunAgent) -> Problem | None:
     return None
 
 
-def _ended_before(state: Conversation, data: RunAgent) -> Problem | None:
+def _ended_before(state: Conversation, asked: Asked, data: RunAgent) -> Problem | None:
     """Refuse a run that was ended before it came: whoever asked for it may have stood still, and sends it late."""
     if data.parent is None or child_end(state.thread) not in state.refused:
         return None
+    if asked.profile is not None and asked.profile.edition <= 1:
+        return None  # it was taken on once
     return Problem(kind="aborted", message=f"run {data.parent.run!r} that asks for it was ended before")
 
 
@@ -270,7 +272,11 @@ def _of_thread(state: Conversation, asked: Asked, data: Managing | StandingComma
 
 
 def _ended(state: Conversation, command: Command, data: AbortRun | CancelTask) -> Decision:
-    return cancelled(state, command, data) if isinstance(data, CancelTask) else _abort(state, command, data)
+    if isinstance(data, AbortRun):
+        return _abort(state, command, data)
+    folding = cancelled(state, command, data)
+    go_on_with_goal(folding)
+    return folding.decision()
 
 
 def _abort(state: Conversation, command: Command, data: AbortRun) -> Decision:

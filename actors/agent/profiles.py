@@ -87,6 +87,7 @@ async def profile_of(agent: Agent, command: RunAgent, around: Surroundings, defa
         most_tokens=agent.most_tokens,
         prepares=agent.hooks.prepares,
         observed=agent.hooks.observes,
+        guards_calls=agent.hooks.before_tool is not None,
         chain=model if isinstance(model, ModelChain) and not command.model else None,
         memory=None if memory is None else memory.plan(),
         processors=chosen,

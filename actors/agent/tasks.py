@@ -18,7 +18,6 @@ from actors.agent.task import Task, under_way
 from actors.agent.turns import disown, start
 from actors.agent.wishes import run_task
 from actors.memory.working import written
-from actors.runtime.machine import Decision, Emitted
 from schemas.commands import CancelTask, Command, RunAgent
 from schemas.profiles import Profile
 from schemas.runs import CommandAccepted, CommandRefused, Problem, RunQueued
@@ -63,18 +62,19 @@ def _who_goes_on(state: Conversation, name: str) -> Profile:
     return next(run.profile for run in reversed(list(state.runs.values())) if run.profile.agent == holder)
 
 
-def cancelled(state: Conversation, command: Command, data: CancelTask) -> Decision:
+def cancelled(state: Conversation, command: Command, data: CancelTask) -> Folding:
     """End a task, or refuse to."""
+    folding = Folding(state)
     going = [task.effect for task in state.tasks.values() if not task.ended]
     if data.task not in going:
         names = ", ".join(map(repr, going)) or "none"
         message = f"no background task {data.task!r} goes on in thread {state.thread!r} (going on: {names})"
         problem = Problem(kind="invalid", message=message, field="task")
-        return Decision([Emitted("thread", state.thread, CommandRefused(command=command, problem=problem))], [])
-    folding = Folding(state)
+        folding.emit("thread", state.thread, CommandRefused(command=command, problem=problem))
+        return folding
     folding.emit("thread", state.thread, CommandAccepted(command=command))
     cancel(folding, data.task, command.source, data.reason)
-    return folding.decision()
+    return folding
 
 
 def cancel(folding: Folding, name: str, by: str, reason: str) -> None:

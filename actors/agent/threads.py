@@ -118,8 +118,9 @@ def _renamed(state: Conversation, command: Command, data: RenameThread) -> Threa
 def _end_all(folding: Folding) -> None:
     """Break off what is under way and what waits, the last first, so that nothing of the queue begins."""
     under_way = [*reversed(folding.state.queue), *([folding.state.active] if folding.state.active else [])]
-    # the last first: whoever waits for room is not to begin
-    for name in [name for name, task in folding.state.tasks.items() if not task.ended][::-1]:
-        cancel(folding, name, "", "the thread was deleted")
+    going = [task for task in folding.state.tasks.values() if not task.ended]
+    # the last first where some wait for room: they are not to begin. Before there were such, it was the first first
+    for task in reversed(going) if any(task.most for task in going) else going:
+        cancel(folding, task.effect, "", "the thread was deleted")
     for name in under_way:
         break_off(folding, folding.state.runs[name], Problem(kind="aborted", message="the thread was deleted"))

@@ -234,6 +234,7 @@ def events(kind: type) -> st.SearchStrategy[object]:
         stop_tools=st.lists(texts, max_size=2).map(tuple),
         most_tokens=ids,
         prepares=st.booleans(),
+        guards_calls=st.booleans(),
         observed=st.booleans(),
     )
     with_types = {Command: command, Message: messages, ToolCall: calls, Retries: retries, Profile: profiles}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from infra.bridge.telling.pieces import CallGrew, CallOpened, CallWhole, Closed, Grew, Kind, Opened, Piece, Settled
 from schemas.live import Delta
 from schemas.messages import ToolCall
@@ -13,8 +15,15 @@ _CUT = "the answer ended before this call did: it is not carried out"
 class Telling:
     """What was told of the model call with an effect id."""
 
-    def __init__(self, effect: str) -> None:
+    def __init__(self, effect: str, *, guarded: bool = False) -> None:
+        """Begin with a model call.
+
+        Args:
+            effect: of the call.
+            guarded: a function of the agent may change arguments, so that those that the model writes are not told.
+        """
         self.effect = effect
+        self._guarded = guarded
         self._told: dict[Kind, int] = {"text": 0, "reasoning": 0}
         """Characters."""
         self._parts = 0
@@ -31,16 +40,21 @@ class Telling:
         """Tell a piece of it."""
         pieces = [*self._more("reasoning", delta.reasoning), *self._more("text", delta.text)]
         if delta.call is not None:
-            pieces += self._argued(delta.call.id, delta.call.name, delta.arguments)
+            pieces += self._argued(delta.call.id, delta.call.name, "" if self._guarded else delta.arguments)
         return pieces
 
     def complete(self, answer: ModelReturned) -> list[Piece]:
-        """Tell what no delta brought, and each call."""
+        """Tell what no delta brought, and each call as it is called."""
         pieces = self._more("reasoning", answer.reasoning[self._told["reasoning"] :])
         pieces += [*self._more("text", answer.text[self._told["text"] :]), *self.close()]
-        for call in answer.tool_calls:
+        changed = {one.index: one.arguments for one in answer.judged if one.arguments is not None}
+        for index, wanted in enumerate(answer.tool_calls):
+            call = replace(wanted, arguments=changed.get(index, wanted.arguments))
             told = self._calls.get(call.id)
-            pieces += self._argued(call.id, call.name, call.arguments[len(told.arguments) if told else 0 :])
+            heard = "" if told is None else told.arguments
+            # what was told of others cannot be taken back: nothing is put after it
+            more = call.arguments[len(heard) :] if call.arguments.startswith(heard) else ""
+            pieces += self._argued(call.id, call.name, more)
             del self._calls[call.id]
             pieces.append(CallWhole(call))
         return [*pieces, *self.cut()]

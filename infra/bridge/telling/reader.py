@@ -32,6 +32,7 @@ from schemas import codec
 from schemas.delegation import RunJoined
 from schemas.live import Committed, Delta, Outcome, Progress
 from schemas.messages import ToolCall, Usage
+from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -44,6 +45,7 @@ from schemas.runs import (
     RetryScheduled,
     RunFailed,
     RunFinished,
+    RunStarted,
     ToolCalled,
     ToolFailed,
     ToolIndeterminate,
@@ -68,6 +70,8 @@ class RunReader:
         self._step = 0
         """The one that is open; 0 is none."""
         self._last_step = 0
+        self._guarded = False
+        """Whether the agent that runs may call something else than its model writes."""
         self._telling: Telling | None = None
         self._pending: dict[str, ToolCall] = {}
         """Calls of the step that are not settled."""
@@ -149,13 +153,21 @@ class RunReader:
         pieces: list[Piece] = [] if self._began else [RunBegan()]
         self._began = True
         event = codec.decode_event(frame.data)
+        self._note_who_runs(event)
         pieces += self._model(event) or self._wait(event) or self._end(event)
         return [*pieces, *self._pause()]
+
+    def _note_who_runs(self, event: Event) -> None:
+        match event:
+            case RunStarted(profile=profile) | ToolReturned(handover=Profile() as profile):
+                self._guarded = profile.guards_calls
+            case _:
+                pass
 
     def _model(self, event: Event) -> list[Piece]:
         match event:
             case ModelCalled(effect=effect, step=step):
-                self._telling = Telling(effect)
+                self._telling = Telling(effect, guarded=self._guarded)
                 if step == self._step:
                     return []
                 return self._stepped(step)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
-from schemas.commands import AbortRun, CancelTask
+from actors.agent.delegation import child_end
+from schemas.commands import AbortRun, CancelTask, Parent
 from schemas.delegation import ChildDisowned, ChildEnded, RunHandedOver, RunJoined
 from schemas.memory import DeleteThread
 from schemas.messages import Message, Usage
@@ -287,4 +289,15 @@ def test_a_task_that_is_cancelled_makes_room_and_none_begins_in_a_thread_that_is
     world.settle("d1", DeleteThread())
     assert tasks(world) == []
     assert world.begun["c1-1-t2b"] == 0
+    world.verified()
+
+
+@pytest.mark.parametrize(("edition", "events"), [(1, ["command.accepted", "message.added"]), (2, ["command.refused"])])
+def test_a_run_that_was_ended_before_it_came_is_refused_but_where_it_was_taken_on_once(
+    edition: int, events: list[str]
+) -> None:
+    world = World("child")
+    world.settle(child_end("child"), AbortRun("r"))
+    asked = world.ask("r", replace(PROFILE, edition=edition), text="hi", parent=Parent("t1", "c1", "c1-1-t0"))
+    assert tags(asked)[: len(events)] == events
     world.verified()

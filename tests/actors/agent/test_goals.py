@@ -9,20 +9,22 @@ from msgspec.structs import replace
 
 from actors.agent.goals import JudgeGoal
 from actors.agent.standing import Goal
-from schemas.commands import AbortRun, Approve
+from schemas.commands import AbortRun, Approve, CancelTask
 from schemas.memory import DeleteThread
 from schemas.messages import Usage
+from schemas.profiles import Profile, ToolBinding
 from schemas.runs import CommandRefused, ModelFailed, Problem, RunStarted, ToolReturned
 from schemas.standing import ClearGoal, GoalJudged, GoalPaused, PauseGoal, ResumeGoal, SetGoal
+from schemas.tasks import TaskEnded
 from tests.actors.agent.test_loop import BILLING, PROFILE, World, call, said, tags
 
 NEXT = replace(PROFILE, instructions="newer")
 GOAL = SetGoal(agent="demo", text="Empty the inbox.", budget=3)
 
 
-def begun(goal: SetGoal = GOAL) -> World:
+def begun(goal: SetGoal = GOAL, profile: Profile = PROFILE) -> World:
     world = World()
-    world.settle("g", goal, PROFILE)
+    world.settle("g", goal, profile)
     return world
 
 
@@ -98,8 +100,9 @@ def test_a_budget_that_is_used_up_pauses_it_and_more_lets_it_go_on() -> None:
     world.verified()
 
 
-def test_a_run_that_fails_pauses_it() -> None:
-    world = begun()
+@pytest.mark.parametrize("edition", [1, 2])
+def test_a_run_that_fails_pauses_it(edition: int) -> None:
+    world = begun(profile=replace(PROFILE, edition=edition))
     events = tags(world.result(ModelFailed("g-g1-1-m", Problem(kind="engine", message="gone"))))
     assert events == ["run.failed", "goal.paused"]
     assert goal(world).reason == "run 'g-g1' failed: gone"
@@ -119,6 +122,39 @@ def test_an_abort_pauses_it() -> None:
     world = begun()
     assert tags(world.settle("x", AbortRun()))[-1] == "goal.paused"
     assert not world.open
+    world.verified()
+
+
+@pytest.mark.parametrize("how", ["fails", "is aborted"])
+def test_a_run_that_fails_pauses_it_although_another_waits(how: str) -> None:
+    world = begun(profile=replace(PROFILE, edition=2))
+    world.ask("c1", text="and water the plants")
+    problem = Problem(kind="engine", message="gone")
+    events = world.result(ModelFailed("g-g1-1-m", problem)) if how == "fails" else world.settle("x", AbortRun())
+    assert tags(events).count("goal.paused") == 1
+    assert "run 'g-g1' failed: " in goal(world).reason
+    assert tags(world.result(said("c1-1-m", "watered"))) == ["run.finished"]
+    assert (goal(world).status, world.open) == ("paused", {})
+    world.verified()
+
+
+def test_a_run_that_is_aborted_before_it_began_pauses_it() -> None:
+    world = World()
+    world.ask("c1", text="hi")
+    world.settle("g", GOAL, replace(PROFILE, edition=2))
+    assert tags(world.settle("x", AbortRun("g-g1"))) == ["command.accepted", "run.failed", "goal.paused"]
+    assert tags(world.result(said("c1-1-m", "hello"))) == ["run.finished"]
+    world.verified()
+
+
+def test_a_run_of_the_users_that_fails_does_not_pause_it_while_the_goals_waits() -> None:
+    world = World()
+    edited = replace(PROFILE, edition=2)
+    world.ask("c1", edited, text="hi")
+    world.settle("g", GOAL, edited)
+    assert "goal.paused" not in tags(world.settle("x", AbortRun("c1")))
+    world.result(said("g-g1-1-m", "half"))
+    assert goal(world).status == "active"
     world.verified()
 
 
@@ -185,8 +221,9 @@ def test_a_run_that_ends_while_an_older_one_is_judged_is_judged_after_it() -> No
     world.verified()
 
 
-def test_a_run_that_takes_the_place_of_another_does_not_pause_it() -> None:
-    world = begun()
+@pytest.mark.parametrize("edition", [1, 2])
+def test_a_run_that_takes_the_place_of_another_does_not_pause_it(edition: int) -> None:
+    world = begun(profile=replace(PROFILE, edition=edition))
     assert "goal.paused" not in tags(world.ask("c1", text="no, this", when_busy="replace"))
     assert goal(world).status == "active"
     world.result(said("c1-1-m", "done"))
@@ -220,6 +257,38 @@ def test_the_next_run_is_of_whoever_has_the_thread_by_then() -> None:
     world.result(GoalJudged("g-g1-1-g", "go_on", "", BILLING))
     run = world.state.commands["g-g2"].data
     assert run.agent == "billing"  # type: ignore[union-attr]
+
+
+def dug(*told: str) -> World:
+    """Begin a goal whose first run has a task begun, says so, and ends."""
+    tools = (ToolBinding("dig", "once", "d7", background=True),)
+    world = World()
+    world.settle("g", GOAL, replace(PROFILE, tools=tools, edition=2))
+    world.result(said("g-g1-1-m", "", [call(at, "dig") for at in range(len(told))]))
+    assert tags(world.result(said("g-g1-2-m", "begun"))) == ["run.finished"]
+    world.crash()
+    assert list(world.open) == [f"g-g1-1-t{at}b" for at in range(len(told))]
+    return world
+
+
+def test_the_judge_waits_for_what_goes_on_in_the_background() -> None:
+    world = dug("one", "two")
+    assert "run.started" in tags(world.result(TaskEnded("g-g1-1-t0b", "returned", "one")))
+    assert tags(world.result(said("g-g1-1-t0b-1-m", "one is done"))) == ["run.finished"]
+    world.result(TaskEnded("g-g1-1-t1b", "returned", "two"))
+    assert tags(world.result(said("g-g1-1-t1b-1-m", "both are"))) == ["run.finished", "goal.judging"]
+    judged(world, "g-g1-1-t1b", "done")
+    assert (goal(world).status, goal(world).runs) == ("done", 1)
+    world.verified()
+
+
+def test_a_task_that_is_cancelled_is_not_waited_for() -> None:
+    world = dug("one", "two")
+    assert "goal.judging" not in tags(world.settle("x1", CancelTask("g-g1-1-t0b")))
+    assert refusal(world.settle("x2", CancelTask("g-g1-1-t0b"))).field == "task"
+    assert tags(world.settle("x3", CancelTask("g-g1-1-t1b")))[-1] == "goal.judging"
+    assert list(world.open) == ["g-g1-2-g"]
+    world.verified()
 
 
 def test_what_does_not_fit_is_refused_and_names_the_mend() -> None:

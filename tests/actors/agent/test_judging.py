@@ -51,6 +51,15 @@ def paying(amount: object, name: str = "pay") -> ToolCall:
     return ToolCall("k", name, f'{{"amount": {amount}}}')
 
 
+@pytest.mark.parametrize("given", [None, {"amount": 7}])
+async def test_a_tool_that_is_not_here_needs_a_person_where_its_binding_says_so(given: Any) -> None:
+    # of a service it can be called all the same
+    told = await judged(lambda use: given, ASKED, "t1", {}, [paying(5), ToolCall("k", "where", "")])
+    assert [one.approval for one in told] == [True, False]
+    arguments = None if given is None else '{"amount":7}'
+    assert [one.arguments for one in told] == [arguments, arguments]
+
+
 async def said(before: Any, *calls: ToolCall) -> tuple[Judgement, ...]:
     return await judged(before, ASKED, "t1", TOOLS, calls)
 

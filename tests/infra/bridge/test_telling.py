@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from infra.bridge.agui.asking import answers as agui_answers
 from infra.bridge.agui.asking import read_input
@@ -17,6 +18,7 @@ from infra.bridge.agui.events import AguiEncoder
 from infra.bridge.agui.state import ThreadState
 from infra.bridge.aisdk.asking import answers, read_chat, run_agent
 from infra.bridge.aisdk.events import UiEncoder
+from infra.bridge.aisdk.stored import GrowingMessage
 from infra.bridge.openai import BadRequest
 from infra.bridge.telling.encoder import PieceEncoder
 from infra.bridge.telling.recorded import thread_of
@@ -25,9 +27,11 @@ from schemas.agui import AguiInput
 from schemas.answers import CallTold
 from schemas.commands import AbortRun, Approve, Command, Deny, PostResult, Resume, RunAgent
 from schemas.generation import Sampling
+from schemas.hooks import Judgement
 from schemas.live import Delta, Frame, Outcome
 from schemas.memory import MemoryWrite
 from schemas.messages import Message, ToolCall, Usage
+from schemas.profiles import Profile
 from schemas.runs import (
     ApprovalDenied,
     ApprovalGiven,
@@ -39,6 +43,7 @@ from schemas.runs import (
     RetryScheduled,
     RunFailed,
     RunFinished,
+    RunStarted,
     ToolCalled,
     ToolFailed,
     ToolReturned,
@@ -281,6 +286,50 @@ def test_a_stream_that_cannot_go_on_closes_what_is_open(made: Any) -> None:
         assert chunks[-1] == {"type": "RUN_ERROR", "message": "no bus", "code": "unavailable"}
     else:
         assert chunks[-2:] == [{"type": "text-end", "id": "r1-1-m-p0"}, {"type": "error", "errorText": "no bus"}]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("handed", [True, False])
+def test_a_client_is_told_what_is_called_not_what_the_model_wrote(heard: bool, handed: bool) -> None:
+    plain = Profile("demo", "m", "", (), Sampling(), 4)
+    guarded = replace(plain, guards_calls=True)
+    story = Story().then(RunStarted(plain if handed else guarded))
+    if handed:
+        story.asks(1).returns("", CALLS[1:])
+        story.then(ToolCalled("r1-1-t0", CALLS[1], "pure"), ToolReturned("r1-1-t0", "c1", "", handover=guarded))
+    story.asks(2)
+    if heard:
+        story.hears(call=CallTold(0, "c0", "pay"), arguments='{"sum":1}')
+    calls = (ToolCall("c0", "pay", '{"sum":1}'), ToolCall("c2", "where", "{}"))
+    said = (Judgement(0, approval=True, arguments='{"sum":1000}'), Judgement(1, approval=False))
+    story.then(ModelReturned("r1-2-m", "", "tool_calls", Usage(), calls, judged=said))
+    paid = replace(calls[0], arguments='{"sum":1000}')
+    story.then(ApprovalRequested("r1-2-t0", paid), ToolHandedOver("r1-2-t1", calls[1]))
+    chunks = told(UiEncoder(COMMAND), story.frames)
+    asked = [chunk["input"] for chunk in chunks if chunk["type"] == "tool-input-available"]
+    assert asked[-2:] == [{"sum": 1000}, {}]
+    events = told(AguiEncoder(COMMAND, ASKED, ThreadState()), story.frames)
+    grown = [event["delta"] for event in events if event["type"] == "TOOL_CALL_ARGS" and event["toolCallId"] == "c0"]
+    assert "".join(grown) == '{"sum":1000}'
+    deltas = [chunk["inputTextDelta"] for chunk in chunks if chunk["type"] == "tool-input-delta"]
+    assert deltas[-2:] == ['{"sum":1000}', "{}"]
+    # and so they are when they are read back
+    recorded = [frame for frame in story.frames if not isinstance(frame, Delta)]
+    message = GrowingMessage()
+    for chunk in UiEncoder(COMMAND).retold(recorded):
+        message.take(chunk)
+    assert [part["input"] for part in message.parts if part.get("toolCallId") == "c0"] == [{"sum": 1000}]
+
+
+def test_what_was_told_of_other_arguments_is_not_gone_on_with() -> None:
+    # of a run that began before anybody noted that its calls may be changed
+    story = Story().asks(1).hears(call=CallTold(0, "c0", "pay"), arguments='{"sum":1')
+    said = (Judgement(0, approval=True, arguments='{"sum": 1000}'),)
+    calls = (ToolCall("c0", "pay", '{"sum":1}'),)
+    story.then(ModelReturned("r1-1-m", "", "tool_calls", Usage(), calls, judged=said))
+    chunks = told(UiEncoder(COMMAND), story.frames)
+    assert [chunk["input"] for chunk in chunks if chunk["type"] == "tool-input-available"] == [{"sum": 1000}]
+    assert [chunk["inputTextDelta"] for chunk in chunks if chunk["type"] == "tool-input-delta"] == ['{"sum":1']
 
 
 def test_arguments_that_are_no_json_are_an_error_of_the_call() -> None:
