@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.memory import Resource
 from schemas.messages import Usage
-from schemas.standing import Budget, ModeName, ToolPattern
+from schemas.standing import GivenBudget, ModeName, ToolPattern
 from schemas.wire import Wire
 
 
@@ -18,7 +18,7 @@ class GoalSetting(Wire, frozen=True, forbid_unknown_fields=True):
 
     agent: str
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
-    budget: Budget = 50
+    budget: GivenBudget = 50
     """How many runs may be begun for it."""
     context: Mapping[str, Any] = {}
     approvals: Literal["ask", "refuse"] = "ask"
@@ -29,7 +29,7 @@ class GoalSetting(Wire, frozen=True, forbid_unknown_fields=True):
 class GoalResuming(Wire, frozen=True, forbid_unknown_fields=True):
     """How a goal is gone on with."""
 
-    budget: Budget | None = None
+    budget: GivenBudget | None = None
     """How many runs may have been begun for it in all, from here on; None leaves it."""
 
 

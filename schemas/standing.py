@@ -19,6 +19,9 @@ ModeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ToolPattern = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 """A tool's name, in which `*` stands for anything."""
 Budget = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+"""As logs have it."""
+GivenBudget = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+"""As it is given today: a thread keeps each of its runs."""
 
 MOST_GRANTS = 256
 
