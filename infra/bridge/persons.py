@@ -31,6 +31,8 @@ OPEN: Final = frozenset({
     "/api/waits", "/api/threads/{thread}/waits", "/api/threads/{thread}/waits/{effect}/approve",
     "/api/threads/{thread}/waits/{effect}/decline", "/api/threads/{thread}/waits/{effect}/resume",
     "/api/threads/{thread}/waits/{effect}/result",
+    "/api/threads/{thread}/standing", "/api/threads/{thread}/mode",
+    "/api/threads/{thread}/grants", "/api/threads/{thread}/grants/withdraw",
     "/api/threads/{thread}/tasks", "/api/threads/{thread}/tasks/{task}/cancel",
     "/api/resources/{resource:path}/memory", "/api/recall",
     "/api/chat", "/api/chat/{chat_id}/stream", "/api/chat/{chat_id}/stop", "/api/chat/{chat_id}/messages",
@@ -38,8 +40,8 @@ OPEN: Final = frozenset({
     "/api/agents/{agent}/chat/{chat_id}/stop", "/api/agents/{agent}/chat/{chat_id}/messages",
     "/ag-ui/{agent}", "/ag-ui/{agent}/threads/{thread_id}/stop",
 })  # fmt: skip
-"""Routes that ask as the person, and tell of that person's threads alone. Files, batches, schedules, A2A
-and MCP are a tenant's."""
+"""Routes that ask as the person, and tell of that person's threads alone. Files, batches, schedules,
+goals, A2A and MCP are a tenant's."""
 
 
 def shut_to(caller: Caller, route: str) -> BadRequest | None:

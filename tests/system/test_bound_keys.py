@@ -131,6 +131,23 @@ def test_what_waits_is_listed_for_whom_it_waits_for(people: People) -> None:
     assert people.ann.post(f"{one}/decline", json={}).status_code == 200
 
 
+def test_what_was_agreed_to_for_good_is_ones_own_to_see_and_to_take_back(people: People) -> None:
+    one = f"/api/threads/{whole(run(people.ann))['thread']}"
+    assert people.ann.post(f"{one}/grants", json={"tool": "calculator"}).status_code == 200
+    eventually(lambda: "calculator" in people.ann.get(f"{one}/standing").json()["grants"])
+    for method, path, body in (
+        ("GET", "standing", {}),
+        ("PUT", "mode", {"mode": "x"}),
+        ("POST", "grants", {"tool": "calculator"}),
+        ("POST", "grants/withdraw", {"tool": "calculator"}),
+    ):
+        assert code(people.bob.request(method, f"{one}/{path}", json=body)) == (404, "thread_not_found"), path
+    assert people.ann.post(f"{one}/grants/withdraw", json={"tool": "calculator"}).status_code == 200
+    eventually(lambda: not people.ann.get(f"{one}/standing").json()["grants"])
+    assert code(people.ann.get(f"{one}/goal")) == (403, "bound_key")
+    assert code(people.office.get(f"{one}/goal")) == (404, "goal_not_found")
+
+
 def test_chats_and_responses_go_on_with_ones_own_alone(people: People) -> None:
     first = chat(people.ann)
     assert first.status_code == 200, first.text
