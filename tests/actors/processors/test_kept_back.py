@@ -3,6 +3,8 @@ it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -11,9 +13,12 @@ from actors.models.provider import ModelCall
 from actors.processors.guarded import Guarded
 from actors.processors.judged import Judged, moderation, prompt_injection_detector
 from actors.testing import ScriptedModel
+from bus.connection import Connection
 from schemas.messages import Message, ToolCall
-from tests.actors.processors.test_guarded import CALL, Heard, untimed
+from schemas.runs import RunFailed, RunFinished
+from tests.actors.processors.test_guarded import CALL, Heard, finish, stack, untimed
 from tests.actors.processors.test_mended import asked_of, judged_text, said
+from tests.actors.runtime.bench import run
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +106,22 @@ async def test_an_answer_that_is_no_turns_is_not_judged() -> None:
     model = ScriptedModel(attacked)
     await Guarded(model, [moderation()], first=False).call(replace(CALL, effect="r1-1-c"), Heard())
     assert [asked_of(call) for call in model.calls] == ["own"]
+
+
+@pytest.mark.servers
+@pytest.mark.deadline(30)
+async def test_a_thread_goes_on_after_a_run_that_a_tools_text_ended(connection: Connection, nats_url: str) -> None:
+    def script(call: ModelCall) -> Any:
+        if asked_of(call) != "own":
+            return "override" if "found" in judged_text(call) else "none"
+        return ToolCall("k", "look", "{}") if call.messages[-1].content == "look" else "fine words"
+
+    bench = await stack(connection, nats_url, script, prompt_injection_detector())
+    for command in (run("c1", "look"), run("c2", "never mind"), run("c3", "hello")):
+        await finish(bench, command)  # each with a process of its own
+    (failed,) = await bench.events(RunFailed)
+    assert failed.problem.message == "stopped by processor 'prompt-injection-detector': override"
+    assert [ended.text for ended in await bench.events(RunFinished)] == ["fine words", "fine words"]
+    own = [call for call in bench.model.calls if asked_of(call) == "own"]
+    assert [[one.content for one in call.messages if one.role == "tool"] for call in own] == [[], [MASK], [MASK]]
+    await bench.verified("t1")
