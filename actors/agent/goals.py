@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from actors.agent.conversation import Conversation
 from actors.agent.folding import Folding
-from actors.agent.orders import refused
+from actors.agent.orders import nowhere, refused
 from actors.agent.standing import Goal
 from actors.agent.threads import misowned, owned
 from actors.agent.turns import start
@@ -119,7 +119,7 @@ def _unfit(state: Conversation, data: Steering) -> Problem | None:
         return _unfit_goal(state, data)
     if goal is None:
         message = f"thread {state.thread!r} has no goal: set one first"
-        return Problem(kind="invalid", message=message, field="goal")
+        return nowhere(state) or Problem(kind="invalid", message=message, field="goal")
     wanted = {PauseGoal: ("active", "waiting"), ResumeGoal: ("paused", "waiting")}.get(type(data), (goal.status,))
     if goal.status not in wanted:
         message = f"the goal of thread {state.thread!r} is {goal.status}, not {' or '.join(wanted)}"

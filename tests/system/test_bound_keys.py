@@ -93,6 +93,8 @@ def test_a_thread_of_somebody_else_is_not_there(people: People) -> None:
 def test_lists_have_ones_own_alone_and_other_names_are_refused(people: People) -> None:
     own = whole(run(people.bob))["thread"]
     others = whole(run(people.office))["thread"]
+    # lists are a moment behind
+    eventually(lambda: {own, others} <= {one["thread"] for one in whole(people.office.get("/api/threads"))["data"]})
     for client in (people.ann, people.bob):
         threads = whole(client.get("/api/threads"))["data"]
         assert all(one["resource"] in {"ann", "bob"} for one in threads)

@@ -44,12 +44,16 @@ EMPTY: Final[Mapping[tuple[str, str], tuple[int, str]]] = {
 OWN: Final[Mapping[tuple[str, str], Any]] = {
     ("PUT", "/api/schedules/{schedule}"): {"cron": "0 4 * * *", "agent": AGENT, "text": "Hello!"},
     ("POST", "/api/threads/{thread}/runs"): {"agent": AGENT, "text": "Hello!", "wait_s": 30},
+    ("PUT", "/api/threads/{thread}/goal"): {"agent": AGENT, "text": "Hello!", "budget": 1},
 }
 """Routes that begin something of the caller's own, under whatever name that has with others; and their bodies."""
 BODIES: Final[Mapping[tuple[str, str], Any]] = {
     ("POST", "/api/recall"): {"text": "my name", "scope": "tenant", "embedder": "words-256"},
     ("PATCH", "/api/threads/{thread}"): {"title": "taken"},
     ("PUT", "/api/threads/{thread}/memory"): {"content": "taken"},
+    ("PUT", "/api/threads/{thread}/mode"): {"mode": "taken"},
+    ("POST", "/api/threads/{thread}/grants"): {"tool": "taken"},
+    ("POST", "/api/threads/{thread}/grants/withdraw"): {"tool": "taken"},
     ("POST", "/api/threads/{thread}/waits/{effect}/approve"): {"arguments": "{}"},
     ("POST", "/api/threads/{thread}/waits/{effect}/result"): {"content": "1"},
     ("POST", "/api/threads/{thread}/waits/{effect}/resume"): {"answer": 1},
@@ -57,6 +61,9 @@ BODIES: Final[Mapping[tuple[str, str], Any]] = {
 LISTS: Final = {"/api/runs", "/api/schedules", "/api/threads", "/api/waits", "/v1/batches", "/v1/files"}
 GOES_ON: Final = "/api/threads/{thread}/runs/{run}/events"
 """A stream that ends when its run does."""
+
+AIMING: Final = "walk-goal"
+"""The thread that has a goal."""
 
 Ids = Mapping[str, str]
 
@@ -80,7 +87,7 @@ def spoken(text: str) -> list[dict[str, Any]]:
 def make(ours: httpx.Client) -> list[Ids]:
     """Have something of every kind; name what belongs together."""
     with httpx.Client(base_url=f"{ours.base_url}/api", headers=ours.headers, timeout=60) as api:
-        return [_thread(api), _waiting(api), _digging(api), _scheduled(api), *_of_other_protocols(ours)]
+        return [_thread(api), _waiting(api), _digging(api), _aiming(api), _scheduled(api), *_of_other_protocols(ours)]
 
 
 def _thread(api: httpx.Client) -> Ids:
@@ -108,6 +115,15 @@ def _digging(api: httpx.Client) -> Ids:
         assert time.monotonic() < end
     until(api, path, "finished")
     return {"thread": thread.rpartition("/")[2], "run": path.rpartition("/")[2], "task": tasks[0]["task"]}
+
+
+def _aiming(api: httpx.Client) -> Ids:
+    goal = f"/threads/{AIMING}/goal"
+    good(api.put(goal, json={"agent": AGENT, "text": SECRET, "budget": 1}))
+    end = time.monotonic() + WAIT_S
+    while good(api.get(goal))["status"] == "active":
+        assert time.monotonic() < end
+    return {"thread": AIMING}
 
 
 def _scheduled(api: httpx.Client) -> Ids:
@@ -168,7 +184,8 @@ def seen(ours: httpx.Client, walk: Sequence[Step], made: Sequence[Ids]) -> dict[
     told = dict[str, str]()
     for step in walk:
         going_on = step.path == GOES_ON and step.ids["run"] in under_way
-        if step.method == "GET" and not going_on and (step.ids or step.path in LISTS):
+        aimless = step.path.endswith("/goal") and step.ids["thread"] != AIMING
+        if step.method == "GET" and not going_on and not aimless and (step.ids or step.path in LISTS):
             answer = sent(ours, step)
             over = step.path.endswith((":subscribe", "/stream"))
             assert over or answer.status_code == 200, (step, answer.text)

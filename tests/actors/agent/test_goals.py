@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from actors.agent.goals import JudgeGoal
 from actors.agent.standing import Goal
 from schemas.commands import AbortRun, Approve, CancelTask
-from schemas.memory import DeleteThread
+from schemas.memory import CreateThread, DeleteThread
 from schemas.messages import Usage
 from schemas.profiles import Profile, ToolBinding
 from schemas.runs import CommandRefused, ModelFailed, Problem, RunStarted, ToolReturned
@@ -293,8 +293,12 @@ def test_a_task_that_is_cancelled_is_not_waited_for() -> None:
 
 def test_what_does_not_fit_is_refused_and_names_the_mend() -> None:
     world = World()
-    for name, data in (("p", PauseGoal()), ("r", ResumeGoal()), ("c", ClearGoal())):
-        assert "has no goal" in refusal(world.settle(name, data, PROFILE)).message
+    steering = (("p", PauseGoal()), ("r", ResumeGoal()), ("c", ClearGoal()))
+    for name, data in steering:
+        assert refusal(world.settle(name, data, PROFILE)).kind == "unknown_thread"
+    world.settle("t", CreateThread(), PROFILE)
+    for name, data in steering:
+        assert "has no goal" in refusal(world.settle(f"{name}2", data, PROFILE)).message
     world.settle("g", GOAL, PROFILE)
     assert "goal_clear" in refusal(world.settle("g2", GOAL, PROFILE)).message
     world.verified()
