@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from actors.models.pricing import Pricing
 from actors.models.provider import ModelCall
 from actors.testing import FixedClock, Say, ScriptedModel
 from bus.connection import Connection
-from bus.projected import tokens_used
+from bus.projected import daily_usage, tokens_used
 from bus.projector import bring_up
 from bus.spending import recorded_spending
+from bus.spent import ends_of_runs
 from bus.store import Store
 from bus.streams import ensure_streams
 from infra.client import Client
@@ -25,6 +27,8 @@ from schemas.commands import Parent, RunAgent
 from schemas.memory import ThreadCreated
 from schemas.messages import ToolCall, Usage
 from schemas.models import Budget, Spent
+from schemas.runs import RunFinished
+from schemas.standing import GoalJudged
 from tests.actors.models.calls import REGISTRY
 from tests.actors.runtime.bench import Bench, owning
 from tests.bus.test_following import Writer, accepted, called, returned, started
@@ -116,3 +120,18 @@ async def test_the_record_tells_whom_a_run_was_for(store: Store) -> None:
     assert await tokens_used(store, ("acme", "t1", "ann"), "thread", 0) == 55
     assert await tokens_used(store, ("acme", "t9", "ann"), "tenant", 0) == 55
     assert await tokens_used(store, ("acme", "s1", "bob"), "resource", 0) == 0
+
+
+async def test_what_a_thread_took_is_its_runs_and_its_judges(store: Store) -> None:
+    ended = RunFinished(text="4", steps=1, usage=Usage(10, 1))
+    judged = GoalJudged("r1-1-g", "done", usage=Usage(5, 2), agent="demo", engine="m")
+    log = Writer()
+    log.run(started, called, returned(10, 1), ended)
+    log.add(judged, "t1", "thread")
+    log.add(judged, "t2", "thread", "t2")
+    await write(store, log.events)
+    assert await ends_of_runs(store, "acme", "t1") == [ended, judged]
+    await bring_up(store)
+    assert await tokens_used(store, ("acme", "t1", ""), "thread", 0) == 18
+    (used,) = (row for row in await daily_usage(store, date(1970, 1, 1)) if row.model == "m")
+    assert (used.agent, used.prompt_tokens, used.completion_tokens) == ("demo", 20, 5)
