@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.system.conftest import UpProcess, start
+from tests.system.test_client_tools import FUNCTION
 from tests.system.test_erasure import eventually
 from tests.system.test_keys import created, url
 
@@ -174,6 +175,37 @@ def test_chats_and_responses_go_on_with_ones_own_alone(people: People) -> None:
         ):
             assert code(answer) == (404, "response_not_found"), answer.request.url
         assert whole(people.ann.post("/v1/responses", json={**asked, "previous_response_id": identity}))["id"]
+
+
+def test_results_of_calls_are_brought_to_ones_own_run_alone(people: People) -> None:
+    said = {"role": "user", "content": "What is 12 times 34?"}
+    asked = {"model": "agent/receptive", "messages": [said], "tools": [FUNCTION]}
+    message = whole(people.ann.post("/v1/chat/completions", json=asked))["choices"][0]["message"]
+    (call,) = message["tool_calls"]
+    name, told = call["id"], {key: call["function"][key] for key in ("name", "arguments")}
+    given = [{"type": "function_call_output", "call_id": name, "output": "77"}]
+    responses = {"model": "agent/receptive", "input": [{"type": "function_call", "call_id": name, **told}, *given]}
+    use = {"type": "tool_use", "id": name, "name": told["name"], "input": json.loads(told["arguments"])}
+    result = {"type": "tool_result", "tool_use_id": name, "content": "77"}
+    said_there = [said, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    for path, body in (
+        (
+            "/v1/chat/completions",
+            {"messages": [said, message, {"role": "tool", "tool_call_id": name, "content": "77"}]},
+        ),
+        ("/v1/messages", {"messages": said_there, "max_tokens": 64}),
+        ("/v1/responses", responses),
+    ):
+        refused = people.bob.post(path, json={"model": "agent/receptive", **body})
+        assert refused.status_code == 404, refused.text
+        assert "there is none" in refused.text, path
+    answered = whole(people.ann.post("/v1/responses", json=responses))
+    assert "77" in json.dumps(answered["output"])
+    one = f"/v1/responses/{answered['id']}"
+    assert whole(people.ann.get(one))["id"] == answered["id"]
+    assert code(people.bob.get(one)) == (404, "response_not_found")
+    on = {"model": "agent/receptive", "input": "hello", "previous_response_id": answered["id"]}
+    assert whole(people.ann.post("/v1/responses", json=on))["status"] == "completed"
 
 
 def test_chats_of_user_interfaces_are_ones_own_too(people: People) -> None:
