@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -16,14 +17,18 @@ from actors.agent.standing import Grant
 from actors.built_in.planning import submit_plan, switch_mode
 from actors.errors import DefinitionError
 from actors.models.asking import missing_model
+from actors.runtime.machine import Asked
 from actors.tools import ToolContext, tool
 from actors.toolsets import Surroundings
-from schemas.commands import Approve, RunAgent
+from schemas.commands import Approve, Command, RunAgent
+from schemas.context import Context
+from schemas.forks import Fork, Past
 from schemas.memory import CreateThread, DeleteThread, MemoryWrite
 from schemas.messages import ToolSpec
 from schemas.profiles import ModePlan, Profile, Retries, ToolBinding
 from schemas.runs import ApprovalRequested, CommandRefused, ModelFailed, Problem, RetryDue, ToolFailed, ToolReturned
 from schemas.standing import MOST_GRANTS, GrantTool, ModeChanged, SetMode, ToolGranted, WithdrawGrant
+from schemas.tasks import TaskEnded
 from tests.actors.agent.test_loop import PROFILE, World, call, returned, said, tags
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +141,34 @@ def test_a_mode_that_a_run_is_asked_for_in_is_its_agents_and_one_that_a_person_s
             assert shown(world) == seen
             world.result(said(f"{run}-1-m", "said"))
     world.verified()
+
+
+def test_a_task_in_the_background_goes_over_for_the_agent_that_began_it() -> None:
+    world = World()
+    dig = ToolBinding("dig", "once", "d7", background=True)
+    bill = ToolBinding("bill", "pure", "d6", place="handoff", spec=ToolSpec("bill"), service="deployer")
+    both = (ModePlan("plan"), ModePlan("build"))
+    world.ask("c1", replace(EDITOR, tools=(dig, bill), modes=both), text="hi")
+    world.result(said("c1-1-m", "", [call(1, "dig"), call(2, "bill")]))
+    world.result(ToolReturned("c1-1-t1", "call-2", "it is deployer's", handover=DEPLOYER))
+    world.result(TaskEnded("c1-1-t0b", "returned", "gold", (MemoryWrite("", "build", "mode"),)))
+    assert world.events(ModeChanged) == [ModeChanged("build", "", "editor")]
+    world.verified()
+
+
+def test_a_fork_right_behind_a_tool_goes_over_for_its_agent() -> None:
+    world = World()
+    world.ask("c1", EDITOR, text="hi")
+    world.result(said("c1-1-m", "", [call(1)]))
+    world.result(ToolReturned("c1-1-t0", "call-1", "ok", (MemoryWrite("", "build", "mode"),)))
+    at = [item.type for item in world.log].index("tool.returned") + 1
+    history = tuple(Past(item.kind, item.entity, msgspec.json.decode(item.payload)) for item in world.log[:at])  # type: ignore[arg-type]
+    data = Fork(origin="t1", at=at, history=history, run="c1")
+    machine = ConversationMachine()
+    sent = Command("f1", "acme", "agent", "new", "fork", data)
+    decision = machine.ask(machine.initial("acme", "new"), Asked(sent), Context(now=1, seed=7))
+    changed = [emitted.event for emitted in decision.events if isinstance(emitted.event, ModeChanged)]
+    assert changed == [ModeChanged("build", "", "editor")]
 
 
 def test_a_mode_that_no_agent_of_the_thread_has_is_refused() -> None:
