@@ -9,13 +9,14 @@ from actors.agent.hooks import RunEnd, StepChanges, StepView
 from actors.agent.judge import GoalVerdict, GoalView
 from actors.agent.modes import Mode
 from actors.agent.selection import ModelSelection
+from actors.agent.standing import Goal, Standing
 from actors.built_in.asking import ask_user
 from actors.built_in.planning import submit_plan, switch_mode
 from actors.built_in.task_list import TaskItem, TaskList
 from actors.built_in.web import Fetcher, web_fetch
 from actors.classifier import Choice, Classified, Classifier, Score, YesNo
 from actors.delegates import Delegated, Delegation, Refused, agent_tool, handoff
-from actors.errors import DefinitionError
+from actors.errors import CallFailed, DefinitionError, InDoubt
 from actors.mcp_tools import McpTools
 from actors.memory.embedding import Embedder, WordEmbedder
 from actors.memory.plan import Memory
@@ -65,6 +66,7 @@ __all__ = [
     "Answered",
     "Approval",
     "BatchParts",
+    "CallFailed",
     "Choice",
     "Classified",
     "Classifier",
@@ -79,8 +81,10 @@ __all__ = [
     "Fetcher",
     "Filtered",
     "Fixed",
+    "Goal",
     "GoalVerdict",
     "GoalView",
+    "InDoubt",
     "Joined",
     "Judged",
     "McpTools",
@@ -109,6 +113,7 @@ __all__ = [
     "SettlementRefused",
     "Skill",
     "Skills",
+    "Standing",
     "StepChanges",
     "StepView",
     "StructuredOutput",

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from actors.agent.definition import Agent
 from actors.agent.goals import JudgeGoal
 from actors.agent.hooks import called_hook, reason_of
-from actors.agent.judge import FORM, GoalView, question, verdict_from, verdict_of
+from actors.agent.judge import FORM, MOST_HALVED, GoalView, question, verdict_from, verdict_of
 from actors.agent.toolboxes import Toolboxes
 from actors.errors import CallFailed, DefinitionError
 from actors.models.asking import chain_of, unknown_model
 from actors.models.chain import Chained
-from actors.models.provider import ModelCall, ModelProvider
+from actors.models.provider import ModelAnswer, ModelCall, ModelProvider
 from actors.processors.guarded import Guarded, hear_nothing
 from actors.request_context import RequestContext
 from actors.runtime.performer import Site
@@ -25,7 +25,7 @@ from bus.errors import BusError
 from schemas.commands import RunAgent
 from schemas.faults import fault
 from schemas.generation import Sampling
-from schemas.messages import Message
+from schemas.messages import Message, Usage, added
 from schemas.profiles import Profile
 from schemas.programs import program_id
 from schemas.runs import Problem
@@ -55,6 +55,8 @@ class GoalJudges:
         self._models = models
         self._toolboxes = toolboxes
         self._resolve = resolve
+        self._open: dict[str, ModelCall] = {}
+        """What judges are asked, by request of the first call."""
 
     async def judge(self, effect: JudgeGoal, site: Site, again: bool) -> GoalJudged:
         """Ask whether the goal is reached; where it is not, find out what goes on."""
@@ -73,6 +75,7 @@ class GoalJudges:
         if agent is None or callable(agent.judge):
             return
         call = self._call_of(agent, effect, site, again=True)
+        call = self._open.get(call.request, call)
         if call.model in self._models:
             await self._asked(call).abort(call.request)
 
@@ -111,13 +114,37 @@ class GoalJudges:
         box = await self._toolboxes.of(effect.profile, run, site, effect.asked.context)
         everywhere = [one for one in box.guards(effect.profile.processors) if one.everywhere]
         guarded = Guarded(self._asked(call), everywhere, first=False, models=self._models)
-        answer = await guarded.call(replace(call, chain=None), hear_nothing)
+        try:
+            answer = await self._answered(guarded, effect, call)
+        finally:
+            self._open.pop(call.request, None)
         took: dict[str, Any] = {"usage": answer.usage, "cost": answer.cost, "engine": answer.engine or call.model}
         try:
             said = verdict_of(answer.text)
         except msgspec.DecodeError as error:
             return replace(_failed(effect, f"the judge's verdict could not be read: {error}"), **took)
         return GoalJudged(effect.id, said.outcome, said.reason[:LONGEST_REASON], **took)
+
+    async def _answered(self, guarded: Guarded, effect: JudgeGoal, call: ModelCall) -> ModelAnswer:
+        """Ask; where the model has no room for so much of the conversation, with less of it.
+
+        Raises:
+            CallFailed: the call came to nothing; with what all of them took.
+        """
+        usage, asked, halved = Usage(), call, 0
+        cost: float | None = 0.0
+        while True:
+            self._open[call.request] = asked
+            try:
+                answer = await guarded.call(replace(asked, chain=None), hear_nothing)
+                return replace(answer, usage=usage + answer.usage, cost=added(cost, answer.cost))
+            except CallFailed as failure:
+                failure.usage, failure.cost = usage + failure.usage, added(cost, failure.cost)
+                if failure.problem.kind != "too_long" or halved == MOST_HALVED:
+                    raise
+                usage, cost, halved = failure.usage, failure.cost, halved + 1
+            said = Message(role="user", content=question(_view(effect), halved))
+            asked = replace(call, effect=f"{effect.id}{halved}", messages=(said,))
 
     def _asked(self, call: ModelCall) -> ModelProvider:
         return self._models[call.model] if call.chain is None else Chained(call.chain, self._models)

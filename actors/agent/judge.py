@@ -18,6 +18,8 @@ MOST_SHOWN = 40
 """Messages of the thread that a model judges by: its last ones."""
 LONGEST_SHOWN = 4_000
 """Characters of each of them."""
+MOST_HALVED = 4
+"""How often both are halved, where the model has no room for them."""
 
 
 Outcome = Literal["done", "go_on", "waiting"]
@@ -78,9 +80,15 @@ FORM = Structured(
 """How a model is to answer."""
 
 
-def question(view: GoalView) -> str:
-    """Write what a model is asked. The fence goes by the texts, so that none can close it."""
-    said = "\n".join(f"{one.role}: {one.content[:LONGEST_SHOWN]}" for one in view.messages[-MOST_SHOWN:])
+def question(view: GoalView, halved: int = 0) -> str:
+    """Write what a model is asked. The fence goes by the texts, so that none can close it.
+
+    Args:
+        view: what is judged.
+        halved: how often the messages shown, and the characters of each, are halved.
+    """
+    most, longest = MOST_SHOWN >> halved, LONGEST_SHOWN >> halved
+    said = "\n".join(f"{one.role}: {one.content[:longest]}" for one in view.messages[-most:])
     fence = blake2b(f"{view.goal}\0{said}".encode("utf-8", "replace"), digest_size=8).hexdigest()
     return (
         "An assistant works towards a goal. Judge by the conversation alone whether the goal is reached. What stands "

@@ -69,17 +69,17 @@ def test_every_exception_listed_here_is_still_needed() -> None:
 def test_the_public_api_is_the_list_we_agreed_on() -> None:
     module = importlib.import_module("ostinato")
     assert module.__all__ == [
-        *("About", "Agent", "Answer", "Answered", "Approval", "BatchParts", "Choice", "Classified", "Classifier"),
-        *("ClassifierProcessor", "Client", "Combined", "CostControl", "DefinitionError", "Delegated", "Delegation"),
-        *("Embedder", "Fetcher", "Filtered", "Fixed", "GoalVerdict", "GoalView", "Joined", "Judged", "McpTools"),
-        *("Memory", "Mode", "ModelChain", "ModelEntry", "ModelSelection", "NoAnswer", "Permission", "Permitted"),
-        *("Prefixed", "Processor", "Refused", "RegexFilter", "Renamed", "RequestContext", "RoutedEmbedder"),
-        *("RunEnd", "Running", "ScheduleUnfit", "SchemaValidator", "Score", "SemanticRecall", "Services"),
-        *("SettlementRefused", "Skill", "Skills", "StepChanges", "StepView", "StructuredOutput", "Surroundings"),
-        *("SystemPromptScrubber", "TaskItem", "TaskList", "ThreadUnfit", "TokenLimiter", "Tool", "ToolCallFilter"),
-        *("ToolContext", "ToolSearch", "ToolUse", "ToolUsed", "Toolset", "Translator", "Tripped"),
-        *("UnicodeNormalizer", "Waiting", "WordEmbedder", "YesNo", "agent_tool", "allow", "ask", "ask_user"),
-        *("client_tool", "connect", "deny", "handoff", "inline", "language_detector", "moderation"),
+        *("About", "Agent", "Answer", "Answered", "Approval", "BatchParts", "CallFailed", "Choice", "Classified"),
+        *("Classifier", "ClassifierProcessor", "Client", "Combined", "CostControl", "DefinitionError", "Delegated"),
+        *("Delegation", "Embedder", "Fetcher", "Filtered", "Fixed", "Goal", "GoalVerdict", "GoalView", "InDoubt"),
+        *("Joined", "Judged", "McpTools", "Memory", "Mode", "ModelChain", "ModelEntry", "ModelSelection", "NoAnswer"),
+        *("Permission", "Permitted", "Prefixed", "Processor", "Refused", "RegexFilter", "Renamed", "RequestContext"),
+        *("RoutedEmbedder", "RunEnd", "Running", "ScheduleUnfit", "SchemaValidator", "Score", "SemanticRecall"),
+        *("Services", "SettlementRefused", "Skill", "Skills", "Standing", "StepChanges", "StepView"),
+        *("StructuredOutput", "Surroundings", "SystemPromptScrubber", "TaskItem", "TaskList", "ThreadUnfit"),
+        *("TokenLimiter", "Tool", "ToolCallFilter", "ToolContext", "ToolSearch", "ToolUse", "ToolUsed", "Toolset"),
+        *("Translator", "Tripped", "UnicodeNormalizer", "Waiting", "WordEmbedder", "YesNo", "agent_tool", "allow"),
+        *("ask", "ask_user", "client_tool", "connect", "deny", "handoff", "inline", "language_detector", "moderation"),
         *("personal_data_detector", "prompt_injection_detector", "submit_plan", "switch_mode", "tool", "web_fetch"),
     ]
     assert all(hasattr(module, name) for name in module.__all__)

@@ -10,6 +10,7 @@ import pytest
 from actors.agent.definition import Agent
 from actors.agent.judge import GoalVerdict, GoalView, verdict_from, verdict_of
 from actors.agent.selection import ModelSelection
+from actors.errors import CallFailed
 from actors.models.provider import ModelAnswer, ModelCall, OnText
 from actors.processors.patterns import RegexFilter
 from actors.processors.rules import Rule
@@ -23,7 +24,7 @@ from schemas.hooks import StepPrepared
 from schemas.live import Committed
 from schemas.runs import Problem, RunStarted
 from schemas.standing import ClearGoal, GoalJudged, GoalPaused, SetGoal, StandingCommand
-from tests.actors.runtime.bench import Bench, hearing, owning, until
+from tests.actors.runtime.bench import Bench, hearing, owning, run, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.deadline(30)]
 
@@ -103,6 +104,36 @@ async def test_the_agents_own_model_judges_unless_another_is_named(bench: Bench)
     await bench.verified("t2")
 
 
+@pytest.mark.parametrize("room", [9_000, 100])
+async def test_a_judge_with_little_room_is_shown_less(bench: Bench, room: int) -> None:
+    asked: list[ModelCall] = []
+
+    def narrow(call: ModelCall) -> Say:
+        if call.sampling.structured is None:
+            return "x" * 20_000
+        asked.append(call)
+        if len(call.messages[-1].content) > room:
+            return Problem(kind="too_long", message="no room")
+        return '{"reason": "", "verdict": "done"}'
+
+    bench.model = ScriptedModel(narrow)
+    bench.agents = [Agent("worker", "Work.")]
+    async with owning(bench.runtime("p1")), hearing(bench, "thread.t1") as watcher:
+        for name in "abc":
+            await send_command(bench.connection, run(name, agent="worker"))
+        await send_command(bench.connection, steering("g", SetGoal("worker", "Work.")))
+        await over(watcher)
+    (judged,) = await bench.events(GoalJudged)
+    lengths = [len(call.messages[-1].content) for call in asked]
+    assert lengths == sorted(set(lengths), reverse=True)
+    assert len({call.request for call in asked}) == len(asked)
+    if room > 100:
+        assert (judged.verdict, len(asked)) == ("done", 2)
+    else:
+        assert (judged.verdict, "no room" in judged.reason, len(asked)) == ("failed", True, 5)
+    await bench.verified("t1")
+
+
 def broken(_view: GoalView) -> bool:
     raise ValueError("so odd")
 
@@ -171,14 +202,17 @@ async def test_what_masks_a_text_masks_it_for_a_judge_and_for_what_chooses_the_m
 
 
 class Stuck(ScriptedModel):
-    """A judge that never says anything, and says when it is asked and stopped."""
+    """A judge that never says anything to what it has room for, and says when it is asked and stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         super().__init__(working)
+        self._room = room
         self.begun, self.stopped = asyncio.Event(), asyncio.Event()
 
     async def call(self, call: ModelCall, on_text: OnText) -> ModelAnswer:
         """Judge for ever."""
+        if len(call.messages[-1].content) > self._room:
+            raise CallFailed(Problem(kind="too_long", message="no room"))
         if call.sampling.structured is not None:
             self.begun.set()
             await asyncio.Event().wait()
@@ -190,15 +224,16 @@ class Stuck(ScriptedModel):
         self.stopped.set()
 
 
-async def test_a_model_that_judges_a_goal_that_was_cleared_is_stopped(bench: Bench) -> None:
-    model = bench.model = Stuck()
+@pytest.mark.parametrize(("room", "stopped"), [(10_000, "g-g1-1-g"), (6_200, "g-g1-1-g1")])
+async def test_a_model_that_judges_a_goal_that_was_cleared_is_stopped(bench: Bench, room: int, stopped: str) -> None:
+    model = bench.model = Stuck(room)
     bench.agents = [Agent("worker", "Work.")]
     async with owning(bench.runtime("p1")):
-        await send_command(bench.connection, steering("g", SetGoal("worker", "Work.")))
+        await send_command(bench.connection, steering("g", SetGoal("worker", "x" * 3_000)))
         await asyncio.wait_for(model.begun.wait(), 5)
         await send_command(bench.connection, steering("c", ClearGoal()))
         await asyncio.wait_for(model.stopped.wait(), 5)
-    assert model.aborted == ["acme/t1/g-g1-1-g"]
+    assert model.aborted == [f"acme/t1/{stopped}"]
     assert not await bench.events(GoalJudged)
     await bench.verified("t1")
 
