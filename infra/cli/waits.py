@@ -82,6 +82,8 @@ def _list(options: argparse.Namespace) -> int:
         now = SystemClock().now()
         for wait in found:
             say(shown.line(wait, now))
+        if not options.clear:  # whoever agrees to them must know that these are not what is called
+            sys.stderr.write("names and numbers stand for others: --clear shows the arguments as they are\n")
     return 0
 
 

@@ -137,6 +137,9 @@ async def test_what_waits_survives_kill_9_and_a_hundred_answers_are_one(
         await asyncio.to_thread(wait_until_recorded, own_stack)
         (listed,) = records(await asyncio.to_thread(own_stack.cli, "waits", "list", "--json", "--clear"))
         assert (listed["thread"], listed["effect"]) == (running.thread, held.effect)
+        for more, warned in (((), True), (("--clear",), False)):
+            shown = await asyncio.to_thread(own_stack.cli, "waits", "list", *more)
+            assert (held.call.arguments in shown.stdout, "--clear" in shown.stderr) == (not warned, warned)
         health = await asyncio.to_thread(httpx.get, f"{own_stack.url}/health")
         os.kill(int(health.json()["processes"]["agents-0"]["pid"]), signal.SIGKILL)
         assert await client.waiting(running.thread) == (held,)
