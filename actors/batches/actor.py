@@ -25,6 +25,7 @@ from actors.batches.lines import (
 from actors.batches.machine import AnswerLine, AwaitExpiry, CloseFiles, ReadFile
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
+from actors.runtime.waiting import wait_until
 from bus.errors import BusError, Unavailable
 from bus.files import Files, NoSuchFile, lines_of
 from bus.slots import Slots
@@ -45,8 +46,6 @@ from schemas.runs import Event
 
 log = logging.getLogger(__name__)
 
-_LOOK_S: Final = 60.0
-"""A clock may be set meanwhile: it is looked at that often."""
 _AGAIN_S: Final = 1.0
 _MOST_PARTS: Final = 16
 _GONE: Final = LineAnswer(
@@ -136,8 +135,7 @@ class BatchPerformer:
         """Read, answer, wait or close."""
         match effect:
             case AwaitExpiry(id=identity, at=at):
-                while (left := at - self._clock.now()) > 0:  # noqa: ASYNC110  a clock wakes nobody
-                    await asyncio.sleep(min(left / 1e6, _LOOK_S))
+                await wait_until(self._clock, at)
                 return BatchExpired(identity, at)
             case ReadFile():
                 return await _surely(lambda: self._read(effect, site), lambda: self._unread(effect))

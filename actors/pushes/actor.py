@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from actors.pushes.machine import PushState, TellOf, WatchTask
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
+from actors.runtime.waiting import wait_until
 from schemas.commands import Command
 from schemas.context import Clock
 from schemas.pushes import PushNoticed, PushTried, SubscribePush
@@ -22,8 +24,6 @@ log = logging.getLogger(__name__)
 FIRST_S: Final = 1.0
 """Between the first try and the second: twice that before the third, and so on."""
 LONGEST_S: Final = 600.0
-_LOOK_S: Final = 60.0
-"""A clock may be set meanwhile: it is looked at that often."""
 _AT_ONCE: Final = 64
 """Requests of a process."""
 _OF_ONE: Final = 16
@@ -68,7 +68,7 @@ class PushPerformer:
         self._tell = tell
         self._clock = clock
         self._attempts = attempts
-        self._until = until or self._sleep_until
+        self._until = until or partial(wait_until, clock)
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._places_of = WeakValueDictionary[str, asyncio.Semaphore]()
         self._watched = Counter[str]()
@@ -127,7 +127,3 @@ class PushPerformer:
             due.name, due.attempt, self._attempts, "" if again else ", given up", told.problem,
         )  # fmt: skip
         return PushTried(effect=effect.id, code=told.code, problem=told.problem, again=again)
-
-    async def _sleep_until(self, at: int) -> None:
-        while (left := at - self._clock.now()) > 0:  # noqa: ASYNC110  a clock wakes nobody
-            await asyncio.sleep(min(left / 1e6, _LOOK_S))

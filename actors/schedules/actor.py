@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any
 
 from actors.errors import NotNow
 from actors.runtime.machine import Asked, Effect
 from actors.runtime.performer import Site
+from actors.runtime.waiting import wait_until
 from actors.schedules.cron import zone_of
 from actors.schedules.machine import AwaitDue, CloseSchedule, EraseSchedule, ScheduleState, SendRun
 from bus.errors import BadSubject, Refused
@@ -16,9 +18,6 @@ from schemas.commands import Command
 from schemas.context import Clock
 from schemas.runs import Event, Problem
 from schemas.schedules import AddSchedule, ScheduleClosed, ScheduleDue, ScheduleErased, ScheduleSent
-
-_LOOK_S = 60.0
-"""A clock may be set meanwhile: it is looked at that often."""
 
 Send = Callable[[Command], Awaitable[None]]
 Erase = Callable[[str, str, str | None], Awaitable[int]]
@@ -45,7 +44,7 @@ class SchedulePerformer:
         self._agents = agents
         self._send = send
         self._clock = clock
-        self._until = until or self._sleep_until
+        self._until = until or partial(wait_until, clock)
         self._erase = erase
 
     async def look_up(self, command: Command, state: Any = None) -> Asked:
@@ -105,7 +104,3 @@ class SchedulePerformer:
         except BadSubject as error:
             return str(error)
         return ""
-
-    async def _sleep_until(self, at: int) -> None:
-        while (left := at - self._clock.now()) > 0:  # noqa: ASYNC110  a clock wakes nobody
-            await asyncio.sleep(min(left / 1e6, _LOOK_S))
